@@ -1,0 +1,37 @@
+# Two commands set everything up on a bare Debian machine: `make demo` and `make test`.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+
+# Passed on to pytest, e.g. make test PYTEST_ARGS="-k supervisor".
+PYTEST_ARGS ?=
+# Passed on to the measurements, e.g. make bench BENCH_ARGS="--write docs/benchmarks.md".
+BENCH_ARGS ?=
+
+.PHONY: help setup demo test check bench stop clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing: engine, virtual environment, default image. Quick when done.
+	@scripts/bootstrap.sh
+
+demo: setup ## Run the main job with a real MCP client and print what happens.
+	@$(PYTHON) scripts/demo.py
+
+test: setup ## Run the whole test suite. PYTEST_ARGS is passed on to pytest.
+	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+check: ## Format, lint, types, layers, shell scripts, and the supervisor under sanitizers.
+	@scripts/bootstrap.sh --check
+	@scripts/check.sh
+
+bench: setup ## Measure calls on this machine, beside docker exec and docker-py.
+	@$(PYTHON) bench/run.py $(BENCH_ARGS)
+
+stop: ## Stop the engine, if it was started from here.
+	@scripts/engine.sh stop
+
+clean: ## Delete the virtual environment, caches and build results. The engine and its image stay.
+	@scripts/clean.sh
