@@ -1,0 +1,36 @@
+/* What runs between fork and exec. */
+#ifndef CHILD_H
+#define CHILD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+
+#include "user.h"
+
+/* All that a main process needs to be started. */
+struct launch {
+    char **argv, **env;
+    char *cwd, *user;
+    struct identity who;
+    bool pty;
+    int nice;
+    int in, out, err, state; /* -1: /dev/null; no state report */
+    struct rlimit files;     /* as the supervisor found it: its own limit is raised */
+};
+
+struct fault {
+    int32_t stage, error;
+};
+
+/* Become the main process. What fails is written to `errors` as a struct fault. */
+_Noreturn void child_run(const struct launch *l, int errors);
+/* The sentence for a FAILED. */
+void launch_fault(const struct launch *l, int stage, int error, char *text, size_t size);
+/* Close every descriptor but these, which are in ascending order. */
+void close_except(const int *keep, size_t count);
+/* All signals as a new program expects them. */
+void signals_reset(void);
+
+#endif

@@ -1,0 +1,7 @@
+#ifndef INIT_H
+#define INIT_H
+
+/* Be the supervisor behind this socket, until told to leave; the exit code. */
+int init_run(const char *path);
+
+#endif

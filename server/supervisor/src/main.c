@@ -1,0 +1,30 @@
+/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `report` is run by what it runs. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "bridge.h"
+#include "init.h"
+#include "report.h"
+
+static int usage(void) {
+    fputs("usage: supervisor init --socket PATH | connect --socket PATH | report CODE | version\n", stderr);
+    return 2;
+}
+
+int main(int argc, char **argv) {
+    const char *what = argc > 1 ? argv[1] : "";
+    if (!strcmp(what, "report") && argc == 3) {
+        report_write();
+        return atoi(argv[2]) & 255;
+    }
+    if (!strcmp(what, "version") && argc == 2) return printf("supervisor 1\n") < 0;
+    if (argc != 4 || strcmp(argv[2], "--socket")) return usage();
+    /* Before anything is secret: what runs as our user must neither trace us nor read our memory. */
+    prctl(PR_SET_DUMPABLE, 0);
+    if (!strcmp(what, "init")) return init_run(argv[3]);
+    if (!strcmp(what, "connect")) return bridge_run(argv[3]);
+    return usage();
+}

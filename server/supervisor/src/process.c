@@ -1,0 +1,220 @@
+/* The table of processes, and what their leaders and their output tell. */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "leader.h"
+#include "oom.h"
+#include "report.h"
+#include "supervisor.h"
+
+enum {
+    READ_CHUNK = 128 << 10,   /* per turn of the loop: one that never stops printing starves nobody */
+    PTY_DRAIN_MAX = 1 << 20,  /* a pty cannot tell how much it holds; it never holds more */
+    SPOOL_HEADROOM = 4 << 20, /* finished processes are forgotten early enough for running ones to print */
+};
+
+struct process *process_find(const struct supervisor *s, uint32_t number) {
+    for (struct process *p = s->processes; p; p = p->next)
+        if (p->number == number) return p;
+    return NULL;
+}
+
+size_t process_leaders(const struct supervisor *s, const pid_t **leaders) {
+    static pid_t pids[PROCESSES_MAX];
+    size_t count = 0;
+    for (const struct process *p = s->processes; p; p = p->next)
+        if (p->leader && count < PROCESSES_MAX) pids[count++] = p->leader;
+    *leaders = pids;
+    return count;
+}
+
+void process_remove(struct supervisor *s, struct process *p) {
+    struct process **at = &s->processes;
+    while (*at != p) at = &(*at)->next;
+    *at = p->next;
+    s->process_count--;
+    for (int i = 0; i < STREAMS; i++) {
+        close_fd(&p->streams[i].fd);
+        spool_free(&p->streams[i].spool);
+    }
+    close_fd(&p->reports_fd);
+    close_fd(&p->slave_fd);
+    close_fd(&p->state_fd);
+    close_fd(&p->input.fd);
+    buffer_free(&p->input.buffer);
+    buffer_free(&p->report);
+    free(p->kill.seen);
+    free(p);
+}
+
+static bool forget_oldest(struct supervisor *s) {
+    struct process *oldest = NULL;
+    for (struct process *p = s->processes; p; p = p->next)
+        if (p->state == STATE_GONE && !p->owed && (!oldest || p->gone < oldest->gone)) oldest = p;
+    if (oldest) process_remove(s, oldest);
+    return oldest;
+}
+
+void process_sweep(struct supervisor *s) {
+    size_t finished = 0;
+    for (struct process *p = s->processes, *next; p; p = next) {
+        next = p->next;
+        bool done = p->state == STATE_GONE && !p->owed;
+        if (done && p->forget) process_remove(s, p);
+        else finished += done;
+    }
+    while (finished > FINISHED_MAX && forget_oldest(s)) finished--;
+    while (spool_over_budget(SPOOL_HEADROOM) && forget_oldest(s)) continue;
+}
+
+void process_reset_reader(struct supervisor *s) {
+    for (struct process *p = s->processes; p; p = p->next) {
+        p->owed = 0;
+        for (int i = 0; i < STREAMS; i++) p->streams[i].credit = 0;
+        p->input.stale = p->input.buffer.size;
+        p->input.consumed = 0;
+    }
+    s->told_everything = false;
+}
+
+void process_attach(struct process *p, int stream, uint64_t cursor, uint64_t credit) {
+    p->streams[stream].cursor = cursor;
+    p->streams[stream].credit = credit;
+}
+
+void process_output(struct process *p, int stream) {
+    struct stream *out = &p->streams[stream];
+    if (out->fd < 0) return;
+    ssize_t count = spool_read(&out->spool, out->fd, READ_CHUNK);
+    /* A pty answers EIO when its last slave has been closed. */
+    if (count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR)) close_fd(&out->fd);
+}
+
+/* Take what a stream holds at this moment, and no more: a descendant may go on writing for ever. */
+static void drain(struct process *p, struct stream *out) {
+    if (out->fd < 0) return;
+    size_t left = PTY_DRAIN_MAX;
+    int held = 0;
+    if (!(p->flags & SPAWN_PTY)) left = ioctl(out->fd, FIONREAD, &held) == 0 && held > 0 ? (size_t)held : 0;
+    while (left) {
+        ssize_t count = spool_read(&out->spool, out->fd, left < READ_CHUNK ? left : READ_CHUNK);
+        if (count <= 0) break;
+        left -= (size_t)count;
+    }
+}
+
+static void drain_all(struct process *p) {
+    for (int i = 0; i < STREAMS; i++) {
+        drain(p, &p->streams[i]);
+        p->streams[i].gate = p->streams[i].spool.total;
+    }
+}
+
+static uint8_t reason_of(const struct supervisor *s, const struct process *p) {
+    if (p->kill.phase != KILL_IDLE && !p->kill.quiet) return p->kill.reason;
+    return s->everything.phase != KILL_IDLE ? s->everything.reason : REASON_ITSELF;
+}
+
+void process_ended(struct supervisor *s, struct process *p, int status, uint32_t descendants) {
+    if (p->state >= STATE_EXITED) return;
+    drain_all(p);
+    for (int i = 0; i < STREAMS; i++) p->exit_totals[i] = p->streams[i].spool.total;
+    p->state = STATE_EXITED;
+    p->status = status;
+    p->reason = reason_of(s, p);
+    p->descendants = descendants;
+    if (!p->ended) p->ended = clock_now();
+    p->oom_kills = oom_kills() - p->oom_before;
+    p->timeout = NEVER;
+    report_read(p->state_fd, &p->report);
+    close_fd(&p->state_fd);
+    close_fd(&p->slave_fd);
+    input_close(p);
+    if (s->active) p->owed |= OWED_EXIT;
+}
+
+void process_gone(struct supervisor *s, struct process *p) {
+    if (p->state == STATE_GONE) return;
+    drain_all(p);
+    for (int i = 0; i < STREAMS; i++) close_fd(&p->streams[i].fd);
+    close_fd(&p->reports_fd);
+    p->state = STATE_GONE;
+    p->leader = 0;
+    p->gone = clock_now();
+    kill_settle(s, p);
+    if (s->active) p->owed |= OWED_GONE;
+    else p->owed = 0;
+}
+
+static void take_usage(struct process *p, const struct leader_report *r) {
+    p->ended = r->when;
+    p->user_us = r->user_us;
+    p->system_us = r->system_us;
+    p->max_rss_kb = r->max_rss_kb;
+}
+
+void process_reap(struct supervisor *s) {
+    int status;
+    struct rusage usage;
+    pid_t pid;
+    while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
+        /* A main process becomes ours to reap when its leader has been killed. */
+        struct process *p = s->processes;
+        while (p && (p->main != pid || p->state != STATE_RUNNING)) p = p->next;
+        if (!p) continue;
+        struct leader_report r;
+        report_usage(&r, &usage);
+        take_usage(p, &r);
+        process_ended(s, p, status, kill_count(s, p));
+    }
+}
+
+static void started(struct supervisor *s, struct process *p, pid_t pid, int64_t when) {
+    p->state = STATE_RUNNING;
+    p->main = pid;
+    p->started = when;
+    if (!s->active) return;
+    size_t at = frame_begin(&s->active->out, ANS_SPAWNED, p->number);
+    put_u32(&s->active->out, (uint32_t)pid);
+    frame_end(&s->active->out, at);
+}
+
+/* The leader is dead and has not said goodbye: what it led is PID 1's now, and must not live on unled. */
+static void lost(struct supervisor *s, struct process *p) {
+    close_fd(&p->reports_fd);
+    p->leader = 0;
+    if (p->state == STATE_STARTING) started(s, p, 0, clock_now());
+    kill_begin(s, p, REASON_ITSELF, 0, true);
+}
+
+/* True while the process is still in the table. */
+static bool take_report(struct supervisor *s, struct process *p, const struct leader_report *r) {
+    switch (r->kind) {
+    case LEADER_STARTED: started(s, p, r->pid, r->when); return true;
+    case LEADER_FAILED:
+        answer_failed(s, p->number, r->stage, r->error, r->text);
+        process_remove(s, p);
+        return false;
+    case LEADER_ENDED:
+        take_usage(p, r);
+        process_ended(s, p, r->status, r->has_children ? kill_count(s, p) : 0);
+        return true;
+    default: p->leader_done = true; return true;
+    }
+}
+
+void process_report(struct supervisor *s, struct process *p) {
+    struct leader_report r;
+    ssize_t size;
+    while (p->reports_fd >= 0 && (size = read(p->reports_fd, &r, sizeof r)) != 0) {
+        if (size != sizeof r) return;
+        if (!take_report(s, p, &r)) return;
+    }
+    if (p->reports_fd < 0) return;
+    if (p->leader_done) process_gone(s, p);
+    else lost(s, p);
+}

@@ -1,0 +1,129 @@
+#include "user.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum {
+    DATABASE_MAX = 1 << 20, /* the image's files are not ours: read no more than this of them */
+    FIELDS_MAX = 7,
+};
+
+/* The whole file as text, or NULL. Not blocking: the path could be a FIFO. */
+static char *read_database(const char *path) {
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return NULL;
+    char *text = malloc(DATABASE_MAX + 1);
+    size_t size = 0;
+    ssize_t count = 1;
+    while (text && size < DATABASE_MAX && (count = read(fd, text + size, DATABASE_MAX - size)) != 0) {
+        if (count > 0) size += (size_t)count;
+        else if (errno != EINTR) break;
+    }
+    close(fd);
+    if (text) text[size] = 0;
+    return text;
+}
+
+static bool parse_id(const char *text, uint32_t *id) {
+    char *end;
+    if (*text < '0' || *text > '9') return false;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    /* The highest number means "no change" to the kernel. */
+    if (*end || errno || value >= UINT32_MAX) return false;
+    *id = (uint32_t)value;
+    return true;
+}
+
+/* Cut the next line of `at` into fields at its colons; how many there are, or 0 at the end. */
+static size_t next_line(char **at, char *fields[FIELDS_MAX]) {
+    if (!**at) return 0;
+    char *line = *at, *end = strchr(line, '\n');
+    *at = end ? end + 1 : line + strlen(line);
+    if (end) *end = 0;
+    size_t count = 0;
+    for (fields[count++] = line; count < FIELDS_MAX && (line = strchr(line, ':')); fields[count++] = line) *line++ = 0;
+    return count;
+}
+
+/* `word` is a name or a number in a file of "name:x:id:…" lines; the line's fields, or 0. */
+static size_t find_line(char *text, const char *word, char *fields[FIELDS_MAX]) {
+    uint32_t id, other;
+    bool numeric = parse_id(word, &id);
+    size_t count;
+    while ((count = next_line(&text, fields))) {
+        if (count < 3 || !parse_id(fields[2], &other)) continue;
+        if (numeric ? other == id : !strcmp(fields[0], word)) return count;
+    }
+    return 0;
+}
+
+static bool is_member(char *list, const char *name) {
+    for (char *rest = list, *member; (member = strsep(&rest, ","));)
+        if (!strcmp(member, name)) return true;
+    return false;
+}
+
+static void find_groups(struct identity *who, const char *name) {
+    char *text = read_database("/etc/group"), *at = text, *fields[FIELDS_MAX];
+    size_t count;
+    uint32_t gid;
+    while (at && who->group_count < GROUPS_MAX && (count = next_line(&at, fields))) {
+        if (count < 4 || !parse_id(fields[2], &gid) || gid == who->gid || !is_member(fields[3], name)) continue;
+        who->groups[who->group_count++] = gid;
+    }
+    free(text);
+}
+
+static const char *resolve_group(const char *word, struct identity *who) {
+    if (parse_id(word, &who->gid)) return NULL;
+    char *text = read_database("/etc/group"), *fields[FIELDS_MAX];
+    bool found = text && find_line(text, word, fields) && parse_id(fields[2], &who->gid);
+    free(text);
+    return found ? NULL : "there is no such group";
+}
+
+/* `group` is NULL where only a user was named: its own groups count then. */
+static const char *resolve(const char *user, const char *group, struct identity *who) {
+    char *text = read_database("/etc/passwd"), *fields[FIELDS_MAX];
+    size_t count = text ? find_line(text, user, fields) : 0;
+    const char *fault = NULL;
+    bool known = count >= 4 && parse_id(fields[2], &who->uid) && parse_id(fields[3], &who->gid);
+    if (!known && !parse_id(user, &who->uid)) fault = "there is no such user";
+    /* A number that nobody has listed gets a group of the same number: never root's, as gid 0 would be. */
+    if (!fault && !known) who->gid = who->uid;
+    if (!fault && group) fault = resolve_group(group, who);
+    who->groups[who->group_count++] = who->gid;
+    if (!fault && known && !group) find_groups(who, fields[0]);
+    free(text);
+    return fault;
+}
+
+const char *user_resolve(const char *words, struct identity *who) {
+    *who = (struct identity){.change = *words != 0, .uid = geteuid(), .gid = getegid()};
+    if (!*words) return NULL;
+    char *user = strdup(words);
+    if (!user) return "there is no memory left";
+    char *group = strchr(user, ':');
+    if (group) *group++ = 0;
+    const char *fault = !*user || (group && !*group) ? "a user is 'uid', 'uid:gid' or names" : resolve(user, group, who);
+    free(user);
+    if (fault || user_can_change()) return fault;
+    bool same = who->uid == geteuid() && (who->gid == getegid() || !group);
+    who->change = false;
+    return same ? NULL : "the supervisor may not change its user";
+}
+
+bool user_can_change(void) {
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2] = {{0}};
+    if (syscall(SYS_capget, &header, data)) return false;
+    uint32_t needed = 1U << CAP_SETUID | 1U << CAP_SETGID;
+    return (data[0].effective & needed) == needed;
+}

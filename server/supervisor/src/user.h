@@ -1,0 +1,24 @@
+/* Whom a process runs as: the words of SPAWN's `user`, by the container's /etc/passwd and /etc/group. */
+#ifndef USER_H
+#define USER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+enum { GROUPS_MAX = 64 }; /* supplementary groups beyond these are left out */
+
+struct identity {
+    bool change; /* false: stay what the supervisor is */
+    uid_t uid;
+    gid_t gid;
+    gid_t groups[GROUPS_MAX];
+    size_t group_count;
+};
+
+/* NULL, or why there is no such user. */
+const char *user_resolve(const char *words, struct identity *who);
+/* May this process become somebody else? */
+bool user_can_change(void);
+
+#endif

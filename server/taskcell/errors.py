@@ -1,0 +1,73 @@
+"""What can go wrong, under one root. Each message is one sentence or two: what happened, and what to do next."""
+
+from __future__ import annotations
+
+
+class TaskcellError(Exception):
+    """The root of all errors that taskcell raises on purpose; `str(error)` is fit for the user and the model."""
+
+
+class ConfigError(TaskcellError):
+    """The configuration cannot be used. The person who wrote it must act."""
+
+
+class ManifestError(TaskcellError):
+    """One or more skill manifests cannot be used. `faults` holds one sentence each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class BadArgument(TaskcellError):
+    """A tool call's arguments are wrong. The model must act: the message names the argument and what it may be."""
+
+
+class UnknownTool(BadArgument):
+    """There is no tool of that name."""
+
+
+class Denied(TaskcellError):
+    """The policy refused a profile or a command.
+
+    Arguments:
+        rule: name of the rule that decided.
+        reason: a sentence for the model.
+    """
+
+    def __init__(self, rule: str, reason: str) -> None:
+        super().__init__(f"Denied by the policy's rule '{rule}': {reason}")
+        self.rule = rule
+        self.reason = reason
+
+
+class EngineError(TaskcellError):
+    """The container engine refused or failed. The person who runs the server must act."""
+
+
+class EngineUnavailable(EngineError):
+    """No container engine answers."""
+
+
+class ImageMissing(EngineError):
+    """The image is not on the engine and could not be pulled."""
+
+
+class ProtocolError(TaskcellError):
+    """The supervisor's bytes, or a request to it, break `docs/protocol.md`."""
+
+
+class SandboxLost(TaskcellError):
+    """The sandbox died, or its channel broke, while it was needed. The command was not, and is not, run again."""
+
+
+class SpawnFailed(TaskcellError):
+    """The program could not be started in the sandbox: not found, not executable, no such folder or user.
+
+    Arguments:
+        no_folder: it was the working directory that could not be used. Nothing was executed, in any case.
+    """
+
+    def __init__(self, message: str, *, no_folder: bool = False) -> None:
+        super().__init__(message)
+        self.no_folder = no_folder

@@ -1,0 +1,173 @@
+"""The server's end of a sandbox's channel: one byte stream, many processes.
+
+Nothing here is retried: when the stream breaks, every process that was waited for is told that the sandbox is lost.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+import anyio.abc
+import structlog
+
+from taskcell.errors import ProtocolError, SandboxLost
+from taskcell.supervisor import protocol
+
+log = structlog.get_logger(__name__)
+
+#: A supervisor that does not take bytes for this long is not running any more: its loop never blocks.
+SEND_TIMEOUT = 10.0
+#: From the stream's opening to WELCOME; a fresh exec on a busy machine takes up to some seconds.
+WELCOME_TIMEOUT = 20.0
+#: How engines tell, in the stream itself, that an exec failed (Docker with runc and crun).
+ENGINE_FAILURE = (b"OCI runtime", b"unable to start", b"crun:")
+#: Bytes asked of the stream at once: one frame of output and its header.
+RECEIVE_SIZE = 1 << 17
+
+
+class ProcessListener(Protocol):
+    """What the channel tells about one process, in order, from the reading task: it must not block."""
+
+    def on_event(self, event: protocol.Event) -> None: ...
+
+    def on_lost(self, reason: str) -> None: ...
+
+
+class Channel:
+    """Speaks `docs/protocol.md` over a stream that `run` is given.
+
+    Arguments:
+        token: what the supervisor knows its server by; 16 to 64 bytes.
+        orphan_ttl: seconds that the supervisor lives on without a server.
+    """
+
+    def __init__(self, token: bytes, orphan_ttl: float) -> None:
+        self._token = token
+        self._orphan_ttl_ms = round(orphan_ttl * 1000)
+        self._numbers = itertools.count(1)
+        self._listeners: dict[int, ProcessListener] = {}
+        self._sending = anyio.Lock()
+        self._stream: anyio.abc.ByteStream | None = None
+        self._on_lost: list[Callable[[], None]] = []
+        self._to_forget: list[int] = []
+        self.welcome: protocol.Welcome | None = None
+        self.lost_reason: str | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._stream is not None and self.lost_reason is None
+
+    async def run(
+        self,
+        stream: anyio.abc.ByteStream,
+        *,
+        task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Say hello, then hand out events until the stream ends; started() is called at WELCOME.
+
+        Raises SandboxLost when no WELCOME comes.
+        """
+        self._stream = stream
+        try:
+            await self.send(protocol.hello(self._token, self._orphan_ttl_ms))
+            decoder = protocol.Decoder()
+            with anyio.fail_after(WELCOME_TIMEOUT) as hello_scope:
+                while True:
+                    data = await stream.receive(RECEIVE_SIZE)
+                    if self.welcome is None and data.startswith(ENGINE_FAILURE):
+                        raise ProtocolError(f"the engine could not start it: {_one_line(data)}")
+                    for event in decoder.feed(data):
+                        if self.welcome is None:
+                            self._greet(event)
+                            hello_scope.deadline = float("inf")
+                            task_status.started()
+                        else:
+                            self._hand_out(event)
+        except TimeoutError:
+            self._lose("its supervisor did not answer")
+        except ProtocolError as error:
+            self._lose(str(error))
+        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            self._lose("its channel ended")
+        finally:
+            self._lose("its channel was closed")
+        if self.welcome is None:
+            raise SandboxLost(f"The sandbox did not start: {self.lost_reason}.")
+
+    def _greet(self, event: protocol.Event) -> None:
+        if isinstance(event, protocol.Error):
+            raise ProtocolError(f"the supervisor refused the connection: {event.message}")
+        if not isinstance(event, protocol.Welcome) or event.version != protocol.VERSION:
+            raise ProtocolError("the supervisor did not greet as this version does")
+        self.welcome = event
+
+    def _hand_out(self, event: protocol.Event) -> None:
+        if isinstance(event, protocol.Error):
+            raise ProtocolError(f"the supervisor ended the connection: {event.message}")
+        listener = self._listeners.get(event.process)
+        if listener is not None:
+            listener.on_event(event)
+
+    def _lose(self, reason: str) -> None:
+        if self.lost_reason is not None:
+            return
+        self.lost_reason = reason
+        listeners, self._listeners = list(self._listeners.values()), {}
+        for listener in listeners:
+            listener.on_lost(reason)
+        for callback in self._on_lost:
+            callback()
+
+    def when_lost(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, when the channel is lost, or now if it is; it must not block."""
+        if self.lost_reason is not None:
+            callback()
+        else:
+            self._on_lost.append(callback)
+
+    def add(self, listener: ProcessListener) -> int:
+        """Give a new process its number. Raises SandboxLost when the channel has ended."""
+        if not self.alive:
+            raise SandboxLost(f"The sandbox is gone: {self.lost_reason or 'it was not connected'}.")
+        number = next(self._numbers)
+        self._listeners[number] = listener
+        return number
+
+    def listen_to_all(self, listener: ProcessListener) -> None:
+        """Send what concerns no single process (process 0) to `listener`."""
+        self._listeners[0] = listener
+
+    def remove(self, number: int) -> None:
+        self._listeners.pop(number, None)
+
+    def forget_soon(self, number: int) -> None:
+        """Have the supervisor forget a process; the request goes along with the next one that is sent."""
+        self._to_forget.append(number)
+
+    async def send(self, frame: bytes) -> None:
+        """Send whole frames. Raises SandboxLost when the stream has ended or takes nothing.
+
+        A cancelled caller does not cut a frame in two: the sending itself is shielded, and bounded.
+        """
+        stream = self._stream
+        if stream is None or self.lost_reason is not None:
+            raise SandboxLost(f"The sandbox is gone: {self.lost_reason or 'it was not connected'}.")
+        forgotten, self._to_forget = self._to_forget, []
+        frame = b"".join(map(protocol.forget, forgotten)) + frame
+        with anyio.move_on_after(SEND_TIMEOUT, shield=True) as scope:
+            async with self._sending:
+                try:
+                    await stream.send(frame)
+                except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+                    self._lose("its channel ended")
+        if scope.cancelled_caught:
+            self._lose("its supervisor takes no more requests")
+        if self.lost_reason is not None:
+            raise SandboxLost(f"The sandbox is gone: {self.lost_reason}.")
+
+
+def _one_line(data: bytes) -> str:
+    return " ".join(data.decode("utf-8", "replace").split())[:300]

@@ -1,0 +1,200 @@
+"""A plain client of the real supervisor for these tests: one socket, every wait bounded."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self, TypeVar
+
+from taskcell.supervisor import protocol as wire
+
+#: Longer than anything here takes on a busy machine with a sanitizer; a test that waits for so long has failed.
+PATIENCE = 20.0
+TOKEN = b"0123456789abcdef-test"
+PATH = b"/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+PLENTY = 1 << 40
+
+E = TypeVar("E", bound=wire.Event)
+
+
+def until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+    """Poll for something outside the protocol, such as the end of a process of the host."""
+    end = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < end, f"waited {patience} s for {what}"
+        time.sleep(0.005)
+
+
+def alive(pid: int) -> bool:
+    """True while a process runs; a zombie is dead."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class Closed(Exception):
+    """The supervisor has closed the connection."""
+
+
+class Client:
+    """One connection. Events that a wait skips are kept in `events`, in their order."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self.socket = stream
+        self.events: list[wire.Event] = []
+        self._decoder = wire.Decoder()
+
+    @classmethod
+    def to(cls, path: Path) -> Self:
+        stream = socket.socket(socket.AF_UNIX)
+        try:
+            stream.connect(str(path))
+        except BaseException:
+            stream.close()
+            raise
+        return cls(stream)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def send(self, *frames: bytes) -> None:
+        self.socket.settimeout(PATIENCE)
+        self.socket.sendall(b"".join(frames))
+
+    def receive(self, end: float) -> None:
+        """Take what comes next. Raises Closed at the end of the connection."""
+        left = end - time.monotonic()
+        assert left > 0, f"waited too long; so far {[type(event).__name__ for event in self.events]}"
+        if select.select([self.socket], [], [], left)[0]:
+            try:
+                data = self.socket.recv(1 << 18)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                raise Closed
+            self.events += self._decoder.feed(data)
+
+    def wait(self, kind: type[E], process: int | None = None, patience: float = PATIENCE) -> E:
+        """The first event of this kind (and process); it is taken out of `events`."""
+        end = time.monotonic() + patience
+        looked = 0
+        while True:
+            for index in range(looked, len(self.events)):
+                event = self.events[index]
+                if isinstance(event, kind) and process in (None, event.process):
+                    return self.events.pop(index)
+            looked = len(self.events)
+            self.receive(end)
+
+    def wait_closed(self, patience: float = PATIENCE) -> None:
+        end = time.monotonic() + patience
+        try:
+            while True:
+                self.receive(end)
+        except Closed:
+            return
+
+    def sync(self) -> None:
+        """After this, whatever the supervisor sent before is in `events`."""
+        self.send(wire.ping())
+        self.wait(wire.Pong)
+
+    def hello(self, ttl_ms: int = 0, token: bytes = TOKEN) -> wire.Welcome:
+        self.send(wire.hello(token, ttl_ms))
+        return self.wait(wire.Welcome)
+
+    def spawn(self, process: int, *argv: str | bytes, credit: int = PLENTY, **options: object) -> None:
+        env = {b"PATH": PATH} | dict(options.pop("env", {}))  # type: ignore[call-overload]
+        words = [os.fsencode(word) for word in argv]
+        request = wire.Spawn(words, env, options.pop("cwd", b"/"), credit=credit, **options)  # type: ignore[arg-type]
+        self.send(wire.spawn(process, request))
+
+    def start(self, process: int, *argv: str | bytes, **options: object) -> int:
+        """SPAWN, and the pid that SPAWNED tells."""
+        self.spawn(process, *argv, **options)  # type: ignore[arg-type]
+        return self.wait(wire.Spawned, process).pid
+
+    def shell(self, process: int, script: str, **options: object) -> int:
+        return self.start(process, "bash", "-c", script, **options)
+
+    def run(self, process: int, *argv: str | bytes, **options: object) -> wire.Exit:
+        self.start(process, *argv, **options)
+        return self.wait(wire.Exit, process)
+
+    def output(self, process: int, stream: wire.Stream = wire.Stream.STDOUT) -> bytes:
+        """All output of this stream that has come so far, which must be without a gap."""
+        data = b""
+        for event in self.events:
+            if isinstance(event, wire.Output) and (event.process, event.stream) == (process, stream):
+                assert event.offset == len(data), "a gap in the output"
+                data += event.data
+        return data
+
+    def wait_output(self, process: int, wanted: bytes, stream: wire.Stream = wire.Stream.STDOUT) -> bytes:
+        end = time.monotonic() + PATIENCE
+        while wanted not in self.output(process, stream):
+            self.receive(end)
+        return self.output(process, stream)
+
+
+#: For a sanitized binary. No leak check: it would have to trace a process that is not dumpable, and every fork's exit.
+SANITIZER = {"ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=8", "UBSAN_OPTIONS": "print_stacktrace=1"}
+
+
+class Supervisor:
+    """A supervisor that runs as a child of the test."""
+
+    def __init__(self, binary: Path, folder: Path) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self.binary = binary
+        self.path = folder / "s.sock"
+        self.log = folder / "stderr"
+        with self.log.open("wb") as log:
+            self.child = subprocess.Popen(
+                [binary, "init", "--socket", self.path],
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+                env=os.environ | SANITIZER | {"TASKCELL_TEST_SECRET": "not for commands"},
+            )
+        until(lambda: self.path.exists() or self.child.poll() is not None, "the socket")
+        assert self.child.poll() is None, self.log.read_text()
+
+    def connect(self) -> Client:
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return Client.to(self.path)
+            except (ConnectionRefusedError, FileNotFoundError):  # it is not listening yet
+                assert time.monotonic() < end
+
+    def claim(self, ttl_ms: int = 0) -> Client:
+        client = self.connect()
+        client.hello(ttl_ms)
+        return client
+
+    def wait(self) -> int:
+        return self.child.wait(PATIENCE)
+
+    def stop(self) -> None:
+        """End it, and see that no sanitizer had anything to say."""
+        if self.child.poll() is None:
+            self.child.terminate()
+        try:
+            self.wait()
+        finally:
+            self.child.kill()
+            self.child.wait()
+        assert self.log.read_text() == ""

@@ -1,0 +1,122 @@
+"""What a process may do: nothing that its user could not. The tests of changing the user need root, as PID 1 has it."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+from supervisor_driver import Client, Supervisor
+
+from taskcell.supervisor import protocol as wire
+from taskcell.supervisor.protocol import SpawnFlag, Stream, WelcomeFlag
+
+IS_ROOT = os.geteuid() == 0
+NOBODY = pwd.getpwnam("nobody")
+
+
+def status(client: Client, number: int, user: bytes) -> dict[str, list[str]]:
+    assert client.run(number, "cat", "/proc/self/status", user=user).exit_code == 0
+    return {
+        key: rest.split()
+        for key, _, rest in (line.partition(":") for line in client.output(number).decode().splitlines())
+    }
+
+
+def refused(client: Client, number: int, user: bytes) -> bool:
+    client.spawn(number, "true", user=user)
+    return client.wait(wire.Failed, number).stage is wire.FailedStage.USER
+
+
+def test_welcome_tells_whether_the_user_can_be_changed(supervisor: Supervisor) -> None:
+    with supervisor.connect() as client:
+        assert (WelcomeFlag.CHANGES_USER in client.hello().flags) == IS_ROOT
+
+
+@pytest.mark.parametrize("user", [b"", b"1234:1235"])
+def test_no_capability_is_left_in_any_set(client: Client, user: bytes) -> None:
+    if user and not IS_ROOT:
+        assert refused(client, 1, user)
+        return
+    found = status(client, 1, user)
+    for name in ("CapInh", "CapPrm", "CapEff", "CapAmb") + (("CapBnd",) if IS_ROOT else ()):
+        assert found[name] == ["0" * 16], name
+
+
+@pytest.mark.parametrize(
+    ("user", "uid", "gid", "groups"),
+    [
+        (b"1234", 1234, 1234, [1234]),
+        (b"1234:1235", 1234, 1235, [1235]),
+        (b"nobody", NOBODY.pw_uid, NOBODY.pw_gid, [NOBODY.pw_gid]),
+        (str(NOBODY.pw_uid).encode(), NOBODY.pw_uid, NOBODY.pw_gid, [NOBODY.pw_gid]),
+        (b"nobody:daemon", NOBODY.pw_uid, grp.getgrnam("daemon").gr_gid, [grp.getgrnam("daemon").gr_gid]),
+        (b"1234:daemon", 1234, grp.getgrnam("daemon").gr_gid, [grp.getgrnam("daemon").gr_gid]),
+    ],
+)
+def test_the_user_is_changed_for_good(client: Client, user: bytes, uid: int, gid: int, groups: list[int]) -> None:
+    if not IS_ROOT:
+        assert refused(client, 1, user)
+        return
+    found = status(client, 1, user)
+    assert found["Uid"] == [str(uid)] * 4
+    assert found["Gid"] == [str(gid)] * 4
+    assert [int(group) for group in found["Groups"]] == groups
+    back = "import os, sys\ntry: os.setuid(0)\nexcept PermissionError: sys.exit(5)"
+    assert client.run(2, "python3", "-c", back, user=user).exit_code == 5
+
+
+def test_the_own_user_by_number_needs_no_change(client: Client) -> None:
+    user = f"{os.geteuid()}:{os.getegid()}".encode()
+    assert status(client, 1, user)["Uid"] == [str(os.geteuid())] * 4
+
+
+def test_a_working_directory_that_the_user_may_not_enter_fails(client: Client, tmp_path: Path) -> None:
+    if not IS_ROOT:
+        assert refused(client, 1, b"1234")
+        return
+    tmp_path.chmod(0o700)
+    client.spawn(1, "true", user=b"1234", cwd=bytes(tmp_path))
+    failed = client.wait(wire.Failed, 1)
+    assert failed.stage is wire.FailedStage.CWD
+    assert "Permission denied" in failed.message
+
+
+def test_a_user_may_open_its_own_streams_and_terminal_again(client: Client) -> None:
+    user = b"1234:1235" if IS_ROOT else b""
+    client.run(1, "sh", "-c", "echo out >/dev/stdout; echo err >/dev/stderr", user=user)
+    assert (client.output(1), client.output(1, Stream.STDERR)) == (b"out\n", b"err\n")
+    client.run(2, "sh", "-c", "echo again >$(tty)", user=user, flags=SpawnFlag.PTY)
+    assert client.output(2) == b"again\r\n"
+
+
+def test_another_users_process_can_reach_neither_the_supervisor_nor_its_leader(
+    client: Client, supervisor: Supervisor
+) -> None:
+    if not IS_ROOT:
+        assert refused(client, 1, b"1234")
+        return
+    script = f"""
+for pid in {supervisor.child.pid} $PPID; do
+    kill -9 $pid && echo killed; cat /proc/$pid/environ && echo read; cat /proc/$pid/mem && echo memory
+    ls /proc/$pid/fd && echo files
+done
+python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("{supervisor.path}")' && echo connected
+"""
+    client.run(1, "sh", "-c", script, user=b"1234:1234")
+    assert client.output(1) == b""
+    client.sync()
+
+
+def test_not_even_its_own_user_may_trace_the_supervisor(client: Client, supervisor: Supervisor) -> None:
+    """Root without capabilities, or just the same user: what is not dumpable is closed to both."""
+    pid = supervisor.child.pid
+    client.run(1, "sh", "-c", f"cat /proc/{pid}/environ; cat /proc/{pid}/maps; cat /proc/$PPID/environ", user=b"")
+    assert client.output(1) == b""
+
+
+def test_the_secrets_of_the_supervisor_are_not_in_its_children(client: Client) -> None:
+    client.run(1, "sh", "-c", "tr '\\0' '\\n' </proc/self/environ; tr '\\0' '\\n' </proc/self/cmdline")
+    assert b"TASKCELL_TEST_SECRET" not in client.output(1)
