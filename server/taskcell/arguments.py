@@ -1,0 +1,144 @@
+"""A tool call's arguments: whatever a client sends is either what the schema says, or a BadArgument."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from referencing import Registry
+
+from taskcell.errors import BadArgument
+from taskcell.reference import shown
+from taskcell.units import format_seconds
+
+_KINDS = {
+    "string": "text",
+    "number": "a number",
+    "integer": "a whole number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+
+
+def nearest(word: str, options: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the option that a wrong word is closest to; empty where none is close."""
+    close = difflib.get_close_matches(word[:128], sorted(options), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+class Arguments:
+    """A checked JSON Schema (draft 2020-12, no references) and the check of arguments against it.
+
+    Arguments:
+        schema: of an object; each property with a type and a description. Faults are found in the order of its
+            keywords: those that are cheap to check come first.
+        later: names that a later version knows, with what to do meanwhile.
+    """
+
+    def __init__(self, schema: Mapping[str, Any], later: Mapping[str, str] | None = None) -> None:
+        Draft202012Validator.check_schema(schema)
+        self._validator = Draft202012Validator(schema, registry=Registry())
+        self._properties: Mapping[str, Any] = schema["properties"]
+        self._later = later or {}
+
+    def check(self, tool: str, arguments: object) -> Mapping[str, Any]:
+        """The arguments, of the right shape. Raises BadArgument with the first fault."""
+        if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
+            raise BadArgument(f"The arguments of '{tool}' must be an object with text for names.")
+        self._check_names(tool, arguments)
+        try:
+            # The first alone: a list of a million wrong elements has a million faults.
+            error = next(self._validator.iter_errors(dict(arguments)), None)
+        except RecursionError:
+            raise BadArgument(f"The arguments of '{tool}' are nested too deeply; send plain values.") from None
+        if error is not None:
+            raise BadArgument(_sentence(tool, error))
+        return arguments
+
+    def _check_names(self, tool: str, arguments: Mapping[str, Any]) -> None:
+        for name in arguments:
+            if name in self._later:
+                raise BadArgument(f"'{name}' is not supported by this version yet; {self._later[name]}.")
+            if name not in self._properties:
+                hint = nearest(name, self._properties)
+                valid = ", ".join(self._properties)
+                raise BadArgument(f"'{tool}' has no argument {shown(name)}{hint}; it takes {valid}.")
+
+
+def _sentence(tool: str, error: ValidationError) -> str:
+    """The fault without the value, which may be secret, huge or hostile."""
+    path = list(error.absolute_path)
+    name = f"'{_spelled(path)}'" if path else f"The call of '{tool}'"
+    bound: Any = error.validator_value
+    if error.validator == "required":
+        instance: Any = error.instance
+        missing = next(word for word in bound if word not in instance)
+        return f"'{tool}' needs '{missing}'."
+    if error.validator == "type":
+        return f"{name} must be {_KINDS.get(str(bound), bound)}, not {_kind_of(error.instance)}."
+    sentences = {
+        "enum": f"must be one of {', '.join(map(repr, bound)) if isinstance(bound, list) else bound}",
+        "minLength": "must not be empty",
+        "maxLength": f"is longer than {bound} characters",
+        "maxItems": f"has more than {bound} elements; write them to a file",
+        "maxProperties": f"has more than {bound} variables",
+    }
+    if error.validator in ("maximum", "exclusiveMinimum") and isinstance(error.schema, Mapping):
+        return f"{name} must be more than {error.schema['exclusiveMinimum']} and at most {error.schema['maximum']}."
+    return f"{name} {sentences.get(str(error.validator), f'breaks the rule {error.validator} of its schema')}."
+
+
+def _spelled(path: Sequence[str | int]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else (f".{shown(part)[1:-1]}" if text else part)
+    return text
+
+
+def _kind_of(value: object) -> str:
+    if value is None:
+        return "null: leave it out instead"
+    if isinstance(value, bool):
+        return "true or false"
+    for kind, word in ((str, "text"), (int | float, "a number"), (list, "a list"), (dict, "an object")):
+        if isinstance(value, kind):
+            return word
+    return "something else"
+
+
+def encoded(name: str, text: str) -> bytes:
+    """Text as UTF-8, without NUL. Raises BadArgument where it cannot be."""
+    if "\0" in text:
+        raise BadArgument(f"'{name}' holds a NUL character, which no argument of a program can hold.")
+    return as_utf8(name, text)
+
+
+def as_utf8(name: str, text: str) -> bytes:
+    """Text as UTF-8. Raises BadArgument where it holds half of a surrogate pair."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadArgument(f"'{name}' is not valid Unicode at character {error.start}: send whole characters.") from None
+
+
+def check_visible(name: str, text: str) -> None:
+    """Raise BadArgument if a text that names something holds control characters or broken Unicode."""
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
+        raise BadArgument(f"'{name}' must not hold control characters or line breaks.")
+
+
+def seconds(name: str, value: float, most: float) -> float:
+    """A duration of a call, in seconds. Raises BadArgument unless it is more than 0 and at most `most`."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadArgument(f"'{name}' must be a finite number of seconds, at most {format_seconds(most)}.")
+    if not 0 < value <= most:
+        raise BadArgument(f"'{name}' must be more than 0 and at most {format_seconds(most)} seconds.")
+    # Compared before it is converted: an integer may be too large for a float. The supervisor counts in milliseconds,
+    # and takes 0 for "no limit".
+    return max(float(value), 0.001)

@@ -1,0 +1,190 @@
+"""Skill manifests: TOML files that say which container serves which tool."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from taskcell.container import ContainerTable, expand_environment, expand_table
+from taskcell.errors import ManifestError
+from taskcell.fields import Table, Text, Texts, Word, faults
+from taskcell.model import Mount
+from taskcell.toml_source import Fault, TomlSource, UnreadableToml
+
+#: The names that MCP clients accept.
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+#: taskcell's own tools; a skill of that name would hide one.
+RESERVED_NAMES = frozenset(
+    {"terminal", "process", "sandbox", "read_file", "write_file", "edit_file", "list_files"},
+)
+_SOURCE = "docker:"
+
+
+def _described(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must say in a sentence what the skill does: it is all that a model knows of it")
+    return value
+
+
+def _no_typed_tools(value: dict[str, Any]) -> dict[str, Any]:
+    if value:
+        raise ValueError(
+            "typed tools are not supported by this version yet; leave out 'tools' to get one free-form tool"
+        )
+    return value
+
+
+def _docker_source(value: str) -> str:
+    if value and (not value.startswith(_SOURCE) or value == _SOURCE):
+        raise ValueError("must be 'docker:IMAGE'")
+    return value
+
+
+class SkillTable(Table):
+    """One of `[skills.*]`."""
+
+    description: Annotated[Text, AfterValidator(_described)]
+    source: Annotated[Word, AfterValidator(_docker_source)] = ""
+    runtime: Literal["docker"] = "docker"
+    docker: ContainerTable = ContainerTable()
+    tools: Annotated[dict[str, Any], AfterValidator(_no_typed_tools)] = Field(default={})
+
+
+class DefaultsTable(Table):
+    """`[defaults]`: what every skill of the file begins with."""
+
+    environment: Texts = Field(default=(), repr=False)
+
+
+class ManifestTable(Table):
+    """A whole manifest; each skill is checked by itself, so that one bad table hides no fault of another."""
+
+    version: Literal["1"]
+    defaults: DefaultsTable = DefaultsTable()
+    skills: dict[str, Any] = Field(default={})
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """A skill whose manifest was found good.
+
+    Arguments:
+        docker: its table as written; where a text may hold variables, the fields here have them filled in.
+        environment: the file's defaults, then the skill's own. May be secret.
+        file, line: where it is declared.
+    """
+
+    name: str
+    description: str
+    docker: ContainerTable
+    image: str
+    environment: tuple[tuple[str, str], ...] = field(repr=False)
+    mounts: tuple[Mount, ...]
+    file: Path
+    line: int | None
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else str(self.file)
+
+
+def load(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[Skill, ...]:
+    """Read manifests and check all of them.
+
+    Arguments:
+        paths: TOML files, or folders whose `*.toml` files are read, in order of name.
+        environ: the server's environment, for `${VAR}`.
+
+    Raises:
+        ManifestError: with every fault of every file, each as `FILE:LINE: key: sentence` as far as it can be told.
+    """
+    wrong: list[str] = []
+    skills: dict[str, Skill] = {}
+    for file in _files(paths, wrong):
+        try:
+            source = TomlSource.read(file)
+        except UnreadableToml as error:
+            wrong.append(str(error))
+            continue
+        found, faulty = _read(source, environ)
+        wrong += [source.describe(fault) for fault in faulty]
+        for skill in found:
+            first = skills.setdefault(skill.name, skill)
+            if first is not skill:
+                fault = Fault(("skills", skill.name), f"is declared at {first.place} already; rename one of the two")
+                wrong.append(source.describe(fault))
+    if wrong:
+        raise ManifestError(wrong)
+    return tuple(skills.values())
+
+
+def _files(paths: Sequence[Path], wrong: list[str]) -> Iterator[Path]:
+    """Every manifest once, in order."""
+    seen = set()
+    for path in paths:
+        if path.is_dir():
+            files = sorted(file for file in path.glob("*.toml") if file.is_file())
+        elif path.is_file():
+            files = [path]
+        else:
+            wrong.append(f"{path}: there is no such file or folder; correct 'manifests' in the configuration")
+            continue
+        for file in files:
+            if (resolved := file.resolve()) not in seen:
+                seen.add(resolved)
+                yield file
+
+
+def _read(source: TomlSource, environ: Mapping[str, str]) -> tuple[list[Skill], list[Fault]]:
+    """The good skills of one file, and everything that is wrong with the others."""
+    wrong: list[Fault] = []
+    defaults = DefaultsTable()
+    try:
+        defaults = ManifestTable.model_validate(source.data).defaults
+    except ValidationError as error:
+        wrong += faults(error, ManifestTable)
+    shared, faulty = expand_environment(defaults.environment, environ)
+    wrong += [Fault(("defaults", *fault.key), fault.sentence) for fault in faulty]
+    tables = source.data.get("skills", {})
+    skills = []
+    for name, data in tables.items() if isinstance(tables, dict) else ():
+        skill, faulty = _skill(name, data, shared, environ, source)
+        wrong += [Fault(("skills", name, *fault.key), fault.sentence) for fault in faulty]
+        if skill is not None:
+            skills.append(skill)
+    return skills, wrong
+
+
+def _skill(
+    name: str, data: object, shared: tuple[tuple[str, str], ...], environ: Mapping[str, str], source: TomlSource
+) -> tuple[Skill | None, list[Fault]]:
+    wrong = list(_name_faults(name))
+    try:
+        table = SkillTable.model_validate(data)
+    except ValidationError as error:
+        return None, wrong + faults(error, SkillTable)
+    named = table.source.removeprefix(_SOURCE)
+    if named and table.docker.image and named != table.docker.image:
+        differ = f"names another image than docker.image, which is {table.docker.image!r}; leave one of the two out"
+        wrong.append(Fault(("source",), differ))
+    docker = table.docker.model_copy(update={"image": table.docker.image or named})
+    expanded, faulty = expand_table(docker, environ)
+    wrong += [Fault(("docker", *fault.key), fault.sentence) for fault in faulty]
+    if wrong:
+        return None, wrong
+    line = source.line(("skills", name))
+    environment = shared + expanded.environment
+    text = table.description.strip()
+    return Skill(name, text, docker, expanded.image, environment, expanded.mounts, source.path, line), []
+
+
+def _name_faults(name: str) -> Iterator[Fault]:
+    if not TOOL_NAME.fullmatch(name):
+        yield Fault((), "the name of a skill is 1 to 64 letters, digits, '_' or '-'")
+    elif name in RESERVED_NAMES:
+        yield Fault((), f"'{name}' is the name of one of taskcell's own tools; choose another")

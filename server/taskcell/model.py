@@ -1,0 +1,192 @@
+"""The words of the domain: plain, frozen values that every layer may use.
+
+Sizes are bytes, times are seconds (float) unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+#: Bytes; the contract's defaults for a profile.
+MIB = 1 << 20
+GIB = 1 << 30
+
+#: The unprivileged user that commands run as unless a profile names another.
+DEFAULT_USER = "1000:1000"
+WORKSPACE = "/workspace"
+LOCAL_PRINCIPAL = "local"
+DEFAULT_TASK = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskKey:
+    """A task inside one principal's namespace. Two principals never share a task, whatever its name."""
+
+    principal: str
+    task: str
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that stand for the key wherever a name, label or path is made: the raw words never do."""
+        joined = f"{len(self.principal)}:{self.principal}{self.task}".encode("utf-8", "surrogatepass")
+        return hashlib.sha256(joined).hexdigest()[:16]
+
+
+class Reuse(Enum):
+    """How long a sandbox serves: its whole task, or one call."""
+
+    TASK = "task"
+    CALL = "call"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A mount that a profile asks for. `source` None is the task's workspace, else an absolute host path."""
+
+    source: str | None
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tmpfs:
+    """A bounded, nosuid, nodev in-memory file system."""
+
+    target: str
+    size: int
+    mode: int = 0o1777
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Everything that shapes a container, checked for form but not yet authorised.
+
+    Arguments:
+        name: `terminal`, or the skill's name; part of the pool's key.
+        image: full reference.
+        entrypoint: argument list that a skill's call is appended to; None means the image's own.
+        command: fixed arguments after the entrypoint; None means the image's own where `entrypoint` is None too.
+        environment: variables of each process, in order; later ones win.
+        working_dir: absolute path in the container; None means the workspace.
+        user: `uid`, `uid:gid` or names that the image knows.
+        memory, pids: bytes; a count. None means unbounded, which the policy refuses by default.
+        cpus: cores, as in `1.5`; None means unbounded.
+        network: `none`, or a network's name.
+        tmpfs: bounded file systems in memory.
+        mounts: beside the workspace at `/workspace`, which is always there.
+        runtime: of the engine, e.g. `runsc`; empty means the engine's default.
+        remove: remove the container when its task closes; False keeps it, stopped, for inspection.
+        kind: decides stderr, the state report and the meaning of a non-zero exit code.
+    """
+
+    name: str
+    image: str
+    kind: Literal["terminal", "skill"]
+    entrypoint: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    working_dir: str | None = None
+    user: str = DEFAULT_USER
+    memory: int | None = 2 * GIB
+    cpus: float | None = 1.0
+    pids: int | None = 256
+    network: str = "none"
+    read_only: bool = True
+    tmpfs: tuple[Tmpfs, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    gpus: str = ""
+    platform: str = ""
+    runtime: str = ""
+    sudo: bool = False
+    remove: bool = True
+    reuse: Reuse = Reuse.TASK
+    extra_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command, bound to its profile but not yet authorised.
+
+    Arguments:
+        tool: MCP name of the tool that was called.
+        argv: what is executed. For a skill it comes after the image's entrypoint where `use_entrypoint` is true.
+        stdin: bytes for standard input; None means an empty one (`/dev/null`).
+        workdir: absolute, or relative to the workspace; None means where the task's last terminal command ended,
+            or the profile's working directory.
+        env: variables for this command alone.
+        timeout: seconds; the supervisor kills the command then.
+        text: the command as a person reads it: the shell line, or the quoted argv. Policy rules match it.
+    """
+
+    task: TaskKey
+    tool: str
+    profile: Profile
+    argv: tuple[str, ...]
+    text: str
+    stdin: bytes | None = field(default=None, repr=False)
+    workdir: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeout: float = 180.0
+
+
+class Status(Enum):
+    """How a run ended, in the contract's words."""
+
+    EXITED = "exited"
+    RUNNING = "running"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    OOM_KILLED = "oom_killed"
+    KILLED = "killed"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessResult:
+    """What a run answers; the fields of the contract's structured content."""
+
+    status: Status
+    exit_code: int | None
+    signal: str | None
+    stdout: str
+    stderr: str
+    truncated: bool
+    omitted_bytes: int
+    duration_ms: int
+    task_id: str
+    process_id: str
+    workdir: str
+    survivors: int
+    notes: tuple[str, ...] = ()
+
+    def structured(self) -> dict[str, Any]:
+        """The structured content of a tool's answer, as JSON-ready values."""
+        return {
+            "status": self.status.value,
+            "exit_code": self.exit_code,
+            "signal": self.signal,
+            "stdout": self.stdout,
+            "stderr": self.stderr,
+            "truncated": self.truncated,
+            "omitted_bytes": self.omitted_bytes,
+            "duration_ms": self.duration_ms,
+            "task_id": self.task_id,
+            "process_id": self.process_id,
+            "workdir": self.workdir,
+            "survivors": self.survivors,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call as it came in: nothing in it is checked yet."""
+
+    principal: str
+    tool: str
+    arguments: Mapping[str, Any]

@@ -1,0 +1,160 @@
+"""What may be done: judges a profile before its container exists, and a call before its command runs. No I/O.
+
+Deny wins; a rule that fails to evaluate denies; every decision carries the rule's name and a sentence for the model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from fnmatch import fnmatchcase
+from typing import Any, NoReturn, TypeVar
+
+from taskcell.errors import Denied
+from taskcell.model import Command, Profile
+from taskcell.profile_rules import judge
+from taskcell.settings import PolicySettings, RuleSettings
+
+T = TypeVar("T")
+
+#: Bytes of command text that the rules look through; a regular expression's time grows with it.
+MAX_COMMAND_TEXT = 1 << 20
+#: Profiles whose judgement is remembered; a server has one for each skill, and new ones when a manifest changes.
+MAX_REMEMBERED = 1024
+
+
+class Effect(Enum):
+    ALLOW = "allow"
+    DENY = "deny"
+    ASK = "ask"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided, by which rule, and why: a sentence for the model."""
+
+    effect: Effect
+    rule: str
+    reason: str
+
+
+class _MadeByThePolicy(type):
+    """A class that only `_make` can make objects of, so that to hold one is to have been authorised."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(f"only a Policy makes an {cls.__name__}")
+
+    def _make(cls: type[T], *args: Any) -> T:
+        made: T = type.__call__(cls, *args)
+        return made
+
+
+class _Uncopyable:
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"an {type(self).__name__} cannot be copied or pickled: only a Policy makes one")
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizedProfile(_Uncopyable, metaclass=_MadeByThePolicy):
+    """A profile that the policy allows. Equal if the profiles are."""
+
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizedCommand(_Uncopyable, metaclass=_MadeByThePolicy):
+    """A command that the policy allows, with its allowed profile."""
+
+    command: Command
+    profile: AuthorizedProfile
+
+
+class Policy:
+    """The one maker of authorised profiles and commands.
+
+    Arguments:
+        settings: the section `[policy]`.
+    """
+
+    def __init__(self, settings: PolicySettings) -> None:
+        self._settings = settings
+        self._remembered: dict[Profile, AuthorizedProfile | Decision] = {}
+
+    def authorize_profile(self, profile: Profile) -> AuthorizedProfile:
+        """Allow a profile. Raises Denied with the first rule that refuses it."""
+        judged = self._judged(profile)
+        if isinstance(judged, Decision):
+            raise Denied(judged.rule, judged.reason)
+        return judged
+
+    def authorize(self, command: Command) -> AuthorizedCommand:
+        """Allow a command and its profile. Raises Denied."""
+        profile = self.authorize_profile(command.profile)
+        decision = self._decide_call(command)
+        if decision.effect is Effect.ASK:
+            asks = f"{decision.reason} A person must be asked first, and this server cannot ask yet."
+            raise Denied(decision.rule, asks)
+        if decision.effect is Effect.DENY:
+            raise Denied(decision.rule, decision.reason)
+        return AuthorizedCommand._make(command, profile)
+
+    def decide(self, command: Command) -> Decision:
+        """What `authorize` would do, and why, without doing it."""
+        judged = self._judged(command.profile)
+        return judged if isinstance(judged, Decision) else self._decide_call(command)
+
+    def _judged(self, profile: Profile) -> AuthorizedProfile | Decision:
+        known = self._remembered.get(profile)
+        if known is not None:
+            return known
+        refusal = next(judge(profile, self._settings), None)
+        judged: AuthorizedProfile | Decision
+        if refusal is None:
+            judged = AuthorizedProfile._make(profile)
+        else:
+            judged = Decision(Effect.DENY, refusal.rule, refusal.reason)
+        if len(self._remembered) >= MAX_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[profile] = judged
+        return judged
+
+    def _decide_call(self, command: Command) -> Decision:
+        if len(command.text.encode("utf-8", "surrogatepass")) > MAX_COMMAND_TEXT:
+            reason = f"The command is longer than the {MAX_COMMAND_TEXT} bytes that can be judged; put it into a file."
+            return Decision(Effect.DENY, "command-size", reason)
+        first: Decision | None = None
+        for decision in self._matching(command):
+            if decision.effect is Effect.DENY:
+                return decision
+            first = first or decision
+        return first or Decision(Effect.ALLOW, "default", "No rule speaks against it.")
+
+    def _matching(self, command: Command) -> Iterator[Decision]:
+        for rule in self._settings.rules:
+            try:
+                matches = _matches(rule, command)
+            except Exception as error:  # whatever it is: a rule that cannot be evaluated must not let a call pass
+                reason = f"The rule could not be evaluated ({type(error).__name__}); ask the operator to correct it."
+                yield Decision(Effect.DENY, rule.name, reason)
+                continue
+            if matches:
+                yield Decision(Effect(rule.effect), rule.name, rule.reason or _DEFAULT_REASONS[rule.effect])
+
+
+_DEFAULT_REASONS = {
+    "allow": "The operator's rule allows this.",
+    "deny": "The operator's rule forbids this; do the task in another way.",
+    "ask": "The operator's rule wants this to be confirmed.",
+}
+
+
+def _matches(rule: RuleSettings, command: Command) -> bool:
+    return (
+        fnmatchcase(command.tool, rule.tool)
+        and fnmatchcase(command.task.principal, rule.principal)
+        and re.search(rule.command, command.text) is not None
+    )

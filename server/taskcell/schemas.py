@@ -1,0 +1,174 @@
+"""What a model reads of the tools: descriptions, and JSON Schemas that every client understands.
+
+No references and no alternatives; a type and a description on every property.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from taskcell.model import DEFAULT_TASK, WORKSPACE, Profile
+from taskcell.units import format_seconds, format_size
+
+MAX_TASK_ID = 128
+#: More words than a command line needs, and few enough that their lengths fit one frame to the supervisor.
+MAX_ARGS = 10_000
+MAX_VARIABLES = 1000
+
+#: The contract's arguments that this version does not take.
+LATER = {
+    "wait": "leave it out: the call answers when the command has ended",
+    "background": "leave it out, or put the command into the background with '&'",
+    "pty": "leave it out, and use options that need no terminal",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnnotations:
+    """Hints for a client on what a tool may do; not a promise."""
+
+    read_only: bool
+    destructive: bool
+    idempotent: bool
+    open_world: bool
+
+
+TASK_ID = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_TASK_ID,
+    "default": DEFAULT_TASK,
+    "description": (
+        "Name of the task. Calls with the same task_id share one sandbox and one /workspace; "
+        "other tasks never see them."
+    ),
+}
+STDIN = {"type": "string", "description": "Text for the standard input. Without it, standard input is empty."}
+
+
+def _plain(number: float) -> float:
+    """3600 rather than 3600.0, as people write it."""
+    return int(number) if number.is_integer() else number
+
+
+def _timeout(default: float, most: float) -> dict[str, Any]:
+    return {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "maximum": _plain(most),
+        "default": _plain(default),
+        "description": (
+            f"Seconds after which the command and every process it started are killed, at most {format_seconds(most)}. "
+            "The output until then is kept."
+        ),
+    }
+
+
+def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    return {"type": "object", "required": required, "additionalProperties": False, "properties": properties}
+
+
+def terminal(timeout: float, max_timeout: float) -> dict[str, Any]:
+    """The schema of `terminal`. Times in seconds."""
+    return _object(
+        {
+            "command": {"type": "string", "minLength": 1, "description": "The shell command line, or a script."},
+            "task_id": TASK_ID,
+            "workdir": {
+                "type": "string",
+                "minLength": 1,
+                "description": (
+                    f"Folder to run in: absolute, or relative to {WORKSPACE}. "
+                    "Without it, where the task's last command ended."
+                ),
+            },
+            "timeout": _timeout(timeout, max_timeout),
+            "stdin": STDIN,
+            "env": {
+                "type": "object",
+                "maxProperties": MAX_VARIABLES,
+                "additionalProperties": {"type": "string"},
+                "description": "Environment variables for this command, by name.",
+            },
+        },
+        ["command"],
+    )
+
+
+def skill(profile: Profile, timeout: float, max_timeout: float) -> dict[str, Any]:
+    """The schema of a skill's free-form tool. Times in seconds."""
+    return _object(
+        {
+            "args": {
+                "type": "array",
+                "maxItems": MAX_ARGS,
+                "items": {"type": "string", "description": "One argument."},
+                "default": [],
+                "description": "Arguments of the program, one element each; no shell reads them, so do not quote.",
+            },
+            "task_id": TASK_ID,
+            "workdir": {
+                "type": "string",
+                "minLength": 1,
+                "description": (
+                    f"Folder to run in: absolute, or relative to {WORKSPACE}. "
+                    f"Without it, {profile.working_dir or WORKSPACE}."
+                ),
+            },
+            "timeout": _timeout(timeout, max_timeout),
+            "stdin": STDIN,
+        },
+        [],
+    )
+
+
+SANDBOX = _object(
+    {
+        "action": {
+            "type": "string",
+            "enum": ["status", "reset", "close"],
+            "description": (
+                "status: what runs and how much it uses. reset: a fresh container, working directory and environment; "
+                f"the files in {WORKSPACE} stay. close: end the task and delete its files."
+            ),
+        },
+        "task_id": TASK_ID,
+    },
+    ["action"],
+)
+
+SANDBOX_DESCRIPTION = (
+    "Show, reset or close the sandbox of a task. Reset it when its processes or its environment are in disorder; "
+    "close it when the task is done."
+)
+
+
+def terminal_description(profile: Profile, timeout: float) -> str:
+    """What the terminal is, in a few sentences."""
+    return (
+        "Run a shell command in the task's own Linux container. The working directory and the exported variables that "
+        "a command ends with are where the next one starts. "
+        f"{_files(profile)} {_bounds(profile, timeout)} "
+        "Standard error is merged into the output; a non-zero exit code is a result, not a failure of the tool."
+    )
+
+
+def skill_description(description: str, profile: Profile, timeout: float) -> str:
+    """The manifest's own words, and what holds for every skill."""
+    return f"{description} {_files(profile)} {_bounds(profile, timeout)}"
+
+
+def _files(profile: Profile) -> str:
+    here = [mount.target for mount in profile.mounts if mount.source is None]
+    also = f" (also at {', '.join(here)})" if here else ""
+    return f"Files in {WORKSPACE}{also} are shared by the terminal and all skills of the task."
+
+
+def _bounds(profile: Profile, timeout: float) -> str:
+    network = "There is no network." if profile.network == "none" else f"The network is '{profile.network}'."
+    memory = f"Memory is limited to {format_size(profile.memory)}. " if profile.memory else ""
+    return (
+        f"{network} {memory}After {format_seconds(timeout)} s (or 'timeout') the command and all that it started "
+        "are killed, and the output so far is returned."
+    )
