@@ -1,0 +1,78 @@
+"""What the engine's messages mean, in one place.
+
+Messages are not an interface: this reads the ones of Docker 20.10 to 29 and Podman 4, and anything that it does not
+know becomes a general error with the engine's own words. It never sees what a command printed.
+"""
+
+from __future__ import annotations
+
+import requests.exceptions
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+
+from taskcell.errors import EngineError, EngineUnavailable, ImageMissing, TaskcellError
+
+
+def classify(error: Exception, doing: str) -> TaskcellError:
+    """The error for the user.
+
+    Arguments:
+        doing: what was being done, as in "start the sandbox".
+    """
+    if isinstance(error, TaskcellError):
+        return error
+    if isinstance(error, ImageNotFound):
+        return ImageMissing(f"The engine could not {doing}: {_said(error)}.")
+    if isinstance(error, APIError):
+        return _classify_api(error, doing)
+    if isinstance(error, requests.exceptions.ConnectionError | requests.exceptions.Timeout | OSError):
+        return EngineUnavailable(
+            f"The engine could not {doing}: it does not answer. Start it again, or see `taskcell doctor`."
+        )
+    if isinstance(error, DockerException):
+        return EngineUnavailable(f"The engine could not {doing}: {_one_line(str(error))}.")
+    return EngineError(f"The engine could not {doing}: {type(error).__name__}.")
+
+
+def _classify_api(error: APIError, doing: str) -> EngineError:
+    said = _said(error)
+    lower = said.lower()
+    if "no space left on device" in lower:
+        return EngineError(f"The engine could not {doing}: its disk is full. Make room (`docker system df`).")
+    if "unknown runtime" in lower or "unknown or invalid runtime" in lower:
+        return EngineError(f"The engine could not {doing}: it does not have the configured runtime ({said}).")
+    if "could not select device driver" in lower:
+        return EngineError(f"The engine could not {doing}: it has no GPU support ({said}).")
+    if "network" in lower and "not found" in lower:
+        return EngineError(f"The engine could not {doing}: it does not have the profile's network ({said}).")
+    return EngineError(f"The engine could not {doing}: {said}.")
+
+
+def is_gone(error: Exception) -> bool:
+    """The object is not there any more, or is being removed right now."""
+    return isinstance(error, NotFound) or (
+        isinstance(error, APIError) and error.status_code == 409 and "already in progress" in str(error)
+    )
+
+
+def is_not_running(error: BaseException | None) -> bool:
+    """The container is there, but its processes are not."""
+    return isinstance(error, APIError) and error.status_code in {404, 409}
+
+
+def is_in_use(error: Exception) -> bool:
+    """A volume or a name that something else still holds."""
+    return isinstance(error, APIError) and error.status_code == 409
+
+
+def lacks_supervisor(error: Exception) -> bool:
+    """The supervisor's volume is empty: somebody removed it since it was filled."""
+    text = str(error)
+    return isinstance(error, APIError) and "supervisor" in text and "no such file or directory" in text
+
+
+def _said(error: APIError) -> str:
+    return _one_line(str(error.explanation or error))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")[:500]

@@ -1,0 +1,44 @@
+"""A connection to an engine that has answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from docker import APIClient
+
+from taskcell.engine.docker.find import Endpoint, find
+from taskcell.engine.docker.volumes import SupervisorVolumes
+from taskcell.errors import EngineUnavailable
+
+#: Oldest API with everything that a sandbox needs (Engine 20.10: one-shot statistics, cgroup v2).
+OLDEST_API = (1, 41)
+#: Seconds for one API call; creating on a busy disk is the slowest that is not a pull or a build.
+CALL_TIMEOUT = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What the engine's calls need."""
+
+    client: APIClient
+    endpoint: Endpoint
+    supervisors: SupervisorVolumes
+
+
+def connect(host: str, environ: Mapping[str, str]) -> Connection:
+    """Find the engine and agree on an API version. Raises EngineUnavailable."""
+    endpoint = find(host, environ)
+    try:
+        client = APIClient(
+            endpoint.url, version="auto", timeout=CALL_TIMEOUT, tls=endpoint.tls or False, use_ssh_client=True
+        )
+    except Exception as error:
+        raise EngineUnavailable(
+            f"No container engine answers at {endpoint.url} (from {endpoint.origin}). "
+            "Start it, or name another address in DOCKER_HOST or the configuration's engine.host."
+        ) from error
+    version = str(client.api_version)
+    if tuple(map(int, version.split("."))) < OLDEST_API:
+        raise EngineUnavailable(f"The engine speaks API {version}; 1.41 (Docker 20.10) or newer is needed.")
+    return Connection(client, endpoint, SupervisorVolumes(client))

@@ -1,0 +1,106 @@
+"""Where the engine is: the same places, in the same order, as the docker command line looks at."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from docker.context import ContextAPI
+from docker.errors import DockerException
+from docker.tls import TLSConfig
+
+from taskcell.errors import EngineUnavailable
+
+#: A socket that does not accept within this many seconds has nobody behind it; it is on this machine.
+PROBE_TIMEOUT = 2.0
+#: Of the whole system, tried first and last: Docker's, and rootful Podman's.
+SYSTEM_SOCKETS = (Path("/var/run/docker.sock"), Path("/run/podman/podman.sock"))
+#: Below the home folder, in order: Docker Desktop (macOS, Linux), Colima, OrbStack, Rancher Desktop, Lima.
+_HOME_SOCKETS = (
+    ".docker/run/docker.sock",
+    ".docker/desktop/docker.sock",
+    ".colima/default/docker.sock",
+    ".orbstack/run/docker.sock",
+    ".rd/docker.sock",
+    ".lima/docker/sock/docker.sock",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How to reach the engine. `origin` says where that was found."""
+
+    url: str
+    origin: str
+    tls: TLSConfig | None = None
+
+
+def find(host: str, environ: Mapping[str, str]) -> Endpoint:
+    """The configured host, DOCKER_HOST, the current docker context, or the first usual socket that accepts.
+
+    Raises EngineUnavailable, naming what was looked at.
+    """
+    if host:
+        return Endpoint(host, "the configuration's engine.host", _tls_from(environ, host))
+    if environ.get("DOCKER_HOST"):
+        return Endpoint(environ["DOCKER_HOST"], "DOCKER_HOST", _tls_from(environ, environ["DOCKER_HOST"]))
+    context = _context(environ)
+    if context is not None:
+        return context
+    tried = []
+    for path in _usual_sockets(environ):
+        if _accepts(path):
+            return Endpoint(f"unix://{path}", "the usual sockets")
+        tried.append(str(path))
+    raise EngineUnavailable(
+        f"No container engine answers (tried {', '.join(tried)}). "
+        "Start Docker, or name its address in DOCKER_HOST or the configuration's engine.host."
+    )
+
+
+def _tls_from(environ: Mapping[str, str], url: str) -> TLSConfig | None:
+    if not url.startswith(("tcp://", "https://")) or not environ.get("DOCKER_TLS_VERIFY"):
+        return None
+    folder = Path(environ.get("DOCKER_CERT_PATH") or Path(environ.get("HOME", "/")) / ".docker")
+    pair = (str(folder / "cert.pem"), str(folder / "key.pem"))
+    try:
+        return TLSConfig(client_cert=pair, ca_cert=str(folder / "ca.pem"), verify=True)
+    except DockerException as error:
+        raise EngineUnavailable(f"The engine's TLS certificates in {folder} cannot be used: {error}.") from error
+
+
+def _context(environ: Mapping[str, str]) -> Endpoint | None:
+    try:
+        name = environ.get("DOCKER_CONTEXT") or ContextAPI.get_current_context().name
+        if name == "default":
+            return None
+        context = ContextAPI.get_context(name)
+    except DockerException as error:
+        raise EngineUnavailable(f"The docker context cannot be read: {error}.") from error
+    if context is None or not context.Host:
+        raise EngineUnavailable(f"There is no docker context '{name}'; `docker context ls` lists them.")
+    return Endpoint(context.Host, f"the docker context '{name}'", context.TLSConfig or None)
+
+
+def _usual_sockets(environ: Mapping[str, str]) -> Iterator[Path]:
+    yield SYSTEM_SOCKETS[0]
+    runtime, home = environ.get("XDG_RUNTIME_DIR"), environ.get("HOME")
+    if runtime:
+        yield Path(runtime) / "docker.sock"
+    if home:
+        yield from (Path(home) / relative for relative in _HOME_SOCKETS)
+    yield from SYSTEM_SOCKETS[1:]
+    if runtime:
+        yield Path(runtime) / "podman/podman.sock"
+
+
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(PROBE_TIMEOUT)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True

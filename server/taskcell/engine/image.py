@@ -1,0 +1,241 @@
+"""The default image: what is in it, and two ways to build it that need no image registry where they can do without.
+
+On Linux with `mmdebstrap`, Debian's packages are unpacked into a tar that the engine imports; elsewhere the engine
+builds the same definition from its own `debian:bookworm-slim`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT
+from typing import Protocol
+
+import anyio
+from anyio.abc import Process
+
+from taskcell.errors import EngineError
+
+REFERENCE = "taskcell/base:latest"
+#: The label that carries `definition_hash` of what an image was built from.
+DEFINITION_LABEL = "taskcell.definition"
+
+#: Seconds. A build takes half a minute on a good line; twenty minutes is a slow mirror, longer is a dead one.
+BUILD_TIMEOUT = 1200.0
+#: Seconds that mmdebstrap gets to unmount and delete its tree after SIGTERM; deleting 300 MB takes one or two.
+CLEANUP_TIMEOUT = 30.0
+#: Lines of a failed build that go into the error; apt's reason stands in its last few.
+_LAST_LINES = 8
+#: Not /tmp: that is often a file system in memory, too small for an image or mounted without device files.
+_TEMPORARY_FOLDER = Path("/var/tmp")  # noqa: S108 - only the parent of a folder with a random name
+
+Report = Callable[[str], None]
+
+
+class ImageEngine(Protocol):
+    """What a build needs of an engine."""
+
+    async def image_labels(self, reference: str) -> Mapping[str, str] | None:
+        """The image's labels; None when the engine does not have it."""
+
+    async def import_image(self, tar: Path, reference: str, changes: Sequence[str]) -> None:
+        """Make an image of a root file system's tar; `changes` are Dockerfile instructions. Raises EngineError."""
+
+    async def build_image(self, dockerfile: str, reference: str, report: Report) -> None:
+        """Build a Dockerfile that copies nothing. Raises EngineError."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDefinition:
+    """What the image holds, whichever way it is built.
+
+    Arguments:
+        suite: Debian's name of the release.
+        base: image to start from where the engine builds.
+        packages: Debian packages beside the suite's required ones; recommended packages stay out.
+        uid: user and group id of `user`, whose password is locked.
+        excluded: path patterns that dpkg leaves out, as `debian:*-slim` does.
+    """
+
+    suite: str
+    base: str
+    packages: tuple[str, ...]
+    user: str
+    uid: int
+    home: str
+    login_shell: str
+    environment: tuple[tuple[str, str], ...]
+    excluded: tuple[str, ...]
+
+    def setup(self) -> str:
+        """The shell script that turns the unpacked packages into the image; it runs as root inside of it."""
+        uid, user, shell = self.uid, self.user, self.login_shell
+        return " && ".join(
+            (
+                f"groupadd --gid {uid} {user}",
+                f"useradd --uid {uid} --gid {uid} --home-dir {self.home} --no-create-home --shell {shell} {user}",
+                f"install -d -m 0755 -o {uid} -g {uid} {self.home}",
+                ": > /etc/machine-id",
+                "rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/*.log /var/log/apt",
+            )
+        )
+
+    def changes(self) -> tuple[str, ...]:
+        """The image's metadata as Dockerfile instructions."""
+        return (
+            f"LABEL {DEFINITION_LABEL}={definition_hash(self)}",
+            *(f"ENV {name}={value}" for name, value in self.environment),
+            f"USER {self.uid}:{self.uid}",
+            f"WORKDIR {self.home}",
+            f'CMD ["{self.login_shell}"]',
+        )
+
+
+_PACKAGES = (
+    "bash", "bc", "bzip2", "ca-certificates", "coreutils", "curl", "diffutils", "file", "findutils", "gawk", "git",
+    "grep", "gzip", "jq", "less", "make", "openssl", "patch", "procps", "psmisc", "python3", "ripgrep", "rsync", "sed",
+    "sqlite3", "sudo", "tar", "tree", "tzdata", "unzip", "xz-utils", "zip",
+)  # fmt: skip
+
+DEFAULT = ImageDefinition(
+    suite="bookworm",
+    base="debian:bookworm-slim",
+    packages=_PACKAGES,
+    user="agent",
+    uid=1000,
+    home="/workspace",
+    login_shell="/bin/bash",
+    environment=(
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("LANG", "C.UTF-8"),
+    ),
+    excluded=("/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/doc/*"),
+)
+
+
+def definition_hash(definition: ImageDefinition = DEFAULT) -> str:
+    """Sixteen hex digits that change whenever an image built from `definition` would."""
+    parts = {**asdict(definition), "setup": definition.setup()}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def dockerfile(definition: ImageDefinition = DEFAULT) -> str:
+    """The definition as a Dockerfile that needs no build context."""
+    install = (
+        "apt-get update && DEBIAN_FRONTEND=noninteractive "
+        f"apt-get install -y --no-install-recommends {' '.join(definition.packages)}"
+    )
+    lines = (f"FROM {definition.base}", f"RUN {install} && {definition.setup()}", *definition.changes())
+    return "\n".join(lines) + "\n"
+
+
+def mmdebstrap_command(target: Path, definition: ImageDefinition = DEFAULT) -> list[str]:
+    """The argument list that writes the definition's root file system to `target`, a tar."""
+    return [
+        "mmdebstrap",
+        "--variant=minbase",
+        f"--include={','.join(definition.packages)}",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in definition.excluded),
+        "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+        f'--customize-hook=chroot "$1" /bin/sh -c {shlex.quote(definition.setup())}',
+        definition.suite,
+        str(target),
+    ]
+
+
+async def is_current(engine: ImageEngine, *, reference: str = REFERENCE) -> bool:
+    """Whether the engine has the image, built from today's definition. Raises EngineError."""
+    labels = await engine.image_labels(reference)
+    return labels is not None and labels.get(DEFINITION_LABEL) == definition_hash()
+
+
+async def build(
+    engine: ImageEngine, *, reference: str = REFERENCE, report: Report, mmdebstrap: str | None = None
+) -> None:
+    """Build the default image under the name `reference`, replacing what had it.
+
+    Arguments:
+        report: takes one line of progress at a time.
+        mmdebstrap: path of the program; None means the one on PATH, and the engine builds when there is none.
+
+    Raises:
+        EngineError: the packages could not be fetched, the engine refused the image, or BUILD_TIMEOUT passed.
+    """
+    program = mmdebstrap or shutil.which("mmdebstrap")
+    try:
+        with anyio.fail_after(BUILD_TIMEOUT):
+            if program is None:
+                report(f"Building {reference} from {DEFAULT.base} with the engine (about a minute).")
+                await engine.build_image(dockerfile(), reference, report)
+            else:
+                await _bootstrap(engine, program, reference, report)
+    except TimeoutError:
+        raise EngineError(
+            f"The image {reference} was not built within {BUILD_TIMEOUT / 60:.0f} minutes; "
+            "check that Debian's packages can be reached, then run `taskcell image build` again."
+        ) from None
+    report(f"Built {reference}.")
+
+
+async def _bootstrap(engine: ImageEngine, program: str, reference: str, report: Report) -> None:
+    with tempfile.TemporaryDirectory(prefix="taskcell-image-", dir=_TEMPORARY_FOLDER) as name:
+        unpack = _make_unpack_folder(Path(name))
+        tar = Path(name) / "root.tar"
+        report(f"Unpacking Debian {DEFAULT.suite} and {len(DEFAULT.packages)} packages (about half a minute).")
+        await _run(["env", f"TMPDIR={unpack}", program, *mmdebstrap_command(tar)[1:]])
+        report("Importing it into the engine.")
+        await engine.import_image(tar, reference, DEFAULT.changes())
+
+
+def _make_unpack_folder(parent: Path) -> Path:
+    """A folder that mmdebstrap can use without root too, when it unpacks as another user in a user namespace."""
+    parent.chmod(0o711)
+    folder = parent / "unpack"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    return folder
+
+
+async def _run(argv: list[str]) -> None:
+    """Run mmdebstrap to its end; when cancelled, let it unmount and delete its tree first."""
+    process = await anyio.open_process(argv, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True)
+    last: list[str] = []
+    try:
+        await _keep_last_lines(process, last)
+        await process.wait()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _end(process)
+    if process.returncode != 0:
+        raise EngineError(
+            f"mmdebstrap could not build the image (exit code {process.returncode}); check that Debian's packages "
+            "can be reached and that its disk has 1 GB left. It said:\n" + "\n".join(last)
+        )
+
+
+async def _keep_last_lines(process: Process, last: list[str]) -> None:
+    if process.stdout is None:
+        return
+    rest = b""
+    async for chunk in process.stdout:
+        *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
+        last.extend(text for line in lines if (text := line.decode("utf-8", "replace").strip()))
+        del last[:-_LAST_LINES]
+
+
+async def _end(process: Process) -> None:
+    """End the process if it still runs: SIGTERM, time to clean up, SIGKILL."""
+    if process.returncode is None:
+        process.terminate()
+        with anyio.move_on_after(CLEANUP_TIMEOUT):
+            await process.wait()
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
+    await process.aclose()

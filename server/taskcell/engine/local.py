@@ -1,0 +1,121 @@
+"""An engine without containers: the supervisor is a child process of the server, and isolates nothing.
+
+It makes the whole stack testable in milliseconds. It is never a default, and says "no isolation" wherever it shows.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.abc
+
+from taskcell.engine.base import Container, ContainerSpec, EngineFacts
+from taskcell.errors import EngineError, SandboxLost
+from taskcell.supervisor import binary
+
+#: Seconds for the supervisor to listen on its socket after its start.
+LISTEN_TIMEOUT = 5.0
+LISTEN_POLL = 0.005
+#: Seconds for the supervisor to kill what it started after SIGTERM: its grace of 2 s, and the count.
+EXIT_TIMEOUT = 4.0
+
+
+class LocalEngine:
+    """Runs supervisors as child processes, in a folder of its own that goes with it."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="taskcell-local-"))
+        self._processes: dict[str, anyio.abc.Process] = {}
+
+    async def facts(self) -> EngineFacts:
+        weakness = (
+            "The local engine has no isolation: commands run as this user on this machine. Use it for tests only."
+        )
+        return EngineFacts("local", "no isolation", isolated=False, weaknesses=(weakness,))
+
+    async def create_workspace(self, name: str, size: int, labels: Mapping[str, str]) -> None:
+        (self._folder / name).mkdir(mode=0o700, exist_ok=True)
+
+    async def remove_workspace(self, name: str) -> None:
+        await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._folder / name, ignore_errors=True))
+
+    async def start(self, spec: ContainerSpec) -> Container:
+        """Start a supervisor. The profile's limits, user, network and file systems have no effect here."""
+        program = binary.path()
+        name = secrets.token_hex(8)
+        home = self._folder / name
+        home.mkdir(mode=0o700)
+        process = await anyio.open_process(
+            [program, "init", "--socket", home / "s"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=None,
+            env={},
+            cwd="/",
+            start_new_session=True,
+        )
+        self._processes[name] = process
+        try:
+            with anyio.fail_after(LISTEN_TIMEOUT):
+                while not await _accepts(home / "s"):
+                    if process.returncode is not None:
+                        raise EngineError(f"The local supervisor ended with code {process.returncode} at its start.")
+                    await anyio.sleep(LISTEN_POLL)
+        except BaseException as error:
+            process.kill()
+            if isinstance(error, TimeoutError):
+                raise EngineError("The local supervisor did not listen on its socket.") from None
+            raise
+        workspace = str(self._folder / spec.workspace)
+        return Container(id=name, name=spec.name, workspace=workspace, supervisor=str(program), user=None)
+
+    async def remove(self, container: Container, *, keep: bool = False) -> None:
+        process = self._processes.pop(container.id, None)
+        if process is None:
+            return
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            with anyio.move_on_after(EXIT_TIMEOUT):
+                await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        shutil.rmtree(self._folder / container.id, ignore_errors=True)
+
+    async def why_dead(self, container: Container) -> str:
+        process = self._processes.get(container.id)
+        if process is None or process.returncode is None:
+            return ""
+        return f"Its supervisor ended with code {process.returncode}."
+
+    async def memory(self, container: Container) -> int | None:
+        return None
+
+    @asynccontextmanager
+    async def connect(self, container: Container) -> AsyncIterator[anyio.abc.ByteStream]:
+        try:
+            stream = await anyio.connect_unix(self._folder / container.id / "s")
+        except OSError as error:
+            raise SandboxLost("The local supervisor does not listen any more.") from error
+        async with stream:
+            yield stream
+
+    async def aclose(self) -> None:
+        await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._folder, ignore_errors=True))
+
+
+async def _accepts(socket: Path) -> bool:
+    try:
+        stream = await anyio.connect_unix(socket)
+    except OSError:
+        return False
+    await stream.aclose()
+    return True

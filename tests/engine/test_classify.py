@@ -1,0 +1,74 @@
+"""Messages of real engines, and what they become for the user."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+from docker.errors import APIError, NotFound
+
+from taskcell.engine.docker.classify import (
+    classify,
+    is_gone,
+    is_in_use,
+    is_not_running,
+    lacks_supervisor,
+)
+from taskcell.errors import EngineError, EngineUnavailable, ImageMissing
+
+#: Captured from Docker 20.10: status, message, and what the user must read.
+CAPTURED = [
+    (500, "write /var/lib/docker/tmp/x: no space left on device", "disk is full"),
+    (400, "Unknown runtime specified runsc", "does not have the configured runtime"),
+    (
+        500,
+        'could not select device driver "" with capabilities: [[gpu]]',
+        "no GPU support",
+    ),
+    (404, "network backend not found", "does not have the profile's network"),
+    (500, "something that nobody has seen before", "something that nobody has seen before"),
+]
+
+
+def api_error(status: int, message: str) -> APIError:
+    response = requests.Response()
+    response.status_code = status
+    return APIError(message, response=response, explanation=message)
+
+
+@pytest.mark.parametrize(("status", "said", "read"), CAPTURED)
+def test_a_message_becomes_a_sentence_with_what_was_being_done(status: int, said: str, read: str) -> None:
+    error = classify(api_error(status, said), "start the sandbox")
+    assert isinstance(error, EngineError)
+    assert "could not start the sandbox" in str(error)
+    assert read in str(error)
+    assert "\n" not in str(error)
+
+
+def test_an_engine_that_does_not_answer_is_unavailable() -> None:
+    for failure in (requests.exceptions.ConnectionError("x"), requests.exceptions.ReadTimeout("x"), OSError("x")):
+        assert isinstance(classify(failure, "start"), EngineUnavailable)
+
+
+def test_our_own_errors_pass_unchanged() -> None:
+    ours = ImageMissing("The image x is missing.")
+    assert classify(ours, "start") is ours
+
+
+def test_gone_in_use_and_not_running_are_told_apart() -> None:
+    conflict = api_error(409, "removal of container x is already in progress")
+    running = api_error(409, "Container x is not running")
+    assert is_gone(conflict)
+    assert not is_gone(running)
+    assert is_gone(NotFound("x", response=api_error(404, "x").response))
+    assert is_not_running(running)
+    assert is_in_use(api_error(409, "remove x: volume is in use"))
+
+
+def test_an_emptied_supervisor_volume_is_recognised() -> None:
+    said = 'exec: "/.taskcell/supervisor": stat /.taskcell/supervisor: no such file or directory: unknown'
+    assert lacks_supervisor(api_error(400, said))
+    assert not lacks_supervisor(api_error(400, "no such file or directory"))
+
+
+def test_a_long_message_is_cut() -> None:
+    assert len(str(classify(api_error(500, "x" * 10_000), "start"))) < 700

@@ -1,0 +1,84 @@
+"""The engine's multiplexed stream, taken apart however it is cut."""
+
+from __future__ import annotations
+
+import struct
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskcell.engine.docker.stream import ExecStream
+
+STDOUT, STDERR = 1, 2
+
+
+class Pieces(anyio.abc.ByteStream):
+    """Hands out what it was given, piece by piece, and then ends."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = [piece for piece in pieces if piece]
+        self.sent = b""
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        await anyio.lowlevel.checkpoint()
+        if not self._pieces:
+            raise anyio.EndOfStream
+        return self._pieces.pop(0)
+
+    async def send(self, item: bytes) -> None:
+        self.sent += item
+
+    async def send_eof(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+def framed(stream: int, data: bytes) -> bytes:
+    return struct.pack(">B3xI", stream, len(data)) + data
+
+
+async def read_all(stream: ExecStream, size: int) -> bytes:
+    read = b""
+    while True:
+        try:
+            piece = await stream.receive(size)
+        except anyio.EndOfStream:
+            return read
+        assert 0 < len(piece) <= size
+        read += piece
+
+
+@given(
+    written=st.lists(st.tuples(st.sampled_from([STDOUT, STDERR]), st.binary(max_size=40)), max_size=8),
+    cuts=st.lists(st.integers(0, 500), max_size=8),
+    first=st.integers(0, 20),
+    size=st.integers(1, 64),
+)
+def test_stdout_comes_out_whole_and_in_order_however_the_bytes_are_cut(
+    written: list[tuple[int, bytes]], cuts: list[int], first: int, size: int
+) -> None:
+    wire = b"".join(framed(stream, data) for stream, data in written)
+    edges = sorted({min(cut, len(wire)) for cut in cuts} | {min(first, len(wire)), len(wire)})
+    start, pieces = edges[0], []
+    for end in edges[1:]:
+        pieces.append(wire[start:end])
+        start = end
+    # What came along with the response's headers is in the buffer already.
+    stream = ExecStream(Pieces(pieces), bytearray(wire[: edges[0]]))
+    assert anyio.run(read_all, stream, size) == b"".join(data for kind, data in written if kind == STDOUT)
+
+
+@pytest.mark.anyio
+async def test_what_is_sent_goes_out_as_it_is() -> None:
+    inner = Pieces([])
+    await ExecStream(inner, bytearray()).send(b"frame")
+    assert inner.sent == b"frame"
+
+
+@pytest.mark.anyio
+async def test_a_flood_of_stderr_is_not_kept() -> None:
+    stream = ExecStream(Pieces([framed(STDERR, b"x" * 100_000), framed(STDOUT, b"ok")]), bytearray())
+    assert await stream.receive() == b"ok"
+    assert len(stream._stderr) < 10_000
