@@ -1,0 +1,51 @@
+"""Fixtures of the whole suite: the event loop's backend, and the two engines that tests run on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import docker
+import pytest
+
+from gateways import GatewayFactory
+from taskcell import config, manifest, tool
+from taskcell.engine.base import Engine
+from taskcell.engine.docker import DockerEngine
+from taskcell.engine.local import LocalEngine
+from taskcell.gateway import Gateway, open_gateway
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def docker_api() -> Iterator[docker.APIClient]:
+    client = docker.APIClient(version="auto")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> GatewayFactory:
+    """`async with gateway(toml="…", engine="docker") as gw`: the whole stack below MCP, closed at the end."""
+    numbers = itertools.count()
+
+    @asynccontextmanager
+    async def opened(toml: str = "", engine: str = "docker", host: str = "") -> AsyncIterator[Gateway]:
+        path = tmp_path / f"taskcell-{next(numbers)}.toml"
+        path.write_text(toml, encoding="utf-8")
+        settings = config.load(path, {}, tmp_path)
+        skills = manifest.load(settings.manifest_paths, {})
+        made: Engine = LocalEngine() if engine == "local" else await DockerEngine.open(host, {})
+        try:
+            async with open_gateway(settings, tool.build_tools(settings, skills), made) as gw:
+                yield gw
+        finally:
+            await made.aclose()
+
+    return opened

@@ -1,0 +1,56 @@
+"""What the host sees of a sandbox, whatever the sandbox says of itself."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import docker
+
+#: Seconds that anything asynchronous of the host (a removal, an end) may take on a busy machine.
+HOST_TIMEOUT = 20.0
+
+
+def marker() -> str:
+    """A number of seconds to sleep that no other process on this machine sleeps: found again in its command line."""
+    return f"9{secrets.randbelow(10**8):08d}.5"
+
+
+def alive(mark: str) -> list[str]:
+    """Command lines, on the host, of living processes that hold the mark."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            state = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if mark in line and state not in "ZX" and "pytest" not in line:
+            found.append(line)
+    return found
+
+
+def eventually(holds: Callable[[], bool], within: float = HOST_TIMEOUT) -> bool:
+    """Whether something becomes true within so many seconds."""
+    deadline = time.monotonic() + within
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def containers(api: docker.APIClient, **labels: str) -> list[str]:
+    """Ids of the containers, running or not, with these labels."""
+    wanted = [f"{key.replace('__', '.')}={value}" for key, value in labels.items()]
+    return [str(found["Id"]) for found in api.containers(all=True, filters={"label": ["taskcell=1", *wanted]})]
+
+
+def commands_in(api: docker.APIClient, container: str) -> list[str]:
+    """Command lines of what runs in a container, without the supervisor's own."""
+    rows = api.top(container, "-eo pid,args")["Processes"] or []
+    return [row[-1] for row in rows if not row[-1].startswith("/.taskcell/supervisor")]

@@ -1,0 +1,39 @@
+"""A real MCP client against a real `taskcell serve` in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from mcp import StdioServerParameters
+from mcp.client.client import Client
+from mcp.client.stdio import stdio_client
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path, toml: str, mode: str = "auto", env: dict[str, str] | None = None
+) -> AsyncIterator[tuple[Client, int]]:
+    """`async with serving(tmp_path, toml) as (client, pid)`: `pid` is the server's, `mode` the protocol's era."""
+    config = folder / "taskcell.toml"
+    config.write_text(toml, encoding="utf-8")
+    before = _children()
+    arguments = ["-m", "taskcell", "serve", "--config", str(config)]
+    server = StdioServerParameters(command=sys.executable, args=arguments, env=env, cwd=folder)
+    with (folder / "serve.log").open("a") as log:
+        async with Client(stdio_client(server, errlog=log), mode=mode) as client:
+            (pid,) = _children() - before
+            yield client, pid
+
+
+def _children() -> set[int]:
+    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
+def peak_memory(pid: int) -> int:
+    """The most bytes of memory that a process has held so far (VmHWM)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
