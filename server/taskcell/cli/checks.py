@@ -1,0 +1,176 @@
+"""What the doctor looks at, in the order in which one thing needs the other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+import anyio
+
+from taskcell.cli import stack
+from taskcell.cli.invocation import Invocation
+from taskcell.cli.stack import Loaded
+from taskcell.config import Settings
+from taskcell.engine.base import Engine
+from taskcell.errors import Denied, ManifestError, TaskcellError
+from taskcell.policy import Policy
+from taskcell.supervisor import binary
+from taskcell.units import format_size
+
+#: Seconds for the supervisor to print its version; it does nothing else.
+VERSION_TIMEOUT = 5.0
+#: Seconds for the engine's answers to all questions; one that takes longer is not fit to serve.
+ENGINE_TIMEOUT = 30.0
+
+
+class Verdict(Enum):
+    """`WEAK`: it works, and something that the user may rely on does not hold."""
+
+    GOOD = "ok"
+    WEAK = "weak"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at: what was found, and how to mend it where the finding does not say so itself."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    mend: str = ""
+
+
+async def examine(run: Invocation) -> list[Check]:
+    """All checks that make sense: what stands on something broken is left out."""
+    try:
+        settings = stack.load_settings(run)
+    except TaskcellError as error:
+        mend = "correct the configuration; nothing else can be checked before."
+        return [Check("configuration", Verdict.BROKEN, _line(str(error)), mend), await _supervisor()]
+    place = str(settings.file) if settings.file else "no file; the defaults hold"
+    checks = [Check("configuration", Verdict.GOOD, f"{place}.")]
+    loaded, found = _manifests(run, settings)
+    checks += found
+    if loaded is not None:
+        checks += _policy(loaded)
+    checks += [_limits(settings), await _supervisor()]
+    checks += [check async for check in _engine(run, settings, loaded)]
+    return checks
+
+
+def _manifests(run: Invocation, settings: Settings) -> tuple[Loaded | None, list[Check]]:
+    try:
+        loaded = stack.load(run)
+    except ManifestError as error:
+        mend = "correct it; `serve` refuses to start on a faulty manifest."
+        return None, [Check("manifests", Verdict.BROKEN, _line(fault), mend) for fault in error.faults]
+    except TaskcellError as error:
+        return None, [Check("manifests", Verdict.BROKEN, _line(str(error)), "correct the configuration.")]
+    places = ", ".join(map(str, settings.manifest_paths)) or "no folder"
+    return loaded, [Check("manifests", Verdict.GOOD, f"{len(loaded.skills)} skills from {places}.")]
+
+
+def _policy(loaded: Loaded) -> Iterator[Check]:
+    """Each profile is authorised as it would be before its container is made."""
+    policy = Policy(loaded.settings.policy)
+    refused = 0
+    profiles = {tool.profile.name: tool.profile for tool in loaded.tools.values()}
+    for name, profile in profiles.items():
+        try:
+            policy.authorize_profile(profile)
+        except Denied as denial:
+            refused += 1
+            mend = f"change the profile '{name}', or the key of [policy] that the rule is named after."
+            yield Check("policy", Verdict.BROKEN, f"'{name}' cannot run. {_line(str(denial))}", mend)
+    if not refused:
+        yield Check("policy", Verdict.GOOD, f"allows all {len(profiles)} profiles.")
+
+
+def _limits(settings: Settings) -> Check:
+    memory = settings.terminal.memory
+    if not memory:
+        return Check("limits", Verdict.WEAK, "The terminal's memory is not bounded.", "set terminal.memory.")
+    wanted = memory * settings.pool.max_sandboxes
+    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    said = f"{settings.pool.max_sandboxes} sandboxes of {format_size(memory)} may use {format_size(wanted)}"
+    if wanted <= has:
+        return Check("limits", Verdict.GOOD, f"{said}; this machine has {format_size(has)}.")
+    mend = "lower pool.max_sandboxes or terminal.memory, unless the engine is on another machine."
+    return Check("limits", Verdict.WEAK, f"{said}; this machine has only {format_size(has)}.", mend)
+
+
+async def _supervisor() -> Check:
+    mend = "install taskcell again: `pip install --force-reinstall taskcell`."
+    try:
+        program = binary.path()
+        with anyio.fail_after(VERSION_TIMEOUT):
+            done = await anyio.run_process([program, "version"], check=False, stderr=subprocess.STDOUT)
+    except TaskcellError as error:
+        return Check("supervisor", Verdict.BROKEN, str(error))
+    except TimeoutError:
+        return Check("supervisor", Verdict.BROKEN, f"{program} does not answer.", mend)
+    except OSError as error:
+        return Check("supervisor", Verdict.BROKEN, f"{program} cannot run: {error.strerror}.", mend)
+    if done.returncode != 0:
+        return Check("supervisor", Verdict.BROKEN, f"{program} ended with code {done.returncode}.", mend)
+    said = _line(done.stdout.decode("utf-8", "replace")) or "no version"
+    return Check("supervisor", Verdict.GOOD, f"{said} ({program}).")
+
+
+async def _engine(run: Invocation, settings: Settings, loaded: Loaded | None) -> AsyncIterator[Check]:
+    """The engine, what it cannot do, and whether it has the images."""
+    found: list[Check] = []
+    try:
+        with anyio.fail_after(ENGINE_TIMEOUT):
+            async with stack.opened_engine(run, settings) as engine:
+                found += await _engine_itself(engine)
+                found += await _images(engine, settings, loaded)
+    except TaskcellError as error:
+        found.append(Check("engine", Verdict.BROKEN, _line(str(error))))
+    except TimeoutError:
+        detail = f"It did not answer within {ENGINE_TIMEOUT:.0f} seconds."
+        found.append(Check("engine", Verdict.BROKEN, detail, "look at the engine's own log, or restart it."))
+    for check in found:
+        yield check
+
+
+async def _engine_itself(engine: Engine) -> list[Check]:
+    facts = await engine.facts()
+    if not facts.isolated:
+        return [Check("engine", Verdict.WEAK, f"{facts.name}: no isolation.", "set engine.kind to 'docker'.")]
+    checks = [Check("engine", Verdict.GOOD, f"{facts.name} {facts.version}.")]
+    return checks + [Check("engine", Verdict.WEAK, weakness) for weakness in facts.weaknesses]
+
+
+async def _images(engine: Engine, settings: Settings, loaded: Loaded | None) -> list[Check]:
+    from taskcell.engine import image
+    from taskcell.engine.docker import DockerEngine
+
+    if not isinstance(engine, DockerEngine):
+        return []
+    checks = []
+    profiles = {tool.profile for tool in loaded.tools.values()} if loaded else set()
+    for reference in sorted({profile.image for profile in profiles} or {settings.terminal.image}):
+        if await engine.image_labels(reference) is None:
+            checks.append(_missing(reference, image.REFERENCE))
+        elif reference == image.REFERENCE and not await image.is_current(engine):
+            detail = f"{reference} was built from another definition than this version's."
+            checks.append(Check("image", Verdict.WEAK, detail, "run `taskcell image build`."))
+        else:
+            checks.append(Check("image", Verdict.GOOD, f"{reference} is there."))
+    return checks
+
+
+def _missing(reference: str, default: str) -> Check:
+    if reference == default:
+        return Check("image", Verdict.BROKEN, f"{reference} is missing.", "run `taskcell image build`.")
+    mend = f"`docker pull {reference}` saves the first call that time."
+    return Check("image", Verdict.WEAK, f"{reference} is not there yet and is pulled at its first use.", mend)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

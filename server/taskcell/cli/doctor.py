@@ -1,0 +1,35 @@
+"""`taskcell doctor`"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from taskcell.cli.invocation import EXIT_FAILED, Invocation, command
+
+
+def register(app: typer.Typer) -> None:
+    command(app, example="taskcell doctor --json")(doctor)
+
+
+def doctor(
+    run: Invocation,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list of objects.")] = False,
+) -> int:
+    """Check everything that serving needs: one line each, with the mend; exit code 1 if anything is broken."""
+    import anyio
+
+    from taskcell.cli.checks import Verdict, examine
+
+    checks = anyio.run(examine, run)
+    if as_json:
+        rows = [{"check": c.name, "status": c.verdict.value, "detail": c.detail, "mend": c.mend} for c in checks]
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            mend = f" Mend: {check.mend}" if check.mend else ""
+            typer.echo(f"{check.verdict.value:6} {check.name:{width}}  {check.detail}{mend}")
+    return EXIT_FAILED if any(check.verdict is Verdict.BROKEN for check in checks) else 0

@@ -1,0 +1,107 @@
+"""`taskcell exec`"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from taskcell.cli.invocation import EXIT_FAILED, EXIT_INTERRUPTED, Invocation, command
+from taskcell.errors import BadArgument
+from taskcell.model import DEFAULT_TASK, LOCAL_PRINCIPAL, ProcessResult, Status, ToolCall
+
+TERMINAL = "terminal"
+
+
+def register(app: typer.Typer) -> None:
+    command(
+        app,
+        name="exec",
+        example="taskcell exec --task demo -- 'cd /tmp && pwd'",
+        context_settings={"allow_interspersed_args": False},
+    )(exec_)
+
+
+def exec_(
+    run: Invocation,
+    *,
+    words: Annotated[list[str], typer.Argument(metavar="CMD", help="A shell line in one word, or a program.")],
+    task: Annotated[str, typer.Option(help="The task whose sandbox runs it.")] = DEFAULT_TASK,
+    skill: Annotated[str | None, typer.Option(help="A skill that gets CMD as its arguments.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds until the command is killed.")] = None,
+    stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input on to the command.")] = False,
+) -> int:
+    """Run one command through the same path as a tool call, and exit with its code.
+
+    Output is shown when the command has ended. Ctrl-C kills it with everything that it started. The sandbox, and the
+    task's files, are gone afterwards.
+    """
+    import anyio
+
+    from taskcell.cli import stack
+
+    tool = skill or TERMINAL
+    arguments: dict[str, Any] = {"task_id": task}
+    if tool == TERMINAL:
+        arguments["command"] = words[0] if len(words) == 1 else shlex.join(words)
+    else:
+        arguments["args"] = words
+    if timeout is not None:
+        arguments["timeout"] = timeout
+    if stdin:
+        arguments["stdin"] = _read_stdin()
+    loaded = stack.load(run)
+    result = anyio.run(_run, run, loaded, ToolCall(LOCAL_PRINCIPAL, tool, arguments))
+    return EXIT_INTERRUPTED if result is None else _show(result)
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise BadArgument(
+            f"Standard input is not UTF-8 at byte {error.start}; send it encoded, as in `base64 | taskcell exec -i`."
+        ) from None
+
+
+async def _run(run: Invocation, loaded: Any, call: ToolCall) -> ProcessResult | None:
+    """The command's result; None when Ctrl-C or SIGTERM came first and everything was killed."""
+    import anyio
+
+    from taskcell.cli import stack
+
+    result: ProcessResult | None = None
+    running = anyio.CancelScope()
+
+    async def cancel_on_signal() -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                running.cancel()
+
+    async with anyio.create_task_group() as watching:
+        watching.start_soon(cancel_on_signal)
+        with running:
+            async with stack.gateway(run, loaded) as gateway:
+                result = await gateway.call(call)
+        watching.cancel_scope.cancel()
+    return None if running.cancelled_caught else result
+
+
+def _show(result: ProcessResult) -> int:
+    from taskcell.mcp.text import ending
+
+    _write(sys.stdout, result.stdout)
+    _write(sys.stderr, result.stderr)
+    if result.status is not Status.EXITED:
+        print(f"taskcell: {ending(result)}", file=sys.stderr)  # noqa: T201
+    for note in result.notes:
+        print(f"taskcell: {note}", file=sys.stderr)  # noqa: T201
+    return EXIT_FAILED if result.exit_code is None else result.exit_code
+
+
+def _write(stream: Any, text: str) -> None:
+    stream.buffer.write(text.encode("utf-8", "replace"))
+    stream.flush()

@@ -1,0 +1,136 @@
+"""What every command has: its options, its surroundings, and one sentence where it fails."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from taskcell import log
+from taskcell.errors import ManifestError, TaskcellError
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+class LogLevel(Enum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+CONFIG = Annotated[Path | None, typer.Option(help="Configuration file, instead of looking for taskcell.toml.")]
+LOG_LEVEL = Annotated[LogLevel, typer.Option(help="Least important log lines on standard error.")]
+VERBOSE = Annotated[bool, typer.Option("--verbose", "-v", help="One level more of the log.")]
+DEBUG = Annotated[bool, typer.Option("--debug", help="Show tracebacks, and all log lines.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a process has from outside; read once, in `__main__`."""
+
+    environ: Mapping[str, str]
+    cwd: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One command's surroundings and common options. `config` None means: look in the usual places."""
+
+    environ: Mapping[str, str]
+    cwd: Path
+    config: Path | None = None
+    debug: bool = False
+
+
+def command(
+    app: typer.Typer, *, example: str, name: str | None = None, default_level: str = "warning", **settings: Any
+) -> Callable[[Callable[..., int | None]], None]:
+    """Register a function as a command. It gets an Invocation and its own options; an int is the exit code.
+
+    Arguments:
+        example: one command line for `--help`.
+        default_level: of the log on standard error.
+        settings: for typer's `command`.
+    """
+
+    def register(function: Callable[..., int | None]) -> None:
+        def invoke(
+            ctx: typer.Context, config: Path | None, log_level: LogLevel, verbose: bool, debug: bool, **own: Any
+        ) -> None:
+            around: Surroundings = ctx.obj
+            log.configure(_level(log_level, verbose=verbose, debug=debug))
+            run = Invocation(around.environ, around.cwd, config, debug)
+            raise typer.Exit(guarded(lambda: function(run, **own), debug=debug))
+
+        common = {
+            "config": (CONFIG, None),
+            "log_level": (LOG_LEVEL, LogLevel(default_level)),
+            "verbose": (VERBOSE, False),
+            "debug": (DEBUG, False),
+        }
+        _, *parameters = inspect.signature(function, eval_str=True).parameters.values()
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+        parameters.insert(0, _keyword("ctx", typer.Context))
+        parameters += [_keyword(key, kind, default) for key, (kind, default) in common.items()]
+        # Typer reads the signature: it is the function's own one with the common options behind.
+        invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        invoke.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        invoke.__doc__ = function.__doc__
+        app.command(name or function.__name__, epilog=f"Example: {example}", **settings)(invoke)
+
+    return register
+
+
+def _level(chosen: LogLevel, *, verbose: bool, debug: bool) -> str:
+    levels = [level.value for level in LogLevel]
+    return levels[0] if debug else levels[max(0, levels.index(chosen.value) - verbose)]
+
+
+def _keyword(name: str, annotation: object, default: object = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def guarded(work: Callable[[], int | None], *, debug: bool) -> int:
+    """Run a command's work; a failure is a sentence on standard error, and its traceback with `debug`."""
+    try:
+        return work() or 0
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of standard output has gone (`| head`); nothing more can be told to it.
+        sys.stdout = None
+        return EXIT_FAILED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        for sentence in _sentences(_only(error)):
+            print(f"taskcell: {sentence}", file=sys.stderr)  # noqa: T201
+        return EXIT_FAILED
+
+
+def _only(error: BaseException) -> BaseException:
+    """The one failure inside task groups that wrap it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _sentences(error: BaseException) -> list[str]:
+    match error:
+        case ManifestError(faults=faults):
+            return faults
+        case TaskcellError():
+            return str(error).splitlines()
+        case BaseExceptionGroup(exceptions=several):
+            return [sentence for one in several for sentence in _sentences(_only(one))]
+        case _:
+            return [f"Internal error: {type(error).__name__}: {error}. Run it again with --debug for the traceback."]

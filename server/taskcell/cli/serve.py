@@ -1,0 +1,44 @@
+"""`taskcell serve`"""
+
+from __future__ import annotations
+
+import os
+
+import structlog
+import typer
+
+from taskcell.cli.invocation import Invocation, command
+
+log = structlog.get_logger(__name__)
+
+
+def register(app: typer.Typer) -> None:
+    command(app, example="taskcell serve --config ~/taskcell.toml", default_level="info")(serve)
+
+
+def serve(run: Invocation) -> None:
+    """Serve MCP over standard input and output, until the client ends it.
+
+    An MCP client starts this command; nothing but MCP is read or written there, and logs go to standard error.
+    SIGTERM, SIGINT and the end of input close every sandbox and end the server with exit code 0.
+    """
+    from taskcell.mcp.wire import claim_stdio
+
+    terminal = os.isatty(0)
+    with claim_stdio() as wire:
+        import anyio
+
+        from taskcell.cli import stack
+        from taskcell.mcp.server import serve_stdio
+
+        loaded = stack.load(run)
+        isolated = stack.is_isolated(loaded.settings)
+        if not isolated:
+            log.warning("The engine 'local' has no isolation: commands are ordinary processes of this machine.")
+        if terminal:
+            log.info("Serving MCP on this terminal; usually an MCP client starts this command. Ctrl-D ends it.")
+
+        async def main() -> None:
+            await serve_stdio(wire, lambda: stack.gateway(run, loaded), isolated=isolated)
+
+        anyio.run(main)

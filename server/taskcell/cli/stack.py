@@ -1,0 +1,75 @@
+"""From the command line's options to a working gateway."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from taskcell import config, manifest, tool
+from taskcell.cli.invocation import Invocation
+from taskcell.config import Settings
+from taskcell.engine.base import Engine
+from taskcell.gateway import Gateway, open_gateway
+from taskcell.manifest import Skill
+from taskcell.tool import CommandTool
+
+#: Seconds to close connections, or to delete the local engine's folder; neither waits for anyone else.
+ENGINE_CLOSE_TIMEOUT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Everything that was declared, checked."""
+
+    settings: Settings
+    skills: tuple[Skill, ...]
+    tools: Mapping[str, CommandTool]
+
+
+def load(run: Invocation) -> Loaded:
+    """Read configuration and manifests. Raises ConfigError, ManifestError."""
+    settings = load_settings(run)
+    skills = manifest.load(settings.manifest_paths, run.environ)
+    return Loaded(settings, skills, tool.build_tools(settings, skills))
+
+
+def load_settings(run: Invocation) -> Settings:
+    """Read the configuration. Raises ConfigError."""
+    return config.load(run.config, run.environ, run.cwd)
+
+
+def is_isolated(settings: Settings) -> bool:
+    """False for the engine that runs commands as ordinary processes."""
+    return settings.engine.kind != "local"
+
+
+@asynccontextmanager
+async def opened_engine(run: Invocation, settings: Settings) -> AsyncIterator[Engine]:
+    """The configured engine, let go of on leaving."""
+    engine: Engine
+    if is_isolated(settings):
+        from taskcell.engine.docker import DockerEngine
+
+        engine = DockerEngine(settings.engine.host, run.environ, settings.engine.runtime)
+    else:
+        from taskcell.engine.local import LocalEngine
+
+        engine = LocalEngine()
+    try:
+        yield engine
+    finally:
+        with anyio.move_on_after(ENGINE_CLOSE_TIMEOUT, shield=True):
+            await engine.aclose()
+
+
+@asynccontextmanager
+async def gateway(run: Invocation, loaded: Loaded) -> AsyncIterator[Gateway]:
+    """A gateway over the configured engine; leaving closes every sandbox."""
+    async with (
+        opened_engine(run, loaded.settings) as engine,
+        open_gateway(loaded.settings, loaded.tools, engine) as opened,
+    ):
+        yield opened

@@ -1,0 +1,83 @@
+"""Logging: on standard error alone, one line an event, and never in the way of the server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+from typing import TextIO, cast
+
+import structlog
+from structlog.typing import Processor
+
+#: A pipe that is ready takes at least this many bytes without blocking (POSIX's PIPE_BUF on Linux).
+_PIPE_BUF = 4096
+#: Libraries whose debug lines hold messages, and so the arguments of calls, which may be secret.
+_TALKATIVE = ("mcp", "docker", "urllib3", "asyncio", "httpx", "httpcore")
+
+
+class StderrWriter:
+    """Writes whole lines to a descriptor; drops and counts them while its reader does not read.
+
+    A client that starts the server with a pipe for stderr and never reads it would else stop the server for good.
+    """
+
+    def __init__(self, fd: int = 2) -> None:
+        self._fd = fd
+        self._dropped = 0
+
+    def write(self, text: str) -> int:
+        """Write one line or more; answers their length in characters, written or not."""
+        if self._dropped and self._put(f"[{self._dropped} log lines were dropped: standard error was not read]\n"):
+            self._dropped = 0
+        if not self._put(text):
+            self._dropped += 1
+        return len(text)
+
+    def _put(self, text: str) -> bool:
+        data = memoryview(text.encode("utf-8", "backslashreplace"))
+        try:
+            while data:
+                if not self._ready():
+                    return False
+                data = data[os.write(self._fd, data[:_PIPE_BUF]) :]
+        except OSError:
+            return False
+        return True
+
+    def _ready(self) -> bool:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        return bool(poll.poll(0))
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def configure(level: str = "info", *, fd: int = 2) -> None:
+    """Send all logging, structlog's and the standard library's, to one descriptor.
+
+    Arguments:
+        level: debug, info, warning or error; the libraries' own lines come from `warning` on.
+        fd: where lines go; standard error.
+    """
+    number = logging.getLevelNamesMapping()[level.upper()]
+    stream = cast(TextIO, StderrWriter(fd))  # loggers use write and flush alone
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=os.isatty(fd), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+    )
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
+    logging.basicConfig(handlers=[handler], level=number, force=True)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))

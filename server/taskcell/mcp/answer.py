@@ -1,0 +1,120 @@
+"""What the model reads and what the client checks: results of runs as MCP answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from mcp_types import CallToolResult, TextContent
+
+from taskcell.mcp.text import run_text
+from taskcell.model import ProcessResult, Status
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+#: The contract's section 7: these ends are errors whatever was called.
+_ERRORS = frozenset({Status.TIMED_OUT, Status.OOM_KILLED, Status.LOST})
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _described(kind: str | list[str], description: str, **more: Any) -> dict[str, Any]:
+    return {"type": kind, "description": description, **more}
+
+
+_COUNT = {"minimum": 0}
+_NOTES = {"type": "array", "items": {"type": "string"}, "description": "Sentences that the caller should know."}
+
+RUN_SCHEMA = _object(
+    {
+        "status": _described("string", "How the command ended.", enum=[status.value for status in Status]),
+        "exit_code": _described(["integer", "null"], "124 timed out, 130 cancelled, 137 out of memory or killed."),
+        "signal": _described(["string", "null"], "Name of the signal that ended the command."),
+        "stdout": _described("string", "Output; for the terminal with stderr in it, in order."),
+        "stderr": _described("string", "Error output of a skill; empty for the terminal."),
+        "truncated": _described("boolean", "Whether the middle of the output is left out."),
+        "omitted_bytes": _described("integer", "Bytes of output that are left out.", **_COUNT),
+        "duration_ms": _described("integer", "Milliseconds that the command ran.", **_COUNT),
+        "task_id": _described("string", "The task whose sandbox ran the command."),
+        "process_id": _described("string", "The command's name in its task."),
+        "workdir": _described("string", "Where the task's next command starts."),
+        "survivors": _described("integer", "Processes that a kill could not end.", **_COUNT),
+        "notes": _NOTES,
+    }
+)
+
+SANDBOX_SCHEMA = _object(
+    {
+        "task_id": _described("string", "The task."),
+        "action": _described("string", "What was done: status, reset or close."),
+        "sandboxes": {
+            "type": "array",
+            "description": "The task's sandboxes, after the action.",
+            "items": _object(
+                {
+                    "profile": _described("string", "What shapes the sandbox: the terminal, or a skill's name."),
+                    "container": _described("string", "The container's name."),
+                    "state": _described("string", "Such as ready or lost."),
+                    "age_s": _described("number", "Seconds since it was created.", **_COUNT),
+                    "processes": _described("integer", "Processes that run in it.", **_COUNT),
+                    "memory_bytes": _described(["integer", "null"], "Memory in use, where the engine tells."),
+                }
+            ),
+        },
+        "notes": _NOTES,
+    }
+)
+
+_RUN_VALIDATOR = Draft202012Validator(RUN_SCHEMA)
+_SANDBOX_VALIDATOR = Draft202012Validator(SANDBOX_SCHEMA)
+
+
+def run_answer(result: ProcessResult, *, is_skill: bool) -> CallToolResult:
+    """The answer to a command. Raises ValueError when the result breaks RUN_SCHEMA, which would be our fault."""
+    structured = _checked(_RUN_VALIDATOR, result.structured())
+    failed = result.status in _ERRORS or (is_skill and result.exit_code not in (0, None))
+    return _answer(run_text(result), is_error=failed, structured=structured)
+
+
+def sandbox_answer(structured: Mapping[str, Any], text: str) -> CallToolResult:
+    """The answer of the tool `sandbox`. Raises ValueError when it breaks SANDBOX_SCHEMA."""
+    return _answer(text, structured=_checked(_SANDBOX_VALIDATOR, structured))
+
+
+def error_answer(sentence: str) -> CallToolResult:
+    """The answer to a call that did not run: the model reads why, and what to do next."""
+    return _answer(sentence, is_error=True)
+
+
+def _checked(validator: Draft202012Validator, structured: Mapping[str, Any]) -> dict[str, Any]:
+    cleaned: dict[str, Any] = _writable(dict(structured))
+    for error in validator.iter_errors(cleaned):
+        raise ValueError(f"the structured content breaks its own schema at {error.json_path}: {error.validator}")
+    return cleaned
+
+
+def _writable(value: Any) -> Any:
+    """The same value with U+FFFD for halves of surrogate pairs, which no UTF-8 and so no JSON line can hold."""
+    match value:
+        case str():
+            return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
+        case list():
+            return [_writable(item) for item in value]
+        case dict():
+            return {key: _writable(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def _answer(text: str, *, is_error: bool = False, structured: dict[str, Any] | None = None) -> CallToolResult:
+    return CallToolResult(
+        content=[TextContent(type="text", text=_writable(text))], structured_content=structured, is_error=is_error
+    )

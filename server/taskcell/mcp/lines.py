@@ -1,0 +1,163 @@
+"""The stdio wire without any I/O: bytes in, JSON-RPC messages out, and back.
+
+One message is one line. Whatever else a client sends is answered with a JSON-RPC error, never with silence.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from mcp_types import (
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+    jsonrpc_message_adapter,
+)
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from taskcell.model import MIB
+
+#: Bytes of one line. A call's largest part is stdin or a file's content; what is over this belongs into a file.
+MAX_LINE = 16 * MIB
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Malformed(Exception):
+    """A line is no message that MCP knows. `reply` says so to the client; None where JSON-RPC forbids an answer."""
+
+    def __init__(self, reason: str, reply: JSONRPCError | None) -> None:
+        super().__init__(reason)
+        self.reply = reply
+
+
+class LineSplitter:
+    """Cuts a byte stream into lines.
+
+    Arguments:
+        limit: bytes of a line; a longer one is thrown away as it comes in, so memory stays bounded.
+    """
+
+    def __init__(self, limit: int = MAX_LINE) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._skipping = False
+
+    def feed(self, data: bytes) -> Iterator[bytes | None]:
+        """Take bytes; yield each line that is whole, without its end, and None for one that is over the limit."""
+        self._buffer += data
+        while (end := self._buffer.find(b"\n", self._scanned)) >= 0:
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            self._scanned = 0
+            if self._skipping:
+                self._skipping = False
+            else:
+                yield line if len(line) <= self._limit else None
+        self._scanned = len(self._buffer)
+        if self._skipping or self._scanned > self._limit:
+            if not self._skipping:
+                yield None
+            self._skipping, self._scanned = True, 0
+            self._buffer.clear()
+
+    def end(self) -> bytes:
+        """What stands after the last line's end, when no more bytes come."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        self._scanned = 0
+        return rest
+
+
+def too_long(limit: int = MAX_LINE) -> JSONRPCError:
+    """The answer to a line over the limit; its id is not known, because nothing of it was kept."""
+    return _error(PARSE_ERROR, f"Parse error: a message is at most {limit} bytes long; this one was skipped.", None)
+
+
+def decode(line: bytes) -> JSONRPCMessage:
+    """Parse one line. Raises Malformed, with the answer that the client gets."""
+    try:
+        message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+    except ValidationError:
+        raise _diagnose(line) from None
+    if isinstance(message, JSONRPCNotification) and b'"id"' in line:
+        # The models let a request with an id such as null or 1.5 pass as a notification, which nobody would answer.
+        value = _load(line)
+        if "id" in value:
+            raise _invalid("the id must be a string or an integer", None)
+    return message
+
+
+def encode(message: JSONRPCMessage) -> bytes:
+    """One line for the client, its end included. What JSON cannot say becomes an error for the same request."""
+    try:
+        text = message.model_dump_json(by_alias=True, exclude_unset=True)
+    except (PydanticSerializationError, ValueError):
+        if not isinstance(message, JSONRPCRequest | JSONRPCResponse | JSONRPCError):
+            raise
+        failure = _error(INTERNAL_ERROR, "Internal error: the answer cannot be written as JSON.", message.id)
+        text = failure.model_dump_json(by_alias=True, exclude_unset=True)
+    return text.encode() + b"\n"
+
+
+def _diagnose(line: bytes) -> Malformed:
+    try:
+        value = _load(line)
+    except (ValueError, RecursionError) as error:
+        return Malformed(reason := _why_no_json(error), _error(PARSE_ERROR, f"Parse error: {reason}.", None))
+    if not isinstance(value, dict):
+        return _invalid("a message is one JSON object; MCP has no batches", None)
+    if "method" not in value and ("result" in value or "error" in value):
+        return Malformed("a malformed response was dropped", None)
+    return _invalid(_fault(value), _identity(value))
+
+
+def _why_no_json(error: Exception) -> str:
+    match error:
+        case UnicodeDecodeError():
+            return f"byte {error.start} of the message is not UTF-8"
+        case RecursionError():
+            return "the message is nested too deeply"
+        case json.JSONDecodeError():
+            return f"{error.msg} at character {error.pos}"
+        case _:  # Python converts no number of more than some thousand digits
+            return "a number in the message is too long"
+
+
+def _fault(value: dict[str, Any]) -> str:
+    if _LONE_SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+        return "a string holds half of a surrogate pair, which is no character"
+    faults = {
+        '"jsonrpc" must be "2.0"': value.get("jsonrpc") != "2.0",
+        '"method" must be a string': not isinstance(value.get("method"), str),
+        '"params" must be an object': not isinstance(value.get("params", {}), dict),
+    }
+    return next((fault for fault, found in faults.items() if found), "the message does not follow JSON-RPC 2.0")
+
+
+def _load(line: bytes) -> Any:
+    return json.loads(line.decode())
+
+
+def _identity(value: dict[str, Any]) -> RequestId | None:
+    found = value.get("id")
+    return found if isinstance(found, str | int) and not isinstance(found, bool) else None
+
+
+def _invalid(reason: str, identity: RequestId | None) -> Malformed:
+    return Malformed(reason, _error(INVALID_REQUEST, f"Invalid request: {reason}.", identity))
+
+
+def _error(code: int, message: str, identity: RequestId | None) -> JSONRPCError:
+    return JSONRPCError(jsonrpc="2.0", id=identity, error=ErrorData(code=code, message=message))

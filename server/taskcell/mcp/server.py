@@ -1,0 +1,74 @@
+"""The MCP server: what it says about itself, and one session of it over stdio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import anyio
+from mcp.server.lowlevel.server import Server
+
+from taskcell import __version__
+from taskcell.gateway import Gateway
+from taskcell.mcp.shutdown import Shutdown
+from taskcell.mcp.stdio import stdio_streams
+from taskcell.mcp.tools import Tools
+from taskcell.mcp.wire import Wire
+from taskcell.model import LOCAL_PRINCIPAL
+
+INSTRUCTIONS = """\
+Every task has its own container. Calls with the same task_id share their files in /workspace, and for `terminal` also \
+the working directory and exported variables; calls with another task_id see nothing of them. Give each piece of work \
+a task_id of its own, and run `sandbox` with action "close" when it is done: its files are deleted then.
+`terminal` runs a shell command; every other tool but `sandbox` runs one program, whose files are the task's too. A \
+command that is over its timeout is killed with everything it started, and what it had written until then is answered.\
+"""
+NO_ISOLATION = "\nThis server runs commands with no isolation: they are ordinary processes of its own machine."
+
+
+def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> Server[Any]:
+    """A server for both eras of the protocol: the `initialize` handshake, and `server/discover`.
+
+    Arguments:
+        principal: whose tasks the calls belong to.
+        isolated: False when the engine has no isolation, which the instructions then say.
+    """
+    tools = Tools(gateway, principal)
+    return Server(
+        "taskcell",
+        version=__version__,
+        title="taskcell",
+        description="Runs every task's commands in its own hardened container.",
+        instructions=INSTRUCTIONS if isolated else INSTRUCTIONS + NO_ISOLATION,
+        on_list_tools=tools.list,
+        on_call_tool=tools.call,
+        get_tool_input_schema=tools.input_schema,
+    )
+
+
+async def serve_stdio(
+    wire: Wire, open_gateway: Callable[[], AbstractAsyncContextManager[Gateway]], *, isolated: bool = True
+) -> None:
+    """Serve one client until its input ends, it stops reading, or a signal comes; then clean up and return.
+
+    Arguments:
+        wire: from `claim_stdio`.
+        open_gateway: makes the gateway; it is closed, and with it every sandbox, before this returns.
+
+    Raises:
+        TaskcellError: the gateway cannot be opened.
+    """
+    session = anyio.CancelScope()
+    shutdown = Shutdown(session)
+    async with anyio.create_task_group() as watching:
+        watching.start_soon(shutdown.watch_signals)
+        with session:
+            async with (
+                stdio_streams(wire, on_end=shutdown.begin, on_broken=shutdown.stop) as (reader, writer),
+                open_gateway() as gateway,
+            ):
+                server = build_server(gateway, principal=LOCAL_PRINCIPAL, isolated=isolated)
+                await server.run(reader, writer, server.create_initialization_options())
+        shutdown.begin()
+        watching.cancel_scope.cancel()

@@ -1,0 +1,113 @@
+"""`tools/list` and `tools/call`: the gateway's tools in MCP's words. Whatever happens in a call becomes an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import structlog
+from mcp.server.context import ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    Tool,
+    ToolAnnotations,
+)
+
+from taskcell.errors import TaskcellError
+from taskcell.gateway import Gateway
+from taskcell.mcp.answer import RUN_SCHEMA, SANDBOX_SCHEMA, error_answer, run_answer, sandbox_answer
+from taskcell.model import ToolCall
+from taskcell.tool import SANDBOX_TOOL, CommandTool, SandboxTool, nearest
+
+log = structlog.get_logger(__name__)
+
+Context = ServerRequestContext[Any, Any]
+
+
+class Tools:
+    """The handlers of a server's tool methods.
+
+    Arguments:
+        principal: whose tasks the calls belong to; everyone on one stdio connection is the same.
+    """
+
+    def __init__(self, gateway: Gateway, principal: str) -> None:
+        self._gateway = gateway
+        self._principal = principal
+        runs = [_describe(tool, RUN_SCHEMA) for tool in gateway.tools.values()]
+        listed = [*runs, _describe(SANDBOX_TOOL, SANDBOX_SCHEMA)]
+        self._tools = {tool.name: tool for tool in sorted(listed, key=_order)}
+
+    async def list(self, context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+        """All tools on one page, the terminal and the sandbox first, then the skills by name."""
+        if params is not None and params.cursor is not None:
+            raise MCPError(
+                code=INVALID_PARAMS, message="Unknown cursor: the list of tools is one page; ask without a cursor."
+            )
+        return ListToolsResult(tools=list(self._tools.values()))
+
+    def input_schema(self, name: str) -> Mapping[str, Any] | None:
+        """A tool's JSON Schema; None when there is no such tool."""
+        tool = self._tools.get(name)
+        return None if tool is None else tool.input_schema
+
+    async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
+        """Run one call. Only an unknown tool is a protocol error, as the specification has it."""
+        if params.name not in self._tools:
+            raise MCPError(
+                code=INVALID_PARAMS, message=f"Unknown tool: '{params.name}'{nearest(params.name, self._tools)}."
+            )
+        call = ToolCall(self._principal, params.name, params.arguments or {})
+        try:
+            return await self._answer(call)
+        except TaskcellError as error:
+            return error_answer(str(error))
+        except anyio.get_cancelled_exc_class():
+            # A cancel that is meant comes from a scope. Any other (of a task that was awaited here and cancelled
+            # elsewhere) would end the dispatcher, and with it every other call of this server.
+            if anyio.current_effective_deadline() == float("-inf"):
+                raise
+            log.exception("A stray cancellation ended a call.", tool=params.name)
+            return _internal_error()
+        except Exception:
+            log.exception("A call failed unexpectedly.", tool=params.name)
+            return _internal_error()
+
+    async def _answer(self, call: ToolCall) -> CallToolResult:
+        if call.tool == SANDBOX_TOOL.name:
+            report = await self._gateway.sandbox(call)
+            return sandbox_answer(report.structured(), report.text())
+        result = await self._gateway.call(call)
+        return run_answer(result, is_skill=self._gateway.tools[call.tool].profile.kind == "skill")
+
+
+def _describe(tool: CommandTool | SandboxTool, output_schema: dict[str, Any]) -> Tool:
+    hints = tool.annotations
+    return Tool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=dict(tool.input_schema),
+        output_schema=output_schema,
+        annotations=ToolAnnotations(
+            read_only_hint=hints.read_only,
+            destructive_hint=hints.destructive,
+            idempotent_hint=hints.idempotent,
+            open_world_hint=hints.open_world,
+        ),
+    )
+
+
+def _internal_error() -> CallToolResult:
+    return error_answer("Internal error: the call failed in the server; see its log.")
+
+
+def _order(tool: Tool) -> tuple[int, str]:
+    first = ("terminal", SANDBOX_TOOL.name)
+    return (first.index(tool.name) if tool.name in first else len(first), tool.name)

@@ -1,0 +1,150 @@
+"""The commands that look and explain, and run nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Taskcell = Callable[..., Any]
+LOCAL = '[engine]\nkind = "local"\n'
+SKILL = """version = "1"
+[skills.upper]
+description = "Make text upper case. It reads standard input."
+source = "docker:example/upper:1"
+runtime = "docker"
+[skills.upper.docker]
+entrypoint = ["tr", "a-z", "A-Z"]
+"""
+
+
+@pytest.fixture
+def manifests(tmp_path: Path) -> Path:
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    (folder / "upper.toml").write_text(SKILL)
+    return folder
+
+
+def test_skills_are_listed_with_image_and_first_sentence(taskcell: Taskcell, manifests: Path) -> None:
+    done = taskcell("skills", "list", toml=LOCAL)
+    assert done.code == 0
+    (line,) = done.out.splitlines()
+    assert line.startswith("upper ")
+    assert "example/upper:1" in line
+    assert line.endswith("Make text upper case.")
+
+
+def test_skills_are_listed_as_json(taskcell: Taskcell, manifests: Path) -> None:
+    (row,) = json.loads(taskcell("skills", "list", "--json", toml=LOCAL).out)
+    assert (row["tool"], row["skill"]) == ("upper", "upper")
+
+
+def test_no_skills_are_no_error(taskcell: Taskcell) -> None:
+    done = taskcell("skills", "list")
+    assert done.code == 0
+    assert "manifests" in done.out
+    assert json.loads(taskcell("skills", "list", "--json").out) == []
+
+
+def test_good_manifests_are_counted(taskcell: Taskcell, manifests: Path) -> None:
+    done = taskcell("skills", "check", toml=LOCAL)
+    assert (done.code, done.out) == (0, "1 skill with 1 tool is good.\n")
+
+
+def test_each_fault_of_a_manifest_is_a_line_with_file_line_and_key(taskcell: Taskcell, manifests: Path) -> None:
+    (manifests / "bad.toml").write_text(SKILL.replace("upper", "lower").replace("entrypoint", "entrypont"))
+    (manifests / "worse.toml").write_text("version = \n")
+    done = taskcell("skills", "check", toml=LOCAL)
+    assert done.code == 1
+    assert done.out == ""
+    assert len(done.err.splitlines()) == 2
+    assert "bad.toml:7" in done.err
+    assert "entrypont" in done.err
+    assert "worse.toml" in done.err
+
+
+RULE = '[[policy.rules]]\nname = "no-rm"\ncommand = "rm "\neffect = "deny"\nreason = "Never."\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "said"), [("rm x", "deny, by the rule 'no-rm': Never."), ("ls", "allow, by the rule")]
+)
+def test_the_policys_decision_is_told_with_rule_and_reason(taskcell: Taskcell, line: str, said: str) -> None:
+    done = taskcell("policy", "explain", "terminal", json.dumps({"command": line}), toml=LOCAL + RULE)
+    assert done.code == 0
+    assert done.out.startswith(said)
+
+
+def test_the_policys_decision_is_told_as_json(taskcell: Taskcell) -> None:
+    done = taskcell("policy", "explain", "--json", "terminal", '{"command": "rm x"}', toml=LOCAL + RULE)
+    assert json.loads(done.out) == {"effect": "deny", "rule": "no-rm", "reason": "Never."}
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "said"),
+    [
+        ("termnal", "{}", "'terminal'"),
+        ("terminal", "{", "JSON"),
+        ("terminal", "[]", "object"),
+        ("terminal", "{}", "command"),
+    ],
+)
+def test_a_call_that_cannot_be_judged_is_a_sentence(taskcell: Taskcell, tool: str, arguments: str, said: str) -> None:
+    done = taskcell("policy", "explain", tool, arguments)
+    assert done.code == 1
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_the_doctor_finds_a_good_set_up_good_and_says_where_there_is_no_isolation(taskcell: Taskcell) -> None:
+    done = taskcell("doctor", "--json")
+    checks = {row["check"]: row for row in json.loads(done.out)}
+    assert done.code == 0
+    assert {"configuration", "manifests", "policy", "limits", "supervisor", "engine"} <= set(checks)
+    assert checks["supervisor"]["status"] == "ok"
+    assert checks["engine"]["status"] == "weak"
+    assert "no isolation" in checks["engine"]["detail"]
+
+
+def test_the_doctor_says_each_thing_on_one_line_with_its_mend(taskcell: Taskcell) -> None:
+    done = taskcell("doctor")
+    assert all(line.split()[0] in ("ok", "weak", "broken") for line in done.out.splitlines())
+    assert "Mend: set engine.kind to 'docker'." in done.out
+
+
+def test_the_doctor_finds_a_faulty_configuration_broken(taskcell: Taskcell) -> None:
+    done = taskcell("doctor", toml="[engine]\nkid = 1\n")
+    assert done.code == 1
+    assert "broken configuration" in done.out
+    assert "kid" in done.out
+
+
+def test_the_doctor_finds_a_faulty_manifest_broken_and_looks_on(taskcell: Taskcell, manifests: Path) -> None:
+    (manifests / "bad.toml").write_text("nonsense = 1\n")
+    done = taskcell("doctor", toml=LOCAL)
+    assert done.code == 1
+    assert "broken manifests" in done.out
+    assert "supervisor" in done.out
+
+
+def test_the_doctor_finds_a_profile_that_the_policy_refuses_broken(taskcell: Taskcell) -> None:
+    done = taskcell("doctor", toml=LOCAL + '[terminal]\nnetwork = "bridge"\n')
+    assert done.code == 1
+    assert "broken policy" in done.out
+    assert "'terminal'" in done.out
+
+
+def test_the_doctor_finds_an_engine_that_does_not_answer_broken(taskcell: Taskcell, tmp_path: Path) -> None:
+    done = taskcell("doctor", toml=f'[engine]\nhost = "unix://{tmp_path}/none.sock"\n')
+    assert done.code == 1
+    assert "broken engine" in done.out
+
+
+def test_an_engine_without_images_builds_none(taskcell: Taskcell) -> None:
+    done = taskcell("image", "build")
+    assert done.code == 1
+    assert "engine.kind" in done.err

@@ -1,0 +1,92 @@
+"""`taskcell exec`: the same path as a tool call, and the command's own exit code."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from observe import alive, eventually, marker
+
+Taskcell = Callable[..., Any]
+LOCAL = 'manifests = []\n[engine]\nkind = "local"\n'
+#: Seconds for the server's part of a command to start and end, on a busy machine.
+PATIENCE = 30.0
+
+
+def test_output_goes_to_standard_output_and_the_exit_code_is_passed_on(taskcell: Taskcell) -> None:
+    done = taskcell("exec", "--", "echo out; exit 7")
+    assert (done.code, done.out) == (7, "out\n")
+
+
+def test_several_words_are_a_program_and_its_arguments(taskcell: Taskcell) -> None:
+    done = taskcell("exec", "--", "printf", "<%s>", "a b", "$HOME", "--task")
+    assert (done.code, done.out) == (0, "<a b><$HOME><--task>")
+
+
+def test_options_of_the_command_need_no_dashes_before_it(taskcell: Taskcell) -> None:
+    assert taskcell("exec", "echo", "--help").out == "--help\n"
+
+
+def test_a_timeout_is_exit_code_124_with_a_line_that_says_so(taskcell: Taskcell) -> None:
+    done = taskcell("exec", "--timeout", "0.2", "--", "echo early; sleep 60")
+    assert (done.code, done.out) == (124, "early\n")
+    assert "timed out" in done.err
+
+
+def test_a_denial_is_a_sentence_with_its_rule_and_exit_code_1(taskcell: Taskcell) -> None:
+    rule = '[[policy.rules]]\nname = "no-rm"\ncommand = "rm "\neffect = "deny"\nreason = "Never."\n'
+    done = taskcell("exec", "rm -rf /", toml=LOCAL + rule)
+    assert done.code == 1
+    assert "'no-rm'" in done.err
+    assert "Never." in done.err
+
+
+def test_an_unknown_skill_is_a_sentence_that_names_the_nearest(taskcell: Taskcell) -> None:
+    done = taskcell("exec", "--skill", "termnal", "--", "x")
+    assert done.code == 1
+    assert "'terminal'" in done.err
+
+
+def run(folder: Path, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+    (folder / "taskcell.toml").write_text(LOCAL)
+    pipe = subprocess.PIPE
+    arguments = [sys.executable, "-m", "taskcell", "exec", *words]
+    return subprocess.Popen(arguments, cwd=folder, stdin=pipe, stdout=pipe, stderr=pipe, **options)
+
+
+def test_standard_input_is_passed_on_when_it_is_asked_for(tmp_path: Path) -> None:
+    with run(tmp_path, "-i", "cat") as process:
+        out, _ = process.communicate("a\u00e4\0b".encode(), PATIENCE)
+    assert (process.returncode, out) == (0, "a\u00e4\0b".encode())
+
+
+def test_standard_input_is_not_read_unless_it_is_asked_for(tmp_path: Path) -> None:
+    with run(tmp_path, "cat") as process:
+        assert process.stdout is not None
+        assert process.stdout.read() == b""
+        assert process.wait(PATIENCE) == 0
+
+
+def test_binary_standard_input_is_refused_with_the_way_around(tmp_path: Path) -> None:
+    with run(tmp_path, "-i", "cat") as process:
+        _, err = process.communicate(b"\xff", PATIENCE)
+    assert process.returncode == 1
+    assert b"base64" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_kills_the_command_and_is_exit_code_130(tmp_path: Path, number: int) -> None:
+    mark = marker()
+    with run(tmp_path, "--", f"setsid sleep {mark} & sleep {mark}") as process:
+        assert eventually(lambda: sum(line.startswith("sleep ") for line in alive(mark)) == 2)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
+    assert not alive(mark)

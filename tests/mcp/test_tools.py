@@ -1,0 +1,160 @@
+"""The tool handlers over a whole stack without containers: every outcome is an answer, and none ends the server."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import anyio
+import pytest
+from mcp.client.client import Client
+from mcp.shared.exceptions import MCPError
+from mcp_types import CallToolResult, TextContent
+from structlog.testing import capture_logs
+
+from taskcell.gateway import Gateway
+from taskcell.mcp.server import build_server
+from taskcell.model import ProcessResult, ToolCall
+
+pytestmark = pytest.mark.anyio
+
+GatewayFactory = Callable[..., AbstractAsyncContextManager[Gateway]]
+LOCAL = """
+manifests = []
+[engine]
+kind = "local"
+[[policy.rules]]
+name = "no-rm"
+command = "rm "
+effect = "deny"
+reason = "No."
+"""
+#: Seconds for a call that takes milliseconds.
+PATIENCE = 20.0
+
+
+def text_of(result: CallToolResult) -> str:
+    (content,) = result.content
+    assert isinstance(content, TextContent)
+    return content.text
+
+
+class Broken(Gateway):
+    """A gateway whose calls fail as a fault of ours would."""
+
+    def __init__(self, whole: Gateway, fault: Callable[[], Awaitable[Any]]) -> None:
+        self.tools = whole.tools
+        self._fault = fault
+
+    async def call(self, call: ToolCall) -> ProcessResult:
+        result: ProcessResult = await self._fault()
+        return result
+
+
+@pytest.fixture(params=["legacy", "2026-07-28"])
+def era(request: pytest.FixtureRequest) -> str:
+    era: str = request.param
+    return era
+
+
+async def test_tools_are_listed_in_the_same_order_with_all_that_a_client_needs(
+    gateway: GatewayFactory, era: str
+) -> None:
+    async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw, principal="p"), mode=era) as client:
+        first = (await client.list_tools()).tools
+        second = (await client.list_tools()).tools
+    assert [tool.name for tool in first] == ["terminal", "sandbox"]
+    assert first == second
+    for tool in first:
+        assert tool.title
+        assert tool.description
+        assert tool.annotations is not None
+        assert tool.input_schema["type"] == "object"
+        assert tool.output_schema is not None
+
+
+async def test_an_unknown_cursor_is_invalid_params(gateway: GatewayFactory, era: str) -> None:
+    async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw, principal="p"), mode=era) as client:
+        with pytest.raises(MCPError) as caught:
+            await client.list_tools(cursor="page2")
+    assert caught.value.error.code == -32602
+
+
+async def test_an_unknown_tool_is_invalid_params_and_names_the_nearest(gateway: GatewayFactory, era: str) -> None:
+    async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw, principal="p"), mode=era) as client:
+        with pytest.raises(MCPError) as caught:
+            await client.session.call_tool("termnal", {})
+    assert caught.value.error.code == -32602
+    assert "'terminal'" in caught.value.error.message
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "said"),
+    [
+        ("terminal", {}, "command"),
+        ("terminal", {"command": 5}, "command"),
+        ("terminal", {"command": "ls", "comand": "ls"}, "comand"),
+        ("terminal", {"command": "ls", "timeout": -1}, "timeout"),
+        ("terminal", {"command": "ls", "task_id": ""}, "task_id"),
+        ("terminal", {"command": "rm x"}, "'no-rm'"),
+        ("sandbox", {"action": "explode"}, "action"),
+    ],
+)
+async def test_bad_arguments_and_denials_are_answers_that_the_model_reads(
+    gateway: GatewayFactory, tool: str, arguments: dict[str, Any], said: str
+) -> None:
+    async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw, principal="p")) as client:
+        result = await client.session.call_tool(tool, arguments)
+    assert result.is_error
+    assert said in text_of(result)
+
+
+async def test_the_status_of_a_task_without_a_sandbox_is_an_answer(gateway: GatewayFactory, era: str) -> None:
+    async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw, principal="p"), mode=era) as client:
+        result = await client.call_tool("sandbox", {"action": "status", "task_id": "none"})
+    assert not result.is_error
+    assert result.structured_content == {"task_id": "none", "action": "status", "sandboxes": [], "notes": []}
+
+
+async def test_an_unexpected_exception_is_an_internal_error_and_its_text_stays_in_the_log(
+    gateway: GatewayFactory,
+) -> None:
+    async def fail() -> None:
+        raise RuntimeError("secret detail")
+
+    async with gateway(LOCAL, engine="local") as gw:
+        with capture_logs() as logs:
+            async with Client(build_server(Broken(gw, fail), principal="p")) as client:
+                result = await client.session.call_tool("terminal", {"command": "x"})
+                again = await client.session.call_tool("terminal", {"command": "x"})
+    assert result.is_error
+    assert "nternal error" in text_of(result)
+    assert "secret" not in text_of(result)
+    assert again.is_error
+    assert any(entry.get("exc_info") for entry in logs)
+
+
+async def test_a_cancellation_that_leaks_from_a_call_does_not_end_the_server(gateway: GatewayFactory) -> None:
+    async def leak() -> None:
+        task = asyncio.get_running_loop().create_task(asyncio.sleep(PATIENCE))
+        task.cancel()
+        await task
+
+    async with (
+        gateway(LOCAL, engine="local") as gw,
+        Client(build_server(Broken(gw, leak), principal="p")) as client,
+    ):
+        with anyio.fail_after(PATIENCE):
+            result = await client.session.call_tool("terminal", {"command": "x"})
+            assert (await client.list_tools()).tools
+    assert result.is_error
+    assert "nternal error" in text_of(result)
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_the_server_says_where_there_is_no_isolation(gateway: GatewayFactory, mode: str) -> None:
+    async with gateway(LOCAL, engine="local") as gw:
+        async with Client(build_server(gw, principal="p", isolated=False), mode=mode) as client:
+            assert client.instructions is not None
+            assert "no isolation" in client.instructions
+        assert "no isolation" not in (build_server(gw, principal="p").instructions or "")
