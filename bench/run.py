@@ -1,0 +1,221 @@
+"""Measures a call through taskcell beside its peers, in one run, on the same engine and image.
+
+    python bench/run.py [--write docs/benchmarks.md]
+
+The peers get what favours them: a container that runs already, and nothing between them and the engine. The ratios
+matter, not the figures: those are this machine's, on this day.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import docker
+from docker.models.containers import Container
+from mcp import StdioServerParameters
+from mcp.client.client import Client
+from mcp.client.stdio import stdio_client
+from rich.console import Console
+
+IMAGE = "taskcell/base:latest"
+COMMAND = "echo hello"
+TASKS = 16
+#: Rounds of the one-after-the-other measurement; in each a peer is called once and taskcell some times, so that what
+#: else the machine does meanwhile hits all of them.
+ROUNDS, CALLS_A_ROUND = 60, 5
+#: Rounds with all tasks at once, and calls of each task in one.
+BURSTS, CALLS_A_BURST, PEER_CALLS_A_BURST = 4, 12, 2
+NEW_TASKS = 5
+#: Containers of a peer are limited as a sandbox is.
+LIMITS = {"mem_limit": "2g", "nano_cpus": 1_000_000_000, "pids_limit": 256, "network_mode": "none"}
+console = Console(stderr=True)
+
+
+@dataclass(slots=True)
+class Way:
+    """One way to run a command in one of TASKS containers, and what was measured of it.
+
+    Arguments:
+        call: runs the command in the container of a number.
+        weight: calls in a round.
+        burst: calls of each task in a burst.
+    """
+
+    name: str
+    call: Callable[[int], Awaitable[None]]
+    weight: int
+    burst: int
+    single_ms: list[float] = field(default_factory=list)
+    burst_calls: int = 0
+    burst_seconds: float = 0.0
+
+    async def run_single(self) -> None:
+        for _ in range(self.weight):
+            began = time.perf_counter()
+            await self.call(0)
+            self.single_ms.append((time.perf_counter() - began) * 1000)
+
+    async def run_burst(self) -> None:
+        async def task(number: int) -> None:
+            for _ in range(self.burst):
+                await self.call(number)
+
+        began = time.perf_counter()
+        async with anyio.create_task_group() as group:
+            for number in range(TASKS):
+                group.start_soon(task, number)
+        self.burst_seconds += time.perf_counter() - began
+        self.burst_calls += TASKS * self.burst
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.single_ms)
+
+    @property
+    def p95(self) -> float:
+        return statistics.quantiles(self.single_ms, n=20)[-1]
+
+    @property
+    def per_second(self) -> float:
+        return self.burst_calls / self.burst_seconds
+
+
+def taskcell_way(client: Client) -> Way:
+    async def call(number: int) -> None:
+        answer = await client.call_tool("terminal", {"command": COMMAND, "task_id": f"task {number}"})
+        content = getattr(answer, "structured_content", None)
+        if not content or content["stdout"] != "hello\n":
+            raise SystemExit(f"A call went wrong: {answer}")
+
+    return Way("taskcell, MCP over stdio", call, CALLS_A_ROUND, CALLS_A_BURST)
+
+
+def peer_way(name: str, run: Callable[[int], bytes]) -> Way:
+    """A peer that blocks: each call in a thread, as many threads as there are tasks."""
+    threads = anyio.CapacityLimiter(TASKS)
+
+    async def call(number: int) -> None:
+        if await anyio.to_thread.run_sync(run, number, limiter=threads) != b"hello\n":
+            raise SystemExit(f"{name} printed something else")
+
+    return Way(name, call, 1, PEER_CALLS_A_BURST)
+
+
+def peer_ways(containers: list[Container]) -> list[Way]:
+    def by_api(number: int) -> bytes:
+        return bytes(containers[number].exec_run(["bash", "-c", COMMAND], user="1000").output)
+
+    def by_cli(number: int) -> bytes:
+        argv = ["docker", "exec", "-u", "1000", str(containers[number].id), "bash", "-c", COMMAND]
+        return subprocess.run(argv, check=True, capture_output=True).stdout
+
+    return [peer_way("docker-py, `exec_run`", by_api), peer_way("`docker exec`, command line", by_cli)]
+
+
+async def measure(ways: list[Way]) -> None:
+    for way in ways:
+        async with anyio.create_task_group() as warming:
+            for number in range(TASKS):
+                warming.start_soon(way.call, number)
+    console.print("==> one after the other")
+    for _ in range(ROUNDS):
+        for way in ways:
+            await way.run_single()
+    console.print(f"==> {TASKS} tasks at once")
+    for _ in range(BURSTS):
+        for way in ways:
+            await way.run_burst()
+
+
+async def first_calls(way: Way) -> list[float]:
+    """Milliseconds of the first call of a new task, with its container."""
+    taken = []
+    for number in range(NEW_TASKS):
+        began = time.perf_counter()
+        await way.call(1000 + number)
+        taken.append((time.perf_counter() - began) * 1000)
+    return taken
+
+
+def server_memory() -> str:
+    """VmRSS of the server that the client started: a child of this process."""
+    for task in Path("/proc/self/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            if "taskcell" in Path(f"/proc/{pid}/cmdline").read_text():
+                lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+                return f"{int(next(line for line in lines if line.startswith('VmRSS')).split()[1]) // 1024} MB"
+    return "?"
+
+
+def table(ways: list[Way], first: list[float], memory: str, engine: str) -> str:
+    own = ways[0]
+    rows = [
+        f"| {way.name} | {way.median:.2f} ms | {way.p95:.2f} ms | {way.median / own.median:.1f} times "
+        f"| {way.per_second:.0f} /s | {own.per_second / way.per_second:.1f} times |"
+        for way in ways
+    ]
+    return "\n".join(
+        [
+            "# Benchmarks",
+            "",
+            "Made by `make bench`; do not edit. One run, one machine, one engine and image; the peers have a running",
+            "container and nothing between them and the engine, and are called in turn with taskcell, so that what",
+            f"else the machine does hits all alike. The command is `{COMMAND}`. The ratios matter, not the figures.",
+            "",
+            f"| way | median | 95 % within | slower than taskcell | {TASKS} tasks at once | lower throughput |",
+            "| --- | --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+            f"- First call of a new task, with its container: {statistics.median(first):.0f} ms.",
+            f"- Memory of the server after this run: {memory}.",
+            f"- Engine: {engine}; {time.strftime('%Y-%m-%d')}.",
+            "",
+        ]
+    )
+
+
+async def run() -> str:
+    api = docker.from_env()
+    console.print(f"==> {TASKS} containers for the peers")
+    containers = [api.containers.run(IMAGE, ["sleep", "infinity"], detach=True, **LIMITS) for _ in range(TASKS)]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            config = Path(folder) / "taskcell.toml"
+            config.write_text("[pool]\nmax_per_principal = 64\nmax_sandboxes = 64\n", encoding="utf-8")
+            arguments = ["-m", "taskcell", "serve", "--config", str(config)]
+            server = StdioServerParameters(command=sys.executable, args=arguments, cwd=folder)
+            async with Client(stdio_client(server)) as client:
+                ways = [taskcell_way(client), *peer_ways(containers)]
+                await measure(ways)
+                first = await first_calls(ways[0])
+                memory = server_memory()
+    finally:
+        for container in containers:
+            container.remove(force=True)
+    version = api.version()
+    return table(ways, first, memory, f"Docker {version['Version']}, kernel {version['KernelVersion']}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure taskcell beside docker exec and docker-py.")
+    parser.add_argument("--write", type=Path, help="write the page to this file as well")
+    options = parser.parse_args()
+    page = asyncio.run(run())
+    if options.write:
+        options.write.write_text(page, encoding="utf-8")
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
