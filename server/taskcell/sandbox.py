@@ -308,8 +308,8 @@ def _notes(process: Process, command: Command, status: Status, doomed: str | Non
         notes.append(f"The kernel killed {ended.oom_kills} of its processes because the sandbox's memory was used up.")
     if ended is not None and ended.reason is protocol.Reason.ITSELF and ended.descendants:
         count = ended.descendants
-        what = "1 process" if count == 1 else f"{count} processes"
-        notes.append(f"{what} that it started still run in the background, until the sandbox is closed or reset.")
+        what = "1 process that it started still runs" if count == 1 else f"{count} processes that it started still run"
+        notes.append(f"{what} in the background, until the sandbox is closed or reset.")
     return notes
 
 

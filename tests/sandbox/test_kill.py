@@ -99,7 +99,7 @@ async def test_what_a_finished_command_left_in_the_background_lives_on_until_the
     async with gateway() as gw:
         result = await terminal(gw, f"sleep {mark} >/dev/null 2>&1 &")
         assert result.status.value == "exited"
-        assert any("still run in the background" in note for note in result.notes)
+        assert any("1 process that it started still runs in the background" in note for note in result.notes)
         assert len(alive(mark)) == 1
         await gw.sandbox(ToolCall("local", "sandbox", {"action": "close"}))
         assert alive(mark) == []

@@ -162,7 +162,8 @@ static void execute(const struct launch *l) {
 
 void child_run(const struct launch *l, int errors) {
     signals_reset();
-    if (setsid() < 0) fail(errors, STAGE_FORK);
+    /* A terminal needs a session; without one a group is enough to be signalled as one. */
+    if (l->pty ? setsid() < 0 : setpgid(0, 0) < 0) fail(errors, STAGE_FORK);
     int moved = place_files(l, errors);
     if (moved < 0) fail(errors, STAGE_FORK);
     errors = moved;
