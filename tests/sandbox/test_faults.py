@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import signal
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -15,7 +17,8 @@ import docker
 import pytest
 
 from gateways import GatewayFactory
-from observe import containers, eventually
+from observe import alive, containers, eventually, marker
+from serving import serving
 from taskcell.errors import Denied, EngineUnavailable, ImageMissing, SpawnFailed
 from taskcell.gateway import Gateway
 from taskcell.model import ProcessResult, ToolCall
@@ -226,3 +229,20 @@ async def test_an_engine_that_goes_away_in_the_middle_loses_the_command_and_says
         assert (results[0].status.value, results[0].stdout) == ("lost", "partial\n")
         with pytest.raises(EngineUnavailable, match="does not answer"):
             await terminal(gw, "echo again")
+
+
+async def test_a_killed_servers_sandboxes_remove_themselves(tmp_path: Path, docker_api: docker.APIClient) -> None:
+    mark = marker()
+    seen = []
+    toml = 'deployment = "killed-server"\n[pool]\norphan_ttl = "1s"\n'
+    with suppress(BaseExceptionGroup):  # the client's connection ends under it
+        async with serving(tmp_path, toml) as (client, pid), anyio.create_task_group() as calls:
+            calls.start_soon(client.call_tool, "terminal", {"command": f"setsid sleep {mark} & sleep {mark}"})
+            seen.append(await anyio.to_thread.run_sync(eventually, lambda: len(alive(mark)) >= 2))
+            seen.append(len(containers(docker_api, taskcell__deployment="killed-server")) == 1)
+            os.kill(pid, signal.SIGKILL)
+    assert seen == [True, True]
+    assert await anyio.to_thread.run_sync(eventually, lambda: not alive(mark))
+    assert await anyio.to_thread.run_sync(
+        eventually, lambda: not containers(docker_api, taskcell__deployment="killed-server")
+    )

@@ -116,6 +116,25 @@ def test_other_processes_are_spared(client: Client) -> None:
     assert alive(*pid)
 
 
+@pytest.mark.parametrize("whose", ["another leader", "another main process", "the supervisor"])
+def test_who_has_joined_a_foreign_group_does_not_draw_it_into_its_end(
+    client: Client, supervisor: Supervisor, whose: str
+) -> None:
+    (spared,) = start(client, "echo $$; echo up; exec sleep 300", 1)
+    (leader,) = children_of(supervisor.child.pid)
+    group = {"another leader": leader, "another main process": spared, "the supervisor": supervisor.child.pid}[whose]
+    joining = (
+        f"import os, time\ntry: os.setpgid(0, {group})\nexcept OSError: pass\nprint('up', flush=True)\ntime.sleep(300)"
+    )
+    client.shell(2, f"python3 -c '{joining.replace(chr(39), chr(34))}'; sleep 300")
+    client.wait_output(2, b"up")
+    client.send(wire.kill(2, 0))
+    assert client.wait(wire.Killed, 2).survivors == 0
+    client.sync()
+    assert alive(spared)
+    assert alive(leader)
+
+
 def test_killing_process_0_kills_everything_with_one_answer(client: Client) -> None:
     pids = [pid for number, shape in enumerate(SHAPES, 1) for pid in start(client, SHAPES[shape], number)]
     client.send(wire.kill(0, 100))

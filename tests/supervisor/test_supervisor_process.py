@@ -52,9 +52,9 @@ def test_nothing_is_inherited_but_what_the_request_names(client: Client) -> None
     assert client.output(2) == b"PATH=\0"
 
 
-def test_descriptors_signals_umask_and_session_are_those_of_a_fresh_process(client: Client) -> None:
+def test_descriptors_signals_umask_and_group_are_those_of_a_fresh_process(client: Client) -> None:
     script = "ls /proc/self/fd | wc -l; umask; cat /proc/self/oom_score_adj; grep -E '^Sig(Blk|Ign)' /proc/self/status"
-    pid = client.start(1, "sh", "-c", "sleep 0.01; ps -o sid=,pgid= $$; " + script)
+    pid = client.start(1, "sh", "-c", "sleep 0.01; ps -o pid=,pgid= $$; " + script)
     client.wait(wire.Exit, 1)
     words = client.output(1).split()
     assert words[:2] == [str(pid).encode()] * 2
@@ -224,7 +224,9 @@ def test_a_resize_is_seen_and_signalled(client: Client) -> None:
 
 
 def test_control_c_and_end_of_input_work_in_a_pty(client: Client) -> None:
-    client.start(1, "sh", "-c", "trap 'echo caught; exit 3' INT; echo up; sleep 60", flags=SpawnFlag.PTY)
+    client.start(
+        1, "sh", "-c", "trap 'echo caught; exit 3' INT; echo up; while :; do sleep 0.1; done", flags=SpawnFlag.PTY
+    )
     client.wait_output(1, b"up")
     client.send(wire.stdin(1, b"\x03"))
     assert client.wait(wire.Exit, 1).exit_code == 3

@@ -97,6 +97,8 @@ static bool set_up(struct supervisor *s) {
     signal(SIGPIPE, SIG_IGN);
     sigprocmask(SIG_BLOCK, &waited, NULL);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
+    /* What we start stays in our session: there must be no terminal in it. It fails where we lead one already. */
+    setsid();
     getrlimit(RLIMIT_NOFILE, &s->files);
     /* Each process takes up to five descriptors; what we run gets the limit that we found. */
     setrlimit(RLIMIT_NOFILE, &(struct rlimit){s->files.rlim_max, s->files.rlim_max});

@@ -1,4 +1,4 @@
-/* Killing a tree, as a state machine of the event loop: TERM, a grace, STOP until nothing new appears, KILL, a count. */
+/* Killing a tree, as a state machine of the event loop: TERM, a grace, STOP until nothing new appears, KILL, count. */
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,23 +42,33 @@ uint32_t kill_count(struct supervisor *s, const struct process *p) { return look
 
 /* Whom a round hits with what. */
 struct hitting {
+    const struct supervisor *s;
     const struct process *p;
     int number;
     pid_t last_group;
 };
 
-/* A group is hit in one call, which no fork inside it can outrun; one that stands in its leader's group is hit alone. */
+/* Whether an entry's group was founded in its own tree: it may as well have joined a leader's, or another tree's. */
+static bool is_own_group(const struct supervisor *s, const struct entry *e) {
+    const struct entry *founder = tree_find(&s->scan, e->group);
+    if (founder) return founder->owner == e->owner;
+    for (const struct process *p = s->processes; p; p = p->next)
+        if (p->main == e->group && e->owner == (p->leader ? p->leader : OWNER_ORPHAN)) return true;
+    return false;
+}
+
+/* A group is hit in one call, which no fork inside it can outrun. */
 static void hit(const struct entry *e, void *context) {
     struct hitting *h = context;
     if (!concerns(h->p, e) || entry_dead(e) || (h->number == SIGSTOP && entry_stopped(e))) return;
-    if (e->group > 1 && e->group != e->owner && e->group != h->last_group) kill(-e->group, h->number);
+    if (e->group > 1 && e->group != h->last_group && is_own_group(h->s, e)) kill(-e->group, h->number);
     h->last_group = e->group;
     kill(e->pid, h->number);
 }
 
 /* Hit everybody, first as they are seen, then those whose place in the tree showed only at the end. */
 static bool hit_all(struct supervisor *s, const struct process *p, int number) {
-    struct hitting h = {.p = p, .number = number};
+    struct hitting h = {.s = s, .p = p, .number = number};
     if (!look_with(s, hit, &h)) return false;
     for (size_t i = 0; i < s->scan.count; i++) hit(&s->scan.entries[i], &h);
     return true;

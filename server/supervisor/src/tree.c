@@ -61,7 +61,7 @@ static int by_pid(const void *a, const void *b) {
     return (x->pid > y->pid) - (x->pid < y->pid);
 }
 
-static struct entry *find(const struct scan *scan, pid_t pid) {
+struct entry *tree_find(const struct scan *scan, pid_t pid) {
     struct entry key = {.pid = pid};
     return bsearch(&key, scan->entries, scan->count, sizeof key, by_pid);
 }
@@ -78,7 +78,7 @@ static pid_t find_owner(const struct scan *scan, const struct entry *e, const st
     for (size_t steps = 0; e->parent != f->self; steps++) {
         /* A snapshot that was torn by pids in motion could even hold a circle. */
         if (e->parent == 0 || e->pid == f->self || steps > scan->count) return OWNER_NONE;
-        const struct entry *parent = find(scan, e->parent);
+        const struct entry *parent = tree_find(scan, e->parent);
         if (!parent) return OWNER_UNKNOWN;
         if (parent->owner > OWNER_NONE || parent->owner == OWNER_ORPHAN) return parent->owner;
         e = parent;

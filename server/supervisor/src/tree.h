@@ -34,6 +34,8 @@ typedef void tree_visitor(const struct entry *e, void *context);
    descendants at once, while others are still being read: who is to be stopped should not wait for the end of the
    look. False: /proc cannot be read. */
 bool tree_scan(struct scan *scan, const struct family *family, tree_visitor *visit, void *context);
+/* The entry of a pid, or NULL; works during a look too, over what has been read. */
+struct entry *tree_find(const struct scan *scan, pid_t pid);
 void tree_free(struct scan *scan);
 static inline bool entry_dead(const struct entry *e) { return e->state == 'Z' || e->state == 'X' || e->state == 'x'; }
 static inline bool entry_stopped(const struct entry *e) { return e->state == 'T' || e->state == 't'; }

@@ -1,0 +1,31 @@
+"""The table of promises and the tests hold each other."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from promises import PROMISES
+
+TESTS = Path(__file__).parent
+#: Where every test must stand for a promise: these see a real sandbox through the whole stack.
+HELD = (TESTS / "test_engine_contract.py", *sorted((TESTS / "sandbox").glob("test_*.py")))
+
+
+def names_in(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return {node.name for node in ast.walk(tree) if isinstance(node, functions) and node.name.startswith("test_")}
+
+
+def test_every_promise_has_tests_and_each_of_them_exists() -> None:
+    existing = set().union(*map(names_in, TESTS.rglob("test_*.py")))
+    for promise, tests in PROMISES.items():
+        assert tests, promise
+        assert set(tests) <= existing, f"{promise}: {set(tests) - existing}"
+
+
+def test_every_test_of_a_real_sandbox_stands_for_a_promise() -> None:
+    named = {test for tests in PROMISES.values() for test in tests}
+    for path in HELD:
+        assert names_in(path) <= named, f"{path.name}: {names_in(path) - named}"
