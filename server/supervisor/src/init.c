@@ -88,21 +88,24 @@ static int stand_above(bool is_init) {
     return raised || !is_init ? own : own + NICE_DISTANCE;
 }
 
-static bool set_up(struct supervisor *s) {
-    sigset_t waited;
-    sigemptyset(&waited);
-    sigaddset(&waited, SIGCHLD);
-    sigaddset(&waited, SIGTERM);
-    sigaddset(&waited, SIGINT);
+/* Before anybody can see that we are there: a signal must find us ready for it. */
+static void hold_signals(sigset_t *waited) {
+    sigemptyset(waited);
+    sigaddset(waited, SIGCHLD);
+    sigaddset(waited, SIGTERM);
+    sigaddset(waited, SIGINT);
     signal(SIGPIPE, SIG_IGN);
-    sigprocmask(SIG_BLOCK, &waited, NULL);
+    sigprocmask(SIG_BLOCK, waited, NULL);
+}
+
+static bool set_up(struct supervisor *s, const sigset_t *waited) {
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     /* What we start stays in our session: there must be no terminal in it. It fails where we lead one already. */
     setsid();
     getrlimit(RLIMIT_NOFILE, &s->files);
     /* Each process takes up to five descriptors; what we run gets the limit that we found. */
     setrlimit(RLIMIT_NOFILE, &(struct rlimit){s->files.rlim_max, s->files.rlim_max});
-    s->signals = signalfd(-1, &waited, SFD_CLOEXEC | SFD_NONBLOCK);
+    s->signals = signalfd(-1, waited, SFD_CLOEXEC | SFD_NONBLOCK);
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
     s->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
     return s->signals >= 0 && s->epoll >= 0 && watch_add(s, s->signals, WATCH_SIGNALS, 0, EPOLLIN) &&
@@ -111,7 +114,9 @@ static bool set_up(struct supervisor *s) {
 
 int init_run(const char *path) {
     static struct supervisor s;
+    sigset_t waited;
     if (!fill_stdio()) return complain("cannot open", "/dev/null"), 1;
+    hold_signals(&waited);
     s.listener = listen_at(path);
     if (s.listener < 0) return 1;
     s.self = getpid();
@@ -122,7 +127,7 @@ int init_run(const char *path) {
     for (int i = 0; i < CONNS_MAX; i++) s.conns[i].fd = -1;
     uint64_t share = memory_limit() / SPOOL_SHARE;
     spool_set_budget((size_t)(share < SPOOL_MAX ? share : SPOOL_MAX));
-    if (!set_up(&s)) return complain("cannot watch", path), 1;
+    if (!set_up(&s, &waited)) return complain("cannot watch", path), 1;
     int code = loop_run(&s);
     unlink(path);
     return code;
