@@ -78,13 +78,6 @@ class ContainerTable(Table):
             raise ValueError(f"must be at least {format_size(MIN_MEMORY)}, the container engine's minimum")
         return value
 
-    @field_validator("reuse")
-    @classmethod
-    def _reuse_is_supported(cls, value: str) -> str:
-        if value == "call":
-            raise ValueError("'call' is not supported by this version yet; leave it at 'task'")
-        return value
-
     @field_validator("network")
     @classmethod
     def _network_is_named(cls, value: str) -> str:
@@ -136,12 +129,13 @@ def expand_environment(
     return tuple(pairs), found
 
 
-def default_tmpfs(memory: int) -> tuple[Tmpfs, ...]:
-    """The bounded file systems of every sandbox; together less than a quarter of `memory` bytes.
+def default_tmpfs(memory: int | None) -> tuple[Tmpfs, ...]:
+    """The bounded file systems of every sandbox; together less than a quarter of `memory` bytes (None: unbounded).
 
     The absolute bounds are what a compiler or a package manager needs for its scratch files; the shares keep a
     small container from filling its memory with files. 64 MiB is the container engine's own size of /dev/shm.
     """
+    memory = 2 * GIB if memory is None else memory
     return (
         Tmpfs("/tmp", min(256 * MIB, memory // 8)),  # noqa: S108 - a path in the container
         Tmpfs("/var/tmp", min(64 * MIB, memory // 32)),  # noqa: S108
@@ -178,19 +172,37 @@ def _variable(entry: str, environ: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _mount(volume: str, environ: Mapping[str, str]) -> Mount:
-    shape = f"{volume!r} is not understood; write '${{{_WORKDIR_VARIABLE}}}:/target', with ':ro' after it for read-only"
-    parts = _expand(volume, environ).split(":")
-    if len(parts) not in (2, 3) or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
-        raise ValueError(shape)
-    source, target = parts[0], parts[1]
-    if not target.startswith("/") or _WORKDIR_MARK in target:
-        raise ValueError(shape)
-    read_only = parts[2:] == ["ro"]
+    try:
+        source, target, read_only = split_volume(_expand(volume, environ))
+    except _NotAVolume:
+        raise _NotAVolume(volume) from None
     if source == _WORKDIR_MARK:
         return Mount(None, target, read_only)
-    if not source.startswith("/"):
-        raise ValueError(shape)
+    if not source.startswith("/") or _WORKDIR_MARK in source + target:
+        raise _NotAVolume(volume)
     return Mount(source, target, read_only)
+
+
+class _NotAVolume(ValueError):
+    def __init__(self, volume: str) -> None:
+        super().__init__(
+            f"{volume!r} is not understood; write '${{{_WORKDIR_VARIABLE}}}:/target' or '/host/path:/target', "
+            "with ':ro' after it for read-only"
+        )
+
+
+def split_volume(text: str) -> tuple[str, str, bool]:
+    """Source, absolute target and whether it is read-only, of `source:/target`, with `:ro` or `:rw` after it.
+
+    Raises ValueError: it is something else.
+    """
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
+        raise _NotAVolume(text)
+    source, target = parts[0], parts[1]
+    if not source or not target.startswith("/"):
+        raise _NotAVolume(text)
+    return source, target, parts[2:] == ["ro"]
 
 
 def _expand(text: str, environ: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from types import UnionType
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -109,6 +110,9 @@ def keys_at(model: type[BaseModel], key: Key) -> tuple[str, ...]:
 def _tables(annotation: Any) -> Iterator[str]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield from annotation.model_fields
+    elif get_origin(annotation) is UnionType:
+        for choice in get_args(annotation):
+            yield from _tables(choice)
 
 
 def _inner(annotation: Any, part: str | int) -> Any:

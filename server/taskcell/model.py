@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
+from taskcell.refusal import Refusal
+
 #: Bytes; the contract's defaults for a profile.
 MIB = 1 << 20
 GIB = 1 << 30
@@ -78,9 +80,11 @@ class Profile:
         network: `none`, or a network's name.
         tmpfs: bounded file systems in memory.
         mounts: beside the workspace at `/workspace`, which is always there.
+        host_namespaces: of the host's that the container shares, of `ipc`, `uts`, `user`; the network is `network`.
         runtime: of the engine, e.g. `runsc`; empty means the engine's default.
         remove: remove the container when its task closes; False keeps it, stopped, for inspection.
         kind: decides stderr, the state report and the meaning of a non-zero exit code.
+        refused: what was asked for that no field can hold. A profile with any is never authorised.
     """
 
     name: str
@@ -99,13 +103,14 @@ class Profile:
     tmpfs: tuple[Tmpfs, ...] = ()
     mounts: tuple[Mount, ...] = ()
     cap_add: tuple[str, ...] = ()
+    host_namespaces: tuple[str, ...] = ()
     gpus: str = ""
     platform: str = ""
     runtime: str = ""
     sudo: bool = False
     remove: bool = True
     reuse: Reuse = Reuse.TASK
-    extra_args: tuple[str, ...] = ()
+    refused: tuple[Refusal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,25 @@
-"""What may be done: judges a profile before its container exists, and a call before its command runs. No I/O.
+"""What may be done: judges a profile before its container exists, and a call before its command runs.
 
 Deny wins; a rule that fails to evaluate denies; every decision carries the rule's name and a sentence for the model.
+The rules do no I/O: what a profile's host paths are is looked up by `host_paths` and given to them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn, TypeVar
 
 from taskcell.errors import Denied
+from taskcell.host_paths import Changed, HostFacts, HostPath, held, survey
 from taskcell.model import Command, Profile
 from taskcell.profile_rules import judge
+from taskcell.reference import shown
+from taskcell.refusal import Rule
 from taskcell.settings import PolicySettings, RuleSettings
 
 T = TypeVar("T")
@@ -59,10 +64,51 @@ class _Uncopyable:
 
 
 @dataclass(frozen=True, slots=True)
+class HostMount:
+    """A host path that was looked at and allowed, and where it goes."""
+
+    path: HostPath
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AuthorizedProfile(_Uncopyable, metaclass=_MadeByThePolicy):
     """A profile that the policy allows. Equal if the profiles are."""
 
     profile: Profile
+    _settings: PolicySettings = field(repr=False, compare=False)
+
+    @contextmanager
+    def host_mounts(self, engine_socket: str = "") -> Iterator[tuple[HostMount, ...]]:
+        """The host paths to mount, looked at and judged now; while it lasts, nothing else can get their identities.
+
+        It reads the file system: use it in a thread, around the creation of one container, and compare with what was
+        mounted in the end. Raises Denied.
+
+        Arguments:
+            engine_socket: path of the socket that the engine in use answers at; empty where that is not known.
+        """
+        sources = _host_sources(self.profile)
+        if not sources:
+            yield ()
+            return
+        host = survey(sources, self._settings, engine_socket)
+        refusal = next(judge(self.profile, self._settings, host), None)
+        if refusal is not None:
+            raise Denied(refusal.rule.value, refusal.reason)
+        found = {path.asked: path for path in host.sources}
+        mounts = tuple(
+            HostMount(found[mount.source], mount.target, mount.read_only)
+            for mount in self.profile.mounts
+            if mount.source is not None
+        )
+        try:
+            with held(host.sources):
+                yield mounts
+        except Changed as error:
+            reason = f"The host path {shown(str(error))} changed while it was looked at; try again."
+            raise Denied(Rule.MOUNTS.value, reason) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +157,16 @@ class Policy:
         known = self._remembered.get(profile)
         if known is not None:
             return known
-        refusal = next(judge(profile, self._settings), None)
+        sources = _host_sources(profile)
+        host = survey(sources, self._settings) if sources else HostFacts()
+        refusal = next(judge(profile, self._settings, host), None)
         judged: AuthorizedProfile | Decision
         if refusal is None:
-            judged = AuthorizedProfile._make(profile)
+            judged = AuthorizedProfile._make(profile, self._settings)
         else:
-            judged = Decision(Effect.DENY, refusal.rule, refusal.reason)
+            judged = Decision(Effect.DENY, refusal.rule.value, refusal.reason)
+        if sources and refusal is not None:
+            return judged  # the person may mend the host's folders while the server runs
         if len(self._remembered) >= MAX_REMEMBERED:
             self._remembered.clear()
         self._remembered[profile] = judged
@@ -143,6 +193,10 @@ class Policy:
                 continue
             if matches:
                 yield Decision(Effect(rule.effect), rule.name, rule.reason or _DEFAULT_REASONS[rule.effect])
+
+
+def _host_sources(profile: Profile) -> tuple[str, ...]:
+    return tuple(mount.source for mount in profile.mounts if mount.source is not None)
 
 
 _DEFAULT_REASONS = {

@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
+from taskcell import extra_args
 from taskcell.container import ContainerTable, Expanded, default_tmpfs
 from taskcell.manifest import Skill
 from taskcell.model import DEFAULT_USER, Profile, Reuse
+from taskcell.refusal import Refusal, Rule
 from taskcell.settings import Settings
+from taskcell.units import format_size
 
 TERMINAL = "terminal"
+#: The profile's fields that a table may set too, each with its key.
+_KEYS = {
+    "memory": "memory",
+    "cpus": "cpus",
+    "pids": "pids",
+    "network": "network",
+    "user": "user",
+    "working_dir": "working_dir",
+    "gpus": "gpus",
+    "platform": "platform",
+    "remove": "rm",
+    "read_only": "read_only",
+    "entrypoint": "entrypoint",
+}
 
 
 def terminal_profile(settings: Settings) -> Profile:
     """The profile of the tool `terminal`. Raises ConfigError when its texts cannot be expanded."""
     expanded = settings.terminal_container
     # Empty, not None: the terminal's argv is whole, and the image's own entrypoint has no part in it.
-    return _profile(
+    profile = _profile(
         name=TERMINAL, kind="terminal", table=settings.terminal, expanded=expanded, entrypoint=(), settings=settings
     )
+    return _with_room_for_files(profile, settings) if settings.terminal.extra_args else profile
 
 
 def skill_profile(skill: Skill, settings: Settings) -> Profile:
@@ -43,7 +62,7 @@ def _profile(
     entrypoint: tuple[str, ...] | None,
     settings: Settings,
 ) -> Profile:
-    return Profile(
+    profile = Profile(
         name=name,
         image=expanded.image,
         kind=kind,
@@ -66,5 +85,18 @@ def _profile(
         sudo=table.sudo,
         remove=table.rm,
         reuse=Reuse(table.reuse),
-        extra_args=table.extra_args,
     )
+    written = {name: key for name, key in _KEYS.items() if key in table.model_fields_set}
+    return extra_args.apply(profile, table.extra_args, written)
+
+
+def _with_room_for_files(profile: Profile, settings: Settings) -> Profile:
+    """What the configuration says of terminal.memory holds for the options in extra_args too."""
+    total = sum(tmpfs.size for tmpfs in profile.tmpfs) + settings.workspace.size
+    if profile.memory is None or total < profile.memory:
+        return profile
+    reason = (
+        f"With extra_args, the file systems in memory and the workspace may hold {format_size(total)}, and the memory "
+        f"limit is {format_size(profile.memory)}; raise --memory or lower workspace.size."
+    )
+    return replace(profile, refused=(*profile.refused, Refusal(Rule.TMPFS, reason)))

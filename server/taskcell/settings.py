@@ -64,6 +64,13 @@ class TerminalSettings(ContainerTable):
             raise ValueError("has no meaning for the terminal, which runs 'shell'; set 'shell', or leave it out")
         return value
 
+    @field_validator("reuse")
+    @classmethod
+    def _state_lives_in_the_sandbox(cls, value: str) -> str:
+        if value == "call":
+            raise ValueError("must be 'task': the terminal's working directory and environment live in its sandbox")
+        return value
+
 
 class WorkspaceSettings(Table):
     """`[workspace]`: the task's files."""
@@ -161,11 +168,11 @@ class PolicySettings(Table):
     allow_gpus: bool = False
     rules: Annotated[tuple[RuleSettings, ...], BeforeValidator(as_tuple)] = ()
 
-    @field_validator("allowed_mount_roots")
+    @field_validator("allowed_mount_roots", "blocked_mount_paths")
     @classmethod
-    def _no_host_folders(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if value:
-            _refuse("mounting host folders", "leave it at []")
+    def _absolute_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(path.startswith("/") for path in value):
+            raise ValueError("must be absolute paths of the host, as in '/srv/data'; '~' and variables do not expand")
         return value
 
     @field_validator("allowed_images")

@@ -33,7 +33,7 @@ CLEANUP_TIMEOUT = 30.0
 #: Lines of a failed build that go into the error; apt's reason stands in its last few.
 _LAST_LINES = 8
 #: Not /tmp: that is often a file system in memory, too small for an image or mounted without device files.
-_TEMPORARY_FOLDER = Path("/var/tmp")  # noqa: S108 - only the parent of a folder with a random name
+TEMPORARY_FOLDER = Path("/var/tmp")  # noqa: S108 - only the parent of a folder with a random name
 
 Report = Callable[[str], None]
 
@@ -47,8 +47,8 @@ class ImageEngine(Protocol):
     async def import_image(self, tar: Path, reference: str, changes: Sequence[str]) -> None:
         """Make an image of a root file system's tar; `changes` are Dockerfile instructions. Raises EngineError."""
 
-    async def build_image(self, dockerfile: str, reference: str, report: Report) -> None:
-        """Build a Dockerfile that copies nothing. Raises EngineError."""
+    async def build_image(self, dockerfile: str, reference: str, report: Report, context: Path | None = None) -> None:
+        """Build a Dockerfile; `context` is a folder of what it copies. Raises EngineError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ async def build(
 
 
 async def _bootstrap(engine: ImageEngine, program: str, reference: str, report: Report) -> None:
-    with tempfile.TemporaryDirectory(prefix="taskcell-image-", dir=_TEMPORARY_FOLDER) as name:
+    with tempfile.TemporaryDirectory(prefix="taskcell-image-", dir=TEMPORARY_FOLDER) as name:
         unpack = _make_unpack_folder(Path(name))
         tar = Path(name) / "root.tar"
         report(f"Unpacking Debian {DEFAULT.suite} and {len(DEFAULT.packages)} packages (about half a minute).")
@@ -204,7 +204,9 @@ def _make_unpack_folder(parent: Path) -> Path:
 
 async def _run(argv: list[str]) -> None:
     """Run mmdebstrap to its end; when cancelled, let it unmount and delete its tree first."""
-    process = await anyio.open_process(argv, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True)
+    # A cancel while it is being started would kill it at once, with its mounts left behind.
+    with anyio.CancelScope(shield=True):
+        process = await anyio.open_process(argv, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True)
     last: list[str] = []
     try:
         await _keep_last_lines(process, last)

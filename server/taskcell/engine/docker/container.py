@@ -12,8 +12,8 @@ from docker import APIClient
 from docker.types import DeviceRequest, LogConfig, Mount
 
 from taskcell.engine.base import ContainerSpec
-from taskcell.errors import EngineError
 from taskcell.model import MIB, WORKSPACE, Profile
+from taskcell.policy import HostMount
 
 #: Where the supervisor's volume is mounted, read-only, and the program in it.
 SUPERVISOR_FOLDER = "/.taskcell"
@@ -24,57 +24,68 @@ SOCKET = f"{SOCKET_FOLDER}/supervisor.sock"
 #: What PID 1 keeps: to change user, to clear the bounding set, and to kill what runs as another user. What it starts
 #: has none of them.
 SUPERVISOR_CAPABILITIES = ("KILL", "SETGID", "SETPCAP", "SETUID")
-#: A volume that the image declares would be an unbounded folder on disk: it becomes a tmpfs of this size.
+#: A volume that the image declares would be an unbounded folder on disk: it becomes a tmpfs of at most this size.
 IMAGE_VOLUME_SIZE = 64 * MIB
 #: cpus of 1.5 are 1 500 000 000 of the engine's unit.
 _NANO = 1_000_000_000
 
 
 def container_config(
-    client: APIClient, spec: ContainerSpec, volume: str, image: Mapping[str, Any], runtime: str
+    client: APIClient,
+    spec: ContainerSpec,
+    host_mounts: Sequence[HostMount],
+    *,
+    volume: str,
+    image: Mapping[str, Any],
+    runtime: str,
 ) -> dict[str, Any]:
     """The body of the engine's "create container".
 
     Arguments:
+        host_mounts: what the policy has just allowed of the host.
         volume: name of the supervisor's volume.
         image: the engine's inspection of the image.
         runtime: of the engine; empty means its default.
     """
+    profile = spec.profile.profile
     config: dict[str, Any] = client.create_container_config(
         image["Id"],
         ["init", "--socket", SOCKET],
         entrypoint=[SUPERVISOR],
         user="0:0",
-        hostname="sandbox",
+        # The engine refuses a name of its own in the host's UTS namespace.
+        hostname=None if "uts" in profile.host_namespaces else "sandbox",
         working_dir="/",
         labels=dict(spec.labels),
         healthcheck={"test": ["NONE"]},
-        host_config=_host_config(client, spec, volume, image, runtime),
+        host_config=_host_config(client, profile, [*_volumes(spec, volume), *_binds(host_mounts)], image, runtime),
     )
     return config
 
 
 def _host_config(
-    client: APIClient, spec: ContainerSpec, volume: str, image: Mapping[str, Any], runtime: str
+    client: APIClient, profile: Profile, mounts: Sequence[Mount], image: Mapping[str, Any], runtime: str
 ) -> dict[str, Any]:
-    profile = spec.profile.profile
     shm = next((tmpfs.size for tmpfs in profile.tmpfs if tmpfs.target == "/dev/shm"), 64 * MIB)  # noqa: S108
     devices = [] if not profile.gpus else [_gpus(profile.gpus)]
     host: dict[str, Any] = client.create_host_config(
         auto_remove=profile.remove,
-        cap_add=[*SUPERVISOR_CAPABILITIES, *profile.cap_add],
+        cap_add=list(SUPERVISOR_CAPABILITIES),
         cap_drop=["ALL"],
         security_opt=[] if profile.sudo else ["no-new-privileges"],
         read_only=profile.read_only,
         network_mode=profile.network,
-        ipc_mode="private",
+        ipc_mode="host" if "ipc" in profile.host_namespaces else "private",
+        uts_mode="host" if "uts" in profile.host_namespaces else None,
+        userns_mode="host" if "user" in profile.host_namespaces else None,
+        cgroupns="private",
         mem_limit=profile.memory or 0,
         memswap_limit=profile.memory or 0,
         nano_cpus=round((profile.cpus or 0) * _NANO),
         pids_limit=profile.pids or -1,
         shm_size=shm,
         tmpfs=_tmpfs(profile, image),
-        mounts=_mounts(spec, volume),
+        mounts=list(mounts),
         log_config=LogConfig(type="none"),
         runtime=runtime or None,
         device_requests=devices or None,
@@ -90,7 +101,9 @@ def _gpus(gpus: str) -> DeviceRequest:
 
 
 def _tmpfs(profile: Profile, image: Mapping[str, Any]) -> dict[str, str]:
-    mounts = {target: _options(IMAGE_VOLUME_SIZE, 0o1777) for target in image["Config"].get("Volumes") or {}}
+    declared = image["Config"].get("Volumes") or {}
+    size = _image_volume_size(profile, len(declared))
+    mounts = {target: _options(size, 0o1777) for target in declared}
     for tmpfs in profile.tmpfs:
         if tmpfs.target != "/dev/shm":  # noqa: S108
             mounts[tmpfs.target] = _options(tmpfs.size, tmpfs.mode)
@@ -100,26 +113,40 @@ def _tmpfs(profile: Profile, image: Mapping[str, Any]) -> dict[str, str]:
     return mounts
 
 
+def _image_volume_size(profile: Profile, count: int) -> int:
+    """Bytes of each: together they leave half of the memory that the profile's own file systems leave."""
+    if profile.memory is None or not count:
+        return IMAGE_VOLUME_SIZE
+    room = profile.memory - sum(tmpfs.size for tmpfs in profile.tmpfs)
+    return max(1, min(IMAGE_VOLUME_SIZE, room // (2 * count)))
+
+
 def _options(size: int, mode: int) -> str:
     # `exec` because the engine's default for a tmpfs is noexec, and compilers and test runners execute what they wrote.
     return f"rw,nosuid,nodev,exec,size={size},mode={mode:o}"
 
 
-def _mounts(spec: ContainerSpec, volume: str) -> list[Mount]:
-    supervisor = Mount(SUPERVISOR_FOLDER, volume, type="volume", read_only=True, no_copy=True)
+def _volumes(spec: ContainerSpec, volume: str) -> list[Mount]:
     targets = [(WORKSPACE, False)]
-    for mount in spec.profile.profile.mounts:
-        if mount.source is not None:  # the policy lets none through; it is not silently turned into something else
-            raise EngineError(f"The host folder {mount.source} cannot be mounted: only the workspace can.")
-        targets.append((mount.target, mount.read_only))
+    targets += [(mount.target, mount.read_only) for mount in spec.profile.profile.mounts if mount.source is None]
     return [
-        supervisor,
+        Mount(SUPERVISOR_FOLDER, volume, type="volume", read_only=True, no_copy=True),
         *(Mount(target, spec.workspace, type="volume", read_only=ro, no_copy=True) for target, ro in targets),
     ]
 
 
-def not_as_asked(profile: Profile, inspected: Mapping[str, Any]) -> Sequence[str]:
-    """Names of the hard limits that the engine dropped without an error, as rootless ones do."""
+def _binds(host_mounts: Sequence[HostMount]) -> list[Mount]:
+    """The host's folders alone: what else is mounted below them was not judged, and could not be made read-only."""
+    binds = []
+    for mount in host_mounts:
+        bind = Mount(mount.target, mount.path.resolved, type="bind", read_only=mount.read_only, propagation="rprivate")
+        bind["BindOptions"]["NonRecursive"] = True
+        binds.append(bind)
+    return binds
+
+
+def not_as_asked(profile: Profile, host_mounts: Sequence[HostMount], inspected: Mapping[str, Any]) -> Sequence[str]:
+    """Names of what the engine dropped or changed without an error, as rootless ones do with limits."""
     host = inspected["HostConfig"]
     wrong = []
     if profile.memory and host.get("Memory") != profile.memory:
@@ -136,7 +163,29 @@ def not_as_asked(profile: Profile, inspected: Mapping[str, Any]) -> Sequence[str
         wrong.append("no-new-privileges")
     if host.get("Privileged"):
         wrong.append("privileged")
+    wrong += [
+        key for key in ("PidMode", "UTSMode", "IpcMode", "UsernsMode", "CgroupnsMode") if _shares(profile, host, key)
+    ]
+    if not all(_is_mounted(mount, inspected.get("Mounts") or ()) for mount in host_mounts):
+        wrong.append("volumes")
     return wrong
+
+
+_NAMESPACE_KEYS = {"UTSMode": "uts", "IpcMode": "ipc", "UsernsMode": "user"}
+
+
+def _shares(profile: Profile, host: Mapping[str, Any], key: str) -> bool:
+    """A namespace is the host's that the profile does not name."""
+    return host.get(key) == "host" and _NAMESPACE_KEYS.get(key) not in profile.host_namespaces
+
+
+def _is_mounted(mount: HostMount, found: Sequence[Mapping[str, Any]]) -> bool:
+    return any(
+        one.get("Source") == mount.path.resolved
+        and one.get("Destination") == mount.target
+        and one.get("RW") is (not mount.read_only)
+        for one in found
+    )
 
 
 def _cpus_hold(cpus: float, host: Mapping[str, Any]) -> bool:

@@ -13,17 +13,15 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 import structlog
-from docker import APIClient
 from docker.errors import APIError, NotFound
 
 from taskcell.engine.base import Container, ContainerSpec, EngineFacts
-from taskcell.engine.docker import images, volumes
-from taskcell.engine.docker.classify import classify, is_gone, is_in_use, is_not_running, lacks_supervisor
+from taskcell.engine.docker import creation, images, volumes
+from taskcell.engine.docker.classify import classify, is_in_use, is_not_running, lacks_supervisor
 from taskcell.engine.docker.connection import Connection, connect
-from taskcell.engine.docker.container import SOCKET, SUPERVISOR, container_config, not_as_asked
+from taskcell.engine.docker.container import SOCKET, SUPERVISOR
 from taskcell.engine.docker.stream import open_exec
 from taskcell.errors import EngineError, EngineUnavailable, SandboxLost
-from taskcell.model import WORKSPACE
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -59,6 +57,13 @@ class DockerEngine:
         """An engine that has answered already. Raises EngineUnavailable."""
         engine = cls(host, environ, runtime)
         await engine._connected()
+        return engine
+
+    @classmethod
+    def over(cls, connection: Connection) -> DockerEngine:
+        """An engine over a connection that stands already."""
+        engine = cls("", {})
+        engine._connection = connection
         return engine
 
     async def _connected(self) -> Connection:
@@ -129,12 +134,12 @@ class DockerEngine:
 
         def work(on: Connection) -> Container:
             try:
-                return self._create_and_start(on, spec, image, abandoned)
+                return creation.create_and_start(on, spec, image, self._runtime, abandoned)
             except APIError as error:
                 if not lacks_supervisor(error):
                     raise
                 on.supervisors.forget()
-                return self._create_and_start(on, spec, image, abandoned)
+                return creation.create_and_start(on, spec, image, self._runtime, abandoned)
 
         try:
             return await self._call("start the sandbox", work)
@@ -146,44 +151,12 @@ class DockerEngine:
         """The engine's inspection of an image, pulled first if need be. Raises ImageMissing."""
         return await self._call(f"get the image {reference}", lambda on: images.ensure(on.client, reference, platform))
 
-    def _create_and_start(
-        self, on: Connection, spec: ContainerSpec, image: Mapping[str, Any], abandoned: threading.Event
-    ) -> Container:
-        profile = spec.profile.profile
-        volume = on.supervisors.ensure(image)
-        config = container_config(on.client, spec, volume, image, profile.runtime or self._runtime)
-        created = on.client.create_container_from_config(config, spec.name, profile.platform or None)
-        try:
-            if abandoned.is_set():
-                raise EngineError("Nobody waits for the sandbox any more.")
-            on.client.start(created["Id"])
-            wrong = not_as_asked(profile, on.client.inspect_container(created["Id"]))
-            if wrong:
-                raise EngineError(f"The engine silently dropped {', '.join(wrong)}; it cannot hold a sandbox safely.")
-            if abandoned.is_set():
-                raise EngineError("Nobody waits for the sandbox any more.")
-        except BaseException:
-            _remove_now(on.client, created["Id"])
-            raise
-        own = image["Config"]
-        return Container(
-            id=created["Id"],
-            name=spec.name,
-            workspace=WORKSPACE,
-            supervisor=SUPERVISOR,
-            user=profile.user,
-            environment=dict(entry.partition("=")[::2] for entry in own.get("Env") or ()),
-            entrypoint=tuple(own.get("Entrypoint") or ()),
-            command=tuple(own.get("Cmd") or ()),
-            working_dir=own.get("WorkingDir") or "",
-        )
-
     async def remove(self, container: Container, *, keep: bool = False) -> None:
         def work(on: Connection) -> None:
             if keep:
                 on.client.kill(container.id)
             else:
-                _remove_now(on.client, container.id)
+                creation.remove(on.client, container.id)
 
         try:
             await self._call("remove the sandbox", work)
@@ -248,29 +221,32 @@ class DockerEngine:
         """Make an image from a root file system's tar file; `changes` are Dockerfile instructions."""
         await self._call("import the image", lambda on: images.import_tar(on.client, tar, reference, changes))
 
-    async def build_image(self, dockerfile: str, reference: str, report: Callable[[str], None]) -> None:
-        """Build an image from a Dockerfile without a context; `report` gets the build's lines, from a thread."""
-        await self._call("build the image", lambda on: images.build(on.client, dockerfile, reference, report))
+    async def image_architecture(self, reference: str) -> str:
+        """The architecture of an image, in the engine's words, such as `amd64`."""
+        return str((await self.image(reference))["Architecture"])
+
+    async def build_image(
+        self, dockerfile: str, reference: str, report: Callable[[str], None], context: Path | None = None
+    ) -> None:
+        """Build an image; `report` gets the build's lines, from a thread; `context` is a folder of files to copy.
+
+        Cancelled, the engine ends the build when its next line comes.
+        """
+        abandoned = threading.Event()
+
+        def keep(line: str) -> None:
+            if abandoned.is_set():
+                raise EngineError("Nobody waits for the image any more.")
+            report(line)
+
+        try:
+            await self._call(
+                "build the image", lambda on: images.build(on.client, dockerfile, reference, keep, context)
+            )
+        except anyio.get_cancelled_exc_class():
+            abandoned.set()
+            raise
 
     async def aclose(self) -> None:
         if self._connection is not None:
             self._connection.client.close()
-
-
-def _remove_now(client: APIClient, container_id: str) -> None:
-    try:
-        client.remove_container(container_id, force=True, v=True)
-    except APIError as error:
-        if not is_gone(error):
-            raise
-        _await_removal(client, container_id)
-
-
-def _await_removal(client: APIClient, container_id: str) -> None:
-    deadline = time.monotonic() + REMOVAL_TIMEOUT
-    while time.monotonic() < deadline:
-        try:
-            client.inspect_container(container_id)
-        except NotFound:
-            return
-        time.sleep(REMOVAL_POLL)

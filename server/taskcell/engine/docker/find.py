@@ -36,6 +36,14 @@ class Endpoint:
     origin: str
     tls: TLSConfig | None = None
 
+    @property
+    def socket(self) -> str:
+        """Path of the engine's socket on this machine; empty where it is reached over a network."""
+        for prefix in ("unix://", "http+unix://"):
+            if self.url.startswith(prefix):
+                return "/" + self.url.removeprefix(prefix).lstrip("/")
+        return ""
+
 
 def find(host: str, environ: Mapping[str, str]) -> Endpoint:
     """The configured host, DOCKER_HOST, the current docker context, or the first usual socket that accepts.

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import io
+import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import structlog
 from docker import APIClient
 from docker.errors import APIError, ImageNotFound
 
+from taskcell.engine.skill_images import PREFIX, build_command
 from taskcell.errors import EngineError, ImageMissing
 
 log = structlog.get_logger(__name__)
 
-#: Images that `taskcell image build` makes on this machine. They are never pulled: a registry's image of the same name
-#: would be somebody else's.
-LOCAL_PREFIX = "taskcell/"
 #: Seconds between two lines of progress in the log.
 PROGRESS_EVERY = 2.0
+#: Seconds without a word from a build: a package of 100 MB on a slow line takes minutes and prints nothing.
+BUILD_SILENCE = 600
 
 
 def ensure(client: APIClient, reference: str, platform: str) -> Mapping[str, Any]:
@@ -28,12 +30,21 @@ def ensure(client: APIClient, reference: str, platform: str) -> Mapping[str, Any
     try:
         return _inspect(client, reference)
     except ImageNotFound:
-        if reference.startswith(LOCAL_PREFIX):
-            raise ImageMissing(
-                f"The image {reference} is not on the engine; build it with `taskcell image build`."
-            ) from None
+        # Never pulled: a registry's image of the same name would be somebody else's.
+        if reference.startswith(PREFIX):
+            raise ImageMissing(_how_to_build(reference)) from None
     _pull(client, reference, platform)
     return _inspect(client, reference)
+
+
+def _how_to_build(reference: str) -> str:
+    command = build_command(reference)
+    if command is None:
+        return (
+            f"The image {reference} is not on the engine, and taskcell builds none of that name; "
+            "`taskcell image build --list` shows those that it builds."
+        )
+    return f"The image {reference} is not on the engine; build it with `{command}`."
 
 
 def _inspect(client: APIClient, reference: str) -> Mapping[str, Any]:
@@ -74,17 +85,77 @@ def labels(client: APIClient, reference: str) -> Mapping[str, str] | None:
 def import_tar(client: APIClient, tar: Path, reference: str, changes: Sequence[str]) -> None:
     """Make an image from a root file system's tar file. Raises EngineError."""
     repository, _, tag = reference.rpartition(":")
+    before = _id(client, reference)
     said = client.import_image(src=str(tar), repository=repository, tag=tag, changes=list(changes))
     if '"errorDetail"' in said:
         raise EngineError(f"The engine could not import the image: {' '.join(said.split())[:300]}.")
+    _remove_replaced(client, before, reference)
 
 
-def build(client: APIClient, dockerfile: str, reference: str, report: Callable[[str], None]) -> None:
-    """Build from a Dockerfile without a context. Raises EngineError with the build's last words."""
-    source = io.BytesIO(dockerfile.encode())
-    for step in client.build(fileobj=source, tag=reference, rm=True, forcerm=True, decode=True):
-        if "error" in step:
-            raise EngineError(f"The image {reference} could not be built: {' '.join(step['error'].split())}.")
-        line = str(step.get("stream", "")).rstrip()
-        if line:
-            report(line)
+def _id(client: APIClient, reference: str) -> str | None:
+    try:
+        return str(_inspect(client, reference)["Id"])
+    except ImageNotFound:
+        return None
+
+
+def _remove_replaced(client: APIClient, before: str | None, reference: str) -> None:
+    """Remove the image that had the name before, unless something else needs it."""
+    if before is None or before == _id(client, reference):
+        return
+    try:
+        if not _inspect(client, before)["RepoTags"]:
+            client.remove_image(before)
+    except APIError as error:
+        # A container, or an image that was built on it, still uses it.
+        log.debug("the replaced image stays", image=before, reason=str(error.explanation or error))
+
+
+def build(
+    client: APIClient, dockerfile: str, reference: str, report: Callable[[str], None], context: Path | None = None
+) -> None:
+    """Build from a Dockerfile, with a folder as context if need be. Raises EngineError with the engine's reason.
+
+    Nothing is taken from the engine's cache, which would keep old versions of packages. The steps use the engine's own
+    network: what reaches Debian's packages from there, a proxy on loopback too, need not be reachable from a bridge.
+    """
+    before = _id(client, reference)
+    with tempfile.TemporaryFile() as file:
+        _write_context(file, dockerfile, context)
+        file.seek(0)
+        steps = client.build(
+            fileobj=file,
+            custom_context=True,
+            tag=reference,
+            nocache=True,
+            rm=True,
+            forcerm=True,
+            decode=True,
+            timeout=BUILD_SILENCE,
+            network_mode="host",
+        )
+        for step in steps:
+            if "error" in step:
+                reason = " ".join(step["error"].split()).rstrip(".")
+                raise EngineError(f"The image {reference} could not be built: {reason}.")
+            line = str(step.get("stream", "")).rstrip()
+            if line:
+                report(line)
+    _remove_replaced(client, before, reference)
+
+
+def _write_context(file: IO[bytes], dockerfile: str, context: Path | None) -> None:
+    """The tar that the engine builds from; every file in it belongs to root."""
+
+    def owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.uid = entry.gid = 0
+        entry.uname = entry.gname = ""
+        return entry
+
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        source = dockerfile.encode()
+        entry = tarfile.TarInfo("Dockerfile")
+        entry.size = len(source)
+        archive.addfile(entry, io.BytesIO(source))
+        for path in sorted(context.iterdir()) if context else ():
+            archive.add(path, path.name, filter=owned_by_root)

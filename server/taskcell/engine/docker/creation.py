@@ -1,0 +1,112 @@
+"""One container, from its creation to its end; blocking."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from docker import APIClient
+from docker.errors import APIError, NotFound
+
+from taskcell.engine.base import Container, ContainerSpec
+from taskcell.engine.docker.classify import is_gone
+from taskcell.engine.docker.connection import Connection
+from taskcell.engine.docker.container import SUPERVISOR, container_config, not_as_asked
+from taskcell.engine.docker.mounted import check_mounted
+from taskcell.errors import Denied, EngineError
+from taskcell.model import WORKSPACE
+from taskcell.policy import HostMount
+from taskcell.refusal import Rule
+
+#: Seconds to wait for a container that the engine is removing already.
+REMOVAL_TIMEOUT = 10.0
+REMOVAL_POLL = 0.05
+_FAR = (
+    "The engine at {url} is not on this machine, so no folder of this machine can be mounted; remove it from volumes."
+)
+
+
+def create_and_start(
+    on: Connection, spec: ContainerSpec, image: Mapping[str, Any], runtime: str, abandoned: threading.Event
+) -> Container:
+    """Create, start, and look whether it is what was asked for; on any failure nothing is left of it.
+
+    Arguments:
+        runtime: of the engine, for a profile that names none.
+        abandoned: set when nobody waits any more; what was made is removed then.
+    Raises APIError, EngineError, Denied.
+    """
+    with spec.profile.host_mounts(on.endpoint.socket) as mounts:
+        return _create_with(on, spec, mounts, image=image, runtime=runtime, abandoned=abandoned)
+
+
+def _create_with(
+    on: Connection,
+    spec: ContainerSpec,
+    mounts: Sequence[HostMount],
+    *,
+    image: Mapping[str, Any],
+    runtime: str,
+    abandoned: threading.Event,
+) -> Container:
+    profile = spec.profile.profile
+    if mounts and not on.endpoint.socket:
+        raise Denied(Rule.MOUNTS.value, _FAR.format(url=on.endpoint.url))
+    volume = on.supervisors.ensure(image)
+    config = container_config(on.client, spec, mounts, volume=volume, image=image, runtime=profile.runtime or runtime)
+    container_id = str(on.client.create_container_from_config(config, spec.name, profile.platform or None)["Id"])
+    try:
+        _go_on(abandoned)
+        on.client.start(container_id)
+        inspected = on.client.inspect_container(container_id)
+        wrong = not_as_asked(profile, mounts, inspected)
+        if wrong:
+            raise EngineError(f"The engine silently dropped {', '.join(wrong)}; it cannot hold a sandbox safely.")
+        check_mounted(mounts, int(inspected["State"]["Pid"]))
+        _go_on(abandoned)
+    except BaseException:
+        remove(on.client, container_id)
+        raise
+    return _started(container_id, spec, image)
+
+
+def _go_on(abandoned: threading.Event) -> None:
+    if abandoned.is_set():
+        raise EngineError("Nobody waits for the sandbox any more.")
+
+
+def _started(container_id: str, spec: ContainerSpec, image: Mapping[str, Any]) -> Container:
+    own = image["Config"]
+    return Container(
+        id=container_id,
+        name=spec.name,
+        workspace=WORKSPACE,
+        supervisor=SUPERVISOR,
+        user=spec.profile.profile.user,
+        environment=dict(entry.partition("=")[::2] for entry in own.get("Env") or ()),
+        entrypoint=tuple(own.get("Entrypoint") or ()),
+        command=tuple(own.get("Cmd") or ()),
+        working_dir=own.get("WorkingDir") or "",
+    )
+
+
+def remove(client: APIClient, container_id: str) -> None:
+    """Kill and remove. It is gone, or going, already: wait for its end. Raises APIError."""
+    try:
+        client.remove_container(container_id, force=True, v=True)
+    except APIError as error:
+        if not is_gone(error):
+            raise
+        _await_removal(client, container_id)
+
+
+def _await_removal(client: APIClient, container_id: str) -> None:
+    deadline = time.monotonic() + REMOVAL_TIMEOUT
+    while time.monotonic() < deadline:
+        try:
+            client.inspect_container(container_id)
+        except NotFound:
+            return
+        time.sleep(REMOVAL_POLL)

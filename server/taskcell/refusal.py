@@ -1,0 +1,77 @@
+"""Why a profile is refused: the names of the policy's own rules, and what each of them guards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Rule(Enum):
+    """A rule over profiles. `value` is the name in a denial; `guards` is what docs/security.md says of it."""
+
+    guards: str
+
+    def __new__(cls, name: str, guards: str) -> Rule:
+        rule = object.__new__(cls)
+        rule._value_ = name
+        rule.guards = guards
+        return rule
+
+    EXTRA_ARGS = ("extra-args", "An engine option that a profile has no field for, that is malformed, or given twice.")
+    FORM = ("form", "A name, path or word that is not one.")
+    ENVIRONMENT = (
+        "environment",
+        "A variable without a value (it would forward the server's own), a file of them, a reserved or malformed name.",
+    )
+    IMAGES = ("allowed-images", "An image that is no reference, or that `policy.allowed_images` does not match.")
+    USER = ("root-user", "Root, as user or group, and anything that is no user.")
+    GROUPS = ("groups", "Additional groups of the user.")
+    SUDO = ("sudo", "sudo in the sandbox.")
+    PRIVILEGED = ("privileged", "A privileged container, whatever `policy.allow_privileged` says.")
+    CAPABILITIES = (
+        "capabilities",
+        "A capability: one that `policy.allowed_capabilities` does not name, and one that it names too, "
+        "because no command could hold it.",
+    )
+    NAMESPACES = (
+        "host-namespaces",
+        "A namespace shared with the host unless `policy.allow_host_namespaces` names it, "
+        "or shared with another container; `pid` and `cgroup` always.",
+    )
+    NETWORKS = ("allow-networks", "A network that `policy.allow_networks` does not name, or another container's.")
+    GPUS = ("allow-gpus", "GPUs, unless `policy.allow_gpus` is true.")
+    RESOURCES = (
+        "resource-limits",
+        "Memory, processors or processes without a bound (unless `policy.require_resource_limits` is false), above "
+        "`policy.max_memory`, `max_cpus` or `max_pids`, or taken out of the limits.",
+    )
+    DEVICES = ("devices", "A device of the host.")
+    SECURITY = ("security-options", "A security option that loosens the sandbox: seccomp, AppArmor, SELinux labels.")
+    KERNEL = ("kernel-settings", "A kernel setting (sysctl).")
+    MOUNTS = (
+        "mounts",
+        "A mount that is neither the workspace nor a file or folder of the host: a named or foreign volume, a relative "
+        "path, a device, something that is not there, or anything where the engine is on another machine.",
+    )
+    SOCKETS = (
+        "allow-docker-socket",
+        "A socket of the host, a folder with a container engine's socket, or the engine's own files, under whatever "
+        "name, unless `policy.allow_docker_socket` is true.",
+    )
+    BLOCKED = ("blocked-mount-paths", "A host path in, at or around one of `policy.blocked_mount_paths`.")
+    ROOTS = ("allowed-mount-roots", "A host path outside of every folder in `policy.allowed_mount_roots`.")
+    TARGETS = (
+        "mount-targets",
+        "A mount over what the sandbox needs: system folders, `/proc`, `/sys`, `/dev`, `/run`, the supervisor, the "
+        "workspace, or another mount.",
+    )
+    TMPFS = ("tmpfs", "A file system in memory without a bound, too large, twice, or where none may be.")
+    REUSE = ("reuse", "A fresh container for every call of the terminal, whose state lives in its sandbox.")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a profile is refused, and by which rule. `reason` is a sentence for the model, without secrets."""
+
+    rule: Rule
+    reason: str
