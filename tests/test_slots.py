@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from taskcell.engine.base import Container
 from taskcell.errors import EngineError
-from taskcell.model import TaskKey
+from taskcell.model import Reuse, TaskKey
 from taskcell.policy import AuthorizedProfile, Policy
 from taskcell.profile import terminal_profile
 from taskcell.sandbox import Sandbox
@@ -25,6 +25,7 @@ SETTINGS = Settings()
 POLICY = Policy(PolicySettings())
 PROFILE = terminal_profile(SETTINGS)
 AUTHORIZED = POLICY.authorize_profile(PROFILE)
+ONCE = POLICY.authorize_profile(replace(PROFILE, kind="skill", entrypoint=("x",), reuse=Reuse.CALL))
 CHANGED = POLICY.authorize_profile(replace(PROFILE, memory=PROFILE.memory // 2 if PROFILE.memory else None))
 
 
@@ -115,6 +116,48 @@ def test_what_is_taken_out_is_not_leased_again() -> None:
     assert slots.lease(key(), AUTHORIZED, "ws", 1).create
 
 
+def made(slots: Slots, decision: Decision) -> Slot:
+    """The decision's slot, with its sandbox ready."""
+    slots.ready(decision.slot, sandbox(decision.slot.profile))
+    return decision.slot
+
+
+def test_calls_that_want_a_sandbox_each_get_one_each() -> None:
+    slots = Slots()
+    first, second = slots.lease(key(), ONCE, "ws", 0), slots.lease(key(), ONCE, "ws", 0)
+    assert (first.create, second.create) == (True, True)
+    assert first.slot is not second.slot
+
+
+def test_a_spent_sandbox_goes_when_a_fresh_one_for_the_next_call_holds_the_workspace() -> None:
+    slots = Slots()
+    spent = made(slots, slots.lease(key(), ONCE, "ws", 0))
+    after = slots.release(spent, 1)
+    assert after is not None
+    assert (after.create, after.retired, after.slot.leases) == (True, spent, 0)
+    fresh = made(slots, after)
+    assert slots.take_notes(fresh) == []
+    again = slots.lease(key(), ONCE, "ws", 2)
+    assert (again.slot, again.create) == (fresh, False)
+
+
+def test_a_spent_sandbox_goes_at_once_when_another_one_holds_the_workspace() -> None:
+    slots = Slots()
+    terminal = made(slots, slots.lease(key(), AUTHORIZED, "ws", 0))
+    spent = made(slots, slots.lease(key(profile="once"), ONCE, "ws", 0))
+    after = slots.release(spent, 1)
+    assert after is not None
+    assert (after.slot, after.create, after.retired) == (terminal, False, spent)
+
+
+def test_a_sandbox_whose_call_was_cancelled_before_it_was_ready_is_the_next_calls() -> None:
+    slots = Slots()
+    cancelled = slots.lease(key(), ONCE, "ws", 0).slot
+    assert slots.release(cancelled, 1) is None
+    again = slots.lease(key(), ONCE, "ws", 2)
+    assert (again.slot, again.create) == (cancelled, False)
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Leases, creations, failures, deaths and closings in any order."""
 
@@ -135,7 +178,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert decision.retired not in self.to_close, "closed twice"
             self.to_close.append(decision.retired)
 
-    @rule(task=st.sampled_from("ab"), profile=st.sampled_from([AUTHORIZED, CHANGED]))
+    @rule(task=st.sampled_from("ab"), profile=st.sampled_from([AUTHORIZED, CHANGED, ONCE]))
     def lease(self, task: str, profile: AuthorizedProfile) -> None:
         self.now += 1
         decision = self.slots.lease(key(task), profile, "ws", self.now)
@@ -173,7 +216,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(task=st.sampled_from("ab"))
     def close(self, task: str) -> None:
-        taken = self.slots.take(lambda slot: slot.key == key(task))
+        taken = self.slots.take(lambda slot: slot.key[0] == key(task)[0])
         assert not set(taken) & set(self.to_close)
         self.to_close += taken
 
@@ -193,6 +236,8 @@ class AnyOrder(RuleBasedStateMachine):
             assert slot.state in (SlotState.CREATING, SlotState.READY)
             assert slot.settled.is_set() == (slot.state is SlotState.READY)
             assert slot.leases >= 0
+            if slot.is_for_one_call:
+                assert slot.leases == (0 if slot.key == slot.shared_key else 1)
 
 
 TestAnyOrder = AnyOrder.TestCase

@@ -5,18 +5,21 @@ from __future__ import annotations
 import difflib
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
 from referencing import Registry
 
 from taskcell.errors import BadArgument
+from taskcell.pattern import matches, plain
 from taskcell.reference import shown
 from taskcell.units import format_seconds
 
-_KINDS = {
+#: The types of JSON Schema, as a person says them.
+KINDS = {
     "string": "text",
     "number": "a number",
     "integer": "a whole number",
@@ -43,7 +46,7 @@ class Arguments:
 
     def __init__(self, schema: Mapping[str, Any], later: Mapping[str, str] | None = None) -> None:
         Draft202012Validator.check_schema(schema)
-        self._validator = Draft202012Validator(schema, registry=Registry())
+        self._validator = _Validator(schema, registry=Registry())
         self._properties: Mapping[str, Any] = schema["properties"]
         self._later = later or {}
 
@@ -71,27 +74,56 @@ class Arguments:
                 raise BadArgument(f"'{tool}' has no argument {shown(name)}{hint}; it takes {valid}.")
 
 
+def _matches(validator: Any, rule: str, instance: object, schema: Any) -> Iterator[ValidationError]:
+    if isinstance(instance, str) and not matches(rule, instance):
+        yield ValidationError("does not match")
+
+
+#: Patterns are checked as `pattern` says, not as Python's `re.search` would: that lets a line break pass at the end.
+_Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator, {"pattern": _matches}
+)
+
+
+def first_flaw(schema: Mapping[str, Any], value: object) -> tuple[tuple[str | int, ...], str] | None:
+    """Where a value breaks a schema (no references), and the end of a sentence that says what it must be; or None."""
+    error = next(_Validator(schema, registry=Registry()).iter_errors(value), None)
+    return None if error is None else (tuple(error.absolute_path), _flaw(error))
+
+
 def _sentence(tool: str, error: ValidationError) -> str:
     """The fault without the value, which may be secret, huge or hostile."""
-    path = list(error.absolute_path)
-    name = f"'{_spelled(path)}'" if path else f"The call of '{tool}'"
-    bound: Any = error.validator_value
     if error.validator == "required":
         instance: Any = error.instance
-        missing = next(word for word in bound if word not in instance)
+        required: Any = error.validator_value
+        missing = next(word for word in required if word not in instance)
         return f"'{tool}' needs '{missing}'."
+    path = list(error.absolute_path)
+    name = f"'{_spelled(path)}'" if path else f"The call of '{tool}'"
+    return f"{name} {_flaw(error)}."
+
+
+def _flaw(error: ValidationError) -> str:
+    bound: Any = error.validator_value
     if error.validator == "type":
-        return f"{name} must be {_KINDS.get(str(bound), bound)}, not {_kind_of(error.instance)}."
+        kind = "a fraction" if (bound, type(error.instance)) == ("integer", float) else _kind_of(error.instance)
+        return f"must be {KINDS.get(str(bound), bound)}, not {kind}"
+    if error.validator in ("minimum", "maximum", "exclusiveMinimum") and isinstance(error.schema, Mapping):
+        return f"must be {_range(error.schema)}"
     sentences = {
         "enum": f"must be one of {', '.join(map(repr, bound)) if isinstance(bound, list) else bound}",
+        "pattern": f"must match the regular expression {plain(str(bound))} from beginning to end",
         "minLength": "must not be empty",
         "maxLength": f"is longer than {bound} characters",
         "maxItems": f"has more than {bound} elements; write them to a file",
         "maxProperties": f"has more than {bound} variables",
     }
-    if error.validator in ("maximum", "exclusiveMinimum") and isinstance(error.schema, Mapping):
-        return f"{name} must be more than {error.schema['exclusiveMinimum']} and at most {error.schema['maximum']}."
-    return f"{name} {sentences.get(str(error.validator), f'breaks the rule {error.validator} of its schema')}."
+    return sentences.get(str(error.validator), f"breaks the rule {error.validator} of its schema")
+
+
+def _range(schema: Mapping[str, Any]) -> str:
+    words = {"exclusiveMinimum": "more than", "minimum": "at least", "maximum": "at most"}
+    return " and ".join(f"{word} {schema[key]}" for key, word in words.items() if key in schema)
 
 
 def _spelled(path: Sequence[str | int]) -> str:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import anyio
+
 from taskcell.arguments import nearest
 from taskcell.config import Settings
 from taskcell.engine.base import Engine
@@ -59,15 +61,32 @@ class SandboxReport:
 
 
 class Gateway:
-    """Every tool call comes through here, whatever brought it."""
+    """Every tool call comes through here, whatever brought it.
+
+    Arguments:
+        tools: what runs commands, by name. A call keeps the tool that it began with when they are replaced.
+    """
 
     sandbox_tool: SandboxTool = SANDBOX_TOOL
 
     def __init__(self, tools: Mapping[str, CommandTool], policy: Policy, pool: Pool, engine: Engine) -> None:
         self.tools = tools
+        self._replaced = anyio.Event()
         self._policy = policy
         self._pool = pool
         self._engine = engine
+
+    def replace_tools(self, tools: Mapping[str, CommandTool]) -> None:
+        """From now on these are the tools."""
+        self.tools = tools
+        replaced, self._replaced = self._replaced, anyio.Event()
+        replaced.set()
+
+    async def tools_after(self, seen: Mapping[str, CommandTool]) -> Mapping[str, CommandTool]:
+        """Wait until the tools are others than those that were seen; no replacement is missed between two calls."""
+        while self.tools is seen:
+            await self._replaced.wait()
+        return self.tools
 
     async def call(self, call: ToolCall) -> ProcessResult:
         """Run one command. Raises a TaskcellError when it did not run; cancelled, it has killed what it started."""
@@ -100,7 +119,7 @@ class Gateway:
     async def _info(self, slot: Slot) -> SandboxInfo:
         sandbox, age = slot.sandbox, round(time.monotonic() - slot.created, 1)
         if sandbox is None:
-            return SandboxInfo(slot.key[1], "", slot.state.value, age, 0, None)
+            return SandboxInfo(slot.shared_key[1], "", slot.state.value, age, 0, None)
         processes, memory, state = 0, None, slot.state.value
         try:
             processes = await sandbox.processes()
@@ -109,7 +128,7 @@ class Gateway:
             state = "lost"
         except TaskcellError:
             pass  # the figure is missing, the status is not
-        return SandboxInfo(slot.key[1], sandbox.container.name, state, age, processes, memory)
+        return SandboxInfo(slot.shared_key[1], sandbox.container.name, state, age, processes, memory)
 
 
 @asynccontextmanager

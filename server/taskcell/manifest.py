@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from taskcell.container import ContainerTable, expand_environment, expand_table
+from taskcell.container import ContainerTable, Expanded, expand_environment, expand_table
 from taskcell.errors import ManifestError
 from taskcell.fields import Table, Text, Texts, Word, faults
 from taskcell.model import Mount
 from taskcell.toml_source import Fault, TomlSource, UnreadableToml
+from taskcell.typed import TOOL_NAME, TypedTool, described, read_tools
 
-#: The names that MCP clients accept.
-TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 #: taskcell's own tools; a skill of that name would hide one.
 RESERVED_NAMES = frozenset(
     {"terminal", "process", "sandbox", "read_file", "write_file", "edit_file", "list_files"},
 )
 _SOURCE = "docker:"
-
-
-def _described(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must say in a sentence what the skill does: it is all that a model knows of it")
-    return value
-
-
-def _no_typed_tools(value: dict[str, Any]) -> dict[str, Any]:
-    if value:
-        raise ValueError(
-            "typed tools are not supported by this version yet; leave out 'tools' to get one free-form tool"
-        )
-    return value
 
 
 def _docker_source(value: str) -> str:
@@ -45,14 +29,18 @@ def _docker_source(value: str) -> str:
     return value
 
 
+Source = Annotated[Word, AfterValidator(_docker_source)]
+_SOURCED: TypeAdapter[str] = TypeAdapter(Source, config=ConfigDict(strict=True))
+
+
 class SkillTable(Table):
     """One of `[skills.*]`."""
 
-    description: Annotated[Text, AfterValidator(_described)]
-    source: Annotated[Word, AfterValidator(_docker_source)] = ""
+    description: Annotated[Text, AfterValidator(described)]
+    source: Source = ""
     runtime: Literal["docker"] = "docker"
     docker: ContainerTable = ContainerTable()
-    tools: Annotated[dict[str, Any], AfterValidator(_no_typed_tools)] = Field(default={})
+    tools: Any = Field(default={})
 
 
 class DefaultsTable(Table):
@@ -76,6 +64,7 @@ class Skill:
     Arguments:
         docker: its table as written; where a text may hold variables, the fields here have them filled in.
         environment: the file's defaults, then the skill's own. May be secret.
+        tools: its typed tools; empty: it is one free-form tool of its own name.
         file, line: where it is declared.
     """
 
@@ -87,6 +76,12 @@ class Skill:
     mounts: tuple[Mount, ...]
     file: Path
     line: int | None
+    tools: tuple[TypedTool, ...] = ()
+
+    @property
+    def tool_names(self) -> tuple[str, ...]:
+        """The names of the MCP tools that it gives."""
+        return tuple(tool.name for tool in self.tools) or (self.name,)
 
     @property
     def place(self) -> str:
@@ -105,6 +100,7 @@ def load(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[Skill, ...]
     """
     wrong: list[str] = []
     skills: dict[str, Skill] = {}
+    givers: dict[str, Skill] = {}
     for file in _files(paths, wrong):
         try:
             source = TomlSource.read(file)
@@ -118,21 +114,57 @@ def load(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[Skill, ...]
             if first is not skill:
                 fault = Fault(("skills", skill.name), f"is declared at {first.place} already; rename one of the two")
                 wrong.append(source.describe(fault))
+            else:
+                wrong += [source.describe(fault) for fault in _collisions(skill, givers)]
     if wrong:
         raise ManifestError(wrong)
     return tuple(skills.values())
+
+
+def _collisions(skill: Skill, givers: dict[str, Skill]) -> Iterator[Fault]:
+    """Tools of a skill whose names are taken, by `givers` so far or by taskcell itself."""
+    for full in skill.tool_names:
+        key = ("skills", skill.name, *(("tools", full.removeprefix(f"{skill.name}_")) if skill.tools else ()))
+        first = givers.setdefault(full, skill)
+        if full in RESERVED_NAMES:
+            yield Fault(key, f"its name would be '{full}', as one of taskcell's own tools; choose another")
+        elif first is not skill:
+            yield Fault(key, f"its name would be '{full}', as a tool of '{first.name}' at {first.place}; rename one")
+
+
+#: What shows from outside that manifests have changed: each file's name, device, inode, size and times.
+Stamp = tuple[tuple[object, ...], ...]
+
+
+def stamp(paths: Sequence[Path]) -> Stamp:
+    """The manifests as they stand on the disk. Two that are equal are of the same files with the same content."""
+    wrong: list[str] = []
+    files = [_file_stamp(file) for file in _files(paths, wrong)]
+    return (*files, tuple(wrong))
+
+
+def _file_stamp(file: Path) -> tuple[object, ...]:
+    try:
+        found = file.stat()
+    except OSError as error:
+        return (str(file), error.errno)
+    return (str(file), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _files(paths: Sequence[Path], wrong: list[str]) -> Iterator[Path]:
     """Every manifest once, in order."""
     seen = set()
     for path in paths:
-        if path.is_dir():
-            files = sorted(file for file in path.glob("*.toml") if file.is_file())
-        elif path.is_file():
-            files = [path]
-        else:
-            wrong.append(f"{path}: there is no such file or folder; correct 'manifests' in the configuration")
+        try:
+            if path.is_dir():
+                files = sorted(file for file in path.glob("*.toml") if file.is_file())
+            elif path.is_file():
+                files = [path]
+            else:
+                wrong.append(f"{path}: there is no such file or folder; correct 'manifests' in the configuration")
+                continue
+        except OSError as error:
+            wrong.append(f"{path}: cannot be read: {error.strerror or error}")
             continue
         for file in files:
             if (resolved := file.resolve()) not in seen:
@@ -164,23 +196,44 @@ def _skill(
     name: str, data: object, shared: tuple[tuple[str, str], ...], environ: Mapping[str, str], source: TomlSource
 ) -> tuple[Skill | None, list[Fault]]:
     wrong = list(_name_faults(name))
+    table = None
     try:
         table = SkillTable.model_validate(data)
     except ValidationError as error:
-        return None, wrong + faults(error, SkillTable)
-    named = table.source.removeprefix(_SOURCE)
-    if named and table.docker.image and named != table.docker.image:
-        differ = f"names another image than docker.image, which is {table.docker.image!r}; leave one of the two out"
-        wrong.append(Fault(("source",), differ))
-    docker = table.docker.model_copy(update={"image": table.docker.image or named})
-    expanded, faulty = expand_table(docker, environ)
+        wrong += faults(error, SkillTable)
+    else:
+        wrong += _source_faults(table)
+    if not isinstance(data, dict):
+        return None, wrong
+    docker, expanded, faulty = _docker(data, environ)
     wrong += [Fault(("docker", *fault.key), fault.sentence) for fault in faulty]
-    if wrong:
+    tools, faulty = read_tools(name, data.get("tools", {}))
+    wrong += faulty
+    if wrong or table is None:
         return None, wrong
     line = source.line(("skills", name))
     environment = shared + expanded.environment
     text = table.description.strip()
-    return Skill(name, text, docker, expanded.image, environment, expanded.mounts, source.path, line), []
+    return Skill(name, text, docker, expanded.image, environment, expanded.mounts, source.path, line, tools), []
+
+
+def _source_faults(table: SkillTable) -> Iterator[Fault]:
+    named = table.source.removeprefix(_SOURCE)
+    if named and table.docker.image and named != table.docker.image:
+        differ = f"names another image than docker.image, which is {table.docker.image!r}; leave one of the two out"
+        yield Fault(("source",), differ)
+
+
+def _docker(data: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[ContainerTable, Expanded, list[Fault]]:
+    """The docker table with its image and its texts expanded; by itself, so that no other fault hides one of its."""
+    try:
+        docker = ContainerTable.model_validate(data.get("docker", {}))
+        source = _SOURCED.validate_python(data.get("source", ""))
+    except ValidationError:
+        return ContainerTable(), Expanded(""), []  # told with the skill's table already
+    docker = docker.model_copy(update={"image": docker.image or source.removeprefix(_SOURCE)})
+    expanded, faulty = expand_table(docker, environ)
+    return docker, expanded, faulty
 
 
 def _name_faults(name: str) -> Iterator[Fault]:

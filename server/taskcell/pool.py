@@ -70,14 +70,16 @@ class Pool:
         self._tasks: dict[TaskKey, TaskRecord] = {}
         self._retiring: set[Slot] = set()
         self._group: anyio.abc.TaskGroup | None = None
+        self._closing = False
 
     async def __aenter__(self) -> Pool:
         self._group = await anyio.create_task_group().__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        group, self._group = self._group, None
+        group = self._group
         assert group is not None
+        self._closing = True
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as bound:
             await self._close_all({*self._slots.take(lambda slot: True), *self._retiring}, EXIT_GRACE)
             for record in self._tasks.values():
@@ -95,9 +97,7 @@ class Pool:
 
         Raises EngineError when it cannot be created.
         """
-        group = self._group
-        if group is None:
-            raise SandboxLost("The server is closing; no new command is started.")
+        group = self._open_group()
         workspace = self._record(task).workspace
         decision = self._slots.lease((task, profile.profile.name), profile, workspace, time.monotonic())
         slot = decision.slot
@@ -126,6 +126,11 @@ class Pool:
         await successor.settled.wait()
         await self._close_one(old, GRACE)
         self._retiring.discard(old)
+
+    def _open_group(self) -> anyio.abc.TaskGroup:
+        if self._group is None or self._closing:
+            raise SandboxLost("The server is closing: nothing new is started, and every sandbox is closed.")
+        return self._group
 
     def next_process_id(self, task: TaskKey) -> str:
         """`p1`, `p2`, … unique in the task."""
@@ -167,7 +172,7 @@ class Pool:
                 self._slots.closed(slot)
 
     async def _start_container(self, slot: Slot) -> Container:
-        task, name = slot.key
+        task, name = slot.shared_key
         labels = self._labels(name)
         await self._engine.create_workspace(slot.workspace, self._options.workspace_size, labels)
         spec = ContainerSpec(
@@ -225,9 +230,7 @@ class Pool:
 
     async def close_task(self, task: TaskKey) -> int:
         """Close all of the task's sandboxes and delete its workspace; answers how many there were."""
-        group = self._group
-        if group is None:
-            raise SandboxLost("The server is closing; it closes every sandbox.")
+        group = self._open_group()
         slots = self._slots.take(lambda slot: slot.key[0] == task)
         record = self._tasks.pop(task, None)
         self._retiring.update(slots)
@@ -246,9 +249,7 @@ class Pool:
 
     async def reset(self, task: TaskKey) -> int:
         """Give each of the task's sandboxes a fresh successor with the same workspace; answers how many."""
-        group = self._group
-        if group is None:
-            raise SandboxLost("The server is closing; no sandbox is started.")
+        group = self._open_group()
         decisions = self._slots.replace(lambda slot: slot.key[0] == task, time.monotonic())
         for decision in decisions:
             self._act(group, decision)

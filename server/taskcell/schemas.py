@@ -5,6 +5,7 @@ No references and no alternatives; a type and a description on every property.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,6 +124,11 @@ def skill(profile: Profile, timeout: float, max_timeout: float) -> dict[str, Any
     )
 
 
+def typed(properties: Mapping[str, Mapping[str, Any]], required: list[str]) -> dict[str, Any]:
+    """The schema of a typed tool: its parameters, and the task."""
+    return _object({**{name: dict(schema) for name, schema in properties.items()}, "task_id": TASK_ID}, required)
+
+
 SANDBOX = _object(
     {
         "action": {
@@ -159,16 +165,21 @@ def skill_description(description: str, profile: Profile, timeout: float) -> str
     return f"{description} {_files(profile)} {_bounds(profile, timeout)}"
 
 
+def typed_description(description: str, profile: Profile, timeout: float) -> str:
+    """The manifest's own words, and what holds for every typed tool."""
+    return f"{description} {_files(profile)} {_bounds(profile, timeout, 's')}"
+
+
 def _files(profile: Profile) -> str:
     here = [mount.target for mount in profile.mounts if mount.source is None]
     also = f" (also at {', '.join(here)})" if here else ""
     return f"Files in {WORKSPACE}{also} are shared by the terminal and all skills of the task."
 
 
-def _bounds(profile: Profile, timeout: float) -> str:
+def _bounds(profile: Profile, timeout: float, unit: str = "s (or 'timeout')") -> str:
     network = "There is no network." if profile.network == "none" else f"The network is '{profile.network}'."
     memory = f"Memory is limited to {format_size(profile.memory)}. " if profile.memory else ""
     return (
-        f"{network} {memory}After {format_seconds(timeout)} s (or 'timeout') the command and all that it started "
+        f"{network} {memory}After {format_seconds(timeout)} {unit} the command and all that it started "
         "are killed, and the output so far is returned."
     )

@@ -9,7 +9,7 @@ from enum import Enum
 import anyio
 
 from taskcell.errors import TaskcellError
-from taskcell.model import TaskKey
+from taskcell.model import Reuse, TaskKey
 from taskcell.policy import AuthorizedProfile
 from taskcell.sandbox import Sandbox
 
@@ -27,6 +27,8 @@ class SlotState(Enum):
 @dataclass(slots=True, eq=False)
 class Slot:
     """A place in the pool: (task, profile), and the sandbox that is or will be in it.
+
+    A sandbox for one call has a key of its own while that call has it, so that no other is given it.
 
     Arguments:
         workspace: name of the volume with the task's files.
@@ -51,6 +53,15 @@ class Slot:
         return f"<Slot {task.digest}/{profile} {self.state.value}, {self.leases} leases>"
 
     @property
+    def shared_key(self) -> SlotKey:
+        """Where calls look for it: the key of every slot but one that a single call has."""
+        return self.key[0], self.profile.profile.name
+
+    @property
+    def is_for_one_call(self) -> bool:
+        return self.profile.profile.reuse is Reuse.CALL
+
+    @property
     def usable(self) -> bool:
         """It may be leased: it is being made, or its sandbox is in order."""
         if self.state is SlotState.CREATING:
@@ -68,10 +79,11 @@ class Decision:
 
 
 class Slots:
-    """Every slot of the pool; at most one for a key can be leased."""
+    """Every slot of the pool; at most one for a key can be leased, and one for a single call by that call alone."""
 
     def __init__(self) -> None:
         self._slots: dict[SlotKey, Slot] = {}
+        self._calls = 0
 
     def __iter__(self) -> Iterator[Slot]:
         return iter(list(self._slots.values()))
@@ -80,25 +92,60 @@ class Slots:
         """Count a lease on the key's slot; make a new slot where there is none that can be used."""
         current = self._slots.get(key)
         if current is not None and current.usable and current.profile == profile:
-            current.leases += 1
-            return Decision(current)
-        decision = self._succeed(key, profile, workspace, current, now)
-        decision.slot.leases += 1
+            decision = Decision(current)
+        else:
+            decision = self._succeed(key, profile, workspace, current, now)
+        slot = decision.slot
+        slot.leases += 1
+        if slot.is_for_one_call:
+            self._calls += 1
+            self._move(slot, (key[0], f"{key[1]}#{self._calls}"))
         return decision
+
+    def _move(self, slot: Slot, key: SlotKey) -> None:
+        del self._slots[slot.key]
+        slot.key = key
+        self._slots[key] = slot
 
     def release(self, slot: Slot, now: float) -> Decision | None:
         """Take a lease back. A sandbox that must not be used again is replaced at once, not at the next call."""
         slot.leases -= 1
         slot.idle_since = now
+        if slot.is_for_one_call and self._slots.get(slot.key) is slot:
+            return self._put_back(slot) if slot.state is SlotState.CREATING else self._spend(slot, now)
         doomed = slot.sandbox is not None and slot.sandbox.doomed is not None
         if self._slots.get(slot.key) is slot and slot.state is SlotState.READY and doomed:
             return self._succeed(slot.key, slot.profile, slot.workspace, slot, now)
         return None
 
+    def _put_back(self, slot: Slot) -> Decision | None:
+        """Its call was cancelled before it was ready: nothing ran in it, so the next call may have it."""
+        if slot.shared_key not in self._slots:
+            self._move(slot, slot.shared_key)
+            return None
+        del self._slots[slot.key]
+        slot.state = SlotState.RETIRED
+        return Decision(self._slots[slot.shared_key], retired=slot)
+
+    def _spend(self, slot: Slot, now: float) -> Decision:
+        """Retire a slot that had its one call. Where no other slot holds the workspace, the next call's one is made."""
+        del self._slots[slot.key]
+        ready = (other for other in self if other.key[0] == slot.key[0] and other.state is SlotState.READY)
+        holder = next((other for other in ready if other.usable), self._slots.get(slot.shared_key))
+        if holder is None:
+            return self._succeed(slot.shared_key, slot.profile, slot.workspace, slot, now, explain=not slot.usable)
+        slot.state = SlotState.RETIRED
+        return Decision(holder, retired=slot)
+
     def replace(self, chosen: Callable[[Slot], bool], now: float) -> list[Decision]:
         """A successor for each chosen slot that is not already being made."""
         old = [slot for slot in self if chosen(slot) and slot.state is SlotState.READY]
-        return [self._succeed(slot.key, slot.profile, slot.workspace, slot, now, explain=False) for slot in old]
+        return [
+            self._spend(slot, now)
+            if slot.key != slot.shared_key
+            else self._succeed(slot.key, slot.profile, slot.workspace, slot, now, explain=False)
+            for slot in old
+        ]
 
     def _succeed(
         self,

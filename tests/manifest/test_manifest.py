@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from taskcell.errors import ManifestError
-from taskcell.manifest import RESERVED_NAMES, load
+from taskcell.manifest import RESERVED_NAMES, load, stamp
 from taskcell.model import Mount
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -85,12 +85,33 @@ def test_every_fault_of_every_file_is_told_at_once(tmp_path):
     assert [fault.split(": ")[:2] for fault in told] == [
         ["a.toml", "version"],
         ["a.toml:2", "skills.x.description"],
+        ["a.toml:1", "skills.x.docker.image"],
         ["a.toml:5", "skills.y.pids"],
+        ["a.toml:3", "skills.y.docker.image"],
         ["b.toml:8", "skils"],
         ["b.toml:7", "skills.x.docker.cpus"],
         ["b.toml:6", "skills.x.docker.pids"],
         ["c.toml:1", "is not valid TOML"],
         ["nowhere", "there is no such file or folder; correct 'manifests' in the configuration"],
+    ]
+
+
+def test_a_faulty_table_hides_no_fault_of_its_neighbours(tmp_path):
+    text = (
+        "[defaults]\nenvironment = ['A']\n[skills.x]\nsource = 'docker:'\n"
+        "[skills.y]\nsource = 'docker:a'\nruntime = 'podman'\n[skills.y.docker]\nenvironment = ['B']\n"
+        "[skills.y.tools.t]\nargv = ['{a}']\n[skills.y.tools.u]\ndescription = 'u'\nargv = ['{b}']\n"
+    )
+    assert [fault.split(": ")[1] for fault in faults(tmp_path, HEAD + text)] == [
+        "defaults.environment[0]",
+        "skills.x.description",
+        "skills.x.source",
+        "skills.y.description",
+        "skills.y.runtime",
+        "skills.y.docker.environment[0]",
+        "skills.y.tools.t.description",
+        "skills.y.tools.t.argv[0]",
+        "skills.y.tools.u.argv[0]",
     ]
 
 
@@ -107,8 +128,8 @@ def test_the_source_is_the_image_where_none_is_named(tmp_path):
         ('[skills.x]\ndescription = "x"\n', "skills.x.docker.image: is missing"),
         ('[skills.x]\ndocker.image = "a"\n', "skills.x.description: is missing"),
         ("[skills]\nx = 3\n", "skills.x: must be a table"),
-        (SKILL + '[skills.x.tools.t]\ndescription = "t"\n', "typed tools are not supported by this version yet"),
-        (SKILL + 'reuse = "call"\n', "'call' is not supported by this version yet"),
+        ("[skills.x]\ndescription = 'x'\nsource = 'docker:a'\ntools = 3\n", "skills.x.tools: must be a table"),
+        (SKILL + 'reuse = "calls"\n', "must be 'task' or 'call'"),
         (SKILL + 'environment = ["AWS_SECRET_ACCESS_KEY"]\n', "would forward the server's own variable"),
         (SKILL + 'environment = ["1A=x"]\n', "is not the name of an environment variable"),
         (SKILL + 'environment = ["TASKCELL_X=x"]\n', "which the sandbox keeps for itself"),
@@ -220,15 +241,34 @@ def test_an_expanded_value_never_shows_in_a_fault_or_a_repr(tmp_path):
     assert "s3cret!" not in repr(skill)
 
 
-def test_the_documentations_manifest_is_valid(tmp_path):
-    block = (DOCS / "manifests.md").read_text().split("```toml\n")[1].split("```")[0]
-    assert one(tmp_path, block).name == "ffmpeg"
+def test_the_documentations_manifests_are_valid(tmp_path):
+    blocks = (DOCS / "manifests.md").read_text().split("```toml\n")[1:]
+    skills = [one(tmp_path, block.split("```")[0]) for block in blocks]
+    assert [skill.tool_names for skill in skills] == [("ffmpeg",), ("video_thumbnail",)]
 
 
 def test_the_documentation_names_every_key():
     from taskcell.container import ContainerTable
     from taskcell.manifest import ManifestTable, SkillTable
+    from taskcell.parameters import ParameterTable, ValueTable
+    from taskcell.typed import ToolTable
 
     text = (DOCS / "manifests.md").read_text()
-    for model in (ManifestTable, SkillTable, ContainerTable):
+    for model in (ManifestTable, SkillTable, ContainerTable, ToolTable, ParameterTable, ValueTable):
         assert [name for name in model.model_fields if f"`{name}`" not in text] == []
+
+
+def test_the_stamp_of_manifests_changes_with_their_files(tmp_path):
+    folder = tmp_path / "skills"
+    seen = {stamp([folder])}
+    folder.mkdir()
+    seen.add(stamp([folder]))
+    (folder / "a.toml").write_text("a")
+    seen.add(stamp([folder]))
+    (folder / "a.toml").write_text("ab")
+    seen.add(stamp([folder]))
+    (folder / "a.toml").rename(folder / "b.toml")
+    seen.add(stamp([folder]))
+    assert len(seen) == 5
+    (folder / "notes.txt").write_text("x")
+    assert stamp([folder]) in seen

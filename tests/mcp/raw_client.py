@@ -100,6 +100,11 @@ class RawClient:
         """Wait for the server's end."""
         return self.process.wait(within)
 
+    def unheard(self) -> list[dict[str, Any]]:
+        """Messages that the ended server had sent and nobody asked for."""
+        self._reader.join(PATIENCE)
+        return [json.loads(line) for line in self.heard_so_far()]
+
     def heard_so_far(self) -> list[bytes]:
         """Lines from the server that nobody asked for yet."""
         return [self._heard.get() for _ in range(self._heard.qsize())]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -43,7 +44,7 @@ class Broken(Gateway):
     """A gateway whose calls fail as a fault of ours would."""
 
     def __init__(self, whole: Gateway, fault: Callable[[], Awaitable[Any]]) -> None:
-        self.tools = whole.tools
+        super().__init__(whole.tools, whole._policy, whole._pool, whole._engine)
         self._fault = fault
 
     async def call(self, call: ToolCall) -> ProcessResult:
@@ -158,3 +159,36 @@ async def test_the_server_says_where_there_is_no_isolation(gateway: GatewayFacto
             assert client.instructions is not None
             assert "no isolation" in client.instructions
         assert "no isolation" not in (build_server(gw, principal="p").instructions or "")
+
+
+TYPED = """version = "1"
+[skills.say]
+description = "Says things."
+source = "docker:x"
+docker.entrypoint = ["printf", "%s|"]
+[skills.say.tools.words]
+description = "Say words."
+argv = ["{first}", ["{?loud}", "!"], ["and", "{more}"]]
+read_only_hint = true
+[skills.say.tools.words.parameters]
+first = { type = "string", description = "The first word." }
+loud = { type = "boolean", default = false }
+more = { type = "array", required = false, items = { type = "integer", maximum = 9 } }
+"""
+
+
+async def test_a_typed_tool_is_listed_and_runs_and_checks_what_it_is_given(
+    gateway: GatewayFactory, tmp_path: Path, era: str
+) -> None:
+    (tmp_path / "typed.toml").write_text(TYPED)
+    toml = 'manifests = ["typed.toml"]\n[engine]\nkind = "local"\n'
+    async with gateway(toml, engine="local") as gw, Client(build_server(gw, principal="p"), mode=era) as client:
+        tool = (await client.list_tools()).tools[2]
+        good = await client.call_tool("say_words", {"first": "a b", "loud": True, "more": [1, 2]})
+        bad = await client.session.call_tool("say_words", {"first": "a", "more": [1, 10]})
+    assert (tool.name, tool.title, tool.input_schema["required"]) == ("say_words", "say words", ["first"])
+    assert tool.annotations is not None
+    assert (tool.annotations.read_only_hint, tool.annotations.destructive_hint) == (True, False)
+    assert good.structured_content is not None
+    assert good.structured_content["stdout"] == "a b|!|and|1|2|"
+    assert (bad.is_error, text_of(bad)) == (True, "'more[1]' must be at most 9.")

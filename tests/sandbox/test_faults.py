@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -164,29 +165,27 @@ async def test_the_policy_stands_between_every_call_and_the_engine(gateway: Gate
 
 
 @pytest.fixture
-def second_engine(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def second_engine() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A dockerd of our own, to be stopped under running commands, with an image of dash alone."""
-    socket = f"unix://{tmp_path}/docker.sock"
-    isolated = ["--bridge=none", "--iptables=false"]
-    folders = [f"--{name}={tmp_path / name}" for name in ("data-root", "exec-root")]
-    daemon = subprocess.Popen(
-        # In a network namespace of its own: `--bridge=none` removes the default bridge, which is the first engine's.
-        ["unshare", "--net", "dockerd", *folders, f"--pidfile={tmp_path}/pid", "-H", socket, *isolated],
-        stdout=(tmp_path / "dockerd.log").open("wb"),
-        stderr=subprocess.STDOUT,
-    )
+    # Its sockets' paths must be short: pytest's own folders would make them longer than a socket's may be.
+    folder = Path(tempfile.mkdtemp(prefix="taskcell-"))
+    socket = f"unix://{folder}/docker.sock"
+    options = [f"--{name}={folder / name}" for name in ("data-root", "exec-root", "pidfile")]
+    # In a network namespace of its own: `--bridge=none` removes the default bridge, which is the first engine's.
+    argv = ["unshare", "--net", "dockerd", "-H", socket, *options, "--bridge=none", "--iptables=false"]
+    daemon = subprocess.Popen(argv, stdout=(folder / "log").open("wb"), stderr=subprocess.STDOUT)
     try:
-        assert eventually(lambda: _answers(socket)), (tmp_path / "dockerd.log").read_text()[-2000:]
-        (tmp_path / "dash.tar").write_bytes(_dash_image())
+        assert eventually(lambda: _answers(socket)), (folder / "log").read_text()[-2000:]
+        (folder / "dash.tar").write_bytes(_dash_image())
         api = docker.APIClient(socket, version="auto")
-        api.import_image(str(tmp_path / "dash.tar"), repository="taskcell/dash", tag="latest")
+        api.import_image(str(folder / "dash.tar"), repository="taskcell/dash", tag="latest")
         api.close()
         yield socket, daemon
     finally:
         daemon.send_signal(signal.SIGTERM)
         daemon.wait(30)
-        subprocess.run(["umount", "-R", str(tmp_path / "data-root")], check=False, capture_output=True)
-        shutil.rmtree(tmp_path / "data-root", ignore_errors=True)
+        subprocess.run(["umount", "-R", str(folder / "data-root")], check=False, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _answers(socket: str) -> bool:

@@ -7,21 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from taskcell.binding import MAX_ARGUMENT, MAX_ARGUMENTS, MAX_STDIN, WRAPPER_ROOM
 from taskcell.config import Settings
 from taskcell.errors import BadArgument
 from taskcell.manifest import load
 from taskcell.model import MIB, Command, TaskKey, ToolCall
-from taskcell.tool import (
-    MAX_ARGUMENT,
-    MAX_ARGUMENTS,
-    MAX_STDIN,
-    SANDBOX_TOOL,
-    WRAPPER_ROOM,
-    SandboxAction,
-    bind_sandbox_action,
-    build_tools,
-    nearest,
-)
+from taskcell.tool import SANDBOX_TOOL, SandboxAction, bind_sandbox_action, build_tools, nearest
 
 MANIFEST = """version = "1"
 [skills.ff]

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -19,6 +20,9 @@ from taskcell.errors import Denied, ManifestError, TaskcellError
 from taskcell.policy import Policy
 from taskcell.supervisor import binary
 from taskcell.units import format_size
+
+if TYPE_CHECKING:
+    from taskcell.engine.docker import DockerEngine
 
 #: Seconds for the supervisor to print its version; it does nothing else.
 VERSION_TIMEOUT = 5.0
@@ -84,7 +88,7 @@ def _policy(loaded: Loaded) -> Iterator[Check]:
             policy.authorize_profile(profile)
         except Denied as denial:
             refused += 1
-            mend = f"change the profile '{name}', or the key of [policy] that the rule is named after."
+            mend = f"change the profile '{name}', or [policy]; docs/security.md tells what each rule refuses."
             yield Check("policy", Verdict.BROKEN, f"'{name}' cannot run. {_line(str(denial))}", mend)
     if not refused:
         yield Check("policy", Verdict.GOOD, f"allows all {len(profiles)} profiles.")
@@ -147,29 +151,38 @@ async def _engine_itself(engine: Engine) -> list[Check]:
 
 
 async def _images(engine: Engine, settings: Settings, loaded: Loaded | None) -> list[Check]:
-    from taskcell.engine import image
     from taskcell.engine.docker import DockerEngine
 
     if not isinstance(engine, DockerEngine):
         return []
-    checks = []
-    profiles = {tool.profile for tool in loaded.tools.values()} if loaded else set()
-    for reference in sorted({profile.image for profile in profiles} or {settings.terminal.image}):
-        if await engine.image_labels(reference) is None:
-            checks.append(_missing(reference, image.REFERENCE))
-        elif reference == image.REFERENCE and not await image.is_current(engine):
-            detail = f"{reference} was built from another definition than this version's."
-            checks.append(Check("image", Verdict.WEAK, detail, "run `taskcell image build`."))
-        else:
-            checks.append(Check("image", Verdict.GOOD, f"{reference} is there."))
-    return checks
+    users: dict[str, set[str]] = {}
+    for profile in {tool.profile for tool in loaded.tools.values()} if loaded else ():
+        users.setdefault(profile.image, set()).add(profile.name)
+    users = users or {settings.terminal.image: {"terminal"}}
+    return [await _image(engine, reference, sorted(users[reference])) for reference in sorted(users)]
 
 
-def _missing(reference: str, default: str) -> Check:
-    if reference == default:
-        return Check("image", Verdict.BROKEN, f"{reference} is missing.", "run `taskcell image build`.")
-    mend = f"`docker pull {reference}` saves the first call that time."
-    return Check("image", Verdict.WEAK, f"{reference} is not there yet and is pulled at its first use.", mend)
+async def _image(engine: DockerEngine, reference: str, users: list[str]) -> Check:
+    """Whether the engine has an image, for the profiles that use it."""
+    from taskcell.engine import skill_images
+
+    what = f"{reference} ({', '.join(users)})"
+    command = skill_images.build_command(reference)
+    labels = await engine.image_labels(reference)
+    if labels is None and command is not None:
+        # Without the terminal nothing works; without a skill's image, that skill alone.
+        verdict = Verdict.BROKEN if "terminal" in users else Verdict.WEAK
+        return Check("image", verdict, f"{what} is missing.", f"run `{command}`.")
+    if labels is None and reference.startswith(skill_images.PREFIX):
+        mend = "correct the image's name; `taskcell image build --list` shows those that taskcell builds."
+        return Check("image", Verdict.BROKEN, f"{what} is missing, and no command builds it.", mend)
+    if labels is None:
+        mend = f"`docker pull {reference}` saves the first call that time."
+        return Check("image", Verdict.WEAK, f"{what} is not there yet and is pulled at its first use.", mend)
+    if command is not None and not skill_images.is_current(reference, labels):
+        detail = f"{what} was built from another definition than this version's."
+        return Check("image", Verdict.WEAK, detail, f"run `{command}`.")
+    return Check("image", Verdict.GOOD, f"{what} is there.")
 
 
 def _line(text: str) -> str:

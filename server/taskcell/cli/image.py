@@ -2,39 +2,102 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from taskcell.cli.invocation import Invocation, command
 from taskcell.errors import TaskcellError
 
+if TYPE_CHECKING:
+    from taskcell.engine.docker import DockerEngine
+
+EXIT_BAD_USAGE = 2
+
 
 def register(app: typer.Typer) -> None:
-    image = typer.Typer(help="The default image.", no_args_is_help=True, rich_markup_mode=None)
+    image = typer.Typer(
+        help="The default image, and the images of skills.", no_args_is_help=True, rich_markup_mode=None
+    )
     # One command alone would take its group's place; a callback keeps `image build`.
     image.callback()(lambda: None)
-    command(image, name="build", example="taskcell image build")(build)
+    command(image, name="build", example="taskcell image build ffmpeg pandoc")(build)
     app.add_typer(image, name="image")
 
 
 def build(
     run: Invocation,
-    tag: Annotated[str | None, typer.Option(help="The image's name; default: taskcell/base:latest.")] = None,
-) -> None:
-    """Build the default image; no image registry is needed where Debian's packages can be reached."""
+    *,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Images of skills to build.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Build the images of all skills.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build what is up to date too, for newer packages.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="Show what can be built and what is there.")] = False,
+    tag: Annotated[str | None, typer.Option(help="The default image's name; default: taskcell/base:latest.")] = None,
+) -> int | None:
+    """Build the default image, or with names the images of skills that are missing or out of date.
+
+    No image registry is needed where Debian's packages can be reached.
+    """
     import anyio
 
-    anyio.run(_build, run, tag)
+    if listing and (names or everything or force or tag):
+        return bad_usage("--list builds nothing; leave the rest out.")
+    if tag and (names or everything):
+        return bad_usage("--tag is for the default image alone; leave it or the names out.")
+    if everything and names:
+        return bad_usage("--all builds what is named too; leave it or the names out.")
+    if listing:
+        anyio.run(_list, run)
+    elif names or everything:
+        anyio.run(_build_skills, run, names or [], everything, force)
+    else:
+        anyio.run(_build_default, run, tag)
+    return None
 
 
-async def _build(run: Invocation, tag: str | None) -> None:
-    from taskcell.cli import stack
+def bad_usage(sentence: str) -> int:
+    typer.echo(f"taskcell: {sentence}", err=True)
+    return EXIT_BAD_USAGE
+
+
+async def _build_default(run: Invocation, tag: str | None) -> None:
     from taskcell.engine import image
+
+    async with _engine(run) as engine:
+        await image.build(engine, reference=tag or image.REFERENCE, report=typer.echo)
+
+
+async def _build_skills(run: Invocation, names: list[str], everything: bool, force: bool) -> None:
+    from taskcell.engine import skill_images
+
+    chosen = skill_images.select(names, everything=everything)
+    async with _engine(run) as engine:
+        await skill_images.build(engine, chosen, report=typer.echo, force=force)
+
+
+async def _list(run: Invocation) -> None:
+    from taskcell.engine import image, skill_images
+
+    async with _engine(run) as engine:
+        state = await skill_images.state(engine, image.REFERENCE)
+        rows = [("", image.REFERENCE, state.value, "the terminal, and the skills that need no image of their own")]
+        for skill in skill_images.CATALOG.values():
+            state = await skill_images.state(engine, skill.reference)
+            rows.append((skill.name, skill.reference, state.value, f"{skill.purpose} (adds {skill.size} MB)"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for name, reference, there, purpose in rows:
+        typer.echo(f"{name:{widths[0]}}  {reference:{widths[1]}}  {there:{widths[2]}}  {purpose}")
+
+
+@asynccontextmanager
+async def _engine(run: Invocation) -> AsyncIterator[DockerEngine]:
+    from taskcell.cli import stack
     from taskcell.engine.docker import DockerEngine
 
     settings = stack.load_settings(run)
     async with stack.opened_engine(run, settings) as engine:
         if not isinstance(engine, DockerEngine):
             raise TaskcellError("The engine 'local' has no images; set engine.kind to 'docker' to build one.")
-        await image.build(engine, reference=tag or image.REFERENCE, report=typer.echo)
+        yield engine

@@ -28,7 +28,7 @@ def serve(run: Invocation) -> None:
     with claim_stdio() as wire:
         import anyio
 
-        from taskcell.cli import stack
+        from taskcell.cli import reload, stack
         from taskcell.mcp.server import serve_stdio
 
         loaded = stack.load(run)
@@ -39,6 +39,6 @@ def serve(run: Invocation) -> None:
             log.info("Serving MCP on this terminal; usually an MCP client starts this command. Ctrl-D ends it.")
 
         async def main() -> None:
-            await serve_stdio(wire, lambda: stack.gateway(run, loaded), isolated=isolated)
+            await serve_stdio(wire, lambda: reload.following_gateway(run, loaded), isolated=isolated)
 
         anyio.run(main)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from taskcell.cli.invocation import Invocation, command
+
+if TYPE_CHECKING:
+    from taskcell.cli.stack import Loaded
+    from taskcell.manifest import Skill
 
 
 def register(app: typer.Typer) -> None:
@@ -21,23 +26,36 @@ def list_skills(
     run: Invocation,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list of objects.")] = False,
 ) -> None:
-    """List the tools that skills give, with their images."""
+    """List the skills with their images, and the typed tools of each."""
     from taskcell.cli import stack
 
-    tools = [tool for tool in stack.load(run).tools.values() if tool.profile.kind == "skill"]
-    rows = [
+    loaded = stack.load(run)
+    if as_json:
+        typer.echo(json.dumps(_objects(loaded), indent=2))
+        return
+    if not loaded.skills:
+        typer.echo("No skills: name their TOML files or folders as `manifests` in taskcell.toml.")
+    rows = [row for skill in sorted(loaded.skills, key=lambda skill: skill.name) for row in _rows(skill)]
+    names = max((len(name) for name, _, _ in rows), default=0)
+    images = max((len(image) for _, image, _ in rows), default=0)
+    for name, image, description in rows:
+        typer.echo(f"{name:{names}}  {image:{images}}  {_first_sentence(description)}".rstrip())
+
+
+def _objects(loaded: Loaded) -> list[dict[str, str]]:
+    """One for each tool, by name."""
+    tools = [tool for tool in loaded.tools.values() if tool.profile.kind == "skill"]
+    return [
         {"tool": tool.name, "skill": tool.profile.name, "image": tool.profile.image, "description": tool.description}
         for tool in sorted(tools, key=lambda tool: tool.name)
     ]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    if not rows:
-        typer.echo("No skills: name their TOML files or folders as `manifests` in taskcell.toml.")
-    names = max((len(row["tool"]) for row in rows), default=0)
-    images = max((len(row["image"]) for row in rows), default=0)
-    for row in rows:
-        typer.echo(f"{row['tool']:{names}}  {row['image']:{images}}  {_first_sentence(row['description'])}".rstrip())
+
+
+def _rows(skill: Skill) -> Iterator[tuple[str, str, str]]:
+    """Name, image and description: of the skill, then of its typed tools."""
+    yield skill.name, skill.image, skill.description
+    for tool in sorted(skill.tools, key=lambda tool: tool.name):
+        yield f"  {tool.name}", "", tool.description
 
 
 def check(run: Invocation) -> None:

@@ -22,18 +22,24 @@ ENGINE_CLOSE_TIMEOUT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Everything that was declared, checked."""
+    """Everything that was declared, checked. `stamp` is how the manifests stood on the disk before they were read."""
 
     settings: Settings
     skills: tuple[Skill, ...]
     tools: Mapping[str, CommandTool]
+    stamp: manifest.Stamp
 
 
 def load(run: Invocation) -> Loaded:
     """Read configuration and manifests. Raises ConfigError, ManifestError."""
-    settings = load_settings(run)
+    return load_manifests(run, load_settings(run))
+
+
+def load_manifests(run: Invocation, settings: Settings) -> Loaded:
+    """Read the manifests. Raises ManifestError, ConfigError."""
+    stamp = manifest.stamp(settings.manifest_paths)
     skills = manifest.load(settings.manifest_paths, run.environ)
-    return Loaded(settings, skills, tool.build_tools(settings, skills))
+    return Loaded(settings, skills, tool.build_tools(settings, skills), stamp)
 
 
 def load_settings(run: Invocation) -> Settings:

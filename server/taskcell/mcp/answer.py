@@ -26,8 +26,13 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _described(kind: str | list[str], description: str, **more: Any) -> dict[str, Any]:
+def _described(kind: str, description: str, **more: Any) -> dict[str, Any]:
     return {"type": kind, "description": description, **more}
+
+
+def _or_null(kind: str, description: str) -> dict[str, Any]:
+    """Two branches of one type each: some clients know no list of types."""
+    return {"anyOf": [{"type": kind}, {"type": "null"}], "description": description}
 
 
 _COUNT = {"minimum": 0}
@@ -36,8 +41,8 @@ _NOTES = {"type": "array", "items": {"type": "string"}, "description": "Sentence
 RUN_SCHEMA = _object(
     {
         "status": _described("string", "How the command ended.", enum=[status.value for status in Status]),
-        "exit_code": _described(["integer", "null"], "124 timed out, 130 cancelled, 137 out of memory or killed."),
-        "signal": _described(["string", "null"], "Name of the signal that ended the command."),
+        "exit_code": _or_null("integer", "124 timed out, 130 cancelled, 137 out of memory or killed."),
+        "signal": _or_null("string", "Name of the signal that ended the command."),
         "stdout": _described("string", "Output; for the terminal with stderr in it, in order."),
         "stderr": _described("string", "Error output of a skill; empty for the terminal."),
         "truncated": _described("boolean", "Whether the middle of the output is left out."),
@@ -65,7 +70,7 @@ SANDBOX_SCHEMA = _object(
                     "state": _described("string", "Such as ready or lost."),
                     "age_s": _described("number", "Seconds since it was created.", **_COUNT),
                     "processes": _described("integer", "Processes that run in it.", **_COUNT),
-                    "memory_bytes": _described(["integer", "null"], "Memory in use, where the engine tells."),
+                    "memory_bytes": _or_null("integer", "Memory in use, where the engine tells."),
                 }
             ),
         },

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
-from mcp.server.lowlevel.server import Server
+from mcp.server.lowlevel.server import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
+from mcp_types import NotificationParams
 
 from taskcell import __version__
 from taskcell.gateway import Gateway
+from taskcell.mcp.changes import ToolChanges
 from taskcell.mcp.shutdown import Shutdown
 from taskcell.mcp.stdio import stdio_streams
 from taskcell.mcp.tools import Tools
@@ -27,7 +30,22 @@ command that is over its timeout is killed with everything it started, and what 
 NO_ISOLATION = "\nThis server runs commands with no isolation: they are ordinary processes of its own machine."
 
 
-def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> Server[Any]:
+class TaskcellServer(Server[ToolChanges]):
+    """Says in the handshake, too, that the list of tools may change; `server/discover` does so by itself."""
+
+    changes: ToolChanges
+
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> InitializationOptions:
+        changing = notification_options or NotificationOptions(tools_changed=True)
+        return super().create_initialization_options(changing, experimental_capabilities, extensions)
+
+
+def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> TaskcellServer:
     """A server for both eras of the protocol: the `initialize` handshake, and `server/discover`.
 
     Arguments:
@@ -35,7 +53,14 @@ def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> 
         isolated: False when the engine has no isolation, which the instructions then say.
     """
     tools = Tools(gateway, principal)
-    return Server(
+    changes = ToolChanges(tools)
+
+    @asynccontextmanager
+    async def lifespan(_: Server[ToolChanges]) -> AsyncIterator[ToolChanges]:
+        async with changes.told():
+            yield changes
+
+    server = TaskcellServer(
         "taskcell",
         version=__version__,
         title="taskcell",
@@ -43,8 +68,13 @@ def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> 
         instructions=INSTRUCTIONS if isolated else INSTRUCTIONS + NO_ISOLATION,
         on_list_tools=tools.list,
         on_call_tool=tools.call,
+        on_subscriptions_listen=changes.listen,
         get_tool_input_schema=tools.input_schema,
+        lifespan=lifespan,
     )
+    server.add_notification_handler("notifications/initialized", NotificationParams, changes.initialized)
+    server.changes = changes
+    return server
 
 
 async def serve_stdio(
@@ -61,14 +91,18 @@ async def serve_stdio(
     """
     session = anyio.CancelScope()
     shutdown = Shutdown(session)
+    at_end = ExitStack()
+    at_end.callback(shutdown.begin)
     async with anyio.create_task_group() as watching:
         watching.start_soon(shutdown.watch_signals)
         with session:
             async with (
-                stdio_streams(wire, on_end=shutdown.begin, on_broken=shutdown.stop) as (reader, writer),
+                stdio_streams(wire, on_end=at_end.close, on_broken=shutdown.stop) as (reader, writer),
                 open_gateway() as gateway,
             ):
                 server = build_server(gateway, principal=LOCAL_PRINCIPAL, isolated=isolated)
+                # A client that listens for changes must not be waited for as for one that is owed an answer.
+                at_end.callback(server.changes.close)
                 await server.run(reader, writer, server.create_initialization_options())
         shutdown.begin()
         watching.cancel_scope.cancel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import anyio
@@ -40,28 +40,46 @@ class Tools:
     def __init__(self, gateway: Gateway, principal: str) -> None:
         self._gateway = gateway
         self._principal = principal
-        runs = [_describe(tool, RUN_SCHEMA) for tool in gateway.tools.values()]
-        listed = [*runs, _describe(SANDBOX_TOOL, SANDBOX_SCHEMA)]
-        self._tools = {tool.name: tool for tool in sorted(listed, key=_order)}
+        self._described: Mapping[str, CommandTool] | None = None
+        self._listing: Mapping[str, Tool] = {}
+
+    @property
+    def listing(self) -> Mapping[str, Tool]:
+        """What `tools/list` answers, by name: the terminal and the sandbox first, then the skills' tools by name."""
+        if self._described is not self._gateway.tools:
+            self._described = self._gateway.tools
+            runs = [_describe(tool, RUN_SCHEMA) for tool in self._described.values()]
+            listed = sorted([*runs, _describe(SANDBOX_TOOL, SANDBOX_SCHEMA)], key=_order)
+            self._listing = {tool.name: tool for tool in listed}
+        return self._listing
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Each time that a client which listed the tools would now be answered something else."""
+        told, seen = self.listing, self._gateway.tools
+        while True:
+            seen = await self._gateway.tools_after(seen)
+            if self.listing != told:
+                told = self.listing
+                yield
 
     async def list(self, context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
-        """All tools on one page, the terminal and the sandbox first, then the skills by name."""
+        """All tools on one page."""
         if params is not None and params.cursor is not None:
             raise MCPError(
                 code=INVALID_PARAMS, message="Unknown cursor: the list of tools is one page; ask without a cursor."
             )
-        return ListToolsResult(tools=list(self._tools.values()))
+        return ListToolsResult(tools=list(self.listing.values()))
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
         """A tool's JSON Schema; None when there is no such tool."""
-        tool = self._tools.get(name)
+        tool = self.listing.get(name)
         return None if tool is None else tool.input_schema
 
     async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
         """Run one call. Only an unknown tool is a protocol error, as the specification has it."""
-        if params.name not in self._tools:
+        if params.name not in self.listing:
             raise MCPError(
-                code=INVALID_PARAMS, message=f"Unknown tool: '{params.name}'{nearest(params.name, self._tools)}."
+                code=INVALID_PARAMS, message=f"Unknown tool: '{params.name}'{nearest(params.name, self.listing)}."
             )
         call = ToolCall(self._principal, params.name, params.arguments or {})
         try:
@@ -83,8 +101,8 @@ class Tools:
         if call.tool == SANDBOX_TOOL.name:
             report = await self._gateway.sandbox(call)
             return sandbox_answer(report.structured(), report.text())
-        result = await self._gateway.call(call)
-        return run_answer(result, is_skill=self._gateway.tools[call.tool].profile.kind == "skill")
+        is_skill = self._gateway.tools[call.tool].profile.kind == "skill"  # the tool may be gone when the call ends
+        return run_answer(await self._gateway.call(call), is_skill=is_skill)
 
 
 def _describe(tool: CommandTool | SandboxTool, output_schema: dict[str, Any]) -> Tool:

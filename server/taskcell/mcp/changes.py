@@ -1,0 +1,74 @@
+"""Telling clients, of both eras of the protocol, that the list of tools has changed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import structlog
+from mcp.server.context import ServerRequestContext
+from mcp.server.session import ServerSession
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
+from mcp_types import NotificationParams
+
+from taskcell.mcp.tools import Tools
+
+log = structlog.get_logger(__name__)
+
+#: Seconds for one client to take a notification; one that does not read must not keep the others from theirs.
+NOTIFY_TIMEOUT = 5.0
+
+
+class ToolChanges:
+    """Who is to be told: clients of the handshake's era once they are initialized, later ones while they listen.
+
+    Arguments:
+        tools: whose list clients see.
+    """
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._bus = InMemorySubscriptionBus()
+        self._sessions: set[ServerSession] = set()
+        #: The handler of `subscriptions/listen`.
+        self.listen = ListenHandler(self._bus)
+
+    async def initialized(self, context: ServerRequestContext[Any, Any], params: NotificationParams | None) -> None:
+        """The handler of `notifications/initialized`: the client can be told until its connection ends."""
+        session = context.session
+        self._sessions.add(session)
+        # The SDK gives a handler no other way to the connection, and sessions of HTTP come and go.
+        session._connection.exit_stack.callback(self._sessions.discard, session)
+
+    @asynccontextmanager
+    async def told(self) -> AsyncIterator[None]:
+        """While this is entered, clients are told of each change; on leaving, those that listen are let go."""
+        async with anyio.create_task_group() as telling:
+            telling.start_soon(self._tell)
+            try:
+                yield
+            finally:
+                self.close()
+                telling.cancel_scope.cancel()
+
+    async def _tell(self) -> None:
+        async for _ in self._tools.changes():
+            await self._bus.publish(ToolsListChanged())
+            async with anyio.create_task_group() as sending:
+                for session in tuple(self._sessions):
+                    sending.start_soon(self._notify, session)
+
+    async def _notify(self, session: ServerSession) -> None:
+        with anyio.move_on_after(NOTIFY_TIMEOUT) as bound:
+            try:
+                await session.send_tool_list_changed()
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                self._sessions.discard(session)
+        if bound.cancelled_caught:
+            log.info("A client does not read; it was not told that the tools have changed.")
+
+    def close(self) -> None:
+        """Answer those that listen: there is no more to come."""
+        self.listen.close()
