@@ -9,13 +9,16 @@ PYTEST_ARGS ?=
 # Passed on to the measurements, e.g. make bench BENCH_ARGS="--write docs/benchmarks.md".
 BENCH_ARGS ?=
 
-.PHONY: help setup demo test check bench stop clean
+.PHONY: help setup images demo test check bench stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing: engine, virtual environment, default image. Quick when done.
 	@scripts/bootstrap.sh
+
+images: setup ## Build the images of the shipped skills: two minutes, 1 GB.
+	@.venv/bin/taskcell image build --all
 
 demo: setup ## Run the main job with a real MCP client and print what happens.
 	@$(PYTHON) scripts/demo.py
