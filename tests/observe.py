@@ -51,6 +51,9 @@ def containers(api: docker.APIClient, **labels: str) -> list[str]:
 
 
 def commands_in(api: docker.APIClient, container: str) -> list[str]:
-    """Command lines of what runs in a container, without the supervisor's own."""
-    rows = api.top(container, "-eo pid,args")["Processes"] or []
+    """Command lines of what runs in a container, without the supervisor's own; none where it ends just now."""
+    try:
+        rows = api.top(container, "-eo pid,args")["Processes"] or []
+    except docker.errors.APIError:
+        return []
     return [row[-1] for row in rows if not row[-1].startswith("/.taskcell/supervisor")]

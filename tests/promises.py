@@ -106,6 +106,21 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "Running out of memory kills the command, not the sandbox": (
         "test_running_out_of_memory_says_so_and_the_sandbox_works_on",
     ),
+    "A host folder is mounted only where the policy names it, and what was checked is what is mounted": (
+        "test_an_allowed_folder_is_mounted_and_can_be_written",
+        "test_a_read_only_folder_and_a_single_file_are_mounted_so",
+        "test_a_folder_given_as_an_engine_option_is_mounted_like_one_of_volumes",
+        "test_a_link_is_mounted_as_what_it_leads_to",
+        "test_a_link_that_is_exchanged_after_it_was_allowed_is_judged_again",
+        "test_a_folder_exchanged_between_the_check_and_the_mount_is_not_given_to_anybody",
+        "test_what_else_is_mounted_below_a_folder_does_not_come_with_it",
+        "test_an_engine_on_another_machine_mounts_no_folder_of_this_one",
+        "test_a_container_that_the_server_cannot_see_into_gets_no_host_folder",
+    ),
+    "A namespace of the host is shared only where the policy names it": (
+        "test_a_namespace_that_the_policy_names_is_the_hosts",
+        "test_a_sandbox_sees_no_cgroup_of_the_host",
+    ),
     # --- the pool
     "Nothing reaches an engine that the policy has not authorised": (
         "test_the_policy_stands_between_every_call_and_the_engine",
@@ -121,6 +136,22 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "A dead sandbox is replaced, and the answer says what became of the files; no command runs twice": (
         "test_a_container_that_is_killed_under_a_command_is_lost_and_the_next_call_has_a_fresh_one",
         "test_a_workspace_outlives_a_dead_sandbox_while_another_one_of_the_task_holds_it",
+    ),
+    "A skill may have a fresh container for each call, and keep the stopped one when its task closes": (
+        "test_each_call_has_a_fresh_container_and_the_same_workspace",
+        "test_calls_at_the_same_time_have_a_container_each",
+        "test_what_a_call_leaves_running_goes_with_its_container_and_the_terminal_keeps_the_files",
+        "test_a_cancelled_call_leaves_no_container_of_its_own",
+        "test_a_container_that_is_to_be_kept_is_stopped_and_there_after_its_task",
+    ),
+    "Changed manifests are taken up while serving, and told; a faulty change keeps the last good version": (
+        "test_new_changed_and_removed_manifests_are_told_and_in_use",
+        "test_a_faulty_change_keeps_the_tools_and_says_so_once_and_its_mending_is_taken",
+        "test_a_sandbox_whose_profile_changed_is_replaced_at_the_next_call_and_the_answer_says_so",
+    ),
+    "A parameter's value is never split and never read as an option": (
+        "test_no_text_that_looks_like_an_option_becomes_one",
+        "test_a_pattern_that_looks_like_an_option_is_a_pattern",
     ),
     "A reset gives a fresh container with the same workspace": (
         "test_reset_gives_a_fresh_container_with_the_same_workspace",
