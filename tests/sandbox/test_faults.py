@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import signal
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +15,7 @@ import anyio
 import docker
 import pytest
 
+from dash import dash_image
 from gateways import GatewayFactory
 from observe import alive, containers, eventually, marker
 from serving import serving
@@ -176,7 +175,7 @@ def second_engine() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     daemon = subprocess.Popen(argv, stdout=(folder / "log").open("wb"), stderr=subprocess.STDOUT)
     try:
         assert eventually(lambda: _answers(socket)), (folder / "log").read_text()[-2000:]
-        (folder / "dash.tar").write_bytes(_dash_image())
+        (folder / "dash.tar").write_bytes(dash_image())
         api = docker.APIClient(socket, version="auto")
         api.import_image(str(folder / "dash.tar"), repository="taskcell/dash", tag="latest")
         api.close()
@@ -194,18 +193,6 @@ def _answers(socket: str) -> bool:
     except docker.errors.DockerException:
         return False
     return True
-
-
-def _dash_image() -> bytes:
-    """The host's dash and sleep, with the libraries that they are linked to."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", dereference=True) as archive:
-        names = {"/bin/sh": "/bin/dash", "/bin/sleep": "/bin/sleep"}
-        linked = subprocess.run(["ldd", *names.values()], check=True, capture_output=True, text=True).stdout
-        names |= {word: word for word in linked.split() if word.startswith("/") and not word.endswith(":")}
-        for name, source in names.items():
-            archive.add(source, arcname=name.lstrip("/"))
-    return buffer.getvalue()
 
 
 async def test_an_engine_that_goes_away_in_the_middle_loses_the_command_and_says_so_at_the_next(

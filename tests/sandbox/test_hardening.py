@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import docker
 import pytest
 
+from dash import dash_image
 from gateways import GatewayFactory
 from observe import containers
+from taskcell.errors import SpawnFailed
 from taskcell.gateway import Gateway
 from taskcell.model import ToolCall
 
@@ -116,3 +120,17 @@ async def test_closing_leaves_no_container_and_no_volume(gateway: GatewayFactory
     assert containers(docker_api, taskcell__deployment="leaves-nothing") == []
     volumes = docker_api.volumes(filters={"label": "taskcell.deployment=leaves-nothing"})["Volumes"]
     assert not volumes
+
+
+async def test_a_name_that_the_image_gives_to_root_is_refused(
+    gateway: GatewayFactory, docker_api: docker.APIClient, tmp_path: Path
+) -> None:
+    (tmp_path / "image.tar").write_bytes(dash_image("toor:x:0:0::/:/bin/sh\n"))
+    docker_api.import_image(str(tmp_path / "image.tar"), repository="taskcell/test-toor", tag="latest")
+    toml = '[terminal]\nimage = "taskcell/test-toor:latest"\nshell = ["/bin/sh", "-c"]\nuser = "toor"'
+    try:
+        async with gateway(toml) as gw:
+            with pytest.raises(SpawnFailed, match="commands may not run as root"):
+                await gw.call(ToolCall("local", "terminal", {"command": "echo $0"}))
+    finally:
+        docker_api.remove_image("taskcell/test-toor:latest", force=True)

@@ -55,8 +55,10 @@ void close_except(const int *keep, size_t count) {
 }
 
 void signals_reset(void) {
-    struct sigaction plain = {.sa_handler = SIG_DFL};
-    for (int number = 1; number <= SIGNAL_MAX; number++) sigaction(number, &plain, NULL);
+    /* The kernel's own call: a C library keeps two or three signals to itself, and whoever started us by posix_spawn
+       may have left those ignored. All zeros mean SIG_DFL, whatever the architecture's structure is. */
+    static const unsigned long plain[8];
+    for (int number = 1; number <= SIGNAL_MAX; number++) syscall(SYS_rt_sigaction, number, plain, NULL, SIGNAL_MAX / 8);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);

@@ -164,6 +164,8 @@ static struct process *new_process(struct supervisor *s, uint32_t number, const 
 
 static bool resolve_user(struct supervisor *s, uint32_t number, struct making *m) {
     const char *fault = user_resolve(m->l.user, &m->l.who);
+    /* A name of the image's own choice may stand for root, whose processes could come near us. */
+    if (!fault && s->is_init && m->l.who.change && m->l.who.uid == 0) fault = "commands may not run as root";
     if (!fault) return true;
     char text[FAULT_TEXT];
     snprintf(text, sizeof text, "cannot become the user '%.100s': %s", m->l.user, fault);
