@@ -128,8 +128,13 @@ class FilledTemplate:
         filled = list(self.template.fill(words, guarded))
         _check_sizes(filled, "The arguments are")
         argv = tuple(word for _, word in filled)
-        stdin = _stdin(self.stdin, given[self.stdin]) if self.stdin else None
-        return Bound(argv=argv, text=shlex.join((*self.prefix, *argv)), stdin=stdin)
+        text = shlex.join((*self.prefix, *argv))
+        if not self.stdin:
+            return Bound(argv=argv, text=text)
+        # What the tool's author sends through stdin may be the program itself: rules must see it.
+        given_text = given[self.stdin]
+        shown_too = "" if given_text is None else f"\n{given_text}"
+        return Bound(argv=argv, text=text + shown_too, stdin=_stdin(self.stdin, given_text))
 
 
 def _check_sizes(named: Iterable[tuple[str, str]], all_of_them: str) -> None:

@@ -33,7 +33,7 @@ _WORKDIR_VARIABLE = "SKILL_WORKDIR"
 #: Stands for `${SKILL_WORKDIR}` in an expanded volume; no text from a file or an environment holds a NUL.
 _WORKDIR_MARK = "\0"
 
-_FORM = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^}]*))?\}|(\{[^}]*\}?|[A-Za-z_($]))")
+_FORM = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^{}]*))?\}|(\{[^}]*\}?|[A-Za-z_($]))")
 
 
 def _argv(value: object) -> object:

@@ -208,7 +208,7 @@ _DEFAULT_REASONS = {
 
 def _matches(rule: RuleSettings, command: Command) -> bool:
     return (
-        fnmatchcase(command.tool, rule.tool)
+        (fnmatchcase(command.tool, rule.tool) or fnmatchcase(command.profile.name, rule.tool))
         and fnmatchcase(command.task.principal, rule.principal)
         and re.search(rule.command, command.text) is not None
     )

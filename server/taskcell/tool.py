@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,7 +10,8 @@ from typing import Any, Literal
 from taskcell import schemas
 from taskcell.arguments import Arguments, nearest
 from taskcell.binding import Binding, FilledTemplate, FreeArguments, ShellLine, task_key
-from taskcell.manifest import Skill
+from taskcell.errors import ConfigError
+from taskcell.manifest import RESERVED_NAMES, Skill
 from taskcell.model import Command, Profile, TaskKey, ToolCall
 from taskcell.profile import TERMINAL, skill_profile, terminal_profile
 from taskcell.schemas import ToolAnnotations
@@ -26,6 +28,10 @@ __all__ = [
     "build_tools",
     "nearest",
 ]
+
+
+#: What makes a rule's `tool` a pattern (fnmatch), which may match nothing yet.
+_WILDCARD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,19 @@ def build_tools(settings: Settings, skills: Iterable[Skill]) -> dict[str, Comman
     """Every tool that runs commands, by name: `terminal`, and those that skills give. Raises ConfigError."""
     tools = {TERMINAL: _terminal(settings)}
     tools.update((tool.name, tool) for skill in skills for tool in _of_skill(skill, settings))
+    _check_rules(settings, tools)
     return tools
+
+
+def _check_rules(settings: Settings, tools: Mapping[str, CommandTool]) -> None:
+    """A rule about a tool that is not there would never decide anything: a mistyped name must not go unnoticed."""
+    names = {*tools, *(tool.profile.name for tool in tools.values()), *RESERVED_NAMES}
+    for rule in settings.policy.rules:
+        if not _WILDCARD.search(rule.tool) and rule.tool not in names:
+            raise ConfigError(
+                f"The policy's rule '{rule.name}' is about the tool '{rule.tool}', which neither the server nor a "
+                f"manifest has{nearest(rule.tool, names)}; correct its 'tool', or use a pattern such as '*'."
+            )
 
 
 def _terminal(settings: Settings) -> CommandTool:
@@ -170,7 +188,8 @@ def _typed(tool: TypedTool, profile: Profile, timeout: float) -> CommandTool:
 
 def _prefix(profile: Profile) -> tuple[str, ...]:
     """What stands before a call's arguments in the text that policy rules read."""
-    return (profile.entrypoint or (profile.name,)) + (profile.command or ())
+    entrypoint = (profile.name,) if profile.entrypoint is None else profile.entrypoint
+    return entrypoint + (profile.command or ())
 
 
 def _annotations(profile: Profile, *, read_only: bool = False) -> ToolAnnotations:

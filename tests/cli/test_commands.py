@@ -91,6 +91,7 @@ def test_the_policys_decision_is_told_as_json(taskcell: Taskcell) -> None:
         ("terminal", "{", "JSON"),
         ("terminal", "[]", "object"),
         ("terminal", "{}", "command"),
+        ("terminal", "[" * 100_000, "JSON"),
     ],
 )
 def test_a_call_that_cannot_be_judged_is_a_sentence(taskcell: Taskcell, tool: str, arguments: str, said: str) -> None:

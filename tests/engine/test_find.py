@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from taskcell.engine.docker import find as find_module
-from taskcell.engine.docker.find import find
+from taskcell.engine.docker.connection import connect
+from taskcell.engine.docker.find import Endpoint, find
 from taskcell.errors import EngineUnavailable
 
 
@@ -77,3 +78,13 @@ def test_unreadable_certificates_are_an_error_and_never_a_plain_connection(home:
     environ = {"DOCKER_HOST": "tcp://far:2376", "DOCKER_TLS_VERIFY": "1", "HOME": str(home)}
     with pytest.raises(EngineUnavailable, match="certificates"):
         find("", environ)
+
+
+def test_a_password_in_the_address_is_never_shown() -> None:
+    endpoint = Endpoint("tcp://user:hunter2@127.0.0.1:1", "a test")
+    assert endpoint.shown == "tcp://user:…@127.0.0.1:1"
+    assert "hunter2" not in repr(endpoint)
+    with pytest.raises(EngineUnavailable) as refused:
+        connect(endpoint.url, {})
+    assert "hunter2" not in str(refused.value)
+    assert Endpoint("unix:///run/x.sock", "a test").shown == "unix:///run/x.sock"

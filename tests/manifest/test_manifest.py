@@ -209,6 +209,8 @@ def test_variables_expand_in_environment_values(tmp_path, text, value):
         ("${UNSET:?give a key}", "UNSET is not set in the server's environment: give a key"),
         ("${EMPTY:?}", "EMPTY is not set"),
         ("$A", "is not understood"),
+        ("${UNSET:-${A}}", "is not understood"),
+        ("${A:-{x}}", "is not understood"),
         ("${A+x}", "is not understood"),
         ("${A", "is not understood"),
         ("${1}", "is not understood"),

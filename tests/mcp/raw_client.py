@@ -35,7 +35,13 @@ class RawClient:
         self.log = folder / "serve.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=folder
+                arguments,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=folder,
+                # Under nohup it is ignored, and the server leaves it so.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509 - no thread runs yet
             )
         self._heard: queue.Queue[bytes] = queue.Queue()
         self._numbers = iter(range(1, 1_000_000))

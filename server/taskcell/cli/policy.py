@@ -48,7 +48,7 @@ def explain(
 def _object(text: str) -> dict[str, object]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadArgument(f'ARGS-JSON is not JSON ({error}); write it as in \'{{"command": "ls"}}\'.') from None
     if not isinstance(value, dict):
         raise BadArgument('ARGS-JSON must be one JSON object, as in \'{"command": "ls"}\'.')

@@ -35,7 +35,7 @@ def connect(host: str, environ: Mapping[str, str]) -> Connection:
         )
     except Exception as error:
         raise EngineUnavailable(
-            f"No container engine answers at {endpoint.url} (from {endpoint.origin}). "
+            f"No container engine answers at {endpoint.shown} (from {endpoint.origin}). "
             "Start it, or name another address in DOCKER_HOST or the configuration's engine.host."
         ) from error
     version = str(client.api_version)

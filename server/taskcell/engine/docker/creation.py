@@ -53,7 +53,7 @@ def _create_with(
 ) -> Container:
     profile = spec.profile.profile
     if mounts and not on.endpoint.socket:
-        raise Denied(Rule.MOUNTS.value, _FAR.format(url=on.endpoint.url))
+        raise Denied(Rule.MOUNTS.value, _FAR.format(url=on.endpoint.shown))
     volume = on.supervisors.ensure(image)
     config = container_config(on.client, spec, mounts, volume=volume, image=image, runtime=profile.runtime or runtime)
     container_id = str(on.client.create_container_from_config(config, spec.name, profile.platform or None)["Id"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from docker.context import ContextAPI
 from docker.errors import DockerException
@@ -32,9 +33,15 @@ _HOME_SOCKETS = (
 class Endpoint:
     """How to reach the engine. `origin` says where that was found."""
 
-    url: str
+    url: str = field(repr=False)
     origin: str
     tls: TLSConfig | None = None
+
+    @property
+    def shown(self) -> str:
+        """The address without a password that it may hold."""
+        parts = urlsplit(self.url)
+        return self.url if parts.password is None else self.url.replace(f":{parts.password}@", ":…@", 1)
 
     @property
     def socket(self) -> str:

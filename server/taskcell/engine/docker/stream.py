@@ -63,7 +63,7 @@ async def _connect(endpoint: Endpoint) -> anyio.abc.ByteStream:
         return await anyio.connect_tcp(parts.hostname, port, ssl_context=context, tls_standard_compatible=False)
     if parts.scheme == "ssh" and parts.hostname:
         return await _connect_ssh(parts.hostname, parts.port, parts.username)
-    raise EngineUnavailable(f"The engine's address {endpoint.url} is not one of unix://, tcp:// and ssh://.")
+    raise EngineUnavailable(f"The engine's address {endpoint.shown} is not one of unix://, tcp:// and ssh://.")
 
 
 def _ssl_context(endpoint: Endpoint) -> ssl.SSLContext:
