@@ -36,6 +36,9 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_faulty_configuration_is_one_sentence_on_standard_error_and_nothing_on_the_protocol",
         "test_each_fault_of_a_manifest_is_a_line_with_file_line_and_key",
     ),
+    "The supervisor gets into every sandbox, whatever became of its volume": (
+        "test_the_supervisors_volume_is_filled_again_when_somebody_removes_it_and_older_ones_go",
+    ),
     "No engine, no image, and an engine that goes away each end in one clear sentence": (
         "test_no_engine_says_where_it_looked",
         "test_without_an_engine_the_server_still_answers_and_says_what_to_do",

@@ -134,3 +134,24 @@ async def test_a_name_that_the_image_gives_to_root_is_refused(
                 await gw.call(ToolCall("local", "terminal", {"command": "echo $0"}))
     finally:
         docker_api.remove_image("taskcell/test-toor:latest", force=True)
+
+
+async def test_the_supervisors_volume_is_filled_again_when_somebody_removes_it_and_older_ones_go(
+    gateway: GatewayFactory, docker_api: docker.APIClient
+) -> None:
+    def supervisors() -> set[str]:
+        found = docker_api.volumes(filters={"label": "taskcell.kind=supervisor"})["Volumes"] or ()
+        return {volume["Name"] for volume in found}
+
+    async with gateway('deployment = "refilled"') as gw:
+        await gw.call(ToolCall("local", "terminal", {"command": "true", "task_id": "one"}))
+        (container,) = containers(docker_api, taskcell__deployment="refilled")
+        mounts = docker_api.inspect_container(container)["Mounts"]
+        (own,) = [mount["Name"] for mount in mounts if mount["Destination"] == "/.taskcell"]
+        await gw.sandbox(ToolCall("local", "sandbox", {"action": "close", "task_id": "one"}))
+        docker_api.remove_volume(own)
+        docker_api.create_volume("taskcell-supervisor-of-an-older-version", labels={"taskcell.kind": "supervisor"})
+        result = await gw.call(ToolCall("local", "terminal", {"command": "echo works", "task_id": "two"}))
+        assert result.stdout == "works\n"
+        assert own in supervisors()
+        assert "taskcell-supervisor-of-an-older-version" not in supervisors()

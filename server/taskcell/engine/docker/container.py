@@ -18,6 +18,8 @@ from taskcell.policy import HostMount
 #: Where the supervisor's volume is mounted, read-only, and the program in it.
 SUPERVISOR_FOLDER = "/.taskcell"
 SUPERVISOR = f"{SUPERVISOR_FOLDER}/supervisor"
+#: Of the supervisor's volume, whoever makes it: the engine itself does where somebody has removed it.
+SUPERVISOR_LABELS = {"taskcell": "1", "taskcell.kind": "supervisor"}
 #: The supervisor's socket, in a folder that only PID 1's user may enter.
 SOCKET_FOLDER = "/run/taskcell"
 SOCKET = f"{SOCKET_FOLDER}/supervisor.sock"
@@ -130,7 +132,7 @@ def _volumes(spec: ContainerSpec, volume: str) -> list[Mount]:
     targets = [(WORKSPACE, False)]
     targets += [(mount.target, mount.read_only) for mount in spec.profile.profile.mounts if mount.source is None]
     return [
-        Mount(SUPERVISOR_FOLDER, volume, type="volume", read_only=True, no_copy=True),
+        Mount(SUPERVISOR_FOLDER, volume, type="volume", read_only=True, no_copy=True, labels=SUPERVISOR_LABELS),
         *(Mount(target, spec.workspace, type="volume", read_only=ro, no_copy=True) for target, ro in targets),
     ]
 

@@ -12,6 +12,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -20,7 +21,7 @@ from docker.errors import APIError, NotFound
 from docker.types import Mount
 
 from taskcell.engine.docker.classify import is_in_use
-from taskcell.engine.docker.container import SUPERVISOR, SUPERVISOR_FOLDER
+from taskcell.engine.docker.container import SUPERVISOR, SUPERVISOR_FOLDER, SUPERVISOR_LABELS
 from taskcell.errors import EngineError
 from taskcell.supervisor import binary
 
@@ -29,6 +30,7 @@ log = structlog.get_logger(__name__)
 #: Seconds that another server may take to fill the volume: one container created, 100 kB sent, and removed.
 FILL_TIMEOUT = 30.0
 FILL_POLL = 0.1
+_LABEL = "taskcell.kind=supervisor"
 
 
 def create_workspace(client: APIClient, name: str, size: int, labels: Mapping[str, str]) -> None:
@@ -67,13 +69,21 @@ class SupervisorVolumes:
         return name
 
     def _fill(self, name: str, program: bytes, image_id: str) -> None:
-        self._client.create_volume(name, labels={"taskcell": "1", "taskcell.kind": "supervisor"})
+        self._client.create_volume(name, labels=SUPERVISOR_LABELS)
         carrier = self._create_carrier(name, image_id)
         try:
             if not self._holds(carrier, program):
                 self._client.put_archive(carrier, SUPERVISOR_FOLDER, _archive(program))
         finally:
             self._client.remove_container(carrier, force=True)
+        self._remove_older(name)
+
+    def _remove_older(self, name: str) -> None:
+        """Those of other versions that nothing mounts; a server that still wants one fills it again."""
+        for volume in self._client.volumes(filters={"label": _LABEL})["Volumes"] or ():
+            if volume["Name"] != name:
+                with suppress(APIError):
+                    self._client.remove_volume(volume["Name"])
 
     def _create_carrier(self, name: str, image_id: str) -> str:
         mount = Mount(SUPERVISOR_FOLDER, name, type="volume", no_copy=True)
