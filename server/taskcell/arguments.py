@@ -115,6 +115,7 @@ def _flaw(error: ValidationError) -> str:
         "pattern": f"must match the regular expression {plain(str(bound))} from beginning to end",
         "minLength": "must not be empty",
         "maxLength": f"is longer than {bound} characters",
+        "minItems": f"must have at least {bound} element{'' if bound == 1 else 's'}",
         "maxItems": f"has more than {bound} elements; write them to a file",
         "maxProperties": f"has more than {bound} variables",
     }

@@ -62,6 +62,7 @@ class ParameterTable(ValueTable):
     required: bool | None = None
     default: Any = None
     items: ValueTable | None = None
+    min_items: Count | None = None
     allow_dash: bool = Field(default=False)
 
 
@@ -163,6 +164,11 @@ def _contradictions(table: ParameterTable) -> Iterator[Fault]:
             yield Fault(("items",), f"has no meaning for the type '{table.type}'; only an array has items")
         inner = _meaningless(table.items, table.items.type)
         yield from (Fault(("items", *fault.key), fault.sentence) for fault in inner)
+    if table.min_items is not None:
+        if table.type != "array":
+            yield Fault(("min_items",), f"has no meaning for the type '{table.type}'; only an array has items")
+        elif table.min_items > MAX_ARGS:
+            yield Fault(("min_items",), f"is more than {MAX_ARGS}, the most that a list may hold")
     if table.required and "default" in given:
         yield Fault(("required",), "is true beside a default, which would never be used; leave one of the two out")
     if table.allow_dash and "string" not in (table.type, _item_type(table) if table.type == "array" else ""):
@@ -197,7 +203,8 @@ def _parameter(name: str, table: ParameterTable) -> tuple[Parameter | None, list
         inner, faulty = _schema(items, items.type, items.description.strip() or f"{KINDS[items.type].capitalize()}.")
         wrong += [Fault(("items", *fault.key), fault.sentence) for fault in faulty]
         # Last, for a long list is cheaper to count than to check.
-        schema |= {"maxItems": MAX_ARGS, "items": inner}
+        least = {} if table.min_items is None else {"minItems": table.min_items}
+        schema |= {**least, "maxItems": MAX_ARGS, "items": inner}
     if default is not None:
         if (flaw := first_flaw(schema, default)) is not None:
             wrong.append(Fault(("default", *flaw[0]), f"breaks the parameter's own rules: it {flaw[1]}"))

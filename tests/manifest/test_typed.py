@@ -79,6 +79,7 @@ def test_a_parameter_becomes_a_portable_schema(tmp_path):
         "type": "array", "description": "p: a list.", "maxItems": 10_000, "default": [1],
         "items": {"type": "integer", "description": "A whole number.", "maximum": 3},
     }  # fmt: skip
+    assert schema(tmp_path, type='"array"', min_items="2")["minItems"] == 2
     assert schema(tmp_path, type='"array"')["items"] == {"type": "string", "description": "Text."}
 
 
@@ -99,6 +100,10 @@ def test_a_pattern_bounds_the_length_that_it_is_matched_against(tmp_path):
         ({"type": '"array"', "enum": '["a"]'}, "enum", "has no meaning for the type 'array'; write it into 'items'"),
         ({"type": '"array"', "max_length": "3"}, "max_length", "write it into 'items'"),
         ({"type": '"string"', "items": '{ type = "string" }'}, "items", "only an array has items"),
+        ({"type": '"string"', "min_items": "1"}, "min_items", "only an array has items"),
+        ({"type": '"array"', "min_items": "0"}, "min_items", "1"),
+        ({"type": '"array"', "min_items": "10001"}, "min_items", "is more than 10000, the most that a list may hold"),
+        ({"type": '"array"', "min_items": "2", "default": '["a"]'}, "default", "must have at least 2 elements"),
         ({"type": '"array"', "items": '{ type = "array" }'}, "items.type", "must be 'string', 'integer'"),
         ({"type": '"array"', "items": '{ type = "string", enm = 1 }'}, "items.enm", "did you mean 'enum'?"),
         ({"type": '"array"', "items": '{ type = "string", default = "a" }'}, "items.default", "unknown key"),

@@ -59,6 +59,10 @@ async def test_duckdb_keeps_a_database_and_opens_it_for_reading_alone(task: Task
     assert "read-only" in await task.bad("duckdb_query", sql="DROP TABLE t", database="shop.duckdb", read_only=True)
 
 
+async def test_duckdb_refuses_to_read_only_where_there_is_no_database(task: Task) -> None:
+    assert "read-only" in await task.bad("duckdb_query", sql="SELECT 1", read_only=True)
+
+
 async def test_duckdbs_first_error_ends_the_run_and_is_told(task: Task) -> None:
     result = await task.run("duckdb_query", sql="SELECT nonsense; SELECT 'after' AS word;")
     assert result.exit_code == 1

@@ -83,6 +83,12 @@ async def test_names_with_colons_and_spaces_are_files_and_no_protocols(task: Tas
     assert (await task.good("terminal", command="ls")).splitlines() == ["concat: a.wav", "pipe:1.wav"]
 
 
+async def test_the_frames_of_a_video_become_numbered_pictures(task: Task, film: str) -> None:
+    said = await task.good("ffmpeg_convert", input=film, output="frames/%02d.png", options=["-r", "2"])
+    assert "Wrote frames/01.png (" in said
+    assert "Wrote frames/03.png (" in said
+
+
 async def test_what_is_no_media_is_a_failure_in_the_programs_words_that_leaves_nothing(task: Task) -> None:
     await task.put("broken.mp4", "not a video")
     assert "Invalid data" in await task.bad("ffmpeg_probe", input="broken.mp4")

@@ -58,11 +58,20 @@ async def test_convert_to_grayscale_makes_all_channels_equal(task: Task) -> None
     assert all(red == green == blue for red, green, blue in zip(*[iter(pixels)] * 3, strict=True))
 
 
-@pytest.mark.parametrize("extension", ["webp", "gif", "tiff", "bmp", "ico", "heic", "avif"])
+#: Each extension that an output may have, with ImageMagick's name of what is written.
+PROMISED = {
+    "png": "PNG", "jpg": "JPEG", "JPEG": "JPEG", "gif": "GIF", "webp": "WEBP", "tif": "TIFF", "tiff": "TIFF",
+    "bmp": "BMP", "ico": "ICO", "heic": "HEIC", "avif": "HEIC", "jp2": "JP2", "tga": "TGA", "pcx": "PCX",
+    "ppm": "PPM", "pgm": "PGM", "pbm": "PBM", "pnm": "PPM", "pam": "PAM", "dds": "DDS",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("extension", PROMISED)
 async def test_convert_writes_and_reads_the_formats_that_it_promises(task: Task, extension: str) -> None:
     await task.put("in.png", PICTURE)
     await task.good("image_convert", input="in.png", output=f"out.{extension}")
-    assert "64x48 pixels" in await task.good("image_identify", inputs=[f"out.{extension}"])
+    said = await task.good("image_identify", inputs=[f"out.{extension}"])
+    assert f": {PROMISED[extension]}, 64x48 pixels" in said
 
 
 async def test_the_frames_of_an_animation_become_pictures(task: Task) -> None:
@@ -122,6 +131,15 @@ async def test_a_montage_has_as_many_cells_in_a_row_as_asked(task: Task) -> None
     assert "100x80 pixels" in await task.good("image_identify", inputs=["sheet.png"])
     await task.good("image_montage", inputs=["a.png"], output="named.png", cell="40x30", label=True)
     assert "48x38 pixels" not in await task.good("image_identify", inputs=["named.png"])
+    assert await task.files() == ["a.png", "b.png", "c.png", "named.png", "sheet.png"]
+
+
+async def test_a_pattern_among_the_inputs_is_every_file_that_matches_unless_it_is_a_file(task: Task) -> None:
+    for name in ("a.png", "b.png"):
+        await task.put(name, PICTURE)
+    assert (await task.good("image_identify", inputs=["*.png"])).count("PNG, 64x48") == 2
+    await task.good("terminal", command="cp a.png '?.png'")
+    assert (await task.good("image_identify", inputs=["?.png"])).startswith("?.png: PNG")
 
 
 async def test_text_is_drawn_in_a_font_that_is_there(task: Task) -> None:

@@ -49,6 +49,59 @@ def test_no_text_that_looks_like_an_option_becomes_one(made: CommandTool) -> Non
             assert "-x" not in argv[: argv.index("--") if "--" in argv else None], (made.name, name)
 
 
+def accepted(name: str, **arguments: Any) -> bool:
+    """Whether a tool takes its example with these arguments."""
+    made = TOOLS[name]
+    try:
+        made.bind(ToolCall(LOCAL_PRINCIPAL, name, example(made) | arguments))
+    except BadArgument:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", ["image_convert", "image_montage", "ffmpeg_thumbnail"])
+def test_a_picture_is_written_only_under_an_extension_of_its_format(name: str) -> None:
+    for output in ("a.png", "new/a b.JPG", "./x.y.Webp", "+a.bmp"):
+        assert accepted(name, output=output), output
+    for output in ("q.svg", "q.jpgg", "q", "png", ".png", "new/.png", "q.png/x", "q%d.png", "q.png\n"):
+        assert not accepted(name, output=output), output
+
+
+@pytest.mark.parametrize("name", ["image_convert", "image_montage"])
+def test_imagemagick_writes_to_no_name_that_it_reads_more_into(name: str) -> None:
+    for output in ("info:.png", "info:a.png", "a*.png", "a[1].png", "a?.png", "a.heif", "a.psd"):
+        assert not accepted(name, output=output), output
+
+
+def test_an_operation_that_writes_another_file_is_refused() -> None:
+    assert accepted("image_convert", operations=["-blur", "0x3", "-write-mask", "m.png", "-negate", "two\nlines"])
+    for word in ("-write", "+write"):
+        assert not accepted("image_convert", operations=["-negate", word, "b.png"])
+
+
+@pytest.mark.parametrize("name", ["image_identify", "image_montage"])
+def test_pictures_must_be_named_and_not_as_options(name: str) -> None:
+    assert accepted(name, inputs=["./+x.png"])
+    for inputs in ([], [""], ["+x.png"], ["a.png", "-x.png"]):
+        assert not accepted(name, inputs=inputs), inputs
+    assert not accepted("image_convert", input="+x.png")
+
+
+def test_ffmpeg_numbers_pictures_alone() -> None:
+    for output in ("frames/%04d.png", "f%d.JPG", "f-%3d-b.tiff", "plain.mp4"):
+        assert accepted("ffmpeg_convert", output=output), output
+    for output in ("100%.mp4", "%d.mp4", "%d/a.png", "%d-%d.png", "%s.png", "%%.png", "%99999d.png"):
+        assert not accepted("ffmpeg_convert", output=output), output
+    for name in ("ffmpeg_trim", "ffmpeg_extract_audio"):
+        assert not accepted(name, output="100%d.wav")
+
+
+def test_pandoc_refuses_to_write_pdf_before_it_runs() -> None:
+    assert accepted("pandoc_convert", output="a.pdf.docx")
+    for output in ("a.pdf", "a.PDF"):
+        assert not accepted("pandoc_convert", output=output)
+
+
 def test_every_image_is_the_default_one_or_one_that_a_command_builds() -> None:
     commands = {made.profile.image: skill_images.build_command(made.profile.image) for made in TOOLS.values()}
     assert None not in commands.values()
