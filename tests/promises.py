@@ -67,6 +67,8 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_working_directory_for_one_call_is_relative_to_the_workspace",
         "test_a_killed_command_keeps_no_state_and_a_finished_one_does",
         "test_a_removed_working_directory_is_replaced_by_the_workspace_with_a_note",
+        "test_a_path_without_the_shell_does_not_lock_the_terminal_out",
+        "test_an_answer_says_when_it_is_not_known_where_the_command_ended",
     ),
     "Output is bounded, never breaks an answer, and costs the server almost no memory": (
         "test_floods_of_every_kind_leave_the_server_small_and_the_answers_right",
@@ -157,12 +159,19 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_no_text_that_looks_like_an_option_becomes_one",
         "test_a_pattern_that_looks_like_an_option_is_a_pattern",
     ),
+    "A changed configuration kills no running call, and costs no files where it cannot be started": (
+        "test_a_changed_configuration_that_cannot_be_started_costs_no_files",
+        "test_a_changed_configuration_leaves_running_calls_alone",
+    ),
     "A reset gives a fresh container with the same workspace": (
         "test_reset_gives_a_fresh_container_with_the_same_workspace",
+        "test_a_reset_after_a_death_says_that_the_files_are_lost",
     ),
     "Nothing is left behind: no container, no volume, also without the server": (
         "test_closing_leaves_no_container_and_no_volume",
         "test_without_a_server_for_the_orphan_ttl_everything_is_killed",
         "test_a_killed_servers_sandboxes_remove_themselves",
+        "test_a_paused_sandbox_is_removed_at_the_end_and_keeps_no_other_tasks_volume",
+        "test_a_server_that_ends_while_a_sandbox_is_made_leaves_nothing",
     ),
 }

@@ -86,6 +86,20 @@ async def test_a_syntax_error_is_the_shells_and_the_line_numbers_are_right(gw: G
     assert "line 2" in result.stdout
 
 
+async def test_a_path_without_the_shell_does_not_lock_the_terminal_out(gw: Gateway) -> None:
+    await terminal(gw, "export PATH=/nowhere; cd /")
+    result = await terminal(gw, 'echo "$PATH"; pwd')
+    assert result.stdout == "/nowhere\n/\n"
+    assert (await terminal(gw, 'echo "$PATH"', env={"PATH": "/elsewhere"})).stdout == "/elsewhere\n"
+
+
+@pytest.mark.parametrize("line", ["cd /; exec true", "cd /; trap 'echo bye' EXIT", "cd /; exec 199>&-"])
+async def test_an_answer_says_when_it_is_not_known_where_the_command_ended(gw: Gateway, line: str) -> None:
+    result = await terminal(gw, line)
+    assert "Where the command ended is not known" in result.notes[0]
+    assert (await terminal(gw, 'basename "$PWD"')).stdout != "/\n"
+
+
 async def test_a_timeout_keeps_what_was_printed(gw: Gateway) -> None:
     result = await terminal(gw, "echo before; sleep 30", timeout=0.3)
     assert (result.status.value, result.exit_code, result.stdout) == ("timed_out", 124, "before\n")

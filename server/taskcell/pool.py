@@ -19,16 +19,17 @@ from taskcell.engine.base import Container, ContainerSpec, Engine
 from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.model import TaskKey
 from taskcell.policy import AuthorizedProfile
-from taskcell.sandbox import GRACE, Sandbox
-from taskcell.slots import Decision, Slot, Slots
+from taskcell.sandbox import GRACE, KILL_SLACK, Sandbox
+from taskcell.slots import Decision, Slot, Slots, SlotState
 from taskcell.supervisor.channel import Channel
 
 log = structlog.get_logger(__name__)
 
 #: Seconds for everything that a closing pool does; clients kill a server that takes longer than about five.
-CLOSE_TIMEOUT = 4.5
-#: Seconds that processes have at a clean end of the server, inside CLOSE_TIMEOUT.
+CLOSE_TIMEOUT = 4.0
+#: Seconds that processes have at a clean end of the server, and then the supervisor to kill them: inside CLOSE_TIMEOUT.
 EXIT_GRACE = 2.0
+EXIT_KILL_SLACK = 0.7
 #: Seconds to remove a container whose creation failed half-way; inside CLOSE_TIMEOUT when the pool closes meanwhile.
 UNDO_TIMEOUT = 2.0
 
@@ -57,6 +58,7 @@ class TaskRecord:
     key: TaskKey
     workspace: str
     processes: int = 0
+    made: bool = False
 
 
 class Pool:
@@ -71,6 +73,7 @@ class Pool:
         self._retiring: set[Slot] = set()
         self._group: anyio.abc.TaskGroup | None = None
         self._closing = False
+        self._creations: set[anyio.CancelScope] = set()
 
     async def __aenter__(self) -> Pool:
         self._group = await anyio.create_task_group().__aenter__()
@@ -81,12 +84,16 @@ class Pool:
         assert group is not None
         self._closing = True
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as bound:
-            await self._close_all({*self._slots.take(lambda slot: True), *self._retiring}, EXIT_GRACE)
-            for record in self._tasks.values():
-                await self._remove_workspace(record.workspace)
+            leaving = {*self._slots.take(lambda slot: True), *self._retiring}
+            async with anyio.create_task_group() as closing:
+                for key, record in self._tasks.items():
+                    slots = [slot for slot in leaving if slot.key[0] == key]
+                    closing.start_soon(self._close_task, slots, record, EXIT_GRACE, EXIT_KILL_SLACK)
         if bound.cancelled_caught:
             log.warning("not every sandbox was closed in time; they remove themselves", after=self._options.orphan_ttl)
         group.cancel_scope.cancel()
+        for creation in self._creations:
+            creation.cancel()
         await group.__aexit__(None, None, None)
 
     # --- leases ------------------------------------------------------------------------------------------------
@@ -119,12 +126,23 @@ class Pool:
             group.start_soon(self._create, decision.slot)
         if decision.retired is not None:
             self._retiring.add(decision.retired)
-            group.start_soon(self._retire, decision.retired, decision.slot)
+            group.start_soon(self._retire, decision.retired, decision.slot, decision.at_once)
 
-    async def _retire(self, old: Slot, successor: Slot) -> None:
-        # A tmpfs volume lives only while it is mounted: the successor holds it before the old one goes.
+    async def _retire(self, old: Slot, successor: Slot, at_once: bool) -> None:
+        # A tmpfs volume lives only while it is mounted: a successor holds it before the old one goes.
         await successor.settled.wait()
-        await self._close_one(old, GRACE)
+        while successor.error is not None:
+            heir = self._slots.heir(old)
+            if old.state is SlotState.READY:  # put back: no successor came to be
+                self._retiring.discard(old)
+                return
+            if heir is None:
+                break
+            successor = heir
+            await successor.settled.wait()
+        if old.leases and not at_once:
+            await old.idle.wait()
+        await self._close_one(old, GRACE, KILL_SLACK)
         self._retiring.discard(old)
 
     def _open_group(self) -> anyio.abc.TaskGroup:
@@ -150,6 +168,15 @@ class Pool:
 
     async def _create(self, slot: Slot) -> None:
         """Start the slot's sandbox. Whoever asked for it may be gone by now; the slot is settled either way."""
+        # Shielded: a half-made container would be nobody's. A closing pool waits, and cancels at its own end.
+        with anyio.CancelScope(shield=True) as scope:
+            self._creations.add(scope)
+            try:
+                await self._create_shielded(slot)
+            finally:
+                self._creations.discard(scope)
+
+    async def _create_shielded(self, slot: Slot) -> None:
         container: Container | None = None
         try:
             container = await self._start_container(slot)
@@ -168,17 +195,19 @@ class Pool:
             if container is not None and slot.error is not None:
                 with anyio.move_on_after(UNDO_TIMEOUT, shield=True):
                     await self._remove(container, slot)
-            if slot.error is not None:
-                self._slots.closed(slot)
 
     async def _start_container(self, slot: Slot) -> Container:
         task, name = slot.shared_key
         labels = self._labels(name)
         await self._engine.create_workspace(slot.workspace, self._options.workspace_size, labels)
+        record = self._tasks.get(task)
+        if record is not None and record.workspace == slot.workspace:
+            record.made = True
         spec = ContainerSpec(
             profile=slot.profile,
             name=f"taskcell-{task.digest[:8]}-{name}-{secrets.token_hex(4)}",
             workspace=slot.workspace,
+            workspace_size=self._options.workspace_size,
             labels=labels,
         )
         return await self._engine.start(spec)
@@ -231,24 +260,37 @@ class Pool:
     async def close_task(self, task: TaskKey) -> int:
         """Close all of the task's sandboxes and delete its workspace; answers how many there were."""
         group = self._open_group()
-        slots = self._slots.take(lambda slot: slot.key[0] == task)
+        taken = self._slots.take(lambda slot: slot.key[0] == task)
+        slots = {*taken, *(slot for slot in self._retiring if slot.key[0] == task)}
         record = self._tasks.pop(task, None)
         self._retiring.update(slots)
         # In the pool's own group: a caller that gives up leaves nothing half closed.
         closed = anyio.Event()
-        group.start_soon(self._close_and_forget, slots, record, closed)
+        group.start_soon(self._close_and_tell, slots, record, closed)
         await closed.wait()
-        return len(slots)
+        return len(taken)
 
-    async def _close_and_forget(self, slots: list[Slot], record: TaskRecord | None, closed: anyio.Event) -> None:
-        await self._close_all(slots, GRACE)
+    async def _close_and_tell(self, slots: set[Slot], record: TaskRecord | None, closed: anyio.Event) -> None:
+        await self._close_task(slots, record, GRACE, KILL_SLACK)
         self._retiring.difference_update(slots)
-        if record is not None:
-            await self._remove_workspace(record.workspace)
         closed.set()
 
-    async def reset(self, task: TaskKey) -> int:
-        """Give each of the task's sandboxes a fresh successor with the same workspace; answers how many."""
+    async def _close_task(
+        self, slots: Iterable[Slot], record: TaskRecord | None, grace: float, kill_slack: float
+    ) -> None:
+        """Close sandboxes of one task, and then remove its workspace, but for a container that is kept with it."""
+        async with anyio.create_task_group() as closing:
+            for slot in slots:
+                closing.start_soon(self._close_one, slot, grace, kill_slack)
+        kept = any(not slot.profile.profile.remove for slot in slots)
+        if record is not None and record.made and not kept:
+            await self._remove_workspace(record.workspace)
+
+    async def reset(self, task: TaskKey) -> list[str]:
+        """Give each of the task's sandboxes a fresh successor with the same workspace.
+
+        Answers a sentence for each; a sandbox that had died may have taken the files along. Raises EngineError.
+        """
         group = self._open_group()
         decisions = self._slots.replace(lambda slot: slot.key[0] == task, time.monotonic())
         for decision in decisions:
@@ -257,23 +299,23 @@ class Pool:
             await decision.slot.settled.wait()
             if decision.slot.error is not None:
                 raise decision.slot.error
-        return len(decisions)
+        told = [note for decision in decisions for note in self._slots.take_notes(decision.slot)]
+        fresh = len(decisions) - len(told)
+        if fresh:
+            what = "1 sandbox was" if fresh == 1 else f"{fresh} sandboxes were"
+            told.append(f"{what} replaced; the workspace is the same.")
+        return told
 
     def of_task(self, task: TaskKey) -> list[Slot]:
         return [slot for slot in self._slots if slot.key[0] == task]
 
-    async def _close_all(self, slots: Iterable[Slot], grace: float) -> None:
-        async with anyio.create_task_group() as closing:
-            for slot in slots:
-                closing.start_soon(self._close_one, slot, grace)
-
-    async def _close_one(self, slot: Slot, grace: float) -> None:
+    async def _close_one(self, slot: Slot, grace: float, kill_slack: float) -> None:
         await slot.settled.wait()
         sandbox = slot.sandbox
         if sandbox is None:
             return
         await sandbox.close(grace)
-        await sandbox.wait_closed(grace)
+        await sandbox.wait_closed(grace + kill_slack)
         await self._remove(sandbox.container, slot)
         self._slots.closed(slot)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import posixpath
+import shlex
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,8 +35,15 @@ DEADLINE_SLACK = GRACE + KILL_SLACK + 5.0
 LOGIN_TIMEOUT = 5.0
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 EXIT_TIMED_OUT, EXIT_CANCELLED, EXIT_OOM = 124, 130, 137
+_SHELL_VARIABLE = "TASKCELL_SHELL"
 #: A shell's own variables, which are not the user's exports.
 _SHELL_OWN = frozenset({"_", "SHLVL", "PWD", "OLDPWD", "TASKCELL_STATE_FD"})
+
+
+_UNREPORTED = (
+    "Where the command ended is not known: it replaced its shell by exec, has an EXIT trap of its own, or exports "
+    "more than 64 KiB."
+)
 
 
 class SandboxState(Enum):
@@ -69,6 +77,7 @@ class Sandbox:
     state: SandboxState = SandboxState.READY
     terminal: TerminalState = field(default_factory=TerminalState)
     login_env: dict[str, str] = field(default_factory=dict)
+    shell: str = ""
     running: int = 0
     #: Why the pool must not use this sandbox again; None while it may.
     doomed: str | None = None
@@ -80,7 +89,9 @@ class Sandbox:
 
     async def read_login_profile(self, shell: Sequence[str]) -> None:
         """Run the login shell once and keep its environment, so that no command pays for it."""
-        argv = (shell[0], "-lc", f"exec {self.container.supervisor} report 0")
+        # Its path too: a command may export a PATH without it, and must not lock itself out by that.
+        learn = f"export {_SHELL_VARIABLE}=$(command -v {shlex.quote(shell[0])})"
+        argv = (shell[0], "-lc", f"{learn}; exec {self.container.supervisor} report 0")
         flags = protocol.SpawnFlag.MERGE_STDERR | protocol.SpawnFlag.REPORT_STATE
         request = self._request(argv, self._base_env(), self.container.workspace, flags, LOGIN_TIMEOUT)
         process = Process(self.channel, self.output_chars)
@@ -92,7 +103,9 @@ class Sandbox:
             return
         finally:
             process.close()
-        self.login_env = {k: v for k, v in _reported_env(ended.env).items() if k not in _SHELL_OWN}
+        env = _reported_env(ended.env)
+        self.shell = env.pop(_SHELL_VARIABLE, "") or shell[0]
+        self.login_env = {k: v for k, v in env.items() if k not in _SHELL_OWN}
 
     async def run(self, authorized: AuthorizedCommand, process_id: str) -> ProcessResult:
         """Run a command to its end, its timeout, or the caller's cancellation.
@@ -154,11 +167,11 @@ class Sandbox:
         except SandboxLost:
             return
 
-    async def wait_closed(self, grace: float) -> None:
-        """Wait until the supervisor has killed everything and is gone; bounded by the grace and KILL_SLACK."""
+    async def wait_closed(self, seconds: float) -> None:
+        """Wait until the supervisor has killed everything and is gone, no longer than so many seconds."""
         gone = anyio.Event()
         self.channel.when_lost(gone.set)
-        with anyio.move_on_after(grace + KILL_SLACK):
+        with anyio.move_on_after(seconds):
             await gone.wait()
 
     async def processes(self) -> int:
@@ -175,7 +188,8 @@ class Sandbox:
         argv: tuple[str, ...]
         if profile.kind == "terminal":
             flags |= protocol.SpawnFlag.MERGE_STDERR | protocol.SpawnFlag.REPORT_STATE
-            argv = (*command.argv[:-1], self._with_report(command.argv[-1]))
+            shell = (self.shell or command.argv[0], *command.argv[1:-1])
+            argv = (*shell, self._with_report(command.argv[-1]))
         else:
             argv = (*self._entrypoint(), *command.argv)
         env = self._start_env() | dict(command.env)
@@ -235,7 +249,9 @@ class Sandbox:
         ended, killed = process.exit, process.killed
         status, code = _status(process, closed=self.state is SandboxState.CLOSED)
         notes = list(_notes(process, command, status, self.doomed))
-        if ended is not None and ended.reason is protocol.Reason.ITSELF and (ended.cwd or ended.env):
+        if status is Status.KILLED and self.state is SandboxState.CLOSED:
+            notes.append("Its sandbox was closed, reset or replaced while it ran.")
+        if ended is not None and ended.reason is protocol.Reason.ITSELF:
             notes += self._keep_state(ended, command)
         survivors = killed.survivors if killed is not None else 0
         if survivors:
@@ -262,6 +278,11 @@ class Sandbox:
 
     def _keep_state(self, ended: protocol.Exit, command: Command) -> list[str]:
         """Keep where the command ended for the task's next one; the notes say what could not be kept."""
+        if self.profile.profile.kind != "terminal" or ended.signal:
+            return []
+        if not (ended.cwd or ended.env):
+            start = self.terminal.cwd or self.container.workspace
+            return [f"{_UNREPORTED} The next command starts in {start}, with the variables that this one started with."]
         env = _reported_env(ended.env)
         before = self._start_env()
         for key, value in command.env.items():

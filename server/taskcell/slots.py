@@ -11,7 +11,7 @@ import anyio
 from taskcell.errors import TaskcellError
 from taskcell.model import Reuse, TaskKey
 from taskcell.policy import AuthorizedProfile
-from taskcell.sandbox import Sandbox
+from taskcell.sandbox import Sandbox, SandboxState
 
 SlotKey = tuple[TaskKey, str]
 
@@ -32,7 +32,8 @@ class Slot:
 
     Arguments:
         workspace: name of the volume with the task's files.
-        settled: set when the creation has succeeded or failed; `gone`: when the container was removed.
+        settled: set when the creation has succeeded or failed; `idle`: when the last lease of a retired slot ended.
+        replaces: the slot that this one is to succeed, until it has.
     """
 
     key: SlotKey
@@ -43,7 +44,8 @@ class Slot:
     sandbox: Sandbox | None = None
     error: TaskcellError | None = None
     settled: anyio.Event = field(default_factory=anyio.Event)
-    gone: anyio.Event = field(default_factory=anyio.Event)
+    idle: anyio.Event = field(default_factory=anyio.Event)
+    replaces: Slot | None = None
     leases: int = 0
     idle_since: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -62,6 +64,11 @@ class Slot:
         return self.profile.profile.reuse is Reuse.CALL
 
     @property
+    def holds_files(self) -> bool:
+        """Its container runs, and with it the workspace lives."""
+        return self.sandbox is not None and self.sandbox.state is SandboxState.READY and self.sandbox.channel.alive
+
+    @property
     def usable(self) -> bool:
         """It may be leased: it is being made, or its sandbox is in order."""
         if self.state is SlotState.CREATING:
@@ -71,11 +78,18 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now. `retired` is to be closed once `slot` is settled: its successor holds the workspace by then."""
+    """What to do now.
+
+    Arguments:
+        create: start the slot's sandbox.
+        retired: to be closed once `slot` is settled, for the successor holds the workspace by then.
+        at_once: not to wait for the calls that still run in the retired one.
+    """
 
     slot: Slot
     create: bool = False
     retired: Slot | None = None
+    at_once: bool = False
 
 
 class Slots:
@@ -111,6 +125,8 @@ class Slots:
         """Take a lease back. A sandbox that must not be used again is replaced at once, not at the next call."""
         slot.leases -= 1
         slot.idle_since = now
+        if slot.state is SlotState.RETIRED and slot.leases == 0:
+            slot.idle.set()
         if slot.is_for_one_call and self._slots.get(slot.key) is slot:
             return self._put_back(slot) if slot.state is SlotState.CREATING else self._spend(slot, now)
         doomed = slot.sandbox is not None and slot.sandbox.doomed is not None
@@ -133,17 +149,17 @@ class Slots:
         ready = (other for other in self if other.key[0] == slot.key[0] and other.state is SlotState.READY)
         holder = next((other for other in ready if other.usable), self._slots.get(slot.shared_key))
         if holder is None:
-            return self._succeed(slot.shared_key, slot.profile, slot.workspace, slot, now, explain=not slot.usable)
+            return self._succeed(slot.shared_key, slot.profile, slot.workspace, slot, now, reset=True)
         slot.state = SlotState.RETIRED
         return Decision(holder, retired=slot)
 
     def replace(self, chosen: Callable[[Slot], bool], now: float) -> list[Decision]:
-        """A successor for each chosen slot that is not already being made."""
+        """A successor for each chosen slot that is not already being made; what runs in the old ones is killed."""
         old = [slot for slot in self if chosen(slot) and slot.state is SlotState.READY]
         return [
             self._spend(slot, now)
             if slot.key != slot.shared_key
-            else self._succeed(slot.key, slot.profile, slot.workspace, slot, now, explain=False)
+            else self._succeed(slot.key, slot.profile, slot.workspace, slot, now, reset=True)
             for slot in old
         ]
 
@@ -155,15 +171,16 @@ class Slots:
         old: Slot | None,
         now: float,
         *,
-        explain: bool = True,
+        reset: bool = False,
     ) -> Decision:
-        slot = Slot(key, profile, workspace, created=now, idle_since=now)
+        slot = Slot(key, profile, workspace, created=now, idle_since=now, replaces=old)
+        at_once = reset or (old is not None and not old.usable)
         if old is not None:
-            old.state = SlotState.RETIRED
-            if explain and old.sandbox is not None:
+            if old.sandbox is not None and not (reset and old.usable):
                 slot.notes.append(self._why_replaced(old, old.sandbox))
+            old.state = SlotState.RETIRED
         self._slots[key] = slot
-        return Decision(slot, create=True, retired=old)
+        return Decision(slot, create=True, retired=old, at_once=at_once)
 
     def _why_replaced(self, old: Slot, sandbox: Sandbox) -> str:
         if sandbox.usable:
@@ -181,14 +198,28 @@ class Slots:
         slot.sandbox = sandbox
         if slot.state is SlotState.CREATING:
             slot.state = SlotState.READY
+        slot.replaces = None
         slot.settled.set()
 
     def failed(self, slot: Slot, error: TaskcellError) -> None:
-        """Nothing is kept of a failed creation: the next lease tries afresh."""
+        """Nothing is kept of a failed creation: the next lease tries afresh.
+
+        What it was to succeed is put back where it still holds the task's files, for they live in it alone.
+        """
         slot.error, slot.state = error, SlotState.FAILED
+        old, slot.replaces = slot.replaces, None
         if self._slots.get(slot.key) is slot:
             del self._slots[slot.key]
+            if old is not None and old.holds_files:
+                old.state = SlotState.READY
+                self._slots[old.key] = old
+        elif (heir := self.heir(slot)) is not None:
+            heir.replaces = old
         slot.settled.set()
+
+    def heir(self, old: Slot) -> Slot | None:
+        """The slot that is to succeed another."""
+        return next((slot for slot in self if slot.replaces is old), None)
 
     def take(self, chosen: Callable[[Slot], bool]) -> list[Slot]:
         """Take slots out, to be closed: from now on a lease makes a new one."""
@@ -200,7 +231,6 @@ class Slots:
 
     def closed(self, slot: Slot) -> None:
         slot.state = SlotState.CLOSED
-        slot.gone.set()
 
     def take_notes(self, slot: Slot) -> list[str]:
         """Notes for the next answer; each is told once."""

@@ -130,7 +130,7 @@ def asked_of_the_engine(
     try:
         profile = Policy(chosen.policy).authorize_profile(skill_profile(skill, chosen))
         with profile.host_mounts() as mounts:
-            spec = ContainerSpec(profile, "name", "ws", {"taskcell": "1"})
+            spec = ContainerSpec(profile, "name", "ws", 1 << 20, {"taskcell": "1"})
             return container_config(client, spec, mounts, volume="supervisor", image=IMAGE, runtime="")
     except Denied:
         return None

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -22,6 +23,7 @@ from serving import serving
 from taskcell.errors import Denied, EngineUnavailable, ImageMissing, SpawnFailed
 from taskcell.gateway import Gateway
 from taskcell.model import ProcessResult, ToolCall
+from taskcell.tool import CommandTool
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -75,6 +77,81 @@ async def test_reset_gives_a_fresh_container_with_the_same_workspace(gateway: Ga
         assert len(report.sandboxes) == 1
         after = await terminal(gw, 'pwd; cat file; ls /tmp; echo "[$A]"; ps -e -o args= | grep -c "[s]leep 300"')
         assert after.stdout == "/workspace\nkept\n[]\n0\n"
+
+
+def changed(gw: Gateway, **profile: object) -> dict[str, CommandTool]:
+    """The gateway's tools, with another profile for the terminal."""
+    terminal_tool = gw.tools["terminal"]
+    return {**gw.tools, "terminal": replace(terminal_tool, profile=replace(terminal_tool.profile, **profile))}
+
+
+async def test_a_changed_configuration_that_cannot_be_started_costs_no_files(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        before = dict(gw.tools)
+        await terminal(gw, "echo kept > file")
+        gw.replace_tools(changed(gw, image="taskcell/nothing:latest"))
+        with pytest.raises(ImageMissing):
+            await terminal(gw, "cat file")
+        gw.replace_tools(before)
+        assert (await terminal(gw, "cat file")).stdout == "kept\n"
+
+
+async def test_a_changed_configuration_leaves_running_calls_alone(gateway: GatewayFactory) -> None:
+    results: list[ProcessResult] = []
+    async with gateway() as gw:
+        await terminal(gw, "true")
+
+        async def long() -> None:
+            results.append(await terminal(gw, "touch begun; sleep 2; echo finished"))
+
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(long)
+            while (await terminal(gw, "ls")).stdout != "begun\n":
+                await anyio.sleep(0.02)
+            gw.replace_tools(changed(gw, memory=1536 << 20))
+            assert (await terminal(gw, "ls")).stdout == "begun\n"
+        assert (results[0].status.value, results[0].stdout) == ("exited", "finished\n")
+
+
+async def test_a_reset_after_a_death_says_that_the_files_are_lost(
+    gateway: GatewayFactory, docker_api: docker.APIClient
+) -> None:
+    async with gateway('deployment = "reset-lost"') as gw:
+        await terminal(gw, "echo gone > file")
+        docker_api.kill(containers(docker_api, taskcell__deployment="reset-lost")[0])
+        assert await anyio.to_thread.run_sync(
+            eventually, lambda: not containers(docker_api, taskcell__deployment="reset-lost")
+        )
+        report = await gw.sandbox(ToolCall("local", "sandbox", {"action": "reset"}))
+        assert "files that were in the workspace are lost" in report.notes[0]
+
+
+async def test_a_paused_sandbox_is_removed_at_the_end_and_keeps_no_other_tasks_volume(
+    gateway: GatewayFactory, docker_api: docker.APIClient
+) -> None:
+    async with gateway('deployment = "paused"') as gw:
+        for task in ("one", "two"):
+            await terminal(gw, "true", task_id=task)
+        docker_api.pause(containers(docker_api, taskcell__deployment="paused")[0])
+    assert containers(docker_api, taskcell__deployment="paused") == []
+    assert not docker_api.volumes(filters={"label": "taskcell.deployment=paused"})["Volumes"]
+
+
+async def test_a_server_that_ends_while_a_sandbox_is_made_leaves_nothing(
+    tmp_path: Path, docker_api: docker.APIClient
+) -> None:
+    def left() -> list[object]:
+        volumes = docker_api.volumes(filters={"label": "taskcell.deployment=ends-early"})["Volumes"] or []
+        return [*containers(docker_api, taskcell__deployment="ends-early"), *volumes]
+
+    for delay in (0.02, 0.06, 0.1, 0.15):
+        with suppress(BaseExceptionGroup):
+            toml = 'deployment = "ends-early"'
+            async with serving(tmp_path, toml) as (client, pid), anyio.create_task_group() as calls:
+                calls.start_soon(client.call_tool, "terminal", {"command": "true"})
+                await anyio.sleep(delay)
+                os.kill(pid, signal.SIGTERM)
+    assert await anyio.to_thread.run_sync(eventually, lambda: not left())
 
 
 async def test_two_tasks_and_two_principals_never_see_each_others_files(gateway: GatewayFactory) -> None:

@@ -18,13 +18,14 @@ class ContainerSpec:
 
     Arguments:
         name: unique among the engine's containers.
-        workspace: name of the workspace's volume.
+        workspace: name of the workspace's volume; `workspace_size` its size in bytes.
         labels: `taskcell=1` and who owns it; never secret.
     """
 
     profile: AuthorizedProfile
     name: str
     workspace: str
+    workspace_size: int
     labels: Mapping[str, str]
 
 

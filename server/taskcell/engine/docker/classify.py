@@ -59,6 +59,11 @@ def is_not_running(error: BaseException | None) -> bool:
     return isinstance(error, APIError) and error.status_code in {404, 409}
 
 
+def is_paused(error: Exception) -> bool:
+    """Somebody has paused the container: it cannot be killed so."""
+    return isinstance(error, APIError) and "is paused" in str(error)
+
+
 def is_in_use(error: Exception) -> bool:
     """A volume or a name that something else still holds."""
     return isinstance(error, APIError) and error.status_code == 409

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from docker import APIClient
-from docker.types import DeviceRequest, LogConfig, Mount
+from docker.types import DeviceRequest, DriverConfig, LogConfig, Mount
 
 from taskcell.engine.base import ContainerSpec
 from taskcell.model import MIB, WORKSPACE, Profile
@@ -133,8 +133,27 @@ def _volumes(spec: ContainerSpec, volume: str) -> list[Mount]:
     targets += [(mount.target, mount.read_only) for mount in spec.profile.profile.mounts if mount.source is None]
     return [
         Mount(SUPERVISOR_FOLDER, volume, type="volume", read_only=True, no_copy=True, labels=SUPERVISOR_LABELS),
-        *(Mount(target, spec.workspace, type="volume", read_only=ro, no_copy=True) for target, ro in targets),
+        *(_workspace(spec, target, read_only) for target, read_only in targets),
     ]
+
+
+def _workspace(spec: ContainerSpec, target: str, read_only: bool) -> Mount:
+    # With its options, though it exists: an engine that finds it removed would make an unbounded one on disk.
+    driver = DriverConfig("local", workspace_options(spec.workspace_size))
+    return Mount(
+        target,
+        spec.workspace,
+        type="volume",
+        read_only=read_only,
+        no_copy=True,
+        labels=dict(spec.labels),
+        driver_config=driver,
+    )
+
+
+def workspace_options(size: int) -> dict[str, str]:
+    """Of a volume in memory of `size` bytes that belongs to uid 1000."""
+    return {"type": "tmpfs", "device": "tmpfs", "o": f"size={size},uid=1000,gid=1000,mode=0755,nosuid,nodev"}
 
 
 def _binds(host_mounts: Sequence[HostMount]) -> list[Mount]:

@@ -11,7 +11,7 @@ from docker import APIClient
 from docker.errors import APIError, NotFound
 
 from taskcell.engine.base import Container, ContainerSpec
-from taskcell.engine.docker.classify import is_gone
+from taskcell.engine.docker.classify import is_gone, is_paused
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.container import SUPERVISOR, container_config, not_as_asked
 from taskcell.engine.docker.mounted import check_mounted
@@ -97,9 +97,13 @@ def remove(client: APIClient, container_id: str) -> None:
     try:
         client.remove_container(container_id, force=True, v=True)
     except APIError as error:
-        if not is_gone(error):
+        if is_paused(error):
+            client.unpause(container_id)
+            remove(client, container_id)
+        elif is_gone(error):
+            _await_removal(client, container_id)
+        else:
             raise
-        _await_removal(client, container_id)
 
 
 def _await_removal(client: APIClient, container_id: str) -> None:

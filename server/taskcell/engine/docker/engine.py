@@ -51,6 +51,7 @@ class DockerEngine:
         self._connecting = anyio.Lock()
         self._connection: Connection | None = None
         self._facts: EngineFacts | None = None
+        self._swept = False
 
     @classmethod
     async def open(cls, host: str, environ: Mapping[str, str], runtime: str = "") -> DockerEngine:
@@ -106,7 +107,13 @@ class DockerEngine:
     # --- workspaces ----------------------------------------------------------------------------------------------
 
     async def create_workspace(self, name: str, size: int, labels: Mapping[str, str]) -> None:
-        await self._call("make the workspace", lambda on: volumes.create_workspace(on.client, name, size, labels))
+        def create(on: Connection) -> None:
+            if not self._swept:
+                self._swept = True
+                volumes.sweep_workspaces(on.client, labels)
+            volumes.create_workspace(on.client, name, size, labels)
+
+        await self._call("make the workspace", create)
 
     async def remove_workspace(self, name: str) -> None:
         def remove(on: Connection) -> None:

@@ -21,7 +21,12 @@ from docker.errors import APIError, NotFound
 from docker.types import Mount
 
 from taskcell.engine.docker.classify import is_in_use
-from taskcell.engine.docker.container import SUPERVISOR, SUPERVISOR_FOLDER, SUPERVISOR_LABELS
+from taskcell.engine.docker.container import (
+    SUPERVISOR,
+    SUPERVISOR_FOLDER,
+    SUPERVISOR_LABELS,
+    workspace_options,
+)
 from taskcell.errors import EngineError
 from taskcell.supervisor import binary
 
@@ -35,8 +40,19 @@ _LABEL = "taskcell.kind=supervisor"
 
 def create_workspace(client: APIClient, name: str, size: int, labels: Mapping[str, str]) -> None:
     """A volume in memory of `size` bytes, owned by uid 1000; its files live while some container mounts it."""
-    options = {"type": "tmpfs", "device": "tmpfs", "o": f"size={size},uid=1000,gid=1000,mode=0755,nosuid,nodev"}
-    client.create_volume(name, driver="local", driver_opts=options, labels=dict(labels))
+    client.create_volume(name, driver="local", driver_opts=workspace_options(size), labels=dict(labels))
+
+
+def sweep_workspaces(client: APIClient, labels: Mapping[str, str]) -> None:
+    """Remove what servers of the same deployment left when they were killed.
+
+    A workspace that nothing mounts holds no file any more; the engine refuses to remove one that is in use.
+    """
+    own = {"label": [f"taskcell.deployment={labels.get('taskcell.deployment', '')}"]}
+    for volume in client.volumes(filters=own)["Volumes"] or ():
+        if (volume.get("Labels") or {}).get("taskcell.instance") != labels.get("taskcell.instance"):
+            with suppress(APIError):
+                client.remove_volume(volume["Name"])
 
 
 class SupervisorVolumes:
