@@ -28,8 +28,8 @@ from taskcell.settings import (
     SudoSettings,
     TerminalSettings,
     WorkspaceSettings,
-    shipped_manifests,
 )
+from taskcell.shipped import shipped_manifests
 from taskcell.toml_source import Fault, Key, TomlSource, UnreadableToml
 from taskcell.units import format_seconds, format_size
 
@@ -77,6 +77,9 @@ def load(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Settings:
     expanded, unexpanded = expand_table(settings.terminal, environ)
     wrong += [Fault(("terminal", *fault.key), fault.sentence) for fault in unexpanded]
     wrong += _contradictions(settings)
+    was_only_found = file == cwd.absolute() / FILE_NAME and path is None and not environ.get(FILE_VARIABLE)
+    if was_only_found:
+        wrong += document.isolation_turned_off()
     if wrong:
         raise ConfigError(document.describe(wrong))
     return settings.placed(file, file.parent if file else cwd.absolute(), expanded)
@@ -153,6 +156,16 @@ class _Document:
         if literal and key not in self.variables:
             yield Fault(
                 key, f"must be '{GENERATED}'; put a password into a file of its own and name it in password_file"
+            )
+
+    def isolation_turned_off(self) -> Iterator[Fault]:
+        """What whoever wrote the file must not decide when nobody has chosen the file: it may be a stranger's."""
+        engine, key = self.data.get("engine"), ("engine", "kind")
+        if isinstance(engine, dict) and engine.get("kind") == "local" and key not in self.variables:
+            yield Fault(
+                key,
+                "'local' turns isolation off, which a file that was only found in the current folder may not; if you "
+                f"mean it, name the file with --config or ${FILE_VARIABLE}, or set {OVERRIDE_PREFIX}ENGINE__KIND=local",
             )
 
     def describe(self, wrong: list[Fault]) -> str:

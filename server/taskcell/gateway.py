@@ -104,12 +104,7 @@ class Gateway:
         action = self.sandbox_tool.bind(call)
         notes = []
         if action.action == "reset":
-            count = await self._pool.reset(action.task)
-            notes.append(
-                f"{count} sandbox{'' if count == 1 else 'es'} replaced by fresh ones; the workspace is the same."
-                if count
-                else "The task had no sandbox; its next command makes one."
-            )
+            notes += await self._pool.reset(action.task) or ["The task had no sandbox; its next command makes one."]
         elif action.action == "close":
             count = await self._pool.close_task(action.task)
             notes.append(f"{count} sandbox{'' if count == 1 else 'es'} closed; the workspace's files are deleted.")
@@ -143,4 +138,4 @@ async def open_gateway(settings: Settings, tools: Mapping[str, CommandTool], eng
         shell=tuple(settings.terminal.shell),
     )
     async with Pool(engine, options) as pool:
-        yield Gateway(tools, Policy(settings.policy), pool, engine)
+        yield Gateway(tools, Policy(settings.policy, settings.own_files), pool, engine)

@@ -40,6 +40,9 @@ ENGINE_PATHS = (
     "/var/lib/rancher",
 )
 _USERS = "/run/user"
+#: The kernel's table of unix sockets, of the network namespace of whoever reads it; the path is the last column.
+_BOUND_SOCKETS = "/proc/net/unix"
+_PATH_COLUMN = 7
 #: Below `/run/user/UID`, where a rootless engine keeps its own.
 ENGINE_PATHS_OF_A_USER = ("docker.sock", "docker", "podman", "containers", "containerd")
 #: Below a home folder; looked for, so that a home without them can be mounted.
@@ -90,29 +93,41 @@ class HostPath:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """All that the rules over mounts need to know of the host."""
+    """All that the rules over mounts need to know of the host.
+
+    Arguments:
+        own: what decides on the server itself, such as its configuration file.
+        live_sockets: those that a process has bound, as far as the kernel tells.
+    """
 
     sources: tuple[HostPath, ...] = ()
     blocked: tuple[HostPath, ...] = ()
     roots: tuple[HostPath, ...] = ()
     engine: tuple[HostPath, ...] = ()
+    own: tuple[HostPath, ...] = ()
+    live_sockets: tuple[HostPath, ...] = ()
 
 
 class Changed(Exception):
     """A path is not any more what it was when it was looked at."""
 
 
-def survey(sources: Iterable[str], policy: PolicySettings, engine_socket: str = "") -> HostFacts:
+def survey(
+    sources: Iterable[str], policy: PolicySettings, engine_socket: str = "", own_files: Iterable[str] = ()
+) -> HostFacts:
     """Look at the host paths that a profile wants to mount, and at those that the policy speaks of.
 
     Arguments:
         engine_socket: path of the socket that the engine in use answers at; empty where that is not known.
+        own_files: absolute paths of what decides on the server itself.
     """
     return HostFacts(
         sources=tuple(map(look, sources)),
         blocked=tuple(map(look, policy.blocked_mount_paths)),
         roots=tuple(map(look, policy.allowed_mount_roots)),
         engine=tuple(_engine_paths(engine_socket)),
+        own=tuple(found for path in own_files for found in _with_manifests(path)),
+        live_sockets=tuple(_live_sockets()),
     )
 
 
@@ -204,6 +219,28 @@ def _engine_paths(engine_socket: str) -> Iterator[HostPath]:
     except KeyError:  # a user without an entry has no home to look into
         return
     yield from filter(lambda path: path.exists, (look(f"{home}/{name}") for name in ENGINE_PATHS_OF_A_HOME))
+
+
+def _with_manifests(path: str) -> Iterator[HostPath]:
+    """A path, and where the manifests in it are where it is a folder: they may be links to elsewhere."""
+    yield look(path)
+    try:
+        names = sorted(os.listdir(path))
+    except OSError:  # a file, or nothing that could be read as manifests
+        return
+    yield from (look(f"{path}/{name}") for name in names if name.endswith(".toml"))
+
+
+def _live_sockets() -> Iterator[HostPath]:
+    """Sockets with a path that processes of this network namespace have bound, and that are still there."""
+    try:
+        with open(_BOUND_SOCKETS, encoding="utf-8", errors="surrogateescape") as table:
+            columns = [line.rstrip("\n").split(None, _PATH_COLUMN) for line in table]
+    except OSError:
+        return
+    named = {line[_PATH_COLUMN] for line in columns if len(line) > _PATH_COLUMN}
+    found = (look(path) for path in sorted(named) if path.startswith("/"))
+    yield from (path for path in found if path.kind in (Kind.SOCKET, Kind.UNREADABLE))
 
 
 def _users() -> set[str]:

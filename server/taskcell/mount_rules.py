@@ -42,7 +42,10 @@ def mounts(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterato
     found = {path.asked: path for path in host.sources}
     for mount in profile.mounts:
         if mount.source is not None:
-            yield from _source(mount.source, found.get(mount.source), policy, host)
+            path = found.get(mount.source)
+            yield from _source(mount.source, path, policy, host)
+            if path is not None and not mount.read_only:
+                yield from _own_files(path, host)
     yield from _targets(profile)
 
 
@@ -52,12 +55,23 @@ def _source(asked: str, path: HostPath | None, policy: PolicySettings, host: Hos
     elif path is None:
         yield Refusal(Rule.MOUNTS, f"Nobody has looked at what the host path {shown(asked)} is.")
     else:
-        name = shown(asked) if path.resolved == asked else f"{shown(asked)}, which is {shown(path.resolved)},"
+        name = _named(path)
         yield from _socket(name, path, policy)
         yield from _blocked(name, path, policy, host)
         yield from _engine_own(name, path, policy, host)
         yield from _outside(name, path, host)
+        yield from _live_socket(name, path, policy, host)
         yield from _unfit(name, path)
+
+
+def _own_files(path: HostPath, host: HostFacts) -> Iterator[Refusal]:
+    for own in host.own:
+        if _touch(path, own):
+            reason = (
+                f"The host path {_named(path)} is, holds or lies in {shown(own.asked)}, which decides on the server "
+                "itself; mount it read-only (':ro'), or another folder."
+            )
+            yield Refusal(Rule.OWN_FILES, reason)
 
 
 def _socket(name: str, path: HostPath, policy: PolicySettings) -> Iterator[Refusal]:
@@ -70,6 +84,18 @@ def _engine_own(name: str, path: HostPath, policy: PolicySettings, host: HostFac
     if not policy.allow_docker_socket and any(_touch(path, own) for own in host.engine):
         reason = f"The host path {name} holds, or is, a container engine's socket or files; mount another folder."
         yield Refusal(Rule.SOCKETS, reason)
+
+
+def _live_socket(name: str, path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
+    if policy.allow_docker_socket or path.kind is not Kind.FOLDER:
+        return
+    for live in host.live_sockets:
+        if _is_at_or_below(live.resolved, path.resolved) or path.identity in live.lineage:
+            reason = (
+                f"The host path {name} holds the socket {shown(live.resolved)}, which a sandbox could speak to even "
+                "through a read-only mount; mount a folder without sockets."
+            )
+            yield Refusal(Rule.LIVE_SOCKETS, reason)
 
 
 def _blocked(name: str, path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
@@ -94,6 +120,11 @@ def _unfit(name: str, path: HostPath) -> Iterator[Refusal]:
     }
     if path.kind in wrong:
         yield Refusal(Rule.MOUNTS, f"The host path {name} {wrong[path.kind]}.")
+
+
+def _named(path: HostPath) -> str:
+    asked = shown(path.asked)
+    return asked if path.resolved == path.asked else f"{asked}, which is {shown(path.resolved)},"
 
 
 def _touch(one: HostPath, other: HostPath) -> bool:

@@ -7,11 +7,12 @@ The rules do no I/O: what a profile's host paths are is looked up by `host_paths
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from taskcell.errors import Denied
@@ -78,6 +79,7 @@ class AuthorizedProfile(_Uncopyable, metaclass=_MadeByThePolicy):
 
     profile: Profile
     _settings: PolicySettings = field(repr=False, compare=False)
+    _own_files: tuple[str, ...] = field(repr=False, compare=False)
 
     @contextmanager
     def host_mounts(self, engine_socket: str = "") -> Iterator[tuple[HostMount, ...]]:
@@ -93,7 +95,7 @@ class AuthorizedProfile(_Uncopyable, metaclass=_MadeByThePolicy):
         if not sources:
             yield ()
             return
-        host = survey(sources, self._settings, engine_socket)
+        host = survey(sources, self._settings, engine_socket, self._own_files)
         refusal = next(judge(self.profile, self._settings, host), None)
         if refusal is not None:
             raise Denied(refusal.rule.value, refusal.reason)
@@ -124,10 +126,12 @@ class Policy:
 
     Arguments:
         settings: the section `[policy]`.
+        own_files: absolute paths of what decides on the server itself; no sandbox may write to them.
     """
 
-    def __init__(self, settings: PolicySettings) -> None:
+    def __init__(self, settings: PolicySettings, own_files: Iterable[Path] = ()) -> None:
         self._settings = settings
+        self._own_files = tuple(map(str, own_files))
         self._remembered: dict[Profile, AuthorizedProfile | Decision] = {}
 
     def authorize_profile(self, profile: Profile) -> AuthorizedProfile:
@@ -158,11 +162,11 @@ class Policy:
         if known is not None:
             return known
         sources = _host_sources(profile)
-        host = survey(sources, self._settings) if sources else HostFacts()
+        host = survey(sources, self._settings, own_files=self._own_files) if sources else HostFacts()
         refusal = next(judge(profile, self._settings, host), None)
         judged: AuthorizedProfile | Decision
         if refusal is None:
-            judged = AuthorizedProfile._make(profile, self._settings)
+            judged = AuthorizedProfile._make(profile, self._settings, self._own_files)
         else:
             judged = Decision(Effect.DENY, refusal.rule.value, refusal.reason)
         if sources and refusal is not None:

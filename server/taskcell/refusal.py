@@ -60,6 +60,16 @@ class Rule(Enum):
     )
     BLOCKED = ("blocked-mount-paths", "A host path in, at or around one of `policy.blocked_mount_paths`.")
     ROOTS = ("allowed-mount-roots", "A host path outside of every folder in `policy.allowed_mount_roots`.")
+    LIVE_SOCKETS = (
+        "sockets",
+        "A folder with a socket that a process of the host has bound at that moment, read-only or not, unless "
+        "`policy.allow_docker_socket` is true.",
+    )
+    OWN_FILES = (
+        "own-files",
+        "A writable host path that is, holds or lies in the server's configuration file, one of its manifests or "
+        "folders of them, or the package taskcell itself.",
+    )
     TARGETS = (
         "mount-targets",
         "A mount over what the sandbox needs: system folders, `/proc`, `/sys`, `/dev`, `/run`, the supervisor, the "

@@ -15,6 +15,7 @@ from taskcell.errors import ConfigError
 from taskcell.fields import Bytes, Cores, Count, Seconds, Table, Word, Words, as_tuple
 from taskcell.model import GIB, MIB
 from taskcell.reference import full_pattern
+from taskcell.shipped import PACKAGE, shipped_manifests
 
 #: Sandboxes of one server; far beyond what one engine holds.
 MAX_SANDBOXES = 100_000
@@ -257,12 +258,21 @@ class Settings(Table):
 
     @property
     def manifest_paths(self) -> tuple[Path, ...]:
-        """Absolute paths of manifest files and folders; the shipped ones where none are named and none is there."""
+        """Absolute paths of manifest files and folders; the shipped ones where none are named and none is there.
+
+        Without a configuration file nobody has chosen the current folder, so what lies in it is not taken.
+        """
         paths = tuple((self._folder / name).absolute() for name in self.manifests)
-        if "manifests" in self.model_fields_set or any(path.exists() for path in paths):
+        if "manifests" in self.model_fields_set or (self._file and any(path.exists() for path in paths)):
             return paths
         shipped = shipped_manifests()
         return (shipped,) if shipped else ()
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Absolute paths of what decides on the server: its configuration file, its manifests and its program."""
+        file = (self._file.absolute(),) if self._file else ()
+        return (*file, *self.manifest_paths, PACKAGE)
 
     @property
     def terminal_container(self) -> Expanded:
@@ -279,14 +289,3 @@ class Settings(Table):
         settings = self.model_copy()
         settings._file, settings._folder, settings._terminal = file, folder, terminal
         return settings
-
-
-def shipped_manifests() -> Path | None:
-    """The folder of manifests that came with taskcell: in the installed package, or in the source checkout."""
-    package = Path(__file__).resolve().parent
-    if (package / "manifests").is_dir():
-        return package / "manifests"
-    checkout = package.parent.parent
-    if (checkout / "pyproject.toml").is_file() and (checkout / "manifests").is_dir():
-        return checkout / "manifests"
-    return None

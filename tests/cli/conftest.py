@@ -30,10 +30,13 @@ def taskcell(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Taskcell:
     """`taskcell("skills", "list", toml="…", environ={…})` in a folder of its own; `toml` None means no file."""
 
     def call(*arguments: str, toml: str | None = LOCAL, environ: dict[str, str] | None = None) -> Done:
+        surroundings = dict(environ or {})
         if toml is not None:
-            (tmp_path / "taskcell.toml").write_text(toml, encoding="utf-8")
+            file = tmp_path / "taskcell.toml"
+            file.write_text(toml, encoding="utf-8")
+            surroundings.setdefault("TASKCELL_CONFIG", str(file))
         capfd.readouterr()
-        code = run(arguments, environ=environ or {}, cwd=tmp_path)
+        code = run(arguments, environ=surroundings, cwd=tmp_path)
         return Done(code, *capfd.readouterr())
 
     return call

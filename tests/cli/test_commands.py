@@ -117,6 +117,22 @@ def test_the_doctor_says_each_thing_on_one_line_with_its_mend(taskcell: Taskcell
     assert "Mend: set engine.kind to 'docker'." in done.out
 
 
+def test_the_doctor_finds_a_set_up_without_skills_weak(taskcell: Taskcell) -> None:
+    checks = {row["check"]: row for row in json.loads(taskcell("doctor", "--json").out)}
+    assert checks["manifests"]["status"] == "weak"
+    assert "0 skills" in checks["manifests"]["detail"]
+
+
+def test_the_doctor_judges_mounts_of_the_servers_own_files(taskcell: Taskcell, tmp_path: Path) -> None:
+    text = LOCAL + f'[terminal]\nvolumes = ["{tmp_path}:/data{{}}"]\n[policy]\nallowed_mount_roots = ["{tmp_path}"]\n'
+    done = taskcell("doctor", toml=text.format(""))
+    assert done.code == 1
+    assert "own-files" in done.out
+    call = ("policy", "explain", "terminal", '{"command": "ls"}')
+    assert "own-files" in taskcell(*call, toml=text.format("")).out
+    assert "own-files" not in taskcell(*call, toml=text.format(":ro")).out
+
+
 def test_the_doctor_finds_a_faulty_configuration_broken(taskcell: Taskcell) -> None:
     done = taskcell("doctor", toml="[engine]\nkid = 1\n")
     assert done.code == 1

@@ -24,6 +24,12 @@ def test_output_goes_to_standard_output_and_the_exit_code_is_passed_on(taskcell:
     assert (done.code, done.out) == (7, "out\n")
 
 
+def test_an_engine_without_isolation_is_warned_of_on_standard_error(taskcell: Taskcell) -> None:
+    done = taskcell("exec", "--", "true")
+    assert done.code == 0
+    assert "no isolation" in done.err
+
+
 def test_several_words_are_a_program_and_its_arguments(taskcell: Taskcell) -> None:
     done = taskcell("exec", "--", "printf", "<%s>", "a b", "$HOME", "--task")
     assert (done.code, done.out) == (0, "<a b><$HOME><--task>")
@@ -53,10 +59,23 @@ def test_an_unknown_skill_is_a_sentence_that_names_the_nearest(taskcell: Taskcel
     assert "'terminal'" in done.err
 
 
+@pytest.mark.parametrize("name", ["count", "count_lines"])
+def test_a_skill_with_typed_tools_is_refused_with_their_names(taskcell: Taskcell, tmp_path: Path, name: str) -> None:
+    manifest = tmp_path / "count.toml"
+    manifest.write_text(
+        'version = "1"\n[skills.count]\ndescription = "Count."\nsource = "docker:taskcell/base:latest"\n'
+        '[skills.count.tools.lines]\ndescription = "Count lines."\n[skills.count.tools.words]\ndescription = "Words."\n'
+    )
+    done = taskcell("exec", "--skill", name, "--", "x", toml=LOCAL.replace("[]", f'["{manifest}"]'))
+    assert (done.code, done.out) == (1, "")
+    assert "count_lines, count_words" in done.err
+    assert "free-form skills only" in done.err
+
+
 def run(folder: Path, *words: str, **options: Any) -> subprocess.Popen[bytes]:
     (folder / "taskcell.toml").write_text(LOCAL)
     pipe = subprocess.PIPE
-    arguments = [sys.executable, "-m", "taskcell", "exec", *words]
+    arguments = [sys.executable, "-m", "taskcell", "exec", "--config", "taskcell.toml", *words]
     return subprocess.Popen(arguments, cwd=folder, stdin=pipe, stdout=pipe, stderr=pipe, **options)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+import taskcell
 from taskcell.config import Settings, load, shipped_manifests
 from taskcell.errors import ConfigError
 from taskcell.model import GIB, MIB
@@ -229,8 +230,35 @@ def test_the_shipped_manifests_are_used_only_where_nothing_else_is_meant(tmp_pat
     assert shipped is not None
     assert load(None, {}, tmp_path).manifest_paths == (shipped,)
     assert loaded(tmp_path, 'manifests = ["manifests"]').manifest_paths == (tmp_path / "manifests",)
+    assert loaded(tmp_path, "").manifest_paths == (shipped,)
     (tmp_path / "manifests").mkdir()
-    assert load(None, {}, tmp_path).manifest_paths == (tmp_path / "manifests",)
+    assert loaded(tmp_path, "").manifest_paths == (tmp_path / "manifests",)
+
+
+def test_without_a_configuration_file_the_manifests_of_the_current_folder_are_not_taken(tmp_path):
+    (tmp_path / "manifests").mkdir()
+    assert load(None, {}, tmp_path).manifest_paths == (shipped_manifests(),)
+    meant = {"TASKCELL__MANIFESTS": '["manifests"]'}
+    assert load(None, meant, tmp_path).manifest_paths == (tmp_path / "manifests",)
+
+
+def test_a_file_that_was_only_found_in_the_current_folder_cannot_turn_isolation_off(tmp_path):
+    file = tmp_path / "taskcell.toml"
+    file.write_text('[engine]\nkind = "local"\n')
+    with pytest.raises(ConfigError, match=r"taskcell\.toml:2: engine\.kind: .*--config or \$TASKCELL_CONFIG") as caught:
+        load(None, {}, tmp_path)
+    assert "TASKCELL__ENGINE__KIND=local" in str(caught.value)
+    assert load(Path("taskcell.toml"), {}, tmp_path).engine.kind == "local"
+    assert load(None, {"TASKCELL_CONFIG": "taskcell.toml"}, tmp_path).engine.kind == "local"
+    assert load(None, {"TASKCELL__ENGINE__KIND": "local"}, tmp_path).engine.kind == "local"
+    assert load(None, {"TASKCELL__ENGINE__KIND": "docker"}, tmp_path).engine.kind == "docker"
+
+
+def test_the_servers_own_files_are_its_configuration_its_manifests_and_its_package(tmp_path):
+    settings = loaded(tmp_path, 'manifests = ["a.toml"]')
+    package = Path(taskcell.__file__).resolve().parent
+    assert settings.own_files == (tmp_path / "taskcell.toml", tmp_path / "a.toml", package)
+    assert load(None, {}, tmp_path / "elsewhere").own_files == (shipped_manifests(), package)
 
 
 def keys(model=Settings, prefix=""):

@@ -298,6 +298,15 @@ def test_a_faulty_configuration_is_one_sentence_on_standard_error_and_nothing_on
     assert b"Traceback" not in done.stderr
 
 
+def test_the_log_names_the_configuration_and_the_manifests_in_use(tmp_path: Path) -> None:
+    arguments = command(tmp_path, 'manifests = ["skills"]\n' + LOCAL)
+    (tmp_path / "skills").mkdir()
+    done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0
+    for path in ("taskcell.toml", "skills"):
+        assert f"{tmp_path}/{path}".encode() in done.stderr
+
+
 def test_a_standard_error_that_nobody_reads_does_not_stop_the_server(tmp_path: Path) -> None:
     arguments = command(tmp_path)
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:

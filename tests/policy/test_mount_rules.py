@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,11 +32,11 @@ def allowed(source: object, **keys: object) -> bool:
 
 
 @pytest.fixture
-def engine_socket(tmp_path: Path) -> Iterator[Path]:
+def engine_socket(tmp_path: Path) -> Path:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
-        yield path
+    return path  # the file stays, and nobody has it bound any more
 
 
 @pytest.mark.parametrize(
@@ -149,6 +148,71 @@ def test_a_folder_with_the_socket_of_the_engine_in_use_is_refused_when_it_is_mou
     with authorized.host_mounts() as (mount,):
         assert mount.path.resolved == str(tmp_path)
     with pytest.raises(Denied, match="allow-docker-socket"), authorized.host_mounts(str(engine_socket)):
+        pass
+
+
+def test_a_folder_with_a_socket_that_somebody_has_bound_is_refused_even_read_only(tmp_path):
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to("data")
+    root = [str(tmp_path)]
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "link" / "deep" / "s"))
+        for name in ("data", "link"):
+            caught = denial(tmp_path / name, allowed_mount_roots=root)
+            assert caught.rule == "sockets"
+            assert f"{tmp_path}/data/deep/s" in caught.reason
+        read_only = Profile("t", "alpine", "terminal", mounts=(Mount(str(tmp_path / "data"), "/data", True),))
+        with pytest.raises(Denied, match="sockets"):
+            Policy(PolicySettings(allowed_mount_roots=tuple(root))).authorize_profile(read_only)
+        assert allowed(tmp_path / "other", allowed_mount_roots=root)
+        assert allowed(tmp_path / "data", allowed_mount_roots=root, allow_docker_socket=True)
+    assert allowed(tmp_path / "data", allowed_mount_roots=root)
+
+
+def test_a_socket_that_appeared_after_a_folder_was_allowed_is_found_at_the_next_mount(tmp_path):
+    authorized = Policy(PolicySettings(allowed_mount_roots=(str(tmp_path),))).authorize_profile(profile(str(tmp_path)))
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "s"))
+        with pytest.raises(Denied, match="sockets"), authorized.host_mounts():
+            pass
+
+
+@pytest.mark.parametrize(
+    "source", [".", "conf", "conf/skills", "conf/skills/deep", "conf/taskcell.toml", "link", "hard"]
+)
+def test_the_servers_own_files_are_mounted_read_only_or_not_at_all(tmp_path, source):
+    (tmp_path / "conf" / "skills" / "deep").mkdir(parents=True)
+    file = tmp_path / "conf" / "taskcell.toml"
+    file.write_text("")
+    (tmp_path / "link").symlink_to("conf")
+    (tmp_path / "hard").hardlink_to(file)
+    policy = Policy(PolicySettings(allowed_mount_roots=(str(tmp_path),)), own_files=(file, file.parent / "skills"))
+    with pytest.raises(Denied, match="own-files") as caught:
+        policy.authorize_profile(profile(str(tmp_path / source)))
+    assert "read-only" in caught.value.reason
+    mounts = (Mount(str(tmp_path / source), "/data", read_only=True),)
+    assert policy.authorize_profile(Profile("terminal", "alpine", "terminal", mounts=mounts))
+
+
+def test_a_manifest_that_is_a_link_is_guarded_where_it_leads_to(tmp_path):
+    for name in ("skills", "shared", "data"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "shared" / "x").write_text("")
+    (tmp_path / "skills" / "x.toml").symlink_to("../shared/x")
+    policy = Policy(PolicySettings(allowed_mount_roots=(str(tmp_path),)), own_files=(tmp_path / "skills",))
+    assert policy.authorize_profile(profile(str(tmp_path / "data")))
+    with pytest.raises(Denied, match="own-files"):
+        policy.authorize_profile(profile(str(tmp_path / "shared")))
+
+
+def test_a_folder_that_becomes_the_servers_own_is_refused_at_the_next_mount(tmp_path):
+    (tmp_path / "data").mkdir()
+    own = tmp_path / "skills"
+    policy = Policy(PolicySettings(allowed_mount_roots=(str(tmp_path),)), own_files=(own,))
+    authorized = policy.authorize_profile(profile(str(tmp_path / "data")))
+    own.symlink_to("data")
+    with pytest.raises(Denied, match="own-files"), authorized.host_mounts():
         pass
 
 

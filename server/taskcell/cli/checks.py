@@ -75,12 +75,16 @@ def _manifests(run: Invocation, settings: Settings) -> tuple[Loaded | None, list
     except TaskcellError as error:
         return None, [Check("manifests", Verdict.BROKEN, _line(str(error)), "correct the configuration.")]
     places = ", ".join(map(str, settings.manifest_paths)) or "no folder"
-    return loaded, [Check("manifests", Verdict.GOOD, f"{len(loaded.skills)} skills from {places}.")]
+    detail = f"{len(loaded.skills)} skills from {places}."
+    if not loaded.skills:
+        mend = "name your manifests in `manifests`, or leave that key out to have those that come with taskcell."
+        return loaded, [Check("manifests", Verdict.WEAK, detail, mend)]
+    return loaded, [Check("manifests", Verdict.GOOD, detail)]
 
 
 def _policy(loaded: Loaded) -> Iterator[Check]:
     """Each profile is authorised as it would be before its container is made."""
-    policy = Policy(loaded.settings.policy)
+    policy = Policy(loaded.settings.policy, loaded.settings.own_files)
     refused = 0
     profiles = {tool.profile.name: tool.profile for tool in loaded.tools.values()}
     for name, profile in profiles.items():

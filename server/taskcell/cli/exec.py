@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
+import threading
 from typing import Annotated, Any
 
 import typer
 
 from taskcell.cli.invocation import EXIT_FAILED, EXIT_INTERRUPTED, Invocation, command
-from taskcell.errors import BadArgument
+from taskcell.errors import BadArgument, TaskcellError
 from taskcell.model import DEFAULT_TASK, LOCAL_PRINCIPAL, ProcessResult, Status, ToolCall
 
 TERMINAL = "terminal"
+#: Seconds for the kill path and the closing after a signal, as in `serve`.
+SHUTDOWN_LIMIT = 4.5
 
 
 def register(app: typer.Typer) -> None:
@@ -54,11 +58,26 @@ def exec_(
     if stdin:
         arguments["stdin"] = _read_stdin()
     loaded = stack.load(run)
+    stack.warn_unless_isolated(loaded.settings)
+    _check_free_form(tool, loaded)
     result = anyio.run(_run, run, loaded, ToolCall(LOCAL_PRINCIPAL, tool, arguments))
     return EXIT_INTERRUPTED if result is None else _show(result)
 
 
+def _check_free_form(name: str, loaded: Any) -> None:
+    """Raise BadArgument if a skill has typed tools, or if the name is a typed tool's: words cannot be its arguments."""
+    for skill in loaded.skills:
+        typed = [tool.name for tool in skill.tools]
+        if typed and name in (skill.name, *typed):
+            raise BadArgument(
+                f"The skill '{skill.name}' has typed tools, which take named arguments from an MCP client: "
+                f"{', '.join(typed)}. `taskcell exec --skill` runs free-form skills only."
+            )
+
+
 def _read_stdin() -> str:
+    if sys.stdin is None:
+        raise BadArgument("Standard input is closed; leave out -i, or give it something to read.")
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
@@ -77,9 +96,17 @@ async def _run(run: Invocation, loaded: Any, call: ToolCall) -> ProcessResult | 
     running = anyio.CancelScope()
 
     async def cancel_on_signal() -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        # A closed terminal window too; under nohup that signal is ignored, and stays so.
+        ends = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+        with anyio.open_signal_receiver(*ends) as signals:
             async for _ in signals:
+                if running.cancel_called:
+                    os._exit(EXIT_INTERRUPTED)
                 running.cancel()
+                # A thread, not the loop: an engine that hangs keeps a worker thread, which Python would wait for.
+                watchdog = threading.Timer(SHUTDOWN_LIMIT, os._exit, (EXIT_INTERRUPTED,))
+                watchdog.daemon = True
+                watchdog.start()
 
     async with anyio.create_task_group() as watching:
         watching.start_soon(cancel_on_signal)
@@ -103,5 +130,13 @@ def _show(result: ProcessResult) -> int:
 
 
 def _write(stream: Any, text: str) -> None:
-    stream.buffer.write(text.encode("utf-8", "replace"))
-    stream.flush()
+    """Raises TaskcellError where the output has no room; a stream that is closed takes nothing."""
+    if stream is None:
+        return
+    try:
+        stream.buffer.write(text.encode("utf-8", "replace"))
+        stream.flush()
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise TaskcellError(f"The output could not be written: {error.strerror}. The command has run.") from error

@@ -32,9 +32,11 @@ def serve(run: Invocation) -> None:
         from taskcell.mcp.server import serve_stdio
 
         loaded = stack.load(run)
-        isolated = stack.is_isolated(loaded.settings)
-        if not isolated:
-            log.warning("The engine 'local' has no isolation: commands are ordinary processes of this machine.")
+        settings = loaded.settings
+        file = str(settings.file) if settings.file else "none; the defaults hold"
+        log.info("Serving with these files.", configuration=file, manifests=list(map(str, settings.manifest_paths)))
+        isolated = stack.is_isolated(settings)
+        stack.warn_unless_isolated(settings)
         if terminal:
             log.info("Serving MCP on this terminal; usually an MCP client starts this command. Ctrl-D ends it.")
 

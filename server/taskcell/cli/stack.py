@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
+import structlog
 
 from taskcell import config, manifest, tool
 from taskcell.cli.invocation import Invocation
@@ -15,6 +16,8 @@ from taskcell.engine.base import Engine
 from taskcell.gateway import Gateway, open_gateway
 from taskcell.manifest import Skill
 from taskcell.tool import CommandTool
+
+log = structlog.get_logger(__name__)
 
 #: Seconds to close connections, or to delete the local engine's folder; neither waits for anyone else.
 ENGINE_CLOSE_TIMEOUT = 1.0
@@ -50,6 +53,12 @@ def load_settings(run: Invocation) -> Settings:
 def is_isolated(settings: Settings) -> bool:
     """False for the engine that runs commands as ordinary processes."""
     return settings.engine.kind != "local"
+
+
+def warn_unless_isolated(settings: Settings) -> None:
+    """A line in the log where commands are ordinary processes."""
+    if not is_isolated(settings):
+        log.warning("The engine 'local' has no isolation: commands are ordinary processes of this machine.")
 
 
 @asynccontextmanager
