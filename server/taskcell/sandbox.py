@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import posixpath
 import shlex
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -17,6 +16,7 @@ import structlog
 from taskcell.engine.base import Container
 from taskcell.errors import SandboxLost, SpawnFailed
 from taskcell.model import Command, ProcessResult, Status
+from taskcell.outcome import notes_on, signal_name, status_of
 from taskcell.output import Capture, Text, share
 from taskcell.policy import AuthorizedCommand, AuthorizedProfile
 from taskcell.process import Listing, Process
@@ -34,15 +34,14 @@ DEADLINE_SLACK = GRACE + KILL_SLACK + 5.0
 #: Seconds for the login shell to print its environment; a profile that takes longer is left out.
 LOGIN_TIMEOUT = 5.0
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-EXIT_TIMED_OUT, EXIT_CANCELLED, EXIT_OOM = 124, 130, 137
 _SHELL_VARIABLE = "TASKCELL_SHELL"
 #: A shell's own variables, which are not the user's exports.
 _SHELL_OWN = frozenset({"_", "SHLVL", "PWD", "OLDPWD", "TASKCELL_STATE_FD"})
 
 
 _UNREPORTED = (
-    "Where the command ended is not known: it replaced its shell by exec, has an EXIT trap of its own, or exports "
-    "more than 64 KiB."
+    "Where the command ended is not known: it has a syntax error, replaced its shell by exec, has an EXIT trap of its "
+    "own, or exports more than 64 KiB."
 )
 
 
@@ -247,8 +246,8 @@ class Sandbox:
 
     def _result(self, command: Command, process: Process, process_id: str) -> ProcessResult:
         ended, killed = process.exit, process.killed
-        status, code = _status(process, closed=self.state is SandboxState.CLOSED)
-        notes = list(_notes(process, command, status, self.doomed))
+        status, code = status_of(process, closed=self.state is SandboxState.CLOSED)
+        notes = list(notes_on(process, command, status, self.doomed))
         if status is Status.KILLED and self.state is SandboxState.CLOSED:
             notes.append("Its sandbox was closed, reset or replaced while it ran.")
         if ended is not None and ended.reason is protocol.Reason.ITSELF:
@@ -260,7 +259,7 @@ class Sandbox:
         return ProcessResult(
             status=status,
             exit_code=code,
-            signal=_signal_name(ended.signal) if ended is not None and ended.signal else None,
+            signal=signal_name(ended.signal) if ended is not None and ended.signal else None,
             stdout=out.text,
             stderr=err.text,
             truncated=bool(out.omitted_bytes or err.omitted_bytes),
@@ -295,50 +294,6 @@ class Sandbox:
         if ended.cwd:
             return []
         return [f"The folder that the command ended in is gone; the next one starts in {self.container.workspace}."]
-
-
-def _status(process: Process, *, closed: bool) -> tuple[Status, int | None]:
-    ended = process.exit
-    if ended is None:
-        return Status.LOST, None
-    if ended.reason is protocol.Reason.TIMEOUT:
-        return Status.TIMED_OUT, EXIT_TIMED_OUT
-    if ended.oom_kills and (ended.signal == signal.SIGKILL or ended.exit_code == EXIT_OOM):
-        return Status.OOM_KILLED, EXIT_OOM
-    by_kill = ended.reason is protocol.Reason.KILL
-    if by_kill and process.lost is not None and not closed:
-        return Status.LOST, None  # somebody else stopped the container
-    if by_kill or ended.signal:
-        return Status.KILLED, 128 + (ended.signal or signal.SIGKILL)
-    return Status.EXITED, ended.exit_code
-
-
-def _notes(process: Process, command: Command, status: Status, doomed: str | None) -> Sequence[str]:
-    notes = []
-    ended = process.exit
-    if status is Status.LOST:
-        why = doomed or process.lost or "its channel ended"
-        notes.append(f"The sandbox died under this command ({why}). The command was not run again.")
-    if status is Status.TIMED_OUT:
-        notes.append(
-            f"The command ran into its timeout of {command.timeout:g} s; it and all it had started were killed."
-        )
-    if status is Status.OOM_KILLED:
-        notes.append("The kernel killed it because the sandbox's memory was used up; use less memory at once.")
-    elif ended is not None and ended.oom_kills:
-        notes.append(f"The kernel killed {ended.oom_kills} of its processes because the sandbox's memory was used up.")
-    if ended is not None and ended.reason is protocol.Reason.ITSELF and ended.descendants:
-        count = ended.descendants
-        what = "1 process that it started still runs" if count == 1 else f"{count} processes that it started still run"
-        notes.append(f"{what} in the background, until the sandbox is closed or reset.")
-    return notes
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIG{number}"
 
 
 def _reported_env(entries: Sequence[bytes]) -> dict[str, str]:

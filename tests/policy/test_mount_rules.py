@@ -196,14 +196,14 @@ def test_the_servers_own_files_are_mounted_read_only_or_not_at_all(tmp_path, sou
 
 
 def test_a_manifest_that_is_a_link_is_guarded_where_it_leads_to(tmp_path):
-    for name in ("skills", "shared", "data"):
+    for name in ("skills", "common", "data"):
         (tmp_path / name).mkdir()
-    (tmp_path / "shared" / "x").write_text("")
-    (tmp_path / "skills" / "x.toml").symlink_to("../shared/x")
+    (tmp_path / "common" / "x").write_text("")
+    (tmp_path / "skills" / "x.toml").symlink_to("../common/x")
     policy = Policy(PolicySettings(allowed_mount_roots=(str(tmp_path),)), own_files=(tmp_path / "skills",))
     assert policy.authorize_profile(profile(str(tmp_path / "data")))
     with pytest.raises(Denied, match="own-files"):
-        policy.authorize_profile(profile(str(tmp_path / "shared")))
+        policy.authorize_profile(profile(str(tmp_path / "common")))
 
 
 def test_a_folder_that_becomes_the_servers_own_is_refused_at_the_next_mount(tmp_path):
