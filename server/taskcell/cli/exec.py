@@ -97,7 +97,8 @@ async def _run(run: Invocation, loaded: Any, call: ToolCall) -> ProcessResult | 
 
     async def cancel_on_signal() -> None:
         # A closed terminal window too; under nohup that signal is ignored, and stays so.
-        ends = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+        hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+        ends = (signal.SIGINT, signal.SIGTERM, *hangup)
         with anyio.open_signal_receiver(*ends) as signals:
             async for _ in signals:
                 if running.cancel_called:
