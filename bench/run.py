@@ -26,14 +26,16 @@ from docker.models.containers import Container
 from mcp import StdioServerParameters
 from mcp.client.client import Client
 from mcp.client.stdio import stdio_client
+from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult
 from rich.console import Console
 
 IMAGE = "taskcell/base:latest"
 COMMAND = "echo hello"
 TASKS = 16
-#: Rounds of the one-after-the-other measurement; in each a peer is called once and taskcell some times, so that what
-#: else the machine does meanwhile hits all of them.
-ROUNDS, CALLS_A_ROUND = 60, 5
+#: Rounds of the one-after-the-other measurement, in turn, so that what else the machine does meanwhile hits all alike.
+ROUNDS, CALLS_A_ROUND, PEER_CALLS_A_ROUND = 6, 50, 10
+#: Seconds between two ways: the engine still takes an exec apart after its caller has the answer.
+SETTLE = 0.5
 #: Rounds with all tasks at once, and calls of each task in one.
 BURSTS, CALLS_A_BURST, PEER_CALLS_A_BURST = 4, 12, 2
 NEW_TASKS = 5
@@ -93,7 +95,11 @@ class Way:
 
 def taskcell_way(client: Client) -> Way:
     async def call(number: int) -> None:
-        answer = await client.call_tool("terminal", {"command": COMMAND, "task_id": f"task {number}"})
+        # The request alone: `call_tool` would validate the answer against a schema that it checks anew each time, some
+        # milliseconds of the client's own.
+        arguments = {"command": COMMAND, "task_id": f"task {number}"}
+        request = CallToolRequest(params=CallToolRequestParams(name="terminal", arguments=arguments))
+        answer = await client.session.send_request(request, CallToolResult)
         content = getattr(answer, "structured_content", None)
         if not content or content["stdout"] != "hello\n":
             raise SystemExit(f"A call went wrong: {answer}")
@@ -109,7 +115,7 @@ def peer_way(name: str, run: Callable[[int], bytes]) -> Way:
         if await anyio.to_thread.run_sync(run, number, limiter=threads) != b"hello\n":
             raise SystemExit(f"{name} printed something else")
 
-    return Way(name, call, 1, PEER_CALLS_A_BURST)
+    return Way(name, call, PEER_CALLS_A_ROUND, PEER_CALLS_A_BURST)
 
 
 def peer_ways(containers: list[Container]) -> list[Way]:
@@ -131,10 +137,12 @@ async def measure(ways: list[Way]) -> None:
     console.print("==> one after the other")
     for _ in range(ROUNDS):
         for way in ways:
+            await anyio.sleep(SETTLE)
             await way.run_single()
     console.print(f"==> {TASKS} tasks at once")
     for _ in range(BURSTS):
         for way in ways:
+            await anyio.sleep(SETTLE)
             await way.run_burst()
 
 
