@@ -11,7 +11,6 @@ from enum import Enum
 
 import anyio
 import anyio.abc
-import structlog
 
 from taskcell.engine.base import Container
 from taskcell.errors import SandboxLost, SpawnFailed
@@ -22,8 +21,6 @@ from taskcell.policy import AuthorizedCommand, AuthorizedProfile
 from taskcell.process import Listing, Process
 from taskcell.supervisor import protocol
 from taskcell.supervisor.channel import Channel
-
-log = structlog.get_logger(__name__)
 
 #: Seconds between TERM and KILL, from the contract's section 7.
 GRACE = 2.0
@@ -47,7 +44,6 @@ _UNREPORTED = (
 
 class SandboxState(Enum):
     READY = "ready"
-    LOST = "lost"
     CLOSED = "closed"
 
 
@@ -77,7 +73,6 @@ class Sandbox:
     terminal: TerminalState = field(default_factory=TerminalState)
     login_env: dict[str, str] = field(default_factory=dict)
     shell: str = ""
-    running: int = 0
     #: Why the pool must not use this sandbox again; None while it may.
     doomed: str | None = None
     _listing: anyio.Lock = field(default_factory=anyio.Lock)
@@ -115,7 +110,6 @@ class Sandbox:
         """
         command = authorized.command
         process = Process(self.channel, self.output_chars)
-        self.running += 1
         try:
             await process.start(self._spawn_request(command), command.stdin)
             with anyio.move_on_after(command.timeout + DEADLINE_SLACK) as backstop:
@@ -134,7 +128,6 @@ class Sandbox:
         except SandboxLost:
             return self._result(command, process, process_id)
         finally:
-            self.running -= 1
             process.close()
         return await self._run_in_the_workspace(authorized, process_id)
 

@@ -11,12 +11,9 @@ from typing import Protocol
 
 import anyio
 import anyio.abc
-import structlog
 
 from taskcell.errors import ProtocolError, SandboxLost
 from taskcell.supervisor import protocol
-
-log = structlog.get_logger(__name__)
 
 #: A supervisor that does not take bytes for this long is not running any more: its loop never blocks.
 SEND_TIMEOUT = 10.0

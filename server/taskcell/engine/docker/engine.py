@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import anyio
 import anyio.abc
 import anyio.to_thread
-import structlog
 from docker.errors import APIError, NotFound
 
 from taskcell.engine.base import Container, ContainerSpec, EngineFacts
@@ -23,7 +22,6 @@ from taskcell.engine.docker.container import SOCKET, SUPERVISOR
 from taskcell.engine.docker.stream import open_exec
 from taskcell.errors import EngineError, EngineUnavailable, SandboxLost
 
-log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 #: Blocking calls at once: the engine handles creations mostly one after the other, so more would only wait there.

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-import structlog
 from docker import APIClient
 from docker.errors import APIError, NotFound
 from docker.types import Mount
@@ -29,8 +28,6 @@ from taskcell.engine.docker.container import (
 )
 from taskcell.errors import EngineError
 from taskcell.supervisor import binary
-
-log = structlog.get_logger(__name__)
 
 #: Seconds that another server may take to fill the volume: one container created, 100 kB sent, and removed.
 FILL_TIMEOUT = 30.0
