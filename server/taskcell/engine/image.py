@@ -59,7 +59,7 @@ class ImageDefinition:
         suite: Debian's name of the release.
         base: image to start from where the engine builds.
         packages: Debian packages beside the suite's required ones; recommended packages stay out.
-        uid: user and group id of `user`, whose password is locked.
+        uid: user and group id of `user`, whose password is locked; its group `sudo` serves profiles with sudo alone.
         excluded: path patterns that dpkg leaves out, as `debian:*-slim` does.
     """
 
@@ -79,7 +79,8 @@ class ImageDefinition:
         return " && ".join(
             (
                 f"groupadd --gid {uid} {user}",
-                f"useradd --uid {uid} --gid {uid} --home-dir {self.home} --no-create-home --shell {shell} {user}",
+                f"useradd --uid {uid} --gid {uid} --groups sudo --home-dir {self.home} --no-create-home "
+                f"--shell {shell} {user}",
                 f"install -d -m 0755 -o {uid} -g {uid} {self.home}",
                 ": > /etc/machine-id",
                 "rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/*.log /var/log/apt",

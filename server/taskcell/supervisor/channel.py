@@ -6,6 +6,7 @@ Nothing here is retried: when the stream breaks, every process that was waited f
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -52,6 +53,9 @@ class Channel:
         self._to_forget: list[int] = []
         self.welcome: protocol.Welcome | None = None
         self.lost_reason: str | None = None
+        #: Processes with a living descendant, by number, and when (monotonic) the last of them was gone.
+        self.living: set[int] = set()
+        self.quiet_since = time.monotonic()
 
     @property
     def alive(self) -> bool:
@@ -104,6 +108,11 @@ class Channel:
     def _hand_out(self, event: protocol.Event) -> None:
         if isinstance(event, protocol.Error):
             raise ProtocolError(f"the supervisor ended the connection: {event.message}")
+        if isinstance(event, protocol.Spawned) and event.process in self._listeners:
+            self.living.add(event.process)
+        elif isinstance(event, protocol.Gone) and event.process in self.living:
+            self.living.remove(event.process)
+            self.quiet_since = time.monotonic()
         listener = self._listeners.get(event.process)
         if listener is not None:
             listener.on_event(event)
