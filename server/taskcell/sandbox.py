@@ -208,7 +208,8 @@ class Sandbox:
         return f"trap 'exec {self.container.supervisor} report $?' EXIT; {line}"
 
     def _base_env(self) -> dict[str, str]:
-        env = {"PATH": DEFAULT_PATH, "LANG": "C.UTF-8", **self.container.environment, "HOME": self.container.workspace}
+        own = self.container.environment
+        env = {"PATH": DEFAULT_PATH, "LC_CTYPE": "C.UTF-8", **own, "HOME": self.container.workspace}
         if self.profile.profile.kind == "terminal":
             env |= {"TERM": "dumb", "USER": "agent", "LOGNAME": "agent"}
         return env | dict(self.profile.profile.environment)

@@ -43,4 +43,4 @@ def serve(run: Invocation) -> None:
         async def main() -> None:
             await serve_stdio(wire, lambda: reload.following_gateway(run, loaded), isolated=isolated)
 
-        anyio.run(main)
+        anyio.run(main, backend_options={"use_uvloop": True})

@@ -101,9 +101,9 @@ class ImageDefinition:
 
 
 _PACKAGES = (
-    "bash", "bash-static", "bc", "bzip2", "ca-certificates", "coreutils", "curl", "diffutils", "file", "findutils", "gawk", "git",
-    "grep", "gzip", "jq", "less", "make", "openssl", "patch", "procps", "psmisc", "python3", "ripgrep", "rsync", "sed",
-    "sqlite3", "sudo", "tar", "tree", "tzdata", "unzip", "xz-utils", "zip",
+    "bash", "bash-static", "bc", "bzip2", "ca-certificates", "coreutils", "curl", "diffutils", "file", "findutils",
+    "gawk", "git", "grep", "gzip", "jq", "less", "make", "openssl", "patch", "procps", "psmisc", "python3", "ripgrep",
+    "rsync", "sed", "sqlite3", "sudo", "tar", "tree", "tzdata", "unzip", "xz-utils", "zip",
 )  # fmt: skip
 
 DEFAULT = ImageDefinition(

@@ -72,6 +72,8 @@ def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> 
         get_tool_input_schema=tools.input_schema,
         lifespan=lifespan,
     )
+    # The SDK's only one: spans of every message, which nobody here collects.
+    server.middleware.clear()
     server.add_notification_handler("notifications/initialized", NotificationParams, changes.initialized)
     server.changes = changes
     return server

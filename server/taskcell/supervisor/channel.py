@@ -47,7 +47,7 @@ class Channel:
         self._orphan_ttl_ms = round(orphan_ttl * 1000)
         self._numbers = itertools.count(1)
         self._listeners: dict[int, ProcessListener] = {}
-        self._sending = anyio.Lock()
+        self._sending = anyio.Lock(fast_acquire=True)
         self._stream: anyio.abc.ByteStream | None = None
         self._on_lost: list[Callable[[], None]] = []
         self._to_forget: list[int] = []
