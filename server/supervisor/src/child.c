@@ -109,7 +109,8 @@ static void close_others(bool has_state, int errors) {
 }
 
 static void drop_bounding_set(void) {
-    for (unsigned long cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++) prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+    /* It fails at the first one that the kernel does not know, or at once where nothing may be dropped. */
+    for (unsigned long cap = 0; prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++) continue;
 }
 
 static bool drop_capabilities(void) {
@@ -163,7 +164,10 @@ static void execute(const struct launch *l) {
 }
 
 void child_run(const struct launch *l, int errors) {
-    signals_reset();
+    /* What they do was reset by the leader; it keeps them blocked. */
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
     /* A terminal needs a session; without one a group is enough to be signalled as one. */
     if (l->pty ? setsid() < 0 : setpgid(0, 0) < 0) fail(errors, STAGE_FORK);
     int moved = place_files(l, errors);

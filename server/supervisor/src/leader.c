@@ -13,7 +13,10 @@
 
 /* How long a leader whose supervisor died goes on killing what it leads: as long as the supervisor itself would. */
 static const int64_t ABANDON_LIMIT = 1500000;
-enum { ABANDON_ROUND_US = 5000 }; /* time for the killed to be reaped before the next look */
+enum {
+    ABANDON_ROUND_US = 5000, /* time for the killed to be reaped before the next look */
+    REPORTS_MAX = 3,
+};
 
 void report_usage(struct leader_report *r, const struct rusage *usage) {
     r->when = clock_now();
@@ -22,7 +25,22 @@ void report_usage(struct leader_report *r, const struct rusage *usage) {
     r->max_rss_kb = usage->ru_maxrss;
 }
 
-static void tell(int reports, const struct leader_report *r) { (void)!write(reports, r, sizeof *r); }
+/* Reports that go out together, as late as possible: each write wakes the supervisor up. A command that is over in an
+   instant has three: that it started, that it ended, that nothing is left of it. */
+static struct {
+    struct leader_report all[REPORTS_MAX];
+    size_t count;
+} outbox;
+
+static void flush(int reports) {
+    if (outbox.count) (void)!write(reports, outbox.all, outbox.count * sizeof *outbox.all);
+    outbox.count = 0;
+}
+
+static void tell(int reports, const struct leader_report *r) {
+    if (outbox.count == REPORTS_MAX) flush(reports);
+    outbox.all[outbox.count++] = *r;
+}
 
 static bool no_child_left(void) {
     siginfo_t info;
@@ -62,6 +80,7 @@ static void abandon(int reports, pid_t main_pid) {
 static void lead(int reports, pid_t main_pid, pid_t supervisor, const sigset_t *waited) {
     while (reap(reports, main_pid)) {
         /* Both signals are blocked: neither can be lost between the look above and the wait. */
+        flush(reports);
         int number = sigwaitinfo(waited, NULL);
         if (number == SIGTERM && getppid() != supervisor) {
             abandon(reports, main_pid);
@@ -128,5 +147,6 @@ void leader_run(const struct launch *l, int reports, pid_t supervisor) {
     if (main_pid) lead(reports, main_pid, supervisor, &waited);
     struct leader_report done = {.kind = LEADER_DONE};
     tell(reports, &done);
+    flush(reports);
     _exit(0);
 }
