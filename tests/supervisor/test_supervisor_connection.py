@@ -110,7 +110,7 @@ def test_a_stranger_may_not_make_the_supervisor_hold_a_large_frame(supervisor: S
     [
         (struct.pack("<I", 4), "out of bounds"),
         (struct.pack("<I", (1 << 20) + 1), "out of bounds"),
-        (struct.pack("<IBI", 5, 0x0E, 0), "unknown type"),
+        (struct.pack("<IBI", 5, max(wire.Request) + 1, 0), "unknown type"),
         (struct.pack("<IBI", 5, 0x81, 0), "unknown type"),
         (struct.pack("<IBIB", 6, 0x0C, 0, 0), "does not parse"),
         (struct.pack("<IBIB", 6, 0x06, 1, 0), "does not parse"),
@@ -119,6 +119,9 @@ def test_a_stranger_may_not_make_the_supervisor_hold_a_large_frame(supervisor: S
         (struct.pack("<IBIB", 6, 0x05, 1, 0), "signal"),
         (struct.pack("<IBIB", 6, 0x05, 1, 65), "signal"),
         (wire.spawn(0, wire.Spawn([b"true"], {}, b"/")), "number"),
+        (wire.sudo(b"1000", b"", 0, wire.SudoFlag.NONE), "password"),
+        (wire.sudo(b"1000", b"x" * 256, 0, wire.SudoFlag.NONE), "password"),
+        (wire.sudo(b"1000", b"two\nlines", 0, wire.SudoFlag.NONE), "password"),
     ],
 )
 def test_a_frame_that_is_not_in_the_protocol_ends_the_connection_only(

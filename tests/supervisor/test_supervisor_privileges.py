@@ -120,3 +120,20 @@ def test_not_even_its_own_user_may_trace_the_supervisor(client: Client, supervis
 def test_the_secrets_of_the_supervisor_are_not_in_its_children(client: Client) -> None:
     client.run(1, "sh", "-c", "tr '\\0' '\\n' </proc/self/environ; tr '\\0' '\\n' </proc/self/cmdline")
     assert b"TASKCELL_TEST_SECRET" not in client.output(1)
+
+
+def test_a_supervisor_that_is_no_containers_pid_1_refuses_sudo_and_touches_nothing(supervisor: Supervisor) -> None:
+    def touched() -> list[tuple[int, int, int]]:
+        found = [
+            Path(name).lstat() for name in ("/etc/shadow", "/etc/sudo.conf", "/usr/bin/sudo") if Path(name).exists()
+        ]
+        return [(one.st_ino, one.st_size, one.st_mtime_ns) for one in found]
+
+    before = touched()
+    with supervisor.claim() as client:
+        client.send(wire.sudo(b"1000", b"not-a-real-one", 0xFF, wire.SudoFlag.SET_PASSWORD))
+        assert "PID 1" in client.wait(wire.Sudo).problem
+        client.run(1, "grep", "CapBnd", "/proc/self/status")
+        assert int(client.output(1).split()[1], 16) == 0
+    assert touched() == before
+    assert not Path("/usr/lib/taskcell").exists()

@@ -55,6 +55,13 @@ void answer_pong(struct supervisor *s) {
     frame_end(out, frame_begin(out, ANS_PONG, 0));
 }
 
+void answer_sudo(struct supervisor *s, const char *problem) {
+    struct buffer *out = urgent(s);
+    size_t at = frame_begin(out, ANS_SUDO, 0);
+    put_str(out, problem, strlen(problem));
+    frame_end(out, at);
+}
+
 static void put_ending(struct buffer *out, const struct process *p) {
     bool ended = p->state >= STATE_EXITED, signalled = ended && WIFSIGNALED(p->status);
     int code = !ended ? 0 : signalled ? -1 : WEXITSTATUS(p->status);

@@ -108,9 +108,12 @@ static void close_others(bool has_state, int errors) {
     else close_except(plain, 4);
 }
 
-static void drop_bounding_set(void) {
+static void drop_bounding_set(uint64_t keep) {
     /* It fails at the first one that the kernel does not know, or at once where nothing may be dropped. */
-    for (unsigned long cap = 0; prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++) continue;
+    for (unsigned long cap = 0;; cap++) {
+        bool kept = cap < 64 && keep >> cap & 1;
+        if (!kept && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0)) return;
+    }
 }
 
 static bool drop_capabilities(void) {
@@ -120,8 +123,8 @@ static bool drop_capabilities(void) {
     return syscall(SYS_capset, &header, none) == 0;
 }
 
-static bool become(const struct identity *who) {
-    drop_bounding_set();
+static bool become(const struct identity *who, uint64_t capabilities) {
+    drop_bounding_set(capabilities);
     if (who->change && (setgroups(who->group_count, who->groups) || setresgid(who->gid, who->gid, who->gid) ||
                         setresuid(who->uid, who->uid, who->uid)))
         return false;
@@ -178,7 +181,7 @@ void child_run(const struct launch *l, int errors) {
     set_oom_score(geteuid() == 0);
     setpriority(PRIO_PROCESS, 0, l->nice);
     setrlimit(RLIMIT_NOFILE, &l->files);
-    if (!become(&l->who)) fail(errors, STAGE_USER);
+    if (!become(&l->who, l->capabilities)) fail(errors, STAGE_USER);
     umask(022);
     if (chdir(l->cwd)) fail(errors, STAGE_CWD);
     execute(l);

@@ -16,6 +16,7 @@ struct launch {
     struct identity who;
     bool pty;
     int nice;
+    uint64_t capabilities;   /* that stay in the bounding set: what sudo may give, nothing else */
     int in, out, err, state; /* -1: /dev/null; no state report */
     struct rlimit files;     /* as the supervisor found it: its own limit is raised */
 };

@@ -135,8 +135,9 @@ static bool serve_frames(struct supervisor *s, struct conn *c) {
             conn_refuse(s, c, fault);
             return false;
         }
-        /* A token that has been compared is of no more use; nothing that is forked shall find it. */
-        if (frame.type == REQ_HELLO) explicit_bzero(c->in.data + done, used);
+        /* A token that has been compared is of no more use, nor a password that was taken; nothing that is forked shall
+           find them. */
+        if (frame.type == REQ_HELLO || frame.type == REQ_SUDO) explicit_bzero(c->in.data + done, used);
         done += used;
         if (c->out.failed || conn_waiting(c) > OUT_MAX) {
             conn_close(s, c);

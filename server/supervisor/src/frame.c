@@ -54,10 +54,21 @@ static void parse_hello(struct reader *r, struct request *q) {
     q->orphan_ttl_ms = get_u32(r);
 }
 
+static const char *parse_sudo(struct reader *r, struct sudo_request *s) {
+    s->flags = get_u8(r);
+    s->capabilities = get_u64(r);
+    s->user = get_str(r);
+    s->password = get_str(r);
+    if (r->failed) return NULL;
+    bool sized = s->password.size >= 1 && s->password.size <= PASSWORD_MAX;
+    return sized && !memchr(s->password.data, '\n', s->password.size) ? NULL : "a password has a wrong form";
+}
+
 static const char *parse_body(struct reader *r, struct request *q) {
     switch (q->type) {
     case REQ_HELLO: parse_hello(r, q); return NULL;
     case REQ_SPAWN: parse_spawn(r, &q->spawn); return NULL;
+    case REQ_SUDO: return parse_sudo(r, &q->sudo);
     case REQ_STDIN:
         q->data = get_rest(r);
         return q->data.size <= STDIN_MAX ? NULL : "a STDIN frame is too large";

@@ -15,6 +15,7 @@ enum {
     TOKEN_MIN = 16,
     TOKEN_MAX = 64,
     SIGNAL_MAX = 64,
+    PASSWORD_MAX = 255, /* without its end */
 };
 
 enum request_type {
@@ -31,6 +32,7 @@ enum request_type {
     REQ_RESIZE,
     REQ_PING,
     REQ_SHUTDOWN,
+    REQ_SUDO,
 };
 
 enum answer_type {
@@ -45,9 +47,12 @@ enum answer_type {
     ANS_LISTING,
     ANS_PONG,
     ANS_ERROR,
+    ANS_SUDO,
 };
 
 enum spawn_flag { SPAWN_STDIN = 1, SPAWN_MERGE = 2, SPAWN_PTY = 4, SPAWN_REPORT = 8, SPAWN_ALL = 15 };
+
+enum sudo_flag { SUDO_SET_PASSWORD = 1, SUDO_ALL = 1 };
 
 enum stage { STAGE_REQUEST = 1, STAGE_FORK, STAGE_USER, STAGE_CWD, STAGE_EXEC, STAGE_PTY };
 
@@ -75,12 +80,19 @@ struct spawn {
     struct strings argv, env;
 };
 
+struct sudo_request {
+    uint8_t flags;
+    uint64_t capabilities; /* what those who become root may hold, a bit for each */
+    struct slice user, password;
+};
+
 struct request {
     enum request_type type;
     uint32_t process;
     uint32_t version, orphan_ttl_ms; /* HELLO */
     struct slice token;              /* HELLO */
     struct spawn spawn;              /* SPAWN */
+    struct sudo_request sudo;        /* SUDO */
     struct slice data;               /* STDIN */
     uint8_t signal;                  /* SIGNAL */
     uint32_t grace_ms;               /* KILL, SHUTDOWN */

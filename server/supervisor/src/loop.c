@@ -67,6 +67,7 @@ static void take_event(struct supervisor *s, const struct epoll_event *e) {
     if (kind == WATCH_LISTENER) conn_accept(s);
     else if (kind == WATCH_SIGNALS) take_signal(s);
     else if (kind == WATCH_CONN) conn_event(s, &s->conns[number], e->events);
+    else if (kind == WATCH_ASKPASS) sudo_asked(s);
     else take_process_event(s, kind, number, e->events);
 }
 

@@ -1,4 +1,5 @@
-/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `report` is run by what it runs. */
+/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `report` is run by what it runs. By other names
+   it is the front of sudo and the program that sudo asks for the password. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,13 +9,22 @@
 #include "bridge.h"
 #include "init.h"
 #include "report.h"
+#include "sudo.h"
 
 static int usage(void) {
     fputs("usage: supervisor init --socket PATH | connect --socket PATH | report CODE | version\n", stderr);
     return 2;
 }
 
+static const char *own_name(int argc, char **argv) {
+    const char *path = argc > 0 ? argv[0] : "", *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
 int main(int argc, char **argv) {
+    const char *name = own_name(argc, argv);
+    if (!strcmp(name, "sudo") || !strcmp(name, "sudoedit")) return front_run(argc, argv);
+    if (!strcmp(name, "askpass")) return askpass_run();
     const char *what = argc > 1 ? argv[1] : "";
     if (!strcmp(what, "report") && argc == 3) {
         report_write();

@@ -88,6 +88,7 @@ const char *request_serve(struct supervisor *s, struct conn *c, const struct fra
     case REQ_SPAWN: return p || !q.process ? "a SPAWN needs a new number" : spawn(s, q.process, &q.spawn);
     case REQ_KILL: return kill_request(s, p, &q);
     case REQ_LIST: answer_listing(s); return NULL;
+    case REQ_SUDO: sudo_set_up(s, &q.sudo); return NULL;
     case REQ_PING: answer_pong(s); return NULL;
     case REQ_SHUTDOWN: leave(s, q.grace_ms); return NULL;
     default: break;

@@ -113,6 +113,7 @@ static bool start_leader(struct supervisor *s, struct making *m) {
     if (pid < 0) return fail(m, STAGE_FORK);
     if (pid == 0) {
         explicit_bzero(s->token, sizeof s->token);
+        explicit_bzero(s->sudo.password, sizeof s->sudo.password);
         leader_run(&m->l, m->reports, supervisor);
     }
     m->p->leader = pid;
@@ -200,6 +201,7 @@ const char *spawn(struct supervisor *s, uint32_t number, const struct spawn *q) 
     }
     m.l.pty = m.p->flags & SPAWN_PTY;
     m.l.nice = s->nice;
+    m.l.capabilities = s->sudo.capabilities;
     bool started = copy_words(&m, q) && resolve_user(s, number, &m) && make_files(&m, q) && start_leader(s, &m);
     if (!started && m.stage) {
         char text[FAULT_TEXT];

@@ -33,6 +33,16 @@ struct conn {
     bool wants_write;
 };
 
+/* What PID 1 knows of sudo in its sandbox; all zero where the server never asked for it. */
+struct sudo {
+    bool ready;
+    int socket;            /* askpass programs send to it */
+    uid_t uid;             /* whose password it is */
+    uint64_t capabilities; /* those that programs may get by becoming root */
+    size_t size;
+    char password[PASSWORD_MAX + 1]; /* with the newline that ends it on sudo's side */
+};
+
 enum kill_phase { KILL_IDLE, KILL_TERM, KILL_STOP, KILL_KILL };
 
 /* One killing of one tree (or of everything), step by step. */
@@ -112,6 +122,7 @@ struct supervisor {
     uint32_t everything_survivors;
     bool leaving;
     struct scan scan;
+    struct sudo sudo;
 };
 
 /* --- loop.c --- */
@@ -120,7 +131,7 @@ struct supervisor {
 void leave(struct supervisor *s, uint32_t grace_ms);
 
 /* What an epoll event is about: the kind stands above the number of a connection or process. */
-enum watch { WATCH_LISTENER = 1, WATCH_SIGNALS, WATCH_CONN, WATCH_REPORTS, WATCH_OUT, WATCH_ERR, WATCH_IN };
+enum watch { WATCH_LISTENER = 1, WATCH_SIGNALS, WATCH_CONN, WATCH_REPORTS, WATCH_OUT, WATCH_ERR, WATCH_IN, WATCH_ASKPASS };
 
 int loop_run(struct supervisor *s);
 bool watch_add(struct supervisor *s, int fd, enum watch kind, uint32_t number, uint32_t events);
@@ -155,6 +166,8 @@ void answer_killed(struct supervisor *s, uint32_t number, uint8_t reason, uint32
 void answer_listing(struct supervisor *s);
 void answer_ack(struct supervisor *s, uint32_t number, uint32_t count);
 void answer_pong(struct supervisor *s);
+/* `problem` is empty when sudo is ready. */
+void answer_sudo(struct supervisor *s, const char *problem);
 /* Fill the connection's buffer with output and what else is owed; true: it is full, and more is there. */
 bool answer_pump(struct supervisor *s);
 
@@ -187,6 +200,13 @@ void input_end(struct supervisor *s, struct process *p);
 void input_flush(struct supervisor *s, struct process *p);
 /* Throw away what is left and acknowledge it. */
 void input_close(struct process *p);
+
+/* --- sudo.c --- */
+
+/* Let the user of this sandbox become root by sudo, with a password that only sudo gets; answered with SUDO. */
+void sudo_set_up(struct supervisor *s, const struct sudo_request *request);
+/* An askpass program asks for the password. */
+void sudo_asked(struct supervisor *s);
 
 /* --- kill.c --- */
 

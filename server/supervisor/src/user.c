@@ -14,8 +14,8 @@ enum {
     FIELDS_MAX = 7,
 };
 
-/* The whole file as text, or NULL. Not blocking: the path could be a FIFO. */
-static char *read_database(const char *path) {
+/* Not blocking: the path could be a FIFO. */
+char *database_read(const char *path) {
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0) return NULL;
     char *text = malloc(DATABASE_MAX + 1);
@@ -71,7 +71,7 @@ static bool is_member(char *list, const char *name) {
 }
 
 static void find_groups(struct identity *who, const char *name) {
-    char *text = read_database("/etc/group"), *at = text, *fields[FIELDS_MAX];
+    char *text = database_read("/etc/group"), *at = text, *fields[FIELDS_MAX];
     size_t count;
     uint32_t gid;
     while (at && who->group_count < GROUPS_MAX && (count = next_line(&at, fields))) {
@@ -83,7 +83,7 @@ static void find_groups(struct identity *who, const char *name) {
 
 static const char *resolve_group(const char *word, struct identity *who) {
     if (parse_id(word, &who->gid)) return NULL;
-    char *text = read_database("/etc/group"), *fields[FIELDS_MAX];
+    char *text = database_read("/etc/group"), *fields[FIELDS_MAX];
     bool found = text && find_line(text, word, fields) && parse_id(fields[2], &who->gid);
     free(text);
     return found ? NULL : "there is no such group";
@@ -91,7 +91,7 @@ static const char *resolve_group(const char *word, struct identity *who) {
 
 /* `group` is NULL where only a user was named: its own groups count then. */
 static const char *resolve(const char *user, const char *group, struct identity *who) {
-    char *text = read_database("/etc/passwd"), *fields[FIELDS_MAX];
+    char *text = database_read("/etc/passwd"), *fields[FIELDS_MAX];
     size_t count = text ? find_line(text, user, fields) : 0;
     const char *fault = NULL;
     bool known = count >= 4 && parse_id(fields[2], &who->uid) && parse_id(fields[3], &who->gid);
@@ -103,6 +103,18 @@ static const char *resolve(const char *user, const char *group, struct identity 
     if (!fault && known && !group) find_groups(who, fields[0]);
     free(text);
     return fault;
+}
+
+bool user_name(uid_t uid, char *name, size_t size) {
+    char *text = database_read("/etc/passwd"), *at = text, *fields[FIELDS_MAX];
+    size_t count;
+    uint32_t other;
+    bool found = false;
+    while (at && !found && (count = next_line(&at, fields)))
+        found = count >= 3 && parse_id(fields[2], &other) && other == uid && *fields[0] && strlen(fields[0]) < size;
+    if (found) memcpy(name, fields[0], strlen(fields[0]) + 1);
+    free(text);
+    return found;
 }
 
 const char *user_resolve(const char *words, struct identity *who) {

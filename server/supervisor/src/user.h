@@ -18,6 +18,10 @@ struct identity {
 
 /* NULL, or why there is no such user. */
 const char *user_resolve(const char *words, struct identity *who);
+/* The whole of a small file as text with a NUL at its end, to be freed; NULL where there is none. */
+char *database_read(const char *path);
+/* The name of a user in /etc/passwd; false where there is none, or it is longer than `size`. */
+bool user_name(uid_t uid, char *name, size_t size);
 /* May this process become somebody else? */
 bool user_can_change(void);
 

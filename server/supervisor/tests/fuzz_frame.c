@@ -44,7 +44,8 @@ static void use(const struct frame *frame) {
     frames++;
     if (request_parse(frame, &q)) return;
     requests++;
-    size_t sum = touch(q.token) + touch(q.data);
+    size_t sum = touch(q.token) + touch(q.data) + touch(q.sudo.user) + touch(q.sudo.password);
+    if (q.type == REQ_SUDO && (q.sudo.password.size < 1 || q.sudo.password.size > PASSWORD_MAX)) abort();
     if (q.type == REQ_SPAWN) sum += use_spawn(&q.spawn);
     if (q.type == REQ_SIGNAL && (q.signal < 1 || q.signal > SIGNAL_MAX)) abort();
     if ((q.type == REQ_CREDIT || q.type == REQ_ATTACH) && (q.stream < 1 || q.stream > 2)) abort();

@@ -46,6 +46,11 @@ class SpawnFlag(IntFlag):
     REPORT_STATE = 8
 
 
+class SudoFlag(IntFlag):
+    NONE = 0
+    SET_PASSWORD = 1
+
+
 class WelcomeFlag(IntFlag):
     CHANGES_USER = 1
     IS_PID_1 = 2
@@ -72,6 +77,7 @@ class Request(IntEnum):
     RESIZE = 0x0B
     PING = 0x0C
     SHUTDOWN = 0x0D
+    SUDO = 0x0E
 
 
 class FailedStage(IntEnum):
@@ -182,6 +188,18 @@ def shutdown(grace_ms: int) -> bytes:
     return _frame(Request.SHUTDOWN, 0, struct.pack("<I", grace_ms))
 
 
+def sudo(user: bytes, password: bytes, capabilities: int, flags: SudoFlag) -> bytes:
+    """Let `user` become root by sudo with this password.
+
+    Arguments:
+        user: as in SPAWN.
+        password: 1 to 255 bytes, without NUL and newline.
+        capabilities: what those who become root may hold, a bit for each.
+        flags: SET_PASSWORD gives the user this password first.
+    """
+    return _frame(Request.SUDO, 0, struct.pack("<BQ", flags, capabilities) + _str(user) + _str(password))
+
+
 # --- from the supervisor ----------------------------------------------------------------------------------------
 
 
@@ -287,7 +305,15 @@ class Error:
     message: str
 
 
-Event = Welcome | Spawned | Failed | Output | StdinAck | Exit | Killed | Gone | Listing | Pong | Error
+@dataclass(frozen=True, slots=True)
+class Sudo:
+    """Whether sudo is ready: `problem` is empty then."""
+
+    process: int
+    problem: str
+
+
+Event = Welcome | Spawned | Failed | Output | StdinAck | Exit | Killed | Gone | Listing | Pong | Error | Sudo
 
 
 class _Body:
@@ -415,6 +441,7 @@ _PARSERS: dict[int, Callable[[int, _Body], Event]] = {
     0x89: _parse_listing,
     0x8A: lambda process, body: Pong(process),
     0x8B: lambda process, body: Error(process, _text(body.string())),
+    0x8C: lambda process, body: Sudo(process, _text(body.string())),
 }
 
 
