@@ -15,6 +15,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from taskcell.container import default_tmpfs, expand_table
 from taskcell.errors import ConfigError
 from taskcell.fields import faults
+from taskcell.password import read_password
 from taskcell.settings import (
     GENERATED,
     AuditSettings,
@@ -77,12 +78,18 @@ def load(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Settings:
     expanded, unexpanded = expand_table(settings.terminal, environ)
     wrong += [Fault(("terminal", *fault.key), fault.sentence) for fault in unexpanded]
     wrong += _contradictions(settings)
+    folder, password = file.parent if file else cwd.absolute(), None
+    try:
+        if settings.sudo.password_file:
+            password = SecretStr(read_password(folder / settings.sudo.password_file))
+    except ValueError as error:
+        wrong.append(Fault(("sudo", "password_file"), str(error)))
     was_only_found = file == cwd.absolute() / FILE_NAME and path is None and not environ.get(FILE_VARIABLE)
     if was_only_found:
         wrong += document.isolation_turned_off()
     if wrong:
         raise ConfigError(document.describe(wrong))
-    return settings.placed(file, file.parent if file else cwd.absolute(), expanded)
+    return settings.placed(file, folder, expanded, password)
 
 
 def find(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Path | None:

@@ -136,6 +136,7 @@ async def open_gateway(settings: Settings, tools: Mapping[str, CommandTool], eng
         output_chars=settings.limits.output_chars,
         spool=settings.limits.spool,
         shell=tuple(settings.terminal.shell),
+        sudo_password=settings.sudo_password,
     )
     async with Pool(engine, options) as pool:
         yield Gateway(tools, Policy(settings.policy, settings.own_files), pool, engine)

@@ -9,12 +9,13 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
 import structlog
 
+from taskcell import sudo
 from taskcell.engine.base import Container, ContainerSpec, Engine
 from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.model import TaskKey
@@ -40,6 +41,7 @@ class PoolOptions:
 
     Arguments:
         shell: the terminal's, whose login profile is read once for each sandbox.
+        sudo_password: what the user of images for sudo has already; None: random for each sandbox.
         deployment: which servers may take up each other's sandboxes.
     """
 
@@ -49,6 +51,7 @@ class PoolOptions:
     output_chars: int
     spool: int
     shell: tuple[str, ...]
+    sudo_password: str | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True)
@@ -231,6 +234,8 @@ class Pool:
             output_chars=self._options.output_chars,
             spool=self._options.spool,
         )
+        if slot.profile.profile.sudo:
+            sandbox.sudo_problem = await sudo.set_up(channel, slot.profile.profile, self._options.sudo_password)
         if slot.profile.profile.kind == "terminal":
             await sandbox.read_login_profile(self._options.shell)
         return sandbox

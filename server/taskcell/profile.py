@@ -75,7 +75,8 @@ def _profile(
         cpus=table.cpus,
         pids=table.pids,
         network=table.network,
-        read_only=table.read_only,
+        # sudo cannot be set up in a root file system that nobody can write; who asks for both is told by the policy.
+        read_only=table.read_only and not (table.sudo and "read_only" not in table.model_fields_set),
         tmpfs=default_tmpfs(table.memory),
         mounts=expanded.mounts,
         cap_add=table.cap_add,

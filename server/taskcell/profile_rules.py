@@ -11,6 +11,7 @@ from taskcell import mount_rules
 from taskcell.fields import check_variable_name
 from taskcell.host_paths import HostFacts
 from taskcell.model import Profile, Reuse
+from taskcell.privilege import GRANTABLE, plain_name
 from taskcell.reference import full_reference, shown
 from taskcell.refusal import Refusal, Rule
 from taskcell.settings import PolicySettings
@@ -82,10 +83,17 @@ def _image(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterato
 
 
 def _capabilities(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
-    allowed = {_capability(name) for name in policy.allowed_capabilities}
+    allowed = {plain_name(name) for name in policy.allowed_capabilities}
     for name in profile.cap_add:
-        if _capability(name) not in allowed and "ALL" not in allowed:
+        if plain_name(name) not in allowed and "ALL" not in allowed:
             reason = f"The capability {shown(name)} is not in policy.allowed_capabilities; remove it."
+        elif profile.sudo and plain_name(name) in GRANTABLE:
+            continue
+        elif profile.sudo:
+            reason = (
+                f"The capability {shown(name)} is refused even to root in a sandbox, though the policy allows it; "
+                f"cap_add takes {', '.join(GRANTABLE)}."
+            )
         else:
             # The supervisor empties the bounding set of what it starts: to allow this would be to say what is not so.
             reason = (
@@ -128,8 +136,21 @@ def _gpus(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator
 
 
 def _sudo(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
-    if profile.sudo:
-        yield Refusal(Rule.SUDO, "The profile asks for sudo, which this version cannot do yet; leave sudo at false.")
+    if not profile.sudo:
+        return
+    if not policy.allow_sudo:
+        yield Refusal(Rule.SUDO, "The profile asks for sudo, and policy.allow_sudo is false; leave sudo at false.")
+    if profile.read_only:
+        reason = "The profile asks for sudo and read_only, and sudo is set up in the root file system; leave one out."
+        yield Refusal(Rule.SUDO, reason)
+    # Root of the sandbox is the host's root wherever the two share something: a program left there with the
+    # set-user-id bit is root's on the host, and services of the host believe what uid 0 tells their sockets.
+    for mount in profile.mounts:
+        if mount.source is not None and not mount.read_only:
+            reason = f"With sudo, root could leave programs of its own in the host's folder at {shown(mount.target)}"
+            yield Refusal(Rule.SUDO, f"{reason}; mount it with ':ro'.")
+    if profile.host_namespaces or profile.network == "host":
+        yield Refusal(Rule.SUDO, "With sudo, root could speak to the host in a namespace of the host; share none.")
 
 
 def _user(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
@@ -188,7 +209,3 @@ JUDGEMENTS: tuple[tuple[Judgement, tuple[str, ...]], ...] = (
     (_environment, ("environment",)),
     (_reuse, ("reuse",)),
 )
-
-
-def _capability(name: str) -> str:
-    return name.upper().removeprefix("CAP_")

@@ -26,12 +26,16 @@ class Rule(Enum):
     IMAGES = ("allowed-images", "An image that is no reference, or that `policy.allowed_images` does not match.")
     USER = ("root-user", "Root, as user or group, and anything that is no user.")
     GROUPS = ("groups", "Additional groups of the user.")
-    SUDO = ("sudo", "sudo in the sandbox.")
+    SUDO = (
+        "sudo",
+        "sudo in the sandbox unless `policy.allow_sudo` is true; and with sudo a read-only root file system, a "
+        "writable folder of the host, and any namespace or network of the host.",
+    )
     PRIVILEGED = ("privileged", "A privileged container, whatever `policy.allow_privileged` says.")
     CAPABILITIES = (
         "capabilities",
-        "A capability: one that `policy.allowed_capabilities` does not name, and one that it names too, "
-        "because no command could hold it.",
+        "A capability: one that `policy.allowed_capabilities` does not name, and one that it names too where no "
+        "command could hold it: without sudo any, with sudo all but a few over files and ports.",
     )
     NAMESPACES = (
         "host-namespaces",

@@ -19,6 +19,7 @@ from taskcell.outcome import notes_on, signal_name, status_of
 from taskcell.output import Capture, Text, share
 from taskcell.policy import AuthorizedCommand, AuthorizedProfile
 from taskcell.process import Listing, Process
+from taskcell.sudo import notes_on_sudo
 from taskcell.supervisor import protocol
 from taskcell.supervisor.channel import Channel
 
@@ -75,6 +76,8 @@ class Sandbox:
     shell: str = ""
     #: Why the pool must not use this sandbox again; None while it may.
     doomed: str | None = None
+    #: Why sudo cannot work though the profile has it; empty where it works, or was not asked for.
+    sudo_problem: str = ""
     _listing: anyio.Lock = field(default_factory=anyio.Lock)
 
     @property
@@ -242,6 +245,7 @@ class Sandbox:
         ended, killed = process.exit, process.killed
         status, code = status_of(process, closed=self.state is SandboxState.CLOSED)
         notes = list(notes_on(process, command, status, self.doomed))
+        notes += notes_on_sudo(self.profile.profile, command.text, self.sudo_problem)
         if status is Status.KILLED and self.state is SandboxState.CLOSED:
             notes.append("Its sandbox was closed, reset or replaced while it ran.")
         if ended is not None and ended.reason is protocol.Reason.ITSELF:

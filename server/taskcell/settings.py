@@ -14,6 +14,7 @@ from taskcell.container import ContainerTable, Expanded, expand_table
 from taskcell.errors import ConfigError
 from taskcell.fields import Bytes, Cores, Count, Seconds, Table, Word, Words, as_tuple
 from taskcell.model import GIB, MIB
+from taskcell.password import check_password
 from taskcell.reference import full_pattern
 from taskcell.shipped import PACKAGE, shipped_manifests
 
@@ -188,6 +189,19 @@ class SudoSettings(Table):
     password: SecretStr = SecretStr(GENERATED)
     password_file: Word = ""
 
+    @field_validator("password")
+    @classmethod
+    def _can_be_typed(cls, value: SecretStr) -> SecretStr:
+        check_password(value.get_secret_value())
+        return value
+
+    @field_validator("password_file")
+    @classmethod
+    def _path_is_plain(cls, value: str) -> str:
+        if value.startswith("~"):
+            raise ValueError("must be a path, absolute or relative to the configuration's folder, without '~'")
+        return value
+
 
 class HttpSettings(Table):
     """`[http]`: serving over streamable HTTP. `port` 0 takes any free one."""
@@ -228,6 +242,7 @@ class Settings(Table):
     _file: Path | None = PrivateAttr(default=None)
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
     _terminal: Expanded | None = PrivateAttr(default=None)
+    _sudo_password: SecretStr | None = PrivateAttr(default=None)
 
     @field_validator("manifests")
     @classmethod
@@ -272,7 +287,15 @@ class Settings(Table):
     def own_files(self) -> tuple[Path, ...]:
         """Absolute paths of what decides on the server: its configuration file, its manifests and its program."""
         file = (self._file.absolute(),) if self._file else ()
-        return (*file, *self.manifest_paths, PACKAGE)
+        secret = ((self._folder / self.sudo.password_file).absolute(),) if self.sudo.password_file else ()
+        return (*file, *secret, *self.manifest_paths, PACKAGE)
+
+    @property
+    def sudo_password(self) -> str | None:
+        """The operator's password for sudo; None where each sandbox gets a random one. Secret."""
+        own = self._sudo_password or self.sudo.password
+        value = own.get_secret_value()
+        return None if own is self.sudo.password and value == GENERATED else value
 
     @property
     def terminal_container(self) -> Expanded:
@@ -284,8 +307,12 @@ class Settings(Table):
             raise ConfigError("\n".join(f"terminal.{fault.key[0]}: {fault.sentence}" for fault in found))
         return expanded
 
-    def placed(self, file: Path | None, folder: Path, terminal: Expanded) -> Settings:
-        """These settings, knowing the file they came from, the folder relative paths begin at, and the expansion."""
+    def placed(
+        self, file: Path | None, folder: Path, terminal: Expanded, sudo_password: SecretStr | None = None
+    ) -> Settings:
+        """These settings, knowing the file they came from, the folder relative paths begin at, the expansion, and what
+        the password's file holds."""
         settings = self.model_copy()
         settings._file, settings._folder, settings._terminal = file, folder, terminal
+        settings._sudo_password = sudo_password
         return settings

@@ -193,6 +193,61 @@ def test_a_password_never_shows_in_a_repr_or_in_an_error(tmp_path):
     assert "hunter2" not in "".join(faults(tmp_path, '[sudo]\npassword = "hunter2"\n'))
 
 
+def password_file(folder, content, mode=0o600):
+    path = folder / "password"
+    path.write_bytes(content)
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize("content", [b"hunter2", b"hunter2\n", b"hunter2\r\n"])
+def test_a_password_comes_from_its_file_without_the_newline_that_editors_add(tmp_path, content):
+    path = password_file(tmp_path, content)
+    settings = loaded(tmp_path, '[sudo]\npassword_file = "password"\n')
+    assert settings.sudo_password == "hunter2"
+    assert path in settings.own_files
+    assert "hunter2" not in repr(settings)
+
+
+def test_a_password_is_generated_unless_one_is_given(tmp_path):
+    assert loaded(tmp_path, "").sudo_password is None
+    assert loaded(tmp_path, '[sudo]\npassword = "generated"\n').sudo_password is None
+    assert loaded(tmp_path, "", {"TASKCELL__SUDO__PASSWORD": "hunter2"}).sudo_password == "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "says"),
+    [
+        (b"hunter2", 0o604, "everyone on this machine may use; run `chmod 600`"),
+        (b"", 0o600, "is empty"),
+        (b"\n", 0o600, "is empty"),
+        (b"hunter2\nhunter2\n", 0o600, "must be one line"),
+        (b"hunter2\0", 0o600, "must be one line"),
+        (b"hunter2\xff", 0o600, "does not hold UTF-8 text"),
+        (b"hunter2" * 40, 0o600, "at most 255"),
+    ],
+)
+def test_a_file_that_holds_no_password_or_everybody_may_read_is_refused_and_not_shown(tmp_path, content, mode, says):
+    password_file(tmp_path, content, mode)
+    (line,) = faults(tmp_path, '[sudo]\npassword_file = "password"\n')
+    assert line.startswith("taskcell.toml:2: sudo.password_file: names ")
+    assert says in line
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(("name", "says"), [("missing", "cannot be read"), (".", "is no file"), ("~/x", "without '~'")])
+def test_a_password_file_that_is_none_is_an_error(tmp_path, name, says):
+    (line,) = faults(tmp_path, f'[sudo]\npassword_file = "{name}"\n')
+    assert says in line
+
+
+@pytest.mark.parametrize("value", ["", "hunter2\nhunter2", "hunter2" * 40])
+def test_a_password_of_the_environment_that_sudo_could_not_read_is_refused_and_not_shown(tmp_path, value):
+    (line,) = faults(tmp_path, "", {"TASKCELL__SUDO__PASSWORD": value})
+    assert line.startswith("$TASKCELL__SUDO__PASSWORD: ")
+    assert "hunter2" not in line
+
+
 def test_a_password_does_not_belong_into_the_file(tmp_path):
     (line,) = faults(tmp_path, '[sudo]\npassword = "hunter2"\n')
     assert line.startswith("taskcell.toml:2: sudo.password: must be 'generated'")

@@ -85,7 +85,9 @@ tables = st.fixed_dictionaries(
         "memory": st.sampled_from(("64m", "2g", "3g", "64g")),
         "cpus": st.sampled_from(("0.5", "4", "64")),
         "pids": st.sampled_from((1, 256, 4096)),
-        "cap_add": st.lists(st.sampled_from(("SYS_ADMIN", "cap_sys_ptrace", "ALL")), max_size=2),
+        "cap_add": st.lists(
+            st.sampled_from(("SYS_ADMIN", "cap_sys_ptrace", "ALL", "DAC_OVERRIDE", "fsetid")), max_size=2
+        ),
         "gpus": st.sampled_from(("", "all", "device=0")),
         "read_only": st.booleans(),
         "sudo": st.booleans(),
@@ -145,14 +147,31 @@ def with_root(value: Any, root: str) -> Any:
 
 
 def assert_holds_no_privilege(body: Mapping[str, Any], root: str) -> None:
+    assert_is_a_sandbox(body, root)
+    host = body["HostConfig"]
+    assert sorted(host["CapAdd"]) == ["KILL", "SETGID", "SETPCAP", "SETUID"]
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert not host.get("ExtraHosts")
+
+
+def assert_holds_what_sudo_needs(body: Mapping[str, Any], root: str) -> None:
+    """And is as narrow as any other, but for a root file system that can be written."""
+    assert_is_a_sandbox(body, root)
+    host = body["HostConfig"]
+    needed = {"AUDIT_WRITE", "CHOWN", "FOWNER", "KILL", "SETGID", "SETPCAP", "SETUID"}
+    assert needed <= set(host["CapAdd"]) <= needed | {"DAC_OVERRIDE", "FSETID"}
+    assert host["SecurityOpt"] == []
+    assert host["ReadonlyRootfs"] is False
+    assert all(mount["ReadOnly"] for mount in host["Mounts"] if mount["Type"] == "bind")
+
+
+def assert_is_a_sandbox(body: Mapping[str, Any], root: str) -> None:
     host = body["HostConfig"]
     assert body["Entrypoint"] == ["/.taskcell/supervisor"]
     assert body["User"] == "0:0"  # the supervisor's; it gives commands another
     assert body.get("Image") == IMAGE["Id"]
     assert not host.get("Privileged")
-    assert sorted(host["CapAdd"]) == ["KILL", "SETGID", "SETPCAP", "SETUID"]
     assert host["CapDrop"] == ["ALL"]
-    assert host["SecurityOpt"] == ["no-new-privileges"]
     assert host["NetworkMode"] == "none"
     assert host["IpcMode"] == "private"
     assert host["CgroupnsMode"] == "private"
@@ -160,7 +179,7 @@ def assert_holds_no_privilege(body: Mapping[str, Any], root: str) -> None:
     for key in (
         "Binds", "Devices", "DeviceRequests", "DeviceCgroupRules", "VolumesFrom", "GroupAdd", "Sysctls", "Ulimits",
         "CgroupParent", "PidMode", "UTSMode", "UsernsMode", "PortBindings", "PublishAllPorts", "OomKillDisable",
-        "OomScoreAdj", "Links", "ExtraHosts", "RestartPolicy", "StorageOpt", "Runtime", "Isolation", "Dns",
+        "OomScoreAdj", "Links", "RestartPolicy", "StorageOpt", "Runtime", "Isolation", "Dns",
     ):  # fmt: skip
         assert not host.get(key), key
     assert 6 << 20 <= host["Memory"] <= 3 << 30
@@ -222,6 +241,16 @@ def test_no_table_that_passes_holds_a_privilege(table, client, root):
 
 
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(table=tables, words=extra_args)
+def test_no_table_with_sudo_that_passes_holds_more_than_sudo_needs_and_the_policy_names(table, words, client, root):
+    rules = {**RULES, "allow_sudo": True, "allowed_capabilities": ["ALL"]}
+    table = {**table, "sudo": True, "read_only": False, "extra_args": words}
+    body = asked_of_the_engine(with_root(table, root), with_root(rules, root), client)
+    if body is not None:
+        assert_holds_what_sudo_needs(body, root)
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=extra_args)
 def test_no_options_that_pass_hold_a_privilege(words, client, root):
     body = asked_of_the_engine({"extra_args": with_root(words, root)}, with_root(RULES, root), client)
@@ -242,3 +271,11 @@ def test_the_property_is_not_empty_for_harmless_tables_pass(table, client, root)
     body = asked_of_the_engine(with_root(table, root), with_root(RULES, root), client)
     assert body is not None
     assert_holds_no_privilege(body, root)
+
+
+@pytest.mark.parametrize("table", [{}, {"cap_add": ["DAC_OVERRIDE"]}, {"volumes": ["ROOT/ok:/data:ro"]}])
+def test_the_property_is_not_empty_for_tables_with_sudo_pass(table, client, root):
+    rules = {**RULES, "allow_sudo": True, "allowed_capabilities": ["ALL"]}
+    body = asked_of_the_engine(with_root({**table, "sudo": True}, root), with_root(rules, root), client)
+    assert body is not None
+    assert_holds_what_sudo_needs(body, root)

@@ -15,6 +15,7 @@ from taskcell.profile_rules import HARMLESS, JUDGEMENTS
 from taskcell.refusal import Refusal, Rule
 
 PROFILE = Profile("terminal", "taskcell/base:latest", "terminal")
+SUDO = {"sudo": True, "read_only": False}
 
 
 def policy(**keys):
@@ -148,6 +149,9 @@ def test_a_mount_may_not_lie_in_another_where_a_link_could_lead_it_elsewhere(pai
         ({"user": "agent"}, {}),
         ({"user": "65534:65534"}, {}),
         ({"read_only": False, "remove": False}, {}),
+        (SUDO, {"allow_sudo": True}),
+        (SUDO | {"cap_add": ("cap_dac_override", "FSETID")}, {"allow_sudo": True, "allowed_capabilities": ["ALL"]}),
+        (SUDO | {"mounts": (Mount(None, "/data"),)}, {"allow_sudo": True}),
     ],
 )
 def test_what_the_policy_names_is_allowed(change, keys):
@@ -164,7 +168,14 @@ def test_what_the_policy_names_is_allowed(change, keys):
         ({"cap_add": ("A\nB",)}, {"allowed_capabilities": ["ALL"]}),
         ({"host_namespaces": ("pid",)}, {"allow_host_namespaces": ["pid"]}),
         ({"host_namespaces": ("cgroup",)}, {"allow_host_namespaces": ["pid", "ipc", "uts", "user", "network"]}),
-        ({"sudo": True}, {"allow_sudo": True}),
+        ({"sudo": True, "read_only": True}, {"allow_sudo": True}),
+        (SUDO | {"user": "root"}, {"allow_sudo": True}),
+        (SUDO | {"network": "host"}, {"allow_sudo": True, "allow_host_namespaces": ["network"]}),
+        (SUDO | {"host_namespaces": ("ipc",)}, {"allow_sudo": True, "allow_host_namespaces": ["ipc"]}),
+        (SUDO | {"mounts": (Mount("/usr/share", "/data"),)}, {"allow_sudo": True, "allowed_mount_roots": ["/usr"]}),
+        (SUDO | {"cap_add": ("SYS_ADMIN",)}, {"allow_sudo": True, "allowed_capabilities": ["ALL"]}),
+        (SUDO | {"cap_add": ("SYS_PTRACE",)}, {"allow_sudo": True, "allowed_capabilities": ["SYS_PTRACE"]}),
+        ({"cap_add": ("FSETID",)}, {"allow_sudo": True, "allowed_capabilities": ["FSETID"]}),
         ({"gpus": "device=../x"}, {"allow_gpus": True}),
         ({"memory": -1}, {"require_resource_limits": False}),
     ],
@@ -310,3 +321,13 @@ def test_an_authorised_thing_cannot_be_changed():
 def test_a_capability_that_the_policy_allows_is_refused_with_what_it_would_not_do(name, allowed):
     with pytest.raises(Denied, match="no effect, though the policy allows it"):
         policy(allowed_capabilities=allowed).authorize_profile(dataclasses.replace(PROFILE, cap_add=(name,)))
+
+
+def test_with_sudo_a_folder_of_the_host_may_be_mounted_read_only_alone(tmp_path):
+    allowed = {"allow_sudo": True, "allowed_mount_roots": [str(tmp_path)]}
+
+    def mounting(**options):
+        return dataclasses.replace(PROFILE, **SUDO, mounts=(Mount(str(tmp_path), "/data", **options),))
+
+    assert policy(**allowed).authorize_profile(mounting(read_only=True))
+    assert refusal(mounting(), **allowed) == "sudo"

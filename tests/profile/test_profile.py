@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from taskcell.config import Settings
 from taskcell.container import MIN_MEMORY, default_tmpfs
+from taskcell.errors import Denied
 from taskcell.manifest import load
 from taskcell.model import DEFAULT_USER, GIB, MIB, Mount, Reuse, Tmpfs
 from taskcell.policy import Policy
@@ -70,3 +71,17 @@ def test_a_secret_of_the_environment_shows_in_no_repr(tmp_path):
     profile = skill_profile(skill, Settings())
     assert dict(profile.environment)["A"] == "s3cret"
     assert "s3cret" not in repr(profile) + repr(skill)
+
+
+@pytest.mark.parametrize(
+    ("table", "read_only"),
+    [({}, True), ({"sudo": True}, False), ({"sudo": True, "read_only": False}, False), ({"read_only": False}, False)],
+)
+def test_sudo_makes_the_root_file_system_writable_unless_something_else_is_written(table, read_only):
+    assert terminal_profile(Settings.model_validate({"terminal": table})).read_only is read_only
+
+
+def test_sudo_beside_a_written_read_only_is_refused_and_not_decided_for_the_operator():
+    settings = Settings.model_validate({"terminal": {"sudo": True, "read_only": True}, "policy": {"allow_sudo": True}})
+    with pytest.raises(Denied, match="leave one out"):
+        Policy(settings.policy).authorize_profile(terminal_profile(settings))

@@ -45,12 +45,11 @@ static const char *add_config(void) {
 }
 
 /* The image's own sudo moves, and the front takes its place: absolute paths, scripts and cleared environments find it. */
-static const char *place_front(void) {
-    char real[PATH_MAX], self[PATH_MAX];
+static const char *place_front(const char *real) {
+    char self[PATH_MAX];
     ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
     if (size <= 0) return "the supervisor's own program cannot be found";
     self[size] = 0;
-    if (!find_program(real)) return "the image has no sudo";
     if (mkdir("/usr/lib", 0755) && errno != EEXIST) return "/usr/lib cannot be made";
     if (mkdir(SUDO_FOLDER, 0755) || symlink(self, SUDO_ASKPASS)) return SUDO_FOLDER " cannot be made";
     const char *fault = add_config();
@@ -84,10 +83,11 @@ static const char *prepare(struct supervisor *s, const struct sudo_request *q) {
     free(user);
     if (!fault && (!who.change || !who.uid)) fault = "the user is root";
     if (fault) return fault;
-    char password[PASSWORD_MAX + 1] = {0};
+    char password[PASSWORD_MAX + 1] = {0}, real[PATH_MAX];
+    if (!find_program(real)) return "the image has no sudo";
     memcpy(password, q->password.data, q->password.size);
     if (q->flags & SUDO_SET_PASSWORD) fault = shadow_set(who.uid, password);
-    if (!fault) fault = place_front();
+    if (!fault) fault = place_front(real);
     if (!fault && (sudo->socket = open_socket()) < 0) fault = SUDO_SOCKET " cannot be opened";
     if (!fault && !watch_add(s, sudo->socket, WATCH_ASKPASS, 0, EPOLLIN)) fault = SUDO_SOCKET " cannot be watched";
     if (!fault) {

@@ -61,6 +61,7 @@ async def examine(run: Invocation) -> list[Check]:
     checks += found
     if loaded is not None:
         checks += _policy(loaded)
+        checks += _sudo(loaded)
     checks += [_limits(settings), await _supervisor()]
     checks += [check async for check in _engine(run, settings, loaded)]
     return checks
@@ -96,6 +97,16 @@ def _policy(loaded: Loaded) -> Iterator[Check]:
             yield Check("policy", Verdict.BROKEN, f"'{name}' cannot run. {_line(str(denial))}", mend)
     if not refused:
         yield Check("policy", Verdict.GOOD, f"allows all {len(profiles)} profiles.")
+
+
+def _sudo(loaded: Loaded) -> Iterator[Check]:
+    """Where the password comes from, for those who have sudo; a faulty source is the configuration's fault already."""
+    profiles = {tool.profile.name for tool in loaded.tools.values() if tool.profile.sudo}
+    if profiles:
+        secret = loaded.settings.sudo
+        own = f"is what {secret.password_file} holds" if secret.password_file else "comes from the environment"
+        source = "is random for each sandbox" if loaded.settings.sudo_password is None else own
+        yield Check("sudo", Verdict.GOOD, f"For {', '.join(sorted(profiles))}; the password {source}.")
 
 
 def _limits(settings: Settings) -> Check:

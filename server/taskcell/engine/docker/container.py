@@ -14,6 +14,7 @@ from docker.types import DeviceRequest, DriverConfig, LogConfig, Mount
 from taskcell.engine.base import ContainerSpec
 from taskcell.model import MIB, WORKSPACE, Profile
 from taskcell.policy import HostMount
+from taskcell.privilege import root_capabilities
 
 #: Where the supervisor's volume is mounted, read-only, and the program in it.
 SUPERVISOR_FOLDER = "/.taskcell"
@@ -26,6 +27,8 @@ SOCKET = f"{SOCKET_FOLDER}/supervisor.sock"
 #: What PID 1 keeps: to change user, to clear the bounding set, and to kill what runs as another user. What it starts
 #: has none of them.
 SUPERVISOR_CAPABILITIES = ("KILL", "SETGID", "SETPCAP", "SETUID")
+#: The name that a sandbox gives itself, and its address where sudo would else complain that it has none.
+HOSTNAME, OWN_ADDRESS = "sandbox", "127.0.1.1"
 #: A volume that the image declares would be an unbounded folder on disk: it becomes a tmpfs of at most this size.
 IMAGE_VOLUME_SIZE = 64 * MIB
 #: cpus of 1.5 are 1 500 000 000 of the engine's unit.
@@ -56,7 +59,7 @@ def container_config(
         entrypoint=[SUPERVISOR],
         user="0:0",
         # The engine refuses a name of its own in the host's UTS namespace.
-        hostname=None if "uts" in profile.host_namespaces else "sandbox",
+        hostname=None if "uts" in profile.host_namespaces else HOSTNAME,
         working_dir="/",
         labels=dict(spec.labels),
         healthcheck={"test": ["NONE"]},
@@ -72,7 +75,7 @@ def _host_config(
     devices = [] if not profile.gpus else [_gpus(profile.gpus)]
     host: dict[str, Any] = client.create_host_config(
         auto_remove=profile.remove,
-        cap_add=list(SUPERVISOR_CAPABILITIES),
+        cap_add=sorted({*SUPERVISOR_CAPABILITIES, *root_capabilities(profile)}),
         cap_drop=["ALL"],
         security_opt=[] if profile.sudo else ["no-new-privileges"],
         read_only=profile.read_only,
@@ -91,6 +94,7 @@ def _host_config(
         log_config=LogConfig(type="none"),
         runtime=runtime or None,
         device_requests=devices or None,
+        extra_hosts={HOSTNAME: OWN_ADDRESS} if profile.sudo else None,
     )
     return host
 
