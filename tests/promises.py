@@ -121,6 +121,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     ),
     "A password for sudo is in no output, argument, environment, log, file, inspection or error": (
         "test_the_password_is_in_no_log_no_file_no_inspection_and_no_error",
+        "test_a_password_of_the_environment_is_in_no_line_of_the_command_lines_debug_log",
         "test_the_askpass_program_tells_nobody_but_sudo",
         "test_a_generated_password_is_each_sandboxs_own",
         "test_a_password_never_shows_in_a_repr_or_in_an_error",
@@ -135,7 +136,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_cap_add_gives_root_what_the_policy_names",
         "test_root_has_no_way_to_the_host_or_to_the_supervisor",
         "test_root_reaches_the_supervisors_socket_and_gets_nothing_without_its_token",
-        "test_root_that_kills_everything_costs_its_own_sandbox_at_most",
+        "test_root_that_harms_its_sandbox_costs_that_sandbox_at_most",
     ),
     "Running out of memory kills the command, not the sandbox": (
         "test_running_out_of_memory_says_so_and_the_sandbox_works_on",

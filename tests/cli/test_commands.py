@@ -165,3 +165,34 @@ def test_an_engine_without_images_builds_none(taskcell: Taskcell) -> None:
     done = taskcell("image", "build")
     assert done.code == 1
     assert "engine.kind" in done.err
+
+
+def test_the_doctor_says_where_the_password_for_sudo_comes_from_and_not_what_it_is(
+    taskcell: Taskcell, tmp_path: Path
+) -> None:
+    toml = LOCAL + "[terminal]\nsudo = true\n[policy]\nallow_sudo = true\n"
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2\n")
+    secret.chmod(0o600)
+
+    def said(**more: Any) -> str:
+        rows = {row["check"]: row for row in json.loads(taskcell("doctor", "--json", **more).out)}
+        assert rows["sudo"]["status"] == "ok"
+        return str(rows["sudo"]["detail"])
+
+    assert "terminal; the password is random for each sandbox" in said(toml=toml)
+    assert "secret" in said(toml=f'{toml}[sudo]\npassword_file = "{secret}"\n')
+    assert "hunter2" not in said(toml=f'{toml}[sudo]\npassword_file = "{secret}"\n')
+    from_variable = said(toml=toml, environ={"TASKCELL__SUDO__PASSWORD": "hunter2"})
+    assert "comes from the environment" in from_variable
+    assert "hunter2" not in from_variable
+    secret.chmod(0o644)
+    done = taskcell("doctor", toml=f'{toml}[sudo]\npassword_file = "{secret}"\n')
+    assert done.code == 1
+    assert "run `chmod 600` on it" in done.out
+
+
+def test_the_engine_without_isolation_gives_nobody_sudo(taskcell: Taskcell) -> None:
+    done = taskcell("exec", "--", "true", toml=LOCAL + "[terminal]\nsudo = true\n[policy]\nallow_sudo = true\n")
+    assert done.code != 0
+    assert "The local engine has no sudo to give" in done.err

@@ -20,6 +20,7 @@ from dash import dash_image
 from gateways import GatewayFactory
 from observe import alive, commands_in, containers, eventually, marker
 from taskcell import log
+from taskcell.cli.app import run
 from taskcell.errors import Denied, SpawnFailed
 from taskcell.gateway import Gateway
 from taskcell.model import ProcessResult, ToolCall
@@ -230,6 +231,22 @@ async def test_the_password_is_in_no_log_no_file_no_inspection_and_no_error(
     assert PASSWORD not in repr(failed.value)
 
 
+def test_a_password_of_the_environment_is_in_no_line_of_the_command_lines_debug_log(
+    image: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "taskcell.toml"
+    config.write_text(f'[terminal]\nimage = "{image}"\nsudo = true\n[policy]\nallow_sudo = true\n')
+    environ = {"TASKCELL_CONFIG": str(config), "TASKCELL__SUDO__PASSWORD": PASSWORD}
+    try:
+        with nowhere_on_the_host(PASSWORD):
+            code = run(("exec", "--debug", "--", "sudo", "-S", "id", "-u"), environ=environ, cwd=tmp_path)
+    finally:
+        log.configure()
+    out, err = capfd.readouterr()
+    assert (code, out) == (0, "0\n")
+    assert PASSWORD not in err
+
+
 async def test_the_askpass_program_tells_nobody_but_sudo(gateway: GatewayFactory, known: str) -> None:
     askpass = "/usr/lib/taskcell/askpass"
     asked = f"""
@@ -401,10 +418,12 @@ async def test_cap_add_gives_root_what_the_policy_names(gateway: GatewayFactory)
         assert held == [as_mask((*SUDO_CAPABILITIES, "DAC_OVERRIDE")), 0]
 
 
-async def test_root_that_kills_everything_costs_its_own_sandbox_at_most(gateway: GatewayFactory) -> None:
+@pytest.mark.parametrize("harm", ["kill -9 -1", "pkill -STOP -f 'supervisor connect'", "rm -r /run/taskcell /usr/bin"])
+async def test_root_that_harms_its_sandbox_costs_that_sandbox_at_most(gateway: GatewayFactory, harm: str) -> None:
     async with gateway(GENERATED) as gw:
-        result = await terminal(gw, "sudo kill -9 -1; sleep 60", timeout=20)
-        assert result.status.value in ("killed", "lost")
+        result = await terminal(gw, f"sudo {harm}; exec sleep 60", timeout=1)
+        assert result.status.value in ("killed", "lost", "timed_out", "exited")
+        await gw.sandbox(ToolCall("local", "sandbox", {"action": "reset"}))
         assert await output(gw, "sudo id -u") == "0\n"
 
 
