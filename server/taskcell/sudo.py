@@ -8,12 +8,15 @@ import shlex
 from collections.abc import Iterator
 
 import anyio
+import structlog
 
 from taskcell.errors import SandboxLost
 from taskcell.model import Profile
 from taskcell.privilege import as_mask, root_capabilities
 from taskcell.supervisor import protocol
 from taskcell.supervisor.channel import Channel
+
+log = structlog.get_logger(__name__)
 
 #: Seconds for the supervisor to move one program and to hash one password, on a machine that is busy.
 SET_UP_TIMEOUT = 15.0
@@ -55,6 +58,8 @@ async def set_up(channel: Channel, profile: Profile, password: str | None) -> st
         await answer.told.wait()
     if answer.problem is None:
         raise SandboxLost("The sandbox is gone: its supervisor does not answer.")
+    if answer.problem:
+        log.warning("sudo cannot work in a sandbox", profile=profile.name, image=profile.image, reason=answer.problem)
     return answer.problem
 
 

@@ -255,6 +255,7 @@ async def test_the_askpass_program_tells_nobody_but_sudo(gateway: GatewayFactory
     printf '#!/bin/sh\\nexec {askpass} >/workspace/taken\\n' >evil; chmod +x evil
     SUDO_ASKPASS=$PWD/evil sudo -k -A true; cat taken
     (exec -a askpass /.taskcell/supervisor) | cat
+    script -qec 'sudo -u agent {askpass} | cat; sudo -u agent {askpass}' log </dev/null
     """
     async with gateway(known) as gw:
         await output(gw, "sudo true")
