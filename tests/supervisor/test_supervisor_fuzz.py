@@ -57,7 +57,7 @@ ANSWERS: dict[int, st.SearchStrategy[bytes]] = {
     0x89: st.lists(entry, max_size=3).map(lambda v: len(v).to_bytes(4, "little") + b"".join(v)),
     0x8A: st.just(b""),
     0x8B: text.map(string),
-    0x8C: text.map(string),
+    0x8D: text.map(string),
 }
 answers = st.sampled_from(sorted(ANSWERS)).flatmap(
     lambda kind: st.tuples(u32, ANSWERS[kind]).map(lambda parts: frame(kind, *parts))
@@ -158,7 +158,7 @@ def test_the_supervisor_outlives_any_bytes_of_a_stranger(victim: Supervisor, dat
             mutated(requests),
             mutated(st.builds(lambda argv, cwd: wire.spawn(9, wire.Spawn(argv, {b"A": b"b"}, cwd)),
                               st.lists(text, max_size=3), text)),
-            st.tuples(st.integers(0, 15), u32, st.binary(max_size=100)).map(lambda parts: frame(*parts)),
+            st.tuples(st.integers(0, 16), u32, st.binary(max_size=100)).map(lambda parts: frame(*parts)),
         ),
         max_size=8,
     )

@@ -32,7 +32,7 @@ enum request_type {
     REQ_RESIZE,
     REQ_PING,
     REQ_SHUTDOWN,
-    REQ_SUDO,
+    REQ_SUDO = 0x0F,
 };
 
 enum answer_type {
@@ -47,7 +47,7 @@ enum answer_type {
     ANS_LISTING,
     ANS_PONG,
     ANS_ERROR,
-    ANS_SUDO,
+    ANS_SUDO = 0x8D,
 };
 
 enum spawn_flag { SPAWN_STDIN = 1, SPAWN_MERGE = 2, SPAWN_PTY = 4, SPAWN_REPORT = 8, SPAWN_ALL = 15 };

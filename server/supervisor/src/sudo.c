@@ -66,10 +66,31 @@ static int open_socket(void) {
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
     if (fd < 0) return -1;
     unlink(SUDO_SOCKET);
-    if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) || bind(fd, (struct sockaddr *)&address, sizeof address) ||
-        chmod(SUDO_SOCKET, 0666))
-        close_fd(&fd);
+    bool open = setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0 &&
+                bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && chmod(SUDO_SOCKET, 0666) == 0;
+    if (!open) close_fd(&fd);
     return fd;
+}
+
+static const char *find_user(struct slice words, uid_t *uid) {
+    struct identity who;
+    char *user = slice_copy(words);
+    const char *fault = user ? user_resolve(user, &who) : "there is no memory left";
+    free(user);
+    if (!fault && (!who.change || !who.uid)) fault = "the user is root";
+    *uid = fault ? 0 : who.uid;
+    return fault;
+}
+
+static const char *install(struct supervisor *s, uid_t uid, const char *password, bool set) {
+    char real[PATH_MAX];
+    if (!find_program(real)) return "the image has no sudo";
+    const char *fault = set ? shadow_set(uid, password) : NULL;
+    if (!fault) fault = place_front(real);
+    if (fault) return fault;
+    s->sudo.socket = open_socket();
+    bool watched = s->sudo.socket >= 0 && watch_add(s, s->sudo.socket, WATCH_ASKPASS, 0, EPOLLIN);
+    return watched ? NULL : SUDO_SOCKET " cannot be opened";
 }
 
 static const char *prepare(struct supervisor *s, const struct sudo_request *q) {
@@ -77,29 +98,21 @@ static const char *prepare(struct supervisor *s, const struct sudo_request *q) {
     if (!s->is_init || !s->changes_user) return "sudo needs a supervisor that is PID 1 and root of a container";
     if (sudo->ready) return "sudo is set up already";
     if (q->flags & ~SUDO_ALL) return "the request has an unknown flag";
-    struct identity who;
-    char *user = slice_copy(q->user);
-    const char *fault = user ? user_resolve(user, &who) : "there is no memory left";
-    free(user);
-    if (!fault && (!who.change || !who.uid)) fault = "the user is root";
+    uid_t uid;
+    const char *fault = find_user(q->user, &uid);
     if (fault) return fault;
-    char password[PASSWORD_MAX + 1] = {0}, real[PATH_MAX];
-    if (!find_program(real)) return "the image has no sudo";
-    memcpy(password, q->password.data, q->password.size);
-    if (q->flags & SUDO_SET_PASSWORD) fault = shadow_set(who.uid, password);
-    if (!fault) fault = place_front(real);
-    if (!fault && (sudo->socket = open_socket()) < 0) fault = SUDO_SOCKET " cannot be opened";
-    if (!fault && !watch_add(s, sudo->socket, WATCH_ASKPASS, 0, EPOLLIN)) fault = SUDO_SOCKET " cannot be watched";
-    if (!fault) {
-        memcpy(sudo->password, password, q->password.size);
-        sudo->password[q->password.size] = '\n';
-        sudo->size = q->password.size + 1;
-        sudo->uid = who.uid;
-        sudo->capabilities = q->capabilities;
-        sudo->ready = true;
+    memcpy(sudo->password, q->password.data, q->password.size);
+    fault = install(s, uid, sudo->password, q->flags & SUDO_SET_PASSWORD);
+    if (fault) {
+        explicit_bzero(sudo->password, sizeof sudo->password);
+        return fault;
     }
-    explicit_bzero(password, sizeof password);
-    return fault;
+    sudo->password[q->password.size] = '\n';
+    sudo->size = q->password.size + 1;
+    sudo->uid = uid;
+    sudo->capabilities = q->capabilities;
+    sudo->ready = true;
+    return NULL;
 }
 
 void sudo_set_up(struct supervisor *s, const struct sudo_request *request) {

@@ -77,7 +77,7 @@ class Request(IntEnum):
     RESIZE = 0x0B
     PING = 0x0C
     SHUTDOWN = 0x0D
-    SUDO = 0x0E
+    SUDO = 0x0F
 
 
 class FailedStage(IntEnum):
@@ -441,7 +441,7 @@ _PARSERS: dict[int, Callable[[int, _Body], Event]] = {
     0x89: _parse_listing,
     0x8A: lambda process, body: Pong(process),
     0x8B: lambda process, body: Error(process, _text(body.string())),
-    0x8C: lambda process, body: Sudo(process, _text(body.string())),
+    0x8D: lambda process, body: Sudo(process, _text(body.string())),
 }
 
 
