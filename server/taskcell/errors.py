@@ -27,6 +27,10 @@ class UnknownTool(BadArgument):
     """There is no tool of that name."""
 
 
+class UnknownResource(BadArgument):
+    """There is no resource of that address, or it is another task's."""
+
+
 class Denied(TaskcellError):
     """The policy refused a profile or a command.
 

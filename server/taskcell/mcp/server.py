@@ -14,6 +14,7 @@ from mcp_types import NotificationParams
 from taskcell import __version__
 from taskcell.gateway import Gateway
 from taskcell.mcp.changes import ToolChanges
+from taskcell.mcp.resources import Resources
 from taskcell.mcp.shutdown import Shutdown
 from taskcell.mcp.stdio import stdio_streams
 from taskcell.mcp.tools import Tools
@@ -54,6 +55,7 @@ def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> 
     """
     tools = Tools(gateway, principal)
     changes = ToolChanges(tools)
+    resources = Resources(principal, ())
 
     @asynccontextmanager
     async def lifespan(_: Server[ToolChanges]) -> AsyncIterator[ToolChanges]:
@@ -68,6 +70,9 @@ def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> 
         instructions=INSTRUCTIONS if isolated else INSTRUCTIONS + NO_ISOLATION,
         on_list_tools=tools.list,
         on_call_tool=tools.call,
+        on_list_resources=resources.list,
+        on_list_resource_templates=resources.templates,
+        on_read_resource=resources.read,
         on_subscriptions_listen=changes.listen,
         get_tool_input_schema=tools.input_schema,
         lifespan=lifespan,
