@@ -194,8 +194,9 @@ class Listing:
 
     def on_event(self, event: protocol.Event) -> None:
         if isinstance(event, protocol.Listing):
-            self._entries = event.entries
-            self._answered.set()
+            self._entries += event.entries
+            if event.is_last:
+                self._answered.set()
 
     def on_lost(self, reason: str) -> None:
         self._answered.set()

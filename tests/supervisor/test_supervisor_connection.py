@@ -54,10 +54,10 @@ def test_a_token_of_a_wrong_size_never_claims(supervisor: Supervisor, size: int)
 
 def test_another_version_is_refused(supervisor: Supervisor) -> None:
     frame = bytearray(wire.hello(TOKEN, 0))
-    frame[9] = 2
+    frame[9] = 1
     with supervisor.connect() as client:
         client.send(bytes(frame))
-        assert "version 1" in refusal(client)
+        assert "version 2" in refusal(client)
 
 
 def test_a_new_connection_with_the_token_takes_the_place_of_the_old_one(supervisor: Supervisor) -> None:
@@ -110,7 +110,7 @@ def test_a_stranger_may_not_make_the_supervisor_hold_a_large_frame(supervisor: S
     [
         (struct.pack("<I", 4), "out of bounds"),
         (struct.pack("<I", (1 << 20) + 1), "out of bounds"),
-        (struct.pack("<IBI", 5, 0x0E, 0), "unknown type"),
+        (struct.pack("<IBI", 5, 0x0F, 0), "unknown type"),
         (struct.pack("<IBI", 5, 0x81, 0), "unknown type"),
         (struct.pack("<IBIB", 6, 0x0C, 0, 0), "does not parse"),
         (struct.pack("<IBIB", 6, 0x06, 1, 0), "does not parse"),
@@ -379,6 +379,6 @@ def test_the_bridge_says_when_there_is_no_supervisor(binary: Path, tmp_path: Pat
 
 def test_the_version_and_bad_usage(binary: Path) -> None:
     done = subprocess.run([binary, "version"], capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert (done.returncode, done.stdout) == (0, "supervisor 1\n")
+    assert (done.returncode, done.stdout) == (0, "supervisor 2\n")
     for words in ([], ["init"], ["init", "--sock", "x"], ["dance", "--socket", "x"]):
         assert subprocess.run([binary, *words], capture_output=True, timeout=PATIENCE, check=False).returncode == 2

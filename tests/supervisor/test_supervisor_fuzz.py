@@ -44,7 +44,7 @@ strings = st.lists(text, max_size=5).map(
 )
 reason, stream = st.sampled_from([b"\0", b"\1", b"\2"]), st.sampled_from([b"\1", b"\2"])
 ending = joined(reason, number(4), number(1), number(4))
-entry = joined(number(4), reason, number(4), number(40), ending, number(8))
+entry = joined(number(4), reason, number(4), number(40), ending, number(8), number(4), text.map(string))
 ANSWERS: dict[int, st.SearchStrategy[bytes]] = {
     0x81: joined(number(4), number(1), number(8)),
     0x82: number(4),
@@ -54,9 +54,10 @@ ANSWERS: dict[int, st.SearchStrategy[bytes]] = {
     0x86: joined(ending, number(48), number(4), text.map(string), strings),
     0x87: joined(st.sampled_from([b"\1", b"\2"]), number(4), number(16)),
     0x88: st.just(b""),
-    0x89: st.lists(entry, max_size=3).map(lambda v: len(v).to_bytes(4, "little") + b"".join(v)),
+    0x89: st.lists(entry, max_size=3).map(lambda v: b"\1" + len(v).to_bytes(4, "little") + b"".join(v)),
     0x8A: st.just(b""),
     0x8B: text.map(string),
+    0x8C: joined(stream, number(24), st.binary(max_size=200)),
 }
 answers = st.sampled_from(sorted(ANSWERS)).flatmap(
     lambda kind: st.tuples(u32, ANSWERS[kind]).map(lambda parts: frame(kind, *parts))
@@ -73,6 +74,7 @@ requests = st.one_of(
     st.builds(wire.forget, u32),
     st.builds(wire.resize, u32, u16, u16),
     st.just(wire.ping()),
+    st.builds(wire.read, u32, st.sampled_from(wire.Stream), u64, u32),
 )
 
 

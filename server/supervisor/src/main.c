@@ -20,7 +20,7 @@ int main(int argc, char **argv) {
         report_write();
         return atoi(argv[2]) & 255;
     }
-    if (!strcmp(what, "version") && argc == 2) return printf("supervisor 1\n") < 0;
+    if (!strcmp(what, "version") && argc == 2) return printf("supervisor 2\n") < 0;
     if (argc != 4 || strcmp(argv[2], "--socket")) return usage();
     /* Before anything is secret: what runs as our user must neither trace us nor read our memory. */
     prctl(PR_SET_DUMPABLE, 0);

@@ -156,6 +156,7 @@ static struct process *new_process(struct supervisor *s, uint32_t number, const 
     p->timeout = q->timeout_ms ? clock_after(p->born, q->timeout_ms) : NEVER;
     p->grace_ms = q->grace_ms;
     p->oom_before = oom_kills();
+    put_bytes(&p->tag, q->tag.data, q->tag.size);
     p->next = s->processes;
     s->processes = p;
     s->process_count++;
@@ -181,6 +182,7 @@ static const char *find_fault(const struct supervisor *s, const struct spawn *q)
     if (s->leaving || s->everything.phase != KILL_IDLE) return "everything in this sandbox is being killed";
     if (q->flags & ~SPAWN_ALL) return "the request has an unknown flag";
     if (!q->argv.count) return "the request names no program";
+    if (q->tag.size > TAG_MAX) return "the tag is too long";
     struct reader r = {q->env.bytes.data, q->env.bytes.size, false};
     for (uint32_t i = 0; i < q->env.count; i++) {
         struct slice entry = get_str(&r);

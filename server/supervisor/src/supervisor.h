@@ -88,6 +88,7 @@ struct process {
     uint32_t oom_before, oom_kills, descendants, survivors;
     uint64_t exit_totals[STREAMS];
     struct buffer report; /* cwd and environment as they stand in the EXIT */
+    struct buffer tag;    /* the server's own, given back in each LISTING */
 };
 
 struct supervisor {
@@ -155,6 +156,8 @@ void answer_killed(struct supervisor *s, uint32_t number, uint8_t reason, uint32
 void answer_listing(struct supervisor *s);
 void answer_ack(struct supervisor *s, uint32_t number, uint32_t count);
 void answer_pong(struct supervisor *s);
+/* A piece of a spool; `p` NULL: there is no such process. */
+void answer_data(struct supervisor *s, const struct request *q, const struct process *p);
 /* Fill the connection's buffer with output and what else is owed; true: it is full, and more is there. */
 bool answer_pump(struct supervisor *s);
 
