@@ -82,6 +82,8 @@ class ImageDefinition:
                 f"useradd --uid {uid} --gid {uid} --groups sudo --home-dir {self.home} --no-create-home "
                 f"--shell {shell} {user}",
                 f"install -d -m 0755 -o {uid} -g {uid} {self.home}",
+                # The same shell without a dynamic linker: it starts in half the time, and every command starts one.
+                "ln -s /bin/bash-static /usr/local/bin/bash",
                 ": > /etc/machine-id",
                 "rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/*.log /var/log/apt",
             )
@@ -99,7 +101,7 @@ class ImageDefinition:
 
 
 _PACKAGES = (
-    "bash", "bc", "bzip2", "ca-certificates", "coreutils", "curl", "diffutils", "file", "findutils", "gawk", "git",
+    "bash", "bash-static", "bc", "bzip2", "ca-certificates", "coreutils", "curl", "diffutils", "file", "findutils", "gawk", "git",
     "grep", "gzip", "jq", "less", "make", "openssl", "patch", "procps", "psmisc", "python3", "ripgrep", "rsync", "sed",
     "sqlite3", "sudo", "tar", "tree", "tzdata", "unzip", "xz-utils", "zip",
 )  # fmt: skip
@@ -114,7 +116,10 @@ DEFAULT = ImageDefinition(
     login_shell="/bin/bash",
     environment=(
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-        ("LANG", "C.UTF-8"),
+        # Not LANG: of what it means, only the characters differ from C, and a program reads one file instead of twelve.
+        ("LC_CTYPE", "C.UTF-8"),
+        # Without it, bash looks its user up at each start.
+        ("SHELL", "/bin/bash"),
     ),
     excluded=("/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/doc/*"),
 )
