@@ -117,7 +117,7 @@ class Gateway:
             return SandboxInfo(slot.shared_key[1], "", slot.state.value, age, 0, None)
         processes, memory, state = 0, None, slot.state.value
         try:
-            processes = await sandbox.processes()
+            processes = await sandbox.living()
             memory = await self._engine.memory(sandbox.container)
         except SandboxLost:
             state = "lost"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import structlog
 from mcp.server.context import ServerRequestContext
@@ -24,6 +24,7 @@ from mcp_types import (
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from taskcell.addresses import PREFIX
 from taskcell.arguments import check_visible
 from taskcell.errors import BadArgument, TaskcellError, UnknownResource
 from taskcell.model import TaskKey
@@ -34,8 +35,6 @@ log = structlog.get_logger(__name__)
 Context = ServerRequestContext[Any, Any]
 Contents = list[TextResourceContents | BlobResourceContents]
 
-#: What every resource's address begins with.
-PREFIX = "taskcell://tasks/"
 #: The handshake's era has a code of its own for a resource that is not there; later ones count it as a bad parameter.
 _NOT_FOUND = -32002
 
@@ -101,8 +100,3 @@ class Resources:
             raise UnknownResource("There is no such resource; `resources/templates/list` says what there is.")
         check_visible("task_id", task)
         return route, TaskKey(self._principal, task), rest
-
-
-def address(task_id: str, kind: str, rest: str) -> str:
-    """The address of a resource; `rest` may hold slashes, and is percent-encoded where it must be."""
-    return f"{PREFIX}{quote(task_id, safe='', errors='surrogateescape')}/{kind}/{quote(rest, errors='surrogateescape')}"
