@@ -31,6 +31,20 @@ class UnknownResource(BadArgument):
     """There is no resource of that address, or it is another task's."""
 
 
+class FileRefused(TaskcellError):
+    """A file of the sandbox cannot be read, written, changed or listed as asked.
+
+    Arguments:
+        absent: there is no such file or folder.
+        folder: it is a folder, where a file is needed.
+    """
+
+    def __init__(self, message: str, *, absent: bool = False, folder: bool = False) -> None:
+        super().__init__(message)
+        self.absent = absent
+        self.folder = folder
+
+
 class Denied(TaskcellError):
     """The policy refused a profile or a command.
 

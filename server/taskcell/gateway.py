@@ -13,12 +13,14 @@ import anyio
 from taskcell.arguments import nearest
 from taskcell.config import Settings
 from taskcell.engine.base import Engine
-from taskcell.errors import SandboxLost, TaskcellError, UnknownTool
-from taskcell.model import ProcessResult, ToolCall
+from taskcell.errors import BadArgument, SandboxLost, TaskcellError, UnknownTool
+from taskcell.file_answers import FileAnswer
+from taskcell.files import run_file_command
+from taskcell.model import Command, ProcessResult, TaskKey, ToolCall
 from taskcell.policy import Policy
 from taskcell.pool import Pool, PoolOptions
 from taskcell.slots import Slot
-from taskcell.tool import SANDBOX_TOOL, CommandTool, SandboxTool
+from taskcell.tool import SANDBOX_TOOL, CommandTool, FileTool, SandboxTool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +92,39 @@ class Gateway:
 
     async def call(self, call: ToolCall) -> ProcessResult:
         """Run one command. Raises a TaskcellError when it did not run; cancelled, it has killed what it started."""
-        tool = self.tools.get(call.tool)
-        if tool is None:
-            raise UnknownTool(f"There is no tool '{call.tool}'{nearest(call.tool, self.tools)}.")
+        tool = self._tool(call.tool)
+        if isinstance(tool, FileTool):
+            raise BadArgument(f"'{call.tool}' runs no program; use `terminal` or a skill for that.")
         command = tool.bind(call)
         authorized = self._policy.authorize(command)
         async with self._pool.lease(command.task, authorized.profile) as (sandbox, notes):
             result = await sandbox.run(authorized, self._pool.next_process_id(command.task))
             return replace(result, notes=(*notes, *result.notes))
+
+    async def file(self, call: ToolCall) -> tuple[TaskKey, FileAnswer]:
+        """Run one call of a file tool. Raises FileRefused, and what `call` raises."""
+        tool = self._tool(call.tool)
+        if not isinstance(tool, FileTool):
+            raise BadArgument(f"'{call.tool}' is no file tool.")
+        command = tool.bind(call)
+        return command.task, await self._run_file_command(command, tool.output_chars)
+
+    async def fetch(self, task: TaskKey, path: str) -> FileAnswer:
+        """Read a whole file as `read_file` may. Raises FileRefused, and what `call` raises."""
+        tool = self._tool("read_file")
+        assert isinstance(tool, FileTool)
+        return await self._run_file_command(tool.fetch(task, path), tool.output_chars)
+
+    async def _run_file_command(self, command: Command, output_chars: int) -> FileAnswer:
+        authorized = self._policy.authorize(command)
+        async with self._pool.lease(command.task, authorized.profile) as (sandbox, _):
+            return await run_file_command(sandbox, authorized, output_chars)
+
+    def _tool(self, name: str) -> CommandTool:
+        tool = self.tools.get(name)
+        if tool is None:
+            raise UnknownTool(f"There is no tool '{name}'{nearest(name, self.tools)}.")
+        return tool
 
     async def sandbox(self, call: ToolCall) -> SandboxReport:
         """The tool `sandbox`: status, reset or close. Raises a TaskcellError."""

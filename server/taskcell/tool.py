@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from taskcell import schemas
+from taskcell import file_tools, schemas
 from taskcell.arguments import Arguments, nearest
-from taskcell.binding import Binding, FilledTemplate, FreeArguments, ShellLine, task_key
+from taskcell.binding import Binding, Bound, FilledTemplate, FreeArguments, ShellLine, task_key
 from taskcell.errors import ConfigError
+from taskcell.file_tools import FILE_TIMEOUT, FetchFile
 from taskcell.manifest import RESERVED_NAMES, Skill
 from taskcell.model import Command, Profile, TaskKey, ToolCall
 from taskcell.profile import TERMINAL, skill_profile, terminal_profile
@@ -21,6 +22,7 @@ from taskcell.typed import TypedTool
 __all__ = [
     "SANDBOX_TOOL",
     "CommandTool",
+    "FileTool",
     "SandboxAction",
     "SandboxTool",
     "ToolAnnotations",
@@ -56,9 +58,11 @@ class CommandTool:
     def bind(self, call: ToolCall) -> Command:
         """Check a call's arguments and make its command. Raises BadArgument, and nothing else."""
         values = self._arguments.check(self.name, call.arguments)
-        bound = self._binding.bind(values)
+        return self._command(task_key(call, values), self._binding.bind(values))
+
+    def _command(self, task: TaskKey, bound: Bound) -> Command:
         return Command(
-            task=task_key(call, values),
+            task=task,
             tool=self.name,
             profile=self.profile,
             argv=bound.argv,
@@ -68,6 +72,21 @@ class CommandTool:
             env=bound.env,
             timeout=self.timeout if bound.timeout is None else bound.timeout,
         )
+
+
+@dataclass(frozen=True)
+class FileTool(CommandTool):
+    """A file tool: its command is one of `supervisor file`, in the terminal's sandbox.
+
+    Arguments:
+        output_chars: characters of one answer.
+    """
+
+    output_chars: int = 0
+
+    def fetch(self, task: TaskKey, path: str) -> Command:
+        """The command that reads a whole file. Raises BadArgument."""
+        return self._command(task, FetchFile().bind({"path": path}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +130,9 @@ def bind_sandbox_action(call: ToolCall) -> SandboxAction:
 
 
 def build_tools(settings: Settings, skills: Iterable[Skill]) -> dict[str, CommandTool]:
-    """Every tool that runs commands, by name: `terminal`, and those that skills give. Raises ConfigError."""
-    tools = {TERMINAL: _terminal(settings)}
+    """Every tool that runs in a sandbox, by name: terminal, file tools, and those of skills. Raises ConfigError."""
+    tools: dict[str, CommandTool] = {TERMINAL: _terminal(settings)}
+    tools.update((name, _file_tool(name, tools[TERMINAL].profile, settings)) for name in file_tools.SCHEMAS)
     tools.update((tool.name, tool) for skill in skills for tool in _of_skill(skill, settings))
     _check_rules(settings, tools)
     return tools
@@ -143,6 +163,22 @@ def _terminal(settings: Settings) -> CommandTool:
         timeout=timeout,
         _binding=ShellLine(settings.terminal.shell, limits.max_timeout),
         _arguments=Arguments(schema, schemas.LATER),
+    )
+
+
+def _file_tool(name: str, profile: Profile, settings: Settings) -> FileTool:
+    output_chars = settings.limits.output_chars
+    return FileTool(
+        name=name,
+        title=file_tools.TITLES[name],
+        description=file_tools.DESCRIPTIONS[name],
+        input_schema=file_tools.SCHEMAS[name],
+        annotations=file_tools.hints(name),
+        profile=profile,
+        timeout=FILE_TIMEOUT,
+        _binding=file_tools.binding(name, output_chars),
+        _arguments=Arguments(file_tools.SCHEMAS[name]),
+        output_chars=output_chars,
     )
 
 

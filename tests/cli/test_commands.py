@@ -79,6 +79,13 @@ def test_the_policys_decision_is_told_with_rule_and_reason(taskcell: Taskcell, l
     assert done.out.startswith(said)
 
 
+def test_a_file_tools_call_is_explained_by_its_absolute_path(taskcell: Taskcell) -> None:
+    rule = RULE.replace("rm ", "^/workspace/keys$")
+    for path, said in (("a/../keys", "deny, by the rule 'no-rm'"), ("a", "allow")):
+        done = taskcell("policy", "explain", "read_file", json.dumps({"path": path}), toml=LOCAL + rule)
+        assert done.out.startswith(said)
+
+
 def test_the_policys_decision_is_told_as_json(taskcell: Taskcell) -> None:
     done = taskcell("policy", "explain", "--json", "terminal", '{"command": "rm x"}', toml=LOCAL + RULE)
     assert json.loads(done.out) == {"effect": "deny", "rule": "no-rm", "reason": "Never."}

@@ -64,7 +64,14 @@ async def test_tools_are_listed_in_the_same_order_with_all_that_a_client_needs(
     async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw, principal="p"), mode=era) as client:
         first = (await client.list_tools()).tools
         second = (await client.list_tools()).tools
-    assert [tool.name for tool in first] == ["terminal", "sandbox"]
+    assert [tool.name for tool in first] == [
+        "terminal",
+        "sandbox",
+        "read_file",
+        "write_file",
+        "edit_file",
+        "list_files",
+    ]
     assert first == second
     for tool in first:
         assert tool.title
@@ -183,7 +190,7 @@ async def test_a_typed_tool_is_listed_and_runs_and_checks_what_it_is_given(
     (tmp_path / "typed.toml").write_text(TYPED)
     toml = 'manifests = ["typed.toml"]\n[engine]\nkind = "local"\n'
     async with gateway(toml, engine="local") as gw, Client(build_server(gw, principal="p"), mode=era) as client:
-        tool = (await client.list_tools()).tools[2]
+        (tool,) = [tool for tool in (await client.list_tools()).tools if tool.name == "say_words"]
         good = await client.call_tool("say_words", {"first": "a b", "loud": True, "more": [1, 2]})
         bad = await client.session.call_tool("say_words", {"first": "a", "more": [1, 10]})
     assert (tool.name, tool.title, tool.input_schema["required"]) == ("say_words", "say words", ["first"])

@@ -12,7 +12,7 @@ from taskcell.config import Settings
 from taskcell.errors import BadArgument
 from taskcell.manifest import load
 from taskcell.model import MIB, Command, TaskKey, ToolCall
-from taskcell.tool import SANDBOX_TOOL, SandboxAction, bind_sandbox_action, build_tools, nearest
+from taskcell.tool import SANDBOX_TOOL, FileTool, SandboxAction, bind_sandbox_action, build_tools, nearest
 
 MANIFEST = """version = "1"
 [skills.ff]
@@ -207,7 +207,7 @@ def test_every_schema_is_portable(tools):
 
 
 def test_the_descriptions_say_what_a_model_must_know(tools):
-    for tool in tools.values():
+    for tool in programs(tools):
         assert "/workspace" in tool.description
         assert "shared by the terminal and all skills" in tool.description
         assert "killed" in tool.description
@@ -216,8 +216,13 @@ def test_the_descriptions_say_what_a_model_must_know(tools):
     assert "There is no network." in tools["ff"].description
 
 
+def programs(tools):
+    """The tools that run a program, beside those for files."""
+    return [tool for tool in tools.values() if not isinstance(tool, FileTool)]
+
+
 def test_the_hints_do_not_promise_safety(tools):
-    for tool in tools.values():
+    for tool in programs(tools):
         assert (tool.annotations.read_only, tool.annotations.destructive) == (False, True)
     assert (tools["bare"].annotations.open_world, tools["ff"].annotations.open_world) == (True, False)
 

@@ -1,4 +1,4 @@
-/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `report` is run by what it runs. */
+/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `report` and `file` are run in it. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,11 +6,12 @@
 #include <sys/prctl.h>
 
 #include "bridge.h"
+#include "files.h"
 #include "init.h"
 #include "report.h"
 
 static int usage(void) {
-    fputs("usage: supervisor init --socket PATH | connect --socket PATH | report CODE | version\n", stderr);
+    fputs("usage: supervisor init --socket PATH | connect --socket PATH | report CODE | file ... | version\n", stderr);
     return 2;
 }
 
@@ -20,6 +21,7 @@ int main(int argc, char **argv) {
         report_write();
         return atoi(argv[2]) & 255;
     }
+    if (!strcmp(what, "file")) return files_run(argc - 2, argv + 2);
     if (!strcmp(what, "version") && argc == 2) return printf("supervisor 2\n") < 0;
     if (argc != 4 || strcmp(argv[2], "--socket")) return usage();
     /* Before anything is secret: what runs as our user must neither trace us nor read our memory. */

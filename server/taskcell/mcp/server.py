@@ -14,6 +14,7 @@ from mcp_types import NotificationParams
 from taskcell import __version__
 from taskcell.gateway import Gateway
 from taskcell.mcp.changes import ToolChanges
+from taskcell.mcp.files import file_resources
 from taskcell.mcp.resources import Resources
 from taskcell.mcp.shutdown import Shutdown
 from taskcell.mcp.stdio import stdio_streams
@@ -55,7 +56,7 @@ def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> 
     """
     tools = Tools(gateway, principal)
     changes = ToolChanges(tools)
-    resources = Resources(principal, ())
+    resources = Resources(principal, (file_resources(gateway),))
 
     @asynccontextmanager
     async def lifespan(_: Server[ToolChanges]) -> AsyncIterator[ToolChanges]:

@@ -22,8 +22,9 @@ from mcp_types import (
 from taskcell.errors import TaskcellError
 from taskcell.gateway import Gateway
 from taskcell.mcp.answer import RUN_SCHEMA, SANDBOX_SCHEMA, error_answer, run_answer, sandbox_answer
+from taskcell.mcp.files import FILE_SCHEMAS, file_answer
 from taskcell.model import ToolCall
-from taskcell.tool import SANDBOX_TOOL, CommandTool, SandboxTool, nearest
+from taskcell.tool import SANDBOX_TOOL, CommandTool, FileTool, SandboxTool, nearest
 
 log = structlog.get_logger(__name__)
 
@@ -45,10 +46,10 @@ class Tools:
 
     @property
     def listing(self) -> Mapping[str, Tool]:
-        """What `tools/list` answers, by name: the terminal and the sandbox first, then the skills' tools by name."""
+        """What `tools/list` answers, by name: the server's own tools first, then the skills' by name."""
         if self._described is not self._gateway.tools:
             self._described = self._gateway.tools
-            runs = [_describe(tool, RUN_SCHEMA) for tool in self._described.values()]
+            runs = [_describe(tool, FILE_SCHEMAS.get(tool.name, RUN_SCHEMA)) for tool in self._described.values()]
             listed = sorted([*runs, _describe(SANDBOX_TOOL, SANDBOX_SCHEMA)], key=_order)
             self._listing = {tool.name: tool for tool in listed}
         return self._listing
@@ -101,7 +102,10 @@ class Tools:
         if call.tool == SANDBOX_TOOL.name:
             report = await self._gateway.sandbox(call)
             return sandbox_answer(report.structured(), report.text())
-        is_skill = self._gateway.tools[call.tool].profile.kind == "skill"  # the tool may be gone when the call ends
+        tool = self._gateway.tools[call.tool]  # it may be gone when the call ends
+        if isinstance(tool, FileTool):
+            return await file_answer(self._gateway, call)
+        is_skill = tool.profile.kind == "skill"
         return run_answer(await self._gateway.call(call), is_skill=is_skill)
 
 
@@ -127,5 +131,5 @@ def _internal_error() -> CallToolResult:
 
 
 def _order(tool: Tool) -> tuple[int, str]:
-    first = ("terminal", SANDBOX_TOOL.name)
+    first = ("terminal", SANDBOX_TOOL.name, *FILE_SCHEMAS)
     return (first.index(tool.name) if tool.name in first else len(first), tool.name)
