@@ -48,6 +48,7 @@ class PoolOptions:
     workspace_size: int
     output_chars: int
     spool: int
+    max_processes: int
     shell: tuple[str, ...]
 
 
@@ -230,6 +231,7 @@ class Pool:
             channel=channel,
             output_chars=self._options.output_chars,
             spool=self._options.spool,
+            max_processes=self._options.max_processes,
         )
         if slot.profile.profile.kind == "terminal":
             await sandbox.read_login_profile(self._options.shell)
@@ -305,6 +307,11 @@ class Pool:
             what = "1 sandbox was" if fresh == 1 else f"{fresh} sandboxes were"
             told.append(f"{what} replaced; the workspace is the same.")
         return told
+
+    def sandboxes(self, task: TaskKey) -> list[Sandbox]:
+        """The task's sandboxes, with those that are about to be closed but still serve what runs in them."""
+        slots = [*self.of_task(task), *(slot for slot in self._retiring if slot.key[0] == task)]
+        return [slot.sandbox for slot in slots if slot.sandbox is not None]
 
     def of_task(self, task: TaskKey) -> list[Slot]:
         return [slot for slot in self._slots if slot.key[0] == task]

@@ -214,6 +214,11 @@ class Process:
             await self._changed.wait()
         return self.exit
 
+    async def over(self) -> None:
+        """Wait for its end, whatever it is."""
+        while not self.has_ended:
+            await self._changed.wait()
+
     async def running(self) -> None:
         """Wait until the program was executed. Raises SpawnFailed, SandboxLost."""
         while self.spawned is None and self.exit is None:
