@@ -101,7 +101,8 @@ async def test_an_answer_says_when_it_is_not_known_where_the_command_ended(gw: G
 
 
 @pytest.mark.parametrize(
-    "end", ["exit 3", "exec true", "exec sh -c 'exit 4'", "(exec true); true", "exec nothing-of-that-name", "set -e; false"]
+    "end",
+    ["exit 3", "exec true", "exec sh -c 'exit 4'", "(exec true); true", "exec nothing-like-that", "set -e; false"],
 )
 async def test_the_terminal_goes_on_where_it_ended_however_it_did(gw: Gateway, end: str) -> None:
     await terminal(gw, f"cd /; export LEFT=behind; exec 2>&1; {end}")

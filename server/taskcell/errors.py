@@ -27,6 +27,10 @@ class UnknownTool(BadArgument):
     """There is no tool of that name."""
 
 
+class UnknownProcess(BadArgument):
+    """The task has no process of that name, or none any more."""
+
+
 class UnknownResource(BadArgument):
     """There is no resource of that address, or it is another task's."""
 

@@ -16,7 +16,7 @@ from taskcell.manifest import RESERVED_NAMES, Skill
 from taskcell.model import Command, Profile, TaskKey, ToolCall
 from taskcell.profile import TERMINAL, skill_profile, terminal_profile
 from taskcell.schemas import ToolAnnotations
-from taskcell.settings import Settings
+from taskcell.settings import LimitSettings, Settings
 from taskcell.typed import TypedTool
 
 __all__ = [
@@ -42,7 +42,7 @@ class CommandTool:
 
     Arguments:
         input_schema: JSON Schema, draft 2020-12, without references.
-        timeout: seconds, of a call that names none.
+        timeout, wait: seconds, of a call that names none.
     """
 
     name: str
@@ -54,6 +54,7 @@ class CommandTool:
     timeout: float
     _binding: Binding = field(repr=False)
     _arguments: Arguments = field(repr=False, compare=False)
+    wait: float | None = None
 
     def bind(self, call: ToolCall) -> Command:
         """Check a call's arguments and make its command. Raises BadArgument, and nothing else."""
@@ -71,6 +72,10 @@ class CommandTool:
             workdir=bound.workdir,
             env=bound.env,
             timeout=self.timeout if bound.timeout is None else bound.timeout,
+            wait=self.wait if bound.wait is None else bound.wait,
+            background=bound.background,
+            pty=bound.pty,
+            strip_ansi=bound.strip_ansi,
         )
 
 
@@ -152,7 +157,7 @@ def _check_rules(settings: Settings, tools: Mapping[str, CommandTool]) -> None:
 def _terminal(settings: Settings) -> CommandTool:
     profile, limits = terminal_profile(settings), settings.limits
     timeout = limits.timeout if settings.terminal.timeout is None else settings.terminal.timeout
-    schema = schemas.terminal(timeout, limits.max_timeout)
+    schema = schemas.terminal(timeout, limits.max_timeout, limits.wait)
     return CommandTool(
         name=TERMINAL,
         title="Terminal",
@@ -161,8 +166,9 @@ def _terminal(settings: Settings) -> CommandTool:
         annotations=_annotations(profile),
         profile=profile,
         timeout=timeout,
+        wait=limits.wait,
         _binding=ShellLine(settings.terminal.shell, limits.max_timeout),
-        _arguments=Arguments(schema, schemas.LATER),
+        _arguments=Arguments(schema),
     )
 
 
@@ -186,13 +192,13 @@ def _of_skill(skill: Skill, settings: Settings) -> Iterator[CommandTool]:
     profile, limits = skill_profile(skill, settings), settings.limits
     timeout = min(limits.timeout if skill.docker.timeout is None else skill.docker.timeout, limits.max_timeout)
     if skill.tools:
-        yield from (_typed(tool, profile, timeout) for tool in skill.tools)
+        yield from (_typed(tool, profile, timeout, limits.wait) for tool in skill.tools)
     else:
-        yield _free_form(skill, profile, timeout, limits.max_timeout)
+        yield _free_form(skill, profile, timeout, limits)
 
 
-def _free_form(skill: Skill, profile: Profile, timeout: float, max_timeout: float) -> CommandTool:
-    schema = schemas.skill(profile, timeout, max_timeout)
+def _free_form(skill: Skill, profile: Profile, timeout: float, limits: LimitSettings) -> CommandTool:
+    schema = schemas.skill(profile, timeout, limits.max_timeout)
     return CommandTool(
         name=skill.name,
         title=skill.name,
@@ -201,12 +207,13 @@ def _free_form(skill: Skill, profile: Profile, timeout: float, max_timeout: floa
         annotations=_annotations(profile),
         profile=profile,
         timeout=timeout,
-        _binding=FreeArguments(_prefix(profile), max_timeout),
-        _arguments=Arguments(schema, schemas.LATER),
+        wait=limits.wait,
+        _binding=FreeArguments(_prefix(profile), limits.max_timeout),
+        _arguments=Arguments(schema),
     )
 
 
-def _typed(tool: TypedTool, profile: Profile, timeout: float) -> CommandTool:
+def _typed(tool: TypedTool, profile: Profile, timeout: float, wait: float) -> CommandTool:
     properties = {parameter.name: parameter.schema for parameter in tool.parameters}
     schema = schemas.typed(properties, [parameter.name for parameter in tool.parameters if parameter.required])
     return CommandTool(
@@ -217,6 +224,7 @@ def _typed(tool: TypedTool, profile: Profile, timeout: float) -> CommandTool:
         annotations=_annotations(profile, read_only=tool.read_only),
         profile=profile,
         timeout=timeout,
+        wait=wait,
         _binding=FilledTemplate(_prefix(profile), tool.template, tool.stdin, tool.parameters),
         _arguments=Arguments(schema),
     )

@@ -15,6 +15,7 @@ from taskcell import __version__
 from taskcell.gateway import Gateway
 from taskcell.mcp.changes import ToolChanges
 from taskcell.mcp.files import file_resources
+from taskcell.mcp.outputs import output_resources
 from taskcell.mcp.resources import Resources
 from taskcell.mcp.shutdown import Shutdown
 from taskcell.mcp.stdio import stdio_streams
@@ -26,8 +27,9 @@ INSTRUCTIONS = """\
 Every task has its own container. Calls with the same task_id share their files in /workspace, and for `terminal` also \
 the working directory and exported variables; calls with another task_id see nothing of them. Give each piece of work \
 a task_id of its own, and run `sandbox` with action "close" when it is done: its files are deleted then.
-`terminal` runs a shell command; every other tool but `sandbox` runs one program, whose files are the task's too. A \
-command that is over its timeout is killed with everything it started, and what it had written until then is answered.\
+`terminal` runs a shell command; a skill runs one program, whose files are the task's too. A \
+command that is over its timeout is killed with everything it started, and what it had written until then is answered. \
+One that takes long is answered as "running" and goes on: ask for it with `process`.\
 """
 NO_ISOLATION = "\nThis server runs commands with no isolation: they are ordinary processes of its own machine."
 
@@ -56,7 +58,7 @@ def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> 
     """
     tools = Tools(gateway, principal)
     changes = ToolChanges(tools)
-    resources = Resources(principal, (file_resources(gateway),))
+    resources = Resources(principal, (output_resources(gateway), file_resources(gateway)))
 
     @asynccontextmanager
     async def lifespan(_: Server[ToolChanges]) -> AsyncIterator[ToolChanges]:
