@@ -48,6 +48,10 @@ class FileRefused(TaskcellError):
         self.absent = absent
         self.folder = folder
 
+    def noted(self, notes: list[str]) -> FileRefused:
+        """The same refusal, with sentences about the sandbox that explain it."""
+        return FileRefused(" ".join([str(self), *notes]), absent=self.absent, folder=self.folder)
+
 
 class Denied(TaskcellError):
     """The policy refused a profile or a command.

@@ -80,7 +80,7 @@ class Written:
     replaced: bool
 
     def structured(self) -> dict[str, Any]:
-        return {"path": self.path, "size": self.size, "replaced": self.replaced}
+        return {"path": self.path, "size": self.size, "replaced": self.replaced, "notes": []}
 
     def shown(self) -> str:
         return f"[{'Replaced' if self.replaced else 'Created'} {self.path}: {self.size} bytes]"
@@ -96,7 +96,7 @@ class Edited:
     size: int
 
     def structured(self) -> dict[str, Any]:
-        return {"path": self.path, "count": self.count, "lines": list(self.lines), "size": self.size}
+        return {"path": self.path, "count": self.count, "lines": list(self.lines), "size": self.size, "notes": []}
 
     def shown(self) -> str:
         places = "1 place" if self.count == 1 else f"{self.count} places"
@@ -142,6 +142,22 @@ class Listing:
 
 
 FileAnswer = FileText | FileBytes | Written | Edited | Listing
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """What a file tool answers for a task; `notes` are about its sandbox."""
+
+    task_id: str
+    answer: FileAnswer
+    notes: tuple[str, ...] = ()
+
+    def structured(self) -> dict[str, Any]:
+        answer = self.answer.structured()
+        return {**answer, "notes": [*self.notes, *answer["notes"]], "task_id": self.task_id}
+
+    def shown(self) -> str:
+        return "\n".join([self.answer.shown(), *(f"[{note}]" for note in self.notes)])
 
 
 def plain(name: str | None) -> str:

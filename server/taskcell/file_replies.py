@@ -23,6 +23,7 @@ LINE_CHARS = 2000
 NUMBER_WIDTH = 8
 _UNKNOWN = (1 << 64) - 1
 _DONE = 0
+_LINE = struct.Struct("<IQ")
 _KIND_BINARY, _KIND_WHOLE = 2, 3
 
 
@@ -38,6 +39,12 @@ class _Reply:
         (value,) = struct.unpack_from(f"<{form}", self._data, self._at)
         self._at += struct.calcsize(f"<{form}")
         return int(value)
+
+    def numbers(self, form: struct.Struct) -> tuple[int, ...]:
+        """Some numbers at once."""
+        values = form.unpack_from(self._data, self._at)
+        self._at += form.size
+        return values
 
     def take(self, size: int) -> bytes:
         piece = self._data[self._at : self._at + size]
@@ -106,18 +113,25 @@ def _text(reply: _Reply, path: str, first: int, size: int, output_chars: int) ->
     total = reply.number("Q")
     ends_whole, count = bool(reply.number("B")), reply.number("I")
     lines: list[str] = []
-    cut, broken, used = [], [], 0
+    cut: list[int] = []
+    broken: list[int] = []
+    used = 0
+    if count > output_chars:
+        raise IndexError("the reply has more lines than were asked for")
     raw = list(_lines(reply, count))
     is_crlf = _is_crlf(raw if ends_whole or total > first + count - 1 else raw[:-1])
     for number, (data, whole) in enumerate(raw, first):
         line = data.decode("utf-8", "replace")
-        shown = _line(line.removesuffix("\r") if is_crlf else line, len(data), whole, output_chars)
+        line = line.removesuffix("\r") if is_crlf else line
+        shown = _line(line, len(data), whole, output_chars)
         used += len(shown) + NUMBER_WIDTH
         if lines and used > output_chars:
             break
         lines.append(shown)
-        cut += [number] if len(shown) < len(line) - 1 or whole > len(data) else []
-        broken += [number] if "\ufffd" in line and b"\xef\xbf\xbd" not in data else []
+        if shown is not line:
+            cut.append(number)
+        if "\ufffd" in shown and b"\xef\xbf\xbd" not in data:
+            broken.append(number)
     last = first + len(lines) - 1
     known = None if total == _UNKNOWN else total
     more = last < total
@@ -130,14 +144,15 @@ def _text(reply: _Reply, path: str, first: int, size: int, output_chars: int) ->
 
 
 def _is_crlf(lines: list[tuple[bytes, int]]) -> bool:
-    """Whether all of these lines, which end in LF, end in CRLF as far as they are kept."""
-    return bool(lines) and all(data.endswith(b"\r") or whole > len(data) for data, whole in lines)
+    """Whether all of these lines, which end in LF, end in CRLF; those that are cut do not say."""
+    ends = [data[-1:] for data, whole in lines if whole == len(data)]
+    return bool(ends) and all(end == b"\r" for end in ends)
 
 
 def _lines(reply: _Reply, count: int) -> Iterator[tuple[bytes, int]]:
     """Each line as far as it is kept, and how long it is in bytes."""
     for _ in range(count):
-        kept, whole = reply.number("I"), reply.number("Q")
+        kept, whole = reply.numbers(_LINE)
         yield reply.take(kept), whole
 
 

@@ -58,7 +58,7 @@ def _spawn_request(sandbox: Sandbox, command: Command) -> protocol.Spawn:
         env={},
         cwd=container.workspace.encode("utf-8", "surrogateescape"),
         user=b"" if container.user is None else container.user.encode(),
-        flags=protocol.SpawnFlag.STDIN if command.stdin is not None else protocol.SpawnFlag.NONE,
+        flags=protocol.SpawnFlag.STDIN if command.stdin else protocol.SpawnFlag.NONE,
         timeout_ms=round(command.timeout * 1000),
         grace_ms=round(GRACE * 1000),
         spool=MAX_REPLY,

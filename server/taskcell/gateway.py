@@ -14,8 +14,8 @@ from taskcell.arguments import nearest
 from taskcell.background import Background
 from taskcell.config import Settings
 from taskcell.engine.base import Engine
-from taskcell.errors import BadArgument, SandboxLost, TaskcellError, UnknownTool
-from taskcell.file_answers import FileAnswer
+from taskcell.errors import BadArgument, FileRefused, SandboxLost, TaskcellError, UnknownTool
+from taskcell.file_answers import FileReport
 from taskcell.files import run_file_command
 from taskcell.model import Command, ProcessResult, Status, TaskKey, ToolCall
 from taskcell.policy import Policy
@@ -24,7 +24,9 @@ from taskcell.process import Process
 from taskcell.process_calls import ProcessCalls, ProcessReport
 from taskcell.process_tool import ProcessTool, process_tool
 from taskcell.reading import Piece, read_piece
-from taskcell.settings import LimitSettings
+from taskcell.registry import Record
+from taskcell.sandbox import Sandbox
+from taskcell.settings import LimitSettings, PoolSettings
 from taskcell.slots import Slot
 from taskcell.supervisor.protocol import Stream
 from taskcell.tool import SANDBOX_TOOL, CommandTool, FileTool, SandboxTool
@@ -74,6 +76,7 @@ class Gateway:
 
     Arguments:
         tools: what runs commands, by name. A call keeps the tool that it began with when they are replaced.
+        idle_ttl: seconds that a sandbox outlives the last of its processes, unless somebody closes it.
     """
 
     sandbox_tool: SandboxTool = SANDBOX_TOOL
@@ -87,8 +90,10 @@ class Gateway:
         *,
         background: Background,
         limits: LimitSettings,
+        idle_ttl: float = PoolSettings().idle_ttl,
     ) -> None:
         self.tools = tools
+        self.idle_ttl = idle_ttl
         self.process_tool: ProcessTool = process_tool(limits.wait, limits.max_timeout)
         self._processes = ProcessCalls(pool, policy, limits.output_chars)
         self._background = background
@@ -136,6 +141,10 @@ class Gateway:
         """The tool `process`. Raises a TaskcellError."""
         return await self._processes.call(self.process_tool.bind(call), watch)
 
+    def find(self, task: TaskKey, process_id: str) -> tuple[Sandbox, Record]:
+        """A process that is known, and its sandbox. Raises UnknownProcess."""
+        return self._processes.find(task, process_id)
+
     async def output(
         self, task: TaskKey, process_id: str, streams: Iterable[Stream], cursor: int, size: int
     ) -> tuple[bool, dict[Stream, Piece]]:
@@ -147,24 +156,27 @@ class Gateway:
         pieces = {stream: await read_piece(record.process, stream, cursor, size) for stream in streams}
         return record.about.kind == "skill", pieces
 
-    async def file(self, call: ToolCall) -> tuple[TaskKey, FileAnswer]:
+    async def file(self, call: ToolCall) -> FileReport:
         """Run one call of a file tool. Raises FileRefused, and what `call` raises."""
         tool = self._tool(call.tool)
         if not isinstance(tool, FileTool):
             raise BadArgument(f"'{call.tool}' is no file tool.")
-        command = tool.bind(call)
-        return command.task, await self._run_file_command(command, tool.output_chars)
+        return await self._run_file_command(tool.bind(call), tool.output_chars)
 
-    async def fetch(self, task: TaskKey, path: str) -> FileAnswer:
+    async def fetch(self, task: TaskKey, path: str) -> FileReport:
         """Read a whole file as `read_file` may. Raises FileRefused, and what `call` raises."""
         tool = self._tool("read_file")
         assert isinstance(tool, FileTool)
         return await self._run_file_command(tool.fetch(task, path), tool.output_chars)
 
-    async def _run_file_command(self, command: Command, output_chars: int) -> FileAnswer:
+    async def _run_file_command(self, command: Command, output_chars: int) -> FileReport:
         authorized = self._policy.authorize(command)
-        async with self._pool.lease(command.task, authorized.profile) as (sandbox, _):
-            return await run_file_command(sandbox, authorized, output_chars)
+        async with self._pool.lease(command.task, authorized.profile) as (sandbox, notes):
+            try:
+                answer = await run_file_command(sandbox, authorized, output_chars)
+            except FileRefused as refused:
+                raise refused.noted(notes) from None
+            return FileReport(command.task.task, answer, tuple(notes))
 
     def _tool(self, name: str) -> CommandTool:
         tool = self.tools.get(name)
@@ -213,4 +225,6 @@ async def open_gateway(settings: Settings, tools: Mapping[str, CommandTool], eng
     )
     policy = Policy(settings.policy, settings.own_files)
     async with Pool(engine, options) as pool, Background() as background:
-        yield Gateway(tools, policy, pool, engine, background=background, limits=settings.limits)
+        yield Gateway(
+            tools, policy, pool, engine, background=background, limits=settings.limits, idle_ttl=settings.pool.idle_ttl
+        )

@@ -32,8 +32,8 @@ class Task:
 
     async def call(self, tool: str, **arguments: Any) -> FileAnswer:
         with anyio.fail_after(PATIENCE):
-            _, answer = await self.gateway.file(ToolCall("local", tool, {**arguments, "task_id": self.name}))
-        return answer
+            report = await self.gateway.file(ToolCall("local", tool, {**arguments, "task_id": self.name}))
+        return report.answer
 
     async def shell(self, line: str) -> str:
         with anyio.fail_after(PATIENCE):
@@ -70,6 +70,9 @@ async def test_files_are_written_read_changed_and_listed_as_the_sandboxs_user(ga
         )
         assert await task.text("src/a.py") == "x = 1\ny = 3\n"
         assert await task.names(glob="**/*.py") == ["src/a.py"]
+        await task.call("write_file", path="empty", content="")
+        await task.call("edit_file", path="src/a.py", old="x = 1\n", new="")
+        assert await task.shell("wc -c < empty; wc -c < src/a.py") == "0\n6\n"
         await task.shell("echo made by the terminal > b")
         assert await task.text("b") == "made by the terminal\n"
 
@@ -227,7 +230,10 @@ async def test_a_sandbox_that_dies_under_a_file_tool_is_said_and_the_next_call_h
             group.start_soon(edit)
             await anyio.to_thread.run_sync(lambda: docker_api.kill(container))
         assert [type(error) for error in failed] == [SandboxLost]
-        await task.call("write_file", path="a", content="new")
+        with anyio.fail_after(PATIENCE):
+            report = await gw.file(ToolCall("local", "write_file", {"path": "a", "content": "new", "task_id": "t"}))
+        assert report.notes
+        assert report.notes[0] in report.shown()
         assert await task.text("a") == "new"
 
 

@@ -149,6 +149,11 @@ def test_a_long_line_is_cut_and_says_how_much_is_missing(files: Files) -> None:
     assert cut == "ä" * LINE_CHARS + f"… [{200_000 - 2 * LINE_CHARS:,} bytes more]"
     assert "line" in answer.notes[-1].lower()
     assert answer.total_lines == 3
+    assert not any("CRLF" in note for note in answer.notes)
+    (files / "b").write_text("x" * 9000)
+    assert not any("CRLF" in note for note in files.text("b").notes)
+    (files / "c").write_text("x" + "\U0001f600" * 5000)
+    assert not any("UTF-8" in note for note in files.text("c").notes)
     tiny = files.text("a", 200, offset=2)
     assert len(tiny.text) < 300
     assert tiny.last_line == 2

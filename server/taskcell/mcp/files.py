@@ -76,6 +76,7 @@ FILE_SCHEMAS = {
             "path": _PATH,
             "size": _SIZE,
             "replaced": _described("boolean", "Whether there was such a file before."),
+            "notes": _NOTES,
             "task_id": _TASK,
         }
     ),
@@ -85,6 +86,7 @@ FILE_SCHEMAS = {
             "count": _described("integer", "Places that were replaced."),
             "lines": {"type": "array", "items": {"type": "integer"}, "description": "Lines of the first places."},
             "size": _SIZE,
+            "notes": _NOTES,
             "task_id": _TASK,
         }
     ),
@@ -102,11 +104,11 @@ FILE_SCHEMAS = {
 
 async def file_answer(gateway: Gateway, call: ToolCall) -> CallToolResult:
     """Run one call of a file tool. Raises a TaskcellError."""
-    task, answer = await gateway.file(call)
-    content: list[ContentBlock] = [TextContent(type="text", text=answer.shown())]
-    if isinstance(answer, FileBytes):
-        content.insert(0, _picture(answer))
-    return CallToolResult(content=content, structured_content={**answer.structured(), "task_id": task.task})
+    report = await gateway.file(call)
+    content: list[ContentBlock] = [TextContent(type="text", text=report.shown())]
+    if isinstance(report.answer, FileBytes):
+        content.insert(0, _picture(report.answer))
+    return CallToolResult(content=content, structured_content=report.structured())
 
 
 def _picture(answer: FileBytes) -> ImageContent:
@@ -124,14 +126,14 @@ def file_resources(gateway: Gateway) -> Route:
     async def read(task: TaskKey, rest: str, uri: str) -> Contents:
         path = _path(rest)
         try:
-            return [_contents(uri, await gateway.fetch(task, path))]
+            return [_contents(uri, (await gateway.fetch(task, path)).answer)]
         except FileRefused as refused:
             if refused.absent:
                 raise UnknownResource(str(refused)) from None
             if not refused.folder:
                 raise BadArgument(str(refused)) from None
         call = ToolCall(task.principal, "list_files", {"path": path, "task_id": task.task})
-        _, listing = await gateway.file(call)
+        listing = await gateway.file(call)
         return [TextResourceContents(uri=uri, mime_type="text/plain", text=listing.shown())]
 
     template = ResourceTemplate(
