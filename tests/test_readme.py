@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from taskcell import config, manifest, process_tool, tool
+from taskcell import config, file_tools, manifest, process_tool, tool
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -96,7 +96,7 @@ def test_the_tools_that_the_readme_names_are_there() -> None:
     }
     rows = [line.split("|")[1] for line in README.splitlines() if re.match(r"\| (`|a )", line)]
     named = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row)}
-    assert {"terminal", "process", "sandbox", "sql", "jq", "image_convert"} == named
+    assert {"terminal", "process", "sandbox", *file_tools.SCHEMAS, "sql", "jq", "image_convert"} == named
     assert named <= tools
 
 
