@@ -80,6 +80,35 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_many_commands_at_once_in_one_sandbox_keep_their_outputs_apart",
         "test_calls_run_at_the_same_time",
     ),
+    # --- files
+    "Files are read, written, changed and listed inside the sandbox, whatever links it holds": (
+        "test_files_are_written_read_changed_and_listed_as_the_sandboxs_user",
+        "test_paths_start_in_the_workspace_and_the_terminals_state_is_its_own",
+        "test_no_link_leads_out_of_the_sandbox",
+        "test_another_tasks_files_are_not_there",
+        "test_what_has_no_end_or_no_data_is_refused_at_once",
+        "test_a_file_that_is_larger_than_the_sandboxs_memory_is_read_in_its_middle",
+        "test_a_file_tool_is_no_way_to_run_something",
+        "test_rules_judge_the_one_absolute_spelling_of_a_path",
+        "test_a_reply_of_any_bytes_ends_in_an_answer_or_one_of_three_errors",
+        "test_a_reply_that_says_too_much_is_bounded",
+    ),
+    "A file is replaced as a whole or not at all, and no edit is lost": (
+        "test_protected_files_and_folders_stay_as_they_are",
+        "test_a_full_workspace_keeps_the_old_file_and_leaves_nothing_behind",
+        "test_a_cancelled_edit_is_killed_and_changes_nothing",
+        "test_a_sandbox_that_dies_under_a_file_tool_is_said_and_the_next_call_has_a_new_one",
+        "test_a_replaced_sandbox_keeps_what_the_file_tools_wrote",
+        "test_many_edits_at_once_lose_none",
+        "test_an_ambiguous_edit_is_refused_with_its_places",
+    ),
+    "A picture is shown as a picture, and the workspace's files are resources": (
+        "test_a_picture_is_answered_whole",
+        "test_a_picture_that_a_skill_wrote_is_shown_as_one",
+        "test_a_client_of_the_real_server_works_on_files",
+        "test_files_are_resources_of_their_kind",
+        "test_a_resource_that_is_not_there_or_not_the_tasks_is_not_found",
+    ),
     # --- the kill
     "After a timeout, a cancel and a closing nothing is alive, however it detached itself": (
         "test_after_a_timeout_nothing_is_alive_on_the_host",

@@ -10,10 +10,11 @@ import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from taskcell.binding import MAX_PATH
 from taskcell.errors import FileRefused
 from taskcell.file_answers import Edited, Entry, FileAnswer, FileBytes, FileText, Listing, Written, picture_type
 from taskcell.file_refusals import Reason, Refused, sentence
-from taskcell.file_tools import MAX_ENTRIES
+from taskcell.file_tools import MAX_ENTRIES, MAX_PLACES
 from taskcell.model import Command
 from taskcell.units import format_size
 
@@ -54,7 +55,8 @@ class _Reply:
         return piece
 
     def text(self) -> str:
-        return self.take(self.number("I")).decode("utf-8", "replace")
+        """A name or a line; more of it than an honest reply holds is left out."""
+        return self.take(self.number("I"))[:MAX_PATH].decode("utf-8", "replace")
 
     def rest(self) -> bytes:
         return self._data[self._at :]
@@ -74,22 +76,22 @@ def parse_reply(command: Command, data: bytes, output_chars: int) -> FileAnswer:
             return Written(path, int(command.argv[1]), bool(reply.number("B")))
         case "edit":
             size = reply.number("Q")
-            lines = tuple(reply.number("I") for _ in range(_bounded(reply.number("I"))))
+            lines = tuple(reply.number("I") for _ in range(_bounded(reply.number("I"), MAX_PLACES)))
             return Edited(path, int(command.argv[1]), lines, size)
         case _:
             return _listing(reply, path, output_chars)
 
 
-def _bounded(count: int) -> int:
-    """A count that each of its elements must still prove: what is more than any honest one ends the parsing."""
-    if count > MAX_ENTRIES:
+def _bounded(count: int, most: int) -> int:
+    """A count that an honest reply may have; another ends the parsing."""
+    if count > most:
         raise IndexError("the reply has too many elements")
     return count
 
 
 def _refused(reply: _Reply) -> Refused:
     why, errno, number, words = reply.number("B"), reply.number("I"), reply.number("Q"), reply.text()
-    count = _bounded(reply.number("I")) if why == Reason.PLACES else 0
+    count = _bounded(reply.number("I"), MAX_PLACES) if why == Reason.PLACES else 0
     places = tuple((reply.number("I"), reply.text()) for _ in range(count))
     return Refused(why, errno, number, words, places)
 
@@ -116,9 +118,8 @@ def _text(reply: _Reply, path: str, first: int, size: int, output_chars: int) ->
     cut: list[int] = []
     broken: list[int] = []
     used = 0
-    if count > output_chars:
-        raise IndexError("the reply has more lines than were asked for")
-    raw = list(_lines(reply, count))
+    # Each line counts for more than one byte of those that were asked for.
+    raw = list(_lines(reply, _bounded(count, output_chars)))
     is_crlf = _is_crlf(raw if ends_whole or total > first + count - 1 else raw[:-1])
     for number, (data, whole) in enumerate(raw, first):
         line = data.decode("utf-8", "replace")
@@ -185,7 +186,7 @@ _TYPES = {"f": "file", "d": "folder", "l": "link"}
 
 def _listing(reply: _Reply, path: str, output_chars: int) -> Listing:
     flags = reply.number("B")
-    entries = [_entry(reply) for _ in range(_bounded(reply.number("I")))]
+    entries = [_entry(reply) for _ in range(_bounded(reply.number("I"), MAX_ENTRIES))]
     shown: list[Entry] = []
     used = 0
     for entry in entries:

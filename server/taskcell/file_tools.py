@@ -29,6 +29,7 @@ MAX_REPLY = 6 * MIB
 MAX_LINE = 10**15
 #: As the supervisor has it.
 MAX_ENTRIES = 1000
+MAX_PLACES = 20
 MAX_PATTERNS = 32
 MAX_PARTS = 62
 

@@ -570,6 +570,26 @@ def test_a_tree_that_is_too_deep_is_not_walked_to_its_end(files: Files) -> None:
 # --- the replies themselves -------------------------------------------------------------------------------------
 
 
+def test_a_reply_that_says_too_much_is_bounded(files: Files) -> None:
+    """As a program in the sandbox may write it, in the place of the command."""
+    much = b"x" * (5 << 20)
+    words = struct.pack("<I", len(much)) + much
+    entry = b"\0\0" + struct.pack("<I", 1) + b"f" + bytes(16) + words + bytes(4)
+    listing = parse_reply(files.bind("list_files"), entry, 500)
+    assert len(listing.shown()) < 5000
+    line = b"\0\1" + bytes(16) + b"\1" + struct.pack("<IIQ", 1, len(much), len(much)) + much
+    assert len(parse_reply(files.bind("read_file", path="a"), line, 500).shown()) < 5000
+    edit = files.bind("edit_file", path="a", old="a", new="b")
+    for why in range(256):
+        refusal = bytes((1, why)) + struct.pack("<IQ", 5, 1) + words + struct.pack("<II", 1, 1) + words
+        with pytest.raises(FileRefused) as caught:
+            parse_reply(edit, refusal, 500)
+        assert len(str(caught.value)) < 5000
+    for command, head in ((edit, b"\0" + bytes(8)), (files.bind("list_files"), b"\0\0")):
+        with pytest.raises(IndexError):
+            parse_reply(command, head + struct.pack("<I", 5000) + much, 500)
+
+
 def test_a_reply_of_any_bytes_ends_in_an_answer_or_one_of_three_errors(files: Files) -> None:
     """What comes from a sandbox may be anything; the server must not fall over it."""
     luck = random.Random(3)
