@@ -19,7 +19,7 @@ from taskcell.engine.base import Container, ContainerSpec, Engine
 from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.model import TaskKey
 from taskcell.policy import AuthorizedProfile
-from taskcell.sandbox import GRACE, KILL_SLACK, Sandbox
+from taskcell.sandbox import GRACE, KILL_SLACK, Sandbox, SandboxState
 from taskcell.slots import Decision, Slot, Slots, SlotState
 from taskcell.supervisor.channel import Channel
 
@@ -309,9 +309,9 @@ class Pool:
         return told
 
     def sandboxes(self, task: TaskKey) -> list[Sandbox]:
-        """The task's sandboxes, with those that are about to be closed but still serve what runs in them."""
+        """The task's sandboxes, with those that have a successor but are not closed before what runs in them ends."""
         slots = [*self.of_task(task), *(slot for slot in self._retiring if slot.key[0] == task)]
-        return [slot.sandbox for slot in slots if slot.sandbox is not None]
+        return [slot.sandbox for slot in slots if slot.sandbox and slot.sandbox.state is SandboxState.READY]
 
     def of_task(self, task: TaskKey) -> list[Slot]:
         return [slot for slot in self._slots if slot.key[0] == task]

@@ -179,9 +179,10 @@ class ProcessCalls:
 
     async def _write(self, sandbox: Sandbox, record: Record, asked: ProcessAction) -> int:
         self._check_open(record)
-        # What is written may be as good as a command: the rules see it as one.
-        profile = sandbox.profile.profile
-        self._policy.authorize(Command(asked.task, NAME, profile, (), asked.data, timeout=WRITE_TIMEOUT))
+        # What is written may be as good as a command: the rules see it as one, of this tool and of the one that started
+        # the process.
+        for tool in (NAME, record.about.tool):
+            self._policy.authorize(Command(asked.task, tool, sandbox.profile.profile, (), asked.data))
         return await record.process.write(asked.data.encode(), WRITE_TIMEOUT)
 
     @staticmethod
