@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ from taskcell.supervisor.channel import Channel
 FINISHED_MAX = 64
 #: Characters of a command that are kept to tell processes apart; with what else a tag holds it stays below its bound.
 SHOWN_MAX = 120
+#: Random bytes of a process's key: as many as are thought beyond guessing.
+KEY_BYTES = 16
 _PROCESS_ID = re.compile(r"p([1-9][0-9]{0,11})")
 
 
@@ -32,7 +35,8 @@ class About:
     Arguments:
         text: the command's beginning. It may hold a secret: it goes to whoever gave the command, and nowhere else.
         timeout: seconds. started: seconds since the epoch.
-        takes_input: `process` may write to it.
+        takes_input: `process` may write to it. strip_ansi: its call wanted output without control sequences.
+        key: nobody can guess it; who knows it was told of this very process, and not of another by the same name.
     """
 
     process_id: str
@@ -43,6 +47,8 @@ class About:
     kind: Literal["terminal", "skill"]
     is_terminal: bool = False
     takes_input: bool = False
+    strip_ansi: bool = False
+    key: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, command: Command, process_id: str) -> About:
@@ -55,6 +61,8 @@ class About:
             kind=command.profile.kind,
             is_terminal=command.pty is not None,
             takes_input=command.takes_input,
+            strip_ansi=command.strip_ansi,
+            key=secrets.token_urlsafe(KEY_BYTES),
         )
 
     def tag(self) -> bytes:
@@ -69,9 +77,9 @@ class About:
             read = cls(**json.loads(tag))
         except (ValueError, TypeError, RecursionError):
             return None
-        words = (read.process_id, read.tool, read.text)
+        words = (read.process_id, read.tool, read.text, read.key)
         numbers = (read.timeout, read.started)
-        flags = (read.is_terminal, read.takes_input)
+        flags = (read.is_terminal, read.takes_input, read.strip_ansi)
         well_formed = (
             all(isinstance(word, str) for word in words)
             and all(isinstance(number, int | float) for number in numbers)

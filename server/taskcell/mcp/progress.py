@@ -58,16 +58,22 @@ class Progress:
             await anyio.sleep(INTERVAL)
             try:
                 await process.news(told)
-                newest = b""
-                for stream in protocol.Stream:
-                    found = await process.read(stream, protocol.FROM_THE_END, LOOKED_AT)
-                    newest = found.data or newest
+                newest = await newest_output(process)
             except SandboxLost:
                 return
             if process.written != told:
                 told = process.written
                 with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the client has gone
-                    await self._report(float(sum(told)), newest_lines(newest))
+                    await self._report(float(sum(told)), newest)
+
+
+async def newest_output(process: Process) -> str:
+    """The last lines that a process has written, as plain text. Raises SandboxLost."""
+    newest = b""
+    for stream in protocol.Stream:
+        found = await process.read(stream, protocol.FROM_THE_END, LOOKED_AT)
+        newest = found.data or newest
+    return newest_lines(newest)
 
 
 def newest_lines(data: bytes) -> str:

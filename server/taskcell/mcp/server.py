@@ -19,6 +19,7 @@ from taskcell.mcp.outputs import output_resources
 from taskcell.mcp.resources import Resources
 from taskcell.mcp.shutdown import Shutdown
 from taskcell.mcp.stdio import stdio_streams
+from taskcell.mcp.tasks import Tasks
 from taskcell.mcp.tools import Tools
 from taskcell.mcp.wire import Wire
 from taskcell.model import LOCAL_PRINCIPAL
@@ -82,6 +83,7 @@ def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> 
     )
     server.add_notification_handler("notifications/initialized", NotificationParams, changes.initialized)
     server.changes = changes
+    Tasks(gateway, principal, tools, changes).serve(server)
     return server
 
 
