@@ -90,7 +90,7 @@ static void put_listed(struct buffer *out, const struct process *p) {
     }
     put_ending(out, p);
     put_u32(out, p->survivors);
-    put_str(out, p->tag.data, p->tag.size);
+    put_str(out, p->tag, strlen(p->tag));
 }
 
 void answer_listing(struct supervisor *s) {

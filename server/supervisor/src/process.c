@@ -47,7 +47,7 @@ void process_remove(struct supervisor *s, struct process *p) {
     close_fd(&p->input.fd);
     buffer_free(&p->input.buffer);
     buffer_free(&p->report);
-    buffer_free(&p->tag);
+    free(p->tag);
     free(p->kill.seen);
     free(p);
 }

@@ -143,7 +143,13 @@ static void free_launch(struct making *m) {
 
 static struct process *new_process(struct supervisor *s, uint32_t number, const struct spawn *q) {
     struct process *p = calloc(1, sizeof *p);
-    if (!p) return NULL;
+    char *tag = slice_copy(q->tag);
+    if (!p || !tag) {
+        free(p);
+        free(tag);
+        return NULL;
+    }
+    p->tag = tag;
     p->number = number;
     p->flags = q->flags & SPAWN_PTY ? q->flags | SPAWN_STDIN | SPAWN_MERGE : q->flags;
     p->reports_fd = p->slave_fd = p->state_fd = p->input.fd = -1;
@@ -156,7 +162,6 @@ static struct process *new_process(struct supervisor *s, uint32_t number, const 
     p->timeout = q->timeout_ms ? clock_after(p->born, q->timeout_ms) : NEVER;
     p->grace_ms = q->grace_ms;
     p->oom_before = oom_kills();
-    put_bytes(&p->tag, q->tag.data, q->tag.size);
     p->next = s->processes;
     s->processes = p;
     s->process_count++;

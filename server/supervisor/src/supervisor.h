@@ -88,7 +88,7 @@ struct process {
     uint32_t oom_before, oom_kills, descendants, survivors;
     uint64_t exit_totals[STREAMS];
     struct buffer report; /* cwd and environment as they stand in the EXIT */
-    struct buffer tag;    /* the server's own, given back in each LISTING */
+    char *tag;            /* the server's own, given back in each LISTING */
 };
 
 struct supervisor {
