@@ -109,7 +109,9 @@ def _too_large(what: str, path: str, size: int) -> str:
     if what == "fetch":
         return f"{path} is larger than {MAX_RESOURCE} bytes; read it by `read_file` with 'offset', or in the terminal."
     if what == "edit":
-        return f"{path} is too large to be edited as a whole ({size} bytes); use `sed -i` or a program in the terminal."
+        return (
+            f"{path} is, or would be, too large to be edited as a whole ({size} bytes); use `sed -i` in the terminal."
+        )
     return f"{path} cannot be {_VERBS[what]}: it is too large."
 
 

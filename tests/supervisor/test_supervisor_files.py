@@ -378,6 +378,16 @@ def test_places_that_overlap_are_each_a_place(files: Files) -> None:
     assert "overlap" in str(files.refused(lambda: files.edit("a", "aXa", "b", count=2)))
 
 
+def test_an_edit_is_bounded_in_places_and_in_what_it_makes(files: Files) -> None:
+    (files / "a").write_text("a" * 2_000_000)
+    assert "count=1000001" in str(files.refused(lambda: files.edit("a", "a", "b")))
+    (files / "b").write_text("a" * 1000)
+    assert "would be" in str(files.refused(lambda: files.edit("b", "a", "b" * 100_000, count=1000)))
+    (files / "c").write_bytes(b"a" + bytes(16 << 20))
+    assert "too large" in str(files.refused(lambda: files.edit("c", "a", "b")))
+    assert (files / "b").read_text() == "a" * 1000
+
+
 def test_text_that_is_not_there_says_which_line_comes_near(files: Files) -> None:
     (files / "a.py").write_text("one\n\tif a:\n\t\tb()\n")
     assert "Line 2 has it with other blanks" in str(

@@ -15,7 +15,7 @@ enum {
     LINKS_MAX = 40,   /* as the kernel */
     LOCK_TURN = 1000, /* us between two attempts: a change takes less than a millisecond */
 };
-static const int64_t LOCK_LIMIT = 3000000; /* us: longer than many changes that stand in line */
+static const int64_t LOCK_LIMIT = 5000000; /* us: longer than many changes that stand in line */
 
 /* Replace a path that is a link by where it leads, as opening it would; false with errno. */
 static bool follow(char path[PATH_MAX]) {

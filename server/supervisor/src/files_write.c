@@ -7,6 +7,8 @@
 enum {
     EDIT_MAX = 16 << 20, /* bytes of a file that is edited as a whole in memory */
     INPUT_MAX = 16 << 20,
+    PLACES_MAX = 1000000, /* of a text in a file; more are not even counted */
+    RESULT_MAX = 64 << 20,
 };
 
 /* Exactly `size` bytes of standard input: what a lost connection cut off must not become a file. False: told. */
@@ -96,7 +98,7 @@ struct places {
 
 static void find_places(struct slice text, struct slice old, struct places *found) {
     const uint8_t *at = text.data, *end = text.data + text.size, *last = NULL;
-    while (at < end && (at = memmem(at, (size_t)(end - at), old.data, old.size))) {
+    while (at < end && found->count <= PLACES_MAX && (at = memmem(at, (size_t)(end - at), old.data, old.size))) {
         if (last && (size_t)(at - last) < old.size) found->overlap = true;
         put_u64(&found->starts, (uint64_t)(at - text.data));
         found->count++;
@@ -141,7 +143,8 @@ static int refuse_places(struct slice text, const struct places *found) {
 static int replace_places(struct target *t, struct slice text, struct slice old, struct slice new,
                           const struct places *found) {
     struct buffer made = {0}, reply = {0};
-    size_t from = 0;
+    size_t from = 0, size = text.size + found->count * new.size - found->count * old.size;
+    if (size > RESULT_MAX) return refuse(REFUSED_SIZE, size, "");
     for (uint64_t i = 0; i < found->count; i++) {
         size_t at = start_of(found, i);
         put_bytes(&made, text.data + from, at - from);
