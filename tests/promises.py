@@ -118,7 +118,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "A process is found again by the next server, with its output": (
         "test_a_background_process_is_found_again_with_its_output_and_goes_on",
         "test_a_process_that_ended_meanwhile_tells_how",
-        "test_new_processes_get_new_numbers_and_a_new_server_runs_commands",
+        "test_the_next_server_goes_on_where_the_terminal_was_and_its_processes_get_new_numbers",
     ),
     "Output is bounded, never breaks an answer, and costs the server almost no memory": (
         "test_floods_of_every_kind_leave_the_server_small_and_the_answers_right",

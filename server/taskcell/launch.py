@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from taskcell.engine.base import Container
@@ -171,6 +171,15 @@ class Launch:
         if ended.cwd:
             return []
         return [f"The folder that the command ended in is gone; the next one starts in {self.container.workspace}."]
+
+    def take_up(self, cwd: bytes, env: Sequence[bytes], given: Iterable[str]) -> None:
+        """The next command starts where one of an earlier server ended, but for the variables of its call alone."""
+        before, kept = self.start_env(), reported_env(env)
+        for name in given:
+            kept.pop(name, None)
+            kept |= {name: before[name]} if name in before else {}
+        kept = {k: v for k, v in kept.items() if k not in SHELL_OWN}
+        self.terminal = TerminalState(cwd.decode("utf-8", "surrogateescape") or None, kept)
 
 
 def reported_env(entries: Sequence[bytes]) -> dict[str, str]:

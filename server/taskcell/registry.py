@@ -37,6 +37,7 @@ class About:
         timeout: seconds. started: seconds since the epoch.
         takes_input: `process` may write to it. strip_ansi: its call wanted output without control sequences.
         key: nobody can guess it; who knows it was told of this very process, and not of another by the same name.
+        given: names of variables that its call alone was given; None where they are too many to remember.
     """
 
     process_id: str
@@ -49,6 +50,7 @@ class About:
     takes_input: bool = False
     strip_ansi: bool = False
     key: str = field(default="", repr=False)
+    given: tuple[str, ...] | None = ()
 
     @classmethod
     def of(cls, command: Command, process_id: str) -> About:
@@ -63,31 +65,39 @@ class About:
             takes_input=command.takes_input,
             strip_ansi=command.strip_ansi,
             key=secrets.token_urlsafe(KEY_BYTES),
+            given=(*(() if command.pty is None else ("TERM",)), *command.env),
         )
 
     def tag(self) -> bytes:
         """At most TAG_MAX bytes."""
-        tag = json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
-        return tag if len(tag) <= protocol.TAG_MAX else b""
+        values = asdict(self)
+        tag = _encoded(values)
+        return tag if len(tag) <= protocol.TAG_MAX else _encoded({**values, "given": None})
 
     @classmethod
     def from_tag(cls, tag: bytes) -> About | None:
         """None for a tag that is none of ours."""
         try:
-            read = cls(**json.loads(tag))
-        except (ValueError, TypeError, RecursionError):
+            values = json.loads(tag)
+            given = values.pop("given", ())
+            read = cls(**values, given=None if given is None else tuple(given))
+        except (ValueError, TypeError, AttributeError, RecursionError):
             return None
         words = (read.process_id, read.tool, read.text, read.key)
         numbers = (read.timeout, read.started)
         flags = (read.is_terminal, read.takes_input, read.strip_ansi)
         well_formed = (
-            all(isinstance(word, str) for word in words)
+            all(isinstance(word, str) for word in (*words, *(read.given or ())))
             and all(isinstance(number, int | float) for number in numbers)
             and all(isinstance(flag, bool) for flag in flags)
             and read.kind in ("terminal", "skill")
             and _PROCESS_ID.fullmatch(read.process_id)
         )
         return read if well_formed else None
+
+
+def _encoded(values: dict[str, object]) -> bytes:
+    return json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _shown(text: str) -> str:
@@ -216,3 +226,30 @@ class Listing:
         if bound.cancelled_caught or not self._channel.alive:
             raise SandboxLost("The sandbox is gone: its supervisor does not answer.")
         return self._entries
+
+
+class LastState:
+    """Asks the supervisor where the last terminal command ended."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._answered = anyio.Event()
+        self._state: protocol.State | None = None
+
+    def on_event(self, event: protocol.Event) -> None:
+        if isinstance(event, protocol.State):
+            self._state = event
+            self._answered.set()
+
+    def on_lost(self, reason: str) -> None:
+        self._answered.set()
+
+    async def fetch(self) -> protocol.State:
+        """Raises SandboxLost, also when nothing comes within ANSWER_TIMEOUT."""
+        self._channel.listen_to_all(self)
+        await self._channel.send(protocol.state())
+        with anyio.move_on_after(ANSWER_TIMEOUT):
+            await self._answered.wait()
+        if self._state is None:
+            raise SandboxLost("The sandbox is gone: its supervisor does not answer.")
+        return self._state

@@ -21,7 +21,7 @@ from taskcell.outcome import Surroundings, plain_texts, result_of
 from taskcell.output import Text, share
 from taskcell.policy import AuthorizedCommand, AuthorizedProfile
 from taskcell.process import ANSWER_TIMEOUT, Process, Totals
-from taskcell.registry import About, Listing, Record, Registry
+from taskcell.registry import About, LastState, Listing, Record, Registry
 from taskcell.supervisor import protocol
 from taskcell.supervisor.channel import Channel
 from taskcell.units import format_seconds
@@ -97,13 +97,18 @@ class Sandbox:
         self.launch.login_env = {k: v for k, v in found.items() if k not in SHELL_OWN}
 
     async def adopt(self, shell: Sequence[str]) -> None:
-        """Take up what an earlier server has left in the sandbox: its processes and their output. Raises SandboxLost.
+        """Take up what an earlier server has left in the sandbox. Raises SandboxLost.
 
-        Where the last terminal command ended is not known; the next one starts as the first did.
+        That is its processes with their output, and where the last terminal command ended.
         """
         await self.processes.adopt()
-        if self.profile.profile.kind == "terminal":
-            await self.read_login_profile(shell)
+        if self.profile.profile.kind != "terminal":
+            return
+        await self.read_login_profile(shell)
+        state = await LastState(self.channel).fetch()
+        about = About.from_tag(state.tag)
+        if about is not None and about.given is not None:
+            self.launch.take_up(state.cwd, state.env, about.given)
 
     # --- one command -------------------------------------------------------------------------------------------
 
@@ -199,6 +204,8 @@ class Sandbox:
     async def _handed_off(self, record: Record, command: Command) -> ProcessResult:
         """The result of a command that goes on: the output so far. Raises SandboxLost."""
         totals = await record.process.fetch_tails()
+        # Where it ends is not where the next command starts, for the next server neither.
+        await self.channel.send(protocol.no_report(record.process.number))
         how = (
             f"It goes on, for {format_seconds(command.timeout)} s in all at most; ask for more with `process`, "
             f"process_id '{record.about.process_id}' and the action 'wait' or 'poll'."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -101,16 +102,18 @@ async def test_a_process_that_ended_meanwhile_tells_how(task: Task) -> None:
         assert sandbox.processes.running == 0
 
 
-async def test_new_processes_get_new_numbers_and_a_new_server_runs_commands(task: Task) -> None:
-    await task.terminal("export LEFT=over; sleep 60", wait=0.1, timeout=100)
+async def test_the_next_server_goes_on_where_the_terminal_was_and_its_processes_get_new_numbers(task: Task) -> None:
+    await task.terminal("cd /usr; export LEFT=over PATH=$PATH:/x", env={"ONCE": "only", "TERM": "vt100"})
+    await task.terminal("cd /; sleep 60", wait=0.1, timeout=100)
     policy = task.gateway._policy
     tool = task.gateway.tools["terminal"]
     async with taken_up(task) as sandbox:
-        call = ToolCall("local", "terminal", {"command": "echo new $LEFT", "task_id": "t"})
-        result = await sandbox.run(policy.authorize(tool.bind(call)), "p2")
-        assert (result.stdout, result.exit_code) == ("new\n", 0)
-        assert found(sandbox, "p2").process.number > found(sandbox, "p1").process.number
-        await sandbox.kill(found(sandbox, "p1"))
+        call = ToolCall("local", "terminal", {"command": "echo $PWD $LEFT $ONCE $TERM $PATH", "task_id": "t"})
+        result = await sandbox.run(policy.authorize(tool.bind(call)), "p3")
+        assert result.stdout.startswith("/usr over dumb /")
+        assert result.stdout.endswith(":/x\n")
+        assert found(sandbox, "p3").process.number > found(sandbox, "p2").process.number
+        await sandbox.kill(found(sandbox, "p2"))
 
 
 async def test_lost_bytes_are_counted_by_the_next_server_too(engine: str, gateway: GatewayFactory) -> None:
@@ -136,6 +139,9 @@ def test_a_tag_that_is_none_of_ours_is_nothing(tag: bytes) -> None:
 def test_a_tag_says_what_was_known_and_is_bounded() -> None:
     about = About("p12", "terminal", "x" * 50, 2.5, 17.25, "terminal", True, True)
     assert About.from_tag(about.tag()) == about
-    longest = About("p" + "9" * 12, "t" * 64, "\x01" * 120, 3600.0, 1.8e9, "terminal")
-    assert 0 < len(longest.tag()) <= protocol.TAG_MAX
+    longest = About(
+        "p" + "9" * 12, "t" * 64, "\x01" * 120, 3600.0, 1.8e9, "terminal", key="k" * 22, given=("V" * 99,) * 9
+    )
+    assert len(longest.tag()) <= protocol.TAG_MAX
+    assert About.from_tag(longest.tag()) == replace(longest, given=None)
     assert "secret" not in repr(About("p1", "t", "secret", 1, 1, "skill"))

@@ -57,6 +57,7 @@ ANSWERS: dict[int, st.SearchStrategy[bytes]] = {
     0x89: st.lists(entry, max_size=3).map(lambda v: b"\1" + len(v).to_bytes(4, "little") + b"".join(v)),
     0x8A: st.just(b""),
     0x8B: text.map(string),
+    0x8D: joined(text.map(string), text.map(string), strings),
     0x8C: joined(stream, number(24), st.binary(max_size=200)),
 }
 answers = st.sampled_from(sorted(ANSWERS)).flatmap(
@@ -74,6 +75,8 @@ requests = st.one_of(
     st.builds(wire.forget, u32),
     st.builds(wire.resize, u32, u16, u16),
     st.just(wire.ping()),
+    st.just(wire.state()),
+    st.builds(wire.no_report, u32),
     st.builds(wire.read, u32, st.sampled_from(wire.Stream), u64, u32),
 )
 

@@ -108,6 +108,14 @@ void answer_listing(struct supervisor *s) {
     } while (left);
 }
 
+void answer_state(struct supervisor *s) {
+    struct buffer *out = urgent(s);
+    size_t at = frame_begin(out, ANS_STATE, 0);
+    if (s->state.size && !s->state.failed) put_bytes(out, s->state.data, s->state.size);
+    else for (int i = 0; i < 3; i++) put_u32(out, 0); /* no tag, no folder, no variables */
+    frame_end(out, at);
+}
+
 void answer_data(struct supervisor *s, const struct request *q, const struct process *p) {
     struct buffer *out = urgent(s);
     const struct spool *from = p ? &p->streams[q->stream - 1].spool : NULL;

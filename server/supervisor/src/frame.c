@@ -85,6 +85,8 @@ static const char *parse_body(struct reader *r, struct request *q) {
         return NULL;
     case REQ_STDIN_EOF:
     case REQ_LIST:
+    case REQ_STATE:
+    case REQ_NO_REPORT:
     case REQ_FORGET:
     case REQ_PING: return NULL;
     }

@@ -72,6 +72,7 @@ static const char *about_process(struct supervisor *s, struct process *p, const 
     case REQ_ATTACH: process_attach(p, q->stream - 1, q->cursor, q->credit); break;
     case REQ_FORGET: forget(s, p); break;
     case REQ_RESIZE: resize(p, q); break;
+    case REQ_NO_REPORT: p->flags &= (uint8_t)~SPAWN_REPORT; break;
     default: break;
     }
     return NULL;
@@ -91,6 +92,7 @@ const char *request_serve(struct supervisor *s, struct conn *c, const struct fra
     case REQ_PING: answer_pong(s); return NULL;
     case REQ_SHUTDOWN: leave(s, q.grace_ms); return NULL;
     case REQ_READ: answer_data(s, &q, p); return NULL;
+    case REQ_STATE: answer_state(s); return NULL;
     default: break;
     }
     if (p) return about_process(s, p, &q);

@@ -108,6 +108,7 @@ struct supervisor {
     struct process *processes;
     size_t process_count;
     uint32_t turn; /* the process whose output is sent next */
+    struct buffer state; /* a tag, and the report of its process: the last one that ended by itself */
     struct kill everything;
     bool told_everything; /* KILLED for process 0 is owed */
     uint32_t everything_survivors;
@@ -156,6 +157,7 @@ void answer_killed(struct supervisor *s, uint32_t number, uint8_t reason, uint32
 void answer_listing(struct supervisor *s);
 void answer_ack(struct supervisor *s, uint32_t number, uint32_t count);
 void answer_pong(struct supervisor *s);
+void answer_state(struct supervisor *s);
 /* A piece of a spool; `p` NULL: there is no such process. */
 void answer_data(struct supervisor *s, const struct request *q, const struct process *p);
 /* Fill the connection's buffer with output and what else is owed; true: it is full, and more is there. */

@@ -78,6 +78,8 @@ class Request(IntEnum):
     PING = 0x0C
     SHUTDOWN = 0x0D
     READ = 0x0E
+    STATE = 0x0F
+    NO_REPORT = 0x10
 
 
 class FailedStage(IntEnum):
@@ -175,6 +177,16 @@ def attach(process: int, stream: Stream, cursor: int, amount: int) -> bytes:
 def read(process: int, stream: Stream, cursor: int, size: int) -> bytes:
     """Ask for at most READ_MAX kept bytes from `cursor` on, or with FROM_THE_END for the last ones."""
     return _frame(Request.READ, process, struct.pack("<BQI", stream, cursor, size))
+
+
+def state() -> bytes:
+    """Ask for the last state report that counts."""
+    return _frame(Request.STATE, 0)
+
+
+def no_report(process: int) -> bytes:
+    """The process's state report shall not count: it goes on in the background."""
+    return _frame(Request.NO_REPORT, process)
 
 
 def list_processes() -> bytes:
@@ -309,6 +321,16 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """The state report of the last process that ended by itself, with that process's tag; all empty without one."""
+
+    process: int
+    tag: bytes
+    cwd: bytes
+    env: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     process: int
 
@@ -319,7 +341,7 @@ class Error:
     message: str
 
 
-Event = Welcome | Spawned | Failed | Output | StdinAck | Exit | Killed | Gone | Listing | Data | Pong | Error
+Event = Welcome | Spawned | Failed | Output | StdinAck | Exit | Killed | Gone | Listing | Data | State | Pong | Error
 
 
 class _Body:
@@ -455,6 +477,7 @@ _PARSERS: dict[int, Callable[[int, _Body], Event]] = {
     0x8A: lambda process, body: Pong(process),
     0x8B: lambda process, body: Error(process, _text(body.string())),
     0x8C: _parse_data,
+    0x8D: lambda process, body: State(process, body.string(), body.string(), body.strings()),
 }
 
 
