@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+import httpx2
 import pytest
 from mcp.client.client import Client
 from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
@@ -62,7 +64,13 @@ parameters.line = { type = "string", description = "The line." }
 """
 #: A command that ends when it is told to, by a file.
 UNTIL_GO = "echo begun; until [ -e go ]; do sleep 0.02; done; echo done; exit 3"
-INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_CAPABILITY = -32602, -32601, -32021
+INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_CAPABILITY, HEADER_MISMATCH = -32602, -32601, -32021, -32020
+#: What a client of the 2026-07-28 revision says of itself in each request.
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {"extensions": {EXTENSION: {}}},
+}
 
 
 class ModernClient:
@@ -73,12 +81,7 @@ class ModernClient:
 
     def ask(self, method: str, *, declares: bool = True, **params: Any) -> dict[str, Any]:
         """Send a request and wait for its answer."""
-        extensions: dict[str, Any] = {"extensions": {EXTENSION: {}}} if declares else {}
-        meta = {
-            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "1"},
-            "io.modelcontextprotocol/clientCapabilities": extensions,
-        }
+        meta = META if declares else META | {"io.modelcontextprotocol/clientCapabilities": {}}
         return self.raw.ask(method, **params, _meta=meta)
 
     def result(self, method: str, *, declares: bool = True, **params: Any) -> dict[str, Any]:
@@ -114,6 +117,12 @@ class ModernClient:
         waited = self.call("process", action="wait", process_id=process_id, wait=PATIENCE, **arguments)
         assert waited["structuredContent"]["status"] != "running"
         return self.get(identity)
+
+
+@pytest.fixture(params=["local", pytest.param("docker", marks=pytest.mark.engine)])
+def toml(request: pytest.FixtureRequest) -> str:
+    """The configuration, on both engines."""
+    return TOML.replace('"local"', f'"{request.param}"')
 
 
 @contextlib.contextmanager
@@ -175,8 +184,8 @@ def test_a_request_that_does_not_declare_the_extension_is_answered_as_ever_and_r
 # --- a task's life -------------------------------------------------------------------------------------------------
 
 
-def test_a_command_in_the_background_is_a_task_that_ends_with_the_calls_own_answer(tmp_path: Path) -> None:
-    with modern_client(tmp_path) as client:
+def test_a_command_in_the_background_is_a_task_that_ends_with_the_calls_own_answer(tmp_path: Path, toml: str) -> None:
+    with modern_client(tmp_path, toml) as client:
         created = client.terminal(UNTIL_GO, background=True)
         assert created["resultType"] == "task"
         assert created["status"] == "working"
@@ -289,9 +298,11 @@ def test_times_are_whole_and_a_task_is_not_given_up_before_its_command(tmp_path:
 # --- cancel and update ---------------------------------------------------------------------------------------------
 
 
-def test_a_cancel_kills_everything_is_acknowledged_and_changes_nothing_the_second_time(tmp_path: Path) -> None:
+def test_a_cancel_kills_everything_is_acknowledged_and_changes_nothing_the_second_time(
+    tmp_path: Path, toml: str
+) -> None:
     mark = marker()
-    with modern_client(tmp_path) as client:
+    with modern_client(tmp_path, toml) as client:
         identity = client.start(f"trap '' TERM; setsid sleep {mark} & echo begun; sleep {mark}")
         assert eventually(lambda: len(alive(mark)) >= 2)
         assert client.result("tasks/cancel", taskId=identity).keys() == {"resultType", "_meta"}
@@ -362,7 +373,7 @@ def test_an_id_is_not_good_for_a_later_process_of_the_same_name(tmp_path: Path) 
         second = client.start("sleep 60", task_id="t")
         assert "process p1;" in client.get(second)["statusMessage"]
         error = client.error("tasks/cancel", taskId=first)
-        assert (error["code"], "sandbox was closed" in error["message"]) == (INVALID_PARAMS, True)
+        assert (error["code"], "sandbox was closed or replaced" in error["message"]) == (INVALID_PARAMS, True)
         assert client.get(second)["status"] == "working"
 
 
@@ -394,6 +405,34 @@ async def test_another_principal_has_no_such_task(gateway: GatewayFactory) -> No
         assert (await ask(one, "tasks/get", created.task_id)).status == "working"
 
 
+@pytest.mark.anyio
+async def test_over_http_the_header_that_requests_are_routed_by_must_name_the_task(gateway: GatewayFactory) -> None:
+    async with gateway('manifests = []\n[engine]\nkind = "local"\n', engine="local") as gw:
+        app = build_server(gw, principal="p").streamable_http_app()
+        transport = httpx2.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8765") as http,
+        ):
+
+            async def post(method: str, routed: str | None, **params: Any) -> dict[str, Any]:
+                headers = {"accept": "application/json, text/event-stream", "mcp-method": method}
+                headers |= {"mcp-protocol-version": "2026-07-28"} | ({} if routed is None else {"mcp-name": routed})
+                body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": META}}
+                answer = await http.post("/mcp", json=body, headers=headers, timeout=PATIENCE)
+                line = answer.text if answer.text.startswith("{") else answer.text.partition("data: ")[2]
+                found: dict[str, Any] = json.loads(line)
+                return found
+
+            arguments = {"command": "sleep 60", "background": True}
+            created = (await post("tools/call", "terminal", name="terminal", arguments=arguments))["result"]
+            identity = created["taskId"]
+            assert (await post("tasks/get", identity, taskId=identity))["result"]["status"] == "working"
+            for routed in ("another", None):
+                error = (await post("tasks/get", routed, taskId=identity))["error"]
+                assert error["code"] == HEADER_MISMATCH
+
+
 # --- subscriptions -------------------------------------------------------------------------------------------------
 
 
@@ -404,12 +443,7 @@ def test_only_a_client_that_declares_the_extension_may_want_to_be_told_of_tasks(
         error = client.error("subscriptions/listen", declares=False, notifications=wanted)
         assert error["code"] == MISSING_CAPABILITY
         # None is promised: a client that asks is not told, and reads so.
-        extensions = {"extensions": {EXTENSION: {}}}
-        meta = {
-            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientCapabilities": extensions,
-        }
-        client.raw.send("subscriptions/listen", notifications=wanted, _meta=meta)
+        client.raw.send("subscriptions/listen", notifications=wanted, _meta=META)
         told = client.raw.hear()
     assert told["method"] == "notifications/subscriptions/acknowledged"
     assert told["params"]["notifications"] == {"toolsListChanged": True}

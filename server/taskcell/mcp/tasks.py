@@ -177,7 +177,7 @@ class Tasks:
         except (ValueError, UnknownProcess):
             pass
         raise UnknownProcess(
-            "There is no such task, or none any more: its sandbox was closed, or more than "
+            "There is no such task, or none any more: its sandbox was closed or replaced, or more than "
             f"{FINISHED_MAX} newer processes have finished in it. Run the command again if its result is needed."
         )
 
