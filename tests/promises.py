@@ -111,6 +111,32 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_closing_and_resetting_end_what_goes_on",
         "test_rules_judge_what_is_written_to_a_process",
     ),
+    "A client that declares the tasks extension is answered a task that ends with the call's own answer": (
+        "test_the_extension_is_declared_and_nothing_of_the_earlier_revisions_tasks_is_there",
+        "test_a_command_in_the_background_is_a_task_that_ends_with_the_calls_own_answer",
+        "test_a_command_that_is_still_running_after_the_wait_is_a_task",
+        "test_a_skill_that_goes_on_is_a_task_and_its_failure_is_in_the_result",
+        "test_a_timeout_completes_the_task_with_an_error_in_the_result",
+        "test_the_end_can_be_asked_for_again_also_where_the_sandbox_was_for_this_call_alone",
+        "test_a_task_whose_sandbox_dies_completes_with_an_error_and_is_not_run_again",
+        "test_the_official_client_sees_a_long_command_through_as_one_call",
+    ),
+    "Every other client is answered `running` as ever, and has no tasks": (
+        "test_a_request_that_does_not_declare_the_extension_is_answered_as_ever_and_refused_the_methods",
+        "test_a_client_of_an_earlier_revision_has_no_tasks_whatever_it_declares",
+        "test_only_a_client_that_declares_the_extension_may_want_to_be_told_of_tasks",
+    ),
+    "A task's cancel takes the one way of a kill, and what has ended stays as it ended": (
+        "test_a_cancel_kills_everything_is_acknowledged_and_changes_nothing_the_second_time",
+        "test_a_cancel_of_a_task_that_has_ended_leaves_its_result",
+    ),
+    "A task's id cannot be guessed, is its principal's own, and means one process for ever": (
+        "test_an_id_that_was_not_given_out_is_unknown",
+        "test_an_id_is_not_good_for_a_later_process_of_the_same_name",
+        "test_another_principal_has_no_such_task",
+        "test_a_later_server_knows_a_process_by_the_same_key",
+        "test_over_http_the_header_that_requests_are_routed_by_must_name_the_task",
+    ),
     "Progress brings the newest lines, and a client that does not read stops nobody": (
         "test_progress_brings_the_newest_lines_at_most_ten_times_a_second",
         "test_a_client_that_does_not_read_stops_no_command",

@@ -42,7 +42,7 @@ from taskcell.mcp.progress import newest_output
 from taskcell.mcp.text import ending, seconds
 from taskcell.mcp.tools import Tools
 from taskcell.model import Reuse, Status, TaskKey, ToolCall
-from taskcell.registry import FINISHED_MAX, Record
+from taskcell.registry import Record
 from taskcell.sandbox import DEADLINE_SLACK, Sandbox
 from taskcell.supervisor import protocol
 
@@ -177,8 +177,8 @@ class Tasks:
         except (ValueError, UnknownProcess):
             pass
         raise UnknownProcess(
-            "There is no such task, or none any more: its sandbox was closed or replaced, or more than "
-            f"{FINISHED_MAX} newer processes have finished in it. Run the command again if its result is needed."
+            "There is no such task, or none any more: its sandbox was closed or replaced, or too many newer commands "
+            "have finished in it. Run the command again if its result is needed."
         )
 
     async def _end(self, identity: str, task: TaskKey, sandbox: Sandbox, record: Record) -> State:
