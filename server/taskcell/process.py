@@ -13,6 +13,7 @@ import anyio
 
 from taskcell.errors import SandboxLost, SpawnFailed, TaskcellError
 from taskcell.output import Capture
+from taskcell.process_input import Input
 from taskcell.supervisor import protocol
 from taskcell.supervisor.channel import Channel
 from taskcell.supervisor.protocol import Stream
@@ -62,11 +63,7 @@ class Process:
         self._credit = [0, 0]
         self._written = [0, 0]
         self._holding = True
-        # Standard input: what the supervisor would take now, what is still to be sent, who may send.
-        self._stdin_window = protocol.STDIN_WINDOW
-        self._rest = b""
-        self._feeding = anyio.Lock()
-        self.stdin_open = False
+        self.input = Input(channel)
         self.stdout = Capture(output_chars)
         self.stderr = Capture(output_chars)
         self.spawned: protocol.Spawned | None = None
@@ -84,7 +81,7 @@ class Process:
             case protocol.Data():
                 self._take_data(event)
             case protocol.StdinAck(count=count):
-                self._stdin_window += count
+                self.input.acknowledged(count)
             case protocol.Spawned():
                 self.spawned = event
             case protocol.Failed():
@@ -92,6 +89,7 @@ class Process:
             case protocol.Exit():
                 self.exit = event
                 self._written = [event.stdout_total, event.stderr_total]
+                self.input.stop()
                 self._tell_end()
             case protocol.Killed():
                 self.killed = event
@@ -104,6 +102,7 @@ class Process:
         for asked in self._asked:
             asked.answered.set()
         self._asked.clear()
+        self.input.stop()
         if self.exit is None:
             self._tell_end()
         self._wake()
@@ -176,15 +175,8 @@ class Process:
         self.number = self._channel.add(self)
         self._began = time.monotonic()
         self._credit = [request.credit, request.credit]
-        self.stdin_open = more
-        first, self._rest = (stdin or b"")[: protocol.STDIN_CHUNK], (stdin or b"")[protocol.STDIN_CHUNK :]
-        frames = protocol.spawn(self.number, request)
-        if stdin:
-            self._stdin_window -= len(first)
-            frames += protocol.stdin(self.number, first)
-            if not self._rest and not more:
-                frames += protocol.stdin_eof(self.number)
-        await self._channel.send(frames)
+        given = self.input.begin(self.number, stdin or b"", is_open=more)
+        await self._channel.send(protocol.spawn(self.number, request) + given)
 
     def take_up(self, listed: protocol.Listed, *, stdin_open: bool) -> None:
         """Listen to a process that an earlier connection started."""
@@ -192,7 +184,7 @@ class Process:
         self._channel.listen(self, listed.process)
         self._began = time.monotonic() - listed.age_ms / 1000
         self._written = [listed.stdout_total, listed.stderr_total]
-        self.stdin_open = stdin_open
+        self.input.begin(listed.process, is_open=stdin_open)
         self.let_go()
         if listed.state is protocol.ProcessState.RUNNING:
             self.spawned = protocol.Spawned(listed.process, listed.pid)
@@ -238,12 +230,12 @@ class Process:
 
         Cancelled, it can be waited for again: stdin goes on where it was.
         """
-        if not self._rest:
+        if self.input.is_fed:
             await self._finish()
             return
         error: TaskcellError | None = None
         async with anyio.create_task_group() as feeding:
-            feeding.start_soon(self._feed)
+            feeding.start_soon(self.input.feed)
             try:
                 await self._finish()
             except TaskcellError as failure:  # raised below: a task group would wrap it into a group of its own
@@ -280,50 +272,7 @@ class Process:
             self.number = 0
             self.on_lost("it is no longer remembered")
 
-    # --- its input ---------------------------------------------------------------------------------------------
-
-    async def _feed(self) -> None:
-        """Send the rest of stdin as the supervisor makes room; what nobody reads costs nothing but its bytes here."""
-        try:
-            async with self._feeding:
-                while self._rest:
-                    if self._stdin_window <= 0:
-                        await self._changed.wait()
-                        continue
-                    size = min(self._stdin_window, protocol.STDIN_CHUNK)
-                    chunk, self._rest = self._rest[:size], self._rest[size:]
-                    await self._send_stdin(chunk)
-                if not self.stdin_open:
-                    await self._channel.send(protocol.stdin_eof(self.number))
-        except SandboxLost:
-            return
-
-    async def write(self, data: bytes, seconds: float) -> int:
-        """Send stdin as far as the supervisor makes room for it within so many seconds; answers how many bytes went.
-
-        Raises SandboxLost.
-        """
-        sent = 0
-        with anyio.move_on_after(seconds):
-            async with self._feeding:
-                while sent < len(data) and self.exit is None and self.lost is None:
-                    if self._stdin_window <= 0:
-                        await self._changed.wait()
-                        continue
-                    chunk = data[sent : sent + min(self._stdin_window, protocol.STDIN_CHUNK)]
-                    sent += len(chunk)
-                    await self._send_stdin(chunk)
-        return sent
-
-    async def _send_stdin(self, chunk: bytes) -> None:
-        # Counted before it is sent: a send is whole even when its caller is cancelled.
-        self._stdin_window -= len(chunk)
-        await self._channel.send(protocol.stdin(self.number, chunk))
-
-    async def close_stdin(self, *, is_terminal: bool) -> None:
-        """The end of stdin; a terminal gets its end-of-file character, and stays open. Raises SandboxLost."""
-        self.stdin_open = is_terminal
-        await self._channel.send(protocol.stdin_eof(self.number))
+    # --- its signals and its terminal --------------------------------------------------------------------------
 
     async def signal(self, number: int) -> None:
         """Send a signal to the main process's group. Raises SandboxLost."""

@@ -168,7 +168,7 @@ class ProcessCalls:
             return await self._write(sandbox, record, asked)
         elif action == "close_stdin":
             self._check_open(record)
-            await process.close_stdin(is_terminal=record.about.is_terminal)
+            await process.input.close(is_terminal=record.about.is_terminal)
         elif action == "signal":
             await process.signal(asked.signal)
         elif action == "resize":
@@ -183,11 +183,11 @@ class ProcessCalls:
         # the process.
         for tool in (NAME, record.about.tool):
             self._policy.authorize(Command(asked.task, tool, sandbox.profile.profile, (), asked.data))
-        return await record.process.write(asked.data.encode(), WRITE_TIMEOUT)
+        return await record.process.input.write(asked.data.encode(), WRITE_TIMEOUT)
 
     @staticmethod
     def _check_open(record: Record) -> None:
-        if not record.process.stdin_open:
+        if not record.process.input.is_open:
             raise BadArgument(
                 f"The standard input of '{record.about.process_id}' is closed: start a command with 'background' or "
                 "'pty' to write to it."

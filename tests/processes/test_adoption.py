@@ -75,7 +75,7 @@ async def test_a_background_process_is_found_again_with_its_output_and_goes_on(t
         assert (record.about.text[:11], record.about.timeout) == ("echo before", 100.0)
         assert not record.process.has_ended
         assert sandbox.channel.living == {record.process.number}
-        assert await record.process.write(b"it\n", 5.0) == 3
+        assert await record.process.input.write(b"it\n", 5.0) == 3
         with anyio.fail_after(20):
             while "got it" not in (page := (await read_page(record.process, (0, 0), 1000, plain=False)).texts[0]).text:
                 await record.process.news((len(page.text), 0))
