@@ -134,6 +134,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_an_id_that_was_not_given_out_is_unknown",
         "test_an_id_is_not_good_for_a_later_process_of_the_same_name",
         "test_another_principal_has_no_such_task",
+        "test_an_id_is_good_for_the_server_that_takes_the_sandbox_up",
         "test_a_later_server_knows_a_process_by_the_same_key",
         "test_over_http_the_header_that_requests_are_routed_by_must_name_the_task",
     ),

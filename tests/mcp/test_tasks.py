@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+import anyio.abc
 import httpx2
 import pytest
 from mcp.client.client import Client
@@ -28,7 +29,9 @@ from taskcell.mcp.server import build_server
 from taskcell.mcp.tasks import EXTENSION
 from taskcell.model import Command, Profile, TaskKey
 from taskcell.registry import About
+from taskcell.sandbox import Sandbox
 from taskcell.supervisor import protocol
+from taskcell.supervisor.channel import Channel
 
 #: Seconds for what takes milliseconds, on a busy machine with a server that is just starting.
 PATIENCE = 30.0
@@ -484,6 +487,44 @@ def test_a_later_server_knows_a_process_by_the_same_key(tmp_path: Path) -> None:
     assert about.key not in repr(about)
 
 
+@pytest.mark.anyio
+async def test_an_id_is_good_for_the_server_that_takes_the_sandbox_up(gateway: GatewayFactory) -> None:
+    async with (
+        gateway('manifests = []\n[engine]\nkind = "local"\n', engine="local") as gw,
+        Client(build_server(gw, principal="p"), mode="2026-07-28", extensions=[Extension()]) as client,
+        anyio.create_task_group() as serving,
+    ):
+        ids = []
+        for line in ("echo over; sleep 0.1; exit 3", "sleep 60"):
+            created = await client.session.call_tool(
+                "terminal", {"command": line, "background": True, "timeout": 90}, allow_claimed=True
+            )
+            assert isinstance(created, Created)
+            ids.append(created.task_id)
+        await client.call_tool("process", {"action": "wait", "process_id": "p1"})
+        before = await ask(client, "tasks/get", ids[0])
+
+        (slot,) = gw._pool.of_task(TaskKey("p", "default"))
+        old = slot.sandbox
+        assert old is not None
+        channel = Channel(old.channel._token, PATIENCE)
+
+        async def serve(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+            async with gw._engine.connect(old.container) as stream:
+                await channel.run(stream, task_status=task_status)
+
+        await serving.start(serve)
+        slot.sandbox = Sandbox(old.profile, old.container, channel, old.output_chars, old.spool)
+        await slot.sandbox.adopt(["bash", "-c"])
+
+        assert (await ask(client, "tasks/get", ids[0])).result == before.result
+        assert (await ask(client, "tasks/get", ids[1])).status == "working"
+        await ask(client, "tasks/update", ids[1])
+        await ask(client, "tasks/cancel", ids[1])
+        assert (await ask(client, "tasks/get", ids[1])).status == "cancelled"
+        serving.cancel_scope.cancel()
+
+
 # --- the official client -------------------------------------------------------------------------------------------
 
 
@@ -506,7 +547,9 @@ class TaskRequest(Request[TaskAsked, str]):
 
 
 class State(Result):
-    status: str
+    """What is answered of a task; nothing where a request is only acknowledged."""
+
+    status: str | None = None
     result: dict[str, Any] | None = None
 
 
