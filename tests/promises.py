@@ -80,6 +80,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_wait_of_the_calls_own_and_one_beyond_the_timeout",
         "test_a_command_that_was_handed_off_is_killed_at_its_timeout_with_all_it_started",
         "test_a_background_command_answers_at_once_and_says_what_cannot_be_started",
+        "test_a_background_command_that_ends_at_once_answers_its_end_or_goes_on",
         "test_a_cancel_before_the_hand_off_kills_and_one_after_it_does_not",
         "test_the_64_that_finished_last_can_be_asked_for",
         "test_no_more_commands_run_at_once_than_the_limit_says",

@@ -8,9 +8,12 @@ from typing import Self
 
 import anyio
 import anyio.abc
+import structlog
 
 from taskcell.registry import Record
 from taskcell.sandbox import Sandbox
+
+log = structlog.get_logger(__name__)
 
 
 class Background:
@@ -43,4 +46,7 @@ class Background:
     @staticmethod
     async def _stay(held: AsyncExitStack, sandbox: Sandbox, record: Record) -> None:
         async with held:
-            await sandbox.see_out(record)
+            try:
+                await sandbox.see_out(record)
+            except Exception:  # a fault of ours: it must not take the other processes, and the server, along
+                log.exception("A process in the background is not looked after any more.")

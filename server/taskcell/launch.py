@@ -154,7 +154,8 @@ class Launch:
 
     def keep_state(self, ended: protocol.Exit, command: Command) -> list[str]:
         """Keep where the command ended for the task's next one; the notes say what could not be kept."""
-        if self.profile.kind != "terminal" or ended.signal or ended.reason is not protocol.Reason.ITSELF:
+        is_reported = self.profile.kind == "terminal" and not command.background
+        if not is_reported or ended.signal or ended.reason is not protocol.Reason.ITSELF:
             return []
         if not (ended.cwd or ended.env):
             start = self.terminal.cwd or self.container.workspace

@@ -11,13 +11,13 @@ import anyio
 
 from taskcell.addresses import output_address
 from taskcell.errors import BadArgument, SandboxLost, UnknownProcess
-from taskcell.model import Command, ProcessResult, TaskKey
+from taskcell.model import ProcessResult, TaskKey
 from taskcell.outcome import plain_texts, result_of, status_of
 from taskcell.output import Text
 from taskcell.policy import Policy
 from taskcell.pool import Pool
 from taskcell.process import Process, Totals
-from taskcell.process_tool import NAME, ProcessAction
+from taskcell.process_tool import ProcessAction
 from taskcell.reading import Reading, measure, read_overview, read_page
 from taskcell.registry import FINISHED_MAX, Record
 from taskcell.sandbox import Sandbox, SandboxState
@@ -179,10 +179,8 @@ class ProcessCalls:
 
     async def _write(self, sandbox: Sandbox, record: Record, asked: ProcessAction) -> int:
         self._check_open(record)
-        # What is written may be as good as a command: the rules see it as one, of this tool and of the one that started
-        # the process.
-        for tool in (NAME, record.about.tool):
-            self._policy.authorize(Command(asked.task, tool, sandbox.profile.profile, (), asked.data))
+        for command in asked.commands(record.about.tool, sandbox.profile.profile):
+            self._policy.authorize(command)
         return await record.process.input.write(asked.data.encode(), WRITE_TIMEOUT)
 
     @staticmethod

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from taskcell.arguments import Arguments, as_utf8, nearest
 from taskcell.binding import task_key
 from taskcell.errors import BadArgument
-from taskcell.model import TaskKey, ToolCall
+from taskcell.model import Command, Profile, TaskKey, ToolCall
 from taskcell.schemas import COLS, ROWS, STRIP_ANSI, TASK_ID, ToolAnnotations, plain_number
 
 NAME = "process"
@@ -56,6 +56,15 @@ class ProcessAction:
     def is_about_all(self) -> bool:
         """Without a cursor, head and tail of all output is answered, not just what is new."""
         return self.cursor is None and self.action in ("poll", "wait", "kill")
+
+    def commands(self, tool: str, profile: Profile) -> tuple[Command, ...]:
+        """What the policy's rules judge: text that is written may be as good as a command.
+
+        It is judged as one of this tool, and as one of the tool that started the process, with its profile.
+        """
+        if self.action != "write":
+            return ()
+        return tuple(Command(self.task, judged, profile, (), self.data) for judged in (NAME, tool))
 
 
 def schema(wait: float, max_wait: float) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from taskcell.addresses import output_address
 from taskcell.engine.base import Container
 from taskcell.errors import BadArgument, SandboxLost, SpawnFailed
 from taskcell.launch import GRACE, SHELL_OWN, Launch, reported_env
-from taskcell.model import Command, ProcessResult, Reuse
+from taskcell.model import Command, ProcessResult, Reuse, Status
 from taskcell.outcome import Surroundings, plain_texts, result_of
 from taskcell.output import Text, share
 from taskcell.policy import AuthorizedCommand, AuthorizedProfile
@@ -139,10 +139,14 @@ class Sandbox:
             await process.start(request, command.stdin, more=command.takes_input)
             if watch is not None:
                 watch(process)
-            if await self._wait(process, command):
-                await process.fetch_tails()
-                return self._ended(record, command)
-            return await self._handed_off(record, command)
+            if not await self._wait(process, command):
+                result = await self._handed_off(record, command)
+                if result.status is Status.RUNNING:
+                    return result
+                with anyio.move_on_after(GRACE + KILL_SLACK):  # it ended at this very moment: it is counted now
+                    await process.finished()
+            await process.fetch_tails()
+            return self._ended(record, command)
         except SpawnFailed as failure:
             self.processes.remove(record)
             if not (failure.no_folder and command.workdir is None and self.launch.terminal.cwd is not None):

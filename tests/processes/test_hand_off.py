@@ -65,6 +65,13 @@ async def test_a_background_command_answers_at_once_and_says_what_cannot_be_star
     await task.process("kill", started.process_id)
 
 
+async def test_a_background_command_that_ends_at_once_answers_its_end_or_goes_on(task: Task) -> None:
+    started = await task.terminal("echo quick; exit 3", background=True)
+    if started.status.value == "running":
+        started = await task.ask("wait", started.process_id, wait=20)
+    assert (started.status.value, started.exit_code, started.stdout, started.notes) == ("exited", 3, "quick\n", ())
+
+
 async def test_neither_a_background_command_nor_one_handed_off_moves_the_terminal(task: Task) -> None:
     await task.terminal("cd /usr; export KEPT=yes")
     started = await task.terminal("cd /; export KEPT=no", background=True)

@@ -10,11 +10,14 @@ from contextlib import suppress
 from typing import TypeVar
 
 import anyio
+import structlog
 
 from taskcell.errors import SandboxLost
 from taskcell.output import stripped
 from taskcell.process import Process, Totals
 from taskcell.supervisor import protocol
+
+log = structlog.get_logger(__name__)
 
 #: Seconds between two messages: at most ten a second, as users are promised.
 INTERVAL = 0.1
@@ -43,10 +46,17 @@ class Progress:
     async def tell_while(self, call: Callable[[], Awaitable[T]]) -> T:
         """Await a call that raises nothing, and tell of its process meanwhile."""
         async with anyio.create_task_group() as telling:
-            telling.start_soon(self._tell)
+            telling.start_soon(self._guarded)
             answer = await call()
             telling.cancel_scope.cancel()
         return answer
+
+    async def _guarded(self) -> None:
+        """Whatever goes wrong with progress is no reason for the call to fail."""
+        try:
+            await self._tell()
+        except Exception:
+            log.exception("Progress of a call is not told any more.")
 
     async def _tell(self) -> None:
         await self._started.wait()
