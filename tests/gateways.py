@@ -8,3 +8,6 @@ from contextlib import AbstractAsyncContextManager
 from taskcell.gateway import Gateway
 
 GatewayFactory = Callable[..., AbstractAsyncContextManager[Gateway]]
+
+#: The server's own tools, in the order in which they are listed.
+OWN_TOOLS = ["terminal", "process", "sandbox", "read_file", "write_file", "edit_file", "list_files"]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from mcp import StdioServerParameters
 from mcp.client.client import Client
+from mcp.client.extension import ClientExtension
 from mcp.client.stdio import stdio_client
 
 
 @asynccontextmanager
 async def serving(
-    folder: Path, toml: str, mode: str = "auto", env: dict[str, str] | None = None
+    folder: Path,
+    toml: str,
+    mode: str = "auto",
+    env: dict[str, str] | None = None,
+    extensions: Sequence[ClientExtension] = (),
 ) -> AsyncIterator[tuple[Client, int]]:
     """`async with serving(tmp_path, toml) as (client, pid)`: `pid` is the server's, `mode` the protocol's era."""
     config = folder / "taskcell.toml"
@@ -23,7 +28,7 @@ async def serving(
     arguments = ["-m", "taskcell", "serve", "--config", str(config)]
     server = StdioServerParameters(command=sys.executable, args=arguments, env=env, cwd=folder)
     with (folder / "serve.log").open("a") as log:
-        async with Client(stdio_client(server, errlog=log), mode=mode) as client:
+        async with Client(stdio_client(server, errlog=log), mode=mode, extensions=extensions) as client:
             (pid,) = _children() - before
             yield client, pid
 

@@ -93,11 +93,20 @@ async def test_a_path_without_the_shell_does_not_lock_the_terminal_out(gw: Gatew
     assert (await terminal(gw, 'echo "$PATH"', env={"PATH": "/elsewhere"})).stdout == "/elsewhere\n"
 
 
-@pytest.mark.parametrize("line", ["cd /; exec true", "cd /; trap 'echo bye' EXIT", "cd /; exec 199>&-"])
+@pytest.mark.parametrize("line", ["cd /; f() { exec true; }; f", "cd /; trap 'echo bye' EXIT", "cd /; exec 199>&-"])
 async def test_an_answer_says_when_it_is_not_known_where_the_command_ended(gw: Gateway, line: str) -> None:
     result = await terminal(gw, line)
     assert "Where the command ended is not known" in result.notes[0]
     assert (await terminal(gw, 'basename "$PWD"')).stdout != "/\n"
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["exit 3", "exec true", "exec sh -c 'exit 4'", "(exec true); true", "exec nothing-like-that", "set -e; false"],
+)
+async def test_the_terminal_goes_on_where_it_ended_however_it_did(gw: Gateway, end: str) -> None:
+    await terminal(gw, f"cd /; export LEFT=behind; exec 2>&1; {end}")
+    assert (await terminal(gw, 'pwd; echo "$LEFT"')).stdout == "/\nbehind\n"
 
 
 async def test_a_timeout_keeps_what_was_printed(gw: Gateway) -> None:

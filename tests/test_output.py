@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import time
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskcell.output import Capture, share
+from taskcell.output import BYTES_PER_CHAR, Capture, page, share, stripped
 
 
 def capture(limit: int, *pieces: tuple[int, bytes]) -> Capture:
@@ -93,3 +95,51 @@ def test_whatever_comes_in_the_answer_is_bounded_encodable_and_counts_every_byte
     assert 0 <= shown.omitted_bytes <= len(data)
     assert len(shown.text) <= limit + len(f"\n[… {len(data):,} bytes left out …]\n")
     assert bool(shown.omitted_bytes) == ("bytes left out" in shown.text)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from([b"a", b"\n", "ä€😀".encode(), b"\xff", b"\xe2\x82", b"\x1b[1;3", b"1m", b"\x1b"])),
+    st.data(),
+)
+def test_any_cutting_into_pages_gives_each_byte_once(pieces: list[bytes], data: st.DataObject) -> None:
+    """Whatever was written when a page is asked for, and however long the pages are."""
+    whole, plain = b"".join(pieces), data.draw(st.booleans())
+    limit = data.draw(st.integers(200, 300) if plain else st.integers(1, 12))
+    at, shown = 0, ""
+    while at < len(whole):
+        written = data.draw(st.integers(at, len(whole))) if data.draw(st.booleans()) else len(whole)
+        over = written == len(whole)
+        made = page(whole[at : min(written, at + limit * BYTES_PER_CHAR)], at, limit, is_last=over, plain=plain)
+        assert at <= made.end <= written
+        assert len(made.text) <= limit
+        assert not (over and made.end == at)
+        at, shown = made.end, shown + made.text
+    if not plain:
+        assert shown.encode().replace("\ufffd".encode(), b"") == whole.decode("utf-8", "ignore").encode()
+
+
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        ("\x1b[1;31mred\x1b[0m\r\n", "red\n"),
+        ("\x1b]0;a title\x07x\x1b]8;;http://x\x1b\\y", "xy"),
+        ("\x1b(Bz\x1b7q\x1bPdevice\x1b\\w\x1b=v\x1bMu", "zqwvu"),
+        ("50%\r100%\n", "50%\r100%\n"),
+        ("a\x1b", "a\x1b"),
+    ],
+)
+def test_control_sequences_are_left_out(written: str, plain: str) -> None:
+    assert stripped(written) == plain
+
+
+def test_hostile_sequences_take_no_long_time() -> None:
+    began = time.monotonic()
+    for text in ("\x1b]" * 200_000, "\x1bP" * 200_000, "\x1b[" + "0" * 400_000, "\x1b[0" * 200_000):
+        stripped(text)
+    assert time.monotonic() - began < 10
+
+
+def test_the_line_about_what_is_left_out_says_where_the_whole_is() -> None:
+    shown = capture(10, (0, b"x" * 100)).render(100, None, "taskcell://whole")
+    assert "[… 90 bytes left out; the whole: taskcell://whole …]" in shown.text

@@ -9,7 +9,11 @@ from promises import PROMISES
 
 TESTS = Path(__file__).parent
 #: Where every test must stand for a promise: these see a real sandbox through the whole stack.
-HELD = (TESTS / "test_engine_contract.py", *sorted((TESTS / "sandbox").glob("test_*.py")))
+HELD = (
+    TESTS / "test_engine_contract.py",
+    TESTS / "files" / "test_file_tools.py",
+    *sorted((TESTS / "sandbox").glob("test_*.py")),
+)
 
 
 def names_in(path: Path) -> set[str]:

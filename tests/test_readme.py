@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from taskcell import config, manifest, tool
+from taskcell import config, file_tools, manifest, process_tool, tool
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -89,10 +89,14 @@ def test_every_linked_file_exists(path: Path) -> None:
 
 def test_the_tools_that_the_readme_names_are_there() -> None:
     settings = config.load(ROOT / "examples" / "taskcell.toml", {}, ROOT)
-    tools = {*tool.build_tools(settings, manifest.load(settings.manifest_paths, {})), tool.SANDBOX_TOOL.name}
+    tools = {
+        *tool.build_tools(settings, manifest.load(settings.manifest_paths, {})),
+        tool.SANDBOX_TOOL.name,
+        process_tool.NAME,
+    }
     rows = [line.split("|")[1] for line in README.splitlines() if re.match(r"\| (`|a )", line)]
     named = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row)}
-    assert {"terminal", "sandbox", "sql", "jq", "image_convert"} == named
+    assert {"terminal", "process", "sandbox", *file_tools.SCHEMAS, "sql", "jq", "image_convert"} == named
     assert named <= tools
 
 

@@ -41,14 +41,12 @@ class Arguments:
     Arguments:
         schema: of an object; each property with a type and a description. Faults are found in the order of its
             keywords: those that are cheap to check come first.
-        later: names that a later version knows, with what to do meanwhile.
     """
 
-    def __init__(self, schema: Mapping[str, Any], later: Mapping[str, str] | None = None) -> None:
+    def __init__(self, schema: Mapping[str, Any]) -> None:
         Draft202012Validator.check_schema(schema)
         self._validator = _Validator(schema, registry=Registry())
         self._properties: Mapping[str, Any] = schema["properties"]
-        self._later = later or {}
 
     def check(self, tool: str, arguments: object) -> Mapping[str, Any]:
         """The arguments, of the right shape. Raises BadArgument with the first fault."""
@@ -66,8 +64,6 @@ class Arguments:
 
     def _check_names(self, tool: str, arguments: Mapping[str, Any]) -> None:
         for name in arguments:
-            if name in self._later:
-                raise BadArgument(f"'{name}' is not supported by this version yet; {self._later[name]}.")
             if name not in self._properties:
                 hint = nearest(name, self._properties)
                 valid = ", ".join(self._properties)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from taskcell.fields import check_variable_name
 from taskcell.model import DEFAULT_TASK, MIB, TaskKey, ToolCall
 from taskcell.parameters import Parameter
 from taskcell.reference import shown
+from taskcell.schemas import COLS, ROWS
 from taskcell.template import Template
 
 #: Bytes, with the closing NUL: MAX_ARG_STRLEN, Linux include/uapi/linux/binfmts.h.
@@ -33,7 +35,10 @@ _ELSEWHERE = "put the data into a file in /workspace"
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What a call's own arguments say of its command; the fields are those of `Command`. `timeout` None: the tool's."""
+    """What a call's own arguments say of its command; the fields are those of `Command`.
+
+    `timeout` and `wait` None mean the tool's.
+    """
 
     argv: tuple[str, ...]
     text: str
@@ -41,6 +46,10 @@ class Bound:
     workdir: str | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout: float | None = None
+    wait: float | None = None
+    background: bool = False
+    pty: tuple[int, int] | None = None
+    strip_ansi: bool = False
 
 
 class Binding(Protocol):
@@ -73,6 +82,10 @@ class ShellLine:
             workdir=_workdir(values.get("workdir")),
             env=_environment(values.get("env", {})),
             timeout=_timeout(values, self.max_timeout),
+            wait=_wait(values),
+            background=values.get("background", False),
+            pty=_terminal_size(values),
+            strip_ansi=values.get("strip_ansi", False),
         )
 
 
@@ -163,6 +176,23 @@ def task_key(call: ToolCall, values: Mapping[str, Any]) -> TaskKey:
 def _timeout(values: Mapping[str, Any], most: float) -> float | None:
     timeout = values.get("timeout")
     return None if timeout is None else seconds("timeout", timeout, most)
+
+
+def _wait(values: Mapping[str, Any]) -> float | None:
+    wait = values.get("wait")
+    if wait is None:
+        return None
+    if not math.isfinite(wait):
+        raise BadArgument("'wait' must be a finite number of seconds.")
+    return float(wait)
+
+
+def _terminal_size(values: Mapping[str, Any]) -> tuple[int, int] | None:
+    if values.get("pty", False):
+        return values.get("rows", ROWS["default"]), values.get("cols", COLS["default"])
+    if "rows" in values or "cols" in values:
+        raise BadArgument("'rows' and 'cols' are the size of a terminal: give 'pty' too, or leave them out.")
+    return None
 
 
 def _stdin(name: str, text: str | None) -> bytes | None:

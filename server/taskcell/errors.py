@@ -27,6 +27,32 @@ class UnknownTool(BadArgument):
     """There is no tool of that name."""
 
 
+class UnknownProcess(BadArgument):
+    """The task has no process of that name, or none any more."""
+
+
+class UnknownResource(BadArgument):
+    """There is no resource of that address, or it is another task's."""
+
+
+class FileRefused(TaskcellError):
+    """A file of the sandbox cannot be read, written, changed or listed as asked.
+
+    Arguments:
+        absent: there is no such file or folder.
+        folder: it is a folder, where a file is needed.
+    """
+
+    def __init__(self, message: str, *, absent: bool = False, folder: bool = False) -> None:
+        super().__init__(message)
+        self.absent = absent
+        self.folder = folder
+
+    def noted(self, notes: list[str]) -> FileRefused:
+        """The same refusal, with sentences about the sandbox that explain it."""
+        return FileRefused(" ".join([str(self), *notes]), absent=self.absent, folder=self.folder)
+
+
 class Denied(TaskcellError):
     """The policy refused a profile or a command.
 

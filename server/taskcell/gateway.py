@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
 
 from taskcell.arguments import nearest
+from taskcell.background import Background
 from taskcell.config import Settings
 from taskcell.engine.base import Engine
-from taskcell.errors import SandboxLost, TaskcellError, UnknownTool
-from taskcell.model import ProcessResult, ToolCall
+from taskcell.errors import BadArgument, FileRefused, SandboxLost, TaskcellError, UnknownTool
+from taskcell.file_answers import FileReport
+from taskcell.files import run_file_command
+from taskcell.model import Command, ProcessResult, Status, TaskKey, ToolCall
 from taskcell.policy import Policy
 from taskcell.pool import Pool, PoolOptions
+from taskcell.process import Process
+from taskcell.process_calls import ProcessCalls, ProcessReport
+from taskcell.process_tool import ProcessTool, process_tool
+from taskcell.reading import Piece, read_piece
+from taskcell.registry import Record
+from taskcell.sandbox import Sandbox
+from taskcell.settings import LimitSettings, PoolSettings
 from taskcell.slots import Slot
-from taskcell.tool import SANDBOX_TOOL, CommandTool, SandboxTool
+from taskcell.supervisor.protocol import Stream
+from taskcell.tool import SANDBOX_TOOL, CommandTool, FileTool, SandboxTool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +76,27 @@ class Gateway:
 
     Arguments:
         tools: what runs commands, by name. A call keeps the tool that it began with when they are replaced.
+        idle_ttl: seconds that a sandbox outlives the last of its processes, unless somebody closes it.
     """
 
     sandbox_tool: SandboxTool = SANDBOX_TOOL
 
-    def __init__(self, tools: Mapping[str, CommandTool], policy: Policy, pool: Pool, engine: Engine) -> None:
+    def __init__(
+        self,
+        tools: Mapping[str, CommandTool],
+        policy: Policy,
+        pool: Pool,
+        engine: Engine,
+        *,
+        background: Background,
+        limits: LimitSettings,
+        idle_ttl: float = PoolSettings().idle_ttl,
+    ) -> None:
         self.tools = tools
+        self.idle_ttl = idle_ttl
+        self.process_tool: ProcessTool = process_tool(limits.wait, limits.max_timeout)
+        self._processes = ProcessCalls(pool, policy, limits.output_chars)
+        self._background = background
         self._replaced = anyio.Event()
         self._policy = policy
         self._pool = pool
@@ -88,16 +114,75 @@ class Gateway:
             await self._replaced.wait()
         return self.tools
 
-    async def call(self, call: ToolCall) -> ProcessResult:
-        """Run one command. Raises a TaskcellError when it did not run; cancelled, it has killed what it started."""
-        tool = self.tools.get(call.tool)
-        if tool is None:
-            raise UnknownTool(f"There is no tool '{call.tool}'{nearest(call.tool, self.tools)}.")
+    async def call(
+        self, call: ToolCall, watch: Callable[[Process], None] | None = None, *, hand_off: bool = True
+    ) -> ProcessResult:
+        """Run one command. Raises a TaskcellError when it did not run; cancelled, it has killed what it started.
+
+        Arguments:
+            watch: called with the process when it is being started.
+            hand_off: answer `running` when the call has waited long enough; else wait to the end.
+        """
+        tool = self._tool(call.tool)
+        if isinstance(tool, FileTool):
+            raise BadArgument(f"'{call.tool}' runs no program; use `terminal` or a skill for that.")
         command = tool.bind(call)
+        authorized = self._policy.authorize(command if hand_off else replace(command, wait=None))
+        async with AsyncExitStack() as held:
+            sandbox, notes = await held.enter_async_context(self._pool.lease(command.task, authorized.profile))
+            process_id = self._pool.next_process_id(command.task)
+            result = await sandbox.run(authorized, process_id, watch)
+            record = sandbox.processes.get(process_id) if result.status is Status.RUNNING else None
+            if record is not None:
+                self._background.keep(held.pop_all(), sandbox, record)
+            return replace(result, notes=(*notes, *result.notes)) if notes else result
+
+    async def process(self, call: ToolCall, watch: Callable[[Process], None] | None = None) -> ProcessReport:
+        """The tool `process`. Raises a TaskcellError."""
+        return await self._processes.call(self.process_tool.bind(call), watch)
+
+    def find(self, task: TaskKey, process_id: str) -> tuple[Sandbox, Record]:
+        """A process that is known, and its sandbox. Raises UnknownProcess."""
+        return self._processes.find(task, process_id)
+
+    async def output(
+        self, task: TaskKey, process_id: str, streams: Iterable[Stream], cursor: int, size: int
+    ) -> tuple[bool, dict[Stream, Piece]]:
+        """Kept bytes of a process's output from a cursor on, and whether it is a skill's.
+
+        Raises UnknownProcess, SandboxLost.
+        """
+        _, record = self._processes.find(task, process_id)
+        pieces = {stream: await read_piece(record.process, stream, cursor, size) for stream in streams}
+        return record.about.kind == "skill", pieces
+
+    async def file(self, call: ToolCall) -> FileReport:
+        """Run one call of a file tool. Raises FileRefused, and what `call` raises."""
+        tool = self._tool(call.tool)
+        if not isinstance(tool, FileTool):
+            raise BadArgument(f"'{call.tool}' is no file tool.")
+        return await self._run_file_command(tool.bind(call), tool.output_chars)
+
+    async def fetch(self, task: TaskKey, path: str) -> FileReport:
+        """Read a whole file as `read_file` may. Raises FileRefused, and what `call` raises."""
+        tool = self._tool("read_file")
+        assert isinstance(tool, FileTool)
+        return await self._run_file_command(tool.fetch(task, path), tool.output_chars)
+
+    async def _run_file_command(self, command: Command, output_chars: int) -> FileReport:
         authorized = self._policy.authorize(command)
         async with self._pool.lease(command.task, authorized.profile) as (sandbox, notes):
-            result = await sandbox.run(authorized, self._pool.next_process_id(command.task))
-            return replace(result, notes=(*notes, *result.notes))
+            try:
+                answer = await run_file_command(sandbox, authorized, output_chars)
+            except FileRefused as refused:
+                raise refused.noted(notes) from None
+            return FileReport(command.task.task, answer, tuple(notes))
+
+    def _tool(self, name: str) -> CommandTool:
+        tool = self.tools.get(name)
+        if tool is None:
+            raise UnknownTool(f"There is no tool '{name}'{nearest(name, self.tools)}.")
+        return tool
 
     async def sandbox(self, call: ToolCall) -> SandboxReport:
         """The tool `sandbox`: status, reset or close. Raises a TaskcellError."""
@@ -117,7 +202,7 @@ class Gateway:
             return SandboxInfo(slot.shared_key[1], "", slot.state.value, age, 0, None)
         processes, memory, state = 0, None, slot.state.value
         try:
-            processes = await sandbox.processes()
+            processes = await sandbox.living()
             memory = await self._engine.memory(sandbox.container)
         except SandboxLost:
             state = "lost"
@@ -135,8 +220,12 @@ async def open_gateway(settings: Settings, tools: Mapping[str, CommandTool], eng
         workspace_size=settings.workspace.size,
         output_chars=settings.limits.output_chars,
         spool=settings.limits.spool,
+        max_processes=settings.limits.max_processes,
         shell=tuple(settings.terminal.shell),
         sudo_password=settings.sudo_password,
     )
-    async with Pool(engine, options) as pool:
-        yield Gateway(tools, Policy(settings.policy, settings.own_files), pool, engine)
+    policy = Policy(settings.policy, settings.own_files)
+    async with Pool(engine, options) as pool, Background() as background:
+        yield Gateway(
+            tools, policy, pool, engine, background=background, limits=settings.limits, idle_ttl=settings.pool.idle_ttl
+        )

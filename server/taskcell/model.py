@@ -125,6 +125,10 @@ class Command:
             or the profile's working directory.
         env: variables for this command alone.
         timeout: seconds; the supervisor kills the command then.
+        wait: seconds that the caller waits before the command is handed off; None means to its end.
+        background: the caller waits only until it was started.
+        pty: rows and columns of a terminal to run it in; None means pipes.
+        strip_ansi: leave control sequences out of what is shown.
         text: the command as a person reads it: the shell line, or the quoted argv. Policy rules match it.
     """
 
@@ -137,6 +141,15 @@ class Command:
     workdir: str | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout: float = 180.0
+    wait: float | None = None
+    background: bool = False
+    pty: tuple[int, int] | None = None
+    strip_ansi: bool = False
+
+    @property
+    def takes_input(self) -> bool:
+        """Its standard input stays open, to be written to while it runs."""
+        return self.pty is not None or (self.background and self.stdin is None)
 
 
 class Status(Enum):
@@ -153,7 +166,11 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ProcessResult:
-    """What a run answers; the fields of the contract's structured content."""
+    """What a run answers; the fields of the contract's structured content.
+
+    Arguments:
+        cursor, stderr_cursor: where the output goes on that is not in this answer; None for a run that has ended.
+    """
 
     status: Status
     exit_code: int | None
@@ -168,9 +185,12 @@ class ProcessResult:
     workdir: str
     survivors: int
     notes: tuple[str, ...] = ()
+    cursor: int | None = None
+    stderr_cursor: int | None = None
 
     def structured(self) -> dict[str, Any]:
         """The structured content of a tool's answer, as JSON-ready values."""
+        cursors = {"cursor": self.cursor, "stderr_cursor": self.stderr_cursor}
         return {
             "status": self.status.value,
             "exit_code": self.exit_code,
@@ -185,6 +205,7 @@ class ProcessResult:
             "workdir": self.workdir,
             "survivors": self.survivors,
             "notes": list(self.notes),
+            **{name: cursor for name, cursor in cursors.items() if cursor is not None},
         }
 
 

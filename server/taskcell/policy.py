@@ -210,9 +210,14 @@ _DEFAULT_REASONS = {
 }
 
 
+def _is_skill_of(rule: RuleSettings, command: Command) -> bool:
+    """A rule about a skill is about its tools; one about the terminal is not about the file tools beside it."""
+    return command.profile.kind == "skill" and fnmatchcase(command.profile.name, rule.tool)
+
+
 def _matches(rule: RuleSettings, command: Command) -> bool:
     return (
-        (fnmatchcase(command.tool, rule.tool) or fnmatchcase(command.profile.name, rule.tool))
+        (fnmatchcase(command.tool, rule.tool) or _is_skill_of(rule, command))
         and fnmatchcase(command.task.principal, rule.principal)
         and re.search(rule.command, command.text) is not None
     )

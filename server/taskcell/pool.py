@@ -20,7 +20,7 @@ from taskcell.engine.base import Container, ContainerSpec, Engine
 from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.model import TaskKey
 from taskcell.policy import AuthorizedProfile
-from taskcell.sandbox import GRACE, KILL_SLACK, Sandbox
+from taskcell.sandbox import GRACE, KILL_SLACK, Sandbox, SandboxState
 from taskcell.slots import Decision, Slot, Slots, SlotState
 from taskcell.supervisor.channel import Channel
 
@@ -50,6 +50,7 @@ class PoolOptions:
     workspace_size: int
     output_chars: int
     spool: int
+    max_processes: int
     shell: tuple[str, ...]
     sudo_password: str | None = field(default=None, repr=False)
 
@@ -233,6 +234,7 @@ class Pool:
             channel=channel,
             output_chars=self._options.output_chars,
             spool=self._options.spool,
+            max_processes=self._options.max_processes,
         )
         if slot.profile.profile.sudo:
             sandbox.sudo_problem = await sudo.set_up(channel, slot.profile.profile, self._options.sudo_password)
@@ -310,6 +312,11 @@ class Pool:
             what = "1 sandbox was" if fresh == 1 else f"{fresh} sandboxes were"
             told.append(f"{what} replaced; the workspace is the same.")
         return told
+
+    def sandboxes(self, task: TaskKey) -> list[Sandbox]:
+        """The task's sandboxes, with those that have a successor but are not closed before what runs in them ends."""
+        slots = [*self.of_task(task), *(slot for slot in self._retiring if slot.key[0] == task)]
+        return [slot.sandbox for slot in slots if slot.sandbox and slot.sandbox.state is SandboxState.READY]
 
     def of_task(self, task: TaskKey) -> list[Slot]:
         return [slot for slot in self._slots if slot.key[0] == task]

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 import anyio
 
 from taskcell.errors import SandboxLost, SpawnFailed, TaskcellError
 from taskcell.output import Capture
+from taskcell.process_input import Input
 from taskcell.supervisor import protocol
 from taskcell.supervisor.channel import Channel
 from taskcell.supervisor.protocol import Stream
 
-#: Seconds for what the supervisor has at hand: output in its spool, the list of processes.
+#: Seconds for what the supervisor has at hand: a piece of a spool, the list of processes.
 ANSWER_TIMEOUT = 15.0
 #: What a failed start means for the caller, by stage.
 _FAILED = {
@@ -25,21 +30,40 @@ _FAILED = {
     protocol.FailedStage.PTY: "The sandbox cannot open a terminal",
 }
 
+#: Bytes of stdout and of stderr.
+Totals = tuple[int, int]
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A READ that is not answered yet; its asker may have given up."""
+
+    answered: anyio.Event = field(default_factory=anyio.Event)
+    data: protocol.Data | None = None
+
 
 class Process:
-    """Listens to the channel for one process. Make it, `start` it, wait for `finished`, `close` it.
+    """Listens to the channel for one process.
+
+    A call that waits for it makes it, `start`s it, and waits for `finished`. Its captures hold the head of the output
+    until `let_go`; what the supervisor keeps can be `read` at any time, until `close`.
 
     Arguments:
         output_chars: characters of each stream that a result may show.
+        on_end: called once when the main process has ended, or the process was lost; it must not block.
     """
 
-    def __init__(self, channel: Channel, output_chars: int) -> None:
+    def __init__(self, channel: Channel, output_chars: int, on_end: Callable[[], None] | None = None) -> None:
         self._channel = channel
-        self._number = 0
+        self._on_end = on_end
+        self.number = 0
         self._changed = anyio.Event()
-        self._stdin_window = protocol.STDIN_WINDOW
         self._began = time.monotonic()
-        self._rest = b""
+        self._asked: deque[_Asked] = deque()
+        self._credit = [0, 0]
+        self._written = [0, 0]
+        self._holding = True
+        self.input = Input(channel)
         self.stdout = Capture(output_chars)
         self.stderr = Capture(output_chars)
         self.spawned: protocol.Spawned | None = None
@@ -52,16 +76,21 @@ class Process:
 
     def on_event(self, event: protocol.Event) -> None:
         match event:
-            case protocol.Output(stream=stream, offset=offset, data=data):
-                (self.stdout if stream is Stream.STDOUT else self.stderr).add(offset, data)
+            case protocol.Output():
+                self._take_output(event)
+            case protocol.Data():
+                self._take_data(event)
             case protocol.StdinAck(count=count):
-                self._stdin_window += count
+                self.input.acknowledged(count)
             case protocol.Spawned():
                 self.spawned = event
             case protocol.Failed():
                 self.failed = event
             case protocol.Exit():
                 self.exit = event
+                self._written = [event.stdout_total, event.stderr_total]
+                self.input.stop()
+                self._tell_end()
             case protocol.Killed():
                 self.killed = event
             case _:
@@ -70,13 +99,48 @@ class Process:
 
     def on_lost(self, reason: str) -> None:
         self.lost = reason
+        for asked in self._asked:
+            asked.answered.set()
+        self._asked.clear()
+        self.input.stop()
+        if self.exit is None:
+            self._tell_end()
         self._wake()
+
+    def _take_output(self, event: protocol.Output) -> None:
+        index = event.stream - 1
+        capture = self.stderr if index else self.stdout
+        if self._holding and event.offset == capture.received:
+            capture.add(event.offset, event.data)
+        self._credit[index] = max(0, self._credit[index] - len(event.data))
+        self._written[index] = max(self._written[index], event.offset + len(event.data))
+
+    def _take_data(self, event: protocol.Data) -> None:
+        if event.stream is not None:
+            index = event.stream - 1
+            self._written[index] = max(self._written[index], event.total)
+        if self._asked:
+            asked = self._asked.popleft()
+            asked.data = event
+            asked.answered.set()
+
+    def _tell_end(self) -> None:
+        if self._on_end is not None:
+            on_end, self._on_end = self._on_end, None
+            on_end()
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
 
-    # --- for the sandbox -------------------------------------------------------------------------------------
+    # --- how things stand --------------------------------------------------------------------------------------
+
+    @property
+    def has_ended(self) -> bool:
+        """Its main process has ended, and was counted where it was killed; or nothing will be heard of it any more."""
+        if self.exit is None or (self.exit.reason is not protocol.Reason.ITSELF and self.killed is None):
+            return self.lost is not None
+        return True
 
     @property
     def duration_ms(self) -> int:
@@ -84,45 +148,94 @@ class Process:
             return round(self.exit.duration_us / 1000)
         return round((time.monotonic() - self._began) * 1000)
 
-    def totals(self) -> tuple[int, int]:
-        """Bytes written to stdout and stderr, as far as it is known."""
+    @property
+    def written(self) -> Totals:
+        """Bytes written to stdout and stderr, as far as is known."""
+        last = self.killed or self.exit
+        if last is not None:
+            return max(last.stdout_total, self._written[0]), max(last.stderr_total, self._written[1])
+        return self._written[0], self._written[1]
+
+    def totals(self) -> Totals:
+        """Bytes of the streams that a result accounts for: those of an end that is known, else those at hand."""
         last = self.killed or self.exit
         if last is None:
             return self.stdout.end, self.stderr.end
         return last.stdout_total, last.stderr_total
 
-    async def start(self, request: protocol.Spawn, stdin: bytes | None = None) -> None:
-        """Send the request. Raises SandboxLost. Whether it could be started shows in `finished`."""
-        self._number = self._channel.add(self)
+    # --- its life ----------------------------------------------------------------------------------------------
+
+    async def start(self, request: protocol.Spawn, stdin: bytes | None = None, *, more: bool = False) -> None:
+        """Send the request. Raises SandboxLost. Whether it could be started shows in `finished`.
+
+        Arguments:
+            stdin: what its standard input begins with.
+            more: that is not all: `write` gives it more.
+        """
+        self.number = self._channel.add(self)
         self._began = time.monotonic()
-        first, self._rest = (stdin or b"")[: protocol.STDIN_CHUNK], (stdin or b"")[protocol.STDIN_CHUNK :]
-        frames = protocol.spawn(self._number, request)
-        if stdin:
-            self._stdin_window -= len(first)
-            frames += protocol.stdin(self._number, first)
-            if not self._rest:
-                frames += protocol.stdin_eof(self._number)
-        await self._channel.send(frames)
+        self._credit = [request.credit, request.credit]
+        given = self.input.begin(self.number, stdin or b"", is_open=more)
+        await self._channel.send(protocol.spawn(self.number, request) + given)
+
+    def take_up(self, listed: protocol.Listed, *, stdin_open: bool) -> None:
+        """Listen to a process that an earlier connection started."""
+        self.number = listed.process
+        self._channel.listen(self, listed.process)
+        self._began = time.monotonic() - listed.age_ms / 1000
+        self._written = [listed.stdout_total, listed.stderr_total]
+        self.input.begin(listed.process, is_open=stdin_open)
+        self.let_go()
+        if listed.state is protocol.ProcessState.RUNNING:
+            self.spawned = protocol.Spawned(listed.process, listed.pid)
+            return
+        totals = (listed.stdout_total, listed.stderr_total)
+        ending = (listed.reason, listed.exit_code, listed.signal, listed.oom_kills, listed.duration_us)
+        self.exit = protocol.Exit(listed.process, *ending, 0, 0, 0, *totals, 0, b"", ())
+        if listed.reason is not protocol.Reason.ITSELF:
+            self.killed = protocol.Killed(listed.process, listed.reason, listed.survivors, *totals)
+        self._tell_end()
 
     async def ended(self) -> protocol.Exit:
         """Wait for the main process's end. Raises SpawnFailed, SandboxLost."""
         while self.exit is None:
             if self.failed is not None:
-                message = f"{_FAILED[self.failed.stage]}: {self.failed.message}."
-                raise SpawnFailed(message, no_folder=self.failed.stage is protocol.FailedStage.CWD)
+                self._raise_failed(self.failed)
             if self.lost is not None:
                 raise SandboxLost(f"The sandbox is gone: {self.lost}.")
             await self._changed.wait()
         return self.exit
 
+    async def over(self) -> None:
+        """Wait for its end, whatever it is."""
+        while not self.has_ended:
+            await self._changed.wait()
+
+    async def running(self) -> None:
+        """Wait until the program was executed. Raises SpawnFailed, SandboxLost."""
+        while self.spawned is None and self.exit is None:
+            if self.failed is not None:
+                self._raise_failed(self.failed)
+            if self.lost is not None:
+                raise SandboxLost(f"The sandbox is gone: {self.lost}.")
+            await self._changed.wait()
+
+    @staticmethod
+    def _raise_failed(failed: protocol.Failed) -> NoReturn:
+        message = f"{_FAILED[failed.stage]}: {failed.message}."
+        raise SpawnFailed(message, no_folder=failed.stage is protocol.FailedStage.CWD)
+
     async def finished(self) -> None:
-        """Feed stdin and wait for the end, and for the kill's count where there is one. Raises as `ended`."""
-        if not self._rest:
+        """Feed stdin and wait for the end, and for the kill's count where there is one. Raises as `ended`.
+
+        Cancelled, it can be waited for again: stdin goes on where it was.
+        """
+        if self.input.is_fed:
             await self._finish()
             return
         error: TaskcellError | None = None
         async with anyio.create_task_group() as feeding:
-            feeding.start_soon(self._feed)
+            feeding.start_soon(self.input.feed)
             try:
                 await self._finish()
             except TaskcellError as failure:  # raised below: a task group would wrap it into a group of its own
@@ -142,70 +255,87 @@ class Process:
             await self._changed.wait()
         return self.killed
 
-    async def _feed(self) -> None:
-        """Send the rest of stdin as the supervisor makes room; what nobody reads costs nothing but its bytes here."""
-        try:
-            while self._rest:
-                if self._stdin_window <= 0:
-                    await self._changed.wait()
-                    continue
-                size = min(self._stdin_window, protocol.STDIN_CHUNK)
-                chunk, self._rest = self._rest[:size], self._rest[size:]
-                self._stdin_window -= len(chunk)
-                await self._channel.send(protocol.stdin(self._number, chunk))
-            await self._channel.send(protocol.stdin_eof(self._number))
-        except SandboxLost:
-            return
-
-    async def fetch_tails(self) -> None:
-        """Ask for the end of each stream that was longer than the first credit. Bounded by ANSWER_TIMEOUT."""
-        for stream, capture, total in zip(Stream, (self.stdout, self.stderr), self.totals(), strict=True):
-            if capture.end >= total:
-                continue
-            cursor = max(capture.received, total - capture.tail_bytes)
-            await self._channel.send(protocol.attach(self._number, stream, cursor, total - cursor))
-            with anyio.move_on_after(ANSWER_TIMEOUT):
-                while capture.end < total and self.lost is None:
-                    await self._changed.wait()
-
     async def kill(self, grace: float) -> int:
         """Kill the whole tree; answers the number of survivors. Raises SandboxLost."""
-        if self.failed is not None or self._number == 0:
+        if self.failed is not None or self.number == 0:
             return 0
-        if self.killed is None:
-            await self._channel.send(protocol.kill(self._number, math.ceil(grace * 1000)))
+        if self.killed is None or self.exit is None or self.exit.reason is protocol.Reason.ITSELF:
+            self.killed = None
+            await self._channel.send(protocol.kill(self.number, math.ceil(grace * 1000)))
         return (await self._kill_counted()).survivors
 
     def close(self) -> None:
         """Stop listening; the supervisor forgets the process when its tree is gone."""
-        if self._number:
-            self._channel.remove(self._number)
-            self._channel.forget_soon(self._number)
-            self._number = 0
+        if self.number:
+            self._channel.remove(self.number)
+            self._channel.forget_soon(self.number)
+            self.number = 0
+            self.on_lost("it is no longer remembered")
 
+    # --- its signals and its terminal --------------------------------------------------------------------------
 
-class Listing:
-    """Asks the supervisor once for all the processes that it remembers."""
+    async def signal(self, number: int) -> None:
+        """Send a signal to the main process's group. Raises SandboxLost."""
+        await self._channel.send(protocol.signal(self.number, number))
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._answered = anyio.Event()
-        self._entries: tuple[protocol.Listed, ...] = ()
+    async def resize(self, rows: int, cols: int) -> None:
+        """Give its terminal another size. Raises SandboxLost."""
+        await self._channel.send(protocol.resize(self.number, rows, cols))
 
-    def on_event(self, event: protocol.Event) -> None:
-        if isinstance(event, protocol.Listing):
-            self._entries = event.entries
-            self._answered.set()
+    # --- its output --------------------------------------------------------------------------------------------
 
-    def on_lost(self, reason: str) -> None:
-        self._answered.set()
+    def let_go(self) -> None:
+        """Hold no output any more: it is read from the supervisor from now on."""
+        self._holding = False
+        self.stdout, self.stderr = Capture(0), Capture(0)
+        if self.exit is not None:
+            self.exit = replace(self.exit, cwd=b"", env=())
 
-    async def fetch(self) -> tuple[protocol.Listed, ...]:
-        """Raises SandboxLost, also when nothing comes within ANSWER_TIMEOUT."""
-        self._channel.listen_to_all(self)
-        await self._channel.send(protocol.list_processes())
-        with anyio.move_on_after(ANSWER_TIMEOUT) as bound:
-            await self._answered.wait()
-        if bound.cancelled_caught or not self._channel.alive:
-            raise SandboxLost("The sandbox is gone: its supervisor does not answer.")
-        return self._entries
+    async def read(self, stream: Stream, cursor: int, size: int) -> protocol.Data:
+        """A piece of what is kept, at most READ_MAX bytes. Raises SandboxLost."""
+        if self.lost is not None:
+            raise SandboxLost(f"The sandbox is gone: {self.lost}.")
+        async with self._channel.reading:
+            asked = _Asked()
+            self._asked.append(asked)
+            await self._channel.send(protocol.read(self.number, stream, cursor, size))
+            with anyio.move_on_after(ANSWER_TIMEOUT):
+                await asked.answered.wait()
+        if asked.data is None:
+            raise SandboxLost(f"The sandbox is gone: {self.lost or 'its supervisor does not answer'}.")
+        return asked.data
+
+    async def fetch_tails(self) -> Totals:
+        """Capture the end of each stream that is longer than its captured head; answers how long they are.
+
+        What a process that still runs writes after that is not accounted for. Raises SandboxLost.
+        """
+        totals = list(self.totals())
+        for index, (stream, capture) in enumerate(zip(Stream, (self.stdout, self.stderr), strict=True)):
+            if self.exit is None and capture.received >= capture.head_bytes:
+                totals[index] = (await self.read(stream, protocol.FROM_THE_END, 0)).total
+            cursor = max(capture.received, totals[index] - capture.tail_bytes)
+            while cursor < totals[index]:
+                piece = await self.read(stream, cursor, min(protocol.READ_MAX, totals[index] - cursor))
+                if not piece.data:
+                    break
+                capture.add(piece.offset, piece.data)
+                cursor = piece.offset + len(piece.data)
+        return totals[0], totals[1]
+
+    async def news(self, seen: Totals) -> None:
+        """Wait until more was written than that, or until the end."""
+        while not self.has_ended and all(now <= old for now, old in zip(self.written, seen, strict=True)):
+            changed = self._changed
+            await self._arm()
+            await changed.wait()
+
+    async def _arm(self) -> None:
+        """Have the supervisor tell of the next byte of each stream whose credit is used up."""
+        wires = b""
+        for index, stream in enumerate(Stream):
+            if not self._credit[index]:
+                self._credit[index] = 1
+                wires += protocol.attach(self.number, stream, self._written[index], 1)
+        if wires:
+            await self._channel.send(wires)

@@ -2,58 +2,48 @@
 
 from __future__ import annotations
 
-import math
-import posixpath
 import shlex
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import anyio
 import anyio.abc
 
+from taskcell.addresses import output_address
 from taskcell.engine.base import Container
-from taskcell.errors import SandboxLost, SpawnFailed
-from taskcell.model import Command, ProcessResult, Status
-from taskcell.outcome import notes_on, signal_name, status_of
-from taskcell.output import Capture, Text, share
+from taskcell.errors import BadArgument, SandboxLost, SpawnFailed
+from taskcell.launch import GRACE, SHELL_OWN, Launch, reported_env
+from taskcell.model import Command, ProcessResult, Reuse, Status
+from taskcell.outcome import Surroundings, plain_texts, result_of
+from taskcell.output import Text, share
 from taskcell.policy import AuthorizedCommand, AuthorizedProfile
-from taskcell.process import Listing, Process
+from taskcell.process import ANSWER_TIMEOUT, Process, Totals
+from taskcell.registry import About, LastState, Listing, Record, Registry
 from taskcell.sudo import notes_on_sudo
 from taskcell.supervisor import protocol
 from taskcell.supervisor.channel import Channel
+from taskcell.units import format_seconds
 
-#: Seconds between TERM and KILL, from the contract's section 7.
-GRACE = 2.0
+__all__ = ["DEADLINE_SLACK", "GRACE", "KILL_SLACK", "LOGIN_TIMEOUT", "Sandbox", "SandboxState"]
+
 #: Seconds beyond the grace that the supervisor may take to stop, kill and count.
 KILL_SLACK = 4.0
 #: Seconds after which a supervisor that has not said that a command ended, though its time is up, counts as dead.
 DEADLINE_SLACK = GRACE + KILL_SLACK + 5.0
 #: Seconds for the login shell to print its environment; a profile that takes longer is left out.
 LOGIN_TIMEOUT = 5.0
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: Seconds that a sandbox for one call waits, after a process that was handed off, for somebody to ask for its output.
+TELL_TIMEOUT = 600.0
 _SHELL_VARIABLE = "TASKCELL_SHELL"
-#: A shell's own variables, which are not the user's exports.
-_SHELL_OWN = frozenset({"_", "SHLVL", "PWD", "OLDPWD", "TASKCELL_STATE_FD"})
-
-
-_UNREPORTED = (
-    "Where the command ended is not known: it has a syntax error, replaced its shell by exec, has an EXIT trap of its "
-    "own, or exports more than 64 KiB."
-)
+_SILENT = "its supervisor stopped answering"
 
 
 class SandboxState(Enum):
     READY = "ready"
     CLOSED = "closed"
-
-
-@dataclass(slots=True)
-class TerminalState:
-    """Where the task's next terminal command starts: what the last one ended with."""
-
-    cwd: str | None = None
-    env: dict[str, str] | None = None
 
 
 @dataclass(slots=True)
@@ -63,6 +53,7 @@ class Sandbox:
     Arguments:
         output_chars: characters of output in one result.
         spool: bytes that the supervisor keeps of each stream of a process.
+        max_processes: commands that may run at once.
     """
 
     profile: AuthorizedProfile
@@ -70,15 +61,19 @@ class Sandbox:
     channel: Channel
     output_chars: int
     spool: int
+    max_processes: int = 64
     state: SandboxState = SandboxState.READY
-    terminal: TerminalState = field(default_factory=TerminalState)
-    login_env: dict[str, str] = field(default_factory=dict)
-    shell: str = ""
     #: Why the pool must not use this sandbox again; None while it may.
     doomed: str | None = None
     #: Why sudo cannot work though the profile has it; empty where it works, or was not asked for.
     sudo_problem: str = ""
+    launch: Launch = field(init=False)
+    processes: Registry = field(init=False)
     _listing: anyio.Lock = field(default_factory=anyio.Lock)
+
+    def __post_init__(self) -> None:
+        self.launch = Launch(self.profile.profile, self.container, self.output_chars, self.spool)
+        self.processes = Registry(self.channel)
 
     @property
     def usable(self) -> bool:
@@ -90,56 +85,167 @@ class Sandbox:
         learn = f"export {_SHELL_VARIABLE}=$(command -v {shlex.quote(shell[0])})"
         argv = (shell[0], "-lc", f"{learn}; exec {self.container.supervisor} report 0")
         flags = protocol.SpawnFlag.MERGE_STDERR | protocol.SpawnFlag.REPORT_STATE
-        request = self._request(argv, self._base_env(), self.container.workspace, flags, LOGIN_TIMEOUT)
+        env, folder = self.launch.base_env(), self.container.workspace
         process = Process(self.channel, self.output_chars)
         try:
-            await process.start(request)
+            await process.start(self.launch.request(argv, env, folder, flags, LOGIN_TIMEOUT))
             with anyio.fail_after(LOGIN_TIMEOUT + DEADLINE_SLACK):
                 ended = await process.ended()
         except (SpawnFailed, TimeoutError):
             return
         finally:
             process.close()
-        env = _reported_env(ended.env)
-        self.shell = env.pop(_SHELL_VARIABLE, "") or shell[0]
-        self.login_env = {k: v for k, v in env.items() if k not in _SHELL_OWN}
+        found = reported_env(ended.env)
+        self.launch.shell = found.pop(_SHELL_VARIABLE, "") or shell[0]
+        self.launch.login_env = {k: v for k, v in found.items() if k not in SHELL_OWN}
 
-    async def run(self, authorized: AuthorizedCommand, process_id: str) -> ProcessResult:
-        """Run a command to its end, its timeout, or the caller's cancellation.
+    async def adopt(self, shell: Sequence[str]) -> None:
+        """Take up what an earlier server has left in the sandbox. Raises SandboxLost.
+
+        That is its processes with their output, and where the last terminal command ended.
+        """
+        await self.processes.adopt()
+        if self.profile.profile.kind != "terminal":
+            return
+        await self.read_login_profile(shell)
+        state = await LastState(self.channel).fetch()
+        about = About.from_tag(state.tag)
+        if about is not None and about.given is not None:
+            self.launch.take_up(state.cwd, state.env, about.given)
+
+    # --- one command -------------------------------------------------------------------------------------------
+
+    async def run(
+        self, authorized: AuthorizedCommand, process_id: str, watch: Callable[[Process], None] | None = None
+    ) -> ProcessResult:
+        """Run a command to its end, its timeout, the caller's cancellation, or until the caller waits no longer.
+
+        In the last case the result is `running`: the caller must see to it that `see_out` is called then.
 
         Cancelled: the command's whole tree is killed and counted first (shielded, bounded), then the cancellation goes
         on. Raises SpawnFailed when the program could not be started. A sandbox that dies under the command is not an
         error but a result: `lost`, with the output so far.
+
+        Arguments:
+            watch: called with the process once its start was asked for.
         """
         command = authorized.command
-        process = Process(self.channel, self.output_chars)
+        if self.processes.running >= self.max_processes:
+            raise BadArgument(
+                f"{self.processes.running} commands run in this sandbox, and no more may at once: wait for one, or end "
+                "one with `process` and the action 'kill'."
+            )
+        record = self.processes.add(About.of(command, process_id), self.output_chars)
+        process = record.process
         try:
-            await process.start(self._spawn_request(command), command.stdin)
-            with anyio.move_on_after(command.timeout + DEADLINE_SLACK) as backstop:
-                await process.finished()
-            if backstop.cancelled_caught:
-                self.doomed = "its supervisor stopped answering"
-            else:
-                await process.fetch_tails()
-            return self._result(command, process, process_id)
+            request = self.launch.command(command, record.about.tag())
+            await process.start(request, command.stdin, more=command.takes_input)
+            if watch is not None:
+                watch(process)
+            if not await self._wait(process, command):
+                result = await self._handed_off(record, command)
+                if result.status is Status.RUNNING:
+                    return result
+                with anyio.move_on_after(GRACE + KILL_SLACK):  # it ended at this very moment: it is counted now
+                    await process.finished()
+            await process.fetch_tails()
+            return self._ended(record, command)
         except SpawnFailed as failure:
-            if not (failure.no_folder and command.workdir is None and self.terminal.cwd is not None):
+            self.processes.remove(record)
+            if not (failure.no_folder and command.workdir is None and self.launch.terminal.cwd is not None):
                 raise
         except anyio.get_cancelled_exc_class():
             await self._kill(process)
             raise
         except SandboxLost:
-            return self._result(command, process, process_id)
+            return self._ended(record, command)
         finally:
-            process.close()
-        return await self._run_in_the_workspace(authorized, process_id)
+            process.let_go()
+        return await self._run_in_the_workspace(authorized, process_id, watch)
 
-    async def _run_in_the_workspace(self, authorized: AuthorizedCommand, process_id: str) -> ProcessResult:
+    async def _wait(self, process: Process, command: Command) -> bool:
+        """Wait for the end as long as the caller does; False where it goes on. Raises SpawnFailed, SandboxLost."""
+        limit = command.timeout + DEADLINE_SLACK
+        patience = limit if command.wait is None or command.wait >= command.timeout else command.wait
+        with anyio.move_on_after(0 if command.background else patience) as bound:
+            await process.finished()
+        if not bound.cancelled_caught or process.has_ended:
+            return True
+        if patience < limit or command.background:
+            # Whether it could be started at all is told by now, or at once.
+            with anyio.move_on_after(ANSWER_TIMEOUT) as bound:
+                await process.running()
+            if not bound.cancelled_caught:
+                return process.has_ended
+        self.doomed = _SILENT
+        process.on_lost(_SILENT)
+        return True
+
+    async def _run_in_the_workspace(
+        self, authorized: AuthorizedCommand, process_id: str, watch: Callable[[Process], None] | None
+    ) -> ProcessResult:
         """The folder that the last command ended in is gone: nothing was executed yet, so this is no second run."""
-        gone, self.terminal.cwd = self.terminal.cwd, None
-        result = await self.run(authorized, process_id)
+        gone, self.launch.terminal.cwd = self.launch.terminal.cwd, None
+        result = await self.run(authorized, process_id, watch)
         note = f"The working directory {gone} is gone; the command ran in {self.container.workspace}."
         return replace(result, notes=(note, *result.notes))
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """What a result of a process says of its sandbox."""
+        return Surroundings(self.state is SandboxState.CLOSED, self.doomed, self.launch.next_folder)
+
+    def _ended(self, record: Record, command: Command) -> ProcessResult:
+        """The result of a command that a call has waited for; where it ended is kept for the next one."""
+        process = record.process
+        notes = [] if process.exit is None else self.launch.keep_state(process.exit, command)
+        notes += notes_on_sudo(self.profile.profile, command.text, self.sudo_problem)
+        if process.killed is not None and process.killed.survivors:
+            self.doomed = f"{process.killed.survivors} of its processes survived the kill"
+        record.told.set()
+        around = self.surroundings
+        if self.launch.terminal.cwd is None:
+            around = replace(around, workdir=self.launch.folder(command))
+        texts = self._texts(record, command, process.totals())
+        return result_of(record, command.task.task, texts, around, notes=notes)
+
+    async def _handed_off(self, record: Record, command: Command) -> ProcessResult:
+        """The result of a command that goes on: the output so far. Raises SandboxLost."""
+        totals = await record.process.fetch_tails()
+        # Where it ends is not where the next command starts, for the next server neither.
+        await self.channel.send(protocol.no_report(record.process.number))
+        how = (
+            f"It goes on, for {format_seconds(command.timeout)} s in all at most; ask for more with `process`, "
+            f"process_id '{record.about.process_id}' and the action 'wait' or 'poll'."
+        )
+        texts = self._texts(record, command, totals)
+        return result_of(record, command.task.task, texts, self.surroundings, notes=[how], cursors=totals)
+
+    def _texts(self, record: Record, command: Command, totals: Totals) -> tuple[Text, Text]:
+        process, where = record.process, output_address(command.task.task, record.about.process_id)
+        return plain_texts(share(process.stdout, process.stderr, *totals, where), plain=command.strip_ansi)
+
+    async def see_out(self, record: Record) -> None:
+        """Stay with a process that goes on after its call's answer, until its end."""
+        process = record.process
+        left = max(0.0, record.about.started + record.about.timeout - time.time())
+        with anyio.move_on_after(left + DEADLINE_SLACK) as bound:
+            with suppress(SandboxLost, SpawnFailed):
+                await process.finished()
+        if bound.cancelled_caught:
+            self.doomed = _SILENT
+            process.on_lost(_SILENT)
+        process.let_go()
+        if process.killed is not None and process.killed.survivors:
+            self.doomed = f"{process.killed.survivors} of its processes survived the kill"
+        if self.profile.profile.reuse is Reuse.CALL and self.usable:
+            # Its output is gone with it.
+            with anyio.move_on_after(TELL_TIMEOUT):
+                await record.told.wait()
+
+    async def kill(self, record: Record) -> None:
+        """Kill a process with all that it started; returns when it was counted. Shielded and bounded."""
+        await self._kill(record.process)
 
     async def _kill(self, process: Process) -> None:
         with anyio.move_on_after(GRACE + KILL_SLACK, shield=True) as bound:
@@ -151,6 +257,8 @@ class Sandbox:
                 return
         if bound.cancelled_caught:
             self.doomed = "its supervisor did not confirm the kill"
+
+    # --- its end -----------------------------------------------------------------------------------------------
 
     async def close(self, grace: float) -> None:
         """Tell the supervisor to kill everything and to exit. The caller removes the container, whatever came of it."""
@@ -169,135 +277,8 @@ class Sandbox:
         with anyio.move_on_after(seconds):
             await gone.wait()
 
-    async def processes(self) -> int:
+    async def living(self) -> int:
         """How many commands have a living process. Raises SandboxLost."""
         async with self._listing:
             entries = await Listing(self.channel).fetch()
         return sum(entry.state is not protocol.ProcessState.GONE for entry in entries)
-
-    # --- what a command starts with --------------------------------------------------------------------------
-
-    def _spawn_request(self, command: Command) -> protocol.Spawn:
-        profile = self.profile.profile
-        flags = protocol.SpawnFlag.STDIN if command.stdin else protocol.SpawnFlag.NONE
-        argv: tuple[str, ...]
-        if profile.kind == "terminal":
-            flags |= protocol.SpawnFlag.MERGE_STDERR | protocol.SpawnFlag.REPORT_STATE
-            shell = (self.shell or command.argv[0], *command.argv[1:-1])
-            argv = (*shell, self._with_report(command.argv[-1]))
-        else:
-            argv = (*self._entrypoint(), *command.argv)
-        env = self._start_env() | dict(command.env)
-        return self._request(argv, env, self._cwd(command), flags, command.timeout)
-
-    def _request(
-        self, argv: Sequence[str], env: Mapping[str, str], cwd: str, flags: protocol.SpawnFlag, timeout: float
-    ) -> protocol.Spawn:
-        return protocol.Spawn(
-            argv=[_bytes(word) for word in argv],
-            env={_bytes(key): _bytes(value) for key, value in env.items()},
-            cwd=_bytes(cwd),
-            user=b"" if self.container.user is None else _bytes(self.container.user),
-            flags=flags,
-            timeout_ms=max(1, math.ceil(timeout * 1000)),
-            grace_ms=round(GRACE * 1000),
-            spool=self.spool,
-            credit=Capture(self.output_chars).head_bytes,
-        )
-
-    def _with_report(self, line: str) -> str:
-        # On the same line as the command, so that its line numbers stay right; the supervisor's `report` is executed,
-        # not forked, and passes the exit code on.
-        return f"trap 'exec {self.container.supervisor} report $?' EXIT; {line}"
-
-    def _base_env(self) -> dict[str, str]:
-        own = self.container.environment
-        env = {"PATH": DEFAULT_PATH, "LC_CTYPE": "C.UTF-8", **own, "HOME": self.container.workspace}
-        if self.profile.profile.kind == "terminal":
-            env |= {"TERM": "dumb", "USER": "agent", "LOGNAME": "agent"}
-        return env | dict(self.profile.profile.environment)
-
-    def _start_env(self) -> dict[str, str]:
-        """What the next command starts with: what the last one exported, or the image's, the login's, the profile's."""
-        if self.terminal.env is not None:
-            return dict(self.terminal.env)
-        return self._base_env() | self.login_env | dict(self.profile.profile.environment)
-
-    def _entrypoint(self) -> tuple[str, ...]:
-        profile = self.profile.profile
-        if profile.entrypoint is None:
-            own = self.container.entrypoint
-            return own + (profile.command if profile.command is not None else ())
-        return profile.entrypoint + (profile.command or ())
-
-    def _cwd(self, command: Command) -> str:
-        profile = self.profile.profile
-        start = profile.working_dir or self.container.workspace
-        if profile.kind == "terminal" and self.terminal.cwd is not None:
-            start = self.terminal.cwd
-        if command.workdir is None:
-            return start
-        return posixpath.normpath(posixpath.join(self.container.workspace, command.workdir))
-
-    # --- what it ends with -----------------------------------------------------------------------------------
-
-    def _result(self, command: Command, process: Process, process_id: str) -> ProcessResult:
-        ended, killed = process.exit, process.killed
-        status, code = status_of(process, closed=self.state is SandboxState.CLOSED)
-        notes = list(notes_on(process, command, status, self.doomed))
-        notes += notes_on_sudo(self.profile.profile, command.text, self.sudo_problem)
-        if status is Status.KILLED and self.state is SandboxState.CLOSED:
-            notes.append("Its sandbox was closed, reset or replaced while it ran.")
-        if ended is not None and ended.reason is protocol.Reason.ITSELF:
-            notes += self._keep_state(ended, command)
-        survivors = killed.survivors if killed is not None else 0
-        if survivors:
-            self.doomed = f"{survivors} of its processes survived the kill"
-        out, err = self._texts(process)
-        return ProcessResult(
-            status=status,
-            exit_code=code,
-            signal=signal_name(ended.signal) if ended is not None and ended.signal else None,
-            stdout=out.text,
-            stderr=err.text,
-            truncated=bool(out.omitted_bytes or err.omitted_bytes),
-            omitted_bytes=out.omitted_bytes + err.omitted_bytes,
-            duration_ms=process.duration_ms,
-            task_id=command.task.task,
-            process_id=process_id,
-            workdir=self._cwd(command) if self.terminal.cwd is None else self.terminal.cwd,
-            survivors=survivors,
-            notes=tuple(notes),
-        )
-
-    def _texts(self, process: Process) -> tuple[Text, Text]:
-        return share(process.stdout, process.stderr, *process.totals())
-
-    def _keep_state(self, ended: protocol.Exit, command: Command) -> list[str]:
-        """Keep where the command ended for the task's next one; the notes say what could not be kept."""
-        if self.profile.profile.kind != "terminal" or ended.signal:
-            return []
-        if not (ended.cwd or ended.env):
-            start = self.terminal.cwd or self.container.workspace
-            return [f"{_UNREPORTED} The next command starts in {start}, with the variables that this one started with."]
-        env = _reported_env(ended.env)
-        before = self._start_env()
-        for key, value in command.env.items():
-            # What this call alone was given is not the task's, unless the command changed it itself.
-            if env.get(key) == value:
-                del env[key]
-                env |= {key: before[key]} if key in before else {}
-        kept = {k: v for k, v in env.items() if k not in _SHELL_OWN}
-        self.terminal = TerminalState(ended.cwd.decode("utf-8", "surrogateescape") or None, kept)
-        if ended.cwd:
-            return []
-        return [f"The folder that the command ended in is gone; the next one starts in {self.container.workspace}."]
-
-
-def _reported_env(entries: Sequence[bytes]) -> dict[str, str]:
-    pairs = (entry.decode("utf-8", "surrogateescape").partition("=") for entry in entries)
-    return {key: value for key, _, value in pairs if key}
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

@@ -17,13 +17,6 @@ MAX_TASK_ID = 128
 MAX_ARGS = 10_000
 MAX_VARIABLES = 1000
 
-#: The contract's arguments that this version does not take.
-LATER = {
-    "wait": "leave it out: the call answers when the command has ended",
-    "background": "leave it out, or put the command into the background with '&'",
-    "pty": "leave it out, and use options that need no terminal",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class ToolAnnotations:
@@ -48,7 +41,16 @@ TASK_ID = {
 STDIN = {"type": "string", "description": "Text for the standard input. Without it, standard input is empty."}
 
 
-def _plain(number: float) -> float:
+ROWS = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 24, "description": "Rows of the terminal."}
+COLS = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 80, "description": "Columns of the terminal."}
+STRIP_ANSI = {
+    "type": "boolean",
+    "default": False,
+    "description": "Leave colours and other control sequences out of the output.",
+}
+
+
+def plain_number(number: float) -> float:
     """3600 rather than 3600.0, as people write it."""
     return int(number) if number.is_integer() else number
 
@@ -57,8 +59,8 @@ def _timeout(default: float, most: float) -> dict[str, Any]:
     return {
         "type": "number",
         "exclusiveMinimum": 0,
-        "maximum": _plain(most),
-        "default": _plain(default),
+        "maximum": plain_number(most),
+        "default": plain_number(default),
         "description": (
             f"Seconds after which the command and every process it started are killed, at most {format_seconds(most)}. "
             "The output until then is kept."
@@ -70,7 +72,7 @@ def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
     return {"type": "object", "required": required, "additionalProperties": False, "properties": properties}
 
 
-def terminal(timeout: float, max_timeout: float) -> dict[str, Any]:
+def terminal(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
     """The schema of `terminal`. Times in seconds."""
     return _object(
         {
@@ -85,6 +87,13 @@ def terminal(timeout: float, max_timeout: float) -> dict[str, Any]:
                 ),
             },
             "timeout": _timeout(timeout, max_timeout),
+            "wait": {
+                "type": "number",
+                "minimum": 0,
+                "maximum": plain_number(max_timeout),
+                "default": plain_number(wait),
+                "description": "Seconds to wait for the end. What still runs then goes on, and `process` shows more.",
+            },
             "stdin": STDIN,
             "env": {
                 "type": "object",
@@ -92,6 +101,22 @@ def terminal(timeout: float, max_timeout: float) -> dict[str, Any]:
                 "additionalProperties": {"type": "string"},
                 "description": "Environment variables for this command, by name.",
             },
+            "background": {
+                "type": "boolean",
+                "default": False,
+                "description": (
+                    "Answer as soon as it runs. Without stdin, its standard input stays open for `process`. Where it "
+                    "ends is not where the next command starts."
+                ),
+            },
+            "pty": {
+                "type": "boolean",
+                "default": False,
+                "description": "Run it in a terminal of rows and cols, for programs that want one, such as a prompt.",
+            },
+            "rows": ROWS,
+            "cols": COLS,
+            "strip_ansi": STRIP_ANSI,
         },
         ["command"],
     )
@@ -181,5 +206,5 @@ def _bounds(profile: Profile, timeout: float, unit: str = "s (or 'timeout')") ->
     memory = f"Memory is limited to {format_size(profile.memory)}. " if profile.memory else ""
     return (
         f"{network} {memory}After {format_seconds(timeout)} {unit} the command and all that it started "
-        "are killed, and the output so far is returned."
+        "are killed, and the output so far is returned. A command that takes long is handed over to `process`."
     )

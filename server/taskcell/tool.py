@@ -7,20 +7,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from taskcell import schemas
+from taskcell import file_tools, schemas
 from taskcell.arguments import Arguments, nearest
-from taskcell.binding import Binding, FilledTemplate, FreeArguments, ShellLine, task_key
+from taskcell.binding import Binding, Bound, FilledTemplate, FreeArguments, ShellLine, task_key
 from taskcell.errors import ConfigError
+from taskcell.file_tools import FILE_TIMEOUT, FetchFile
 from taskcell.manifest import RESERVED_NAMES, Skill
 from taskcell.model import Command, Profile, TaskKey, ToolCall
 from taskcell.profile import TERMINAL, skill_profile, terminal_profile
 from taskcell.schemas import ToolAnnotations
-from taskcell.settings import Settings
+from taskcell.settings import LimitSettings, Settings
 from taskcell.typed import TypedTool
 
 __all__ = [
     "SANDBOX_TOOL",
     "CommandTool",
+    "FileTool",
     "SandboxAction",
     "SandboxTool",
     "ToolAnnotations",
@@ -40,7 +42,7 @@ class CommandTool:
 
     Arguments:
         input_schema: JSON Schema, draft 2020-12, without references.
-        timeout: seconds, of a call that names none.
+        timeout, wait: seconds, of a call that names none.
     """
 
     name: str
@@ -52,13 +54,16 @@ class CommandTool:
     timeout: float
     _binding: Binding = field(repr=False)
     _arguments: Arguments = field(repr=False, compare=False)
+    wait: float | None = None
 
     def bind(self, call: ToolCall) -> Command:
         """Check a call's arguments and make its command. Raises BadArgument, and nothing else."""
         values = self._arguments.check(self.name, call.arguments)
-        bound = self._binding.bind(values)
+        return self._command(task_key(call, values), self._binding.bind(values))
+
+    def _command(self, task: TaskKey, bound: Bound) -> Command:
         return Command(
-            task=task_key(call, values),
+            task=task,
             tool=self.name,
             profile=self.profile,
             argv=bound.argv,
@@ -67,7 +72,26 @@ class CommandTool:
             workdir=bound.workdir,
             env=bound.env,
             timeout=self.timeout if bound.timeout is None else bound.timeout,
+            wait=self.wait if bound.wait is None else bound.wait,
+            background=bound.background,
+            pty=bound.pty,
+            strip_ansi=bound.strip_ansi,
         )
+
+
+@dataclass(frozen=True)
+class FileTool(CommandTool):
+    """A file tool: its command is one of `supervisor file`, in the terminal's sandbox.
+
+    Arguments:
+        output_chars: characters of one answer.
+    """
+
+    output_chars: int = 0
+
+    def fetch(self, task: TaskKey, path: str) -> Command:
+        """The command that reads a whole file. Raises BadArgument."""
+        return self._command(task, FetchFile().bind({"path": path}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +135,9 @@ def bind_sandbox_action(call: ToolCall) -> SandboxAction:
 
 
 def build_tools(settings: Settings, skills: Iterable[Skill]) -> dict[str, CommandTool]:
-    """Every tool that runs commands, by name: `terminal`, and those that skills give. Raises ConfigError."""
-    tools = {TERMINAL: _terminal(settings)}
+    """Every tool that runs in a sandbox, by name: terminal, file tools, and those of skills. Raises ConfigError."""
+    tools: dict[str, CommandTool] = {TERMINAL: _terminal(settings)}
+    tools.update((name, _file_tool(name, tools[TERMINAL].profile, settings)) for name in file_tools.SCHEMAS)
     tools.update((tool.name, tool) for skill in skills for tool in _of_skill(skill, settings))
     _check_rules(settings, tools)
     return tools
@@ -132,7 +157,7 @@ def _check_rules(settings: Settings, tools: Mapping[str, CommandTool]) -> None:
 def _terminal(settings: Settings) -> CommandTool:
     profile, limits = terminal_profile(settings), settings.limits
     timeout = limits.timeout if settings.terminal.timeout is None else settings.terminal.timeout
-    schema = schemas.terminal(timeout, limits.max_timeout)
+    schema = schemas.terminal(timeout, limits.max_timeout, limits.wait)
     return CommandTool(
         name=TERMINAL,
         title="Terminal",
@@ -141,8 +166,25 @@ def _terminal(settings: Settings) -> CommandTool:
         annotations=_annotations(profile),
         profile=profile,
         timeout=timeout,
+        wait=limits.wait,
         _binding=ShellLine(settings.terminal.shell, limits.max_timeout),
-        _arguments=Arguments(schema, schemas.LATER),
+        _arguments=Arguments(schema),
+    )
+
+
+def _file_tool(name: str, profile: Profile, settings: Settings) -> FileTool:
+    output_chars = settings.limits.output_chars
+    return FileTool(
+        name=name,
+        title=file_tools.TITLES[name],
+        description=file_tools.DESCRIPTIONS[name],
+        input_schema=file_tools.SCHEMAS[name],
+        annotations=file_tools.hints(name),
+        profile=profile,
+        timeout=FILE_TIMEOUT,
+        _binding=file_tools.binding(name, output_chars),
+        _arguments=Arguments(file_tools.SCHEMAS[name]),
+        output_chars=output_chars,
     )
 
 
@@ -150,13 +192,13 @@ def _of_skill(skill: Skill, settings: Settings) -> Iterator[CommandTool]:
     profile, limits = skill_profile(skill, settings), settings.limits
     timeout = min(limits.timeout if skill.docker.timeout is None else skill.docker.timeout, limits.max_timeout)
     if skill.tools:
-        yield from (_typed(tool, profile, timeout) for tool in skill.tools)
+        yield from (_typed(tool, profile, timeout, limits.wait) for tool in skill.tools)
     else:
-        yield _free_form(skill, profile, timeout, limits.max_timeout)
+        yield _free_form(skill, profile, timeout, limits)
 
 
-def _free_form(skill: Skill, profile: Profile, timeout: float, max_timeout: float) -> CommandTool:
-    schema = schemas.skill(profile, timeout, max_timeout)
+def _free_form(skill: Skill, profile: Profile, timeout: float, limits: LimitSettings) -> CommandTool:
+    schema = schemas.skill(profile, timeout, limits.max_timeout)
     return CommandTool(
         name=skill.name,
         title=skill.name,
@@ -165,12 +207,13 @@ def _free_form(skill: Skill, profile: Profile, timeout: float, max_timeout: floa
         annotations=_annotations(profile),
         profile=profile,
         timeout=timeout,
-        _binding=FreeArguments(_prefix(profile), max_timeout),
-        _arguments=Arguments(schema, schemas.LATER),
+        wait=limits.wait,
+        _binding=FreeArguments(_prefix(profile), limits.max_timeout),
+        _arguments=Arguments(schema),
     )
 
 
-def _typed(tool: TypedTool, profile: Profile, timeout: float) -> CommandTool:
+def _typed(tool: TypedTool, profile: Profile, timeout: float, wait: float) -> CommandTool:
     properties = {parameter.name: parameter.schema for parameter in tool.parameters}
     schema = schemas.typed(properties, [parameter.name for parameter in tool.parameters if parameter.required])
     return CommandTool(
@@ -181,6 +224,7 @@ def _typed(tool: TypedTool, profile: Profile, timeout: float) -> CommandTool:
         annotations=_annotations(profile, read_only=tool.read_only),
         profile=profile,
         timeout=timeout,
+        wait=wait,
         _binding=FilledTemplate(_prefix(profile), tool.template, tool.stdin, tool.parameters),
         _arguments=Arguments(schema),
     )

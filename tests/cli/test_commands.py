@@ -79,6 +79,30 @@ def test_the_policys_decision_is_told_with_rule_and_reason(taskcell: Taskcell, l
     assert done.out.startswith(said)
 
 
+def test_a_file_tools_call_is_explained_by_its_absolute_path(taskcell: Taskcell) -> None:
+    rule = RULE.replace("rm ", "^/workspace/keys$")
+    for path, said in (("a/../keys", "deny, by the rule 'no-rm'"), ("a", "allow")):
+        done = taskcell("policy", "explain", "read_file", json.dumps({"path": path}), toml=LOCAL + rule)
+        assert done.out.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"action": "write", "process_id": "p1", "data": "rm x\n"}, "deny, by the rule 'no-rm'"),
+        ({"action": "write", "process_id": "p1", "data": "ls\n"}, "allow, by the rule 'default'"),
+        ({"action": "poll", "process_id": "p1"}, "allow, by the rule 'default': Only what is written"),
+    ],
+)
+@pytest.mark.parametrize("tool", ["process", "terminal", "*"])
+def test_what_is_written_to_a_process_is_explained_as_a_command(
+    taskcell: Taskcell, arguments: dict[str, str], said: str, tool: str
+) -> None:
+    rule = RULE + f'tool = "{tool}"\n'
+    done = taskcell("policy", "explain", "process", json.dumps(arguments), toml=LOCAL + rule)
+    assert done.out.startswith(said)
+
+
 def test_the_policys_decision_is_told_as_json(taskcell: Taskcell) -> None:
     done = taskcell("policy", "explain", "--json", "terminal", '{"command": "rm x"}', toml=LOCAL + RULE)
     assert json.loads(done.out) == {"effect": "deny", "rule": "no-rm", "reason": "Never."}

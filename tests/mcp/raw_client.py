@@ -45,6 +45,8 @@ class RawClient:
             )
         self._heard: queue.Queue[bytes] = queue.Queue()
         self._numbers = iter(range(1, 1_000_000))
+        self._reading = threading.Event()
+        self._reading.set()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -52,9 +54,14 @@ class RawClient:
         assert self.process.stdout is not None
         try:
             for line in self.process.stdout:
+                self._reading.wait(PATIENCE)
                 self._heard.put(line)
         except ValueError:
             return  # the test closed it
+
+    def stop_reading(self) -> None:
+        """From the next line on, let the server's output pile up."""
+        self._reading.clear()
 
     def say(self, data: bytes | dict[str, Any]) -> None:
         """Send bytes as they are, or a message as its line."""
@@ -123,6 +130,7 @@ def raw_client(folder: Path, toml: str = LOCAL) -> Iterator[RawClient]:
     try:
         yield client
     finally:
+        client._reading.set()
         if client.process.poll() is None:
             client.process.send_signal(signal.SIGTERM)
             try:

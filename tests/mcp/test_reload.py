@@ -17,6 +17,7 @@ from mcp_types import ToolListChangedNotification
 from raw_client import LOCAL, PATIENCE, command, raw_client
 
 import taskcell
+from gateways import OWN_TOOLS
 from observe import eventually
 
 pytestmark = pytest.mark.anyio
@@ -101,19 +102,19 @@ async def logged(folder: Path, text: str) -> bool:
 async def test_new_changed_and_removed_manifests_are_told_and_in_use(tmp_path: Path, era: str) -> None:
     with anyio.fail_after(PATIENCE):
         async with listening(tmp_path, era) as here:
-            assert await here.names() == ["terminal", "sandbox"]
+            assert await here.names() == OWN_TOOLS
             write(tmp_path, "new")
             await here.until_told(1)
-            assert await here.names() == ["terminal", "sandbox", "new"]
+            assert await here.names() == [*OWN_TOOLS, "new"]
             result = await here.client.call_tool("new", {"args": ["echo works"]})
             assert result.structured_content is not None
             assert result.structured_content["stdout"] == "works\n"
             write(tmp_path, "new", "Does more.")
             await here.until_told(2)
-            assert (await here.client.list_tools()).tools[2].description.startswith("Does more.")
+            assert (await here.client.list_tools()).tools[len(OWN_TOOLS)].description.startswith("Does more.")
             (tmp_path / "skills" / "new.toml").unlink()
             await here.until_told(3)
-            assert await here.names() == ["terminal", "sandbox"]
+            assert await here.names() == OWN_TOOLS
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -131,11 +132,11 @@ async def test_a_faulty_change_keeps_the_tools_and_says_so_once_and_its_mending_
             await anyio.sleep(QUIET)
             assert len(log_lines(tmp_path, "the tools stay as they were")) == 2
             assert f"{bad}:6: skills.bad.docker.memroy" in log_lines(tmp_path, "memroy")[0]
-            assert (here.told, await here.names()) == (0, ["terminal", "sandbox", "good"])
+            assert (here.told, await here.names()) == (0, [*OWN_TOOLS, "good"])
             bad.unlink()
             write(tmp_path, "mended")
             await here.until_told(1)
-            assert await here.names() == ["terminal", "sandbox", "good", "mended"]
+            assert await here.names() == [*OWN_TOOLS, "good", "mended"]
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -202,7 +203,7 @@ async def test_a_file_that_a_link_or_a_rename_replaces_is_a_change_too(tmp_path:
             (tmp_path / "next").write_text(SKILL.format(name="lanked", description="x"))
             os.replace(tmp_path / "next", tmp_path / "other")
             await here.until_told(2)
-            assert await here.names() == ["terminal", "sandbox", "lanked"]
+            assert await here.names() == [*OWN_TOOLS, "lanked"]
 
 
 def test_the_handshake_says_that_tools_may_change(tmp_path: Path) -> None:

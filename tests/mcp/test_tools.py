@@ -13,9 +13,12 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent
 from structlog.testing import capture_logs
 
+from gateways import OWN_TOOLS
 from taskcell.gateway import Gateway
 from taskcell.mcp.server import build_server
 from taskcell.model import ProcessResult, ToolCall
+from taskcell.process import Process
+from taskcell.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -44,10 +47,19 @@ class Broken(Gateway):
     """A gateway whose calls fail as a fault of ours would."""
 
     def __init__(self, whole: Gateway, fault: Callable[[], Awaitable[Any]]) -> None:
-        super().__init__(whole.tools, whole._policy, whole._pool, whole._engine)
+        super().__init__(
+            whole.tools,
+            whole._policy,
+            whole._pool,
+            whole._engine,
+            background=whole._background,
+            limits=Settings().limits,
+        )
         self._fault = fault
 
-    async def call(self, call: ToolCall) -> ProcessResult:
+    async def call(
+        self, call: ToolCall, watch: Callable[[Process], None] | None = None, *, hand_off: bool = True
+    ) -> ProcessResult:
         result: ProcessResult = await self._fault()
         return result
 
@@ -64,7 +76,7 @@ async def test_tools_are_listed_in_the_same_order_with_all_that_a_client_needs(
     async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw, principal="p"), mode=era) as client:
         first = (await client.list_tools()).tools
         second = (await client.list_tools()).tools
-    assert [tool.name for tool in first] == ["terminal", "sandbox"]
+    assert [tool.name for tool in first] == OWN_TOOLS
     assert first == second
     for tool in first:
         assert tool.title
@@ -183,7 +195,7 @@ async def test_a_typed_tool_is_listed_and_runs_and_checks_what_it_is_given(
     (tmp_path / "typed.toml").write_text(TYPED)
     toml = 'manifests = ["typed.toml"]\n[engine]\nkind = "local"\n'
     async with gateway(toml, engine="local") as gw, Client(build_server(gw, principal="p"), mode=era) as client:
-        tool = (await client.list_tools()).tools[2]
+        tool = (await client.list_tools()).tools[len(OWN_TOOLS)]
         good = await client.call_tool("say_words", {"first": "a b", "loud": True, "more": [1, 2]})
         bad = await client.session.call_tool("say_words", {"first": "a", "more": [1, 10]})
     assert (tool.name, tool.title, tool.input_schema["required"]) == ("say_words", "say words", ["first"])

@@ -60,6 +60,23 @@ def test_a_rule_reads_a_typed_tools_whole_command_with_what_goes_to_its_stdin(
     assert (policy.decide(command).effect is Effect.DENY) == denied
 
 
+@pytest.mark.parametrize(
+    ("rule", "denied"),
+    [
+        ("tool = 'read_file'", True),
+        ("tool = '*_file'", True),
+        ("command = '^/workspace/a/b$'", True),
+        ("tool = 'terminal'", False),
+        ("tool = 'write_file'", False),
+        ("tool = 'read_file'\ncommand = '\\.\\.'", False),
+    ],
+)
+def test_a_rule_about_a_file_tool_reads_the_absolute_path(rule: str, denied: bool, tmp_path: Path) -> None:
+    policy, tools = made(tmp_path, rule)
+    command = tools["read_file"].bind(ToolCall("local", "read_file", {"path": "x/../a//b"}))
+    assert (policy.decide(command).effect is Effect.DENY) == denied
+
+
 def test_a_rule_about_a_tool_that_nothing_has_is_an_error_with_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"rule 'r' is about the tool 'terminall'.*did you mean 'terminal'"):
         made(tmp_path, "tool = 'terminall'")

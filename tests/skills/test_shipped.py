@@ -20,7 +20,7 @@ from taskcell.tool import CommandTool
 DOCS = MANIFESTS.parent / "docs" / "skills.md"
 SETTINGS = config.load(MANIFESTS.parent / "examples" / "taskcell.toml", {}, MANIFESTS.parent)
 SKILLS = manifest.load([MANIFESTS], {})
-TOOLS = {name: made for name, made in tool.build_tools(SETTINGS, SKILLS).items() if name != "terminal"}
+TOOLS = {name: made for name, made in tool.build_tools(SETTINGS, SKILLS).items() if made.profile.kind == "skill"}
 
 
 def example(made: CommandTool) -> dict[str, Any]:

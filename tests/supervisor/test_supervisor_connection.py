@@ -54,10 +54,10 @@ def test_a_token_of_a_wrong_size_never_claims(supervisor: Supervisor, size: int)
 
 def test_another_version_is_refused(supervisor: Supervisor) -> None:
     frame = bytearray(wire.hello(TOKEN, 0))
-    frame[9] = 2
+    frame[9] = 1
     with supervisor.connect() as client:
         client.send(bytes(frame))
-        assert "version 1" in refusal(client)
+        assert "version 2" in refusal(client)
 
 
 def test_a_new_connection_with_the_token_takes_the_place_of_the_old_one(supervisor: Supervisor) -> None:
@@ -382,6 +382,6 @@ def test_the_bridge_says_when_there_is_no_supervisor(binary: Path, tmp_path: Pat
 
 def test_the_version_and_bad_usage(binary: Path) -> None:
     done = subprocess.run([binary, "version"], capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert (done.returncode, done.stdout) == (0, "supervisor 1\n")
+    assert (done.returncode, done.stdout) == (0, "supervisor 2\n")
     for words in ([], ["init"], ["init", "--sock", "x"], ["dance", "--socket", "x"]):
         assert subprocess.run([binary, *words], capture_output=True, timeout=PATIENCE, check=False).returncode == 2

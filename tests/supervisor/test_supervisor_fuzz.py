@@ -44,7 +44,7 @@ strings = st.lists(text, max_size=5).map(
 )
 reason, stream = st.sampled_from([b"\0", b"\1", b"\2"]), st.sampled_from([b"\1", b"\2"])
 ending = joined(reason, number(4), number(1), number(4))
-entry = joined(number(4), reason, number(4), number(40), ending, number(8))
+entry = joined(number(4), reason, number(4), number(40), ending, number(8), number(4), text.map(string))
 ANSWERS: dict[int, st.SearchStrategy[bytes]] = {
     0x81: joined(number(4), number(1), number(8)),
     0x82: number(4),
@@ -54,10 +54,12 @@ ANSWERS: dict[int, st.SearchStrategy[bytes]] = {
     0x86: joined(ending, number(48), number(4), text.map(string), strings),
     0x87: joined(st.sampled_from([b"\1", b"\2"]), number(4), number(16)),
     0x88: st.just(b""),
-    0x89: st.lists(entry, max_size=3).map(lambda v: len(v).to_bytes(4, "little") + b"".join(v)),
+    0x89: st.lists(entry, max_size=3).map(lambda v: b"\1" + len(v).to_bytes(4, "little") + b"".join(v)),
     0x8A: st.just(b""),
     0x8B: text.map(string),
-    0x8D: text.map(string),
+    0x8D: joined(text.map(string), text.map(string), strings),
+    0x8C: joined(stream, number(24), st.binary(max_size=200)),
+    0x8E: text.map(string),
 }
 answers = st.sampled_from(sorted(ANSWERS)).flatmap(
     lambda kind: st.tuples(u32, ANSWERS[kind]).map(lambda parts: frame(kind, *parts))
@@ -74,6 +76,9 @@ requests = st.one_of(
     st.builds(wire.forget, u32),
     st.builds(wire.resize, u32, u16, u16),
     st.just(wire.ping()),
+    st.just(wire.state()),
+    st.builds(wire.no_report, u32),
+    st.builds(wire.read, u32, st.sampled_from(wire.Stream), u64, u32),
     st.builds(wire.sudo, text, text.filter(bool), u64, st.sampled_from(wire.SudoFlag)),
 )
 
@@ -158,7 +163,7 @@ def test_the_supervisor_outlives_any_bytes_of_a_stranger(victim: Supervisor, dat
             mutated(requests),
             mutated(st.builds(lambda argv, cwd: wire.spawn(9, wire.Spawn(argv, {b"A": b"b"}, cwd)),
                               st.lists(text, max_size=3), text)),
-            st.tuples(st.integers(0, 16), u32, st.binary(max_size=100)).map(lambda parts: frame(*parts)),
+            st.tuples(st.integers(0, 18), u32, st.binary(max_size=100)).map(lambda parts: frame(*parts)),
         ),
         max_size=8,
     )

@@ -153,3 +153,52 @@ def test_all_spools_together_are_bounded(client: Client, supervisor: Supervisor)
     kept = [entry.process for entry in client.wait(wire.Listing).entries]
     assert 30 in kept
     assert 1 not in kept
+
+
+def piece(client: Client, cursor: int, size: int, stream: Stream = Stream.STDOUT, process: int = 1) -> wire.Data:
+    client.send(wire.read(process, stream, cursor, size))
+    return client.wait(wire.Data, process)
+
+
+def test_a_piece_of_what_is_kept_can_be_read_at_any_time_and_again(client: Client) -> None:
+    client.start(1, "cat", flags=SpawnFlag.STDIN, credit=0)
+    client.send(wire.stdin(1, b"0123456789"))
+    until(lambda: total(client) == 10, "the output")
+    assert piece(client, 2, 3) == wire.Data(1, Stream.STDOUT, 0, 10, 2, b"234")
+    assert piece(client, 2, 3).data == b"234"
+    assert piece(client, 8, 100).data == b"89"
+    assert piece(client, 11, 100) == wire.Data(1, Stream.STDOUT, 0, 10, 10, b"")
+    assert piece(client, wire.FROM_THE_END, 4) == wire.Data(1, Stream.STDOUT, 0, 10, 6, b"6789")
+    assert piece(client, wire.FROM_THE_END, 0).total == 10
+    assert piece(client, 0, 5, Stream.STDERR) == wire.Data(1, Stream.STDERR, 0, 0, 0, b"")
+    assert piece(client, 0, 5, process=7).stream is None
+    client.send(wire.stdin_eof(1))
+    client.wait(wire.Gone, 1)
+    assert piece(client, 0, 100).data == b"0123456789"
+
+
+def test_what_fell_out_of_the_spool_shows_in_where_a_piece_begins(client: Client) -> None:
+    client.run(1, "seq", "-w", "100000", credit=0, spool=100_000)
+    found = piece(client, 5, 7)
+    assert (found.start, found.total, found.offset, found.data) == (600_000, 700_000, 600_000, b"5715\n08")
+
+
+def test_reading_a_piece_leaves_the_output_by_credit_alone(client: Client) -> None:
+    client.run(1, "printf", "0123456789", credit=4)
+    assert piece(client, 1, 8).data == b"12345678"
+    client.send(wire.credit(1, Stream.STDOUT, PLENTY))
+    assert client.wait_output(1, b"9") == b"0123456789"
+
+
+def test_a_tag_is_given_back_as_it_was_and_a_long_list_comes_in_parts(client: Client) -> None:
+    tags = {number: bytes([65 + number % 26]) * wire.TAG_MAX for number in range(1, 151)}
+    for number, tag in tags.items():
+        client.start(number, "sleep", "60", tag=tag)
+    client.send(wire.list_processes())
+    parts = [client.wait(wire.Listing)]
+    while not parts[-1].is_last:
+        parts.append(client.wait(wire.Listing))
+    assert len(parts) == 2
+    assert {entry.process: entry.tag for part in parts for entry in part.entries} == tags
+    client.spawn(151, "true", tag=b"x" * (wire.TAG_MAX + 1))
+    assert "tag" in client.wait(wire.Failed, 151).message

@@ -120,3 +120,26 @@ def test_the_file_cannot_be_grown_to_hide_memory(client: Client) -> None:
     assert int(client.output(1)) <= 66000
     end = client.run(2, "python3", "-c", "import os; os.pwrite(199, bytes(10), 1 << 20)", flags=REPORT)
     assert end.exit_code == 1
+
+
+def last_state(client: Client) -> wire.State:
+    client.send(wire.state())
+    return client.wait(wire.State)
+
+
+def test_the_last_report_that_counts_is_kept_for_the_next_server(supervisor: Supervisor) -> None:
+    report = f"exec {supervisor.binary} report 0"
+    with supervisor.claim() as client:
+        assert last_state(client) == wire.State(0, b"", b"", ())
+        client.run(1, "bash", "-c", f"cd /usr; export A=1; {report}", flags=REPORT, tag=b"one")
+        client.run(2, "bash", "-c", f"cd /tmp; {report}", flags=REPORT)  # has no tag
+        client.run(3, "bash", "-c", f"cd /tmp; {report}", tag=b"three")  # does not report
+        client.run(4, "bash", "-c", f"cd /tmp; {supervisor.binary} report 0; kill -9 $$", flags=REPORT, tag=b"four")
+        client.run(5, "true", flags=REPORT, tag=b"five")
+        client.shell(6, f"cd /tmp; read x; {report}", flags=REPORT | SpawnFlag.STDIN, tag=b"six")
+        client.send(wire.no_report(6), wire.stdin(6, b"go\n"))
+        client.wait(wire.Exit, 6)
+    with supervisor.claim() as client:
+        found = last_state(client)
+        assert (found.tag, found.cwd) == (b"one", b"/usr")
+        assert b"A=1" in found.env

@@ -7,6 +7,7 @@
 enum {
     OUT_MARK = 256 << 10,   /* output is produced only while less than this waits to be written */
     OUTPUT_CHUNK = 64 << 10, /* of output in one frame: control frames never wait for more */
+    LISTED_MAX = 100,        /* in one frame: with the longest tags they stay below its limit */
 };
 
 /* The frame to be begun is waited for: it is not held back. */
@@ -95,14 +96,49 @@ static void put_listed(struct buffer *out, const struct process *p) {
         put_u64(out, p->streams[i].spool.total);
     }
     put_ending(out, p);
+    put_u32(out, p->survivors);
+    put_str(out, p->tag, strlen(p->tag));
 }
 
 void answer_listing(struct supervisor *s) {
     struct buffer *out = urgent(s);
-    size_t at = frame_begin(out, ANS_LISTING, 0);
-    put_u32(out, (uint32_t)s->process_count);
-    for (const struct process *p = s->processes; p; p = p->next) put_listed(out, p);
+    const struct process *p = s->processes;
+    size_t left = s->process_count;
+    do {
+        size_t count = left < LISTED_MAX ? left : LISTED_MAX;
+        left -= count;
+        size_t at = frame_begin(out, ANS_LISTING, 0);
+        put_u8(out, !left);
+        put_u32(out, (uint32_t)count);
+        for (; count; count--, p = p->next) put_listed(out, p);
+        frame_end(out, at);
+    } while (left);
+}
+
+void answer_state(struct supervisor *s) {
+    struct buffer *out = urgent(s);
+    size_t at = frame_begin(out, ANS_STATE, 0);
+    if (s->state.size && !s->state.failed) put_bytes(out, s->state.data, s->state.size);
+    else for (int i = 0; i < 3; i++) put_u32(out, 0); /* no tag, no folder, no variables */
     frame_end(out, at);
+}
+
+void answer_data(struct supervisor *s, const struct request *q, const struct process *p) {
+    struct buffer *out = urgent(s);
+    const struct spool *from = p ? &p->streams[q->stream - 1].spool : NULL;
+    uint64_t start = from ? spool_start(from) : 0, total = from ? from->total : 0, at = q->cursor;
+    if (at == UINT64_MAX) at = total > q->size ? total - q->size : 0;
+    if (at < start) at = start;
+    if (at > total) at = total;
+    struct iovec parts[2] = {{0}};
+    if (from) spool_peek(from, at, q->size, parts);
+    size_t frame = frame_begin(out, ANS_DATA, q->process);
+    put_u8(out, p ? q->stream : 0);
+    put_u64(out, start);
+    put_u64(out, total);
+    put_u64(out, at);
+    for (int i = 0; i < 2; i++) put_bytes(out, parts[i].iov_base, parts[i].iov_len);
+    frame_end(out, frame);
 }
 
 /* One frame of output, if there is something to send; true when there was. */

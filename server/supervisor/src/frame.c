@@ -39,6 +39,7 @@ static void parse_spawn(struct reader *r, struct spawn *s) {
     s->cwd = get_str(r);
     s->argv = get_strings(r);
     s->env = get_strings(r);
+    s->tag = get_str(r);
 }
 
 static const char *parse_stream(struct reader *r, struct request *q) {
@@ -46,6 +47,15 @@ static const char *parse_stream(struct reader *r, struct request *q) {
     if (q->type == REQ_ATTACH) q->cursor = get_u64(r);
     q->credit = get_u64(r);
     return r->failed || q->stream == 1 || q->stream == 2 ? NULL : "there is no such stream";
+}
+
+static const char *parse_read(struct reader *r, struct request *q) {
+    q->stream = get_u8(r);
+    q->cursor = get_u64(r);
+    q->size = get_u32(r);
+    if (r->failed) return NULL;
+    if (q->size > READ_MAX) return "a READ asks for too much";
+    return q->stream == 1 || q->stream == 2 ? NULL : "there is no such stream";
 }
 
 static void parse_hello(struct reader *r, struct request *q) {
@@ -79,12 +89,15 @@ static const char *parse_body(struct reader *r, struct request *q) {
     case REQ_SHUTDOWN: q->grace_ms = get_u32(r); return NULL;
     case REQ_CREDIT:
     case REQ_ATTACH: return parse_stream(r, q);
+    case REQ_READ: return parse_read(r, q);
     case REQ_RESIZE:
         q->rows = get_u16(r);
         q->cols = get_u16(r);
         return NULL;
     case REQ_STDIN_EOF:
     case REQ_LIST:
+    case REQ_STATE:
+    case REQ_NO_REPORT:
     case REQ_FORGET:
     case REQ_PING: return NULL;
     }

@@ -5,7 +5,7 @@
 #include "bytes.h"
 
 enum {
-    PROTOCOL_VERSION = 1,
+    PROTOCOL_VERSION = 2,
     FRAME_PREFIX = 9,             /* length, type, process */
     FRAME_MIN_LENGTH = 5,         /* type, process */
     FRAME_MAX_LENGTH = 1 << 20,   /* towards the supervisor */
@@ -15,6 +15,8 @@ enum {
     TOKEN_MIN = 16,
     TOKEN_MAX = 64,
     SIGNAL_MAX = 64,
+    TAG_MAX = 1024,               /* what the server says of a process, for whoever serves it next */
+    READ_MAX = 1 << 16,           /* of a spool at once */
     PASSWORD_MAX = 255, /* without its end */
 };
 
@@ -32,7 +34,10 @@ enum request_type {
     REQ_RESIZE,
     REQ_PING,
     REQ_SHUTDOWN,
-    REQ_SUDO = 0x0F,
+    REQ_READ,
+    REQ_STATE,
+    REQ_NO_REPORT,
+    REQ_SUDO,
 };
 
 enum answer_type {
@@ -47,7 +52,9 @@ enum answer_type {
     ANS_LISTING,
     ANS_PONG,
     ANS_ERROR,
-    ANS_SUDO = 0x8D,
+    ANS_DATA,
+    ANS_STATE,
+    ANS_SUDO,
 };
 
 enum spawn_flag { SPAWN_STDIN = 1, SPAWN_MERGE = 2, SPAWN_PTY = 4, SPAWN_REPORT = 8, SPAWN_ALL = 15 };
@@ -78,6 +85,7 @@ struct spawn {
     uint16_t rows, cols;
     struct slice cwd;
     struct strings argv, env;
+    struct slice tag;
 };
 
 struct sudo_request {
@@ -96,8 +104,9 @@ struct request {
     struct slice data;               /* STDIN */
     uint8_t signal;                  /* SIGNAL */
     uint32_t grace_ms;               /* KILL, SHUTDOWN */
-    uint8_t stream;                  /* CREDIT, ATTACH: 1 or 2 */
-    uint64_t cursor, credit;         /* ATTACH; CREDIT */
+    uint8_t stream;                  /* CREDIT, ATTACH, READ: 1 or 2 */
+    uint64_t cursor, credit;         /* ATTACH; CREDIT; READ: the cursor */
+    uint32_t size;                   /* READ */
     uint16_t rows, cols;             /* RESIZE */
 };
 

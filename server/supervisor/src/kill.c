@@ -150,10 +150,11 @@ static void end(struct supervisor *s, struct process *p, uint32_t survivors) {
     if (!p) {
         s->everything_survivors = survivors;
         s->told_everything = true;
-    } else if (!quiet && s->active) {
-        p->survivors = survivors;
-        p->owed |= OWED_KILLED;
+        return;
     }
+    /* Also for a server that comes later: LISTING tells it. */
+    p->survivors = survivors;
+    if (!quiet && s->active) p->owed |= OWED_KILLED;
 }
 
 void kill_settle(struct supervisor *s, struct process *p) {

@@ -1,4 +1,4 @@
-/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `report` is run by what it runs. By other names
+/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `report` and `file` are run in it. By other names
    it is the front of sudo and the program that sudo asks for the password. */
 #include <errno.h>
 #include <stdio.h>
@@ -7,12 +7,13 @@
 #include <sys/prctl.h>
 
 #include "bridge.h"
+#include "files.h"
 #include "init.h"
 #include "report.h"
 #include "sudo.h"
 
 static int usage(void) {
-    fputs("usage: supervisor init --socket PATH | connect --socket PATH | report CODE | version\n", stderr);
+    fputs("usage: supervisor init --socket PATH | connect --socket PATH | report CODE | file ... | version\n", stderr);
     return 2;
 }
 
@@ -30,7 +31,8 @@ int main(int argc, char **argv) {
         report_write();
         return atoi(argv[2]) & 255;
     }
-    if (!strcmp(what, "version") && argc == 2) return printf("supervisor 1\n") < 0;
+    if (!strcmp(what, "file")) return files_run(argc - 2, argv + 2);
+    if (!strcmp(what, "version") && argc == 2) return printf("supervisor 2\n") < 0;
     if (argc != 4 || strcmp(argv[2], "--socket")) return usage();
     /* Before anything is secret: what runs as our user must neither trace us nor read our memory. */
     prctl(PR_SET_DUMPABLE, 0);

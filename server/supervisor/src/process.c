@@ -1,6 +1,7 @@
 /* The table of processes, and what their leaders and their output tell. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
@@ -47,6 +48,7 @@ void process_remove(struct supervisor *s, struct process *p) {
     close_fd(&p->input.fd);
     buffer_free(&p->input.buffer);
     buffer_free(&p->report);
+    free(p->tag);
     free(p->kill.seen);
     free(p);
 }
@@ -119,6 +121,15 @@ static uint8_t reason_of(const struct supervisor *s, const struct process *p) {
     return s->everything.phase != KILL_IDLE ? s->everything.reason : REASON_ITSELF;
 }
 
+/* For a server that comes later. One without a tag is the server's own; 8 bytes are an empty folder and an empty list. */
+static void keep_report(struct supervisor *s, const struct process *p) {
+    bool counts = p->flags & SPAWN_REPORT && p->reason == REASON_ITSELF && WIFEXITED(p->status);
+    if (!counts || !*p->tag || p->report.size <= 8 || p->report.failed) return;
+    buffer_free(&s->state);
+    put_str(&s->state, p->tag, strlen(p->tag));
+    put_bytes(&s->state, p->report.data, p->report.size);
+}
+
 void process_ended(struct supervisor *s, struct process *p, int status, uint32_t descendants) {
     if (p->state >= STATE_EXITED) return;
     drain_all(p);
@@ -131,6 +142,7 @@ void process_ended(struct supervisor *s, struct process *p, int status, uint32_t
     p->oom_kills = oom_kills() - p->oom_before;
     p->timeout = NEVER;
     report_read(p->state_fd, &p->report);
+    keep_report(s, p);
     close_fd(&p->state_fd);
     close_fd(&p->slave_fd);
     input_close(p);

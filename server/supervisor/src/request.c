@@ -14,7 +14,7 @@ static bool token_matches(const struct supervisor *s, struct slice token) {
 
 static const char *hello(struct supervisor *s, struct conn *c, const struct request *q) {
     if (c == s->active) return "HELLO came twice";
-    if (q->version != PROTOCOL_VERSION) return "the supervisor speaks version 1 of the protocol";
+    if (q->version != PROTOCOL_VERSION) return "the supervisor speaks version 2 of the protocol";
     if (q->token.size < TOKEN_MIN || q->token.size > TOKEN_MAX) return "the token has a wrong size";
     bool first_claim = !s->token_size;
     if (first_claim) {
@@ -72,6 +72,7 @@ static const char *about_process(struct supervisor *s, struct process *p, const 
     case REQ_ATTACH: process_attach(p, q->stream - 1, q->cursor, q->credit); break;
     case REQ_FORGET: forget(s, p); break;
     case REQ_RESIZE: resize(p, q); break;
+    case REQ_NO_REPORT: p->flags &= (uint8_t)~SPAWN_REPORT; break;
     default: break;
     }
     return NULL;
@@ -91,6 +92,8 @@ const char *request_serve(struct supervisor *s, struct conn *c, const struct fra
     case REQ_SUDO: sudo_set_up(s, &q.sudo); return NULL;
     case REQ_PING: answer_pong(s); return NULL;
     case REQ_SHUTDOWN: leave(s, q.grace_ms); return NULL;
+    case REQ_READ: answer_data(s, &q, p); return NULL;
+    case REQ_STATE: answer_state(s); return NULL;
     default: break;
     }
     if (p) return about_process(s, p, &q);

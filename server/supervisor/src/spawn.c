@@ -144,7 +144,13 @@ static void free_launch(struct making *m) {
 
 static struct process *new_process(struct supervisor *s, uint32_t number, const struct spawn *q) {
     struct process *p = calloc(1, sizeof *p);
-    if (!p) return NULL;
+    char *tag = slice_copy(q->tag);
+    if (!p || !tag) {
+        free(p);
+        free(tag);
+        return NULL;
+    }
+    p->tag = tag;
     p->number = number;
     p->flags = q->flags & SPAWN_PTY ? q->flags | SPAWN_STDIN | SPAWN_MERGE : q->flags;
     p->reports_fd = p->slave_fd = p->state_fd = p->input.fd = -1;
@@ -182,6 +188,7 @@ static const char *find_fault(const struct supervisor *s, const struct spawn *q)
     if (s->leaving || s->everything.phase != KILL_IDLE) return "everything in this sandbox is being killed";
     if (q->flags & ~SPAWN_ALL) return "the request has an unknown flag";
     if (!q->argv.count) return "the request names no program";
+    if (q->tag.size > TAG_MAX) return "the tag is too long";
     struct reader r = {q->env.bytes.data, q->env.bytes.size, false};
     for (uint32_t i = 0; i < q->env.count; i++) {
         struct slice entry = get_str(&r);

@@ -98,6 +98,7 @@ struct process {
     uint32_t oom_before, oom_kills, descendants, survivors;
     uint64_t exit_totals[STREAMS];
     struct buffer report; /* cwd and environment as they stand in the EXIT */
+    char *tag;            /* the server's own, given back in each LISTING */
 };
 
 struct supervisor {
@@ -117,6 +118,7 @@ struct supervisor {
     struct process *processes;
     size_t process_count;
     uint32_t turn; /* the process whose output is sent next */
+    struct buffer state; /* a tag, and the report of its process: the last one that ended by itself */
     struct kill everything;
     bool told_everything; /* KILLED for process 0 is owed */
     uint32_t everything_survivors;
@@ -166,6 +168,9 @@ void answer_killed(struct supervisor *s, uint32_t number, uint8_t reason, uint32
 void answer_listing(struct supervisor *s);
 void answer_ack(struct supervisor *s, uint32_t number, uint32_t count);
 void answer_pong(struct supervisor *s);
+void answer_state(struct supervisor *s);
+/* A piece of a spool; `p` NULL: there is no such process. */
+void answer_data(struct supervisor *s, const struct request *q, const struct process *p);
 /* `problem` is empty when sudo is ready. */
 void answer_sudo(struct supervisor *s, const char *problem);
 /* Fill the connection's buffer with output and what else is owed; true: it is full, and more is there. */

@@ -113,7 +113,7 @@ async def _run(run: Invocation, loaded: Any, call: ToolCall) -> ProcessResult | 
         watching.start_soon(cancel_on_signal)
         with running:
             async with stack.gateway(run, loaded) as gateway:
-                result = await gateway.call(call)
+                result = await gateway.call(call, hand_off=False)
         watching.cancel_scope.cancel()
     return None if running.cancelled_caught else result
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from taskcell.cli.invocation import Invocation, command
 from taskcell.errors import BadArgument, UnknownTool
-from taskcell.model import LOCAL_PRINCIPAL, ToolCall
+from taskcell.model import LOCAL_PRINCIPAL, Command, ToolCall
+
+if TYPE_CHECKING:
+    from taskcell.cli.stack import Loaded
 
 
 def register(app: typer.Typer) -> None:
@@ -29,20 +33,38 @@ def explain(
 ) -> None:
     """Say what the policy decides on a call, by which rule and why, without running it."""
     from taskcell.cli import stack
-    from taskcell.policy import Policy
-    from taskcell.tool import nearest
+    from taskcell.policy import Decision, Effect, Policy
 
     loaded = stack.load(run)
-    found = loaded.tools.get(tool)
-    if found is None:
-        raise UnknownTool(f"There is no tool '{tool}' that runs commands{nearest(tool, loaded.tools)}.")
-    bound = found.bind(ToolCall(principal, tool, _object(arguments)))
-    decision = Policy(loaded.settings.policy, loaded.settings.own_files).decide(bound)
+    call = ToolCall(principal, tool, _object(arguments))
+    policy = Policy(loaded.settings.policy, loaded.settings.own_files)
+    decisions = [policy.decide(command) for command in _judged(loaded, call)]
+    refused = (decision for decision in decisions if decision.effect is not Effect.ALLOW)
+    decision = next(refused, decisions[0] if decisions else Decision(Effect.ALLOW, "default", _NOT_JUDGED))
     if as_json:
         fields = {"effect": decision.effect.value, "rule": decision.rule, "reason": decision.reason}
         typer.echo(json.dumps(fields, indent=2))
     else:
         typer.echo(f"{decision.effect.value}, by the rule '{decision.rule}': {decision.reason}")
+
+
+_NOT_JUDGED = "Only what is written to a process is judged."
+
+
+def _judged(loaded: Loaded, call: ToolCall) -> Sequence[Command]:
+    """What the rules would look at; a process that is written to is taken for one of the terminal."""
+    from taskcell.process_tool import NAME, process_tool
+    from taskcell.profile import TERMINAL
+    from taskcell.tool import nearest
+
+    if call.tool == NAME:
+        limits = loaded.settings.limits
+        asked = process_tool(limits.wait, limits.max_timeout).bind(call)
+        return asked.commands(TERMINAL, loaded.tools[TERMINAL].profile)
+    found = loaded.tools.get(call.tool)
+    if found is None:
+        raise UnknownTool(f"There is no tool '{call.tool}' that runs commands{nearest(call.tool, loaded.tools)}.")
+    return [found.bind(call)]
 
 
 def _object(text: str) -> dict[str, object]:

@@ -10,17 +10,18 @@ from mcp_types import CallToolResult, TextContent
 
 from taskcell.mcp.text import run_text
 from taskcell.model import ProcessResult, Status
+from taskcell.process_calls import ProcessReport
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 #: The contract's section 7: these ends are errors whatever was called.
 _ERRORS = frozenset({Status.TIMED_OUT, Status.OOM_KILLED, Status.LOST})
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
+def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,
-        "required": list(properties),
+        "required": list(properties) if required is None else required,
         "additionalProperties": False,
     }
 
@@ -54,6 +55,34 @@ RUN_SCHEMA = _object(
         "notes": _NOTES,
     }
 )
+_CURSORS = {
+    "cursor": _described("integer", "Where its output goes on, for `process`.", **_COUNT),
+    "stderr_cursor": _described("integer", "The same for a skill's error output.", **_COUNT),
+}
+_LISTED = {
+    "process_id": _described("string", "Its name."),
+    "status": _described("string", "As for a run."),
+    "exit_code": _or_null("integer", "As for a run."),
+    "tool": _described("string", "What started it."),
+    "command": _described("string", "How its command begins."),
+    "age_s": _described("number", "Seconds since its start.", **_COUNT),
+    "output_bytes": _described("integer", "Bytes it has written, as far as is known.", **_COUNT),
+    "pty": _described("boolean", "Whether it has a terminal."),
+}
+PROCESS_SCHEMA = _object(
+    {
+        "action": _described("string", "What was done."),
+        **RUN_SCHEMA["properties"],
+        **_CURSORS,
+        "lost_bytes": _described("integer", "Bytes of the wanted output that are kept no more.", **_COUNT),
+        "more_bytes": _described("integer", "Bytes after the cursor that are there already.", **_COUNT),
+        "written_bytes": _described("integer", "Bytes of data that were taken.", **_COUNT),
+        "processes": {"type": "array", "description": "All of the task's.", "items": _object(_LISTED)},
+    },
+    required=["action", "task_id", "notes"],
+)
+# A run that goes on has cursors.
+RUN_SCHEMA["properties"].update(_CURSORS)
 
 SANDBOX_SCHEMA = _object(
     {
@@ -83,6 +112,15 @@ def run_answer(result: ProcessResult, *, is_skill: bool) -> CallToolResult:
     structured = _writable(result.structured())
     failed = result.status in _ERRORS or (is_skill and result.exit_code not in (0, None))
     return _answer(run_text(result), is_error=failed, structured=structured)
+
+
+def process_answer(report: ProcessReport) -> CallToolResult:
+    """The answer of the tool `process`, of PROCESS_SCHEMA."""
+    structured, result = _writable(report.structured()), report.result
+    if result is None:
+        return _answer(report.text(), structured=structured)
+    failed = result.status in _ERRORS or (report.is_skill and result.exit_code not in (0, None))
+    return _answer(run_text(result), is_error=failed and report.action in ("poll", "wait"), structured=structured)
 
 
 def sandbox_answer(structured: Mapping[str, Any], text: str) -> CallToolResult:

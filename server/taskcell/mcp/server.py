@@ -14,8 +14,12 @@ from mcp_types import NotificationParams
 from taskcell import __version__
 from taskcell.gateway import Gateway
 from taskcell.mcp.changes import ToolChanges
+from taskcell.mcp.files import file_resources
+from taskcell.mcp.outputs import output_resources
+from taskcell.mcp.resources import Resources
 from taskcell.mcp.shutdown import Shutdown
 from taskcell.mcp.stdio import stdio_streams
+from taskcell.mcp.tasks import Tasks
 from taskcell.mcp.tools import Tools
 from taskcell.mcp.wire import Wire
 from taskcell.model import LOCAL_PRINCIPAL
@@ -24,8 +28,10 @@ INSTRUCTIONS = """\
 Every task has its own container. Calls with the same task_id share their files in /workspace, and for `terminal` also \
 the working directory and exported variables; calls with another task_id see nothing of them. Give each piece of work \
 a task_id of its own, and run `sandbox` with action "close" when it is done: its files are deleted then.
-`terminal` runs a shell command; every other tool but `sandbox` runs one program, whose files are the task's too. A \
-command that is over its timeout is killed with everything it started, and what it had written until then is answered.\
+`terminal` runs a shell command; a skill runs one program, whose files are the task's too; \
+`read_file`, `write_file`, `edit_file` and `list_files` work on them without a shell. A \
+command that is over its timeout is killed with everything it started, and what it had written until then is answered. \
+One that takes long is answered as "running" and goes on: ask for it with `process`.\
 """
 NO_ISOLATION = "\nThis server runs commands with no isolation: they are ordinary processes of its own machine."
 
@@ -54,6 +60,7 @@ def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> 
     """
     tools = Tools(gateway, principal)
     changes = ToolChanges(tools)
+    resources = Resources(principal, (output_resources(gateway), file_resources(gateway)))
 
     @asynccontextmanager
     async def lifespan(_: Server[ToolChanges]) -> AsyncIterator[ToolChanges]:
@@ -68,6 +75,9 @@ def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> 
         instructions=INSTRUCTIONS if isolated else INSTRUCTIONS + NO_ISOLATION,
         on_list_tools=tools.list,
         on_call_tool=tools.call,
+        on_list_resources=resources.list,
+        on_list_resource_templates=resources.templates,
+        on_read_resource=resources.read,
         on_subscriptions_listen=changes.listen,
         get_tool_input_schema=tools.input_schema,
         lifespan=lifespan,
@@ -76,6 +86,7 @@ def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> 
     server.middleware.clear()
     server.add_notification_handler("notifications/initialized", NotificationParams, changes.initialized)
     server.changes = changes
+    Tasks(gateway, principal, tools, changes).serve(server)
     return server
 
 

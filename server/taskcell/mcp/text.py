@@ -25,7 +25,7 @@ def ending(result: ProcessResult) -> str:
     killed = f"after {after}; killed; survivors {result.survivors}"
     words = {
         Status.EXITED: f"exit {result.exit_code}{signal} in {after}",
-        Status.RUNNING: f"still running after {after} as process {result.process_id}",
+        Status.RUNNING: f"still running after {after} as process {result.process_id}{_cursor(result)}",
         Status.TIMED_OUT: f"timed out {killed}",
         Status.CANCELLED: f"cancelled {killed}",
         Status.OOM_KILLED: f"out of memory {killed}",
@@ -33,6 +33,11 @@ def ending(result: ProcessResult) -> str:
         Status.LOST: f"the sandbox died after {after}; the command is not run again",
     }
     return words[result.status]
+
+
+def _cursor(result: ProcessResult) -> str:
+    more = "" if result.stderr_cursor is None else f", stderr_cursor {result.stderr_cursor}"
+    return "" if result.cursor is None else f"; cursor {result.cursor}{more}"
 
 
 def seconds(duration_ms: int) -> str:

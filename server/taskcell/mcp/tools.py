@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import anyio
@@ -19,11 +19,24 @@ from mcp_types import (
     ToolAnnotations,
 )
 
+from taskcell import process_tool
 from taskcell.errors import TaskcellError
 from taskcell.gateway import Gateway
-from taskcell.mcp.answer import RUN_SCHEMA, SANDBOX_SCHEMA, error_answer, run_answer, sandbox_answer
+from taskcell.mcp.answer import (
+    PROCESS_SCHEMA,
+    RUN_SCHEMA,
+    SANDBOX_SCHEMA,
+    error_answer,
+    process_answer,
+    run_answer,
+    sandbox_answer,
+)
+from taskcell.mcp.files import FILE_SCHEMAS, file_answer
+from taskcell.mcp.progress import Progress
 from taskcell.model import ToolCall
-from taskcell.tool import SANDBOX_TOOL, CommandTool, SandboxTool, nearest
+from taskcell.process import Process
+from taskcell.process_tool import ProcessTool
+from taskcell.tool import SANDBOX_TOOL, CommandTool, FileTool, SandboxTool, nearest
 
 log = structlog.get_logger(__name__)
 
@@ -45,11 +58,12 @@ class Tools:
 
     @property
     def listing(self) -> Mapping[str, Tool]:
-        """What `tools/list` answers, by name: the terminal and the sandbox first, then the skills' tools by name."""
+        """What `tools/list` answers, by name: the server's own tools first, then the skills' by name."""
         if self._described is not self._gateway.tools:
             self._described = self._gateway.tools
-            runs = [_describe(tool, RUN_SCHEMA) for tool in self._described.values()]
-            listed = sorted([*runs, _describe(SANDBOX_TOOL, SANDBOX_SCHEMA)], key=_order)
+            runs = [_describe(tool, FILE_SCHEMAS.get(tool.name, RUN_SCHEMA)) for tool in self._described.values()]
+            own = [_describe(self._gateway.process_tool, PROCESS_SCHEMA), _describe(SANDBOX_TOOL, SANDBOX_SCHEMA)]
+            listed = sorted([*runs, *own], key=_order)
             self._listing = {tool.name: tool for tool in listed}
         return self._listing
 
@@ -82,8 +96,19 @@ class Tools:
                 code=INVALID_PARAMS, message=f"Unknown tool: '{params.name}'{nearest(params.name, self.listing)}."
             )
         call = ToolCall(self._principal, params.name, params.arguments or {})
+        if context.meta is None or context.meta.get("progress_token") is None:
+            return await self._guarded(call)
+
+        async def report(done: float, newest: str) -> None:
+            await context.session.report_progress(done, None, newest)
+
+        progress = Progress(report)
+        return await progress.tell_while(lambda: self._guarded(call, progress.watch))
+
+    async def _guarded(self, call: ToolCall, watch: Callable[[Process], None] | None = None) -> CallToolResult:
+        """Whatever happens in the call is an answer."""
         try:
-            return await self._answer(call)
+            return await self._answer(call, watch)
         except TaskcellError as error:
             return error_answer(str(error))
         except anyio.get_cancelled_exc_class():
@@ -91,21 +116,26 @@ class Tools:
             # elsewhere) would end the dispatcher, and with it every other call of this server.
             if anyio.current_effective_deadline() == float("-inf"):
                 raise
-            log.exception("A stray cancellation ended a call.", tool=params.name)
+            log.exception("A stray cancellation ended a call.", tool=call.tool)
             return _internal_error()
         except Exception:
-            log.exception("A call failed unexpectedly.", tool=params.name)
+            log.exception("A call failed unexpectedly.", tool=call.tool)
             return _internal_error()
 
-    async def _answer(self, call: ToolCall) -> CallToolResult:
+    async def _answer(self, call: ToolCall, watch: Callable[[Process], None] | None) -> CallToolResult:
+        if call.tool == self._gateway.process_tool.name:
+            return process_answer(await self._gateway.process(call, watch))
         if call.tool == SANDBOX_TOOL.name:
             report = await self._gateway.sandbox(call)
             return sandbox_answer(report.structured(), report.text())
-        is_skill = self._gateway.tools[call.tool].profile.kind == "skill"  # the tool may be gone when the call ends
-        return run_answer(await self._gateway.call(call), is_skill=is_skill)
+        tool = self._gateway.tools[call.tool]  # it may be gone when the call ends
+        if isinstance(tool, FileTool):
+            return await file_answer(self._gateway, call)
+        is_skill = tool.profile.kind == "skill"
+        return run_answer(await self._gateway.call(call, watch), is_skill=is_skill)
 
 
-def _describe(tool: CommandTool | SandboxTool, output_schema: dict[str, Any]) -> Tool:
+def _describe(tool: CommandTool | SandboxTool | ProcessTool, output_schema: dict[str, Any]) -> Tool:
     hints = tool.annotations
     return Tool(
         name=tool.name,
@@ -127,5 +157,5 @@ def _internal_error() -> CallToolResult:
 
 
 def _order(tool: Tool) -> tuple[int, str]:
-    first = ("terminal", SANDBOX_TOOL.name)
+    first = ("terminal", process_tool.NAME, SANDBOX_TOOL.name, *FILE_SCHEMAS)
     return (first.index(tool.name) if tool.name in first else len(first), tool.name)

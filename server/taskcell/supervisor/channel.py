@@ -5,7 +5,6 @@ Nothing here is retried: when the stream breaks, every process that was waited f
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -24,6 +23,8 @@ WELCOME_TIMEOUT = 20.0
 ENGINE_FAILURE = (b"OCI runtime", b"unable to start", b"crun:")
 #: Bytes asked of the stream at once: one frame of output and its header.
 RECEIVE_SIZE = 1 << 17
+#: Pieces of spools that are asked for at once: the supervisor ends a connection that makes it hold more than 4 MiB.
+READS_AT_ONCE = 8
 
 
 class ProcessListener(Protocol):
@@ -45,12 +46,14 @@ class Channel:
     def __init__(self, token: bytes, orphan_ttl: float) -> None:
         self._token = token
         self._orphan_ttl_ms = round(orphan_ttl * 1000)
-        self._numbers = itertools.count(1)
+        self._highest = 0
         self._listeners: dict[int, ProcessListener] = {}
         self._sending = anyio.Lock(fast_acquire=True)
         self._stream: anyio.abc.ByteStream | None = None
         self._on_lost: list[Callable[[], None]] = []
         self._to_forget: list[int] = []
+        #: Taken for each piece of a spool that is asked for.
+        self.reading = anyio.Semaphore(READS_AT_ONCE)
         self.welcome: protocol.Welcome | None = None
         self.lost_reason: str | None = None
         #: Processes with a living descendant, by number, and when (monotonic) the last of them was gone.
@@ -138,9 +141,18 @@ class Channel:
         """Give a new process its number. Raises SandboxLost when the channel has ended."""
         if not self.alive:
             raise SandboxLost(f"The sandbox is gone: {self.lost_reason or 'it was not connected'}.")
-        number = next(self._numbers)
+        self._highest = number = self._highest + 1
         self._listeners[number] = listener
         return number
+
+    def listen(self, listener: ProcessListener, number: int) -> None:
+        """Take up a process that an earlier connection started."""
+        self.reserve(number)
+        self._listeners[number] = listener
+
+    def reserve(self, number: int) -> None:
+        """Give no later process this number: the supervisor remembers one that has it."""
+        self._highest = max(self._highest, number)
 
     def listen_to_all(self, listener: ProcessListener) -> None:
         """Send what concerns no single process (process 0) to `listener`."""

@@ -13,7 +13,7 @@ from enum import IntEnum, IntFlag
 
 from taskcell.errors import ProtocolError
 
-VERSION = 1
+VERSION = 2
 #: Frame limits of `docs/protocol.md`; the length counts type, process and body.
 MAX_TO_SUPERVISOR = 1 << 20
 MAX_FROM_SUPERVISOR = 1 << 17
@@ -21,6 +21,11 @@ MIN_LENGTH = 5
 #: The server may have this many bytes of stdin unacknowledged for a process.
 STDIN_WINDOW = 1 << 16
 STDIN_CHUNK = 1 << 16
+#: Bytes of a process's tag, and of one READ's answer.
+TAG_MAX = 1024
+READ_MAX = 1 << 16
+#: As the cursor of a READ: the last bytes.
+FROM_THE_END = (1 << 64) - 1
 
 _HEADER = struct.Struct("<IBI")
 
@@ -77,7 +82,10 @@ class Request(IntEnum):
     RESIZE = 0x0B
     PING = 0x0C
     SHUTDOWN = 0x0D
-    SUDO = 0x0F
+    READ = 0x0E
+    STATE = 0x0F
+    NO_REPORT = 0x10
+    SUDO = 0x11
 
 
 class FailedStage(IntEnum):
@@ -118,7 +126,10 @@ def hello(token: bytes, orphan_ttl_ms: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """What to start. Times in milliseconds, `spool` and `credit` in bytes; `timeout_ms` 0 means none."""
+    """What to start. Times in milliseconds, `spool` and `credit` in bytes; `timeout_ms` 0 means none.
+
+    `tag` is what a later server is told of the process: at most TAG_MAX bytes.
+    """
 
     argv: Sequence[bytes]
     env: Mapping[bytes, bytes]
@@ -131,6 +142,7 @@ class Spawn:
     credit: int = 0
     rows: int = 24
     cols: int = 80
+    tag: bytes = b""
 
 
 def spawn(process: int, request: Spawn) -> bytes:
@@ -139,7 +151,7 @@ def spawn(process: int, request: Spawn) -> bytes:
     env = [key + b"=" + value for key, value in r.env.items()]
     body = struct.pack("<B", r.flags) + _str(r.user)
     body += struct.pack("<QIQQHH", r.timeout_ms, r.grace_ms, r.spool, r.credit, r.rows, r.cols)
-    return _frame(Request.SPAWN, process, body + _str(r.cwd) + _list(r.argv) + _list(env))
+    return _frame(Request.SPAWN, process, body + _str(r.cwd) + _list(r.argv) + _list(env) + _str(r.tag))
 
 
 def stdin(process: int, data: bytes) -> bytes:
@@ -166,6 +178,21 @@ def credit(process: int, stream: Stream, amount: int) -> bytes:
 
 def attach(process: int, stream: Stream, cursor: int, amount: int) -> bytes:
     return _frame(Request.ATTACH, process, struct.pack("<BQQ", stream, cursor, amount))
+
+
+def read(process: int, stream: Stream, cursor: int, size: int) -> bytes:
+    """Ask for at most READ_MAX kept bytes from `cursor` on, or with FROM_THE_END for the last ones."""
+    return _frame(Request.READ, process, struct.pack("<BQI", stream, cursor, size))
+
+
+def state() -> bytes:
+    """Ask for the last state report that counts."""
+    return _frame(Request.STATE, 0)
+
+
+def no_report(process: int) -> bytes:
+    """The process's state report shall not count: it goes on in the background."""
+    return _frame(Request.NO_REPORT, process)
 
 
 def list_processes() -> bytes:
@@ -286,12 +313,39 @@ class Listed:
     signal: int
     oom_kills: int
     duration_us: int
+    survivors: int
+    tag: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
+    """A part of the list; `is_last` says that it is complete with it."""
+
     process: int
+    is_last: bool
     entries: tuple[Listed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A piece of what is kept of a stream: bytes `start` to `total`. `stream` None: there is no such process."""
+
+    process: int
+    stream: Stream | None
+    start: int
+    total: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state report of the last process that ended by itself, with that process's tag; all empty without one."""
+
+    process: int
+    tag: bytes
+    cwd: bytes
+    env: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +367,9 @@ class Sudo:
     problem: str
 
 
-Event = Welcome | Spawned | Failed | Output | StdinAck | Exit | Killed | Gone | Listing | Pong | Error | Sudo
+Event = (
+    Welcome | Spawned | Failed | Output | StdinAck | Exit | Killed | Gone | Listing | Data | State | Pong | Error | Sudo
+)
 
 
 class _Body:
@@ -384,11 +440,11 @@ def _parse_exit(process: int, body: _Body) -> Exit:
 
 
 def _parse_listing(process: int, body: _Body) -> Listing:
-    (count,) = body.unpack("I")
+    is_last, count = body.unpack("BI")
     entries = []
     for _ in range(count):
         number, state, pid, age, out_start, out_total, err_start, err_total = body.unpack("IBIQQQQQ")
-        reason, code, signo, oom, duration = body.unpack("BiBIQ")
+        reason, code, signo, oom, duration, survivors = body.unpack("BiBIQI")
         entries.append(
             Listed(
                 number,
@@ -404,9 +460,11 @@ def _parse_listing(process: int, body: _Body) -> Listing:
                 signo,
                 oom,
                 duration,
+                survivors,
+                body.string(),
             )
         )
-    return Listing(process, tuple(entries))
+    return Listing(process, bool(is_last), tuple(entries))
 
 
 def _parse_killed(process: int, body: _Body) -> Killed:
@@ -417,6 +475,11 @@ def _parse_killed(process: int, body: _Body) -> Killed:
 def _parse_output(process: int, body: _Body) -> Output:
     stream, offset = body.unpack("BQ")
     return Output(process, Stream(stream), offset, body.rest())
+
+
+def _parse_data(process: int, body: _Body) -> Data:
+    stream, start, total, offset = body.unpack("BQQQ")
+    return Data(process, Stream(stream) if stream else None, start, total, offset, body.rest())
 
 
 def _parse_failed(process: int, body: _Body) -> Failed:
@@ -441,7 +504,9 @@ _PARSERS: dict[int, Callable[[int, _Body], Event]] = {
     0x89: _parse_listing,
     0x8A: lambda process, body: Pong(process),
     0x8B: lambda process, body: Error(process, _text(body.string())),
-    0x8D: lambda process, body: Sudo(process, _text(body.string())),
+    0x8C: _parse_data,
+    0x8D: lambda process, body: State(process, body.string(), body.string(), body.strings()),
+    0x8E: lambda process, body: Sudo(process, _text(body.string())),
 }
 
 

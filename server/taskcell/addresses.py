@@ -1,0 +1,18 @@
+"""The addresses of a task's resources: `taskcell://tasks/{task_id}/{kind}/{rest}`."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlencode
+
+#: What every resource's address begins with.
+PREFIX = "taskcell://tasks/"
+
+
+def address(task_id: str, kind: str, rest: str) -> str:
+    """The address of a resource; `rest` may hold slashes, and is percent-encoded where it must be."""
+    return f"{PREFIX}{quote(task_id, safe='', errors='replace')}/{kind}/{quote(rest, errors='surrogateescape')}"
+
+
+def output_address(task_id: str, process_id: str, **query: str | int) -> str:
+    """Where what is kept of a process's output can be read; `query` are the variables of its template."""
+    return address(task_id, "processes", f"{process_id}/output") + (f"?{urlencode(query)}" if query else "")

@@ -1,0 +1,165 @@
+"""What the file tools answer: values, their structured content, and how they read as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+PICTURES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+)
+
+
+def picture_type(data: bytes) -> str | None:
+    """The MIME type of a picture, by its first bytes and not its name; None where it is none that models see."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    return next((mime for magic, mime in PICTURES if data.startswith(magic)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class FileText:
+    """Lines of a text file, `first_line` to `last_line`. `total_lines` None: not counted; `size` in bytes."""
+
+    path: str
+    text: str
+    first_line: int
+    last_line: int
+    total_lines: int | None
+    size: int
+    truncated: bool
+    notes: tuple[str, ...]
+
+    def structured(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "kind": "text",
+            "text": self.text,
+            "mime_type": "text/plain",
+            "first_line": self.first_line,
+            "last_line": self.last_line,
+            "total_lines": self.total_lines,
+            "size": self.size,
+            "truncated": self.truncated,
+            "notes": list(self.notes),
+        }
+
+    def shown(self) -> str:
+        """The lines with their numbers, and the notes."""
+        lines = self.text.removesuffix("\n").split("\n") if self.text else []
+        numbered = [f"{number:>6}\t{line}" for number, line in enumerate(lines, self.first_line)]
+        return "\n".join([*numbered, *(f"[{note}]" for note in self.notes)])
+
+
+@dataclass(frozen=True, slots=True)
+class FileBytes:
+    """A whole file. `mime` is a picture's type, and None for anything else."""
+
+    path: str
+    data: bytes
+    mime: str | None
+
+    def structured(self) -> dict[str, Any]:
+        """For a picture: all but its bytes, which the answer shows as a picture."""
+        none = {"text": "", "first_line": 0, "last_line": 0, "total_lines": None, "truncated": False, "notes": []}
+        return {"path": self.path, "kind": "image", "mime_type": self.mime, "size": len(self.data), **none}
+
+    def shown(self) -> str:
+        return f"[{self.path}: {self.mime}, {len(self.data)} bytes]"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file was written; `replaced` says that there was one before. `size` in bytes."""
+
+    path: str
+    size: int
+    replaced: bool
+
+    def structured(self) -> dict[str, Any]:
+        return {"path": self.path, "size": self.size, "replaced": self.replaced, "notes": []}
+
+    def shown(self) -> str:
+        return f"[{'Replaced' if self.replaced else 'Created'} {self.path}: {self.size} bytes]"
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """Text was replaced in so many places; `lines` has those of the first of them. `size` in bytes."""
+
+    path: str
+    count: int
+    lines: tuple[int, ...]
+    size: int
+
+    def structured(self) -> dict[str, Any]:
+        return {"path": self.path, "count": self.count, "lines": list(self.lines), "size": self.size, "notes": []}
+
+    def shown(self) -> str:
+        places = "1 place" if self.count == 1 else f"{self.count} places"
+        more = ", …" if self.count > len(self.lines) else ""
+        lines = ", ".join(map(str, self.lines))
+        return f"[Replaced {places} in {self.path}, at line{'' if self.count == 1 else 's'} {lines}{more}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One path of a listing. `size` in bytes, of a file; `modified` in UTC; `target` of a link."""
+
+    path: str
+    type: str
+    size: int | None
+    modified: str
+    target: str | None
+
+    def shown(self) -> str:
+        size = "-" if self.size is None else str(self.size)
+        end = "/" if self.type == "folder" else f" -> {plain(self.target)}" if self.target is not None else ""
+        return f"{size:>10}  {self.modified}  {plain(self.path)}{end}"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The entries of a folder that match, in order of their paths."""
+
+    path: str
+    entries: tuple[Entry, ...]
+    truncated: bool
+    notes: tuple[str, ...]
+
+    fields: ClassVar[tuple[str, ...]] = ("path", "type", "size", "modified", "target")
+
+    def structured(self) -> dict[str, Any]:
+        entries = [{name: getattr(entry, name) for name in self.fields} for entry in self.entries]
+        return {"path": self.path, "entries": entries, "truncated": self.truncated, "notes": list(self.notes)}
+
+    def shown(self) -> str:
+        lines = [entry.shown() for entry in self.entries] or ["[nothing matches]"]
+        return "\n".join([*lines, *(f"[{note}]" for note in self.notes)])
+
+
+FileAnswer = FileText | FileBytes | Written | Edited | Listing
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """What a file tool answers for a task; `notes` are about its sandbox."""
+
+    task_id: str
+    answer: FileAnswer
+    notes: tuple[str, ...] = ()
+
+    def structured(self) -> dict[str, Any]:
+        answer = self.answer.structured()
+        return {**answer, "notes": [*self.notes, *answer["notes"]], "task_id": self.task_id}
+
+    def shown(self) -> str:
+        return "\n".join([self.answer.shown(), *(f"[{note}]" for note in self.notes)])
+
+
+def plain(name: str | None) -> str:
+    """A name on one line: one that holds line breaks or control characters is quoted."""
+    return repr(name) if name is not None and not name.isprintable() else str(name)

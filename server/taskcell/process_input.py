@@ -1,0 +1,95 @@
+"""What goes to a process's standard input, sent as its supervisor makes room for it."""
+
+from __future__ import annotations
+
+import anyio
+
+from taskcell.errors import SandboxLost
+from taskcell.supervisor import protocol
+from taskcell.supervisor.channel import Channel
+
+
+class Input:
+    """One process's standard input: given at its start, and written to later where it stays open.
+
+    Arguments:
+        is_open: `write` may give it more.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._number = 0
+        self._window = protocol.STDIN_WINDOW
+        self._rest = b""
+        self._ended = False
+        self._room = anyio.Event()
+        self._sending = anyio.Lock()
+        self.is_open = False
+
+    @property
+    def is_fed(self) -> bool:
+        """All that was given at the start has been sent."""
+        return not self._rest
+
+    def begin(self, number: int, data: bytes = b"", *, is_open: bool) -> bytes:
+        """Frames that go along with the start: the first of `data`, and its end where nothing follows."""
+        self._number, self.is_open = number, is_open
+        first, self._rest = data[: protocol.STDIN_CHUNK], data[protocol.STDIN_CHUNK :]
+        if not data:
+            return b""
+        self._window -= len(first)
+        at_end = not self._rest and not is_open
+        return protocol.stdin(number, first) + (protocol.stdin_eof(number) if at_end else b"")
+
+    def acknowledged(self, count: int) -> None:
+        """The process has taken so many bytes."""
+        self._window += count
+        self._wake()
+
+    def stop(self) -> None:
+        """The process has ended, or is lost: it takes no more."""
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        room, self._room = self._room, anyio.Event()
+        room.set()
+
+    async def feed(self) -> None:
+        """Send the rest of what was given at the start; what nobody reads costs nothing but its bytes here."""
+        try:
+            async with self._sending:
+                while self._rest and not self._ended:
+                    if self._window <= 0:
+                        await self._room.wait()
+                        continue
+                    chunk, self._rest = self._rest[: self._window], self._rest[self._window :]
+                    await self._send(chunk)
+                if not self.is_open:
+                    await self._channel.send(protocol.stdin_eof(self._number))
+        except SandboxLost:
+            return
+
+    async def write(self, data: bytes, seconds: float) -> int:
+        """Send as much as there is room for within so many seconds; answers how many bytes went. Raises SandboxLost."""
+        sent = 0
+        with anyio.move_on_after(seconds):
+            async with self._sending:
+                while sent < len(data) and not self._ended:
+                    if self._window <= 0:
+                        await self._room.wait()
+                        continue
+                    chunk = data[sent : sent + self._window]
+                    sent += len(chunk)
+                    await self._send(chunk)
+        return sent
+
+    async def _send(self, chunk: bytes) -> None:
+        # Counted before it is sent: a send is whole even when its caller is cancelled.
+        self._window -= len(chunk)
+        await self._channel.send(protocol.stdin(self._number, chunk))
+
+    async def close(self, *, is_terminal: bool) -> None:
+        """Its end; a terminal gets its end-of-file character, and stays open. Raises SandboxLost."""
+        self.is_open = is_terminal
+        await self._channel.send(protocol.stdin_eof(self._number))

@@ -1,0 +1,275 @@
+"""The file tools on real sandboxes: what they can reach, what they refuse, and what they leave behind."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import anyio
+import docker
+import pytest
+
+from gateways import GatewayFactory
+from observe import HOST_TIMEOUT, containers, eventually, marker
+from taskcell.errors import BadArgument, Denied, FileRefused, SandboxLost, TaskcellError
+from taskcell.file_answers import Edited, FileAnswer, FileBytes, FileText, Listing, Written
+from taskcell.gateway import Gateway
+from taskcell.model import Status, ToolCall
+
+pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+
+#: Seconds for a cold container and some calls on a busy machine.
+PATIENCE = 60.0
+
+
+class Task:
+    """One task of a gateway."""
+
+    def __init__(self, gateway: Gateway, name: str = "t") -> None:
+        self.gateway = gateway
+        self.name = name
+
+    async def call(self, tool: str, **arguments: Any) -> FileAnswer:
+        with anyio.fail_after(PATIENCE):
+            report = await self.gateway.file(ToolCall("local", tool, {**arguments, "task_id": self.name}))
+        return report.answer
+
+    async def shell(self, line: str) -> str:
+        with anyio.fail_after(PATIENCE):
+            result = await self.gateway.call(ToolCall("local", "terminal", {"command": line, "task_id": self.name}))
+        assert result.status is Status.EXITED, result
+        assert result.exit_code == 0, result
+        return result.stdout
+
+    async def text(self, path: str, **arguments: Any) -> str:
+        answer = await self.call("read_file", path=path, **arguments)
+        assert isinstance(answer, FileText)
+        return answer.text
+
+    async def refused(self, tool: str, **arguments: Any) -> str:
+        with pytest.raises(FileRefused) as caught:
+            await self.call(tool, **arguments)
+        return str(caught.value)
+
+    async def names(self, path: str = ".", **arguments: Any) -> list[str]:
+        answer = await self.call("list_files", path=path, **arguments)
+        assert isinstance(answer, Listing)
+        return [entry.path for entry in answer.entries]
+
+
+async def test_files_are_written_read_changed_and_listed_as_the_sandboxs_user(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        task = Task(gw)
+        assert await task.call("write_file", path="src/a.py", content="x = 1\ny = 2\n") == Written(
+            "/workspace/src/a.py", 12, replaced=False
+        )
+        assert await task.shell("stat -c '%U %a' src/a.py src; cat src/a.py") == "agent 644\nagent 755\nx = 1\ny = 2\n"
+        assert await task.call("edit_file", path="/workspace/src/a.py", old="y = 2", new="y = 3") == Edited(
+            "/workspace/src/a.py", 1, (2,), 12
+        )
+        assert await task.text("src/a.py") == "x = 1\ny = 3\n"
+        assert await task.names(glob="**/*.py") == ["src/a.py"]
+        await task.call("write_file", path="empty", content="")
+        await task.call("edit_file", path="src/a.py", old="x = 1\n", new="")
+        assert await task.shell("wc -c < empty; wc -c < src/a.py") == "0\n6\n"
+        await task.shell("echo made by the terminal > b")
+        assert await task.text("b") == "made by the terminal\n"
+
+
+async def test_paths_start_in_the_workspace_and_the_terminals_state_is_its_own(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        task = Task(gw)
+        await task.shell("cd /tmp; export PATH=/nowhere LD_PRELOAD=/nowhere HOME=/tmp")
+        await task.call("write_file", path="a", content="here")
+        await task.call("write_file", path="/tmp/b", content="there")
+        assert await task.text("a") == "here"
+        result = await gw.call(
+            ToolCall("local", "terminal", {"command": "unset LD_PRELOAD; pwd; echo *", "task_id": "t"})
+        )
+        assert result.stdout.splitlines()[-2:] == ["/tmp", "b"]
+
+
+async def test_no_link_leads_out_of_the_sandbox(gateway: GatewayFactory, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("the host's")
+    secret.chmod(0o644)
+    async with gateway() as gw:
+        task = Task(gw)
+        await task.shell(
+            f"ln -s {secret} host; ln -s /etc/shadow shadow; ln -s /etc/hostname name; ln -s / root;"
+            "ln -s /proc/1 init; ln -s /.taskcell/supervisor program"
+        )
+        for path in ("host", str(secret), f"root{secret}", f"/proc/self/root{secret}", f"../../../..{secret}"):
+            assert "There is no" in await task.refused("read_file", path=path)
+        for path in ("shadow", "/etc/shadow", "init/environ", "init/root/etc/passwd", "/proc/1/mem"):
+            assert "user may not" in await task.refused("read_file", path=path)
+        assert (await task.text("name")).strip() == (await task.shell("cat /etc/hostname")).strip()
+        for path in ("name", "program", "root/etc/x", "/etc/passwd", "/.taskcell/supervisor", "/.taskcell/x"):
+            refused = await task.refused("write_file", path=path, content="x")
+            assert "user may not" in refused or "read-only" in refused
+        assert "There is no" in await task.refused("list_files", path=str(tmp_path))
+        assert "user may not" in await task.refused("list_files", path="init/fd")
+    assert secret.read_text() == "the host's"
+
+
+async def test_another_tasks_files_are_not_there(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        await Task(gw, "one").call("write_file", path="a", content="one's")
+        assert await Task(gw, "two").names() == []
+        assert "There is no" in await Task(gw, "two").refused("read_file", path="a")
+
+
+async def test_what_has_no_end_or_no_data_is_refused_at_once(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        task = Task(gw)
+        await task.shell("mkfifo fifo; ln -s /dev/zero zero; python3 -c 'import socket; socket.socket(1).bind(\"s\")'")
+        for path, what in (("fifo", "a FIFO"), ("zero", "a device"), ("s", "a socket"), ("/dev/ptmx", "a device")):
+            assert what in await task.refused("read_file", path=path)
+            assert what in await task.refused("write_file", path=path, content="x")
+        for path in ("/proc/self/mem", "/proc/kmsg", "/proc/self/pagemap"):
+            with pytest.raises(FileRefused):
+                await task.call("read_file", path=path)
+        assert "MemTotal" in await task.text("/proc/meminfo")
+
+
+async def test_protected_files_and_folders_stay_as_they_are(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        task = Task(gw)
+        await task.shell("mkdir closed hidden; echo 1 > closed/f; echo 1 > ro; echo 1 > none; chmod 555 closed")
+        await task.shell("chmod 444 ro; chmod 000 none hidden")
+        for path in ("closed/f", "closed/new", "ro", "none", "hidden/x"):
+            assert "user may not" in await task.refused("write_file", path=path, content="2")
+        for path in ("closed/f", "ro", "none"):
+            assert "user may not" in await task.refused("edit_file", path=path, old="1", new="2")
+        assert "user may not" in await task.refused("read_file", path="none")
+        listing = await task.call("list_files", path=".", glob="**")
+        assert isinstance(listing, Listing)
+        assert [entry.path for entry in listing.entries] == ["closed", "closed/f", "hidden", "none", "ro"]
+        assert "Some folders may not be read" in listing.notes[0]
+        assert await task.shell("cat closed/f ro; ls -A closed") == "1\n1\nf\n"
+
+
+async def test_a_full_workspace_keeps_the_old_file_and_leaves_nothing_behind(gateway: GatewayFactory) -> None:
+    async with gateway('[workspace]\nsize = "1m"\n') as gw:
+        task = Task(gw)
+        await task.call("write_file", path="a", content="old " * 1000)
+        assert "no space left" in await task.refused("write_file", path="a", content="x" * (2 << 20))
+        assert "no space left" in await task.refused("edit_file", path="a", old="old", new="n" * 2000, count=1000)
+        assert await task.shell("ls -A; wc -c < a") == "a\n4000\n"
+        await task.call("write_file", path="b", content="x" * 500_000)
+
+
+async def test_a_file_that_is_larger_than_the_sandboxs_memory_is_read_in_its_middle(gateway: GatewayFactory) -> None:
+    toml = '[terminal]\nmemory = "192m"\n[workspace]\nsize = "64m"\n'
+    async with gateway(toml) as gw:
+        task = Task(gw)
+        await task.shell("truncate -s 40M zeros; yes 'a line of some text' | head -c 40000000 > text")
+        assert await task.text("text", offset=1_999_999, limit=1) == "a line of some text\n"
+        assert "too large" in await task.refused("edit_file", path="text", old="b", new="c")
+        assert "binary" in await task.refused("read_file", path="zeros")
+
+
+async def test_a_picture_is_answered_whole(gateway: GatewayFactory) -> None:
+    draw = """python3 - <<'END'
+import struct, zlib
+part = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+rows = zlib.compress(b"\\0\\xff\\0\\0")
+head = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
+open("red", "wb").write(b"\\x89PNG\\r\\n\\x1a\\n" + part(b"IHDR", head) + part(b"IDAT", rows) + part(b"IEND", b""))
+END"""
+    async with gateway() as gw:
+        task = Task(gw)
+        await task.shell(draw)
+        answer = await task.call("read_file", path="red")
+        assert isinstance(answer, FileBytes)
+        assert answer.mime == "image/png"
+        assert len(answer.data) == int(await task.shell("stat -c %s red"))
+        await task.shell("head -c 6000000 /dev/zero >> red")
+        assert "at most 5242880 can be shown" in await task.refused("read_file", path="red")
+
+
+async def test_a_cancelled_edit_is_killed_and_changes_nothing(
+    gateway: GatewayFactory, docker_api: docker.APIClient
+) -> None:
+    toml = f'deployment = "{marker()}"\n'
+    async with gateway(toml) as gw:
+        task = Task(gw)
+        await task.shell("echo old > a; flock a sleep 60 > /dev/null 2>&1 & while flock -n a true; do :; done")
+        (container,) = containers(docker_api, taskcell__deployment=tomllib.loads(toml)["deployment"])
+
+        def editing() -> bool:
+            rows = docker_api.top(container, "-eo pid,args")["Processes"] or []
+            return any(" file edit " in row[-1] for row in rows)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: task.call("edit_file", path="a", old="old", new="new"))
+            assert await anyio.to_thread.run_sync(lambda: eventually(editing, 5.0))
+            group.cancel_scope.cancel()
+        assert await anyio.to_thread.run_sync(lambda: eventually(lambda: not editing()))
+        assert await task.shell("cat a") == "old\n"
+
+
+async def test_a_sandbox_that_dies_under_a_file_tool_is_said_and_the_next_call_has_a_new_one(
+    gateway: GatewayFactory, docker_api: docker.APIClient
+) -> None:
+    toml = f'deployment = "{marker()}"\n'
+    async with gateway(toml) as gw:
+        task = Task(gw)
+        await task.shell("echo old > a; flock a sleep 60 > /dev/null 2>&1 & while flock -n a true; do :; done")
+        (container,) = containers(docker_api, taskcell__deployment=tomllib.loads(toml)["deployment"])
+        failed: list[TaskcellError] = []
+
+        async def edit() -> None:
+            try:
+                await task.call("edit_file", path="a", old="old", new="new")
+            except TaskcellError as error:
+                failed.append(error)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(edit)
+            await anyio.to_thread.run_sync(lambda: docker_api.kill(container))
+        assert [type(error) for error in failed] == [SandboxLost]
+        with anyio.fail_after(PATIENCE):
+            report = await gw.file(ToolCall("local", "write_file", {"path": "a", "content": "new", "task_id": "t"}))
+        assert report.notes
+        assert report.notes[0] in report.shown()
+        assert await task.text("a") == "new"
+
+
+async def test_rules_judge_the_one_absolute_spelling_of_a_path(gateway: GatewayFactory) -> None:
+    toml = """
+[[policy.rules]]
+name = "no-git"
+tool = "*_file"
+command = '^/workspace/\\.git(/|$)'
+effect = "deny"
+reason = "The history is not to be touched."
+"""
+    async with gateway(toml) as gw:
+        task = Task(gw)
+        for path in (".git/config", "/workspace/.git/config", "a/../.git//config", "./.git", "/tmp/../workspace/.git"):
+            with pytest.raises(Denied, match="no-git"):
+                await task.call("write_file", path=path, content="x")
+            with pytest.raises(Denied, match="no-git"):
+                await task.call("read_file", path=path)
+        await task.call("write_file", path=".gitignore", content="x")
+        assert await task.names() == [".gitignore"]
+
+
+async def test_a_file_tool_is_no_way_to_run_something(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        with pytest.raises(BadArgument, match="runs no program"):
+            await gw.call(ToolCall("local", "read_file", {"path": "x; touch /workspace/y"}))
+        with pytest.raises(BadArgument, match="no file tool"):
+            await gw.file(ToolCall("local", "terminal", {"command": "true"}))
+        assert await Task(gw).names() == []
+
+
+async def test_a_replaced_sandbox_keeps_what_the_file_tools_wrote(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        task = Task(gw)
+        await task.call("write_file", path="a", content="kept")
+        with anyio.fail_after(3 * HOST_TIMEOUT):
+            await gw.sandbox(ToolCall("local", "sandbox", {"action": "reset", "task_id": "t"}))
+        assert await task.text("a") == "kept"
