@@ -359,7 +359,13 @@ def test_an_id_that_was_not_given_out_is_unknown(tmp_path: Path, method: str) ->
         identity = client.start("sleep 60")
         other = forged(identity, slice(0, 1), ["A" * 22])
         wrong = [other, forged(identity, slice(0, 1), ["é"]), forged(identity, slice(1, 2), ["p2"]), "", "p1", "é", "="]
-        wrong += [forged(identity, slice(2, 3), ["other"]), "x" * 100_000, identity[:-1] + "*", "tasks-nonexistent-1"]
+        wrong += [
+            forged(identity, slice(0, 1), [""]),
+            forged(identity, slice(2, 3), ["other"]),
+            "x" * 100_000,
+            identity[:-1] + "*",
+            "tasks-nonexistent-1",
+        ]
         for guess in wrong:
             error = client.error(method, taskId=guess, inputResponses={})
             assert error["code"] == INVALID_PARAMS, guess
