@@ -84,6 +84,11 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_cancel_before_the_hand_off_kills_and_one_after_it_does_not",
         "test_the_64_that_finished_last_can_be_asked_for",
         "test_no_more_commands_run_at_once_than_the_limit_says",
+        "test_standard_input_that_is_not_taken_yet_is_fed_after_the_hand_off",
+        "test_a_changed_configuration_leaves_what_goes_on_alone",
+        "test_a_container_for_one_call_waits_until_its_output_was_asked_for",
+        "test_a_process_whose_sandbox_died_is_lost_and_not_run_again",
+        "test_the_servers_end_kills_what_goes_on",
     ),
     "From a cursor no byte comes twice, none is lost, and what fell out of the spool is counted": (
         "test_fifty_processes_at_once_keep_their_output_whole_and_in_order",

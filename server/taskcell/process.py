@@ -42,6 +42,10 @@ class _Asked:
     data: protocol.Data | None = None
 
 
+#: What a process holds whose output is read from the supervisor; nothing is added to it.
+_NOTHING = Capture(0)
+
+
 class Process:
     """Listens to the channel for one process.
 
@@ -57,9 +61,9 @@ class Process:
         self._channel = channel
         self._on_end = on_end
         self.number = 0
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None
         self._began = time.monotonic()
-        self._asked: deque[_Asked] = deque()
+        self._asked: deque[_Asked] | None = None
         self._credit = [0, 0]
         self._written = [0, 0]
         self._holding = True
@@ -99,9 +103,9 @@ class Process:
 
     def on_lost(self, reason: str) -> None:
         self.lost = reason
-        for asked in self._asked:
+        for asked in self._asked or ():
             asked.answered.set()
-        self._asked.clear()
+        self._asked = None
         self.input.stop()
         if self.exit is None:
             self._tell_end()
@@ -130,8 +134,15 @@ class Process:
             on_end()
 
     def _wake(self) -> None:
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
+
+    def _change(self) -> anyio.Event:
+        """Set at whatever is heard next; made when somebody waits, for most processes are never waited for again."""
+        if self._changed is None:
+            self._changed = anyio.Event()
+        return self._changed
 
     # --- how things stand --------------------------------------------------------------------------------------
 
@@ -203,13 +214,13 @@ class Process:
                 self._raise_failed(self.failed)
             if self.lost is not None:
                 raise SandboxLost(f"The sandbox is gone: {self.lost}.")
-            await self._changed.wait()
+            await self._change().wait()
         return self.exit
 
     async def over(self) -> None:
         """Wait for its end, whatever it is."""
         while not self.has_ended:
-            await self._changed.wait()
+            await self._change().wait()
 
     async def running(self) -> None:
         """Wait until the program was executed. Raises SpawnFailed, SandboxLost."""
@@ -218,7 +229,7 @@ class Process:
                 self._raise_failed(self.failed)
             if self.lost is not None:
                 raise SandboxLost(f"The sandbox is gone: {self.lost}.")
-            await self._changed.wait()
+            await self._change().wait()
 
     @staticmethod
     def _raise_failed(failed: protocol.Failed) -> NoReturn:
@@ -252,7 +263,7 @@ class Process:
         while self.killed is None:
             if self.lost is not None:
                 raise SandboxLost(f"The sandbox is gone: {self.lost}.")
-            await self._changed.wait()
+            await self._change().wait()
         return self.killed
 
     async def kill(self, grace: float) -> int:
@@ -287,7 +298,7 @@ class Process:
     def let_go(self) -> None:
         """Hold no output any more: it is read from the supervisor from now on."""
         self._holding = False
-        self.stdout, self.stderr = Capture(0), Capture(0)
+        self.stdout = self.stderr = _NOTHING
         if self.exit is not None:
             self.exit = replace(self.exit, cwd=b"", env=())
 
@@ -297,6 +308,7 @@ class Process:
             raise SandboxLost(f"The sandbox is gone: {self.lost}.")
         async with self._channel.reading:
             asked = _Asked()
+            self._asked = self._asked or deque()
             self._asked.append(asked)
             await self._channel.send(protocol.read(self.number, stream, cursor, size))
             with anyio.move_on_after(ANSWER_TIMEOUT):
@@ -326,7 +338,7 @@ class Process:
     async def news(self, seen: Totals) -> None:
         """Wait until more was written than that, or until the end."""
         while not self.has_ended and all(now <= old for now, old in zip(self.written, seen, strict=True)):
-            changed = self._changed
+            changed = self._change()
             await self._arm()
             await changed.wait()
 

@@ -104,7 +104,7 @@ class ProcessCalls:
         written = await self._act(sandbox, record, asked)
         reading, notes = await self._read(sandbox, record, asked, before)
         if record.process.has_ended:
-            record.told.set()
+            record.tell()
         if written is not None and written < len(asked.data.encode()):
             rest = (
                 f"Only {written} bytes were taken within {WRITE_TIMEOUT:g} s: it does not read. Write the rest later."

@@ -22,8 +22,8 @@ class Input:
         self._window = protocol.STDIN_WINDOW
         self._rest = b""
         self._ended = False
-        self._room = anyio.Event()
-        self._sending = anyio.Lock()
+        self._room: anyio.Event | None = None
+        self._lock: anyio.Lock | None = None
         self.is_open = False
 
     @property
@@ -52,8 +52,21 @@ class Input:
         self._wake()
 
     def _wake(self) -> None:
-        room, self._room = self._room, anyio.Event()
-        room.set()
+        room, self._room = self._room, None
+        if room is not None:
+            room.set()
+
+    async def _make_room(self) -> None:
+        if self._room is None:
+            self._room = anyio.Event()
+        await self._room.wait()
+
+    @property
+    def _sending(self) -> anyio.Lock:
+        # Made when it is needed: most processes are given nothing.
+        if self._lock is None:
+            self._lock = anyio.Lock()
+        return self._lock
 
     async def feed(self) -> None:
         """Send the rest of what was given at the start; what nobody reads costs nothing but its bytes here."""
@@ -61,7 +74,7 @@ class Input:
             async with self._sending:
                 while self._rest and not self._ended:
                     if self._window <= 0:
-                        await self._room.wait()
+                        await self._make_room()
                         continue
                     chunk, self._rest = self._rest[: self._window], self._rest[self._window :]
                     await self._send(chunk)
@@ -77,7 +90,7 @@ class Input:
             async with self._sending:
                 while sent < len(data) and not self._ended:
                     if self._window <= 0:
-                        await self._room.wait()
+                        await self._make_room()
                         continue
                     chunk = data[sent : sent + self._window]
                     sent += len(chunk)

@@ -112,12 +112,25 @@ def process_number(process_id: str) -> int:
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """A process, and what is remembered of it. `told`: set when its end was answered to somebody."""
+    """A process, and what is remembered of it."""
 
     about: About
     process: Process
     ended: float = 0.0
-    told: anyio.Event = field(default_factory=anyio.Event)
+    _is_told: bool = False
+    _telling: anyio.Event | None = None
+
+    def tell(self) -> None:
+        """Its end was answered to somebody."""
+        self._is_told = True
+        if self._telling is not None:
+            self._telling.set()
+
+    async def told(self) -> None:
+        """Wait until its end was answered to somebody."""
+        if not self._is_told:
+            self._telling = self._telling or anyio.Event()
+            await self._telling.wait()
 
 
 class Registry:

@@ -202,7 +202,7 @@ class Sandbox:
         notes += notes_on_sudo(self.profile.profile, command.text, self.sudo_problem)
         if process.killed is not None and process.killed.survivors:
             self.doomed = f"{process.killed.survivors} of its processes survived the kill"
-        record.told.set()
+        record.tell()
         around = self.surroundings
         if self.launch.terminal.cwd is None:
             around = replace(around, workdir=self.launch.folder(command))
@@ -241,7 +241,7 @@ class Sandbox:
         if self.profile.profile.reuse is Reuse.CALL and self.usable:
             # Its output is gone with it.
             with anyio.move_on_after(TELL_TIMEOUT):
-                await record.told.wait()
+                await record.told()
 
     async def kill(self, record: Record) -> None:
         """Kill a process with all that it started; returns when it was counted. Shielded and bounded."""

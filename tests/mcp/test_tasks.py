@@ -77,10 +77,11 @@ META = {
 
 
 class ModernClient:
-    """A client of the 2026-07-28 revision that says what it can in each request."""
+    """A client of the 2026-07-28 revision that says what it can in each request, at work on one task."""
 
-    def __init__(self, raw: RawClient) -> None:
+    def __init__(self, raw: RawClient, task: str = "default") -> None:
         self.raw = raw
+        self.task = task
 
     def ask(self, method: str, *, declares: bool = True, **params: Any) -> dict[str, Any]:
         """Send a request and wait for its answer."""
@@ -100,6 +101,7 @@ class ModernClient:
         return found
 
     def call(self, name: str, *, declares: bool = True, **arguments: Any) -> dict[str, Any]:
+        arguments.setdefault("task_id", self.task)
         return self.result("tools/call", declares=declares, name=name, arguments=arguments)
 
     def terminal(self, line: str, *, declares: bool = True, **arguments: Any) -> dict[str, Any]:
@@ -135,6 +137,21 @@ def modern_client(folder: Path, toml: str = TOML) -> Iterator[ModernClient]:
         yield ModernClient(raw)
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RawClient]:
+    """One server for all tests that do nothing to it."""
+    with modern_client(tmp_path_factory.mktemp("serve")) as client:
+        yield client.raw
+
+
+@pytest.fixture
+def client(server: RawClient, request: pytest.FixtureRequest) -> Iterator[ModernClient]:
+    """A client with a task of its own, which is closed with the test."""
+    client = ModernClient(server, request.node.name[:100])
+    yield client
+    client.call("sandbox", action="close")
+
+
 def forged(identity: str, words: slice, other: Sequence[str]) -> str:
     """An id with other words in it."""
     plain = base64.urlsafe_b64decode(identity + "=" * (-len(identity) % 4)).decode().split(" ", 2)
@@ -145,13 +162,12 @@ def forged(identity: str, words: slice, other: Sequence[str]) -> str:
 # --- what is declared ----------------------------------------------------------------------------------------------
 
 
-def test_the_extension_is_declared_and_nothing_of_the_earlier_revisions_tasks_is_there(tmp_path: Path) -> None:
-    with modern_client(tmp_path) as client:
-        capabilities = client.result("server/discover")["capabilities"]
-        for removed in ("tasks/list", "tasks/result"):
-            assert client.error(removed, taskId="x")["code"] == METHOD_NOT_FOUND
-        hinted = client.result("tools/call", name="terminal", arguments={"command": "true"}, task={"ttl": 60000})
-        assert hinted["resultType"] == "complete"
+def test_the_extension_is_declared_and_nothing_of_the_earlier_revisions_tasks_is_there(client: ModernClient) -> None:
+    capabilities = client.result("server/discover")["capabilities"]
+    for removed in ("tasks/list", "tasks/result"):
+        assert client.error(removed, taskId="x")["code"] == METHOD_NOT_FOUND
+    hinted = client.result("tools/call", name="terminal", arguments={"command": "true"}, task={"ttl": 60000})
+    assert hinted["resultType"] == "complete"
     assert capabilities["extensions"] == {EXTENSION: {}}
     assert "tasks" not in capabilities
 
@@ -170,18 +186,17 @@ def test_a_client_of_an_earlier_revision_has_no_tasks_whatever_it_declares(tmp_p
 
 
 def test_a_request_that_does_not_declare_the_extension_is_answered_as_ever_and_refused_the_methods(
-    tmp_path: Path,
+    client: ModernClient,
 ) -> None:
-    with modern_client(tmp_path) as client:
-        plain = client.terminal("sleep 60", declares=False, background=True)
-        assert (plain["resultType"], plain["structuredContent"]["status"]) == ("complete", "running")
-        assert "taskId" not in plain
-        identity = client.start("sleep 60")
-        for method in ("tasks/get", "tasks/update", "tasks/cancel"):
-            error = client.error(method, declares=False, taskId=identity, inputResponses={})
-            assert error["code"] == MISSING_CAPABILITY
-            assert error["data"] == {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
-        assert client.get(identity)["status"] == "working"
+    plain = client.terminal("sleep 60", declares=False, background=True)
+    assert (plain["resultType"], plain["structuredContent"]["status"]) == ("complete", "running")
+    assert "taskId" not in plain
+    identity = client.start("sleep 60")
+    for method in ("tasks/get", "tasks/update", "tasks/cancel"):
+        error = client.error(method, declares=False, taskId=identity, inputResponses={})
+        assert error["code"] == MISSING_CAPABILITY
+        assert error["data"] == {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
+    assert client.get(identity)["status"] == "working"
 
 
 # --- a task's life -------------------------------------------------------------------------------------------------
@@ -211,80 +226,73 @@ def test_a_command_in_the_background_is_a_task_that_ends_with_the_calls_own_answ
     assert set(result) | {"_meta"} == set(foreground) | {"_meta"}
 
 
-def test_a_command_that_is_still_running_after_the_wait_is_a_task(tmp_path: Path) -> None:
-    with modern_client(tmp_path) as client:
-        short, long = client.terminal("echo 1", wait=PATIENCE), client.terminal(UNTIL_GO, wait=0.1)
-        assert (short["resultType"], short["structuredContent"]["status"]) == ("complete", "exited")
-        assert (long["resultType"], long["status"]) == ("task", "working")
-        client.terminal("touch go")
-        assert client.end(long["taskId"], "p2")["result"]["structuredContent"]["exit_code"] == 3
+def test_a_command_that_is_still_running_after_the_wait_is_a_task(client: ModernClient) -> None:
+    short, long = client.terminal("echo 1", wait=PATIENCE), client.terminal(UNTIL_GO, wait=0.1)
+    assert (short["resultType"], short["structuredContent"]["status"]) == ("complete", "exited")
+    assert (long["resultType"], long["status"]) == ("task", "working")
+    client.terminal("touch go")
+    assert client.end(long["taskId"], "p2")["result"]["structuredContent"]["exit_code"] == 3
 
 
-def test_a_skill_that_goes_on_is_a_task_and_its_failure_is_in_the_result(tmp_path: Path) -> None:
-    with modern_client(tmp_path) as client:
-        created = client.call("sh_run", line="echo out; echo err >&2; until [ -e go ]; do sleep 0.02; done; exit 4")
-        assert created["resultType"] == "task"
-        client.terminal("touch go")
-        ended = client.end(created["taskId"])
+def test_a_skill_that_goes_on_is_a_task_and_its_failure_is_in_the_result(client: ModernClient) -> None:
+    created = client.call("sh_run", line="echo out; echo err >&2; until [ -e go ]; do sleep 0.02; done; exit 4")
+    assert created["resultType"] == "task"
+    client.terminal("touch go")
+    ended = client.end(created["taskId"])
     assert ended["status"] == "completed"
     assert ended["result"]["isError"] is True
     content = ended["result"]["structuredContent"]
     assert (content["stdout"], content["stderr"], content["exit_code"]) == ("out\n", "err\n", 4)
 
 
-def test_a_timeout_completes_the_task_with_an_error_in_the_result(tmp_path: Path) -> None:
-    with modern_client(tmp_path) as client:
-        ended = client.end(client.start("echo partial; sleep 60", timeout=0.3))
+def test_a_timeout_completes_the_task_with_an_error_in_the_result(client: ModernClient) -> None:
+    ended = client.end(client.start("echo partial; sleep 60", timeout=0.3))
     assert ended["status"] == "completed"
     assert ended["result"]["isError"] is True
     assert ended["result"]["structuredContent"]["status"] == "timed_out"
     assert ended["result"]["structuredContent"]["stdout"] == "partial\n"
 
 
-def test_the_result_is_as_free_of_control_sequences_as_the_call_wanted_it(tmp_path: Path) -> None:
-    with modern_client(tmp_path) as client:
-        line = r"sleep 0.1; printf '\033[31mred\033[0m\n'"
-        plain = client.end(client.start(line, strip_ansi=True))
-        colour = client.end(client.start(line), "p2")
+def test_the_result_is_as_free_of_control_sequences_as_the_call_wanted_it(client: ModernClient) -> None:
+    line = r"sleep 0.1; printf '\033[31mred\033[0m\n'"
+    plain = client.end(client.start(line, strip_ansi=True))
+    colour = client.end(client.start(line), "p2")
     assert plain["result"]["structuredContent"]["stdout"] == "red\n"
     assert colour["result"]["structuredContent"]["stdout"] == "\033[31mred\033[0m\n"
 
 
-def test_the_end_can_be_asked_for_again_also_where_the_sandbox_was_for_this_call_alone(tmp_path: Path) -> None:
-    with modern_client(tmp_path) as client:
-        usual = client.start("sleep 0.1; echo usual")
-        assert client.end(usual) == client.get(usual)
-        alone = client.call("once_run", line="echo alone; until [ -e go ]; do sleep 0.02; done")["taskId"]
-        client.terminal("touch go")
+def test_the_end_can_be_asked_for_again_also_where_the_sandbox_was_for_this_call_alone(client: ModernClient) -> None:
+    usual = client.start("sleep 0.1; echo usual")
+    assert client.end(usual) == client.get(usual)
+    alone = client.call("once_run", line="echo alone; until [ -e go ]; do sleep 0.02; done")["taskId"]
+    client.terminal("touch go")
 
-        def has_ended() -> bool:
-            return client.get(alone)["status"] == "completed"
+    def has_ended() -> bool:
+        return client.get(alone)["status"] == "completed"
 
-        assert eventually(has_ended)
-        first = client.get(alone)
+    assert eventually(has_ended)
+    first = client.get(alone)
 
-        def sandboxes() -> list[str]:
-            status = client.call("sandbox", action="status")["structuredContent"]
-            return [box["profile"] for box in status["sandboxes"]]
+    def sandboxes() -> list[str]:
+        status = client.call("sandbox", action="status")["structuredContent"]
+        return [box["profile"] for box in status["sandboxes"]]
 
-        assert eventually(lambda: sandboxes() == ["terminal"])
-        assert client.get(alone) == first
-        assert client.result("tasks/cancel", taskId=alone).keys() == {"resultType", "_meta"}
+    assert eventually(lambda: sandboxes() == ["terminal"])
+    assert client.get(alone) == first
+    assert client.result("tasks/cancel", taskId=alone).keys() == {"resultType", "_meta"}
     assert first["result"]["structuredContent"]["stdout"] == "alone\n"
 
 
-def test_what_is_told_of_a_task_that_works_is_new(tmp_path: Path) -> None:
-    with modern_client(tmp_path) as client:
-        identity = client.start(r"printf 'one\n\033[1mtwo\033[0m\n'; until [ -e go ]; do sleep 0.02; done")
-        assert eventually(lambda: client.get(identity)["statusMessage"].endswith("at last:\none\ntwo"))
-        assert "process p1; 16 bytes of output so far" in client.get(identity)["statusMessage"]
+def test_what_is_told_of_a_task_that_works_is_new(client: ModernClient) -> None:
+    identity = client.start(r"printf 'one\n\033[1mtwo\033[0m\n'; until [ -e go ]; do sleep 0.02; done")
+    assert eventually(lambda: client.get(identity)["statusMessage"].endswith("at last:\none\ntwo"))
+    assert "process p1; 16 bytes of output so far" in client.get(identity)["statusMessage"]
 
 
-def test_times_are_whole_and_a_task_is_not_given_up_before_its_command(tmp_path: Path) -> None:
-    with modern_client(tmp_path) as client:
-        brief = client.get(client.start("sleep 60", timeout=90))
-        long = client.get(client.start("sleep 60", timeout=600))
-        ended = client.end(client.start("true; sleep 0.1"), "p3")
+def test_times_are_whole_and_a_task_is_not_given_up_before_its_command(client: ModernClient) -> None:
+    brief = client.get(client.start("sleep 60", timeout=90))
+    long = client.get(client.start("sleep 60", timeout=600))
+    ended = client.end(client.start("true; sleep 0.1"), "p3")
     for state in (brief, long, ended):
         assert all(isinstance(state[name], int) for name in ("ttlMs", "pollIntervalMs"))
         assert 500 <= state["pollIntervalMs"] <= 5000
@@ -318,66 +326,67 @@ def test_a_cancel_kills_everything_is_acknowledged_and_changes_nothing_the_secon
         assert client.get(identity) == state
 
 
-def test_a_cancel_of_a_task_that_has_ended_leaves_its_result(tmp_path: Path) -> None:
+def test_a_cancel_of_a_task_that_has_ended_leaves_its_result(client: ModernClient) -> None:
     mark = marker()
-    with modern_client(tmp_path) as client:
-        identity = client.start(f"(sleep {mark} </dev/null >/dev/null 2>&1 &) ; sleep 0.1; echo ended")
-        ended = client.end(identity)
-        assert client.result("tasks/cancel", taskId=identity)["resultType"] == "complete"
-        assert client.get(identity) == ended
-        assert alive(mark)
+    identity = client.start(f"(sleep {mark} </dev/null >/dev/null 2>&1 &) ; sleep 0.1; echo ended")
+    ended = client.end(identity)
+    assert client.result("tasks/cancel", taskId=identity)["resultType"] == "complete"
+    assert client.get(identity) == ended
+    assert alive(mark)
     assert ended["status"] == "completed"
 
 
 def test_a_process_that_is_killed_by_its_tool_is_a_cancelled_task_and_one_that_a_signal_ends_is_not(
-    tmp_path: Path,
+    client: ModernClient,
 ) -> None:
-    with modern_client(tmp_path) as client:
-        killed, signalled = client.start("sleep 60"), client.start("sleep 60")
-        client.call("process", action="kill", process_id="p1")
-        client.call("process", action="signal", process_id="p2", signal="KILL")
-        assert client.get(killed)["status"] == "cancelled"
-        ended = client.end(signalled, "p2")
+    killed, signalled = client.start("sleep 60"), client.start("sleep 60")
+    client.call("process", action="kill", process_id="p1")
+    client.call("process", action="signal", process_id="p2", signal="KILL")
+    assert client.get(killed)["status"] == "cancelled"
+    ended = client.end(signalled, "p2")
     assert ended["status"] == "completed"
     assert ended["result"]["structuredContent"]["status"] == "killed"
 
 
-def test_an_update_of_a_task_that_asks_nothing_is_acknowledged(tmp_path: Path) -> None:
-    with modern_client(tmp_path) as client:
-        identity = client.start("sleep 60")
-        answer = client.result("tasks/update", taskId=identity, inputResponses={"unknown": {"action": "accept"}})
-        assert answer.keys() == {"resultType", "_meta"}
-        assert client.get(identity)["status"] == "working"
+def test_an_update_of_a_task_that_asks_nothing_is_acknowledged(client: ModernClient) -> None:
+    identity = client.start("sleep 60")
+    answer = client.result("tasks/update", taskId=identity, inputResponses={"unknown": {"action": "accept"}})
+    assert answer.keys() == {"resultType", "_meta"}
+    assert client.get(identity)["status"] == "working"
 
 
 # --- who may ask ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["tasks/get", "tasks/update", "tasks/cancel"])
-def test_an_id_that_was_not_given_out_is_unknown(tmp_path: Path, method: str) -> None:
-    with modern_client(tmp_path) as client:
-        identity = client.start("sleep 60")
-        other = forged(identity, slice(0, 1), ["A" * 22])
-        wrong = [other, forged(identity, slice(0, 1), ["é"]), forged(identity, slice(1, 2), ["p2"]), "", "p1", "é", "="]
-        wrong += [forged(identity, slice(2, 3), ["other"]), "x" * 100_000, identity[:-1] + "*", "tasks-nonexistent-1"]
-        for guess in wrong:
-            error = client.error(method, taskId=guess, inputResponses={})
-            assert error["code"] == INVALID_PARAMS, guess
-        for broken in ({}, {"taskId": 5}, {"taskId": None}):
-            assert client.error(method, **broken, inputResponses={})["code"] == INVALID_PARAMS
-        assert client.get(identity)["status"] == "working"
+def test_an_id_that_was_not_given_out_is_unknown(client: ModernClient, method: str) -> None:
+    identity = client.start("sleep 60")
+    other = forged(identity, slice(0, 1), ["A" * 22])
+    wrong = [other, forged(identity, slice(0, 1), ["é"]), forged(identity, slice(1, 2), ["p2"]), "", "p1", "é", "="]
+    wrong += [
+        forged(identity, slice(0, 1), [""]),
+        forged(identity, slice(2, 3), ["other"]),
+        "x" * 100_000,
+        identity[:-1] + "*",
+        "tasks-nonexistent-1",
+    ]
+    for guess in wrong:
+        error = client.error(method, taskId=guess, inputResponses={})
+        assert error["code"] == INVALID_PARAMS, guess
+    for broken in ({}, {"taskId": 5}, {"taskId": None}):
+        assert client.error(method, **broken, inputResponses={})["code"] == INVALID_PARAMS
+    assert client.get(identity)["status"] == "working"
 
 
-def test_an_id_is_not_good_for_a_later_process_of_the_same_name(tmp_path: Path) -> None:
-    with modern_client(tmp_path) as client:
-        first = client.start("sleep 60", task_id="t")
-        client.call("sandbox", action="close", task_id="t")
-        assert client.error("tasks/get", taskId=first)["code"] == INVALID_PARAMS
-        second = client.start("sleep 60", task_id="t")
-        assert "process p1;" in client.get(second)["statusMessage"]
-        error = client.error("tasks/cancel", taskId=first)
-        assert (error["code"], "sandbox was closed or replaced" in error["message"]) == (INVALID_PARAMS, True)
-        assert client.get(second)["status"] == "working"
+def test_an_id_is_not_good_for_a_later_process_of_the_same_name(client: ModernClient) -> None:
+    first = client.start("sleep 60", task_id="t")
+    client.call("sandbox", action="close", task_id="t")
+    assert client.error("tasks/get", taskId=first)["code"] == INVALID_PARAMS
+    second = client.start("sleep 60", task_id="t")
+    assert "process p1;" in client.get(second)["statusMessage"]
+    error = client.error("tasks/cancel", taskId=first)
+    assert (error["code"], "sandbox was closed or replaced" in error["message"]) == (INVALID_PARAMS, True)
+    assert client.get(second)["status"] == "working"
 
 
 def test_a_task_with_any_name_has_an_id_that_fits_into_a_header(tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from pathlib import Path
 
 import anyio
+import docker
 import pytest
 
 from conftest import LIMITS, Task
 from gateways import GatewayFactory
 from observe import alive, eventually, marker
 from taskcell.errors import BadArgument, SpawnFailed, UnknownProcess
-from taskcell.model import ProcessResult
+from taskcell.model import ProcessResult, TaskKey, ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -122,6 +125,78 @@ async def test_closing_and_resetting_end_what_goes_on(task: Task) -> None:
         assert await gone(mark)
         with pytest.raises(UnknownProcess, match="list"):
             await task.process("poll", started.process_id)
+
+
+async def test_the_servers_end_kills_what_goes_on(engine: str, gateway: GatewayFactory) -> None:
+    mark = marker()
+    async with gateway(LIMITS, engine=engine) as gw:
+        await Task(gw).terminal(f"setsid sleep {mark} & sleep {mark}", background=True)
+        assert await anyio.to_thread.run_sync(eventually, lambda: len(alive(mark)) >= 2)
+    assert await gone(mark)
+
+
+async def test_standard_input_that_is_not_taken_yet_is_fed_after_the_hand_off(task: Task) -> None:
+    started = await task.terminal("sleep 0.5; wc -c", stdin="x" * 1_000_000, wait=0.1)
+    assert started.status.value == "running"
+    assert (await task.ask("wait", started.process_id, wait=20)).stdout == "1000000\n"
+
+
+async def test_a_changed_configuration_leaves_what_goes_on_alone(engine: str, gateway: GatewayFactory) -> None:
+    async with gateway(LIMITS, engine=engine) as gw:
+        task = Task(gw)
+        started = await task.terminal("cat", background=True)
+        tool = gw.tools["terminal"]
+        changed = replace(tool, profile=replace(tool.profile, pids=200))
+        gw.replace_tools({**gw.tools, "terminal": changed})
+        after = await task.terminal("echo new")
+        assert "its configuration changed" in after.notes[0]
+        answer = await task.ask("write", started.process_id, data="still here\n", wait=20)
+        assert (answer.status.value, answer.stdout) == ("running", "still here\n")
+        await task.process("close_stdin", started.process_id)
+
+
+@pytest.mark.engine
+async def test_a_process_whose_sandbox_died_is_lost_and_not_run_again(
+    gateway: GatewayFactory, docker_api: docker.APIClient
+) -> None:
+    async with gateway(LIMITS, engine="docker") as gw:
+        task = Task(gw)
+        started = await task.terminal("echo once >> ran; sleep 60", background=True)
+        seen: list[ProcessResult] = []
+
+        async def wait() -> None:
+            seen.append(await task.ask("wait", started.process_id, wait=60))
+
+        async with anyio.create_task_group() as waiting:
+            waiting.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            (sandbox,) = gw._pool.sandboxes(TaskKey("local", "t"))
+            docker_api.kill(sandbox.container.id)
+        assert (seen[0].status.value, seen[0].exit_code) == ("lost", None)
+        assert any("not run again" in note for note in seen[0].notes)
+        assert (await task.terminal("ls ran")).exit_code != 0
+
+
+@pytest.mark.engine
+async def test_a_container_for_one_call_waits_until_its_output_was_asked_for(
+    gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    (tmp_path / "m.toml").write_text(
+        'version="1"\n[skills.once]\ndescription="s"\nsource="docker:taskcell/base:latest"\n'
+        'docker.entrypoint=["sh","-c"]\ndocker.reuse="call"\n'
+    )
+    async with gateway('manifests=["m.toml"]\n' + LIMITS, engine="docker") as gw:
+        task = Task(gw)
+        await task.terminal("true")
+        arguments = {"args": ["echo on; sleep 1.5; echo off"], "task_id": "t"}
+        started = await gw.call(ToolCall("local", "once", arguments))
+        assert (started.status.value, started.stdout) == ("running", "on\n")
+        await anyio.sleep(1.0)  # it ends meanwhile, and nobody has asked
+        ended = await task.ask("wait", started.process_id, wait=20)
+        assert (ended.status.value, ended.stdout) == ("exited", "on\noff\n")
+        with anyio.fail_after(30):
+            while [info for info in (await task.process("list")).processes if info.process_id == started.process_id]:
+                await anyio.sleep(0.05)
 
 
 async def test_another_tasks_and_another_principals_processes_do_not_exist(task: Task) -> None:

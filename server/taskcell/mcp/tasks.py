@@ -157,8 +157,9 @@ class Tasks:
             task, sandbox, record = self._find(identity)
             if not record.process.has_ended:
                 await sandbox.kill(record)
-                # Nobody may ask for it any more, and a sandbox for this call alone waits for that.
-                await self._end(identity, task, sandbox, record)
+                if record.process.has_ended:
+                    # Nobody may ask for it any more, and a sandbox for this call alone waits for that.
+                    await self._end(identity, task, sandbox, record)
         return {}
 
     async def _update(self, identity: str) -> State:
@@ -172,7 +173,8 @@ class Tasks:
             key, process_id, task_id = _parse(identity)
             task = TaskKey(self._principal, task_id)
             sandbox, record = self._gateway.find(task, process_id)
-            if hmac.compare_digest(record.about.key.encode(), key.encode()):
+            known = record.about.key
+            if known and hmac.compare_digest(known.encode(), key.encode()):
                 return task, sandbox, record
         except (ValueError, UnknownProcess):
             pass

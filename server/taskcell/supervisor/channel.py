@@ -79,17 +79,12 @@ class Channel:
             await self.send(protocol.hello(self._token, self._orphan_ttl_ms))
             decoder = protocol.Decoder()
             with anyio.fail_after(WELCOME_TIMEOUT) as hello_scope:
+                while self.welcome is None:
+                    self._take(decoder, await stream.receive(RECEIVE_SIZE))
+                hello_scope.deadline = float("inf")
+                task_status.started()
                 while True:
-                    data = await stream.receive(RECEIVE_SIZE)
-                    if self.welcome is None and data.startswith(ENGINE_FAILURE):
-                        raise ProtocolError(f"the engine could not start it: {_one_line(data)}")
-                    for event in decoder.feed(data):
-                        if self.welcome is None:
-                            self._greet(event)
-                            hello_scope.deadline = float("inf")
-                            task_status.started()
-                        else:
-                            self._hand_out(event)
+                    self._take(decoder, await stream.receive(RECEIVE_SIZE))
         except TimeoutError:
             self._lose("its supervisor did not answer")
         except ProtocolError as error:
@@ -100,6 +95,16 @@ class Channel:
             self._lose("its channel was closed")
         if self.welcome is None:
             raise SandboxLost(f"The sandbox did not start: {self.lost_reason}.")
+
+    def _take(self, decoder: protocol.Decoder, data: bytes) -> None:
+        """A function of its own: nothing of what came is held while more is waited for."""
+        if self.welcome is None and data.startswith(ENGINE_FAILURE):
+            raise ProtocolError(f"the engine could not start it: {_one_line(data)}")
+        for event in decoder.feed(data):
+            if self.welcome is None:
+                self._greet(event)
+            else:
+                self._hand_out(event)
 
     def _greet(self, event: protocol.Event) -> None:
         if isinstance(event, protocol.Error):
