@@ -6,18 +6,22 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import anyio
 
 from taskcell.arguments import nearest
 from taskcell.config import Settings
+from taskcell.deployment import Deployment
 from taskcell.engine.base import Engine
-from taskcell.errors import SandboxLost, TaskcellError, UnknownTool
+from taskcell.errors import Denied, SandboxLost, TaskcellError, UnknownTool
+from taskcell.launch import LaunchOptions
 from taskcell.model import ProcessResult, ToolCall
-from taskcell.policy import Policy
+from taskcell.policy import AuthorizedProfile, Policy
 from taskcell.pool import Pool, PoolOptions
-from taskcell.slots import Slot
+from taskcell.slot import Slot
+from taskcell.slots import Bounds
 from taskcell.tool import SANDBOX_TOOL, CommandTool, SandboxTool
 
 
@@ -108,7 +112,7 @@ class Gateway:
         elif action.action == "close":
             count = await self._pool.close_task(action.task)
             notes.append(f"{count} sandbox{'' if count == 1 else 'es'} closed; the workspace's files are deleted.")
-        infos = [await self._info(slot) for slot in self._pool.of_task(action.task)]
+        infos = [await self._info(slot) for slot in await self._pool.of_task(action.task)]
         return SandboxReport(action.task.task, action.action, tuple(infos), tuple(notes))
 
     async def _info(self, slot: Slot) -> SandboxInfo:
@@ -127,15 +131,57 @@ class Gateway:
 
 
 @asynccontextmanager
-async def open_gateway(settings: Settings, tools: Mapping[str, CommandTool], engine: Engine) -> AsyncIterator[Gateway]:
-    """A gateway with its pool; leaving closes every sandbox, shielded and bounded."""
-    options = PoolOptions(
-        deployment=settings.deployment_id,
-        orphan_ttl=settings.pool.orphan_ttl,
-        workspace_size=settings.workspace.size,
-        output_chars=settings.limits.output_chars,
-        spool=settings.limits.spool,
-        shell=tuple(settings.terminal.shell),
+async def open_gateway(
+    settings: Settings,
+    tools: Mapping[str, CommandTool],
+    engine: Engine,
+    state: Path | None = None,
+    *,
+    for_one_call: bool = False,
+) -> AsyncIterator[Gateway]:
+    """A gateway with its pool; leaving closes every sandbox, shielded and bounded.
+
+    Arguments:
+        state: the deployment's folder; None where servers are to know nothing of each other.
+        for_one_call: make nothing beforehand, and leave alone what other servers left.
+    """
+    policy = Policy(settings.policy, settings.own_files)
+
+    def profile_of(name: str) -> AuthorizedProfile | None:
+        profile = next((tool.profile for tool in gateway.tools.values() if tool.profile.name == name), None)
+        try:
+            return None if profile is None else policy.authorize_profile(profile)
+        except Denied:
+            return None
+
+    options = _pool_options(settings, for_one_call=for_one_call)
+    pool = Pool(engine, options, Deployment(state), profile_of)
+    gateway = Gateway(tools, policy, pool, engine)
+    async with pool:
+        yield gateway
+
+
+def _pool_options(settings: Settings, *, for_one_call: bool) -> PoolOptions:
+    pool, workspace = settings.pool, settings.workspace
+    return PoolOptions(
+        launch=LaunchOptions(
+            deployment=settings.deployment_id,
+            orphan_ttl=pool.orphan_ttl,
+            workspace_size=workspace.size,
+            output_chars=settings.limits.output_chars,
+            spool=settings.limits.spool,
+            shell=tuple(settings.terminal.shell),
+            persistent=workspace.persistent,
+            root=settings.workspace_root,
+        ),
+        bounds=Bounds(
+            max_sandboxes=pool.max_sandboxes,
+            max_per_principal=pool.max_per_principal,
+            warm=0 if for_one_call else pool.warm,
+            persistent=workspace.persistent,
+        ),
+        idle_ttl=pool.idle_ttl,
+        acquire_timeout=pool.acquire_timeout,
+        keep=pool.on_exit == "keep" and not for_one_call,
+        adopt=not for_one_call,
     )
-    async with Pool(engine, options) as pool:
-        yield Gateway(tools, Policy(settings.policy, settings.own_files), pool, engine)

@@ -101,6 +101,15 @@ class Sandbox:
         self.shell = env.pop(_SHELL_VARIABLE, "") or shell[0]
         self.login_env = {k: v for k, v in env.items() if k not in _SHELL_OWN}
 
+    async def adopt(self) -> None:
+        """Go on with a supervisor that served another server before: its processes keep their numbers.
+
+        Raises SandboxLost.
+        """
+        entries = await Listing(self.channel).fetch()
+        gone = protocol.ProcessState.GONE
+        self.channel.go_on_after({entry.process: entry.state is not gone for entry in entries})
+
     async def run(self, authorized: AuthorizedCommand, process_id: str) -> ProcessResult:
         """Run a command to its end, its timeout, or the caller's cancellation.
 
@@ -159,12 +168,13 @@ class Sandbox:
         except SandboxLost:
             return
 
-    async def wait_closed(self, seconds: float) -> None:
+    async def wait_closed(self, seconds: float) -> bool:
         """Wait until the supervisor has killed everything and is gone, no longer than so many seconds."""
         gone = anyio.Event()
         self.channel.when_lost(gone.set)
         with anyio.move_on_after(seconds):
             await gone.wait()
+        return gone.is_set()
 
     async def processes(self) -> int:
         """How many commands have a living process. Raises SandboxLost."""

@@ -297,7 +297,7 @@ async def test_an_engine_that_goes_away_in_the_middle_loses_the_command_and_says
 async def test_a_killed_servers_sandboxes_remove_themselves(tmp_path: Path, docker_api: docker.APIClient) -> None:
     mark = marker()
     seen = []
-    toml = 'deployment = "killed-server"\n[pool]\norphan_ttl = "1s"\n'
+    toml = 'deployment = "killed-server"\n[pool]\nwarm = 0\norphan_ttl = "1s"\n'
     with suppress(BaseExceptionGroup):  # the client's connection ends under it
         async with serving(tmp_path, toml) as (client, pid), anyio.create_task_group() as calls:
             calls.start_soon(client.call_tool, "terminal", {"command": f"setsid sleep {mark} & sleep {mark}"})

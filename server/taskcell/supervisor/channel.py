@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import anyio
@@ -51,11 +51,14 @@ class Channel:
         self._stream: anyio.abc.ByteStream | None = None
         self._on_lost: list[Callable[[], None]] = []
         self._to_forget: list[int] = []
+        self._pings: list[anyio.Event] = []
         self.welcome: protocol.Welcome | None = None
         self.lost_reason: str | None = None
         #: Processes with a living descendant, by number, and when (monotonic) the last of them was gone.
         self.living: set[int] = set()
         self.quiet_since = time.monotonic()
+        #: When (monotonic) something came from the supervisor.
+        self.heard = time.monotonic()
 
     @property
     def alive(self) -> bool:
@@ -78,6 +81,7 @@ class Channel:
             with anyio.fail_after(WELCOME_TIMEOUT) as hello_scope:
                 while True:
                     data = await stream.receive(RECEIVE_SIZE)
+                    self.heard = time.monotonic()
                     if self.welcome is None and data.startswith(ENGINE_FAILURE):
                         raise ProtocolError(f"the engine could not start it: {_one_line(data)}")
                     for event in decoder.feed(data):
@@ -113,6 +117,8 @@ class Channel:
         elif isinstance(event, protocol.Gone) and event.process in self.living:
             self.living.remove(event.process)
             self.quiet_since = time.monotonic()
+        elif isinstance(event, protocol.Pong) and self._pings:
+            self._pings.pop(0).set()
         listener = self._listeners.get(event.process)
         if listener is not None:
             listener.on_event(event)
@@ -126,6 +132,32 @@ class Channel:
             listener.on_lost(reason)
         for callback in self._on_lost:
             callback()
+        pings, self._pings = self._pings, []
+        for ping in pings:
+            ping.set()
+
+    def give_up(self, reason: str) -> None:
+        """Take the sandbox for lost: whoever waits for one of its processes is told."""
+        self._lose(reason)
+
+    @property
+    def is_asked(self) -> bool:
+        """A ping waits for its answer."""
+        return bool(self._pings)
+
+    async def ping(self) -> None:
+        """Wait until the supervisor answers; the caller bounds it. Raises SandboxLost."""
+        answered = anyio.Event()
+        self._pings.append(answered)
+        await self.send(protocol.ping())
+        await answered.wait()
+        if self.lost_reason is not None:
+            raise SandboxLost(f"The sandbox is gone: {self.lost_reason}.")
+
+    def go_on_after(self, processes: Mapping[int, bool]) -> None:
+        """An earlier connection has started processes: their numbers are taken. The values say which still live."""
+        self._numbers = itertools.count(max(processes, default=0) + 1)
+        self.living.update(number for number, lives in processes.items() if lives)
 
     def when_lost(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, when the channel is lost, or now if it is; it must not block."""
