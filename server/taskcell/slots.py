@@ -298,7 +298,8 @@ class Slots:
     def _succeed(self, old: Slot, profile: AuthorizedProfile, now: float, *, reset: bool = False) -> Decision:
         slot = Slot(old.shared_key, profile, created=now, idle_since=now, replaces=old)
         if old.sandbox is None:
-            slot.ended = old.ended  # it is being made, and nobody was told yet
+            # It is being made, or taken up, and nobody was told yet.
+            slot.ended = old.ended if old.inherited is None else CHANGED
         elif not old.sandbox.usable:
             slot.ended = f"had died ({old.sandbox.doomed or old.sandbox.channel.lost_reason or 'it ended'})"
         elif not reset:
