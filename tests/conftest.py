@@ -11,6 +11,7 @@ import docker
 import pytest
 
 from gateways import GatewayFactory
+from second_engine import SecondEngine
 from taskcell import config, manifest, tool
 from taskcell.engine.base import Engine
 from taskcell.engine.docker import DockerEngine
@@ -54,3 +55,14 @@ def gateway(tmp_path: Path) -> GatewayFactory:
             await made.aclose()
 
     return opened
+
+
+@pytest.fixture
+def second_engine() -> Iterator[SecondEngine]:
+    """A dockerd of our own, with an image of dash alone."""
+    engine = SecondEngine()
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.remove()

@@ -44,6 +44,8 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_without_an_engine_the_server_still_answers_and_says_what_to_do",
         "test_a_missing_image_says_how_to_get_it",
         "test_an_engine_that_goes_away_in_the_middle_loses_the_command_and_says_so_at_the_next",
+        "test_while_the_engine_is_away_each_call_says_so_and_when_it_is_back_they_work",
+        "test_a_full_disk_is_one_clear_error_and_with_room_again_the_next_call_works",
     ),
     # --- a run
     "A run answers output, exit code and signal, and a skill's failure is an error": (
@@ -169,6 +171,13 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_changed_profile_replaces_the_sandbox_that_is_taken_up_and_keeps_its_files",
         "test_where_no_state_can_be_written_everything_but_the_handing_over_works",
     ),
+    "The command line lists and closes any server's sandboxes; only a purge deletes persistent files": (
+        "test_ps_shows_whose_each_sandbox_is_and_what_it_does",
+        "test_a_sandbox_without_a_server_is_shown_as_an_orphan",
+        "test_rm_ends_a_running_servers_sandbox_and_the_server_heals",
+        "test_rm_of_nothing_says_so_and_fails",
+        "test_only_purge_deletes_persistent_files",
+    ),
     "Servers leave each other's sandboxes alone, and one that is only looked at makes and touches nothing": (
         "test_two_servers_of_one_deployment_leave_each_others_sandboxes_alone",
         "test_a_server_that_is_only_looked_at_makes_and_touches_nothing",
@@ -177,6 +186,10 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "A dead sandbox is replaced, and the answer says what became of the files; no command runs twice": (
         "test_a_container_that_is_killed_under_a_command_is_lost_and_the_next_call_has_a_fresh_one",
         "test_a_workspace_outlives_a_dead_sandbox_while_another_one_of_the_task_holds_it",
+        "test_a_paused_sandbox_loses_its_command_and_the_next_one_has_the_files",
+        "test_a_container_removed_from_outside_loses_its_command_and_the_next_one_works",
+        "test_an_engine_restarted_under_a_command_loses_it_and_what_is_on_disk_stays",
+        "test_an_engine_that_hangs_loses_the_command_and_when_it_goes_on_the_files_are_there",
     ),
     "A skill may have a fresh container for each call, and keep the stopped one when its task closes": (
         "test_each_call_has_a_fresh_container_and_the_same_workspace",

@@ -144,8 +144,11 @@ async def open_gateway(
     Arguments:
         state: the deployment's folder; None where servers are to know nothing of each other.
         for_one_call: make nothing beforehand, and leave alone what other servers left.
+    Raises Denied: the policy refuses the folder of persistent workspaces.
     """
     policy = Policy(settings.policy, settings.own_files)
+    if settings.workspace.persistent and settings.workspace_root is not None:
+        policy.authorize_root(settings.workspace_root)
 
     def profile_of(name: str) -> AuthorizedProfile | None:
         profile = next((tool.profile for tool in gateway.tools.values() if tool.profile.name == name), None)

@@ -251,8 +251,8 @@ class Settings(Table):
 
     @property
     def workspace_root(self) -> Path | None:
-        """Absolute path of the folder with the persistent workspaces; None where they are engine volumes."""
-        return (self._folder / self.workspace.root).absolute() if self.workspace.root else None
+        """Resolved path of the folder with the persistent workspaces; None where they are engine volumes."""
+        return (self._folder / self.workspace.root).resolve() if self.workspace.root else None
 
     @property
     def manifest_paths(self) -> tuple[Path, ...]:

@@ -9,7 +9,7 @@ from taskcell.container import MIN_MEMORY, default_tmpfs
 from taskcell.manifest import load
 from taskcell.model import DEFAULT_USER, GIB, MIB, Mount, Reuse, Tmpfs
 from taskcell.policy import Policy
-from taskcell.profile import skill_profile, terminal_profile
+from taskcell.profile import default_user, skill_profile, terminal_profile
 
 MANIFEST = """version = "1"
 [defaults]
@@ -70,3 +70,10 @@ def test_a_secret_of_the_environment_shows_in_no_repr(tmp_path):
     profile = skill_profile(skill, Settings())
     assert dict(profile.environment)["A"] == "s3cret"
     assert "s3cret" not in repr(profile) + repr(skill)
+
+
+def test_files_in_a_host_folder_are_written_as_the_servers_user_unless_that_is_root():
+    on_host = Settings.model_validate({"workspace": {"persistent": True, "root": "work"}})
+    in_volumes = Settings.model_validate({"workspace": {"persistent": True}})
+    assert default_user(on_host, 1001, 100) == "1001:100"
+    assert default_user(on_host, 0, 0) == default_user(in_volumes, 1001, 100) == DEFAULT_USER

@@ -39,7 +39,8 @@ class Deployed:
     def idle_s(self) -> float:
         """Since its last call or process ended; 0 while there is one."""
         since = self.record.idle_since if self.record is not None else 0.0
-        return round(max(0.0, time.time() - since), 1) if since else 0.0
+        # The engine tells ages in whole seconds.
+        return round(min(self.age_s, max(0.0, time.time() - since)), 1) if since else 0.0
 
     def structured(self) -> dict[str, object]:
         """As `taskcell ps --json` shows it."""

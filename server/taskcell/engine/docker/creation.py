@@ -28,9 +28,7 @@ REMOVAL_TIMEOUT = 10.0
 REMOVAL_POLL = 0.05
 #: Seconds from SIGTERM to the engine's SIGKILL: the supervisor's grace of 2 s, its kill, and a busy machine.
 STOP_TIMEOUT = 6
-_FAR = (
-    "The engine at {url} is not on this machine, so no folder of this machine can be mounted; remove it from volumes."
-)
+_FAR = "The engine at {url} is not on this machine, so no folder of this machine can be mounted; remove it from volumes, or from workspace.root."
 
 
 def create_and_start(
@@ -57,7 +55,7 @@ def _create_with(
     abandoned: threading.Event,
 ) -> Container:
     profile = spec.profile.profile
-    if mounts and not on.endpoint.socket:
+    if (mounts or spec.workspace.folder) and not on.endpoint.socket:
         raise Denied(Rule.MOUNTS.value, _FAR.format(url=on.endpoint.shown))
     volume = on.supervisors.ensure(image)
     place = workspaces.find_place(on.client, spec)
