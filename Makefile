@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 # Passed on to the measurements, e.g. make bench BENCH_ARGS="--write docs/benchmarks.md".
 BENCH_ARGS ?=
 
-.PHONY: help setup images demo test test-faults check bench stop clean
+.PHONY: help setup images demo test test-faults check bench bench-scale stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ check: ## Format, lint, types, layers, shell scripts, and the supervisor under s
 
 bench: setup ## Measure calls on this machine, beside docker exec and docker-py.
 	@$(PYTHON) bench/run.py $(BENCH_ARGS)
+
+bench-scale: setup ## Open 300 sandboxes at once and measure what each costs.
+	@$(PYTHON) bench/scale.py $(BENCH_ARGS)
 
 stop: ## Stop the engine, if it was started from here.
 	@scripts/engine.sh stop

@@ -49,11 +49,11 @@ async def cancelled_after(turns: int, gw: Gateway, task: str, action: str) -> bo
 @pytest.mark.parametrize("warm", [0, 1])
 @pytest.mark.parametrize("action", ["run", "reset", "close"])
 async def test_a_call_that_is_cancelled_at_any_wait_leaves_the_pool_consistent(
-    gateway: GatewayFactory, action: str, warm: int
+    gateway: GatewayFactory, action: str, warm: int, tmp_path: Path
 ) -> None:
     toml = '[pool]\nmax_sandboxes = 3\nacquire_timeout = "5s"\n'
     cancelled = 0
-    async with gateway(toml, engine="local", warm=warm) as gw:
+    async with gateway(toml, engine="local", warm=warm, state=tmp_path / "state") as gw:
         for turns in TURNS:
             task = f"task {turns}"
             with anyio.fail_after(PATIENCE):
@@ -67,6 +67,7 @@ async def test_a_call_that_is_cancelled_at_any_wait_leaves_the_pool_consistent(
                 await call(gw, task)
                 await call(gw, task, "close")
         assert 0 < cancelled < len(TURNS), "some calls were cancelled under way, and some had ended"
+        assert gw._pool._deployment.is_shared
     processes = gw._engine._processes  # type: ignore[attr-defined]
     assert processes == {}
     assert list(Path(gw._engine._folder).glob("ws-*")) == []  # type: ignore[attr-defined]

@@ -271,7 +271,7 @@ def test_a_sandbox_with_a_call_or_a_living_process_is_never_closed_for_another()
     release(slots, works, 1)
     waits = slots.lease(key("waits"), AUTHORIZED)
     assert slots.assign(2) == []
-    assert not waits.granted.is_set()
+    assert waits.slot is None
     works.slot.sandbox.channel.living.clear()  # type: ignore[union-attr]
     (decision,) = slots.assign(3)
     assert (decision.slot, decision.evicted) == (waits.slot, (works.slot,))
@@ -297,7 +297,7 @@ def test_a_freed_place_goes_to_the_principal_that_holds_the_fewest_and_then_to_w
     assert slots.assign(1) == []
     assert [decision.slot.task.task for decision in slots.withdraw(held[0].lease, 2)] == ["poor-1"]
     assert [decision.slot.task.task for decision in slots.withdraw(held[1].lease, 3)] == ["greedy-1"]
-    assert not waiting[2].granted.is_set()
+    assert waiting[2].slot is None
 
 
 def test_a_task_keeps_its_files_when_it_needs_one_more_sandbox() -> None:
@@ -307,14 +307,14 @@ def test_a_task_keeps_its_files_when_it_needs_one_more_sandbox() -> None:
     release(slots, terminal, 1)
     skill = slots.lease(key(profile="skill"), ONCE)
     assert slots.assign(2) == []
-    assert not skill.granted.is_set()
+    assert skill.slot is None
 
 
 def test_a_herd_of_calls_for_few_new_tasks_makes_one_creation_for_each() -> None:
     slots = Slots(Bounds(max_sandboxes=100, max_per_principal=100))
     leases = [slots.lease(key(f"task-{number % 50}"), AUTHORIZED) for number in range(200)]
     assert sum(decision.create for decision in slots.assign(0)) == 50
-    assert all(lease.granted.is_set() for lease in leases)
+    assert all(lease.slot is not None for lease in leases)
     assert {lease.slot.leases for lease in leases if lease.slot} == {4}
 
 

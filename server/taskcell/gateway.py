@@ -111,7 +111,8 @@ class Gateway:
             notes += await self._pool.reset(action.task) or ["The task had no sandbox; its next command makes one."]
         elif action.action == "close":
             count = await self._pool.close_task(action.task)
-            notes.append(f"{count} sandbox{'' if count == 1 else 'es'} closed; the workspace's files are deleted.")
+            files = "stay" if self._pool.keeps_files else "are deleted"
+            notes.append(f"{count} sandbox{'' if count == 1 else 'es'} closed; the workspace's files {files}.")
         infos = [await self._info(slot) for slot in await self._pool.of_task(action.task)]
         return SandboxReport(action.task.task, action.action, tuple(infos), tuple(notes))
 

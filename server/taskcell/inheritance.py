@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import anyio
 import anyio.to_thread
@@ -106,18 +106,23 @@ class Inheritance:
         slot.ended = "had ended with the server before this one"
         return None
 
-    async def clear_up(self, records: Iterable[SandboxRecord], taken: Iterable[Slot]) -> None:
-        """Remove what dead servers left and nobody can use: containers of no task, volumes that nothing mounts."""
+    async def clear_up(self, records: Iterable[SandboxRecord], taken: Collection[str]) -> None:
+        """Remove what dead servers left and nobody can use: containers of no task, volumes that nothing mounts.
+
+        Arguments:
+            taken: ids of the containers that are being taken up.
+        """
         if not self._deployment.is_shared:
             return
-        kept = {slot.inherited.container for slot in taken if slot.inherited is not None}
-        unused = {record.container for record in records} - kept
+        unused = {record.container for record in records}
         try:
             servers = await anyio.to_thread.run_sync(self._deployment.servers)
             living = {server.instance for server in servers if server.alive} | {self._instance}
+            others = (server for server in servers if server.alive and server.instance != self._instance)
+            kept = {*taken, *(record.container for server in others for record in server.sandboxes)}
             for found in await self._engine.containers(self._deployment_id):
                 is_stuck = found.state in _STUCK and found.labels.get("taskcell.instance") not in living
-                if found.id in unused or (is_stuck and found.id not in kept):
+                if found.id not in kept and (found.id in unused or is_stuck):
                     await self._engine.stop(found.id)
             await self._engine.sweep(self._deployment_id, living)
         except TaskcellError as error:

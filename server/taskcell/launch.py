@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -223,12 +224,18 @@ class Launcher:
         """Whether a warm sandbox may be given to a task: it answers, and its image is still the one of that name."""
         sandbox = slot.sandbox
         assert sandbox is not None
-        with anyio.move_on_after(CHECK_TIMEOUT):
-            try:
+        image = ""
+
+        async def look() -> None:
+            nonlocal image
+            with suppress(TaskcellError):
                 image = await self._engine.image_id(slot.profile)
-                await sandbox.channel.ping()
-            except TaskcellError:
-                return False
+
+        with anyio.move_on_after(CHECK_TIMEOUT):
+            async with anyio.create_task_group() as looking:
+                looking.start_soon(look)
+                with suppress(TaskcellError):
+                    await sandbox.channel.ping()
             return sandbox.usable and image == sandbox.container.image_id
         return False
 

@@ -130,9 +130,10 @@ class Pool:
 
     async def _acquire(self, lease: Lease) -> Slot:
         """Wait for a place. Raises NoRoom."""
+        granted = lease.granted = anyio.Event()
         self._act(self._slots.assign(time.monotonic()))
         with anyio.move_on_after(self._options.acquire_timeout):
-            await lease.granted.wait()
+            await granted.wait()
         if lease.slot is None:
             raise NoRoom(self._who_holds(lease.key[0].principal))
         return lease.slot
@@ -158,12 +159,16 @@ class Pool:
             if self._has_begun:
                 return
             group = self._open_group()
-            records = await self._inheritance.begin(adopt=self._options.adopt)
+            with anyio.CancelScope(
+                shield=True
+            ):  # what is read is taken from the disk; a few files, whole or not at all
+                records = await self._inheritance.begin(adopt=self._options.adopt)
             slots = self._inheritance.slots(records, task)
             for slot in slots:
                 self._slots.inherit(slot)
                 self._act([Decision(slot, create=True)])
-            group.start_soon(self._inheritance.clear_up, records, slots)
+            taken = {slot.inherited.container for slot in slots if slot.inherited is not None}
+            group.start_soon(self._inheritance.clear_up, records, taken)
             group.start_soon(self._upkeep.run)
             self._has_begun = True
 
@@ -185,6 +190,11 @@ class Pool:
                 self._closing.begin(decision.retired)
                 group.start_soon(self._closing.retire, decision.retired, slot, decision.at_once)
 
+    def _serve_waiting(self) -> None:
+        """A sandbox may make room now that could not before."""
+        if self._slots.waiting and not self._ends:
+            self._act(self._slots.assign(time.monotonic()))
+
     def _close_idle(self, slot: Slot) -> None:
         assert self._group is not None
         self._closing.begin(slot)
@@ -194,6 +204,11 @@ class Pool:
         if self._group is None or self._ends:
             raise SandboxLost("The server is closing: nothing new is started, and every sandbox is closed.")
         return self._group
+
+    @property
+    def keeps_files(self) -> bool:
+        """A closed task's files stay."""
+        return self._options.bounds.persistent
 
     def next_process_id(self, task: TaskKey) -> str:
         """`p1`, `p2`, … unique in the task."""
@@ -235,6 +250,8 @@ class Pool:
         """Nothing in it waits, so that no two tasks see half of it."""
         assert self._group is not None
         self._slots.ready(slot, sandbox, kept_files=kept_files)
+        sandbox.channel.on_quiet = self._serve_waiting
+        sandbox.channel.when_lost(self._serve_waiting)
         if not slot.is_warm:
             self._launcher.own(slot)
             if sandbox.container.name.startswith("taskcell-warm-"):

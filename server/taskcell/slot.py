@@ -118,13 +118,14 @@ class Slot:
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """One call's claim on a sandbox: waiting until `granted` is set, then on `slot`. `arrived` orders the waiting."""
+    """One call's claim on a sandbox: `slot` is the one it has been granted. `arrived` orders those that wait."""
 
     key: SlotKey
     profile: AuthorizedProfile
     arrived: int
     slot: Slot | None = None
-    granted: anyio.Event = field(default_factory=anyio.Event)
+    #: Made by who waits: the common call is granted its slot at once.
+    granted: anyio.Event | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,8 @@ class Slots:
         if slot.is_for_one_call:
             self._move(slot, (lease.key[0], f"{lease.key[1]}#{next(self._numbers)}"))
         lease.slot = slot
-        lease.granted.set()
+        if lease.granted is not None:
+            lease.granted.set()
 
     def _move(self, slot: Slot, key: SlotKey) -> None:
         del self._slots[slot.key]
@@ -255,7 +256,11 @@ class Slots:
         if any(slot.state is SlotState.CREATING for slot in self):
             return []
         for name, profile in self._used.items():
-            if sum(slot.is_warm and slot.profile == profile for slot in self) < self.bounds.warm:
+            # One that is kept for inspection would be kept without ever having been anybody's.
+            if (
+                profile.profile.remove
+                and sum(slot.is_warm and slot.profile == profile for slot in self) < self.bounds.warm
+            ):
                 slot = Slot((NOBODY, f"{name}#{next(self._numbers)}"), profile, created=now, idle_since=now)
                 self._slots[slot.key] = slot
                 return [Decision(slot, create=True)]

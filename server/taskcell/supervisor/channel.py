@@ -57,6 +57,8 @@ class Channel:
         #: Processes with a living descendant, by number, and when (monotonic) the last of them was gone.
         self.living: set[int] = set()
         self.quiet_since = time.monotonic()
+        #: Called when the last of them is gone; it must not block.
+        self.on_quiet: Callable[[], None] | None = None
         #: When (monotonic) something came from the supervisor.
         self.heard = time.monotonic()
 
@@ -117,6 +119,8 @@ class Channel:
         elif isinstance(event, protocol.Gone) and event.process in self.living:
             self.living.remove(event.process)
             self.quiet_since = time.monotonic()
+            if not self.living and self.on_quiet is not None:
+                self.on_quiet()
         elif isinstance(event, protocol.Pong) and self._pings:
             self._pings.pop(0).set()
         listener = self._listeners.get(event.process)

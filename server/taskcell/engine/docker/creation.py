@@ -28,7 +28,10 @@ REMOVAL_TIMEOUT = 10.0
 REMOVAL_POLL = 0.05
 #: Seconds from SIGTERM to the engine's SIGKILL: the supervisor's grace of 2 s, its kill, and a busy machine.
 STOP_TIMEOUT = 6
-_FAR = "The engine at {url} is not on this machine, so no folder of this machine can be mounted; remove it from volumes, or from workspace.root."
+_FAR = (
+    "The engine at {url} is not on this machine, so no folder of this machine can be mounted; remove it from volumes, "
+    "or from workspace.root."
+)
 
 
 def create_and_start(
