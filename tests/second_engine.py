@@ -77,6 +77,15 @@ class SecondEngine:
         subprocess.run(["umount", "-R", str(self.data)], check=False, capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def volumes(self) -> list[str]:
+        """Names of the workspaces that it has."""
+        api = docker.APIClient(self.host, version="auto")
+        try:
+            found = api.volumes(filters={"label": "taskcell.kind=workspace"})["Volumes"] or []
+        finally:
+            api.close()
+        return [str(volume["Name"]) for volume in found]
+
     def answers(self) -> bool:
         try:
             docker.APIClient(self.host, version="auto").ping()

@@ -149,3 +149,7 @@ class Closing:
                 if record.key not in kept:
                     record.holders.clear()
                     dropping.start_soon(self._launcher.drop_workspace, record)
+        try:
+            await self._engine.sweep_own(self._instance)
+        except TaskcellError as error:
+            log.warning("workspaces may be left; the next server removes them", reason=str(error))

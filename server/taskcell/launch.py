@@ -136,9 +136,11 @@ class Launcher:
                 record.founder = slot
             else:
                 await record.founder.settled.wait()
-        workspace = await self._workspace(record)
+        workspace, before = await self._workspace(record), record.workspace
         container = await self._engine.start(self._spec(slot, workspace))
         self._hold(record, container, slot.profile, None)
+        if before and record.workspace != before and self.group is not None:
+            self.group.start_soon(self._remove_volume, before)  # an engine that was restarted has left it
         return container
 
     async def _workspace(self, record: TaskRecord) -> Workspace:
@@ -284,8 +286,10 @@ class Launcher:
         if record.holders or not record.workspace or self._options.persistent:
             return
         name, record.workspace = record.workspace, ""
-        if record.is_owned:
-            return
+        if not record.is_owned:
+            await self._remove_volume(name)
+
+    async def _remove_volume(self, name: str) -> None:
         try:
             await self._engine.remove_workspace(name)
         except TaskcellError as error:

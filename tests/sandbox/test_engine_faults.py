@@ -106,6 +106,8 @@ async def test_an_engine_restarted_under_a_command_loses_it_and_what_is_on_disk_
         assert after.stdout == expected if persistent else expected in after.stdout
         assert ("still there" if persistent else "are lost") in after.notes[0]
         assert (await terminal(gw, "echo works")).notes == ()
+    if not persistent:
+        assert await anyio.to_thread.run_sync(eventually, lambda: second_engine.volumes() == [])
 
 
 async def test_while_the_engine_is_away_each_call_says_so_and_when_it_is_back_they_work(

@@ -129,6 +129,9 @@ class Engine(Protocol):
             living: instances that still run; theirs are left alone.
         """
 
+    async def sweep_own(self, instance: str) -> None:
+        """Remove the volumes that one server made and nothing mounts: a restarted engine leaves some."""
+
     async def start(self, spec: ContainerSpec) -> Container:
         """Create and start a container with the supervisor as PID 1.
 

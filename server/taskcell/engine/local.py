@@ -49,6 +49,9 @@ class LocalEngine:
     async def sweep(self, deployment: str, living: Collection[str]) -> None:
         """Nothing outlives this engine."""
 
+    async def sweep_own(self, instance: str) -> None:
+        """Nothing outlives this engine."""
+
     async def start(self, spec: ContainerSpec) -> Container:
         """Start a supervisor. The profile's limits, user, network and file systems have no effect here."""
         program = binary.path()

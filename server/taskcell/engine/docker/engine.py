@@ -127,6 +127,9 @@ class DockerEngine:
     async def sweep(self, deployment: str, living: Collection[str]) -> None:
         await self._call("look for old workspaces", lambda on: workspaces.sweep(on.client, deployment, living))
 
+    async def sweep_own(self, instance: str) -> None:
+        await self._call("remove the workspaces", lambda on: workspaces.sweep_own(on.client, instance))
+
     async def bounds_volumes(self, size: int) -> bool:
         """Whether a volume on disk can be bounded here: the engine's storage has quotas."""
 

@@ -85,6 +85,14 @@ def sweep(client: APIClient, deployment: str, living: Collection[str]) -> None:
                 client.remove_volume(volume["Name"])
 
 
+def sweep_own(client: APIClient, instance: str) -> None:
+    """The same for one server's own: an engine that is restarted removes containers and leaves their volumes."""
+    own = {"label": [f"taskcell.instance={instance}", f"{_KIND}=workspace"], "dangling": True}
+    for volume in client.volumes(filters=own)["Volumes"] or ():
+        with suppress(APIError):
+            client.remove_volume(volume["Name"])
+
+
 # --- on disk ---------------------------------------------------------------------------------------------------------
 
 
