@@ -169,6 +169,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_killed_servers_sandboxes_and_volumes_are_gone_without_any_next_server",
         "test_sandboxes_are_kept_at_a_clean_end_where_the_configuration_says_so",
         "test_a_changed_profile_replaces_the_sandbox_that_is_taken_up_and_keeps_its_files",
+        "test_what_no_task_had_is_removed_and_what_shares_files_is_taken_up_together",
         "test_where_no_state_can_be_written_everything_but_the_handing_over_works",
     ),
     "The command line lists and closes any server's sandboxes; only a purge deletes persistent files": (

@@ -17,10 +17,11 @@ from taskcell.errors import EngineError
 from taskcell.model import Reuse, TaskKey
 from taskcell.policy import AuthorizedProfile, Policy
 from taskcell.profile import terminal_profile
+from taskcell.room import Bounds
 from taskcell.sandbox import Sandbox
 from taskcell.settings import PolicySettings, Settings
 from taskcell.slot import Decision, Lease, Slot, SlotState
-from taskcell.slots import Bounds, Slots
+from taskcell.slots import Slots
 from taskcell.supervisor.channel import Channel
 from taskcell.supervisor.protocol import Spawn
 

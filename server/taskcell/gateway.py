@@ -20,8 +20,8 @@ from taskcell.launch import LaunchOptions
 from taskcell.model import ProcessResult, ToolCall
 from taskcell.policy import AuthorizedProfile, Policy
 from taskcell.pool import Pool, PoolOptions
+from taskcell.room import Bounds
 from taskcell.slot import Slot
-from taskcell.slots import Bounds
 from taskcell.tool import SANDBOX_TOOL, CommandTool, SandboxTool
 
 

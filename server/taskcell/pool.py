@@ -23,9 +23,10 @@ from taskcell.inheritance import Inheritance
 from taskcell.launch import Launcher, LaunchOptions
 from taskcell.model import TaskKey
 from taskcell.policy import AuthorizedProfile
+from taskcell.room import Bounds
 from taskcell.sandbox import Sandbox
 from taskcell.slot import Decision, Lease, Slot, SlotState
-from taskcell.slots import Bounds, Slots
+from taskcell.slots import Slots
 from taskcell.upkeep import Upkeep
 
 log = structlog.get_logger(__name__)

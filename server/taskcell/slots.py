@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 import anyio
 
 from taskcell.errors import TaskcellError
 from taskcell.model import TaskKey
 from taskcell.policy import AuthorizedProfile
+from taskcell.room import Bounds, make_room
 from taskcell.sandbox import Sandbox
 from taskcell.slot import NOBODY, Decision, Lease, Slot, SlotKey, SlotState
 
 #: Ends of idle sandboxes that are remembered for the answer to their task's next call; a task is a few hundred bytes.
 MAX_REMEMBERED = 10_000
 CHANGED = "The sandbox was replaced because its configuration changed"
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How many sandboxes there may be: in all, of one principal, and ready for the next task, of each profile.
-
-    Arguments:
-        persistent: files are on disk: closing a sandbox loses none, and one that is made beforehand cannot have them.
-    """
-
-    max_sandboxes: int = 32
-    max_per_principal: int = 16
-    warm: int = 0
-    persistent: bool = False
 
 
 class Slots:
@@ -129,9 +115,10 @@ class Slots:
             decision = Decision(current) if fits else self._succeed(current, lease.profile, now)
         else:
             warm = self._warm_for(lease)
-            evicted = self._make_room(lease.key[0], needs_more=warm is None)
-            if evicted is None:
+            victims = make_room(list(self), self.bounds, lease.key[0], needs_more=warm is None)
+            if victims is None:
                 return None
+            evicted = tuple(self._out(victims, "was closed to make room for another task's"))
             decision = self._take_warm(warm, lease, evicted, now) if warm else self._new(lease, evicted, now)
         self._grant(lease, decision.slot)
         return decision
@@ -183,38 +170,7 @@ class Slots:
         slot.state = SlotState.RETIRED
         return Decision(holder, retired=slot)
 
-    # --- room ----------------------------------------------------------------------------------------------------
-
-    def _make_room(self, task: TaskKey, *, needs_more: bool) -> tuple[Slot, ...] | None:
-        """Take idle slots out so that the task may have one more; None: there are not enough.
-
-        Arguments:
-            needs_more: than there are sandboxes now; a warm one is counted already.
-        """
-        everybody = list(self)
-        own = [slot for slot in everybody if slot.task.principal == task.principal]
-        chosen: list[Slot] = []
-        if len(own) >= self.bounds.max_per_principal:
-            victim = self._least_recently_used(own, task)
-            if victim is None:
-                return None
-            chosen.append(victim)
-        if needs_more and len(everybody) - len(chosen) >= self.bounds.max_sandboxes:
-            others = [slot for slot in everybody if slot not in chosen]
-            victim = next((slot for slot in others if slot.is_warm), None) or self._least_recently_used(others, task)
-            if victim is None:
-                return None
-            chosen.append(victim)
-        return tuple(self._out(chosen, "was closed to make room for another task's"))
-
-    def _least_recently_used(self, among: Iterable[Slot], task: TaskKey) -> Slot | None:
-        idle = [slot for slot in among if not slot.is_busy and not slot.is_warm]
-        # Whoever asks keeps its files: of its own sandboxes the last one is not closed for another of them.
-        idle = [slot for slot in idle if slot.task != task or self.bounds.persistent or self._has_another(slot)]
-        return min(idle, key=lambda slot: (slot.task == task, slot.quiet_since), default=None)
-
-    def _has_another(self, slot: Slot) -> bool:
-        return any(other is not slot and other.task == slot.task and other.holds_files for other in self)
+    # --- leaving -------------------------------------------------------------------------------------------------
 
     def _out(self, slots: Iterable[Slot], ended: str) -> list[Slot]:
         chosen = list(slots)

@@ -106,6 +106,28 @@ async def test_a_changed_profile_replaces_the_sandbox_that_is_taken_up_and_keeps
         assert await anyio.to_thread.run_sync(eventually, lambda: container not in servers.ids(docker_api))
 
 
+async def test_what_no_task_had_is_removed_and_what_shares_files_is_taken_up_together(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    servers.toml = servers.toml.replace("warm = 0", "warm = 1")
+    with suppress(BaseExceptionGroup):
+        async with servers.serve() as (client, pid):
+            await run(client, "echo kept > file")
+            await client.call_tool("jq", {"args": ["-n", "1"], "task_id": "t"})
+            await servers.written('"task": "", "profile": "jq"')
+            await servers.written('"task": "", "profile": "terminal"')
+            os.kill(pid, signal.SIGKILL)
+    assert len(servers.ids(docker_api)) == 4
+    servers.toml = servers.toml.replace("warm = 1", "warm = 0")
+    async with servers.serve() as (client, _):
+        answer = await client.call_tool("jq", {"args": ["-Rn", "input", "file"], "task_id": "t"})
+        assert answer.structured_content is not None
+        assert (answer.structured_content["stdout"], answer.structured_content["notes"]) == ('"kept"\n', [])
+        assert await anyio.to_thread.run_sync(eventually, lambda: len(servers.ids(docker_api)) == 2)
+        assert (await run(client, "cat file"))["stdout"] == "kept\n"
+        assert len(servers.volumes(docker_api)) == 1
+
+
 async def test_what_other_servers_read_holds_no_token_and_is_for_its_user_alone(servers: Servers) -> None:
     async with servers.serve() as (client, _):
         await run(client, "export SECRET=hidden; cd /tmp")
