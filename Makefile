@@ -9,10 +9,10 @@ PYTEST_ARGS ?=
 # Passed on to the measurements, e.g. make bench BENCH_ARGS="--write docs/benchmarks.md".
 BENCH_ARGS ?=
 
-.PHONY: help setup images demo test check bench stop clean
+.PHONY: help setup images demo test test-faults check bench bench-scale stop clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing: engine, virtual environment, default image. Quick when done.
 	@scripts/bootstrap.sh
@@ -26,12 +26,18 @@ demo: setup ## Run the main job with a real MCP client and print what happens.
 test: setup ## Run the whole test suite. PYTEST_ARGS is passed on to pytest.
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
 
+test-faults: setup ## Run the slow tests: engines that hang, restart or fill up, and many sandboxes at once.
+	@$(PYTHON) -m pytest -m faults $(PYTEST_ARGS)
+
 check: ## Format, lint, types, layers, shell scripts, and the supervisor under sanitizers.
 	@scripts/bootstrap.sh --check
 	@scripts/check.sh
 
 bench: setup ## Measure calls on this machine, beside docker exec and docker-py.
 	@$(PYTHON) bench/run.py $(BENCH_ARGS)
+
+bench-scale: setup ## Open 300 sandboxes at once and measure what each costs.
+	@$(PYTHON) bench/scale.py $(BENCH_ARGS)
 
 stop: ## Stop the engine, if it was started from here.
 	@scripts/engine.sh stop

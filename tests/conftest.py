@@ -11,6 +11,7 @@ import docker
 import pytest
 
 from gateways import GatewayFactory
+from second_engine import SecondEngine
 from taskcell import config, manifest, tool
 from taskcell.engine.base import Engine
 from taskcell.engine.docker import DockerEngine
@@ -32,20 +33,36 @@ def docker_api() -> Iterator[docker.APIClient]:
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> GatewayFactory:
-    """`async with gateway(toml="…", engine="docker") as gw`: the whole stack below MCP, closed at the end."""
+    """`async with gateway(toml="…", engine="docker") as gw`: the whole stack below MCP, closed at the end.
+
+    `warm` sandboxes are none unless a test asks for them; `state` is the folder that servers know each other by.
+    """
     numbers = itertools.count()
 
     @asynccontextmanager
-    async def opened(toml: str = "", engine: str = "docker", host: str = "") -> AsyncIterator[Gateway]:
+    async def opened(
+        toml: str = "", engine: str = "docker", host: str = "", warm: int = 0, state: Path | None = None
+    ) -> AsyncIterator[Gateway]:
         path = tmp_path / f"taskcell-{next(numbers)}.toml"
         path.write_text(toml, encoding="utf-8")
-        settings = config.load(path, {}, tmp_path)
+        settings = config.load(path, {"TASKCELL__POOL__WARM": str(warm)}, tmp_path)
         skills = manifest.load(settings.manifest_paths, {})
         made: Engine = LocalEngine() if engine == "local" else await DockerEngine.open(host, {})
         try:
-            async with open_gateway(settings, tool.build_tools(settings, skills), made) as gw:
+            async with open_gateway(settings, tool.build_tools(settings, skills), made, state) as gw:
                 yield gw
         finally:
             await made.aclose()
 
     return opened
+
+
+@pytest.fixture
+def second_engine() -> Iterator[SecondEngine]:
+    """A dockerd of our own, with an image of dash alone."""
+    engine = SecondEngine()
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.remove()

@@ -44,6 +44,8 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_without_an_engine_the_server_still_answers_and_says_what_to_do",
         "test_a_missing_image_says_how_to_get_it",
         "test_an_engine_that_goes_away_in_the_middle_loses_the_command_and_says_so_at_the_next",
+        "test_while_the_engine_is_away_each_call_says_so_and_when_it_is_back_they_work",
+        "test_a_full_disk_is_one_clear_error_and_with_room_again_the_next_call_works",
     ),
     # --- a run
     "A run answers output, exit code and signal, and a skill's failure is an error": (
@@ -280,9 +282,56 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_fifty_calls_at_once_for_one_new_task_make_one_container",
         "test_a_caller_that_gives_up_while_the_sandbox_is_made_does_not_stop_the_others",
     ),
+    "A new task gets a sandbox that is ready, fit for it and nobody else's": (
+        "test_a_new_task_gets_the_warm_sandbox_and_another_one_is_made",
+        "test_a_warm_sandbox_that_is_not_in_order_is_not_handed_out",
+        "test_no_sandbox_is_made_ready_before_the_first_call",
+        "test_a_new_task_takes_a_warm_sandbox_and_no_other_task_ever_gets_it",
+        "test_a_task_that_has_files_takes_no_warm_sandbox",
+    ),
+    "The bounds hold, what is in use is never closed for another, and who waits is served by turns or told why": (
+        "test_the_least_recently_used_idle_sandbox_makes_room_and_its_task_is_told",
+        "test_with_all_places_in_use_a_call_waits_and_then_says_who_has_them",
+        "test_a_herd_of_calls_for_few_new_tasks_makes_one_container_each_and_leaves_none",
+        "test_a_sandbox_with_a_call_or_a_living_process_is_never_closed_for_another",
+        "test_a_freed_place_goes_to_the_principal_that_holds_the_fewest_and_then_to_who_came_first",
+    ),
+    "An idle sandbox is closed; idle counts from the end of the last call or process": (
+        "test_an_idle_sandbox_is_closed_but_not_one_with_a_living_process",
+        "test_idle_is_counted_from_the_end_of_the_last_call_or_process",
+    ),
+    "Persistent files outlive sandboxes and servers, and the sandbox's and the host's user can both use them": (
+        "test_persistent_files_outlive_sandboxes_and_servers_in_a_volume_of_their_own",
+        "test_persistent_files_in_a_host_folder_belong_to_the_sandbox_and_can_be_used_by_the_host",
+        "test_a_root_for_files_that_is_not_ones_own_is_refused",
+    ),
+    "What a killed server leaves is taken up by the next one of its deployment, or removes itself": (
+        "test_the_next_server_finds_a_killed_servers_sandbox_with_files_folder_and_processes",
+        "test_a_killed_servers_sandboxes_and_volumes_are_gone_without_any_next_server",
+        "test_sandboxes_are_kept_at_a_clean_end_where_the_configuration_says_so",
+        "test_a_changed_profile_replaces_the_sandbox_that_is_taken_up_and_keeps_its_files",
+        "test_what_no_task_had_is_removed_and_what_shares_files_is_taken_up_together",
+        "test_where_no_state_can_be_written_everything_but_the_handing_over_works",
+    ),
+    "The command line lists and closes any server's sandboxes; only a purge deletes persistent files": (
+        "test_ps_shows_whose_each_sandbox_is_and_what_it_does",
+        "test_a_sandbox_without_a_server_is_shown_as_an_orphan",
+        "test_rm_ends_a_running_servers_sandbox_and_the_server_heals",
+        "test_rm_of_nothing_says_so_and_fails",
+        "test_only_purge_deletes_persistent_files",
+    ),
+    "Servers leave each other's sandboxes alone, and one that is only looked at makes and touches nothing": (
+        "test_two_servers_of_one_deployment_leave_each_others_sandboxes_alone",
+        "test_a_server_that_is_only_looked_at_makes_and_touches_nothing",
+        "test_what_other_servers_read_holds_no_token_and_is_for_its_user_alone",
+    ),
     "A dead sandbox is replaced, and the answer says what became of the files; no command runs twice": (
         "test_a_container_that_is_killed_under_a_command_is_lost_and_the_next_call_has_a_fresh_one",
         "test_a_workspace_outlives_a_dead_sandbox_while_another_one_of_the_task_holds_it",
+        "test_a_paused_sandbox_loses_its_command_and_the_next_one_has_the_files",
+        "test_a_container_removed_from_outside_loses_its_command_and_the_next_one_works",
+        "test_an_engine_restarted_under_a_command_loses_it_and_what_is_on_disk_stays",
+        "test_an_engine_that_hangs_loses_the_command_and_when_it_goes_on_the_files_are_there",
     ),
     "A skill may have a fresh container for each call, and keep the stopped one when its task closes": (
         "test_each_call_has_a_fresh_container_and_the_same_workspace",

@@ -26,7 +26,9 @@ async def serving(
     config.write_text(toml, encoding="utf-8")
     before = _children()
     arguments = ["-m", "taskcell", "serve", "--config", str(config)]
-    server = StdioServerParameters(command=sys.executable, args=arguments, env=env, cwd=folder)
+    # Servers of tests know nothing of this machine's others.
+    own = {"XDG_STATE_HOME": str(folder / "state"), **(env or {})}
+    server = StdioServerParameters(command=sys.executable, args=arguments, env=own, cwd=folder)
     with (folder / "serve.log").open("a") as log:
         async with Client(stdio_client(server, errlog=log), mode=mode, extensions=extensions) as client:
             (pid,) = _children() - before

@@ -87,6 +87,10 @@ class SandboxLost(TaskcellError):
     """The sandbox died, or its channel broke, while it was needed. The command was not, and is not, run again."""
 
 
+class NoRoom(TaskcellError):
+    """All places of the pool are taken by sandboxes that are in use. The message says by whose."""
+
+
 class SpawnFailed(TaskcellError):
     """The program could not be started in the sandbox: not found, not executable, no such folder or user.
 

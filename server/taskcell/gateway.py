@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -13,21 +14,24 @@ import anyio
 from taskcell.arguments import nearest
 from taskcell.background import Background
 from taskcell.config import Settings
+from taskcell.deployment import Deployment
 from taskcell.engine.base import Engine
-from taskcell.errors import BadArgument, FileRefused, SandboxLost, TaskcellError, UnknownTool
+from taskcell.errors import BadArgument, Denied, FileRefused, SandboxLost, TaskcellError, UnknownTool
 from taskcell.file_answers import FileReport
 from taskcell.files import run_file_command
+from taskcell.launcher import LaunchOptions
 from taskcell.model import Command, ProcessResult, Status, TaskKey, ToolCall
-from taskcell.policy import Policy
+from taskcell.policy import AuthorizedProfile, Policy
 from taskcell.pool import Pool, PoolOptions
 from taskcell.process import Process
 from taskcell.process_calls import ProcessCalls, ProcessReport
 from taskcell.process_tool import ProcessTool, process_tool
 from taskcell.reading import Piece, read_piece
 from taskcell.registry import Record
+from taskcell.room import Bounds
 from taskcell.sandbox import Sandbox
 from taskcell.settings import LimitSettings, PoolSettings
-from taskcell.slots import Slot
+from taskcell.slot import Slot
 from taskcell.supervisor.protocol import Stream
 from taskcell.tool import SANDBOX_TOOL, CommandTool, FileTool, SandboxTool
 
@@ -141,9 +145,9 @@ class Gateway:
         """The tool `process`. Raises a TaskcellError."""
         return await self._processes.call(self.process_tool.bind(call), watch)
 
-    def find(self, task: TaskKey, process_id: str) -> tuple[Sandbox, Record]:
+    async def find(self, task: TaskKey, process_id: str) -> tuple[Sandbox, Record]:
         """A process that is known, and its sandbox. Raises UnknownProcess."""
-        return self._processes.find(task, process_id)
+        return await self._processes.find(task, process_id)
 
     async def output(
         self, task: TaskKey, process_id: str, streams: Iterable[Stream], cursor: int, size: int
@@ -152,7 +156,7 @@ class Gateway:
 
         Raises UnknownProcess, SandboxLost.
         """
-        _, record = self._processes.find(task, process_id)
+        _, record = await self._processes.find(task, process_id)
         pieces = {stream: await read_piece(record.process, stream, cursor, size) for stream in streams}
         return record.about.kind == "skill", pieces
 
@@ -192,8 +196,9 @@ class Gateway:
             notes += await self._pool.reset(action.task) or ["The task had no sandbox; its next command makes one."]
         elif action.action == "close":
             count = await self._pool.close_task(action.task)
-            notes.append(f"{count} sandbox{'' if count == 1 else 'es'} closed; the workspace's files are deleted.")
-        infos = [await self._info(slot) for slot in self._pool.of_task(action.task)]
+            files = "stay" if self._pool.keeps_files else "are deleted"
+            notes.append(f"{count} sandbox{'' if count == 1 else 'es'} closed; the workspace's files {files}.")
+        infos = [await self._info(slot) for slot in await self._pool.of_task(action.task)]
         return SandboxReport(action.task.task, action.action, tuple(infos), tuple(notes))
 
     async def _info(self, slot: Slot) -> SandboxInfo:
@@ -212,20 +217,64 @@ class Gateway:
 
 
 @asynccontextmanager
-async def open_gateway(settings: Settings, tools: Mapping[str, CommandTool], engine: Engine) -> AsyncIterator[Gateway]:
-    """A gateway with its pool; leaving closes every sandbox, shielded and bounded."""
-    options = PoolOptions(
-        deployment=settings.deployment_id,
-        orphan_ttl=settings.pool.orphan_ttl,
-        workspace_size=settings.workspace.size,
-        output_chars=settings.limits.output_chars,
-        spool=settings.limits.spool,
-        max_processes=settings.limits.max_processes,
-        shell=tuple(settings.terminal.shell),
-        sudo_password=settings.sudo_password,
-    )
+async def open_gateway(
+    settings: Settings,
+    tools: Mapping[str, CommandTool],
+    engine: Engine,
+    state: Path | None = None,
+    *,
+    for_one_call: bool = False,
+) -> AsyncIterator[Gateway]:
+    """A gateway with its pool; leaving closes every sandbox, shielded and bounded.
+
+    Arguments:
+        state: the deployment's folder; None where servers are to know nothing of each other.
+        for_one_call: make nothing beforehand, and leave alone what other servers left.
+    Raises Denied: the policy refuses the folder of persistent workspaces.
+    """
     policy = Policy(settings.policy, settings.own_files)
-    async with Pool(engine, options) as pool, Background() as background:
-        yield Gateway(
+    if settings.workspace.persistent and settings.workspace_root is not None:
+        policy.authorize_root(settings.workspace_root)
+
+    def profile_of(name: str) -> AuthorizedProfile | None:
+        profile = next((tool.profile for tool in gateway.tools.values() if tool.profile.name == name), None)
+        try:
+            return None if profile is None else policy.authorize_profile(profile)
+        except Denied:
+            return None
+
+    options = _pool_options(settings, for_one_call=for_one_call)
+    pool = Pool(engine, options, Deployment(state), profile_of)
+    async with pool, Background() as background:
+        gateway = Gateway(
             tools, policy, pool, engine, background=background, limits=settings.limits, idle_ttl=settings.pool.idle_ttl
         )
+        yield gateway
+
+
+def _pool_options(settings: Settings, *, for_one_call: bool) -> PoolOptions:
+    pool, workspace = settings.pool, settings.workspace
+    return PoolOptions(
+        launch=LaunchOptions(
+            deployment=settings.deployment_id,
+            orphan_ttl=pool.orphan_ttl,
+            workspace_size=workspace.size,
+            output_chars=settings.limits.output_chars,
+            spool=settings.limits.spool,
+            max_processes=settings.limits.max_processes,
+            shell=tuple(settings.terminal.shell),
+            persistent=workspace.persistent,
+            root=settings.workspace_root,
+            sudo_password=settings.sudo_password,
+        ),
+        bounds=Bounds(
+            max_sandboxes=pool.max_sandboxes,
+            max_per_principal=pool.max_per_principal,
+            warm=0 if for_one_call else pool.warm,
+            persistent=workspace.persistent,
+        ),
+        idle_ttl=pool.idle_ttl,
+        acquire_timeout=pool.acquire_timeout,
+        keep=pool.on_exit == "keep" and not for_one_call,
+        adopt=not for_one_call,
+    )

@@ -82,6 +82,7 @@ class Profile:
         mounts: beside the workspace at `/workspace`, which is always there.
         host_namespaces: of the host's that the container shares, of `ipc`, `uts`, `user`; the network is `network`.
         runtime: of the engine, e.g. `runsc`; empty means the engine's default.
+        on_host_folder: the task's files are in a folder of the host, and not in a volume of the engine.
         remove: remove the container when its task closes; False keeps it, stopped, for inspection.
         kind: decides stderr, the state report and the meaning of a non-zero exit code.
         refused: what was asked for that no field can hold. A profile with any is never authorised.
@@ -108,6 +109,7 @@ class Profile:
     platform: str = ""
     runtime: str = ""
     sudo: bool = False
+    on_host_folder: bool = False
     remove: bool = True
     reuse: Reuse = Reuse.TASK
     refused: tuple[Refusal, ...] = ()

@@ -49,6 +49,14 @@ def mounts(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterato
     yield from _targets(profile)
 
 
+def workspace_root(path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
+    """Refusals of the folder below which tasks' files are kept: sandboxes write there, whatever other mounts may do."""
+    name = _named(path)
+    yield from _blocked(name, path, policy, host)
+    yield from _engine_own(name, path, policy, host)
+    yield from _own_files(path, host)
+
+
 def _source(asked: str, path: HostPath | None, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
     if not asked.startswith("/") or any(ord(character) < 0x20 or character == "\x7f" for character in asked):
         yield Refusal(Rule.MOUNTS, f"The host path {shown(asked)} must be absolute, without control characters.")

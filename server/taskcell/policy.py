@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 from taskcell.errors import Denied
 from taskcell.host_paths import Changed, HostFacts, HostPath, held, survey
 from taskcell.model import Command, Profile
+from taskcell.mount_rules import workspace_root
 from taskcell.profile_rules import judge
 from taskcell.reference import shown
 from taskcell.refusal import Rule
@@ -140,6 +141,13 @@ class Policy:
         if isinstance(judged, Decision):
             raise Denied(judged.rule, judged.reason)
         return judged
+
+    def authorize_root(self, root: Path) -> None:
+        """Allow the folder of persistent workspaces, as `workspace.root` names it. Raises Denied."""
+        host = survey((str(root),), self._settings, own_files=self._own_files)
+        refusal = next(workspace_root(host.sources[0], self._settings, host), None)
+        if refusal is not None:
+            raise Denied(refusal.rule.value, f"workspace.root: {refusal.reason}")
 
     def authorize(self, command: Command) -> AuthorizedCommand:
         """Allow a command and its profile. Raises Denied."""

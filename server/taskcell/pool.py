@@ -7,98 +7,104 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import anyio
 import anyio.abc
 import structlog
 
-from taskcell import sudo
-from taskcell.engine.base import Container, ContainerSpec, Engine
-from taskcell.errors import SandboxLost, TaskcellError
+from taskcell.closing import Closing
+from taskcell.deployment import Deployment
+from taskcell.engine.base import Engine
+from taskcell.errors import NoRoom, SandboxLost, TaskcellError
+from taskcell.inheritance import Inheritance
+from taskcell.launcher import Launcher, LaunchOptions
 from taskcell.model import TaskKey
 from taskcell.policy import AuthorizedProfile
-from taskcell.sandbox import GRACE, KILL_SLACK, Sandbox, SandboxState
-from taskcell.slots import Decision, Slot, Slots, SlotState
-from taskcell.supervisor.channel import Channel
+from taskcell.room import Bounds
+from taskcell.sandbox import Sandbox, SandboxState
+from taskcell.slot import Decision, Lease, Slot, SlotState
+from taskcell.slots import Slots
+from taskcell.upkeep import Upkeep
 
 log = structlog.get_logger(__name__)
 
-#: Seconds for everything that a closing pool does; clients kill a server that takes longer than about five.
-CLOSE_TIMEOUT = 4.0
-#: Seconds that processes have at a clean end of the server, and then the supervisor to kill them: inside CLOSE_TIMEOUT.
-EXIT_GRACE = 2.0
-EXIT_KILL_SLACK = 0.7
-#: Seconds to remove a container whose creation failed half-way; inside CLOSE_TIMEOUT when the pool closes meanwhile.
-UNDO_TIMEOUT = 2.0
+#: Names of tasks that an error tells at most; a model does nothing with more.
+MAX_NAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """Settings of the pool, in seconds and bytes.
+    """Settings of the pool, in seconds.
 
     Arguments:
-        shell: the terminal's, whose login profile is read once for each sandbox.
-        sudo_password: what the user of images for sudo has already; None: random for each sandbox.
-        deployment: which servers may take up each other's sandboxes.
+        keep: at the end, leave sandboxes to the deployment's next server.
+        adopt: take up those that an earlier server left.
     """
 
-    deployment: str
-    orphan_ttl: float
-    workspace_size: int
-    output_chars: int
-    spool: int
-    max_processes: int
-    shell: tuple[str, ...]
-    sudo_password: str | None = field(default=None, repr=False)
-
-
-@dataclass(slots=True)
-class TaskRecord:
-    """What the sandboxes of one task share."""
-
-    key: TaskKey
-    workspace: str
-    processes: int = 0
-    made: bool = False
+    launch: LaunchOptions
+    bounds: Bounds
+    idle_ttl: float = 900.0
+    acquire_timeout: float = 30.0
+    keep: bool = False
+    adopt: bool = True
 
 
 class Pool:
-    """Owns every sandbox of this server. Use as an async context manager; leaving it closes all of them."""
+    """Owns every sandbox of this server. Use as an async context manager; leaving it closes all of them.
 
-    def __init__(self, engine: Engine, options: PoolOptions) -> None:
-        self._engine = engine
+    Arguments:
+        deployment: where other servers find what this one leaves.
+        profile_of: the authorised profile of that name as it is now; None where there is none, or it is denied.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        options: PoolOptions,
+        deployment: Deployment,
+        profile_of: Callable[[str], AuthorizedProfile | None],
+    ) -> None:
         self._options = options
-        self._instance = secrets.token_hex(8)
-        self._slots = Slots()
-        self._tasks: dict[TaskKey, TaskRecord] = {}
-        self._retiring: set[Slot] = set()
+        self._slots = Slots(options.bounds)
+        instance = secrets.token_hex(8)
+        self._launcher = Launcher(engine, options.launch, deployment, instance)
+        self._closing = Closing(engine, self._launcher, self._slots, options.launch.deployment, instance)
+        self._inheritance = Inheritance(engine, deployment, options.launch.deployment, instance, profile_of)
+        self._upkeep = Upkeep(
+            self._slots,
+            self._launcher,
+            deployment,
+            idle_ttl=options.idle_ttl,
+            act=self._act,
+            close_idle=self._close_idle,
+        )
+        self._deployment = deployment
         self._group: anyio.abc.TaskGroup | None = None
-        self._closing = False
+        self._ends = False
+        self._has_begun = False
+        self._beginning = anyio.Lock()
         self._creations: set[anyio.CancelScope] = set()
 
     async def __aenter__(self) -> Pool:
-        self._group = await anyio.create_task_group().__aenter__()
+        self._group = self._launcher.group = await anyio.create_task_group().__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         group = self._group
         assert group is not None
-        self._closing = True
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as bound:
-            leaving = {*self._slots.take(lambda slot: True), *self._retiring}
-            async with anyio.create_task_group() as closing:
-                for key, record in self._tasks.items():
-                    slots = [slot for slot in leaving if slot.key[0] == key]
-                    closing.start_soon(self._close_task, slots, record, EXIT_GRACE, EXIT_KILL_SLACK)
-        if bound.cancelled_caught:
-            log.warning("not every sandbox was closed in time; they remove themselves", after=self._options.orphan_ttl)
+        self._ends = True
+        if self._options.keep and self._deployment.is_shared:
+            await self._upkeep.keep_all(self._closing)
+        else:
+            await self._closing.close_everything()
         group.cancel_scope.cancel()
         for creation in self._creations:
             creation.cancel()
         await group.__aexit__(None, None, None)
+        self._deployment.leave(keep=self._options.keep)
 
     # --- leases ------------------------------------------------------------------------------------------------
 
@@ -106,14 +112,14 @@ class Pool:
     async def lease(self, task: TaskKey, profile: AuthorizedProfile) -> AsyncIterator[tuple[Sandbox, list[str]]]:
         """The task's sandbox for this profile, and notes for the answer; it is not closed while it is leased.
 
-        Raises EngineError when it cannot be created.
+        Raises EngineError when it cannot be created, NoRoom when all places stay in use for too long.
         """
-        group = self._open_group()
-        workspace = self._record(task).workspace
-        decision = self._slots.lease((task, profile.profile.name), profile, workspace, time.monotonic())
-        slot = decision.slot
-        self._act(group, decision)
+        self._open_group()
+        if not self._has_begun:
+            await self._begin(task)
+        lease = self._slots.lease((task, profile.profile.name), profile)
         try:
+            slot = lease.slot or await self._acquire(lease)
             await slot.settled.wait()
             if slot.error is not None:
                 raise slot.error
@@ -121,52 +127,95 @@ class Pool:
             yield slot.sandbox, self._slots.take_notes(slot)
         finally:
             # Nothing here may wait: a cancelled caller passes through.
-            self._act(group, self._slots.release(slot, time.monotonic()))
+            self._act(self._slots.withdraw(lease, time.monotonic()))
 
-    def _act(self, group: anyio.abc.TaskGroup, decision: Decision | None) -> None:
-        if decision is None:
-            return
-        if decision.create:
-            group.start_soon(self._create, decision.slot)
-        if decision.retired is not None:
-            self._retiring.add(decision.retired)
-            group.start_soon(self._retire, decision.retired, decision.slot, decision.at_once)
+    async def _acquire(self, lease: Lease) -> Slot:
+        """Wait for a place. Raises NoRoom."""
+        granted = lease.granted = anyio.Event()
+        self._act(self._slots.assign(time.monotonic()))
+        with anyio.move_on_after(self._options.acquire_timeout):
+            await granted.wait()
+        if lease.slot is None:
+            raise NoRoom(self._who_holds(lease.key[0].principal))
+        return lease.slot
 
-    async def _retire(self, old: Slot, successor: Slot, at_once: bool) -> None:
-        # A tmpfs volume lives only while it is mounted: a successor holds it before the old one goes.
-        await successor.settled.wait()
-        while successor.error is not None:
-            heir = self._slots.heir(old)
-            if old.state is SlotState.READY:  # put back: no successor came to be
-                self._retiring.discard(old)
+    def _who_holds(self, principal: str) -> str:
+        """Other principals' tasks are told by their number alone."""
+        bounds = self._options.bounds
+        own = [slot for slot in self._slots if slot.task.principal == principal]
+        names = sorted({slot.task.task for slot in own})
+        told = ", ".join(f"'{name}'" for name in names[:MAX_NAMES]) + (" and others" if len(names) > MAX_NAMES else "")
+        bound = f"max_sandboxes ({bounds.max_sandboxes})"
+        if len(own) >= bounds.max_per_principal:
+            bound = f"max_per_principal ({bounds.max_per_principal})"
+        return (
+            f"No sandbox was free within {self._options.acquire_timeout:g} s: pool.{bound} is reached and all are in "
+            f"use, {len(own)} by your tasks ({told or 'none'}) and {len(self._slots) - len(own)} by others. Try again "
+            "later, or end what runs there (`sandbox` with action 'close')."
+        )
+
+    async def _begin(self, task: TaskKey) -> None:
+        """At the first call, not at the start: some clients start a server only to look at it."""
+        async with self._beginning:
+            if self._has_begun:
                 return
-            if heir is None:
-                break
-            successor = heir
-            await successor.settled.wait()
-        if old.leases and not at_once:
-            await old.idle.wait()
-        await self._close_one(old, GRACE, KILL_SLACK)
-        self._retiring.discard(old)
+            group = self._open_group()
+            with anyio.CancelScope(
+                shield=True
+            ):  # what is read is taken from the disk; a few files, whole or not at all
+                records = await self._inheritance.begin(adopt=self._options.adopt)
+            slots = self._inheritance.slots(records, task)
+            for slot in slots:
+                self._slots.inherit(slot)
+                self._act([Decision(slot, create=True)])
+            taken = {slot.inherited.container for slot in slots if slot.inherited is not None}
+            group.start_soon(self._inheritance.clear_up, records, taken)
+            group.start_soon(self._upkeep.run)
+            self._has_begun = True
+
+    def _act(self, decisions: Iterable[Decision]) -> None:
+        """Begin what was decided; none of it is waited for here."""
+        group = self._group
+        assert group is not None
+        for decision in decisions:
+            slot = decision.slot
+            for evicted in decision.evicted:
+                self._close_idle(evicted)
+            if slot.state is SlotState.CREATING and not slot.is_warm:
+                self._launcher.claim_founding(slot)
+            if decision.create:
+                group.start_soon(self._create, slot)
+            if decision.check:
+                group.start_soon(self._hand_out, slot)
+            if decision.retired is not None:
+                self._closing.begin(decision.retired)
+                group.start_soon(self._closing.retire, decision.retired, slot, decision.at_once)
+
+    def _serve_waiting(self) -> None:
+        """A sandbox may make room now that could not before."""
+        if self._slots.waiting and not self._ends:
+            self._act(self._slots.assign(time.monotonic()))
+
+    def _close_idle(self, slot: Slot) -> None:
+        assert self._group is not None
+        self._closing.begin(slot)
+        self._group.start_soon(self._closing.close_idle, slot)
 
     def _open_group(self) -> anyio.abc.TaskGroup:
-        if self._group is None or self._closing:
+        if self._group is None or self._ends:
             raise SandboxLost("The server is closing: nothing new is started, and every sandbox is closed.")
         return self._group
 
+    @property
+    def keeps_files(self) -> bool:
+        """A closed task's files stay."""
+        return self._options.bounds.persistent
+
     def next_process_id(self, task: TaskKey) -> str:
         """`p1`, `p2`, … unique in the task."""
-        record = self._record(task)
+        record = self._launcher.record(task)
         record.processes += 1
         return f"p{record.processes}"
-
-    def _record(self, key: TaskKey) -> TaskRecord:
-        record = self._tasks.get(key)
-        if record is None:
-            # A name is never used twice: a volume that is being removed must not be taken for a new one.
-            name = f"taskcell-ws-{self._instance}-{key.digest}-{secrets.token_hex(4)}"
-            record = self._tasks[key] = TaskRecord(key, name)
-        return record
 
     # --- creation ----------------------------------------------------------------------------------------------
 
@@ -179,129 +228,89 @@ class Pool:
                 await self._create_shielded(slot)
             finally:
                 self._creations.discard(scope)
+        self._upkeep.wake()
 
     async def _create_shielded(self, slot: Slot) -> None:
-        container: Container | None = None
         try:
-            container = await self._start_container(slot)
-            sandbox = await self._connect(container, slot)
+            sandbox = await self._inheritance.take_up(slot, self._launcher) if slot.inherited else None
+            was_inherited = sandbox is not None
+            if sandbox is None:
+                sandbox = await self._launcher.create(slot)
         except TaskcellError as error:
             self._slots.failed(slot, error)
         except Exception as error:
             log.exception("a sandbox could not be created")
             self._slots.failed(slot, SandboxLost(f"The sandbox could not be created: {type(error).__name__}."))
         else:
-            self._slots.ready(slot, sandbox)
-            return
+            self._settle(slot, sandbox, kept_files=was_inherited or not sandbox.container.is_fresh)
         finally:
             if not slot.settled.is_set():
                 self._slots.failed(slot, SandboxLost("The server is closing; the sandbox was not created."))
-            if container is not None and slot.error is not None:
-                with anyio.move_on_after(UNDO_TIMEOUT, shield=True):
-                    await self._remove(container, slot)
 
-    async def _start_container(self, slot: Slot) -> Container:
-        task, name = slot.shared_key
-        labels = self._labels(name)
-        await self._engine.create_workspace(slot.workspace, self._options.workspace_size, labels)
-        record = self._tasks.get(task)
-        if record is not None and record.workspace == slot.workspace:
-            record.made = True
-        spec = ContainerSpec(
-            profile=slot.profile,
-            name=f"taskcell-{task.digest[:8]}-{name}-{secrets.token_hex(4)}",
-            workspace=slot.workspace,
-            workspace_size=self._options.workspace_size,
-            labels=labels,
-        )
-        return await self._engine.start(spec)
-
-    def _labels(self, profile: str) -> dict[str, str]:
-        return {
-            "taskcell": "1",
-            "taskcell.deployment": self._options.deployment,
-            "taskcell.profile": profile,
-            "taskcell.instance": self._instance,
-        }
-
-    async def _connect(self, container: Container, slot: Slot) -> Sandbox:
+    def _settle(self, slot: Slot, sandbox: Sandbox, *, kept_files: bool) -> None:
+        """Nothing in it waits, so that no two tasks see half of it."""
         assert self._group is not None
-        channel = Channel(secrets.token_hex(24).encode(), self._options.orphan_ttl)
-        await self._group.start(self._serve_channel, channel, container)
-        sandbox = Sandbox(
-            profile=slot.profile,
-            container=container,
-            channel=channel,
-            output_chars=self._options.output_chars,
-            spool=self._options.spool,
-            max_processes=self._options.max_processes,
-        )
-        if slot.profile.profile.sudo:
-            sandbox.sudo_problem = await sudo.set_up(channel, slot.profile.profile, self._options.sudo_password)
-        if slot.profile.profile.kind == "terminal":
-            await sandbox.read_login_profile(self._options.shell)
-        return sandbox
+        self._slots.ready(slot, sandbox, kept_files=kept_files)
+        sandbox.channel.on_quiet = self._serve_waiting
+        sandbox.channel.when_lost(self._serve_waiting)
+        if not slot.is_warm:
+            self._launcher.own(slot)
+            if sandbox.container.name.startswith("taskcell-warm-"):
+                self._group.start_soon(self._launcher.rename, slot)
 
-    async def _serve_channel(
-        self, channel: Channel, container: Container, *, task_status: anyio.abc.TaskStatus[None]
-    ) -> None:
-        started = False
-
-        class Started:
-            def started(self, value: None = None) -> None:
-                nonlocal started
-                started = True
-                task_status.started()
-
-        try:
-            async with self._engine.connect(container) as stream:
-                await channel.run(stream, task_status=Started())
-        except TaskcellError as error:
-            if not started:
-                why = await self._engine.why_dead(container)
-                raise SandboxLost(f"{error} {why}".strip()) from error
-            log.warning("a channel ended", container=container.name, reason=str(error))
+    async def _hand_out(self, slot: Slot) -> None:
+        """Give a warm sandbox to the task that has taken it, or make another where it is not in order."""
+        sandbox = slot.sandbox
+        assert sandbox is not None
+        with anyio.CancelScope(shield=True) as scope:
+            self._creations.add(scope)
+            try:
+                if await self._launcher.is_in_order(slot):
+                    self._settle(slot, sandbox, kept_files=False)
+                    return
+            finally:
+                self._creations.discard(scope)
+                self._upkeep.wake()
+                if scope.cancel_called and not slot.settled.is_set():
+                    self._slots.failed(slot, SandboxLost("The server is closing; the sandbox was not created."))
+        slot.sandbox = None
+        assert self._group is not None
+        self._group.start_soon(self._closing.close_stray, sandbox)
+        await self._create(slot)
 
     # --- the end -----------------------------------------------------------------------------------------------
 
     async def close_task(self, task: TaskKey) -> int:
-        """Close all of the task's sandboxes and delete its workspace; answers how many there were."""
+        """Close all of the task's sandboxes and delete its workspace; answers how many there were.
+
+        A persistent workspace stays.
+        """
         group = self._open_group()
-        taken = self._slots.take(lambda slot: slot.key[0] == task)
-        slots = {*taken, *(slot for slot in self._retiring if slot.key[0] == task)}
-        record = self._tasks.pop(task, None)
-        self._retiring.update(slots)
+        if not self._has_begun:
+            await self._begin(task)
+        taken = self._slots.take(lambda slot: slot.task == task)
+        self._slots.forget(task)
+        record = self._launcher.forget(task)
+        slots = {*taken, *self._closing.of_task(task)}
+        for slot in slots:
+            self._closing.begin(slot)
         # In the pool's own group: a caller that gives up leaves nothing half closed.
         closed = anyio.Event()
-        group.start_soon(self._close_and_tell, slots, record, closed)
+        group.start_soon(self._closing.close_and_tell, slots, record, closed)
         await closed.wait()
+        self._upkeep.wake()
         return len(taken)
-
-    async def _close_and_tell(self, slots: set[Slot], record: TaskRecord | None, closed: anyio.Event) -> None:
-        await self._close_task(slots, record, GRACE, KILL_SLACK)
-        self._retiring.difference_update(slots)
-        closed.set()
-
-    async def _close_task(
-        self, slots: Iterable[Slot], record: TaskRecord | None, grace: float, kill_slack: float
-    ) -> None:
-        """Close sandboxes of one task, and then remove its workspace, but for a container that is kept with it."""
-        async with anyio.create_task_group() as closing:
-            for slot in slots:
-                closing.start_soon(self._close_one, slot, grace, kill_slack)
-        kept = any(not slot.profile.profile.remove for slot in slots)
-        if record is not None and record.made and not kept:
-            await self._remove_workspace(record.workspace)
 
     async def reset(self, task: TaskKey) -> list[str]:
         """Give each of the task's sandboxes a fresh successor with the same workspace.
 
         Answers a sentence for each; a sandbox that had died may have taken the files along. Raises EngineError.
         """
-        group = self._open_group()
-        decisions = self._slots.replace(lambda slot: slot.key[0] == task, time.monotonic())
-        for decision in decisions:
-            self._act(group, decision)
+        self._open_group()
+        if not self._has_begun:
+            await self._begin(task)
+        decisions = self._slots.replace(lambda slot: slot.task == task, time.monotonic())
+        self._act([*decisions, *self._slots.assign(time.monotonic())])
         for decision in decisions:
             await decision.slot.settled.wait()
             if decision.slot.error is not None:
@@ -313,32 +322,20 @@ class Pool:
             told.append(f"{what} replaced; the workspace is the same.")
         return told
 
-    def sandboxes(self, task: TaskKey) -> list[Sandbox]:
-        """The task's sandboxes, with those that have a successor but are not closed before what runs in them ends."""
-        slots = [*self.of_task(task), *(slot for slot in self._retiring if slot.key[0] == task)]
+    async def sandboxes(self, task: TaskKey) -> list[Sandbox]:
+        """The task's sandboxes, with those that have a successor but are not closed before what runs in them ends.
+
+        Those of an earlier server are waited for: they may have what is asked for.
+        """
+        slots = await self.of_task(task)
+        for slot in slots:
+            if slot.inherited is not None:
+                await slot.settled.wait()
+        slots = [*(await self.of_task(task)), *self._closing.of_task(task)]
         return [slot.sandbox for slot in slots if slot.sandbox and slot.sandbox.state is SandboxState.READY]
 
-    def of_task(self, task: TaskKey) -> list[Slot]:
-        return [slot for slot in self._slots if slot.key[0] == task]
-
-    async def _close_one(self, slot: Slot, grace: float, kill_slack: float) -> None:
-        await slot.settled.wait()
-        sandbox = slot.sandbox
-        if sandbox is None:
-            return
-        await sandbox.close(grace)
-        await sandbox.wait_closed(grace + kill_slack)
-        await self._remove(sandbox.container, slot)
-        self._slots.closed(slot)
-
-    async def _remove(self, container: Container, slot: Slot) -> None:
-        try:
-            await self._engine.remove(container, keep=not slot.profile.profile.remove)
-        except TaskcellError as error:
-            log.warning("a container could not be removed; it removes itself", name=container.name, reason=str(error))
-
-    async def _remove_workspace(self, name: str) -> None:
-        try:
-            await self._engine.remove_workspace(name)
-        except TaskcellError as error:
-            log.warning("a workspace could not be removed", name=name, reason=str(error))
+    async def of_task(self, task: TaskKey) -> list[Slot]:
+        """The task's places, once those of an earlier server are known."""
+        if not self._has_begun and self._options.adopt:
+            await self._begin(task)
+        return [slot for slot in self._slots if slot.task == task]

@@ -95,8 +95,8 @@ class ProcessCalls:
     async def call(self, asked: ProcessAction, watch: Callable[[Process], None] | None = None) -> ProcessReport:
         """Raises UnknownProcess, BadArgument, Denied, SandboxLost."""
         if asked.action == "list":
-            return ProcessReport(asked.task.task, asked.action, tuple(self._list(asked.task)))
-        sandbox, record = self.find(asked.task, asked.process_id)
+            return ProcessReport(asked.task.task, asked.action, tuple(await self._list(asked.task)))
+        sandbox, record = await self.find(asked.task, asked.process_id)
         if watch is not None:
             watch(record.process)
         # What is new is what comes after this.
@@ -130,9 +130,9 @@ class ProcessCalls:
             is_skill=record.about.kind == "skill",
         )
 
-    def find(self, task: TaskKey, process_id: str) -> tuple[Sandbox, Record]:
+    async def find(self, task: TaskKey, process_id: str) -> tuple[Sandbox, Record]:
         """Raises UnknownProcess: also for another task's or principal's."""
-        for sandbox in self._pool.sandboxes(task):
+        for sandbox in await self._pool.sandboxes(task):
             record = sandbox.processes.get(process_id)
             if record is not None:
                 return sandbox, record
@@ -141,8 +141,9 @@ class ProcessCalls:
             f"are. A finished one is known until its sandbox is closed or {FINISHED_MAX} newer ones have finished."
         )
 
-    def _list(self, task: TaskKey) -> list[ProcessInfo]:
-        found = [(sandbox, record) for sandbox in self._pool.sandboxes(task) for record in sandbox.processes]
+    async def _list(self, task: TaskKey) -> list[ProcessInfo]:
+        sandboxes = await self._pool.sandboxes(task)
+        found = [(sandbox, record) for sandbox in sandboxes for record in sandbox.processes]
         found.sort(key=lambda pair: pair[1].about.started)
         return [self._info(sandbox, record) for sandbox, record in found]
 

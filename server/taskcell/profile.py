@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Literal
 
@@ -70,7 +71,7 @@ def _profile(
         command=table.command,
         environment=expanded.environment,
         working_dir=table.working_dir or None,
-        user=table.user or DEFAULT_USER,
+        user=table.user or default_user(settings, os.getuid(), os.getgid()),
         memory=table.memory,
         cpus=table.cpus,
         pids=table.pids,
@@ -84,11 +85,26 @@ def _profile(
         platform=table.platform,
         runtime=settings.engine.runtime,
         sudo=table.sudo,
+        on_host_folder=settings.workspace_root is not None and settings.workspace.persistent,
         remove=table.rm,
         reuse=Reuse(table.reuse),
     )
     written = {name: key for name, key in _KEYS.items() if key in table.model_fields_set}
     return extra_args.apply(profile, table.extra_args, written)
+
+
+def default_user(settings: Settings, uid: int, gid: int) -> str:
+    """Whom commands run as where a profile names nobody.
+
+    Files in a folder of the host are to be of use to whoever runs the server, so commands run with that user's number;
+    root gives the folder to the sandbox's own user instead, and may do anything with it.
+
+    Arguments:
+        uid, gid: the server's.
+    """
+    if settings.workspace.persistent and settings.workspace.root and uid != 0:
+        return f"{uid}:{gid}"
+    return DEFAULT_USER
 
 
 def _with_room_for_files(profile: Profile, settings: Settings) -> Profile:

@@ -149,6 +149,9 @@ def _sudo(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator
         if mount.source is not None and not mount.read_only:
             reason = f"With sudo, root could leave programs of its own in the host's folder at {shown(mount.target)}"
             yield Refusal(Rule.SUDO, f"{reason}; mount it with ':ro'.")
+    if profile.on_host_folder:
+        reason = "With sudo, root could leave programs of its own in the workspace's folder on the host"
+        yield Refusal(Rule.SUDO, f"{reason}; leave workspace.root empty, for volumes of the engine.")
     if profile.host_namespaces or profile.network == "host":
         yield Refusal(Rule.SUDO, "With sudo, root could speak to the host in a namespace of the host; share none.")
 
@@ -198,7 +201,7 @@ JUDGEMENTS: tuple[tuple[Judgement, tuple[str, ...]], ...] = (
     (_form, ("name", "entrypoint", "command", "working_dir", "platform", "runtime")),
     (_image, ("image",)),
     (_user, ("user",)),
-    (_sudo, ("sudo",)),
+    (_sudo, ("sudo", "on_host_folder")),
     (_capabilities, ("cap_add",)),
     (_network, ("network",)),
     (_namespaces, ("host_namespaces",)),

@@ -270,12 +270,13 @@ class Sandbox:
         except SandboxLost:
             return
 
-    async def wait_closed(self, seconds: float) -> None:
+    async def wait_closed(self, seconds: float) -> bool:
         """Wait until the supervisor has killed everything and is gone, no longer than so many seconds."""
         gone = anyio.Event()
         self.channel.when_lost(gone.set)
         with anyio.move_on_after(seconds):
             await gone.wait()
+        return gone.is_set()
 
     async def living(self) -> int:
         """How many commands have a living process. Raises SandboxLost."""

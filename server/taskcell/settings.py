@@ -81,11 +81,11 @@ class WorkspaceSettings(Table):
     size: Bytes = GIB
     root: Word = ""
 
-    @field_validator("persistent")
+    @field_validator("root")
     @classmethod
-    def _only_ephemeral(cls, value: bool) -> bool:
-        if value:
-            _refuse("true", "leave it at false")
+    def _root_is_plain(cls, value: str) -> str:
+        if value.startswith("~"):
+            raise ValueError("must be a path, absolute or relative to the configuration's folder, without '~'")
         return value
 
 
@@ -99,13 +99,6 @@ class PoolSettings(Table):
     orphan_ttl: Seconds = 120.0
     on_exit: Literal["close", "keep"] = "close"
     acquire_timeout: Seconds = 30.0
-
-    @field_validator("on_exit")
-    @classmethod
-    def _only_close(cls, value: str) -> str:
-        if value == "keep":
-            _refuse("'keep'", "leave it at 'close'")
-        return value
 
 
 class LimitSettings(Table):
@@ -270,6 +263,11 @@ class Settings(Table):
             return self.deployment
         origin = f"file:{self._file.resolve()}" if self._file else f"default:{os.getuid()}"
         return hashlib.sha256(origin.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+    @property
+    def workspace_root(self) -> Path | None:
+        """Resolved path of the folder with the persistent workspaces; None where they are engine volumes."""
+        return (self._folder / self.workspace.root).resolve() if self.workspace.root else None
 
     @property
     def manifest_paths(self) -> tuple[Path, ...]:

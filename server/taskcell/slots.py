@@ -2,127 +2,143 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from enum import Enum
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
 import anyio
 
 from taskcell.errors import TaskcellError
-from taskcell.model import Reuse, TaskKey
+from taskcell.model import TaskKey
 from taskcell.policy import AuthorizedProfile
-from taskcell.sandbox import Sandbox, SandboxState
+from taskcell.room import Bounds, make_room
+from taskcell.sandbox import Sandbox
+from taskcell.slot import NOBODY, Decision, Lease, Slot, SlotKey, SlotState
 
-SlotKey = tuple[TaskKey, str]
-
-
-class SlotState(Enum):
-    CREATING = "creating"
-    READY = "ready"
-    FAILED = "failed"
-    RETIRED = "retired"
-    CLOSED = "closed"
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """A place in the pool: (task, profile), and the sandbox that is or will be in it.
-
-    A sandbox for one call has a key of its own while that call has it, so that no other is given it.
-
-    Arguments:
-        workspace: name of the volume with the task's files.
-        settled: set when the creation has succeeded or failed; `idle`: when the last lease of a retired slot ended.
-        replaces: the slot that this one is to succeed, until it has.
-    """
-
-    key: SlotKey
-    profile: AuthorizedProfile
-    workspace: str
-    created: float
-    state: SlotState = SlotState.CREATING
-    sandbox: Sandbox | None = None
-    error: TaskcellError | None = None
-    settled: anyio.Event = field(default_factory=anyio.Event)
-    idle: anyio.Event = field(default_factory=anyio.Event)
-    replaces: Slot | None = None
-    leases: int = 0
-    idle_since: float = 0.0
-    notes: list[str] = field(default_factory=list)
-
-    def __repr__(self) -> str:
-        task, profile = self.key
-        return f"<Slot {task.digest}/{profile} {self.state.value}, {self.leases} leases>"
-
-    @property
-    def shared_key(self) -> SlotKey:
-        """Where calls look for it: the key of every slot but one that a single call has."""
-        return self.key[0], self.profile.profile.name
-
-    @property
-    def is_for_one_call(self) -> bool:
-        return self.profile.profile.reuse is Reuse.CALL
-
-    @property
-    def holds_files(self) -> bool:
-        """Its container runs, and with it the workspace lives."""
-        return self.sandbox is not None and self.sandbox.state is SandboxState.READY and self.sandbox.channel.alive
-
-    @property
-    def usable(self) -> bool:
-        """It may be leased: it is being made, or its sandbox is in order."""
-        if self.state is SlotState.CREATING:
-            return True
-        return self.state is SlotState.READY and self.sandbox is not None and self.sandbox.usable
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What to do now.
-
-    Arguments:
-        create: start the slot's sandbox.
-        retired: to be closed once `slot` is settled, for the successor holds the workspace by then.
-        at_once: not to wait for the calls that still run in the retired one.
-    """
-
-    slot: Slot
-    create: bool = False
-    retired: Slot | None = None
-    at_once: bool = False
+#: Ends of idle sandboxes that are remembered for the answer to their task's next call; a task is a few hundred bytes.
+MAX_REMEMBERED = 10_000
+CHANGED = "The sandbox was replaced because its configuration changed"
 
 
 class Slots:
     """Every slot of the pool; at most one for a key can be leased, and one for a single call by that call alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Bounds | None = None) -> None:
+        self.bounds = bounds or Bounds()
         self._slots: dict[SlotKey, Slot] = {}
-        self._calls = 0
+        self._waiting: list[Lease] = []
+        self._used: dict[str, AuthorizedProfile] = {}
+        self._ended: dict[SlotKey, str] = {}
+        self._numbers = itertools.count(1)
 
     def __iter__(self) -> Iterator[Slot]:
         return iter(list(self._slots.values()))
 
-    def lease(self, key: SlotKey, profile: AuthorizedProfile, workspace: str, now: float) -> Decision:
-        """Count a lease on the key's slot; make a new slot where there is none that can be used."""
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a place."""
+        return len(self._waiting)
+
+    # --- leases --------------------------------------------------------------------------------------------------
+
+    def lease(self, key: SlotKey, profile: AuthorizedProfile) -> Lease:
+        """A claim on the key's slot, granted at once where it can be used. Else `assign` decides."""
+        lease = Lease(key, profile, next(self._numbers))
+        self._used[key[1]] = profile
         current = self._slots.get(key)
-        if current is not None and current.usable and current.profile == profile:
-            decision = Decision(current)
+        if current is not None and current.fits(profile):
+            self._grant(lease, current)
         else:
-            decision = self._succeed(key, profile, workspace, current, now)
-        slot = decision.slot
+            self._waiting.append(lease)
+        return lease
+
+    def assign(self, now: float) -> list[Decision]:
+        """Grant what can be granted of the waiting leases.
+
+        Where there is room for some only, the principal that holds the fewest sandboxes is served first, and of its
+        calls the one that came first.
+        """
+        decisions: list[Decision] = []
+        stuck: set[SlotKey] = set()
+        while self._waiting:
+            held = self._held()
+            turn = min(
+                (lease for lease in self._waiting if lease.key not in stuck),
+                key=lambda lease: (held.get(lease.key[0].principal, 0), lease.arrived),
+                default=None,
+            )
+            if turn is None:
+                break
+            decision = self._place(turn, now)
+            if decision is None:
+                stuck.add(turn.key)
+                continue
+            decisions.append(decision)
+            self._join_others(turn, decision.slot)
+        return decisions
+
+    def _held(self) -> dict[str, int]:
+        held: dict[str, int] = {}
+        for slot in self._slots.values():
+            held[slot.task.principal] = held.get(slot.task.principal, 0) + 1
+        return held
+
+    def _join_others(self, lease: Lease, slot: Slot) -> None:
+        """A herd of calls for one new task waits for one creation."""
+        self._waiting.remove(lease)
+        if slot.is_for_one_call:
+            return
+        for other in [other for other in self._waiting if other.key == lease.key and slot.fits(other.profile)]:
+            self._waiting.remove(other)
+            self._grant(other, slot)
+
+    def _grant(self, lease: Lease, slot: Slot) -> None:
         slot.leases += 1
         if slot.is_for_one_call:
-            self._calls += 1
-            self._move(slot, (key[0], f"{key[1]}#{self._calls}"))
-        return decision
+            self._move(slot, (lease.key[0], f"{lease.key[1]}#{next(self._numbers)}"))
+        lease.slot = slot
+        if lease.granted is not None:
+            lease.granted.set()
 
     def _move(self, slot: Slot, key: SlotKey) -> None:
         del self._slots[slot.key]
         slot.key = key
         self._slots[key] = slot
 
-    def release(self, slot: Slot, now: float) -> Decision | None:
-        """Take a lease back. A sandbox that must not be used again is replaced at once, not at the next call."""
+    def _place(self, lease: Lease, now: float) -> Decision | None:
+        """Find or make the lease's slot; None: there is no room for it now."""
+        current = self._slots.get(lease.key)
+        if current is not None:
+            fits = current.fits(lease.profile)
+            decision = Decision(current) if fits else self._succeed(current, lease.profile, now)
+        else:
+            warm = self._warm_for(lease)
+            victims = make_room(list(self), self.bounds, lease.key[0], needs_more=warm is None)
+            if victims is None:
+                return None
+            evicted = tuple(self._out(victims, "was closed to make room for another task's"))
+            decision = self._take_warm(warm, lease, evicted, now) if warm else self._new(lease, evicted, now)
+        self._grant(lease, decision.slot)
+        return decision
+
+    def _new(self, lease: Lease, evicted: tuple[Slot, ...], now: float) -> Decision:
+        slot = Slot(lease.key, lease.profile, created=now, idle_since=now, ended=self._ended.pop(lease.key, ""))
+        self._slots[lease.key] = slot
+        return Decision(slot, create=True, evicted=evicted)
+
+    def withdraw(self, lease: Lease, now: float) -> list[Decision]:
+        """Take a lease back, granted or not: its call has ended, or waits no more."""
+        decisions = []
+        if lease.slot is None:
+            self._waiting.remove(lease)
+        elif (decision := self._release(lease.slot, now)) is not None:
+            decisions.append(decision)
+        return decisions + self.assign(now) if self._waiting else decisions
+
+    def _release(self, slot: Slot, now: float) -> Decision | None:
+        """A sandbox that must not be used again is replaced at once, not at the next call."""
         slot.leases -= 1
         slot.idle_since = now
         if slot.state is SlotState.RETIRED and slot.leases == 0:
@@ -131,7 +147,7 @@ class Slots:
             return self._put_back(slot) if slot.state is SlotState.CREATING else self._spend(slot, now)
         doomed = slot.sandbox is not None and slot.sandbox.doomed is not None
         if self._slots.get(slot.key) is slot and slot.state is SlotState.READY and doomed:
-            return self._succeed(slot.key, slot.profile, slot.workspace, slot, now)
+            return self._succeed(slot, slot.profile, now)
         return None
 
     def _put_back(self, slot: Slot) -> Decision | None:
@@ -145,13 +161,90 @@ class Slots:
 
     def _spend(self, slot: Slot, now: float) -> Decision:
         """Retire a slot that had its one call. Where no other slot holds the workspace, the next call's one is made."""
-        del self._slots[slot.key]
-        ready = (other for other in self if other.key[0] == slot.key[0] and other.state is SlotState.READY)
-        holder = next((other for other in ready if other.usable), self._slots.get(slot.shared_key))
+        ready = (other for other in self if other.task == slot.task and other.state is SlotState.READY)
+        holder = next((other for other in ready if other is not slot and other.usable), None)
+        holder = holder or self._slots.get(slot.shared_key)
         if holder is None:
-            return self._succeed(slot.shared_key, slot.profile, slot.workspace, slot, now, reset=True)
+            return self._succeed(slot, slot.profile, now, reset=True)
+        del self._slots[slot.key]
         slot.state = SlotState.RETIRED
         return Decision(holder, retired=slot)
+
+    # --- leaving -------------------------------------------------------------------------------------------------
+
+    def _out(self, slots: Iterable[Slot], ended: str) -> list[Slot]:
+        chosen = list(slots)
+        for slot in chosen:
+            del self._slots[slot.key]
+            slot.state = SlotState.RETIRED
+            if not slot.is_warm:
+                self._remember(slot.shared_key, ended)
+        return chosen
+
+    def _remember(self, key: SlotKey, ended: str) -> None:
+        self._ended[key] = ended
+        while len(self._ended) > MAX_REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+
+    def take_idle(self, now: float, ttl: float) -> list[Slot]:
+        """Take out the slots that had neither a call nor a process for `ttl` seconds; and warm ones that died."""
+        tired = [slot for slot in self if self._is_tired(slot, now - ttl)]
+        return self._out(tired, f"was closed after {ttl:g} s without a call or a process")
+
+    @staticmethod
+    def _is_tired(slot: Slot, since: float) -> bool:
+        if slot.state is not SlotState.READY or slot.is_busy:
+            return False
+        return not slot.usable if slot.is_warm else slot.quiet_since <= since
+
+    # --- warm ----------------------------------------------------------------------------------------------------
+
+    def next_warm(self, now: float) -> list[Decision]:
+        """What to do for the ready sandboxes: make one, where nothing more urgent is being made, or drop outdated ones.
+
+        Only of profiles that this server has been asked for: twenty skills would be twenty containers for nobody.
+        """
+        old = [slot for slot in self if slot.is_warm and self._used.get(slot.profile.profile.name) != slot.profile]
+        for slot in self._out(old, ""):
+            return [Decision(slot, evicted=(slot,))]
+        if self.bounds.persistent or self._waiting or len(self._slots) >= self.bounds.max_sandboxes:
+            return []
+        if any(slot.state is SlotState.CREATING for slot in self):
+            return []
+        for name, profile in self._used.items():
+            # One that is kept for inspection would be kept without ever having been anybody's.
+            if (
+                profile.profile.remove
+                and sum(slot.is_warm and slot.profile == profile for slot in self) < self.bounds.warm
+            ):
+                slot = Slot((NOBODY, f"{name}#{next(self._numbers)}"), profile, created=now, idle_since=now)
+                self._slots[slot.key] = slot
+                return [Decision(slot, create=True)]
+        return []
+
+    def _warm_for(self, lease: Lease) -> Slot | None:
+        """A warm slot for a task that has no files yet: another volume cannot be mounted into it any more."""
+        if any(slot.task == lease.key[0] for slot in self._slots.values()):
+            return None
+        fitting = [slot for slot in self if slot.is_warm and slot.fits(lease.profile)]
+        return min(fitting, key=lambda slot: slot.state is SlotState.CREATING, default=None)
+
+    def _take_warm(self, slot: Slot, lease: Lease, evicted: tuple[Slot, ...], now: float) -> Decision:
+        """From now on it is the task's; a sandbox that is ready is looked at first."""
+        self._move(slot, lease.key)
+        slot.idle_since, slot.ended = now, self._ended.pop(lease.key, "")
+        if slot.state is SlotState.CREATING:
+            return Decision(slot, evicted=evicted)
+        slot.state, slot.settled = SlotState.CREATING, anyio.Event()
+        return Decision(slot, check=True, evicted=evicted)
+
+    # --- inheritance ---------------------------------------------------------------------------------------------
+
+    def inherit(self, slot: Slot) -> None:
+        """Give a place to the sandbox of an earlier server, which is being taken up; it may be over the bounds."""
+        self._slots.setdefault(slot.key, slot)
+
+    # --- ends ----------------------------------------------------------------------------------------------------
 
     def replace(self, chosen: Callable[[Slot], bool], now: float) -> list[Decision]:
         """A successor for each chosen slot that is not already being made; what runs in the old ones is killed."""
@@ -159,46 +252,34 @@ class Slots:
         return [
             self._spend(slot, now)
             if slot.key != slot.shared_key
-            else self._succeed(slot.key, slot.profile, slot.workspace, slot, now, reset=True)
+            else self._succeed(slot, slot.profile, now, reset=True)
             for slot in old
         ]
 
-    def _succeed(
-        self,
-        key: SlotKey,
-        profile: AuthorizedProfile,
-        workspace: str,
-        old: Slot | None,
-        now: float,
-        *,
-        reset: bool = False,
-    ) -> Decision:
-        slot = Slot(key, profile, workspace, created=now, idle_since=now, replaces=old)
-        at_once = reset or (old is not None and not old.usable)
-        if old is not None:
-            if old.sandbox is not None and not (reset and old.usable):
-                slot.notes.append(self._why_replaced(old, old.sandbox))
-            old.state = SlotState.RETIRED
-        self._slots[key] = slot
+    def _succeed(self, old: Slot, profile: AuthorizedProfile, now: float, *, reset: bool = False) -> Decision:
+        slot = Slot(old.shared_key, profile, created=now, idle_since=now, replaces=old)
+        if old.sandbox is None:
+            # It is being made, or taken up, and nobody was told yet.
+            slot.ended = old.ended if old.inherited is None else CHANGED
+        elif not old.sandbox.usable:
+            slot.ended = f"had died ({old.sandbox.doomed or old.sandbox.channel.lost_reason or 'it ended'})"
+        elif not reset:
+            slot.ended = CHANGED
+        at_once = reset or not old.usable
+        del self._slots[old.key]
+        old.state = SlotState.RETIRED
+        self._slots[slot.key] = slot
         return Decision(slot, create=True, retired=old, at_once=at_once)
 
-    def _why_replaced(self, old: Slot, sandbox: Sandbox) -> str:
-        if sandbox.usable:
-            return "The sandbox was replaced because its configuration changed; the workspace is the same."
-        reason = sandbox.doomed or sandbox.channel.lost_reason or "it ended"
-        held = sandbox.channel.alive or any(
-            other.key[0] == old.key[0] and other.usable and other.sandbox is not None for other in self
-        )
-        files = (
-            "the files in the workspace are still there" if held else "the files that were in the workspace are lost"
-        )
-        return f"The task's sandbox had died ({reason}) and was replaced by a fresh one; {files}."
-
-    def ready(self, slot: Slot, sandbox: Sandbox) -> None:
+    def ready(self, slot: Slot, sandbox: Sandbox, *, kept_files: bool = False) -> None:
+        """The slot's sandbox can be used. `kept_files`: its workspace is the one that the task had before."""
         slot.sandbox = sandbox
         if slot.state is SlotState.CREATING:
             slot.state = SlotState.READY
-        slot.replaces = None
+        slot.replaces = slot.inherited = None
+        if slot.ended:
+            slot.notes.append(_how_ended(slot.ended, kept_files=kept_files or self.bounds.persistent))
+            slot.ended = ""
         slot.settled.set()
 
     def failed(self, slot: Slot, error: TaskcellError) -> None:
@@ -210,12 +291,22 @@ class Slots:
         old, slot.replaces = slot.replaces, None
         if self._slots.get(slot.key) is slot:
             del self._slots[slot.key]
+            if slot.ended and slot.ended != CHANGED:
+                self._remember(slot.shared_key, slot.ended)
             if old is not None and old.holds_files:
-                old.state = SlotState.READY
-                self._slots[old.key] = old
+                self._put_in_place(old)
         elif (heir := self.heir(slot)) is not None:
             heir.replaces = old
         slot.settled.set()
+
+    def _put_in_place(self, old: Slot) -> None:
+        """Have a slot back that could not be succeeded, or leave it to who has its key by now."""
+        current = self._slots.get(old.key)
+        if current is None:
+            old.state = SlotState.READY
+            self._slots[old.key] = old
+        elif current.replaces is None and current.state is SlotState.CREATING:
+            current.replaces = old
 
     def heir(self, old: Slot) -> Slot | None:
         """The slot that is to succeed another."""
@@ -227,7 +318,13 @@ class Slots:
         for slot in taken:
             del self._slots[slot.key]
             slot.state = SlotState.RETIRED
+            self._ended.pop(slot.shared_key, None)
         return taken
+
+    def forget(self, task: TaskKey) -> None:
+        """The task was closed on purpose: nobody need be told how its sandboxes ended."""
+        for key in [key for key in self._ended if key[0] == task]:
+            del self._ended[key]
 
     def closed(self, slot: Slot) -> None:
         slot.state = SlotState.CLOSED
@@ -236,3 +333,12 @@ class Slots:
         """Notes for the next answer; each is told once."""
         notes, slot.notes = slot.notes, []
         return notes
+
+
+def _how_ended(ended: str, *, kept_files: bool) -> str:
+    if ended == CHANGED:
+        return f"{ended}; {'the workspace is the same' if kept_files else 'the files in the workspace are lost'}."
+    files = (
+        "the files in the workspace are still there" if kept_files else "the files that were in the workspace are lost"
+    )
+    return f"The task's sandbox {ended} and was replaced by a fresh one; {files}."

@@ -220,3 +220,19 @@ def test_the_engine_without_isolation_gives_nobody_sudo(taskcell: Taskcell) -> N
     done = taskcell("exec", "--", "true", toml=LOCAL + "[terminal]\nsudo = true\n[policy]\nallow_sudo = true\n")
     assert done.code != 0
     assert "The local engine has no sudo to give" in done.err
+
+
+def test_the_doctor_says_where_persistent_files_are_and_that_nothing_bounds_them(
+    taskcell: Taskcell, tmp_path: Path
+) -> None:
+    keys = '[workspace]\npersistent = true\nroot = "{root}"\n'
+    (bounds,) = workspace_checks(taskcell("doctor", "--json", toml=LOCAL + keys.format(root=tmp_path / "work")))
+    assert bounds["status"] == "weak"
+    assert "nothing holds a task to 1 GiB" in bounds["detail"]
+    (refused,) = workspace_checks(taskcell("doctor", "--json", toml=LOCAL + keys.format(root="/root/work")))
+    assert refused["status"] == "broken"
+    assert "blocked-mount-paths" in refused["detail"]
+
+
+def workspace_checks(done: Any) -> list[dict[str, str]]:
+    return [row for row in json.loads(done.out) if row["check"] == "workspace"]

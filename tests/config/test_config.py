@@ -85,7 +85,7 @@ def test_every_fault_is_told_at_once(tmp_path):
     text = (
         'polic = 1\n[pool]\nwarm = "1"\nidle_ttl = "soon"\n[http]\nport = true\n'
         '[[policy.rules]]\nname = "a"\neffect = "deny"\n[[policy.rules]]\nname = "b"\neffect = "no"\ncommand = "("\n'
-        "[workspace]\npersistent = true\n"
+        "[workspace]\npersistent = 1\n"
     )
     assert sorted(faults(tmp_path, text)) == sorted(
         [
@@ -96,7 +96,7 @@ def test_every_fault_is_told_at_once(tmp_path):
             "taskcell.toml:12: policy.rules[1].effect: must be 'allow', 'deny' or 'ask'",
             "taskcell.toml:13: policy.rules[1].command: is not a regular expression: "
             "missing ), unterminated subpattern at position 0",
-            "taskcell.toml:15: workspace.persistent: true is not supported by this version yet; leave it at false",
+            "taskcell.toml:15: workspace.persistent: must be true or false",
             "taskcell.toml:1: polic: unknown key; did you mean 'policy'?",
         ]
     )
@@ -107,7 +107,8 @@ def test_every_fault_is_told_at_once(tmp_path):
     [
         ('[engine]\nkind = "kubernetes"', "not supported by this version yet; use 'docker'"),
         ('[engine]\nkind = "podman"', "must be 'docker'"),
-        ('[pool]\non_exit = "keep"', "not supported by this version yet; leave it at 'close'"),
+        ('[pool]\non_exit = "stay"', "must be 'close' or 'keep'"),
+        ('[workspace]\nroot = "~/work"', "relative to the configuration's folder, without '~'"),
         ('[terminal]\nreuse = "call"', "the terminal's working directory and environment live in its sandbox"),
         ('[policy]\nallowed_mount_roots = ["srv"]', "must be absolute paths of the host"),
         ('[policy]\nblocked_mount_paths = ["~/.ssh"]', "must be absolute paths of the host"),

@@ -513,7 +513,7 @@ async def test_an_id_is_good_for_the_server_that_takes_the_sandbox_up(gateway: G
         await client.call_tool("process", {"action": "wait", "process_id": "p1"})
         before = await ask(client, "tasks/get", ids[0])
 
-        (slot,) = gw._pool.of_task(TaskKey("p", "default"))
+        (slot,) = await gw._pool.of_task(TaskKey("p", "default"))
         old = slot.sandbox
         assert old is not None
         channel = Channel(old.channel._token, PATIENCE)

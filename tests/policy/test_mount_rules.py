@@ -270,3 +270,14 @@ def test_a_path_that_changed_after_it_was_looked_at_is_not_held(tmp_path):
         (tmp_path / "a").mkdir()
     with pytest.raises(Changed), held([found]):
         pass
+
+
+@pytest.mark.parametrize("root", ["/", "/root/work", "/etc", "/var/lib/docker/work", "/proc/x", "{own}", "{own}/in-it"])
+def test_the_folder_of_persistent_workspaces_is_judged_too(tmp_path: Path, root: str) -> None:
+    policy = Policy(PolicySettings(), own_files=(tmp_path / "manifests",))
+    with pytest.raises(Denied, match=r"workspace\.root: "):
+        policy.authorize_root(Path(root.format(own=tmp_path / "manifests")))
+
+
+def test_a_folder_for_persistent_workspaces_may_be_new_and_need_not_be_an_allowed_root(tmp_path: Path) -> None:
+    Policy(PolicySettings(), own_files=(tmp_path / "taskcell.toml",)).authorize_root(tmp_path / "new" / "work")

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from taskcell.config import Settings
 from taskcell.container import expand_table
 from taskcell.docker_flags import NAMES, SWITCHES
-from taskcell.engine.base import ContainerSpec
-from taskcell.engine.docker.container import container_config
+from taskcell.engine.base import ContainerSpec, Workspace
+from taskcell.engine.docker.container import Place, container_config
 from taskcell.errors import Denied
 from taskcell.manifest import Skill
 from taskcell.policy import Policy
@@ -132,8 +132,9 @@ def asked_of_the_engine(
     try:
         profile = Policy(chosen.policy).authorize_profile(skill_profile(skill, chosen))
         with profile.host_mounts() as mounts:
-            spec = ContainerSpec(profile, "name", "ws", 1 << 20, {"taskcell": "1"})
-            return container_config(client, spec, mounts, volume="supervisor", image=IMAGE, runtime="")
+            spec = ContainerSpec(profile, "name", Workspace(1 << 20, "ws"), {"taskcell": "1"})
+            place = Place("ws")
+            return container_config(client, spec, mounts, volume="supervisor", place=place, image=IMAGE, runtime="")
     except Denied:
         return None
 

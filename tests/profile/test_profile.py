@@ -10,7 +10,7 @@ from taskcell.errors import Denied
 from taskcell.manifest import load
 from taskcell.model import DEFAULT_USER, GIB, MIB, Mount, Reuse, Tmpfs
 from taskcell.policy import Policy
-from taskcell.profile import skill_profile, terminal_profile
+from taskcell.profile import default_user, skill_profile, terminal_profile
 
 MANIFEST = """version = "1"
 [defaults]
@@ -85,3 +85,21 @@ def test_sudo_beside_a_written_read_only_is_refused_and_not_decided_for_the_oper
     settings = Settings.model_validate({"terminal": {"sudo": True, "read_only": True}, "policy": {"allow_sudo": True}})
     with pytest.raises(Denied, match="leave one out"):
         Policy(settings.policy).authorize_profile(terminal_profile(settings))
+
+
+def test_with_sudo_no_workspace_lies_in_a_folder_of_the_host(tmp_path):
+    files = {"persistent": True, "root": str(tmp_path / "work")}
+    tables = {"terminal": {"sudo": True}, "policy": {"allow_sudo": True}, "workspace": files}
+    settings = Settings.model_validate(tables)
+    with pytest.raises(Denied, match="leave workspace.root empty"):
+        Policy(settings.policy).authorize_profile(terminal_profile(settings))
+    files["root"] = ""
+    settings = Settings.model_validate(tables)
+    Policy(settings.policy).authorize_profile(terminal_profile(settings))
+
+
+def test_files_in_a_host_folder_are_written_as_the_servers_user_unless_that_is_root():
+    on_host = Settings.model_validate({"workspace": {"persistent": True, "root": "work"}})
+    in_volumes = Settings.model_validate({"workspace": {"persistent": True}})
+    assert default_user(on_host, 1001, 100) == "1001:100"
+    assert default_user(on_host, 0, 0) == default_user(in_volumes, 1001, 100) == DEFAULT_USER

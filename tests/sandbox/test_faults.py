@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +12,9 @@ import anyio
 import docker
 import pytest
 
-from dash import dash_image
 from gateways import GatewayFactory
 from observe import alive, containers, eventually, marker
+from second_engine import DASH, SecondEngine
 from serving import serving
 from taskcell.errors import Denied, EngineUnavailable, ImageMissing, SpawnFailed
 from taskcell.gateway import Gateway
@@ -240,45 +236,11 @@ async def test_the_policy_stands_between_every_call_and_the_engine(gateway: Gate
         assert (await gw.sandbox(ToolCall("local", "sandbox", {"action": "status"}))).sandboxes == ()
 
 
-@pytest.fixture
-def second_engine() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A dockerd of our own, to be stopped under running commands, with an image of dash alone."""
-    # Its sockets' paths must be short: pytest's own folders would make them longer than a socket's may be.
-    folder = Path(tempfile.mkdtemp(prefix="taskcell-"))
-    socket = f"unix://{folder}/docker.sock"
-    options = [f"--{name}={folder / name}" for name in ("data-root", "exec-root", "pidfile")]
-    # In a network namespace of its own: `--bridge=none` removes the default bridge, which is the first engine's.
-    argv = ["unshare", "--net", "dockerd", "-H", socket, *options, "--bridge=none", "--iptables=false"]
-    daemon = subprocess.Popen(argv, stdout=(folder / "log").open("wb"), stderr=subprocess.STDOUT)
-    try:
-        assert eventually(lambda: _answers(socket)), (folder / "log").read_text()[-2000:]
-        (folder / "dash.tar").write_bytes(dash_image())
-        api = docker.APIClient(socket, version="auto")
-        api.import_image(str(folder / "dash.tar"), repository="taskcell/dash", tag="latest")
-        api.close()
-        yield socket, daemon
-    finally:
-        daemon.send_signal(signal.SIGTERM)
-        daemon.wait(30)
-        subprocess.run(["umount", "-R", str(folder / "data-root")], check=False, capture_output=True)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _answers(socket: str) -> bool:
-    try:
-        docker.APIClient(socket, version="auto").ping()
-    except docker.errors.DockerException:
-        return False
-    return True
-
-
 async def test_an_engine_that_goes_away_in_the_middle_loses_the_command_and_says_so_at_the_next(
-    gateway: GatewayFactory, second_engine: tuple[str, subprocess.Popen[bytes]]
+    gateway: GatewayFactory, second_engine: SecondEngine
 ) -> None:
-    host, daemon = second_engine
-    toml = '[terminal]\nimage = "taskcell/dash:latest"\nshell = ["/bin/sh", "-c"]'
     results = []
-    async with gateway(toml, host=host) as gw:
+    async with gateway(DASH, host=second_engine.host) as gw:
         assert (await terminal(gw, "echo works")).stdout == "works\n"
 
         async def long() -> None:
@@ -287,8 +249,7 @@ async def test_an_engine_that_goes_away_in_the_middle_loses_the_command_and_says
         async with anyio.create_task_group() as calls:
             calls.start_soon(long)
             await anyio.sleep(0.5)
-            daemon.send_signal(signal.SIGTERM)
-            await anyio.to_thread.run_sync(daemon.wait, 30)
+            await anyio.to_thread.run_sync(second_engine.stop)
         assert (results[0].status.value, results[0].stdout) == ("lost", "partial\n")
         with pytest.raises(EngineUnavailable, match="does not answer"):
             await terminal(gw, "echo again")
@@ -297,7 +258,7 @@ async def test_an_engine_that_goes_away_in_the_middle_loses_the_command_and_says
 async def test_a_killed_servers_sandboxes_remove_themselves(tmp_path: Path, docker_api: docker.APIClient) -> None:
     mark = marker()
     seen = []
-    toml = 'deployment = "killed-server"\n[pool]\norphan_ttl = "1s"\n'
+    toml = 'deployment = "killed-server"\n[pool]\nwarm = 0\norphan_ttl = "1s"\n'
     with suppress(BaseExceptionGroup):  # the client's connection ends under it
         async with serving(tmp_path, toml) as (client, pid), anyio.create_task_group() as calls:
             calls.start_soon(client.call_tool, "terminal", {"command": f"setsid sleep {mark} & sleep {mark}"})

@@ -14,7 +14,7 @@ import pytest
 
 from gateways import GatewayFactory
 from observe import containers
-from taskcell.engine.base import ContainerSpec
+from taskcell.engine.base import ContainerSpec, Workspace
 from taskcell.engine.docker import DockerEngine
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.find import Endpoint
@@ -148,14 +148,12 @@ async def test_a_folder_exchanged_between_the_check_and_the_mount_is_not_given_t
     endpoint = Endpoint("unix:///var/run/docker.sock", "a test")
     engine = DockerEngine.over(Connection(client, endpoint, SupervisorVolumes(client)))
     profile = authorized(folder)
-    await engine.create_workspace("taskcell-ws-mounts-test", MIB, {"taskcell.deployment": DEPLOYMENT})
     try:
         with pytest.raises(Denied, match=r"mounts.*(was exchanged in between)"):
             await engine.start(spec(profile))
         assert os.path.lexists(folder / "was-data"), "the exchange happened"
         assert containers(docker_api, taskcell__deployment=DEPLOYMENT) == []
     finally:
-        await engine.remove_workspace("taskcell-ws-mounts-test")
         await engine.aclose()
 
 
@@ -189,7 +187,7 @@ def authorized(folder: Path) -> AuthorizedProfile:
 
 def spec(profile: AuthorizedProfile) -> ContainerSpec:
     labels = {"taskcell": "1", "taskcell.deployment": DEPLOYMENT}
-    return ContainerSpec(profile, "taskcell-mounts-test", "taskcell-ws-mounts-test", MIB, labels)
+    return ContainerSpec(profile, "taskcell-mounts-test", Workspace(MIB), labels)
 
 
 @pytest.mark.parametrize(

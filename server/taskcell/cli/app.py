@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from taskcell import __version__
-from taskcell.cli import doctor, exec, image, policy, serve, skills
+from taskcell.cli import doctor, exec, image, policy, ps, rm, serve, skills
 from taskcell.cli.invocation import EXIT_INTERRUPTED, Surroundings
 
 app = typer.Typer(
@@ -38,7 +38,7 @@ def _root(
     """An MCP server that gives every task of an LLM agent its own hardened container."""
 
 
-for module in (serve, doctor, exec, skills, policy, image):
+for module in (serve, doctor, exec, ps, rm, skills, policy, image):
     module.register(app)
 
 

@@ -147,6 +147,7 @@ async def _engine(run: Invocation, settings: Settings, loaded: Loaded | None) ->
         with anyio.fail_after(ENGINE_TIMEOUT):
             async with stack.opened_engine(run, settings) as engine:
                 found += await _engine_itself(engine)
+                found += await _workspaces(engine, settings)
                 found += await _images(engine, settings, loaded)
     except TaskcellError as error:
         found.append(Check("engine", Verdict.BROKEN, _line(str(error))))
@@ -163,6 +164,26 @@ async def _engine_itself(engine: Engine) -> list[Check]:
         return [Check("engine", Verdict.WEAK, f"{facts.name}: no isolation.", "set engine.kind to 'docker'.")]
     checks = [Check("engine", Verdict.GOOD, f"{facts.name} {facts.version}.")]
     return checks + [Check("engine", Verdict.WEAK, weakness) for weakness in facts.weaknesses]
+
+
+async def _workspaces(engine: Engine, settings: Settings) -> list[Check]:
+    """Whether persistent files may be where they are to be, and whether their size holds."""
+    from taskcell.engine.docker import DockerEngine
+
+    if not settings.workspace.persistent:
+        return []
+    root = settings.workspace_root
+    if root is not None:
+        try:
+            Policy(settings.policy, settings.own_files).authorize_root(root)
+        except Denied as denial:
+            return [Check("workspace", Verdict.BROKEN, _line(str(denial)), "name another folder as workspace.root.")]
+    place = "engine volumes" if root is None else str(root)
+    size = format_size(settings.workspace.size)
+    if root is None and isinstance(engine, DockerEngine) and await engine.bounds_volumes(settings.workspace.size):
+        return [Check("workspace", Verdict.GOOD, f"persistent, in {place}, each bounded to {size}.")]
+    mend = "watch the disk, or put the engine's data on a file system with project quotas (XFS with pquota)."
+    return [Check("workspace", Verdict.WEAK, f"persistent, in {place}; nothing holds a task to {size}.", mend)]
 
 
 async def _images(engine: Engine, settings: Settings, loaded: Loaded | None) -> list[Check]:

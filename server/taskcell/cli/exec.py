@@ -112,7 +112,7 @@ async def _run(run: Invocation, loaded: Any, call: ToolCall) -> ProcessResult | 
     async with anyio.create_task_group() as watching:
         watching.start_soon(cancel_on_signal)
         with running:
-            async with stack.gateway(run, loaded) as gateway:
+            async with stack.gateway(run, loaded, for_one_call=True) as gateway:
                 result = await gateway.call(call, hand_off=False)
         watching.cancel_scope.cancel()
     return None if running.cancelled_caught else result

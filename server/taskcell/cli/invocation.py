@@ -105,6 +105,8 @@ def guarded(work: Callable[[], int | None], *, debug: bool) -> int:
         return work() or 0
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except typer.BadParameter:
+        raise  # bad usage, which typer tells with exit code 2
     except BrokenPipeError:
         # The reader of standard output has gone (`| head`); nothing more can be told to it.
         sys.stdout = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio
 import structlog
@@ -80,11 +81,28 @@ async def opened_engine(run: Invocation, settings: Settings) -> AsyncIterator[En
             await engine.aclose()
 
 
+def state_folder(run: Invocation, settings: Settings) -> Path | None:
+    """Where the deployment's servers write what they know; None where the environment names no place for it."""
+    base = Path(run.environ.get("XDG_STATE_HOME", ""))
+    if not base.is_absolute():
+        home = Path(run.environ.get("HOME", ""))
+        if not home.is_absolute():
+            return None
+        base = home / ".local" / "state"
+    return base / "taskcell" / "deployments" / settings.deployment_id
+
+
 @asynccontextmanager
-async def gateway(run: Invocation, loaded: Loaded) -> AsyncIterator[Gateway]:
-    """A gateway over the configured engine; leaving closes every sandbox."""
+async def gateway(run: Invocation, loaded: Loaded, *, for_one_call: bool = False) -> AsyncIterator[Gateway]:
+    """A gateway over the configured engine; leaving closes every sandbox.
+
+    Arguments:
+        for_one_call: make nothing beforehand, and leave alone what other servers left.
+    """
+    # A sandbox without isolation is a child of its server, and ends with it.
+    state = state_folder(run, loaded.settings) if is_isolated(loaded.settings) else None
     async with (
         opened_engine(run, loaded.settings) as engine,
-        open_gateway(loaded.settings, loaded.tools, engine) as opened,
+        open_gateway(loaded.settings, loaded.tools, engine, state, for_one_call=for_one_call) as opened,
     ):
         yield opened

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,19 +13,44 @@ from taskcell.policy import AuthorizedProfile
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """A container that has a task's workspace mounted. `targets` are where its profile mounts something more."""
+
+    id: str
+    targets: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where a task's files are, or are to be.
+
+    Arguments:
+        size: bytes that it may hold.
+        name: of its volume; empty where it has none yet.
+        holders: containers that may have it mounted: in memory, files live only while one of them runs.
+        persistent: on disk, whether or not anything mounts it.
+        folder: absolute path of the host folder that it is instead of a volume; empty: a volume.
+    """
+
+    size: int
+    name: str = ""
+    holders: tuple[Holder, ...] = ()
+    persistent: bool = False
+    folder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """What to create: an authorised profile, for one owner.
 
     Arguments:
         name: unique among the engine's containers.
-        workspace: name of the workspace's volume; `workspace_size` its size in bytes.
         labels: `taskcell=1` and who owns it; never secret.
     """
 
     profile: AuthorizedProfile
     name: str
-    workspace: str
-    workspace_size: int
+    workspace: Workspace
     labels: Mapping[str, str]
 
 
@@ -41,6 +66,11 @@ class Container:
         environment: the image's own variables.
         entrypoint, command: the image's own.
         working_dir: the image's own; empty means none.
+        image_id: the engine's id of the image that it was made of.
+        volume: name of the workspace's volume, or its folder.
+        is_fresh: its workspace was made with it, so that it holds no file of an earlier sandbox.
+        is_owner: the engine removes the volume by itself with the last of the containers that own it.
+        is_child: it is a process of this server's, which the engine does not remove by itself.
     """
 
     id: str
@@ -52,6 +82,22 @@ class Container:
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     working_dir: str = ""
+    image_id: str = ""
+    volume: str = ""
+    is_fresh: bool = True
+    is_owner: bool = True
+    is_child: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A container of a deployment, as the engine lists it. `age` in seconds, `labels` as it was created with."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    state: str
+    age: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +119,18 @@ class Engine(Protocol):
     async def facts(self) -> EngineFacts:
         """Probe the engine once; later calls answer from memory. Raises EngineUnavailable."""
 
-    async def create_workspace(self, name: str, size: int, labels: Mapping[str, str]) -> None:
-        """Make the volume for a task's files, `size` bytes, in memory. It exists already: nothing happens."""
-
     async def remove_workspace(self, name: str) -> None:
-        """Remove the volume and its files. It is gone already: nothing happens."""
+        """Remove a volume and its files. It is gone already: nothing happens."""
+
+    async def sweep(self, deployment: str, living: Collection[str]) -> None:
+        """Remove the volumes that servers of a deployment left when they were killed, and that nothing mounts.
+
+        Arguments:
+            living: instances that still run; theirs are left alone.
+        """
+
+    async def sweep_own(self, instance: str) -> None:
+        """Remove the volumes that one server made and nothing mounts: a restarted engine leaves some."""
 
     async def start(self, spec: ContainerSpec) -> Container:
         """Create and start a container with the supervisor as PID 1.
@@ -87,6 +140,24 @@ class Engine(Protocol):
             ImageMissing: the image is not there and cannot be pulled.
             EngineError: anything else the engine refuses.
         A container that was created but could not be started is removed.
+        """
+
+    async def find(self, container_id: str, profile: AuthorizedProfile) -> Container | None:
+        """A container that was started earlier, maybe by another server; None where it does not run any more."""
+
+    async def image_id(self, profile: AuthorizedProfile) -> str:
+        """The id of the image that a container of this profile would be made of now; empty where there is none."""
+
+    async def rename(self, container: Container, name: str) -> Container:
+        """Give a container another name."""
+
+    async def containers(self, deployment: str) -> Sequence[Listed]:
+        """A deployment's containers, whoever made them, running or not."""
+
+    async def stop(self, container_id: str) -> None:
+        """Have a container's supervisor kill everything and end, as at the end of its server; then remove it.
+
+        It is gone already: nothing happens.
         """
 
     async def remove(self, container: Container, *, keep: bool = False) -> None:

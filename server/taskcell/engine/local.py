@@ -10,15 +10,17 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import anyio.abc
 
-from taskcell.engine.base import Container, ContainerSpec, EngineFacts
+from taskcell.engine.base import Container, ContainerSpec, EngineFacts, Listed, Workspace
 from taskcell.errors import EngineError, SandboxLost
+from taskcell.policy import AuthorizedProfile
 from taskcell.supervisor import binary
 
 #: Seconds for the supervisor to listen on its socket after its start.
@@ -41,17 +43,21 @@ class LocalEngine:
         )
         return EngineFacts("local", "no isolation", isolated=False, weaknesses=(weakness,))
 
-    async def create_workspace(self, name: str, size: int, labels: Mapping[str, str]) -> None:
-        (self._folder / name).mkdir(mode=0o700, exist_ok=True)
-
     async def remove_workspace(self, name: str) -> None:
         await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._folder / name, ignore_errors=True))
+
+    async def sweep(self, deployment: str, living: Collection[str]) -> None:
+        """Nothing outlives this engine."""
+
+    async def sweep_own(self, instance: str) -> None:
+        """Nothing outlives this engine."""
 
     async def start(self, spec: ContainerSpec) -> Container:
         """Start a supervisor. The profile's limits, user, network and file systems have no effect here."""
         if spec.profile.profile.sudo:
             raise EngineError("The local engine has no sudo to give: it would be this machine's; use 'docker'.")
         program = binary.path()
+        volume = _make_workspace(self._folder, spec.workspace)
         name = secrets.token_hex(8)
         home = self._folder / name
         home.mkdir(mode=0o700)
@@ -76,8 +82,33 @@ class LocalEngine:
             if isinstance(error, TimeoutError):
                 raise EngineError("The local supervisor did not listen on its socket.") from None
             raise
-        workspace = str(self._folder / spec.workspace)
-        return Container(id=name, name=spec.name, workspace=workspace, supervisor=str(program), user=None)
+        return Container(
+            id=name,
+            name=spec.name,
+            workspace=str(self._folder / volume),
+            supervisor=str(program),
+            user=None,
+            volume=volume,
+            is_fresh=not (spec.workspace.name or spec.workspace.folder),
+            is_owner=False,
+            is_child=True,
+        )
+
+    async def find(self, container_id: str, profile: AuthorizedProfile) -> Container | None:
+        """Another server's supervisors are that server's children: none is found."""
+        return None
+
+    async def image_id(self, profile: AuthorizedProfile) -> str:
+        return ""
+
+    async def rename(self, container: Container, name: str) -> Container:
+        return replace(container, name=name)
+
+    async def containers(self, deployment: str) -> Sequence[Listed]:
+        return []
+
+    async def stop(self, container_id: str) -> None:
+        """What runs is this server's own, and `remove` ends it."""
 
     async def remove(self, container: Container, *, keep: bool = False) -> None:
         process = self._processes.pop(container.id, None)
@@ -112,6 +143,18 @@ class LocalEngine:
 
     async def aclose(self) -> None:
         await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._folder, ignore_errors=True))
+
+
+def _make_workspace(folder: Path, workspace: Workspace) -> str:
+    """Where the task's files are, relative to the engine's folder or absolute. Raises EngineError."""
+    if workspace.folder:
+        Path(workspace.folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        return workspace.folder
+    if workspace.persistent:
+        raise EngineError("The local engine keeps files in a host folder only; name one as workspace.root.")
+    volume = workspace.name or f"ws-{secrets.token_hex(8)}"
+    (folder / volume).mkdir(mode=0o700, exist_ok=True)
+    return volume
 
 
 async def _accepts(socket: Path) -> bool:

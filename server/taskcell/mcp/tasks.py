@@ -103,7 +103,7 @@ class Tasks:
             return result
         task = TaskKey(self._principal, run["task_id"])
         try:
-            _, record = self._gateway.find(task, run["process_id"])
+            _, record = await self._gateway.find(task, run["process_id"])
         except UnknownProcess:  # it has ended since, and its sandbox with it
             return result
         return {"resultType": "task", **self._state(_identity(task, record), record, "working", _brief(record))}
@@ -147,14 +147,14 @@ class Tasks:
         kept = self._ends.get((self._principal, identity))
         if kept is not None:
             return kept
-        task, sandbox, record = self._find(identity)
+        task, sandbox, record = await self._find(identity)
         if record.process.has_ended:
             return await self._end(identity, task, sandbox, record)
         return self._state(identity, record, "working", await _news(record))
 
     async def _cancel(self, identity: str) -> State:
         if (self._principal, identity) not in self._ends:
-            task, sandbox, record = self._find(identity)
+            task, sandbox, record = await self._find(identity)
             if not record.process.has_ended:
                 await sandbox.kill(record)
                 if record.process.has_ended:
@@ -164,15 +164,15 @@ class Tasks:
 
     async def _update(self, identity: str) -> State:
         if (self._principal, identity) not in self._ends:
-            self._find(identity)
+            await self._find(identity)
         return {}
 
-    def _find(self, identity: str) -> tuple[TaskKey, Sandbox, Record]:
+    async def _find(self, identity: str) -> tuple[TaskKey, Sandbox, Record]:
         """Raises UnknownProcess."""
         try:
             key, process_id, task_id = _parse(identity)
             task = TaskKey(self._principal, task_id)
-            sandbox, record = self._gateway.find(task, process_id)
+            sandbox, record = await self._gateway.find(task, process_id)
             known = record.about.key
             if known and hmac.compare_digest(known.encode(), key.encode()):
                 return task, sandbox, record

@@ -54,11 +54,16 @@ class Channel:
         self._to_forget: list[int] = []
         #: Taken for each piece of a spool that is asked for.
         self.reading = anyio.Semaphore(READS_AT_ONCE)
+        self._pings: list[anyio.Event] = []
         self.welcome: protocol.Welcome | None = None
         self.lost_reason: str | None = None
         #: Processes with a living descendant, by number, and when (monotonic) the last of them was gone.
         self.living: set[int] = set()
         self.quiet_since = time.monotonic()
+        #: Called when the last of them is gone; it must not block.
+        self.on_quiet: Callable[[], None] | None = None
+        #: When (monotonic) something came from the supervisor.
+        self.heard = time.monotonic()
 
     @property
     def alive(self) -> bool:
@@ -84,7 +89,9 @@ class Channel:
                 hello_scope.deadline = float("inf")
                 task_status.started()
                 while True:
-                    self._take(decoder, await stream.receive(RECEIVE_SIZE))
+                    data = await stream.receive(RECEIVE_SIZE)
+                    self.heard = time.monotonic()
+                    self._take(decoder, data)
         except TimeoutError:
             self._lose("its supervisor did not answer")
         except ProtocolError as error:
@@ -121,6 +128,10 @@ class Channel:
         elif isinstance(event, protocol.Gone) and event.process in self.living:
             self.living.remove(event.process)
             self.quiet_since = time.monotonic()
+            if not self.living and self.on_quiet is not None:
+                self.on_quiet()
+        elif isinstance(event, protocol.Pong) and self._pings:
+            self._pings.pop(0).set()
         listener = self._listeners.get(event.process)
         if listener is not None:
             listener.on_event(event)
@@ -134,6 +145,27 @@ class Channel:
             listener.on_lost(reason)
         for callback in self._on_lost:
             callback()
+        pings, self._pings = self._pings, []
+        for ping in pings:
+            ping.set()
+
+    def give_up(self, reason: str) -> None:
+        """Take the sandbox for lost: whoever waits for one of its processes is told."""
+        self._lose(reason)
+
+    @property
+    def is_asked(self) -> bool:
+        """A ping waits for its answer."""
+        return bool(self._pings)
+
+    async def ping(self) -> None:
+        """Wait until the supervisor answers; the caller bounds it. Raises SandboxLost."""
+        answered = anyio.Event()
+        self._pings.append(answered)
+        await self.send(protocol.ping())
+        await answered.wait()
+        if self.lost_reason is not None:
+            raise SandboxLost(f"The sandbox is gone: {self.lost_reason}.")
 
     def when_lost(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, when the channel is lost, or now if it is; it must not block."""

@@ -69,6 +69,12 @@ def is_in_use(error: Exception) -> bool:
     return isinstance(error, APIError) and error.status_code == 409
 
 
+def is_unlimited(error: Exception) -> bool:
+    """The storage of the engine's volumes knows no quota, or the engine is too old to know the option."""
+    text = str(error)
+    return isinstance(error, APIError) and ("quota" in text or "invalid option" in text)
+
+
 def lacks_supervisor(error: Exception) -> bool:
     """The supervisor's volume is empty: somebody removed it since it was filled."""
     text = str(error)

@@ -6,6 +6,7 @@ The order: what every sandbox is (all of the contract's section 8), then the pro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from docker import APIClient
@@ -35,12 +36,33 @@ IMAGE_VOLUME_SIZE = 64 * MIB
 _NANO = 1_000_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a new container gets its workspace from.
+
+    Arguments:
+        volume: name of a volume, or a folder; empty: the engine makes a volume that goes with the last of its owners.
+        container: id of one that owns such a volume, to own it too; empty: none.
+        is_fresh: no file of an earlier sandbox can be in it.
+    """
+
+    volume: str = ""
+    container: str = ""
+    is_fresh: bool = True
+
+    @property
+    def is_owned(self) -> bool:
+        """The engine removes the volume by itself when its last owner goes."""
+        return not self.volume or bool(self.container)
+
+
 def container_config(
     client: APIClient,
     spec: ContainerSpec,
     host_mounts: Sequence[HostMount],
     *,
     volume: str,
+    place: Place,
     image: Mapping[str, Any],
     runtime: str,
 ) -> dict[str, Any]:
@@ -49,6 +71,7 @@ def container_config(
     Arguments:
         host_mounts: what the policy has just allowed of the host.
         volume: name of the supervisor's volume.
+        place: where the workspace comes from.
         image: the engine's inspection of the image.
         runtime: of the engine; empty means its default.
     """
@@ -63,13 +86,26 @@ def container_config(
         working_dir="/",
         labels=dict(spec.labels),
         healthcheck={"test": ["NONE"]},
-        host_config=_host_config(client, profile, [*_volumes(spec, volume), *_binds(host_mounts)], image, runtime),
+        host_config=_host_config(
+            client,
+            profile,
+            mounts=[*_volumes(spec, place, volume), *_binds(host_mounts)],
+            volumes_from=place.container,
+            image=image,
+            runtime=runtime,
+        ),
     )
     return config
 
 
 def _host_config(
-    client: APIClient, profile: Profile, mounts: Sequence[Mount], image: Mapping[str, Any], runtime: str
+    client: APIClient,
+    profile: Profile,
+    *,
+    mounts: Sequence[Mount],
+    volumes_from: str,
+    image: Mapping[str, Any],
+    runtime: str,
 ) -> dict[str, Any]:
     shm = next((tmpfs.size for tmpfs in profile.tmpfs if tmpfs.target == "/dev/shm"), 64 * MIB)  # noqa: S108
     devices = [] if not profile.gpus else [_gpus(profile.gpus)]
@@ -91,6 +127,7 @@ def _host_config(
         shm_size=shm,
         tmpfs=_tmpfs(profile, image),
         mounts=list(mounts),
+        volumes_from=[volumes_from] if volumes_from else None,
         log_config=LogConfig(type="none"),
         runtime=runtime or None,
         device_requests=devices or None,
@@ -132,26 +169,28 @@ def _options(size: int, mode: int) -> str:
     return f"rw,nosuid,nodev,exec,size={size},mode={mode:o}"
 
 
-def _volumes(spec: ContainerSpec, volume: str) -> list[Mount]:
-    targets = [(WORKSPACE, False)]
+def _volumes(spec: ContainerSpec, place: Place, volume: str) -> list[Mount]:
+    targets = [] if place.container else [(WORKSPACE, False)]
     targets += [(mount.target, mount.read_only) for mount in spec.profile.profile.mounts if mount.source is None]
     return [
         Mount(SUPERVISOR_FOLDER, volume, type="volume", read_only=True, no_copy=True, labels=SUPERVISOR_LABELS),
-        *(_workspace(spec, target, read_only) for target, read_only in targets),
+        *(_workspace(spec, place, target, read_only) for target, read_only in targets),
     ]
 
 
-def _workspace(spec: ContainerSpec, target: str, read_only: bool) -> Mount:
-    # With its options, though it exists: an engine that finds it removed would make an unbounded one on disk.
-    driver = DriverConfig("local", workspace_options(spec.workspace_size))
+def _workspace(spec: ContainerSpec, place: Place, target: str, read_only: bool) -> Mount:
+    if spec.workspace.folder:
+        return _bind(target, spec.workspace.folder, read_only)
+    # In memory with its options, though it exists: an engine that finds it removed would make an unbounded one on disk.
+    options = None if spec.workspace.persistent else DriverConfig("local", workspace_options(spec.workspace.size))
     return Mount(
         target,
-        spec.workspace,
+        place.volume or None,
         type="volume",
         read_only=read_only,
         no_copy=True,
-        labels=dict(spec.labels),
-        driver_config=driver,
+        labels=dict(spec.labels) | {"taskcell.kind": "workspace"},
+        driver_config=options,
     )
 
 
@@ -162,12 +201,13 @@ def workspace_options(size: int) -> dict[str, str]:
 
 def _binds(host_mounts: Sequence[HostMount]) -> list[Mount]:
     """The host's folders alone: what else is mounted below them was not judged, and could not be made read-only."""
-    binds = []
-    for mount in host_mounts:
-        bind = Mount(mount.target, mount.path.resolved, type="bind", read_only=mount.read_only, propagation="rprivate")
-        bind["BindOptions"]["NonRecursive"] = True
-        binds.append(bind)
-    return binds
+    return [_bind(mount.target, mount.path.resolved, mount.read_only) for mount in host_mounts]
+
+
+def _bind(target: str, source: str, read_only: bool) -> Mount:
+    bind = Mount(target, source, type="bind", read_only=read_only, propagation="rprivate")
+    bind["BindOptions"]["NonRecursive"] = True
+    return bind
 
 
 def not_as_asked(profile: Profile, host_mounts: Sequence[HostMount], inspected: Mapping[str, Any]) -> Sequence[str]:

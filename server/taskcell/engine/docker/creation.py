@@ -5,26 +5,32 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from docker import APIClient
 from docker.errors import APIError, NotFound
 
 from taskcell.engine.base import Container, ContainerSpec
+from taskcell.engine.docker import workspaces
 from taskcell.engine.docker.classify import is_gone, is_paused
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.container import SUPERVISOR, container_config, not_as_asked
 from taskcell.engine.docker.mounted import check_mounted
 from taskcell.errors import Denied, EngineError
-from taskcell.model import WORKSPACE
+from taskcell.model import WORKSPACE, Profile
 from taskcell.policy import HostMount
 from taskcell.refusal import Rule
 
 #: Seconds to wait for a container that the engine is removing already.
 REMOVAL_TIMEOUT = 10.0
 REMOVAL_POLL = 0.05
+#: Seconds from SIGTERM to the engine's SIGKILL: the supervisor's grace of 2 s, its kill, and a busy machine.
+STOP_TIMEOUT = 6
 _FAR = (
-    "The engine at {url} is not on this machine, so no folder of this machine can be mounted; remove it from volumes."
+    "The engine at {url} is not on this machine, so no folder of this machine can be mounted; remove it from volumes, "
+    "or from workspace.root."
 )
 
 
@@ -52,10 +58,13 @@ def _create_with(
     abandoned: threading.Event,
 ) -> Container:
     profile = spec.profile.profile
-    if mounts and not on.endpoint.socket:
+    if (mounts or spec.workspace.folder) and not on.endpoint.socket:
         raise Denied(Rule.MOUNTS.value, _FAR.format(url=on.endpoint.shown))
     volume = on.supervisors.ensure(image)
-    config = container_config(on.client, spec, mounts, volume=volume, image=image, runtime=profile.runtime or runtime)
+    place = workspaces.find_place(on.client, spec)
+    config = container_config(
+        on.client, spec, mounts, volume=volume, place=place, image=image, runtime=profile.runtime or runtime
+    )
     container_id = str(on.client.create_container_from_config(config, spec.name, profile.platform or None)["Id"])
     try:
         _go_on(abandoned)
@@ -66,10 +75,16 @@ def _create_with(
             raise EngineError(f"The engine silently dropped {', '.join(wrong)}; it cannot hold a sandbox safely.")
         check_mounted(mounts, int(inspected["State"]["Pid"]))
         _go_on(abandoned)
+        in_memory = not (spec.workspace.persistent or spec.workspace.folder)
+        lost = in_memory and not place.is_fresh and not workspaces.was_held(on.client, spec.workspace.holders)
     except BaseException:
         remove(on.client, container_id)
+        if place.is_fresh and place.volume:
+            with suppress(APIError):
+                on.client.remove_volume(place.volume)
         raise
-    return _started(container_id, spec, image)
+    found = described(inspected, spec.profile.profile, image)
+    return replace(found, is_fresh=place.is_fresh or lost, is_owner=place.is_owned)
 
 
 def _go_on(abandoned: threading.Event) -> None:
@@ -77,19 +92,44 @@ def _go_on(abandoned: threading.Event) -> None:
         raise EngineError("Nobody waits for the sandbox any more.")
 
 
-def _started(container_id: str, spec: ContainerSpec, image: Mapping[str, Any]) -> Container:
+def described(inspected: Mapping[str, Any], profile: Profile, image: Mapping[str, Any]) -> Container:
+    """What the engine's inspection of a container and of its image says of it."""
     own = image["Config"]
+    mounted = {mount["Destination"]: mount for mount in inspected.get("Mounts") or ()}.get(WORKSPACE, {})
     return Container(
-        id=container_id,
-        name=spec.name,
+        id=str(inspected["Id"]),
+        name=str(inspected["Name"]).removeprefix("/"),
         workspace=WORKSPACE,
         supervisor=SUPERVISOR,
-        user=spec.profile.profile.user,
+        user=profile.user,
         environment=dict(entry.partition("=")[::2] for entry in own.get("Env") or ()),
         entrypoint=tuple(own.get("Entrypoint") or ()),
         command=tuple(own.get("Cmd") or ()),
         working_dir=own.get("WorkingDir") or "",
+        image_id=str(image["Id"]),
+        volume=str(mounted.get("Name") or mounted.get("Source") or ""),
     )
+
+
+def find(client: APIClient, container_id: str, profile: Profile) -> Container | None:
+    """A container that runs already; None where it does not. Raises APIError."""
+    try:
+        inspected = client.inspect_container(container_id)
+        if not inspected["State"].get("Running"):
+            return None
+        return replace(described(inspected, profile, client.inspect_image(inspected["Image"])), is_fresh=False)
+    except NotFound:
+        return None
+
+
+def stop(client: APIClient, container_id: str) -> None:
+    """Let the supervisor kill everything and end, then remove what is left. Raises APIError."""
+    try:
+        client.stop(container_id, timeout=STOP_TIMEOUT)
+    except APIError as error:
+        if not (is_gone(error) or is_paused(error)):
+            raise
+    remove(client, container_id)
 
 
 def remove(client: APIClient, container_id: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,13 +16,14 @@ import anyio.abc
 import anyio.to_thread
 from docker.errors import APIError, NotFound
 
-from taskcell.engine.base import Container, ContainerSpec, EngineFacts
-from taskcell.engine.docker import creation, images, volumes
+from taskcell.engine.base import Container, ContainerSpec, EngineFacts, Listed
+from taskcell.engine.docker import creation, images, workspaces
 from taskcell.engine.docker.classify import classify, is_in_use, is_not_running, lacks_supervisor
 from taskcell.engine.docker.connection import Connection, connect
 from taskcell.engine.docker.container import SOCKET, SUPERVISOR
 from taskcell.engine.docker.stream import open_exec
 from taskcell.errors import EngineError, EngineUnavailable, SandboxLost
+from taskcell.policy import AuthorizedProfile
 
 T = TypeVar("T")
 
@@ -49,7 +52,6 @@ class DockerEngine:
         self._connecting = anyio.Lock()
         self._connection: Connection | None = None
         self._facts: EngineFacts | None = None
-        self._swept = False
 
     @classmethod
     async def open(cls, host: str, environ: Mapping[str, str], runtime: str = "") -> DockerEngine:
@@ -104,15 +106,6 @@ class DockerEngine:
 
     # --- workspaces ----------------------------------------------------------------------------------------------
 
-    async def create_workspace(self, name: str, size: int, labels: Mapping[str, str]) -> None:
-        def create(on: Connection) -> None:
-            if not self._swept:
-                self._swept = True
-                volumes.sweep_workspaces(on.client, labels)
-            volumes.create_workspace(on.client, name, size, labels)
-
-        await self._call("make the workspace", create)
-
     async def remove_workspace(self, name: str) -> None:
         def remove(on: Connection) -> None:
             deadline = time.monotonic() + REMOVAL_TIMEOUT
@@ -130,6 +123,24 @@ class DockerEngine:
                     return
 
         await self._call("remove the workspace", remove)
+
+    async def sweep(self, deployment: str, living: Collection[str]) -> None:
+        await self._call("look for old workspaces", lambda on: workspaces.sweep(on.client, deployment, living))
+
+    async def sweep_own(self, instance: str) -> None:
+        await self._call("remove the workspaces", lambda on: workspaces.sweep_own(on.client, instance))
+
+    async def bounds_volumes(self, size: int) -> bool:
+        """Whether a volume on disk can be bounded here: the engine's storage has quotas."""
+
+        def probe(on: Connection) -> bool:
+            name = f"taskcell-probe-{secrets.token_hex(8)}"
+            try:
+                return workspaces.make_bounded(on.client, name, size, {"taskcell.kind": "probe"})
+            finally:
+                on.client.remove_volume(name)
+
+        return await self._call("make a volume", probe)
 
     # --- containers ----------------------------------------------------------------------------------------------
 
@@ -168,6 +179,44 @@ class DockerEngine:
         except EngineError as error:
             if not is_not_running(error.__cause__):
                 raise
+
+    async def find(self, container_id: str, profile: AuthorizedProfile) -> Container | None:
+        return await self._call("find the sandbox", lambda on: creation.find(on.client, container_id, profile.profile))
+
+    async def image_id(self, profile: AuthorizedProfile) -> str:
+        def work(on: Connection) -> str:
+            try:
+                return str(on.client.inspect_image(profile.profile.image)["Id"])
+            except NotFound:
+                return ""
+
+        return await self._call("inspect the image", work)
+
+    async def rename(self, container: Container, name: str) -> Container:
+        await self._call("rename the sandbox", lambda on: on.client.rename(container.id, name))
+        return replace(container, name=name)
+
+    async def containers(self, deployment: str) -> Sequence[Listed]:
+        wanted = {"label": ["taskcell=1", f"taskcell.deployment={deployment}"]}
+
+        def work(on: Connection) -> Sequence[Listed]:
+            now = time.time()
+            return [
+                Listed(
+                    id=str(found["Id"]),
+                    name=str(found["Names"][0]).removeprefix("/"),
+                    labels=dict(found.get("Labels") or {}),
+                    state=str(found["State"]),
+                    age=max(0.0, now - float(found["Created"])),
+                )
+                for found in on.client.containers(all=True, filters=wanted)
+                if found.get("Names")
+            ]
+
+        return await self._call("list the sandboxes", work)
+
+    async def stop(self, container_id: str) -> None:
+        await self._call("stop the sandbox", lambda on: creation.stop(on.client, container_id))
 
     async def why_dead(self, container: Container) -> str:
         def work(on: Connection) -> str:

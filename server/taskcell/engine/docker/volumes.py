@@ -1,6 +1,6 @@
-"""The engine's volumes: the task's workspace, and the one that brings the supervisor into every sandbox.
+"""The engine's volumes that bring the supervisor into every sandbox.
 
-The supervisor comes in a volume because an archive cannot be put into a container whose root file system is read-only,
+It comes in a volume because an archive cannot be put into a container whose root file system is read-only,
 and a host path cannot be mounted from another machine's engine.
 """
 
@@ -24,7 +24,6 @@ from taskcell.engine.docker.container import (
     SUPERVISOR,
     SUPERVISOR_FOLDER,
     SUPERVISOR_LABELS,
-    workspace_options,
 )
 from taskcell.errors import EngineError
 from taskcell.supervisor import binary
@@ -33,23 +32,6 @@ from taskcell.supervisor import binary
 FILL_TIMEOUT = 30.0
 FILL_POLL = 0.1
 _LABEL = "taskcell.kind=supervisor"
-
-
-def create_workspace(client: APIClient, name: str, size: int, labels: Mapping[str, str]) -> None:
-    """A volume in memory of `size` bytes, owned by uid 1000; its files live while some container mounts it."""
-    client.create_volume(name, driver="local", driver_opts=workspace_options(size), labels=dict(labels))
-
-
-def sweep_workspaces(client: APIClient, labels: Mapping[str, str]) -> None:
-    """Remove what servers of the same deployment left when they were killed.
-
-    A workspace that nothing mounts holds no file any more; the engine refuses to remove one that is in use.
-    """
-    own = {"label": [f"taskcell.deployment={labels.get('taskcell.deployment', '')}"]}
-    for volume in client.volumes(filters=own)["Volumes"] or ():
-        if (volume.get("Labels") or {}).get("taskcell.instance") != labels.get("taskcell.instance"):
-            with suppress(APIError):
-                client.remove_volume(volume["Name"])
 
 
 class SupervisorVolumes:

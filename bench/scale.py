@@ -1,0 +1,141 @@
+"""Opens many sandboxes at once: what each costs, and whether calls get slower.
+
+python bench/scale.py [--sandboxes 300] [--write docs/scale.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import anyio
+import docker
+from mcp import StdioServerParameters
+from mcp.client.client import Client
+from mcp.client.stdio import stdio_client
+from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult
+from rich.console import Console
+
+COMMAND = "echo hello"
+#: Sandboxes that are opened at once.
+AT_ONCE = 8
+#: Calls of a measurement; and seconds of quiet before one, for the engine takes things apart after it has answered.
+CALLS, SETTLE = 200, 5.0
+#: Bounds of one sandbox: three hundred of them are to fit.
+LIMITS = '[terminal]\nmemory = "256m"\n[workspace]\nsize = "32m"\n'
+console = Console(stderr=True)
+
+
+async def call(client: Client, task: int) -> float:
+    """Milliseconds of one call."""
+    params = CallToolRequestParams(name="terminal", arguments={"command": COMMAND, "task_id": f"task {task}"})
+    began = time.perf_counter()
+    answer = await client.session.send_request(CallToolRequest(params=params), CallToolResult)
+    if (getattr(answer, "structured_content", None) or {}).get("stdout") != "hello\n":
+        raise SystemExit(f"A call went wrong: {answer}")
+    return (time.perf_counter() - began) * 1000
+
+
+async def median_call(client: Client, tasks: int) -> float:
+    await anyio.sleep(SETTLE)
+    return statistics.median([await call(client, number % tasks) for number in range(CALLS)])
+
+
+async def open_all(client: Client, sandboxes: int) -> None:
+    numbers = iter(range(1, sandboxes))
+
+    async def some() -> None:
+        for number in numbers:
+            await call(client, number)
+
+    async with anyio.create_task_group() as opening:
+        for _ in range(AT_ONCE):
+            opening.start_soon(some)
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds now (VmRSS)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024
+
+
+def used() -> int:
+    """Bytes of the machine's memory that are not available to anybody else."""
+    table = {line.split(":")[0]: int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines()}
+    return (table["MemTotal"] - table["MemAvailable"]) * 1024
+
+
+def server_pid() -> int:
+    for task in Path("/proc/self/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            if "taskcell" in Path(f"/proc/{pid}/cmdline").read_text():
+                return int(pid)
+    raise SystemExit("The server is not there.")
+
+
+async def run(sandboxes: int) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "taskcell.toml"
+        bounds = f"[pool]\nwarm = 0\nmax_per_principal = {sandboxes}\nmax_sandboxes = {sandboxes}\n"
+        config.write_text(bounds + LIMITS, encoding="utf-8")
+        arguments = ["-m", "taskcell", "serve", "--config", str(config)]
+        env = {**os.environ, "XDG_STATE_HOME": folder}
+        server = StdioServerParameters(command=sys.executable, args=arguments, cwd=folder, env=env)
+        async with Client(stdio_client(server)) as client:
+            pid = server_pid()
+            await call(client, 0)
+            alone = await median_call(client, 1)
+            before, host_before = resident(pid), used()
+            console.print(f"==> {sandboxes} sandboxes")
+            began = time.perf_counter()
+            await open_all(client, sandboxes)
+            opening = time.perf_counter() - began
+            among = await median_call(client, 1)
+            spread = await median_call(client, sandboxes)
+            each = (resident(pid) - before) / (sandboxes - 1)
+            host_each = (used() - host_before) / (sandboxes - 1)
+            ended = time.perf_counter()
+        closing = time.perf_counter() - ended
+    version, cores = docker.from_env().version(), os.cpu_count()
+    return "\n".join(
+        [
+            "# Many sandboxes at once",
+            "",
+            f"Made by `make bench-scale`; do not edit. One run with {sandboxes} sandboxes open, on {cores} cores;",
+            f"the command is `{COMMAND}`, called {CALLS} times for each figure. The ratios matter, not the figures.",
+            "",
+            "| what | figure |",
+            "| --- | --- |",
+            f"| memory of the server for each idle sandbox | {each / 1024:.0f} KiB |",
+            f"| memory of the host for each idle sandbox, with the engine's processes | {host_each / 2**20:.1f} MiB |",
+            f"| a call with 1 sandbox open, median | {alone:.2f} ms |",
+            f"| a call of one task with {sandboxes} open, median | {among:.2f} ms, {among / alone:.2f} times |",
+            f"| calls of all {sandboxes} tasks in turn, median | {spread:.2f} ms, {spread / alone:.2f} times |",
+            f"| opening all, {AT_ONCE} at once | {opening:.0f} s |",
+            f"| the end of the server, all sandboxes with it | {closing:.1f} s |",
+            "",
+            f"Engine: Docker {version['Version']}, kernel {version['KernelVersion']}; {time.strftime('%Y-%m-%d')}.",
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Open many sandboxes at once and measure what they cost.")
+    parser.add_argument("--sandboxes", type=int, default=300)
+    parser.add_argument("--write", type=Path, help="write the page to this file as well")
+    options = parser.parse_args()
+    page = asyncio.run(run(options.sandboxes))
+    if options.write:
+        options.write.write_text(page, encoding="utf-8")
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""`taskcell ps`"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taskcell.cli.invocation import Invocation, command
+from taskcell.units import format_size
+
+if TYPE_CHECKING:
+    from taskcell.cli.deployed import Deployed
+
+_HEADS = ("TASK", "PRINCIPAL", "PROFILE", "CONTAINER", "STATE", "AGE", "IDLE", "PROCESSES", "MEMORY")
+
+
+def register(app: typer.Typer) -> None:
+    command(app, example="taskcell ps --json")(ps)
+
+
+def ps(
+    run: Invocation,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list of objects.")] = False,
+) -> None:
+    """List the deployment's sandboxes, of all of its servers, with what each is doing."""
+    import anyio
+
+    found = anyio.run(_find, run)
+    if as_json:
+        typer.echo(json.dumps([one.structured() for one in found], indent=2))
+        return
+    if not found:
+        typer.echo("No sandboxes: the next call of a tool makes one.")
+        return
+    rows = [_HEADS, *map(_row, found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+async def _find(run: Invocation) -> Sequence[Deployed]:
+    from taskcell.cli import stack
+    from taskcell.cli.deployed import find_deployed
+    from taskcell.deployment import Deployment
+
+    settings = stack.load_settings(run)
+    async with stack.opened_engine(run, settings) as engine:
+        deployment = Deployment(stack.state_folder(run, settings))
+        return await find_deployed(engine, deployment, settings.deployment_id)
+
+
+def _row(one: Deployed) -> tuple[str, ...]:
+    shown = one.structured()
+    memory = "?" if one.memory_bytes is None else format_size(one.memory_bytes >> 20 << 20)
+    return (
+        _plain(str(shown["task"])) or "-",
+        _plain(str(shown["principal"])) or "-",
+        one.profile,
+        one.container,
+        one.state,
+        f"{one.age_s:.0f} s",
+        f"{one.idle_s:.0f} s",
+        str(shown["processes"]),
+        memory,
+    )
+
+
+def _plain(text: str) -> str:
+    """A client chose the name: nothing in it may speak to the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,115 @@
+"""`taskcell rm`"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taskcell.cli.invocation import Invocation, command
+from taskcell.errors import TaskcellError
+from taskcell.model import TaskKey
+
+if TYPE_CHECKING:
+    from taskcell.cli.deployed import Deployed
+    from taskcell.deployment import Deployment
+    from taskcell.engine.base import Engine
+
+
+def register(app: typer.Typer) -> None:
+    command(app, example="taskcell rm build-website --purge")(rm)
+
+
+def rm(
+    run: Invocation,
+    *,
+    tasks: Annotated[list[str] | None, typer.Argument(metavar="TASK", help="Tasks whose sandboxes are closed.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every sandbox of the deployment.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Delete persistent workspaces too.")] = False,
+    principal: Annotated[str | None, typer.Option(help="Only tasks of this principal.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list of what was closed.")] = False,
+) -> int:
+    """Close sandboxes, whichever of the deployment's servers has them; what runs in them is killed.
+
+    Files in memory are gone with them. Persistent workspaces stay, but with --purge.
+    """
+    import anyio
+
+    if bool(tasks) == everything:
+        raise typer.BadParameter("Name tasks, or give --all.")
+    closed, purged = anyio.run(_remove, run, tasks or [], principal, purge)
+    if as_json:
+        typer.echo(json.dumps([one.structured() for one in closed], indent=2))
+    else:
+        _tell(len(closed), purged, purge=purge)
+    found = {one.key.task for one in closed if one.key is not None} | {key.task for key in purged}
+    missing = [task for task in tasks or [] if task not in found]
+    if missing:
+        what = "sandbox or workspace" if purge else "sandbox"
+        raise TaskcellError(f"No {what} of {', '.join(map(repr, missing))}; `taskcell ps` lists what there is.")
+    return 0
+
+
+def _tell(closed: int, purged: Collection[TaskKey], *, purge: bool) -> None:
+    words = f"{closed} sandbox{'' if closed == 1 else 'es'} closed"
+    if purge:
+        words += f", {len(purged)} persistent workspace{'' if len(purged) == 1 else 's'} deleted"
+    typer.echo(f"{words}.")
+
+
+async def _remove(
+    run: Invocation, tasks: Collection[str], principal: str | None, purge: bool
+) -> tuple[Sequence[Deployed], Sequence[TaskKey]]:
+    """What was closed, and whose workspaces were deleted. No names means all."""
+    from taskcell.cli import stack
+    from taskcell.cli.deployed import find_deployed
+    from taskcell.deployment import Deployment
+
+    def is_meant(key: TaskKey | None) -> bool:
+        if key is None:
+            return not tasks and principal is None
+        return (not tasks or key.task in tasks) and principal in (None, key.principal)
+
+    settings = stack.load_settings(run)
+    async with stack.opened_engine(run, settings) as engine:
+        deployment = Deployment(stack.state_folder(run, settings))
+        found = await find_deployed(engine, deployment, settings.deployment_id)
+        chosen = [one for one in found if is_meant(one.key)]
+        await _close(engine, chosen)
+        if not tasks and principal is None:
+            await engine.sweep(settings.deployment_id, ())
+        purged = [key for key in deployment.workspaces() if is_meant(key)] if purge else []
+        for key in purged:
+            await _purge(engine, deployment, key)
+    return chosen, purged
+
+
+async def _close(engine: Engine, chosen: Collection[Deployed]) -> None:
+    import anyio
+
+    async with anyio.create_task_group() as closing:
+        for one in chosen:
+            closing.start_soon(engine.stop, one.id)
+    for one in chosen:
+        record = one.record
+        if record is not None and record.task and not record.is_owner and record.is_in_memory:
+            await engine.remove_workspace(record.workspace)
+
+
+async def _purge(engine: Engine, deployment: Deployment, key: TaskKey) -> None:
+    import anyio
+
+    place = deployment.workspaces()[key]
+    if Path(place).is_absolute():
+        if Path(place).name != key.digest:
+            raise TaskcellError(f"{place} is not a workspace's folder; nothing was deleted there.")
+        await anyio.to_thread.run_sync(shutil.rmtree, place, True)
+        if await anyio.Path(place).exists():
+            raise TaskcellError(f"{place} could not be deleted whole; delete the rest as its owner.")
+    else:
+        await engine.remove_workspace(place)
+    deployment.forget_workspace(key)

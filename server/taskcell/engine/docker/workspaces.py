@@ -1,0 +1,181 @@
+"""Where a container's workspace comes from: memory, a volume on disk, or a folder of the host. Blocking.
+
+In memory it is a volume without a name of its own, which the engine removes with the last container that owns it: so
+nothing is left of it when a killed server's sandboxes have removed themselves. A second container owns it too when it
+takes the volumes of the first (docker's `--volumes-from`); it may do so only where all that the first has mounted is
+the second's as well.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import stat
+import tarfile
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from docker import APIClient
+from docker.errors import APIError, NotFound
+from docker.types import Mount
+
+from taskcell.engine.base import ContainerSpec, Holder
+from taskcell.engine.docker.classify import is_unlimited
+from taskcell.engine.docker.container import Place, workspace_options
+from taskcell.errors import EngineError
+
+#: Where the container that gives a volume on disk to its user has it; it is never started.
+_CARRIER_FOLDER = "/mnt"
+#: The user of the sandbox, and the group that new files inherit.
+_OWNER, _MODE = 1000, 0o2775
+_KIND = "taskcell.kind"
+
+
+def find_place(client: APIClient, spec: ContainerSpec) -> Place:
+    """Where a new container is to get its workspace from; what is to be on disk is there afterwards. Raises APIError,
+    EngineError.
+    """
+    workspace = spec.workspace
+    if workspace.folder:
+        prepare_folder(Path(workspace.folder))
+        return Place(workspace.folder, is_fresh=False)
+    if workspace.persistent:
+        _prepare_volume(client, spec)
+        return Place(workspace.name, is_fresh=False)
+    profile = spec.profile.profile
+    targets = {mount.target for mount in profile.mounts}
+    holder = next((holder for holder in workspace.holders if runs(client, holder.id)), None)
+    if holder is not None:
+        owner = holder.id if holder.targets <= targets else ""
+        return Place(workspace.name, owner, is_fresh=False)
+    if not any(mount.source is None for mount in profile.mounts):
+        return Place()
+    # It is mounted in more than one place, and only a name can say that it is the same one.
+    name = f"taskcell-ws-{secrets.token_hex(12)}"
+    options = workspace_options(workspace.size)
+    client.create_volume(name, driver="local", driver_opts=options, labels=_labels(spec, "workspace"))
+    return Place(name)
+
+
+def was_held(client: APIClient, holders: Collection[Holder]) -> bool:
+    """Whether one of the containers still runs: then it has held the files in memory all the time."""
+    return any(runs(client, holder.id) for holder in holders)
+
+
+def runs(client: APIClient, container_id: str) -> bool:
+    """Whether a container has processes, if only paused ones. Raises APIError when the engine cannot tell."""
+    try:
+        return bool(client.inspect_container(container_id)["State"].get("Running"))
+    except NotFound:
+        return False
+
+
+def sweep(client: APIClient, deployment: str, living: Collection[str]) -> None:
+    """Remove what servers of the same deployment left when they were killed.
+
+    A workspace in memory that nothing mounts holds no file any more; the engine refuses to remove one that is in use.
+    """
+    own = {"label": [f"taskcell.deployment={deployment}", f"{_KIND}=workspace"]}
+    for volume in client.volumes(filters=own)["Volumes"] or ():
+        if (volume.get("Labels") or {}).get("taskcell.instance") not in living:
+            with suppress(APIError):
+                client.remove_volume(volume["Name"])
+
+
+def sweep_own(client: APIClient, instance: str) -> None:
+    """The same for one server's own: an engine that is restarted removes containers and leaves their volumes."""
+    own = {"label": [f"taskcell.instance={instance}", f"{_KIND}=workspace"], "dangling": True}
+    for volume in client.volumes(filters=own)["Volumes"] or ():
+        with suppress(APIError):
+            client.remove_volume(volume["Name"])
+
+
+# --- on disk ---------------------------------------------------------------------------------------------------------
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a task's folder on the host, and see that nobody has put something else in its place. Raises EngineError.
+
+    The server's own user must own it or be root; for root's servers it belongs to the sandbox's user.
+    """
+    try:
+        root = folder.parent
+        root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _check_owned(root)
+        if root.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise EngineError(f"The folder {root} can be written by others; make it yours alone (chmod go-w).")
+        folder.mkdir(mode=0o755, exist_ok=True)
+        if folder.is_symlink() or not folder.is_dir():
+            raise EngineError(f"{folder} is not a folder; remove it, for the task's files are to be there.")
+        if os.getuid() == 0 and folder.stat().st_uid == 0:
+            os.chown(folder, _OWNER, _OWNER)
+            folder.chmod(_MODE)
+    except OSError as error:
+        raise EngineError(
+            f"The workspace's folder {folder} cannot be made: {error.strerror}; correct workspace.root."
+        ) from error
+
+
+def _check_owned(root: Path) -> None:
+    if root.stat().st_uid not in (0, os.getuid()):
+        raise EngineError(f"The folder {root} belongs to another user; name one of your own as workspace.root.")
+
+
+def _prepare_volume(client: APIClient, spec: ContainerSpec) -> None:
+    """Make the volume, with a bound where the engine's storage can hold one, and give it to the sandbox's user."""
+    name = spec.workspace.name
+    try:
+        client.inspect_volume(name)
+    except NotFound:
+        make_bounded(client, name, spec.workspace.size, _labels(spec, "data"))
+        _give_to_user(client, spec)
+
+
+def make_bounded(client: APIClient, name: str, size: int, labels: dict[str, str]) -> bool:
+    """A volume on disk; answers whether its size is bounded. Raises APIError."""
+    try:
+        client.create_volume(name, driver="local", driver_opts={"size": str(size)}, labels=labels)
+    except APIError as error:
+        if not is_unlimited(error):
+            raise
+        client.create_volume(name, driver="local", labels=labels)
+        return False
+    return True
+
+
+def _give_to_user(client: APIClient, spec: ContainerSpec) -> None:
+    """A fresh volume belongs to root. Nobody in a sandbox may change that; unpacking an archive into it does."""
+    name = spec.workspace.name
+    mount = Mount(f"{_CARRIER_FOLDER}/data", name, type="volume", no_copy=True)
+    host: dict[str, Any] = client.create_host_config(mounts=[mount], network_mode="none")
+    config = client.create_container_config(
+        spec.profile.profile.image, ["-"], entrypoint=["-"], labels={_KIND: "carrier"}, host_config=host
+    )
+    carrier = client.create_container_from_config(config, f"taskcell-carrier-{secrets.token_hex(8)}")["Id"]
+    try:
+        client.put_archive(carrier, _CARRIER_FOLDER, _folder_archive())
+    except APIError:
+        with suppress(APIError):
+            client.remove_container(carrier, force=True)
+            client.remove_volume(name)
+        raise
+    client.remove_container(carrier, force=True)
+
+
+def _folder_archive() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        entry = tarfile.TarInfo("data")
+        entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, _MODE, _OWNER, _OWNER
+        archive.addfile(entry)
+    return buffer.getvalue()
+
+
+def _labels(spec: ContainerSpec, kind: str) -> dict[str, str]:
+    labels = dict(spec.labels) | {_KIND: kind}
+    if kind == "data":  # it belongs to no instance
+        labels.pop("taskcell.instance", None)
+    return labels

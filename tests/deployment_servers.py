@@ -1,0 +1,69 @@
+"""Servers of one deployment, as their users start and kill them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import docker
+from mcp.client.client import Client
+
+from observe import HOST_TIMEOUT, containers, eventually
+from serving import serving
+
+#: Seconds that a sandbox waits for its next server in these tests: as long as a start on a busy machine may take.
+ORPHAN_TTL = 15
+
+
+class Servers:
+    """Servers of one deployment, one after the other or at once, with a state folder of their own."""
+
+    def __init__(self, folder: Path, name: str, pool: str = "") -> None:
+        self.folder = folder
+        self.name = name
+        self.toml = f'deployment = "{name}"\n[pool]\nwarm = 0\norphan_ttl = "{ORPHAN_TTL}s"\n{pool}\n'
+        self.env = {"XDG_STATE_HOME": str(folder / "state"), "PATH": os.environ["PATH"]}
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[tuple[Client, int]]:
+        async with serving(self.folder, self.toml, env=self.env) as opened:
+            yield opened
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted((self.folder / "state/taskcell/deployments" / self.name).glob("*.json"))
+
+    def ids(self, api: docker.APIClient) -> list[str]:
+        return containers(api, taskcell__deployment=self.name)
+
+    def volumes(self, api: docker.APIClient) -> list[str]:
+        found = api.volumes(filters={"label": f"taskcell.deployment={self.name}"})["Volumes"] or []
+        return [str(volume["Name"]) for volume in found]
+
+    async def written(self, holds: str) -> None:
+        """Until a server has written down something that holds a text; it does so once a second."""
+        seen = lambda: any(holds in file.read_text() for file in self.files)  # noqa: E731
+        assert await anyio.to_thread.run_sync(eventually, seen), holds
+
+    async def leave_by_kill(self, *commands: str, task: str = "t") -> None:
+        """A server that runs commands and is then killed with SIGKILL, once it has written down what there is."""
+        with suppress(BaseExceptionGroup):  # the client's connection ends under it
+            async with self.serve() as (client, pid):
+                for command in commands:
+                    await run(client, command, task)
+                await self.written(task)
+                # The folder that the last command ended in comes with the next writing.
+                await anyio.sleep(1.2)
+                os.kill(pid, signal.SIGKILL)
+
+
+async def run(client: Client, command: str, task: str = "t") -> dict[str, Any]:
+    with anyio.fail_after(HOST_TIMEOUT):
+        answer = await client.call_tool("terminal", {"command": command, "task_id": task})
+    assert answer.structured_content is not None, answer
+    return dict(answer.structured_content)

@@ -1,0 +1,153 @@
+"""What a server leaves behind: nothing, or what the next server of its deployment takes up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import docker
+import pytest
+
+from deployment_servers import ORPHAN_TTL, Servers, run
+from observe import alive, eventually, marker
+
+pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Servers:
+    return Servers(tmp_path, f"adoption-{marker()[:9]}")
+
+
+async def test_the_next_server_finds_a_killed_servers_sandbox_with_files_folder_and_processes(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    mark = marker()
+    await servers.leave_by_kill("echo kept > file; mkdir sub; cd sub", f"setsid sleep {mark} > /dev/null &")
+    (container,) = servers.ids(docker_api)
+    async with servers.serve() as (client, _):
+        after = await run(client, "pwd; cat ../file")
+        assert (after["stdout"], after["notes"]) == ("/workspace/sub\nkept\n", [])
+        assert after["process_id"] == "p3"
+        assert servers.ids(docker_api) == [container]
+        assert len(alive(mark)) == 1
+        assert len(servers.files) == 1
+    assert alive(mark) == []
+    assert servers.ids(docker_api) == servers.volumes(docker_api) == []
+
+
+async def test_a_killed_servers_sandboxes_and_volumes_are_gone_without_any_next_server(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    servers.toml = servers.toml.replace(f'"{ORPHAN_TTL}s"', '"1s"')
+    with suppress(BaseExceptionGroup):
+        async with servers.serve() as (client, pid):
+            await run(client, "true")
+            await client.call_tool("jq", {"args": ["-n", "1"], "task_id": "t"})
+            await run(client, "true", "other")
+            assert (len(servers.ids(docker_api)), len(servers.volumes(docker_api))) == (3, 2)
+            os.kill(pid, signal.SIGKILL)
+    assert await anyio.to_thread.run_sync(eventually, lambda: not servers.ids(docker_api))
+    assert servers.volumes(docker_api) == []
+
+
+async def test_two_servers_of_one_deployment_leave_each_others_sandboxes_alone(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    async with servers.serve() as (first, _):
+        await run(first, "echo mine > file")
+        async with servers.serve() as (second, _):
+            assert (await run(second, "ls -A"))["stdout"] == ""
+            assert len(servers.ids(docker_api)) == 2
+        after = await run(first, "cat file")
+        assert (after["stdout"], after["notes"]) == ("mine\n", [])
+
+
+async def test_a_server_that_is_only_looked_at_makes_and_touches_nothing(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    await servers.leave_by_kill("echo kept > file")
+    before = (servers.ids(docker_api), [file.read_text() for file in servers.files])
+    async with servers.serve() as (client, _):
+        await client.list_tools()
+    assert (servers.ids(docker_api), [file.read_text() for file in servers.files]) == before
+    async with servers.serve() as (client, _):
+        assert (await run(client, "cat file"))["stdout"] == "kept\n"
+
+
+async def test_sandboxes_are_kept_at_a_clean_end_where_the_configuration_says_so(
+    tmp_path: Path, docker_api: docker.APIClient
+) -> None:
+    servers = Servers(tmp_path, f"keep-{marker()[:9]}", 'on_exit = "keep"')
+    async with servers.serve() as (client, _):
+        await run(client, "echo kept > file; cd /tmp")
+    (container,) = servers.ids(docker_api)
+    servers.toml = servers.toml.replace('keep"', 'close"')
+    async with servers.serve() as (client, _):
+        assert (await run(client, "pwd; cat /workspace/file"))["stdout"] == "/tmp\nkept\n"
+        assert servers.ids(docker_api) == [container]
+    assert servers.ids(docker_api) == servers.files == []
+
+
+async def test_a_changed_profile_replaces_the_sandbox_that_is_taken_up_and_keeps_its_files(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    await servers.leave_by_kill("echo kept > file")
+    (container,) = servers.ids(docker_api)
+    servers.toml += "[terminal]\npids = 100\n"
+    async with servers.serve() as (client, _):
+        after = await run(client, "cat file")
+        assert after["stdout"] == "kept\n"
+        assert "its configuration changed; the workspace is the same" in after["notes"][0]
+        assert await anyio.to_thread.run_sync(eventually, lambda: container not in servers.ids(docker_api))
+
+
+async def test_what_no_task_had_is_removed_and_what_shares_files_is_taken_up_together(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    servers.toml = servers.toml.replace("warm = 0", "warm = 1")
+    with suppress(BaseExceptionGroup):
+        async with servers.serve() as (client, pid):
+            await run(client, "echo kept > file")
+            await client.call_tool("jq", {"args": ["-n", "1"], "task_id": "t"})
+            await servers.written('"task": "", "profile": "jq"')
+            await servers.written('"task": "", "profile": "terminal"')
+            os.kill(pid, signal.SIGKILL)
+    assert len(servers.ids(docker_api)) == 4
+    servers.toml = servers.toml.replace("warm = 1", "warm = 0")
+    async with servers.serve() as (client, _):
+        answer = await client.call_tool("jq", {"args": ["-Rn", "input", "file"], "task_id": "t"})
+        assert answer.structured_content is not None
+        assert (answer.structured_content["stdout"], answer.structured_content["notes"]) == ('"kept"\n', [])
+        assert await anyio.to_thread.run_sync(eventually, lambda: len(servers.ids(docker_api)) == 2)
+        assert (await run(client, "cat file"))["stdout"] == "kept\n"
+        assert len(servers.volumes(docker_api)) == 1
+
+
+async def test_what_other_servers_read_holds_no_token_and_is_for_its_user_alone(servers: Servers) -> None:
+    async with servers.serve() as (client, _):
+        await run(client, "export SECRET=hidden; cd /tmp")
+        await servers.written('"cwd": "/tmp"')
+        (file,) = servers.files
+        text = file.read_text()
+        assert "hidden" not in text
+        assert set(json.loads(text)["sandboxes"][0]) >= {"container", "principal", "task", "profile", "nonce"}
+        assert [path.stat().st_mode & 0o777 for path in (file, file.parent, file.parent / "key")] == [
+            0o600,
+            0o700,
+            0o600,
+        ]
+
+
+async def test_where_no_state_can_be_written_everything_but_the_handing_over_works(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    (servers.folder / "state").write_text("a file where a folder should be")
+    async with servers.serve() as (client, _):
+        assert (await run(client, "echo works"))["stdout"] == "works\n"
+    assert "The state folder cannot be written" in (servers.folder / "serve.log").read_text()
+    assert servers.ids(docker_api) == []
