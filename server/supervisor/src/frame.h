@@ -34,7 +34,7 @@ enum request_type {
     REQ_PING,
     REQ_SHUTDOWN,
     REQ_READ,
-    REQ_STATE,
+    REQ_STATE = 0x10,
     REQ_NO_REPORT,
 };
 
@@ -51,7 +51,7 @@ enum answer_type {
     ANS_PONG,
     ANS_ERROR,
     ANS_DATA,
-    ANS_STATE,
+    ANS_STATE = 0x8E,
 };
 
 enum spawn_flag { SPAWN_STDIN = 1, SPAWN_MERGE = 2, SPAWN_PTY = 4, SPAWN_REPORT = 8, SPAWN_ALL = 15 };
