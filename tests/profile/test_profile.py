@@ -91,7 +91,7 @@ def test_with_sudo_no_workspace_lies_in_a_folder_of_the_host(tmp_path):
     files = {"persistent": True, "root": str(tmp_path / "work")}
     tables = {"terminal": {"sudo": True}, "policy": {"allow_sudo": True}, "workspace": files}
     settings = Settings.model_validate(tables)
-    with pytest.raises(Denied, match="leave workspace.root empty"):
+    with pytest.raises(Denied, match=r"leave workspace\.root empty"):
         Policy(settings.policy).authorize_profile(terminal_profile(settings))
     files["root"] = ""
     settings = Settings.model_validate(tables)

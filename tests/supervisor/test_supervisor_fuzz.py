@@ -57,9 +57,9 @@ ANSWERS: dict[int, st.SearchStrategy[bytes]] = {
     0x89: st.lists(entry, max_size=3).map(lambda v: b"\1" + len(v).to_bytes(4, "little") + b"".join(v)),
     0x8A: st.just(b""),
     0x8B: text.map(string),
-    0x8D: joined(text.map(string), text.map(string), strings),
+    0x8E: joined(text.map(string), text.map(string), strings),
     0x8C: joined(stream, number(24), st.binary(max_size=200)),
-    0x8E: text.map(string),
+    0x8D: text.map(string),
 }
 answers = st.sampled_from(sorted(ANSWERS)).flatmap(
     lambda kind: st.tuples(u32, ANSWERS[kind]).map(lambda parts: frame(kind, *parts))

@@ -35,9 +35,9 @@ enum request_type {
     REQ_PING,
     REQ_SHUTDOWN,
     REQ_READ,
+    REQ_SUDO,
     REQ_STATE,
     REQ_NO_REPORT,
-    REQ_SUDO,
 };
 
 enum answer_type {
@@ -53,8 +53,8 @@ enum answer_type {
     ANS_PONG,
     ANS_ERROR,
     ANS_DATA,
-    ANS_STATE,
     ANS_SUDO,
+    ANS_STATE,
 };
 
 enum spawn_flag { SPAWN_STDIN = 1, SPAWN_MERGE = 2, SPAWN_PTY = 4, SPAWN_REPORT = 8, SPAWN_ALL = 15 };

@@ -38,27 +38,27 @@ def _or_null(kind: str, description: str) -> dict[str, Any]:
 _COUNT = {"minimum": 0}
 _NOTES = {"type": "array", "items": {"type": "string"}, "description": "Sentences that the caller should know."}
 
-RUN_SCHEMA = _object(
-    {
-        "status": _described("string", "How the command ended.", enum=[status.value for status in Status]),
-        "exit_code": _or_null("integer", "124 timed out, 130 cancelled, 137 out of memory or killed."),
-        "signal": _or_null("string", "Name of the signal that ended the command."),
-        "stdout": _described("string", "Output; for the terminal with stderr in it, in order."),
-        "stderr": _described("string", "Error output of a skill; empty for the terminal."),
-        "truncated": _described("boolean", "Whether the middle of the output is left out."),
-        "omitted_bytes": _described("integer", "Bytes of output that are left out.", **_COUNT),
-        "duration_ms": _described("integer", "Milliseconds that the command ran.", **_COUNT),
-        "task_id": _described("string", "The task whose sandbox ran the command."),
-        "process_id": _described("string", "The command's name in its task."),
-        "workdir": _described("string", "Where the task's next command starts."),
-        "survivors": _described("integer", "Processes that a kill could not end.", **_COUNT),
-        "notes": _NOTES,
-    }
-)
+_RUN = {
+    "status": _described("string", "How the command ended.", enum=[status.value for status in Status]),
+    "exit_code": _or_null("integer", "124 timed out, 130 cancelled, 137 out of memory or killed."),
+    "signal": _or_null("string", "Name of the signal that ended the command."),
+    "stdout": _described("string", "Output; for the terminal with stderr in it, in order."),
+    "stderr": _described("string", "Error output of a skill; empty for the terminal."),
+    "truncated": _described("boolean", "Whether the middle of the output is left out."),
+    "omitted_bytes": _described("integer", "Bytes of output that are left out.", **_COUNT),
+    "duration_ms": _described("integer", "Milliseconds that the command ran.", **_COUNT),
+    "task_id": _described("string", "The task whose sandbox ran the command."),
+    "process_id": _described("string", "The command's name in its task."),
+    "workdir": _described("string", "Where the task's next command starts."),
+    "survivors": _described("integer", "Processes that a kill could not end.", **_COUNT),
+    "notes": _NOTES,
+}
 _CURSORS = {
     "cursor": _described("integer", "Where its output goes on, for `process`.", **_COUNT),
     "stderr_cursor": _described("integer", "The same for a skill's error output.", **_COUNT),
 }
+#: A run that goes on has cursors.
+RUN_SCHEMA = _object({**_RUN, **_CURSORS}, required=list(_RUN))
 _LISTED = {
     "process_id": _described("string", "Its name."),
     "status": _described("string", "As for a run."),
@@ -73,7 +73,6 @@ PROCESS_SCHEMA = _object(
     {
         "action": _described("string", "What was done."),
         **RUN_SCHEMA["properties"],
-        **_CURSORS,
         "lost_bytes": _described("integer", "Bytes of the wanted output that are kept no more.", **_COUNT),
         "more_bytes": _described("integer", "Bytes after the cursor that are there already.", **_COUNT),
         "written_bytes": _described("integer", "Bytes of data that were taken.", **_COUNT),
@@ -81,8 +80,6 @@ PROCESS_SCHEMA = _object(
     },
     required=["action", "task_id", "notes"],
 )
-# A run that goes on has cursors.
-RUN_SCHEMA["properties"].update(_CURSORS)
 
 SANDBOX_SCHEMA = _object(
     {

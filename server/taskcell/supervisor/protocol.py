@@ -83,9 +83,9 @@ class Request(IntEnum):
     PING = 0x0C
     SHUTDOWN = 0x0D
     READ = 0x0E
-    STATE = 0x0F
-    NO_REPORT = 0x10
-    SUDO = 0x11
+    SUDO = 0x0F
+    STATE = 0x10
+    NO_REPORT = 0x11
 
 
 class FailedStage(IntEnum):
@@ -505,8 +505,8 @@ _PARSERS: dict[int, Callable[[int, _Body], Event]] = {
     0x8A: lambda process, body: Pong(process),
     0x8B: lambda process, body: Error(process, _text(body.string())),
     0x8C: _parse_data,
-    0x8D: lambda process, body: State(process, body.string(), body.string(), body.strings()),
-    0x8E: lambda process, body: Sudo(process, _text(body.string())),
+    0x8D: lambda process, body: Sudo(process, _text(body.string())),
+    0x8E: lambda process, body: State(process, body.string(), body.string(), body.strings()),
 }
 
 
