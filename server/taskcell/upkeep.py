@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 import structlog
 
@@ -67,19 +68,25 @@ class Upkeep:
         """Until it is cancelled."""
         async with anyio.create_task_group() as asking:
             while True:
-                now = time.monotonic()
-                for slot in self._slots.take_idle(now, self._idle_ttl):
-                    self._close_idle(slot)
-                self._act(self._slots.assign(now))
-                for slot in self._slots:
-                    if self._is_suspect(slot, now):
-                        asking.start_soon(self._ask, slot)
-                self._keep_warm(now)
-                await self._write()
+                try:
+                    await self._look(asking)
+                except Exception:  # whatever it is: calls must not end with what is only done beside them
+                    log.exception("the upkeep of the pool failed, and goes on")
                 with anyio.move_on_after(min(TICK, self._idle_ttl)):
                     await self._woken.wait()
                     await anyio.sleep(WARM_DELAY)
                 self._woken = anyio.Event()
+
+    async def _look(self, asking: anyio.abc.TaskGroup) -> None:
+        now = time.monotonic()
+        for slot in self._slots.take_idle(now, self._idle_ttl):
+            self._close_idle(slot)
+        self._act(self._slots.assign(now))
+        for slot in self._slots:
+            if self._is_suspect(slot, now):
+                asking.start_soon(self._ask, slot)
+        self._keep_warm(now)
+        await self._write()
 
     # --- warm ----------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,8 @@ from taskcell.model import LOCAL_PRINCIPAL
 INSTRUCTIONS = """\
 Every task has its own container. Calls with the same task_id share their files in /workspace, and for `terminal` also \
 the working directory and exported variables; calls with another task_id see nothing of them. Give each piece of work \
-a task_id of its own, and run `sandbox` with action "close" when it is done: its files are deleted then.
+a task_id of its own, and run `sandbox` with action "close" when it is done: files that are not kept on purpose are \
+deleted then.
 `terminal` runs a shell command; a skill runs one program, whose files are the task's too; \
 `read_file`, `write_file`, `edit_file` and `list_files` work on them without a shell. A \
 command that is over its timeout is killed with everything it started, and what it had written until then is answered. \
