@@ -56,9 +56,7 @@ class Servers:
             async with self.serve() as (client, pid):
                 for command in commands:
                     await run(client, command, task)
-                await self.written(task)
-                # The folder that the last command ended in comes with the next writing.
-                await anyio.sleep(1.2)
+                await self.written(f'"task": "{task}"')
                 os.kill(pid, signal.SIGKILL)
 
 

@@ -7,10 +7,12 @@ import os
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import docker
 import pytest
+from mcp.client.client import Client
 
 from deployment_servers import ORPHAN_TTL, Servers, run
 from observe import alive, eventually, marker
@@ -38,6 +40,35 @@ async def test_the_next_server_finds_a_killed_servers_sandbox_with_files_folder_
         assert len(servers.files) == 1
     assert alive(mark) == []
     assert servers.ids(docker_api) == servers.volumes(docker_api) == []
+
+
+async def test_a_restarted_server_finds_a_background_process_with_its_output_and_ends_it(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    mark = marker()
+    line = f"echo begun; read line; echo $line; exec sleep {mark}"
+    with suppress(BaseExceptionGroup):
+        async with servers.serve() as (client, pid):
+            await client.call_tool("terminal", {"command": line, "task_id": "t", "background": True})
+            await servers.written('"task": "t"')
+            os.kill(pid, signal.SIGKILL)
+    async with servers.serve() as (client, _):
+        # Not the terminal first: whoever asks for a process has only its name.
+        told = await process(client, "poll", cursor=0, wait=10)
+        assert (told["status"], told["stdout"], told["lost_bytes"]) == ("running", "begun\n", 0)
+        await process(client, "write", data="more\n")
+        news = await process(client, "poll", cursor=told["cursor"], wait=10)
+        assert news["stdout"] == "more\n"
+        ended = await process(client, "kill")
+        assert (ended["status"], ended["survivors"]) == ("killed", 0)
+        assert alive(mark) == []
+
+
+async def process(client: Client, action: str, **more: Any) -> dict[str, Any]:
+    arguments = {"action": action, "process_id": "p1", "task_id": "t", **more}
+    answer = await client.call_tool("process", arguments)
+    assert answer.structured_content is not None, answer
+    return dict(answer.structured_content)
 
 
 async def test_a_killed_servers_sandboxes_and_volumes_are_gone_without_any_next_server(
@@ -131,7 +162,7 @@ async def test_what_no_task_had_is_removed_and_what_shares_files_is_taken_up_tog
 async def test_what_other_servers_read_holds_no_token_and_is_for_its_user_alone(servers: Servers) -> None:
     async with servers.serve() as (client, _):
         await run(client, "export SECRET=hidden; cd /tmp")
-        await servers.written('"cwd": "/tmp"')
+        await servers.written('"task": "t"')
         (file,) = servers.files
         text = file.read_text()
         assert "hidden" not in text
