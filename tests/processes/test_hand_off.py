@@ -9,8 +9,8 @@ from pathlib import Path
 import anyio
 import docker
 import pytest
+from agent_task import LIMITS, Task
 
-from conftest import LIMITS, Task
 from gateways import GatewayFactory
 from observe import alive, eventually, marker
 from taskcell.errors import BadArgument, SpawnFailed, UnknownProcess

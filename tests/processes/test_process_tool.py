@@ -6,8 +6,8 @@ from pathlib import Path
 
 import anyio
 import pytest
+from agent_task import LIMITS, Task
 
-from conftest import LIMITS, Task
 from gateways import GatewayFactory
 from taskcell.errors import BadArgument, Denied, UnknownProcess
 from taskcell.model import ProcessResult, ToolCall

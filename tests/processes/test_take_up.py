@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import anyio
 import pytest
+from agent_task import LIMITS, Task
 
-from conftest import LIMITS, Task
 from gateways import GatewayFactory
 from observe import alive, marker
 from taskcell.engine.base import Engine
