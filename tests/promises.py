@@ -308,6 +308,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "What a killed server leaves is taken up by the next one of its deployment, or removes itself": (
         "test_the_next_server_finds_a_killed_servers_sandbox_with_files_folder_and_processes",
         "test_a_restarted_server_finds_a_background_process_with_its_output_and_ends_it",
+        "test_a_changed_profile_ends_nothing_that_an_earlier_server_left_running",
         "test_a_killed_servers_sandboxes_and_volumes_are_gone_without_any_next_server",
         "test_sandboxes_are_kept_at_a_clean_end_where_the_configuration_says_so",
         "test_a_changed_profile_replaces_the_sandbox_that_is_taken_up_and_keeps_its_files",

@@ -23,6 +23,7 @@ from taskcell.inheritance import Inheritance
 from taskcell.launcher import Launcher, LaunchOptions
 from taskcell.model import TaskKey
 from taskcell.policy import AuthorizedProfile
+from taskcell.registry import Record
 from taskcell.room import Bounds
 from taskcell.sandbox import Sandbox, SandboxState
 from taskcell.slot import Decision, Lease, Slot, SlotState
@@ -243,6 +244,8 @@ class Pool:
             self._slots.failed(slot, SandboxLost(f"The sandbox could not be created: {type(error).__name__}."))
         else:
             self._settle(slot, sandbox, kept_files=was_inherited or not sandbox.container.is_fresh)
+            if was_inherited:
+                self._look_after(slot, sandbox)
         finally:
             if not slot.settled.is_set():
                 self._slots.failed(slot, SandboxLost("The server is closing; the sandbox was not created."))
@@ -257,6 +260,24 @@ class Pool:
             self._launcher.own(slot)
             if sandbox.container.name.startswith("taskcell-warm-"):
                 self._group.start_soon(self._launcher.rename, slot)
+
+    def _look_after(self, slot: Slot, sandbox: Sandbox) -> None:
+        """What an earlier server has left running keeps its place, as it did there; so does a call's only sandbox."""
+        assert self._group is not None
+        records = list(sandbox.processes)
+        running = [record for record in records if not record.process.has_ended]
+        if running or (records and slot.is_for_one_call):
+            self._group.start_soon(self._see_out, self._slots.hold(slot), sandbox, running)
+
+    async def _see_out(self, lease: Lease, sandbox: Sandbox, records: Iterable[Record]) -> None:
+        try:
+            async with anyio.create_task_group() as staying:
+                for record in records:
+                    staying.start_soon(sandbox.see_out, record)
+        except Exception:  # a fault of ours: it must not take the other sandboxes, and the server, along
+            log.exception("processes of an earlier server are not looked after any more")
+        finally:
+            self._act(self._slots.withdraw(lease, time.monotonic()))
 
     async def _hand_out(self, slot: Slot) -> None:
         """Give a warm sandbox to the task that has taken it, or make another where it is not in order."""

@@ -54,6 +54,12 @@ class Slots:
             self._waiting.append(lease)
         return lease
 
+    def hold(self, slot: Slot) -> Lease:
+        """A claim on this very slot, of what runs there already."""
+        lease = Lease(slot.shared_key, slot.profile, next(self._numbers))
+        self._grant(lease, slot)
+        return lease
+
     def assign(self, now: float) -> list[Decision]:
         """Grant what can be granted of the waiting leases.
 

@@ -64,6 +64,25 @@ async def test_a_restarted_server_finds_a_background_process_with_its_output_and
         assert alive(mark) == []
 
 
+async def test_a_changed_profile_ends_nothing_that_an_earlier_server_left_running(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    mark = marker()
+    with suppress(BaseExceptionGroup):
+        async with servers.serve() as (client, pid):
+            line = f"echo begun; exec sleep {mark}"
+            await client.call_tool("terminal", {"command": line, "task_id": "t", "background": True})
+            await servers.written('"task": "t"')
+            os.kill(pid, signal.SIGKILL)
+    servers.toml += "[terminal]\npids = 100\n"
+    async with servers.serve() as (client, _):
+        assert "configuration changed" in (await run(client, "true"))["notes"][0]
+        told = await process(client, "poll")
+        assert (told["status"], told["stdout"]) == ("running", "begun\n")
+        assert (await process(client, "kill"))["survivors"] == 0
+        assert await anyio.to_thread.run_sync(eventually, lambda: len(servers.ids(docker_api)) == 1)
+
+
 async def process(client: Client, action: str, **more: Any) -> dict[str, Any]:
     arguments = {"action": action, "process_id": "p1", "task_id": "t", **more}
     answer = await client.call_tool("process", arguments)
