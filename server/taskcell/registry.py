@@ -8,7 +8,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal
 
 import anyio
@@ -70,7 +70,7 @@ class About:
 
     def tag(self) -> bytes:
         """At most TAG_MAX bytes."""
-        values = asdict(self)
+        values = {name: getattr(self, name) for name in self.__slots__}
         tag = _encoded(values)
         return tag if len(tag) <= protocol.TAG_MAX else _encoded({**values, "given": None})
 
@@ -96,8 +96,12 @@ class About:
         return read if well_formed else None
 
 
+#: Made once: `json.dumps` would make one for each command.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
+
 def _encoded(values: dict[str, object]) -> bytes:
-    return json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    return _ENCODER.encode(values).encode("utf-8", "replace")
 
 
 def _shown(text: str) -> str:
