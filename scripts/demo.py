@@ -138,6 +138,22 @@ class Demo:
         failed = await self.run("sql", args=["shop.db", "SELECT no_such_column FROM orders"])
         check(failed.is_error, "a skill's failure is an error for the model, with the program's own words", failed)
 
+    async def edits(self) -> None:
+        heading("Files are read and changed without a shell")
+        await self.run("write_file", path="notes/plan.md", content="1. count orders\n2. ask Ana\n")
+        edited = await self.run("edit_file", path="notes/plan.md", old="ask Ana", new="ask Ana and Ben")
+        check(not edited.is_error, "the text was there once and was replaced", edited)
+        read = await self.run("read_file", path="notes/plan.md")
+        check("2\t2. ask Ana and Ben" in read.text, "the model reads it with line numbers", read)
+
+    async def hand_off(self) -> None:
+        heading("What takes longer than a client waits goes on")
+        build = "for step in 1 2 3; do echo step $step; sleep 0.5; done; echo built"
+        begun = await self.terminal(build, wait=0.2)
+        check(begun.run.get("status") == "running", "the call answered, and the build goes on", begun)
+        done = await self.run("process", action="wait", process_id=begun.run["process_id"])
+        check("step 1" in done.stdout and "built" in done.stdout, "its whole output can be asked for", done)
+
     async def time_out(self) -> None:
         heading("A time-out ends everything that the command started")
         late = await self.terminal("echo started; setsid sleep 333 & sleep 334", timeout=2)
@@ -223,6 +239,8 @@ async def steps() -> None:
         await demo.files()
         await demo.data()
         await demo.skills()
+        await demo.edits()
+        await demo.hand_off()
         await demo.time_out()
         await demo.cancel()
         await demo.isolation()
