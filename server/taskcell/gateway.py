@@ -139,4 +139,4 @@ async def open_gateway(settings: Settings, tools: Mapping[str, CommandTool], eng
         sudo_password=settings.sudo_password,
     )
     async with Pool(engine, options) as pool:
-        yield Gateway(tools, Policy(settings.policy, settings.own_files), pool, engine)
+        yield Gateway(tools, Policy(settings.policy, settings.own_files, settings.secret_files), pool, engine)

@@ -195,6 +195,23 @@ def test_the_servers_own_files_are_mounted_read_only_or_not_at_all(tmp_path, sou
     assert policy.authorize_profile(Profile("terminal", "alpine", "terminal", mounts=mounts))
 
 
+@pytest.mark.parametrize("source", [".", "conf", "conf/password", "link", "hard"])
+def test_a_file_with_a_secret_is_not_even_mounted_read_only(tmp_path, source):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "conf" / "password"
+    file.write_text("x")
+    (tmp_path / "link").symlink_to("conf")
+    (tmp_path / "hard").hardlink_to(file)
+    policy = Policy(PolicySettings(allowed_mount_roots=(str(tmp_path),)), (file,), secret_files=(file,))
+    for read_only in (True, False):
+        mounts = (Mount(str(tmp_path / source), "/data", read_only=read_only),)
+        with pytest.raises(Denied, match="holds a secret") as caught:
+            policy.authorize_profile(Profile("terminal", "alpine", "terminal", mounts=mounts))
+        assert caught.value.rule == "own-files"
+    assert policy.authorize_profile(profile(str(tmp_path / "data")))
+
+
 def test_a_manifest_that_is_a_link_is_guarded_where_it_leads_to(tmp_path):
     for name in ("skills", "common", "data"):
         (tmp_path / name).mkdir()

@@ -513,6 +513,33 @@ async def test_root_reaches_the_supervisors_socket_and_gets_nothing_without_its_
         assert await output(gw, "echo works") == "works\n"
 
 
+#: Puts a socket in the place of the supervisor's, and keeps what it is told.
+IMPOSTOR = """
+import os, socket
+os.rename("/run/taskcell/supervisor.sock", "/run/taskcell/moved")
+own = socket.socket(socket.AF_UNIX)
+own.bind("/run/taskcell/supervisor.sock")
+own.listen()
+print("up", flush=True)
+client, _ = own.accept()
+print("told", client.recv(1000), flush=True)
+"""
+
+
+async def test_no_server_tells_its_token_to_a_socket_that_root_put_in_the_supervisors_place(
+    gateway: GatewayFactory, docker_api: docker.APIClient
+) -> None:
+    async with gateway('deployment = "sudo-impostor"\n' + GENERATED) as gw:
+        await output(gw, "cat >impostor.py", IMPOSTOR)
+        await output(gw, "sudo setsid python3 impostor.py >said 2>&1 & until grep -q up said; do sleep 0.01; done")
+        (container,) = containers(docker_api, taskcell__deployment="sudo-impostor")
+        connect = ["/.taskcell/supervisor", "connect", "--socket", "/run/taskcell/supervisor.sock"]
+        entered = docker_api.exec_create(container, connect, user="0:0")
+        assert b"somebody else than PID 1" in docker_api.exec_start(entered)
+        assert docker_api.exec_inspect(entered)["ExitCode"] == 1
+        assert await output(gw, "until grep -q told said; do sleep 0.01; done; cat said") == "up\ntold b''\n"
+
+
 async def test_cap_add_gives_root_what_the_policy_names(gateway: GatewayFactory) -> None:
     own_folder = "install -d -m 700 mine; sudo touch mine/file && stat -c %u mine/file"
     async with gateway(GENERATED) as gw:

@@ -37,7 +37,7 @@ def explain(
     if found is None:
         raise UnknownTool(f"There is no tool '{tool}' that runs commands{nearest(tool, loaded.tools)}.")
     bound = found.bind(ToolCall(principal, tool, _object(arguments)))
-    decision = Policy(loaded.settings.policy, loaded.settings.own_files).decide(bound)
+    decision = Policy(loaded.settings.policy, loaded.settings.own_files, loaded.settings.secret_files).decide(bound)
     if as_json:
         fields = {"effect": decision.effect.value, "rule": decision.rule, "reason": decision.reason}
         typer.echo(json.dumps(fields, indent=2))
