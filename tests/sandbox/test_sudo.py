@@ -300,26 +300,34 @@ async def test_no_password_is_written_to_a_fifo_that_root_made_for_others_to_rea
         assert PASSWORD not in result.stdout
 
 
-#: Sends connections whose closing waits for half a minute, and leaves the last close of each to the receiver.
+#: Sends connections whose closing waits for half a minute, from processes that end at once and all together: so that
+#: the last close is the receiver's, who cannot be quicker than all of them.
 LINGERING = """
 import array, os, socket, struct, sys, time
-listener, kept, lingering = socket.create_server(("127.0.0.1", 0), backlog=200), [], []
-for _ in range(100):
-    one = socket.create_connection(listener.getsockname())
+listener, kept, ready, go = socket.create_server(("127.0.0.1", 0), backlog=50), [], os.pipe(), os.pipe()
+for _ in range(30):
+    if os.fork() == 0:
+        os.close(go[1])
+        one = socket.create_connection(listener.getsockname())
+        one.setblocking(False)
+        try:
+            while True:
+                one.send(bytes(65536))
+        except BlockingIOError:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 30))
+        to = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM if sys.argv[1] == "askpass" else socket.SOCK_STREAM)
+        os.write(ready[1], b"x")
+        os.read(go[0], 1)
+        try:
+            to.connect("/run/taskcell.askpass" if sys.argv[1] == "askpass" else "/run/taskcell/supervisor.sock")
+            to.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [one.fileno()]))])
+        finally:
+            os._exit(0)
     kept.append(listener.accept())
-    one.setblocking(False)
-    try:
-        while True:
-            one.send(bytes(65536))
-    except BlockingIOError:
-        lingering.append(one)
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 30))
-to = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM if sys.argv[1] == "askpass" else socket.SOCK_STREAM)
-to.connect("/run/taskcell.askpass" if sys.argv[1] == "askpass" else "/run/taskcell/supervisor.sock")
-to.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [one.fileno() for one in lingering]))])
-for one in lingering:
-    os.close(one.detach())
-print("sent", flush=True)
+for _ in range(30):
+    os.read(ready[0], 1)
+print("sending", flush=True)
+os.close(go[1])
 time.sleep(60)
 """
 
@@ -330,9 +338,9 @@ async def test_no_descriptor_that_is_sent_to_the_supervisor_keeps_it_from_its_wo
 ) -> None:
     async with gateway(GENERATED) as gw:
         await output(gw, "cat >send.py; sudo true", LINGERING)
-        result = await terminal(gw, sender, timeout=2)
-        assert (result.status.value, result.stdout, result.survivors) == ("timed_out", "sent\n", 0)
-        assert result.duration_ms < 6000
+        result = await terminal(gw, sender, timeout=3)
+        assert (result.status.value, result.stdout, result.survivors) == ("timed_out", "sending\n", 0)
+        assert result.duration_ms < 8000
         assert (await terminal(gw, "sudo echo works")).notes == ()
 
 
