@@ -232,7 +232,9 @@ async def open_gateway(
         for_one_call: make nothing beforehand, and leave alone what other servers left.
     Raises Denied: the policy refuses the folder of persistent workspaces.
     """
-    policy = Policy(settings.policy, settings.own_files)
+    # Whoever reads the folder of a deployment can derive the tokens of its sandboxes.
+    secret = (*settings.secret_files, *(() if state is None else (state.parent,)))
+    policy = Policy(settings.policy, (*settings.own_files, *secret), secret)
     if settings.workspace.persistent and settings.workspace_root is not None:
         policy.authorize_root(settings.workspace_root)
 

@@ -97,6 +97,7 @@ class HostFacts:
 
     Arguments:
         own: what decides on the server itself, such as its configuration file.
+        secret: what no sandbox may even read, such as a file with a password.
         live_sockets: those that a process has bound, as far as the kernel tells.
     """
 
@@ -105,6 +106,7 @@ class HostFacts:
     roots: tuple[HostPath, ...] = ()
     engine: tuple[HostPath, ...] = ()
     own: tuple[HostPath, ...] = ()
+    secret: tuple[HostPath, ...] = ()
     live_sockets: tuple[HostPath, ...] = ()
 
 
@@ -113,13 +115,18 @@ class Changed(Exception):
 
 
 def survey(
-    sources: Iterable[str], policy: PolicySettings, engine_socket: str = "", own_files: Iterable[str] = ()
+    sources: Iterable[str],
+    policy: PolicySettings,
+    engine_socket: str = "",
+    own_files: Iterable[str] = (),
+    secret_files: Iterable[str] = (),
 ) -> HostFacts:
     """Look at the host paths that a profile wants to mount, and at those that the policy speaks of.
 
     Arguments:
         engine_socket: path of the socket that the engine in use answers at; empty where that is not known.
         own_files: absolute paths of what decides on the server itself.
+        secret_files: absolute paths of what no sandbox may even read.
     """
     return HostFacts(
         sources=tuple(map(look, sources)),
@@ -127,6 +134,7 @@ def survey(
         roots=tuple(map(look, policy.allowed_mount_roots)),
         engine=tuple(_engine_paths(engine_socket)),
         own=tuple(found for path in own_files for found in _with_manifests(path)),
+        secret=tuple(map(look, secret_files)),
         live_sockets=tuple(_live_sockets()),
     )
 

@@ -44,6 +44,8 @@ def mounts(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterato
         if mount.source is not None:
             path = found.get(mount.source)
             yield from _source(mount.source, path, policy, host)
+            if path is not None:
+                yield from _secret_files(path, host)
             if path is not None and not mount.read_only:
                 yield from _own_files(path, host)
     yield from _targets(profile)
@@ -78,6 +80,16 @@ def _own_files(path: HostPath, host: HostFacts) -> Iterator[Refusal]:
             reason = (
                 f"The host path {_named(path)} is, holds or lies in {shown(own.asked)}, which decides on the server "
                 "itself; mount it read-only (':ro'), or another folder."
+            )
+            yield Refusal(Rule.OWN_FILES, reason)
+
+
+def _secret_files(path: HostPath, host: HostFacts) -> Iterator[Refusal]:
+    for secret in host.secret:
+        if _touch(path, secret):
+            reason = (
+                f"The host path {_named(path)} is, holds or lies in {shown(secret.asked)}, which holds a secret of the "
+                "server's; mount another folder, or keep the secret elsewhere."
             )
             yield Refusal(Rule.OWN_FILES, reason)
 

@@ -81,6 +81,7 @@ class AuthorizedProfile(_Uncopyable, metaclass=_MadeByThePolicy):
     profile: Profile
     _settings: PolicySettings = field(repr=False, compare=False)
     _own_files: tuple[str, ...] = field(repr=False, compare=False)
+    _secret_files: tuple[str, ...] = field(repr=False, compare=False)
 
     @contextmanager
     def host_mounts(self, engine_socket: str = "") -> Iterator[tuple[HostMount, ...]]:
@@ -96,7 +97,7 @@ class AuthorizedProfile(_Uncopyable, metaclass=_MadeByThePolicy):
         if not sources:
             yield ()
             return
-        host = survey(sources, self._settings, engine_socket, self._own_files)
+        host = survey(sources, self._settings, engine_socket, self._own_files, self._secret_files)
         refusal = next(judge(self.profile, self._settings, host), None)
         if refusal is not None:
             raise Denied(refusal.rule.value, refusal.reason)
@@ -128,11 +129,15 @@ class Policy:
     Arguments:
         settings: the section `[policy]`.
         own_files: absolute paths of what decides on the server itself; no sandbox may write to them.
+        secret_files: absolute paths of what no sandbox may even read.
     """
 
-    def __init__(self, settings: PolicySettings, own_files: Iterable[Path] = ()) -> None:
+    def __init__(
+        self, settings: PolicySettings, own_files: Iterable[Path] = (), secret_files: Iterable[Path] = ()
+    ) -> None:
         self._settings = settings
         self._own_files = tuple(map(str, own_files))
+        self._secret_files = tuple(map(str, secret_files))
         self._remembered: dict[Profile, AuthorizedProfile | Decision] = {}
 
     def authorize_profile(self, profile: Profile) -> AuthorizedProfile:
@@ -170,11 +175,12 @@ class Policy:
         if known is not None:
             return known
         sources = _host_sources(profile)
-        host = survey(sources, self._settings, own_files=self._own_files) if sources else HostFacts()
+        own, secret = self._own_files, self._secret_files
+        host = survey(sources, self._settings, own_files=own, secret_files=secret) if sources else HostFacts()
         refusal = next(judge(profile, self._settings, host), None)
         judged: AuthorizedProfile | Decision
         if refusal is None:
-            judged = AuthorizedProfile._make(profile, self._settings, self._own_files)
+            judged = AuthorizedProfile._make(profile, self._settings, own, secret)
         else:
             judged = Decision(Effect.DENY, refusal.rule.value, refusal.reason)
         if sources and refusal is not None:

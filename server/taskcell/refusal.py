@@ -72,7 +72,8 @@ class Rule(Enum):
     OWN_FILES = (
         "own-files",
         "A writable host path that is, holds or lies in the server's configuration file, one of its manifests or "
-        "folders of them, or the package taskcell itself.",
+        "folders of them, or the package taskcell itself; and one, writable or not, that is or holds the file with the "
+        "password for sudo.",
     )
     TARGETS = (
         "mount-targets",

@@ -285,8 +285,12 @@ class Settings(Table):
     def own_files(self) -> tuple[Path, ...]:
         """Absolute paths of what decides on the server: its configuration file, its manifests and its program."""
         file = (self._file.absolute(),) if self._file else ()
-        secret = ((self._folder / self.sudo.password_file).absolute(),) if self.sudo.password_file else ()
-        return (*file, *secret, *self.manifest_paths, PACKAGE)
+        return (*file, *self.secret_files, *self.manifest_paths, PACKAGE)
+
+    @property
+    def secret_files(self) -> tuple[Path, ...]:
+        """Absolute paths of what no sandbox may even read."""
+        return ((self._folder / self.sudo.password_file).absolute(),) if self.sudo.password_file else ()
 
     @property
     def sudo_password(self) -> str | None:

@@ -94,6 +94,15 @@ _BEFORE_A_COMMAND = frozenset(
 )  # fmt: skip
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*\+?=.*", re.DOTALL)
 _OPTION_OR_NUMBER = re.compile(r"-.*|[0-9.]+[smhd]?", re.DOTALL)
+#: What a line goes on after, and a document in the line, which is somebody's input. `<<<` begins none, nor does a shift
+#: in `((…))`; one without an end goes on to the end of what is looked at.
+_CONTINUED = re.compile(r"\\\n")
+_DOCUMENT = re.compile(
+    r"(?<!<)<<-?[ \t]*[\"'\\]?(?P<end>[\w.-]{1,64})[\"']?(?![^\n]*\)\))(?P<rest>[^\n]*)\n"
+    r"(?:[^\n]*\n)*?(?:[ \t]*(?P=end)[ \t]*(?=\n|\Z)|[^\n]*\Z)"
+)
+#: Options of find(1) that a command follows.
+_EXECUTES = frozenset(("-exec", "-execdir", "-ok", "-okdir"))
 #: Characters of a command that are looked at; a script that is longer only costs its note.
 _MOST_TEXT = 8192
 #: How deep `sh -c '…'` is looked into; deeper ones only cost a note.
@@ -108,7 +117,7 @@ def calls_sudo(text: str, depth: int = _DEPTH) -> bool:
     """
     if "sudo" not in text:
         return False
-    text = text[:_MOST_TEXT]
+    text = _DOCUMENT.sub(r"\g<rest>", _CONTINUED.sub(" ", text[:_MOST_TEXT]))
     expects_command, after, in_comment, runs_lines = True, "", False, _runs_lines(text)
     for word, is_operator in _words(text):
         if is_operator:
@@ -130,6 +139,8 @@ def calls_sudo(text: str, depth: int = _DEPTH) -> bool:
                 expects_command = not (after == "command" and word in ("-v", "-V"))
             elif not _ASSIGNMENT.fullmatch(word):
                 expects_command = False
+        elif word in _EXECUTES:
+            expects_command = True
         elif depth and runs_lines and calls_sudo(word, depth - 1):
             return True
     return False

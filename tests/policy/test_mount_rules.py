@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from gateways import GatewayFactory
 from taskcell.config import PolicySettings
 from taskcell.errors import Denied
 from taskcell.host_paths import Changed, HostFacts, Kind, held, identity_below, look
-from taskcell.model import Mount, Profile
+from taskcell.model import Mount, Profile, ToolCall
 from taskcell.policy import Policy
 from taskcell.profile_rules import judge
 
@@ -195,6 +196,23 @@ def test_the_servers_own_files_are_mounted_read_only_or_not_at_all(tmp_path, sou
     assert policy.authorize_profile(Profile("terminal", "alpine", "terminal", mounts=mounts))
 
 
+@pytest.mark.parametrize("source", [".", "conf", "conf/password", "link", "hard"])
+def test_a_file_with_a_secret_is_not_even_mounted_read_only(tmp_path, source):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "conf" / "password"
+    file.write_text("x")
+    (tmp_path / "link").symlink_to("conf")
+    (tmp_path / "hard").hardlink_to(file)
+    policy = Policy(PolicySettings(allowed_mount_roots=(str(tmp_path),)), (file,), secret_files=(file,))
+    for read_only in (True, False):
+        mounts = (Mount(str(tmp_path / source), "/data", read_only=read_only),)
+        with pytest.raises(Denied, match="holds a secret") as caught:
+            policy.authorize_profile(Profile("terminal", "alpine", "terminal", mounts=mounts))
+        assert caught.value.rule == "own-files"
+    assert policy.authorize_profile(profile(str(tmp_path / "data")))
+
+
 def test_a_manifest_that_is_a_link_is_guarded_where_it_leads_to(tmp_path):
     for name in ("skills", "common", "data"):
         (tmp_path / name).mkdir()
@@ -281,3 +299,16 @@ def test_the_folder_of_persistent_workspaces_is_judged_too(tmp_path: Path, root:
 
 def test_a_folder_for_persistent_workspaces_may_be_new_and_need_not_be_an_allowed_root(tmp_path: Path) -> None:
     Policy(PolicySettings(), own_files=(tmp_path / "taskcell.toml",)).authorize_root(tmp_path / "new" / "work")
+
+
+@pytest.mark.anyio
+async def test_no_sandbox_may_read_what_tokens_of_sandboxes_are_derived_from(gateway: GatewayFactory, tmp_path: Path):
+    state = tmp_path / "state" / "deployments" / "mine"
+    state.parent.mkdir(parents=True)
+    toml = (
+        f'[policy]\nallowed_mount_roots = ["{tmp_path}"]\nblocked_mount_paths = []\n'
+        f'[terminal]\nvolumes = ["{tmp_path / "state"}:/mnt:ro"]\n'
+    )
+    async with gateway(toml, engine="local", state=state) as gw:
+        with pytest.raises(Denied, match="holds a secret of the server's"):
+            await gw.call(ToolCall("local", "terminal", {"command": "true"}))

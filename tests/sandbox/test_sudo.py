@@ -77,6 +77,15 @@ CASES: dict[str, tuple[str, str | None, str]] = {
     "an absolute path": ("/usr/bin/sudo cat", "hello\n", "hello\n"),
     "without an environment": ("env -i /usr/bin/sudo -S cat", "hello\n", "hello\n"),
     "command": ("command sudo cat", "hello\n", "hello\n"),
+    "--login, which begins --login-class": ("sudo --login echo -S; sudo --login -S cat", "hello\n", "-S\nhello\n"),
+    "by a link of another name": ("ln -s /usr/bin/sudo become; ./become cat", "hello\n", "hello\n"),
+    "by another first word": ("(exec -a become sudo cat)", "hello\n", "hello\n"),
+    "beside another askpass program": ("SUDO_ASKPASS=/bin/false sudo cat", "hello\n", "hello\n"),
+    "with an askpass program of the caller's own": (
+        "export SUDO_ASKPASS=/bin/false; sudo -nA true 2>/dev/null; echo $?; sudo --askpass id 2>/dev/null; cat",
+        "hello\n",
+        "1\nhello\n",
+    ),
     "sudoedit": ("EDITOR='sed -i s/a/b/' sudoedit /root/x; sudo cat /root/x -", "hello\n", "hello\n"),
     "a terminal": (
         "script -qec 'sudo id -u; sudo -k; sudo -u nobody id -un' log </dev/null | tr -d '\\0\\r^@'; cat",
@@ -264,6 +273,95 @@ async def test_the_askpass_program_tells_nobody_but_sudo(gateway: GatewayFactory
         assert await output(gw, "sudo -k; sudo cat", "hello\n") == "hello\n"
 
 
+#: Sends a descriptor, as sudo's askpass program, and tells what can be read from the other end.
+SENDER = """
+import array, os, select, socket, sys
+fd = os.open(sys.argv[1], os.O_RDONLY | os.O_NONBLOCK)
+to = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+to.connect("/run/taskcell.askpass")
+ends = os.pipe()
+to.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd, ends[1]]))])
+os.close(ends[1])
+select.select([ends[0]], [], [], 5)
+open("taken", "wb").write(os.read(fd, 1000) or b"nothing")
+"""
+
+
+async def test_no_password_is_written_to_a_fifo_that_root_made_for_others_to_read(
+    gateway: GatewayFactory, known: str
+) -> None:
+    command = (
+        """cat >send.py; sudo mkfifo /tmp/fifo; chmod +x evil; SUDO_ASKPASS=$PWD/evil sudo -k -A true; cat taken"""
+    )
+    async with gateway(known) as gw:
+        await output(gw, "cat >evil", "#!/bin/sh\nexec python3 /workspace/send.py /tmp/fifo\n")
+        result = await terminal(gw, command, SENDER)
+        assert result.stdout.endswith("\nnothing"), result
+        assert PASSWORD not in result.stdout
+
+
+#: Sends connections whose closing waits for half a minute, from processes that end at once and all together: so that
+#: the last close is the receiver's, who cannot be quicker than all of them.
+LINGERING = """
+import array, os, socket, struct, sys, time
+listener, kept, ready, go = socket.create_server(("127.0.0.1", 0), backlog=50), [], os.pipe(), os.pipe()
+for _ in range(30):
+    if os.fork() == 0:
+        os.close(go[1])
+        one = socket.create_connection(listener.getsockname())
+        one.setblocking(False)
+        try:
+            while True:
+                one.send(bytes(65536))
+        except BlockingIOError:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 30))
+        to = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM if sys.argv[1] == "askpass" else socket.SOCK_STREAM)
+        os.write(ready[1], b"x")
+        os.read(go[0], 1)
+        try:
+            to.connect("/run/taskcell.askpass" if sys.argv[1] == "askpass" else "/run/taskcell/supervisor.sock")
+            to.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [one.fileno()]))])
+        finally:
+            os._exit(0)
+    kept.append(listener.accept())
+for _ in range(30):
+    os.read(ready[0], 1)
+print("sending", flush=True)
+os.close(go[1])
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("sender", ["python3 send.py askpass", "sudo python3 send.py supervisor"])
+async def test_no_descriptor_that_is_sent_to_the_supervisor_keeps_it_from_its_work(
+    gateway: GatewayFactory, sender: str
+) -> None:
+    async with gateway(GENERATED) as gw:
+        await output(gw, "cat >send.py; sudo true", LINGERING)
+        result = await terminal(gw, sender, timeout=3)
+        assert (result.status.value, result.stdout, result.survivors) == ("timed_out", "sending\n", 0)
+        assert result.duration_ms < 8000
+        assert (await terminal(gw, "sudo echo works")).notes == ()
+
+
+async def test_a_flood_of_demands_for_the_password_delays_nobody_else(gateway: GatewayFactory) -> None:
+    flood = (
+        "import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect('/run/taskcell.askpass')\n"
+        "while True: s.send(b'x' * 1000)"
+    )
+    async with gateway(GENERATED) as gw:
+        await output(gw, "cat >flood.py", flood)
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(terminal, gw, "for i in 1 2 3 4; do python3 flood.py & done; touch begun; wait", None, 20)
+            with anyio.fail_after(20):
+                while (await terminal(gw, "test -e begun")).exit_code:
+                    await anyio.sleep(0.05)
+                result = await terminal(gw, "exec sleep 60", timeout=1)
+            assert (result.status.value, result.survivors) == ("timed_out", 0)
+            calls.cancel_scope.cancel()
+        assert await output(gw, "sudo echo works") == "works\n"
+
+
 async def test_a_generated_password_is_each_sandboxs_own(gateway: GatewayFactory) -> None:
     async with gateway(GENERATED) as gw:
         hashes = set()
@@ -293,6 +391,25 @@ async def test_an_image_without_sudo_says_so_once_and_runs_commands_as_ever(
             assert (await terminal(gw, "echo sudo")).notes == ()
     finally:
         docker_api.remove_image("taskcell/test-no-sudo:latest", force=True)
+
+
+async def test_a_sudo_that_is_another_program_by_a_link_is_left_alone(
+    gateway: GatewayFactory, docker_api: docker.APIClient
+) -> None:
+    script = "mv /usr/bin/sudo /usr/bin/doas && ln -s doas /usr/bin/sudo"
+    made = docker_api.create_container("taskcell/base:latest", ["sh", "-c", script], user="0")
+    try:
+        docker_api.start(made)
+        assert docker_api.wait(made, timeout=60)["StatusCode"] == 0
+        docker_api.commit(made, "taskcell/test-doas", "latest", changes="USER 1000:1000")
+        async with gateway(GENERATED.replace("]\n", ']\nimage = "taskcell/test-doas"\n', 1)) as gw:
+            result = await terminal(gw, "sudo id; test -u /usr/bin/doas && echo there")
+            assert result.stdout.endswith("there\n")
+            (note,) = result.notes
+            assert "the image has no sudo" in note
+    finally:
+        docker_api.remove_container(made, force=True)
+        docker_api.remove_image("taskcell/test-doas:latest", force=True)
 
 
 async def test_without_a_sudo_profile_sudo_fails_by_itself_and_one_note_says_how_to_have_it(
@@ -404,6 +521,33 @@ async def test_root_reaches_the_supervisors_socket_and_gets_nothing_without_its_
         assert await output(gw, "echo works") == "works\n"
 
 
+#: Puts a socket in the place of the supervisor's, and keeps what it is told.
+IMPOSTOR = """
+import os, socket
+os.rename("/run/taskcell/supervisor.sock", "/run/taskcell/moved")
+own = socket.socket(socket.AF_UNIX)
+own.bind("/run/taskcell/supervisor.sock")
+own.listen()
+print("up", flush=True)
+client, _ = own.accept()
+print("told", client.recv(1000), flush=True)
+"""
+
+
+async def test_no_server_tells_its_token_to_a_socket_that_root_put_in_the_supervisors_place(
+    gateway: GatewayFactory, docker_api: docker.APIClient
+) -> None:
+    async with gateway('deployment = "sudo-impostor"\n' + GENERATED) as gw:
+        await output(gw, "cat >impostor.py", IMPOSTOR)
+        await output(gw, "sudo setsid python3 impostor.py >said 2>&1 & until grep -q up said; do sleep 0.01; done")
+        (container,) = containers(docker_api, taskcell__deployment="sudo-impostor")
+        connect = ["/.taskcell/supervisor", "connect", "--socket", "/run/taskcell/supervisor.sock"]
+        entered = docker_api.exec_create(container, connect, user="0:0")
+        assert b"somebody else than PID 1" in docker_api.exec_start(entered)
+        assert docker_api.exec_inspect(entered)["ExitCode"] == 1
+        assert await output(gw, "until grep -q told said; do sleep 0.01; done; cat said") == "up\ntold b''\n"
+
+
 async def test_cap_add_gives_root_what_the_policy_names(gateway: GatewayFactory) -> None:
     own_folder = "install -d -m 700 mine; sudo touch mine/file && stat -c %u mine/file"
     async with gateway(GENERATED) as gw:
@@ -426,6 +570,14 @@ async def test_root_that_harms_its_sandbox_costs_that_sandbox_at_most(gateway: G
         assert result.status.value in ("killed", "lost", "timed_out", "exited")
         await gw.sandbox(ToolCall("local", "sandbox", {"action": "reset"}))
         assert await output(gw, "sudo id -u") == "0\n"
+
+
+async def test_a_stopped_leader_is_woken_by_the_kill_and_reaps_what_is_dead(gateway: GatewayFactory) -> None:
+    async with gateway(GENERATED) as gw:
+        await terminal(gw, "sudo true")
+        result = await terminal(gw, "sudo pkill -STOP -f 'supervisor init'; sleep 60", timeout=1)
+        assert (result.status.value, result.survivors) == ("timed_out", 0)
+        assert await output(gw, "ps -e -o stat= | grep -c '^[TZ]' || true") == "0\n"
 
 
 # --- the kill ------------------------------------------------------------------------------------------------------

@@ -51,6 +51,16 @@ static int connect_to(const char *path) {
 
 static bool passing(ssize_t count) { return count < 0 && (errno == EAGAIN || errno == EINTR); }
 
+/* Root by sudo can put a socket of its own in the place of the supervisor's, and would be told the token. Where we were
+   sent into a container from outside, PID 1 and nobody else is the supervisor. A kernel that tells our own pid as the
+   peer's (gVisor) cannot be asked. */
+static bool is_supervisor(int fd) {
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    if (getppid() != 0) return true;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.pid == 1 || peer.pid == getpid());
+}
+
 /* Move what can be moved now; false when the receiving side is gone. */
 static bool move(struct lane *l, short can_read, short can_write) {
     if (can_read && l->start == l->end && !l->ended) {
@@ -93,6 +103,10 @@ int bridge_run(const char *path) {
     int fd = connect_to(path);
     if (fd < 0) {
         fprintf(stderr, "supervisor: cannot connect to '%s': %s\n", path, strerror(errno));
+        return 1;
+    }
+    if (!is_supervisor(fd)) {
+        fprintf(stderr, "supervisor: somebody else than PID 1 listens at '%s'\n", path);
         return 1;
     }
     int in = fcntl(STDIN_FILENO, F_GETFL), out = fcntl(STDOUT_FILENO, F_GETFL);

@@ -66,6 +66,12 @@ static void hit(const struct entry *e, void *context) {
     kill(e->pid, h->number);
 }
 
+/* A leader that root of the sandbox has stopped would reap and tell nothing. */
+static void wake_leaders(const struct supervisor *s, const struct process *only) {
+    for (const struct process *p = only ? only : s->processes; p; p = only ? NULL : p->next)
+        if (p->leader) kill(p->leader, SIGCONT);
+}
+
 /* Hit everybody, first as they are seen, then those whose place in the tree showed only at the end. */
 static bool hit_all(struct supervisor *s, const struct process *p, int number) {
     struct hitting h = {.s = s, .p = p, .number = number};
@@ -209,6 +215,7 @@ static void step(struct supervisor *s, struct process *p, int64_t now) {
     if (k->phase == KILL_STOP && (stop_round(s, p, k) || now >= k->deadline)) enter_kill(k, now);
     if (k->phase == KILL_KILL) {
         hit_all(s, p, SIGKILL);
+        wake_leaders(s, p);
         bury(s);
     }
     if (is_over(s, p)) return;

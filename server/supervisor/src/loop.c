@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "supervisor.h"
@@ -14,6 +15,8 @@ enum {
     FAREWELL_MS = 500,     /* for the last frames to reach a server that reads */
 };
 
+/* How long a call of one turn may wait: much longer than any needs that does not wait. */
+static const struct timeval PATIENCE = {.tv_usec = 5000};
 /* The protocol's: nobody has claimed the supervisor for so long. */
 static const int64_t CLAIM_LIMIT = 60000000;
 
@@ -116,15 +119,28 @@ static void say_farewell(struct supervisor *s) {
     }
 }
 
+static void take_alarm(int number) { (void)number; }
+
+/* With sudo, what we run may send us descriptors, wanted or not, and the last one to close a file waits for it: closing a
+   connection that lingers takes as long as its owner wished. A signal ends such a wait, time after time during the turn. */
+static void bound_waits(const struct supervisor *s, bool on) {
+    struct itimerval timer = {{0}, {0}};
+    if (on) timer.it_interval = timer.it_value = PATIENCE;
+    if (s->sudo.ready) setitimer(ITIMER_REAL, &timer, NULL);
+}
+
 int loop_run(struct supervisor *s) {
     struct epoll_event events[EVENTS_MAX];
+    sigaction(SIGALRM, &(struct sigaction){.sa_handler = take_alarm, .sa_flags = SA_RESTART}, NULL);
     while (!s->leaving || s->everything.phase != KILL_IDLE) {
         int count = epoll_wait(s->epoll, events, EVENTS_MAX, wait_ms(s));
         if (count < 0 && errno != EINTR) return 1;
+        bound_waits(s, true);
         for (int i = 0; i < count; i++) take_event(s, &events[i]);
         run_timers(s, clock_now());
         conn_serve(s);
         process_sweep(s);
+        bound_waits(s, false);
     }
     say_farewell(s);
     return 0;

@@ -1,10 +1,12 @@
 /* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `report` and `file` are run in it. By other names
    it is the front of sudo and the program that sudo asks for the password. */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "bridge.h"
 #include "files.h"
@@ -23,9 +25,9 @@ static const char *own_name(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-    const char *name = own_name(argc, argv);
-    if (!strcmp(name, "sudo") || !strcmp(name, "sudoedit")) return front_run(argc, argv);
-    if (!strcmp(name, "askpass")) return askpass_run();
+    char self[PATH_MAX] = "";
+    if (readlink("/proc/self/exe", self, sizeof self - 1) > 0 && front_is(self)) return front_run(argc, argv);
+    if (!strcmp(own_name(argc, argv), "askpass")) return askpass_run();
     const char *what = argc > 1 ? argv[1] : "";
     if (!strcmp(what, "report") && argc == 3) {
         report_write();

@@ -4,14 +4,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "shadow.h"
@@ -27,12 +30,13 @@ static const char CONFIG_LINES[] = "\nPath askpass " SUDO_ASKPASS "\nSet group_s
 static const char *const PLACES[] = {"/usr/local/bin/sudo", "/usr/local/sbin/sudo", "/usr/bin/sudo",
                                      "/usr/sbin/sudo",      "/bin/sudo",            "/sbin/sudo"};
 
-/* Where the image's own sudo lies, every link followed. */
+/* Where the image's own sudo lies, every link followed. A link to a program of another name is not sudo, but what some
+   images have instead of it, and nothing to be moved. */
 static bool find_program(char path[PATH_MAX]) {
     struct stat info;
     for (size_t i = 0; i < sizeof PLACES / sizeof *PLACES; i++)
         if (realpath(PLACES[i], path) && stat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_mode & S_ISUID &&
-            info.st_uid == 0)
+            info.st_uid == 0 && front_is(path))
             return true;
     return false;
 }
@@ -42,6 +46,19 @@ static const char *add_config(void) {
     bool written = fd >= 0 && write(fd, CONFIG_LINES, sizeof CONFIG_LINES - 1) == sizeof CONFIG_LINES - 1;
     close_fd(&fd);
     return written ? NULL : "/etc/sudo.conf cannot be written";
+}
+
+/* A copy of our own program. Not a link to it: whatever name it is called by, the kernel tells it which file it is. */
+static bool copy_self(const char *path) {
+    struct stat info;
+    int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    int to = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0755);
+    bool copied = from >= 0 && to >= 0 && fstat(from, &info) == 0;
+    for (off_t done = 0; copied && done < info.st_size;)
+        copied = sendfile(to, from, &done, (size_t)(info.st_size - done)) > 0;
+    close_fd(&from);
+    close_fd(&to);
+    return copied;
 }
 
 /* The image's own sudo moves, and the front takes its place: absolute paths, scripts and cleared environments find it. */
@@ -55,7 +72,7 @@ static const char *place_front(const char *real) {
     const char *fault = add_config();
     if (fault) return fault;
     if (rename(real, SUDO_REAL)) return "the image's sudo cannot be moved";
-    if (symlink(self, real) == 0) return NULL;
+    if (copy_self(real)) return NULL;
     rename(SUDO_REAL, real);
     return "the image's sudo cannot be replaced";
 }
@@ -144,11 +161,17 @@ static bool asks_for_sudo(const struct supervisor *s, const struct ucred *who) {
     return parent[0] > 1 && read_status((pid_t)parent[0], "\nUid:", ids) && ids[0] == who->uid && ids[1] == 0;
 }
 
+/* The writing end of a pipe without a name: a FIFO of root's may be read by anybody who finds it. */
+static bool is_writing_end(int fd) {
+    struct statfs system;
+    return (fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY && fstatfs(fd, &system) == 0 && system.f_type == PIPEFS_MAGIC;
+}
+
 /* Only sudo's own pipe: what the user makes, a pipe, a file or a terminal, belongs to the user and not to root. */
 static void write_password(const struct supervisor *s, int fd) {
     struct stat info;
     char path[32];
-    if (fstat(fd, &info) || !S_ISFIFO(info.st_mode) || info.st_uid != 0) return;
+    if (fstat(fd, &info) || !S_ISFIFO(info.st_mode) || info.st_uid != 0 || !is_writing_end(fd)) return;
     /* Opened anew, because a flag on the descriptor would be sudo's as well, and PID 1 must never wait. */
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     int own = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);

@@ -6,11 +6,15 @@
 #ifndef SUDO_H
 #define SUDO_H
 
+#include <stdbool.h>
+
 #define SUDO_FOLDER "/usr/lib/taskcell"
 #define SUDO_REAL SUDO_FOLDER "/sudo"
 #define SUDO_ASKPASS SUDO_FOLDER "/askpass"
 #define SUDO_SOCKET "/run/taskcell.askpass"
 
+/* Whether a path is that of a sudo: the front's, or the place that it takes. */
+bool front_is(const char *path);
 /* Be the image's own sudo, with a program to ask for the password; returns an exit code on failure only. */
 int front_run(int argc, char **argv);
 /* Be the program that sudo asks for the password; an exit code. */

@@ -85,7 +85,7 @@ def _manifests(run: Invocation, settings: Settings) -> tuple[Loaded | None, list
 
 def _policy(loaded: Loaded) -> Iterator[Check]:
     """Each profile is authorised as it would be before its container is made."""
-    policy = Policy(loaded.settings.policy, loaded.settings.own_files)
+    policy = Policy(loaded.settings.policy, loaded.settings.own_files, loaded.settings.secret_files)
     refused = 0
     profiles = {tool.profile.name: tool.profile for tool in loaded.tools.values()}
     for name, profile in profiles.items():

@@ -37,7 +37,7 @@ def explain(
 
     loaded = stack.load(run)
     call = ToolCall(principal, tool, _object(arguments))
-    policy = Policy(loaded.settings.policy, loaded.settings.own_files)
+    policy = Policy(loaded.settings.policy, loaded.settings.own_files, loaded.settings.secret_files)
     decisions = [policy.decide(command) for command in _judged(loaded, call)]
     refused = (decision for decision in decisions if decision.effect is not Effect.ALLOW)
     decision = next(refused, decisions[0] if decisions else Decision(Effect.ALLOW, "default", _NOT_JUDGED))
