@@ -25,6 +25,7 @@ from taskcell.errors import Denied, SpawnFailed
 from taskcell.gateway import Gateway
 from taskcell.model import ProcessResult, ToolCall
 from taskcell.privilege import SUDO_CAPABILITIES, as_mask
+from taskcell.supervisor.protocol import VERSION
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -511,7 +512,7 @@ async def test_root_has_no_way_to_the_host_or_to_the_supervisor(gateway: Gateway
 
 
 async def test_root_reaches_the_supervisors_socket_and_gets_nothing_without_its_token(gateway: GatewayFactory) -> None:
-    hello = "struct.pack('<IBII', 5 + 4 + 4 + 16 + 4, 1, 0, 1) + struct.pack('<I', 16) + b'x' * 16 + bytes(4)"
+    hello = f"struct.pack('<IBII', 5 + 4 + 4 + 16 + 4, 1, 0, {VERSION}) + struct.pack('<I', 16) + b'x' * 16 + bytes(4)"
     script = (
         "import socket, struct; s = socket.socket(socket.AF_UNIX); s.connect('/run/taskcell/supervisor.sock'); "
         f"s.sendall({hello}); print(s.recv(200))"
