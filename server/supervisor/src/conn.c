@@ -16,8 +16,8 @@ enum {
 };
 
 /* A short command's SPAWNED, OUTPUT and EXIT go out together: each write wakes four programs up to the server. Nobody
-   waits for the first two alone, and a person does not see two milliseconds. */
-static const int64_t HOLD = 2000;
+   waits for the first two alone, and a person does not see five milliseconds. */
+static const int64_t HOLD = 5000;
 
 /* The protocol's: HELLO must come within five seconds. */
 static const int64_t HELLO_LIMIT = 5000000;

@@ -6,15 +6,19 @@ It is opened on the event loop, beside the docker package, whose own streams blo
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import h11
 import structlog
+from anyio.abc import SocketAttribute
 from anyio.streams.stapled import StapledByteStream
 
 from taskcell.engine.docker.find import Endpoint
@@ -106,7 +110,9 @@ async def _upgrade(stream: anyio.abc.ByteStream, api_version: str, exec_id: str)
         if event is h11.NEED_DATA:
             http.receive_data(await stream.receive(_RECEIVE_SIZE))
         elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
-            return ExecStream(stream, bytearray(http.trailing_data[0]))
+            is_plain = isinstance(stream, anyio.abc.UNIXSocketStream)
+            raw = stream.extra(SocketAttribute.raw_socket) if is_plain else None  # noqa: S610 - this is no Django
+            return ExecStream(stream, bytearray(http.trailing_data[0]), raw)
         elif isinstance(event, h11.Response):
             raise SandboxLost(f"The engine refused the sandbox's channel (HTTP {event.status_code}).")
         elif not isinstance(event, h11.InformationalResponse):
@@ -115,10 +121,16 @@ async def _upgrade(stream: anyio.abc.ByteStream, api_version: str, exec_id: str)
 
 @dataclass(slots=True)
 class ExecStream(anyio.abc.ByteStream):
-    """stdin and stdout of an exec; its stderr goes to the log."""
+    """stdin and stdout of an exec; its stderr goes to the log.
+
+    Arguments:
+        _socket: of a UNIX stream, which is then read and written without the turns of the event loop that anyio takes
+            before each attempt: they are a tenth of a short command's time in the server.
+    """
 
     _stream: anyio.abc.ByteStream
     _buffer: bytearray
+    _socket: socket.socket | None = None
     _piece_left: int = 0
     _piece_kind: int = _STDOUT
     _stderr: bytearray = field(default_factory=bytearray)
@@ -130,11 +142,28 @@ class ExecStream(anyio.abc.ByteStream):
             if data:
                 return data
             try:
-                self._buffer += await self._stream.receive(_RECEIVE_SIZE)
+                self._buffer += await self._receive()
             except anyio.EndOfStream:
                 if self._stderr:
                     log.info("a sandbox's bridge said", stderr=self._stderr.decode("utf-8", "replace"))
                 raise
+
+    async def _receive(self) -> bytes:
+        if self._socket is None:
+            return await self._stream.receive(_RECEIVE_SIZE)
+        has_waited = False
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE_SIZE)
+            except BlockingIOError:
+                await anyio.wait_readable(self._socket)
+                has_waited = True
+                continue
+            if not has_waited:  # what comes without a pause must not keep the loop to itself
+                await anyio.lowlevel.checkpoint()
+            if not data:
+                raise anyio.EndOfStream
+            return data
 
     def _take(self, max_bytes: int) -> bytes:
         out = bytearray()
@@ -157,7 +186,12 @@ class ExecStream(anyio.abc.ByteStream):
         return bytes(out)
 
     async def send(self, item: bytes) -> None:
-        await self._stream.send(item)
+        sent = 0
+        if self._socket is not None:
+            with suppress(BlockingIOError):
+                sent = self._socket.send(item)
+        if sent < len(item):
+            await self._stream.send(item[sent:])
 
     async def send_eof(self) -> None:
         await self._stream.send_eof()
