@@ -107,13 +107,17 @@ async def test_rm_of_nothing_says_so_and_fails(servers: Servers) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("root", [False, True])
 async def test_what_a_living_server_makes_after_a_purge_can_be_purged_too(
-    servers: Servers, docker_api: docker.APIClient
+    servers: Servers, docker_api: docker.APIClient, root: bool
 ) -> None:
-    servers.toml += "[workspace]\npersistent = true\n"
+    folder = servers.folder / "work"
+    servers.toml += "[workspace]\npersistent = true\n" + (f'root = "{folder}"\n' if root else "")
     async with servers.serve() as (client, _):
-        for _ in range(2):
-            assert (await run(client, "ls -A; touch file", "files"))["stdout"] == ""
+        for note in ([], ["files that were in the workspace are lost"]):
+            ran = await run(client, "ls -A; touch file", "files")
+            assert ran["stdout"] == ""
+            assert all(words in told for words, told in zip(note, ran["notes"], strict=True))
             await servers.written('"files"')
             done = await taskcell(servers, "rm", "files", "--purge")
             assert done.stdout == "1 sandbox closed, 1 persistent workspace deleted.\n"
