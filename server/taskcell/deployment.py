@@ -280,8 +280,13 @@ def _lock(path: Path, *, create: bool) -> int:
 
 def _replace(path: Path, data: bytes) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    _write(draft, data)
-    draft.replace(path)
+    try:
+        _write(draft, data)
+        draft.replace(path)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)  # on a full disk a half of it would only take room
+        raise
 
 
 def _write(path: Path, data: bytes) -> None:
