@@ -18,6 +18,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_the_end_of_input_kills_what_runs_and_ends_the_server_with_code_0",
         "test_a_signal_kills_what_runs_and_ends_the_server_with_code_0",
         "test_even_what_ignores_the_polite_signal_is_gone_in_time",
+        "test_a_signal_removes_every_sandbox_before_the_server_is_gone",
     ),
     "Every command of the command line has help with an example; bad usage exits 2": (
         "test_every_command_has_help_with_an_example_and_the_common_options",
@@ -315,6 +316,10 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_the_next_server_finds_a_killed_servers_sandbox_with_files_folder_and_processes",
         "test_a_restarted_server_finds_a_background_process_with_its_output_and_ends_it",
         "test_a_changed_profile_ends_nothing_that_an_earlier_server_left_running",
+        "test_a_reset_as_a_new_servers_first_call_ends_what_runs_and_keeps_the_files",
+        "test_a_process_is_never_named_as_one_of_an_earlier_server_was",
+        "test_a_signal_keeps_sandboxes_too_where_the_configuration_says_so",
+        "test_a_state_file_of_garbage_is_as_good_as_none",
         "test_a_killed_servers_sandboxes_and_volumes_are_gone_without_any_next_server",
         "test_sandboxes_are_kept_at_a_clean_end_where_the_configuration_says_so",
         "test_a_changed_profile_replaces_the_sandbox_that_is_taken_up_and_keeps_its_files",
@@ -327,6 +332,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_rm_ends_a_running_servers_sandbox_and_the_server_heals",
         "test_rm_of_nothing_says_so_and_fails",
         "test_only_purge_deletes_persistent_files",
+        "test_what_a_living_server_makes_after_a_purge_can_be_purged_too",
     ),
     "Servers leave each other's sandboxes alone, and one that is only looked at makes and touches nothing": (
         "test_two_servers_of_one_deployment_leave_each_others_sandboxes_alone",

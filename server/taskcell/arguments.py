@@ -47,6 +47,7 @@ class Arguments:
         Draft202012Validator.check_schema(schema)
         self._validator = _Validator(schema, registry=Registry())
         self._properties: Mapping[str, Any] = schema["properties"]
+        self._whole = [name for name, value in self._properties.items() if value.get("type") == "integer"]
 
     def check(self, tool: str, arguments: object) -> Mapping[str, Any]:
         """The arguments, of the right shape. Raises BadArgument with the first fault."""
@@ -60,7 +61,9 @@ class Arguments:
             raise BadArgument(f"The arguments of '{tool}' are nested too deeply; send plain values.") from None
         if error is not None:
             raise BadArgument(_sentence(tool, error))
-        return arguments
+        # To JSON Schema 3.0 is an integer, and some clients write every number so.
+        floats = {name: int(value) for name in self._whole if isinstance(value := arguments.get(name), float)}
+        return {**arguments, **floats} if floats else arguments
 
     def _check_names(self, tool: str, arguments: Mapping[str, Any]) -> None:
         for name in arguments:

@@ -125,8 +125,10 @@ class Closing:
         sandbox = slot.sandbox
         if sandbox is None:
             return
+        # One whose channel is lost cannot be asked, and may well be running.
+        was_asked = sandbox.channel.alive
         await sandbox.close(EXIT_GRACE)
-        went = await sandbox.wait_closed(EXIT_GRACE + EXIT_KILL_SLACK)
+        went = was_asked and await sandbox.wait_closed(EXIT_GRACE + EXIT_KILL_SLACK)
         if not went or sandbox.container.is_child or not slot.profile.profile.remove:
             await self._launcher.remove(sandbox.container, slot.profile)
         self._slots.closed(slot)

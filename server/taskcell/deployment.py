@@ -30,6 +30,8 @@ _VERSION = 1
 _KEY_SIZE = 32
 #: Bytes of one server's file: far more than 100,000 sandboxes need. It is our own, but a full disk may have cut it.
 _MAX_FILE = 256 << 20
+#: What each field of a record must be when it is read back, by the type that is written at it.
+_KINDS: Mapping[str, type | tuple[type, ...]] = {"str": str, "bool": bool, "int": int, "float": (int, float)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,7 @@ class Deployment:
             with path.open("rb") as file:
                 document = json.loads(file.read(_MAX_FILE))
             return int(document["pid"]), tuple(map(_record, document["sandboxes"]))
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return 0, ()
 
     def _file(self, instance: str) -> Path:
@@ -237,8 +239,14 @@ class Deployment:
 
 
 def _record(table: Mapping[str, Any]) -> SandboxRecord:
+    """Raises what a table of other things brings: TypeError, AttributeError."""
     known = {name.name for name in fields(SandboxRecord)}
-    return SandboxRecord(**{key: value for key, value in table.items() if key in known})
+    record = SandboxRecord(**{key: value for key, value in table.items() if key in known})
+    for field in fields(SandboxRecord):
+        kind = _KINDS[str(field.type)]
+        if not isinstance(getattr(record, field.name), kind):
+            raise TypeError(f"{field.name} is of another type")
+    return record
 
 
 def _read_key(path: Path) -> bytes:
@@ -272,8 +280,13 @@ def _lock(path: Path, *, create: bool) -> int:
 
 def _replace(path: Path, data: bytes) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    _write(draft, data)
-    draft.replace(path)
+    try:
+        _write(draft, data)
+        draft.replace(path)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)  # on a full disk a half of it would only take room
+        raise
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -100,6 +100,11 @@ class Launcher:
             record = self._tasks[key] = TaskRecord(key)
         return record
 
+    def number_on(self, key: TaskKey, commands: int) -> None:
+        """The task has had so many commands already: no later one gets the name of one of them."""
+        record = self.record(key)
+        record.processes = max(record.processes, commands)
+
     def forget(self, key: TaskKey) -> TaskRecord | None:
         """From now on the task is a new one, with a workspace of its own."""
         return self._tasks.pop(key, None)
@@ -155,8 +160,8 @@ class Launcher:
             return Workspace(options.workspace_size, record.workspace, holders)
         folder = str(options.root / digest) if options.root is not None else ""
         name = "" if folder else f"taskcell-data-{options.deployment}-{digest}"
-        if not record.workspace:
-            await anyio.to_thread.run_sync(self._deployment.note_workspace, record.key, folder or name)
+        # Each time: `taskcell rm --purge` may have deleted it, and the note, under a server that lives.
+        await anyio.to_thread.run_sync(self._deployment.note_workspace, record.key, folder or name)
         return Workspace(options.workspace_size, name, persistent=True, folder=folder)
 
     def _spec(self, slot: Slot, workspace: Workspace) -> ContainerSpec:
@@ -226,8 +231,7 @@ class Launcher:
             log.warning("a sandbox of an earlier server was not taken up", name=inherited.name, reason=str(error))
             return None
         slot.nonce = inherited.nonce
-        record = self.record(slot.task)
-        record.processes = max(record.processes, inherited.commands, sandbox.processes.highest)
+        self.number_on(slot.task, sandbox.processes.highest)
         return sandbox
 
     async def is_in_order(self, slot: Slot) -> bool:

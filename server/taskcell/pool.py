@@ -83,29 +83,48 @@ class Pool:
             close_idle=self._close_idle,
         )
         self._deployment = deployment
+        self._host: anyio.abc.TaskGroup | None = None
         self._group: anyio.abc.TaskGroup | None = None
         self._ends = False
         self._has_begun = False
         self._beginning = anyio.Lock()
         self._creations: set[anyio.CancelScope] = set()
+        self._inherited: list[Slot] = []
 
     async def __aenter__(self) -> Pool:
-        self._group = self._launcher.group = await anyio.create_task_group().__aenter__()
+        self._host = await anyio.create_task_group().__aenter__()
+        opened = anyio.Event()
+        self._host.start_soon(self._hold_group, opened)
+        with anyio.CancelScope(shield=True):  # for one turn of the loop
+            await opened.wait()
         return self
 
+    async def _hold_group(self, opened: anyio.Event) -> None:
+        # A signal cancels whoever has opened the pool; the channels outlive that, for by them sandboxes are closed.
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as group:
+                self._group = self._launcher.group = group
+                opened.set()
+                await anyio.sleep_forever()  # until the end cancels it
+
     async def __aexit__(self, *exc: object) -> None:
-        group = self._group
+        group, host = self._group, self._host
         assert group is not None
+        assert host is not None
         self._ends = True
-        if self._options.keep and self._deployment.is_shared:
-            await self._upkeep.keep_all(self._closing)
-        else:
-            await self._closing.close_everything()
-        group.cancel_scope.cancel()
-        for creation in self._creations:
-            creation.cancel()
-        await group.__aexit__(None, None, None)
-        self._deployment.leave(keep=self._options.keep)
+        try:
+            if self._options.keep and self._deployment.is_shared:
+                await self._upkeep.keep_all(self._closing)
+            else:
+                await self._closing.close_everything()
+        finally:
+            group.cancel_scope.cancel()
+            for creation in self._creations:
+                creation.cancel()
+            try:
+                await host.__aexit__(None, None, None)
+            finally:
+                self._deployment.leave(keep=self._options.keep)
 
     # --- leases ------------------------------------------------------------------------------------------------
 
@@ -116,8 +135,7 @@ class Pool:
         Raises EngineError when it cannot be created, NoRoom when all places stay in use for too long.
         """
         self._open_group()
-        if not self._has_begun:
-            await self._begin(task)
+        await self._known(task)
         lease = self._slots.lease((task, profile.profile.name), profile)
         try:
             slot = lease.slot or await self._acquire(lease)
@@ -166,13 +184,27 @@ class Pool:
             ):  # what is read is taken from the disk; a few files, whole or not at all
                 records = await self._inheritance.begin(adopt=self._options.adopt)
             slots = self._inheritance.slots(records, task)
+            for record in records:
+                if record.task:
+                    self._launcher.number_on(record.key, record.commands)
             for slot in slots:
                 self._slots.inherit(slot)
                 self._act([Decision(slot, create=True)])
+            self._inherited = slots
             taken = {slot.inherited.container for slot in slots if slot.inherited is not None}
             group.start_soon(self._inheritance.clear_up, records, taken)
             group.start_soon(self._upkeep.run)
             self._has_begun = True
+
+    async def _known(self, task: TaskKey) -> None:
+        """Wait until it is known what earlier servers left of the task: its processes, and how they are numbered."""
+        if not self._has_begun:
+            await self._begin(task)
+        if self._inherited:
+            for slot in self._inherited:
+                if slot.task == task:
+                    await slot.settled.wait()
+            self._inherited = [slot for slot in self._inherited if not slot.settled.is_set()]
 
     def _act(self, decisions: Iterable[Decision]) -> None:
         """Begin what was decided; none of it is waited for here."""
@@ -307,8 +339,7 @@ class Pool:
         A persistent workspace stays.
         """
         group = self._open_group()
-        if not self._has_begun:
-            await self._begin(task)
+        await self._known(task)
         taken = self._slots.take(lambda slot: slot.task == task)
         self._slots.forget(task)
         record = self._launcher.forget(task)
@@ -328,8 +359,7 @@ class Pool:
         Answers a sentence for each; a sandbox that had died may have taken the files along. Raises EngineError.
         """
         self._open_group()
-        if not self._has_begun:
-            await self._begin(task)
+        await self._known(task)
         decisions = self._slots.replace(lambda slot: slot.task == task, time.monotonic())
         self._act([*decisions, *self._slots.assign(time.monotonic())])
         for decision in decisions:
@@ -344,19 +374,12 @@ class Pool:
         return told
 
     async def sandboxes(self, task: TaskKey) -> list[Sandbox]:
-        """The task's sandboxes, with those that have a successor but are not closed before what runs in them ends.
-
-        Those of an earlier server are waited for: they may have what is asked for.
-        """
-        slots = await self.of_task(task)
-        for slot in slots:
-            if slot.inherited is not None:
-                await slot.settled.wait()
+        """The task's sandboxes, with those that have a successor but are not closed before what runs in them ends."""
         slots = [*(await self.of_task(task)), *self._closing.of_task(task)]
         return [slot.sandbox for slot in slots if slot.sandbox and slot.sandbox.state is SandboxState.READY]
 
     async def of_task(self, task: TaskKey) -> list[Slot]:
         """The task's places, once those of an earlier server are known."""
-        if not self._has_begun and self._options.adopt:
-            await self._begin(task)
+        if self._has_begun or self._options.adopt:
+            await self._known(task)
         return [slot for slot in self._slots if slot.task == task]

@@ -161,7 +161,8 @@ SANDBOX = _object(
             "enum": ["status", "reset", "close"],
             "description": (
                 "status: what runs and how much it uses. reset: a fresh container, working directory and environment; "
-                f"the files in {WORKSPACE} stay. close: end the task and delete its files."
+                f"the files in {WORKSPACE} stay. close: end the task; its files are deleted, unless the workspace is "
+                "persistent."
             ),
         },
         "task_id": TASK_ID,

@@ -284,7 +284,7 @@ class Slots:
             slot.state = SlotState.READY
         slot.replaces = slot.inherited = None
         if slot.ended:
-            slot.notes.append(_how_ended(slot.ended, kept_files=kept_files or self.bounds.persistent))
+            slot.notes.append(_how_ended(slot.ended, kept_files=kept_files))
             slot.ended = ""
         slot.settled.set()
 

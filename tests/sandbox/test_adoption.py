@@ -64,6 +64,90 @@ async def test_a_restarted_server_finds_a_background_process_with_its_output_and
         assert alive(mark) == []
 
 
+async def leave_in_background(servers: Servers, mark: str) -> None:
+    """A killed server's process."""
+    with suppress(BaseExceptionGroup):
+        async with servers.serve() as (client, pid):
+            line = f"echo kept > file; exec sleep {mark}"
+            await client.call_tool("terminal", {"command": line, "task_id": "t", "background": True})
+            await servers.written('"processes": 1')
+            os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_reset_as_a_new_servers_first_call_ends_what_runs_and_keeps_the_files(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    mark = marker()
+    await leave_in_background(servers, mark)
+    (container,) = servers.ids(docker_api)
+    async with servers.serve() as (client, _):
+        answer = await client.call_tool("sandbox", {"action": "reset", "task_id": "t"})
+        assert answer.structured_content is not None
+        assert answer.structured_content["notes"] == ["1 sandbox was replaced; the workspace is the same."]
+        assert await anyio.to_thread.run_sync(eventually, lambda: not alive(mark))
+        assert (await run(client, "cat file"))["stdout"] == "kept\n"
+        assert await anyio.to_thread.run_sync(eventually, lambda: container not in servers.ids(docker_api))
+
+
+async def test_a_process_is_never_named_as_one_of_an_earlier_server_was(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    await leave_in_background(servers, marker())
+    (container,) = servers.ids(docker_api)
+    docker_api.remove_container(container, force=True)
+    async with servers.serve() as (client, _):
+        assert (await run(client, "true"))["process_id"] == "p2"
+        told = await client.call_tool("process", {"action": "poll", "task_id": "t", "process_id": "p1"})
+        assert told.is_error
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_removes_every_sandbox_before_the_server_is_gone(
+    servers: Servers, docker_api: docker.APIClient, number: int
+) -> None:
+    mark = marker()
+    servers.toml = servers.toml.replace("warm = 0", "warm = 1")
+    with suppress(BaseExceptionGroup):
+        async with servers.serve() as (client, pid):
+            await client.call_tool("terminal", {"command": f"sleep {mark}", "task_id": "t", "background": True})
+            await servers.written('"task": "", "profile": "terminal"')
+            os.kill(pid, number)
+            assert await anyio.to_thread.run_sync(eventually, lambda: not Path(f"/proc/{pid}").exists())
+            assert servers.ids(docker_api) == servers.volumes(docker_api) == servers.files == []
+            assert alive(mark) == []
+            assert "not every sandbox" not in (servers.folder / "serve.log").read_text()
+            return
+    pytest.fail("the server was not waited for")
+
+
+async def test_a_signal_keeps_sandboxes_too_where_the_configuration_says_so(
+    tmp_path: Path, docker_api: docker.APIClient
+) -> None:
+    servers, mark = Servers(tmp_path, f"keep-{marker()[:9]}", 'on_exit = "keep"'), marker()
+    with suppress(BaseExceptionGroup):
+        async with servers.serve() as (client, pid):
+            await client.call_tool("terminal", {"command": f"sleep {mark}", "task_id": "t", "background": True})
+            os.kill(pid, signal.SIGTERM)
+            await anyio.to_thread.run_sync(eventually, lambda: not Path(f"/proc/{pid}").exists())
+    servers.toml = servers.toml.replace('keep"', 'close"')
+    async with servers.serve() as (client, _):
+        assert (await process(client, "poll"))["status"] == "running"
+        assert len(alive(mark)) == 1
+
+
+async def test_a_state_file_of_garbage_is_as_good_as_none(servers: Servers) -> None:
+    folder = servers.folder / "state/taskcell/deployments" / servers.name
+    folder.mkdir(parents=True)
+    wrong = {"container": 1, "name": [], "principal": None, "task": {}, "profile": "terminal"}
+    contents = ["", "[]", "1", "[" * 100_000, '{"pid": 1, "sandboxes": ["x"]}', '{"pid": 1, "sandboxes": {"a": 1}}']
+    for number, content in enumerate([*contents, json.dumps({"pid": 1, "sandboxes": [wrong]}), "\udcff"]):
+        (folder / f"dead{number}.json").write_text(content, errors="surrogateescape")
+        (folder / f"dead{number}.lock").touch()
+    (folder / "folder.json").mkdir()
+    async with servers.serve() as (client, _):
+        assert (await run(client, "echo works"))["stdout"] == "works\n"
+
+
 async def test_a_changed_profile_ends_nothing_that_an_earlier_server_left_running(
     servers: Servers, docker_api: docker.APIClient
 ) -> None:

@@ -108,6 +108,23 @@ async def test_rm_of_nothing_says_so_and_fails(servers: Servers) -> None:
 
 
 @pytest.mark.parametrize("root", [False, True])
+async def test_what_a_living_server_makes_after_a_purge_can_be_purged_too(
+    servers: Servers, docker_api: docker.APIClient, root: bool
+) -> None:
+    folder = servers.folder / "work"
+    servers.toml += "[workspace]\npersistent = true\n" + (f'root = "{folder}"\n' if root else "")
+    async with servers.serve() as (client, _):
+        for note in ([], ["files that were in the workspace are lost"]):
+            ran = await run(client, "ls -A; touch file", "files")
+            assert ran["stdout"] == ""
+            assert all(words in told for words, told in zip(note, ran["notes"], strict=True))
+            await servers.written('"files"')
+            done = await taskcell(servers, "rm", "files", "--purge")
+            assert done.stdout == "1 sandbox closed, 1 persistent workspace deleted.\n"
+    assert servers.volumes(docker_api) == []
+
+
+@pytest.mark.parametrize("root", [False, True])
 async def test_only_purge_deletes_persistent_files(servers: Servers, docker_api: docker.APIClient, root: bool) -> None:
     folder = servers.folder / "work"
     servers.toml += "[workspace]\npersistent = true\n" + (f'root = "{folder}"\n' if root else "")

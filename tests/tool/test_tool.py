@@ -12,6 +12,7 @@ from taskcell.config import Settings
 from taskcell.errors import BadArgument
 from taskcell.manifest import load
 from taskcell.model import MIB, Command, TaskKey, ToolCall
+from taskcell.process_tool import process_tool
 from taskcell.tool import SANDBOX_TOOL, FileTool, SandboxAction, bind_sandbox_action, build_tools, nearest
 
 MANIFEST = """version = "1"
@@ -54,6 +55,15 @@ def test_a_terminal_call_becomes_a_shell_line(tools):
         TaskKey("local", "t 1"), "terminal", tools["terminal"].profile, ("bash", "-c", "echo $A"), "echo $A",
         b"in\n", "sub", {"A": "ä"}, 2.0, wait=50.0,
     )  # fmt: skip
+
+
+def test_a_whole_number_that_is_written_as_a_fraction_is_one(tools):
+    size = bind(tools, command="top", pty=True, rows=30.0, cols=1e2).pty
+    assert (size, [type(number) for number in size]) == ((30, 100), [int, int])
+    call = ToolCall("local", "process", {"action": "poll", "process_id": "p1", "cursor": 1.0, "stderr_cursor": 0.0})
+    asked = process_tool(1.0, 2.0).bind(call)
+    assert (type(asked.cursor), type(asked.stderr_cursor)) == (int, int)
+    assert "whole number" in complaint(tools, command="top", pty=True, rows=30.5)
 
 
 def test_what_a_call_leaves_out_has_the_documented_defaults(tools):

@@ -16,6 +16,8 @@ from taskcell.model import TaskKey
 #: Of a sandbox that no living server has: it removes itself, or is taken up by the next one.
 ORPHAN = "orphan"
 WARM = "warm"
+#: A living server's that it has not written down yet, as it does once a second; or one that it closes.
+STARTING = "starting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ async def find_deployed(engine: Engine, deployment: Deployment, name: str) -> li
     """Every sandbox that the engine has of the deployment, by principal and task. Raises EngineError."""
     servers = await anyio.to_thread.run_sync(deployment.servers)
     known = {record.container: record for server in servers for record in server.sandboxes}
+    living = {server.instance for server in servers if server.alive}
     served = {record.container for server in servers if server.alive for record in server.sandboxes}
     listed = await engine.containers(name)
     memory = await _memory(engine, listed)
@@ -69,7 +72,7 @@ async def find_deployed(engine: Engine, deployment: Deployment, name: str) -> li
             id=one.id,
             container=one.name,
             profile=one.labels.get("taskcell.profile", ""),
-            state=_state(one, known, served),
+            state=_state(one, known, served, living),
             age_s=round(one.age, 1),
             memory_bytes=memory.get(one.id),
             record=known.get(one.id),
@@ -79,10 +82,12 @@ async def find_deployed(engine: Engine, deployment: Deployment, name: str) -> li
     return sorted(found, key=lambda one: (one.key is None, one.structured()["principal"], str(one.key), one.profile))
 
 
-def _state(one: Listed, known: Mapping[str, SandboxRecord], served: Collection[str]) -> str:
+def _state(one: Listed, known: Mapping[str, SandboxRecord], served: Collection[str], living: Collection[str]) -> str:
     if one.state != "running":
         return one.state
     record = known.get(one.id)
+    if record is None and one.labels.get("taskcell.instance") in living:
+        return STARTING
     if record is None or one.id not in served:
         return ORPHAN
     if not record.task:

@@ -54,7 +54,7 @@ async def _find(run: Invocation) -> Sequence[Deployed]:
 
 def _row(one: Deployed) -> tuple[str, ...]:
     shown = one.structured()
-    memory = "?" if one.memory_bytes is None else format_size(one.memory_bytes >> 20 << 20)
+    memory = "?" if one.memory_bytes is None else _rounded(one.memory_bytes)
     return (
         _plain(str(shown["task"])) or "-",
         _plain(str(shown["principal"])) or "-",
@@ -66,6 +66,12 @@ def _row(one: Deployed) -> tuple[str, ...]:
         str(shown["processes"]),
         memory,
     )
+
+
+def _rounded(size: int) -> str:
+    """Whole MiB, and below that whole KiB."""
+    bits = 20 if size >> 20 else 10
+    return format_size(size >> bits << bits)
 
 
 def _plain(text: str) -> str:

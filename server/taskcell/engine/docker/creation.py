@@ -61,6 +61,7 @@ def _create_with(
     if (mounts or spec.workspace.folder) and not on.endpoint.socket:
         raise Denied(Rule.MOUNTS.value, _FAR.format(url=on.endpoint.shown))
     volume = on.supervisors.ensure(image)
+    in_memory = not (spec.workspace.persistent or spec.workspace.folder)
     place = workspaces.find_place(on.client, spec)
     config = container_config(
         on.client, spec, mounts, volume=volume, place=place, image=image, runtime=profile.runtime or runtime
@@ -75,11 +76,10 @@ def _create_with(
             raise EngineError(f"The engine silently dropped {', '.join(wrong)}; it cannot hold a sandbox safely.")
         check_mounted(mounts, int(inspected["State"]["Pid"]))
         _go_on(abandoned)
-        in_memory = not (spec.workspace.persistent or spec.workspace.folder)
         lost = in_memory and not place.is_fresh and not workspaces.was_held(on.client, spec.workspace.holders)
     except BaseException:
         remove(on.client, container_id)
-        if place.is_fresh and place.volume:
+        if in_memory and place.is_fresh and place.volume:
             with suppress(APIError):
                 on.client.remove_volume(place.volume)
         raise

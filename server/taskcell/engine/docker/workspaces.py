@@ -40,11 +40,9 @@ def find_place(client: APIClient, spec: ContainerSpec) -> Place:
     """
     workspace = spec.workspace
     if workspace.folder:
-        prepare_folder(Path(workspace.folder))
-        return Place(workspace.folder, is_fresh=False)
+        return Place(workspace.folder, is_fresh=prepare_folder(Path(workspace.folder)))
     if workspace.persistent:
-        _prepare_volume(client, spec)
-        return Place(workspace.name, is_fresh=False)
+        return Place(workspace.name, is_fresh=_prepare_volume(client, spec))
     profile = spec.profile.profile
     targets = {mount.target for mount in profile.mounts}
     holder = next((holder for holder in workspace.holders if runs(client, holder.id)), None)
@@ -96,9 +94,10 @@ def sweep_own(client: APIClient, instance: str) -> None:
 # --- on disk ---------------------------------------------------------------------------------------------------------
 
 
-def prepare_folder(folder: Path) -> None:
+def prepare_folder(folder: Path) -> bool:
     """Make a task's folder on the host, and see that nobody has put something else in its place. Raises EngineError.
 
+    Answers whether it was not there before.
     The server's own user must own it or be root; for root's servers it belongs to the sandbox's user.
     """
     try:
@@ -107,6 +106,7 @@ def prepare_folder(folder: Path) -> None:
         _check_owned(root)
         if root.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise EngineError(f"The folder {root} can be written by others; make it yours alone (chmod go-w).")
+        is_new = not folder.exists()
         folder.mkdir(mode=0o755, exist_ok=True)
         if folder.is_symlink() or not folder.is_dir():
             raise EngineError(f"{folder} is not a folder; remove it, for the task's files are to be there.")
@@ -117,6 +117,7 @@ def prepare_folder(folder: Path) -> None:
         raise EngineError(
             f"The workspace's folder {folder} cannot be made: {error.strerror}; correct workspace.root."
         ) from error
+    return is_new
 
 
 def _check_owned(root: Path) -> None:
@@ -124,14 +125,19 @@ def _check_owned(root: Path) -> None:
         raise EngineError(f"The folder {root} belongs to another user; name one of your own as workspace.root.")
 
 
-def _prepare_volume(client: APIClient, spec: ContainerSpec) -> None:
-    """Make the volume, with a bound where the engine's storage can hold one, and give it to the sandbox's user."""
+def _prepare_volume(client: APIClient, spec: ContainerSpec) -> bool:
+    """Make the volume, with a bound where the engine's storage can hold one, and give it to the sandbox's user.
+
+    Answers whether it was not there before.
+    """
     name = spec.workspace.name
     try:
         client.inspect_volume(name)
     except NotFound:
         make_bounded(client, name, spec.workspace.size, _labels(spec, "data"))
         _give_to_user(client, spec)
+        return True
+    return False
 
 
 def make_bounded(client: APIClient, name: str, size: int, labels: dict[str, str]) -> bool:
