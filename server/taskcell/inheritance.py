@@ -101,9 +101,10 @@ class Inheritance:
         if sandbox is not None:
             return sandbox
         slot.inherited, slot.outdated = None, False
+        # Whoever calls next is told, though nobody waits now.
+        slot.ended = "had ended with the server before this one"
         if not slot.leases:
             raise SandboxLost("The sandbox of an earlier server is gone.")
-        slot.ended = "had ended with the server before this one"
         return None
 
     async def clear_up(self, records: Iterable[SandboxRecord], taken: Collection[str]) -> None:

@@ -221,6 +221,7 @@ class Launcher:
         """Connect to the sandbox that an earlier server left; None where it is gone, or not what it is said to be."""
         inherited = slot.inherited
         assert inherited is not None
+        container: Container | None = None
         try:
             container = await self._engine.find(inherited.container, slot.profile)
             if container is None:
@@ -229,6 +230,9 @@ class Launcher:
             sandbox = await self._connect(container, slot, inherited.nonce, running=True)
         except TaskcellError as error:
             log.warning("a sandbox of an earlier server was not taken up", name=inherited.name, reason=str(error))
+            if container is not None and self.group is not None:
+                # Its task gets another. A paused one would never end itself.
+                self.group.start_soon(self.remove, container, slot.profile)
             return None
         slot.nonce = inherited.nonce
         self.number_on(slot.task, sandbox.processes.highest)

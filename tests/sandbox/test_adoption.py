@@ -96,9 +96,25 @@ async def test_a_process_is_never_named_as_one_of_an_earlier_server_was(
     (container,) = servers.ids(docker_api)
     docker_api.remove_container(container, force=True)
     async with servers.serve() as (client, _):
-        assert (await run(client, "true"))["process_id"] == "p2"
+        fresh = await run(client, "true")
+        assert fresh["process_id"] == "p2"
+        assert "had ended with the server before this one" in fresh["notes"][0]
         told = await client.call_tool("process", {"action": "poll", "task_id": "t", "process_id": "p1"})
         assert told.is_error
+
+
+async def test_a_paused_sandbox_of_an_earlier_server_is_replaced_and_removed(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    await leave_in_background(servers, marker())
+    (container,) = servers.ids(docker_api)
+    docker_api.pause(container)
+    async with servers.serve() as (client, _):
+        fresh = await run(client, "ls -A")
+        assert fresh["stdout"] == ""
+        assert "the files that were in the workspace are lost" in fresh["notes"][0]
+        assert await anyio.to_thread.run_sync(eventually, lambda: container not in servers.ids(docker_api))
+    assert servers.volumes(docker_api) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
