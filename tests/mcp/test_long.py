@@ -89,16 +89,17 @@ async def test_progress_brings_the_newest_lines_at_most_ten_times_a_second(tmp_p
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         told.append((time.monotonic(), progress, message or ""))
 
-    line = "for i in $(seq 1200); do echo line $i; sleep 0.001; done; sleep 0.3"
+    line = "for i in $(seq 1200); do echo line $i; sleep 0.001; done; sleep 2"
     async with serving(tmp_path, TOML, mode=era) as (client, _):
         began = time.monotonic()
         result = await client.call_tool("terminal", {"command": line, "wait": 30}, progress_callback=on_progress)
         seconds = time.monotonic() - began
     assert structured(result)["status"] == "exited"
     assert 2 <= len(told) <= seconds * 10 + 1
+    # The client runs each callback in a task of its own, in whatever order they get their turn.
     numbers = [progress for _, progress, _ in told]
-    assert numbers == sorted(set(numbers))
-    assert told[-1][2] == "line 1198\nline 1199\nline 1200"
+    assert len(numbers) == len(set(numbers))
+    assert max(told, key=lambda one: one[1])[2] == "line 1198\nline 1199\nline 1200"
 
 
 async def test_progress_of_a_flood_shows_its_end_and_waiting_for_a_process_tells_too(tmp_path: Path) -> None:
