@@ -68,11 +68,13 @@ class Progress:
             await anyio.sleep(INTERVAL)
             try:
                 await process.news(told)
+                # Before it is read: what comes meanwhile is told the next time.
+                seen = process.written
                 newest = await newest_output(process)
             except SandboxLost:
                 return
-            if process.written != told:
-                told = process.written
+            if seen != told:
+                told = seen
                 with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the client has gone
                     await self._report(float(sum(told)), newest)
 
