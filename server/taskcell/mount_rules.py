@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from taskcell.host_paths import HostFacts, HostPath, Kind
 from taskcell.model import WORKSPACE, Profile
@@ -75,22 +75,19 @@ def _source(asked: str, path: HostPath | None, policy: PolicySettings, host: Hos
 
 
 def _own_files(path: HostPath, host: HostFacts) -> Iterator[Refusal]:
-    for own in host.own:
-        if _touch(path, own):
-            reason = (
-                f"The host path {_named(path)} is, holds or lies in {shown(own.asked)}, which decides on the server "
-                "itself; mount it read-only (':ro'), or another folder."
-            )
-            yield Refusal(Rule.OWN_FILES, reason)
+    why = "decides on the server itself; mount it read-only (':ro'), or another folder."
+    yield from _touching(path, host.own, why)
 
 
 def _secret_files(path: HostPath, host: HostFacts) -> Iterator[Refusal]:
-    for secret in host.secret:
-        if _touch(path, secret):
-            reason = (
-                f"The host path {_named(path)} is, holds or lies in {shown(secret.asked)}, which holds a secret of the "
-                "server's; mount another folder, or keep the secret elsewhere."
-            )
+    why = "holds a secret of the server's; mount another folder, or keep the secret elsewhere."
+    yield from _touching(path, host.secret, why)
+
+
+def _touching(path: HostPath, servers: Iterable[HostPath], why: str) -> Iterator[Refusal]:
+    for own in servers:
+        if _touch(path, own):
+            reason = f"The host path {_named(path)} is, holds or lies in {shown(own.asked)}, which {why}"
             yield Refusal(Rule.OWN_FILES, reason)
 
 

@@ -179,9 +179,8 @@ class Pool:
             if self._has_begun:
                 return
             group = self._open_group()
-            with anyio.CancelScope(
-                shield=True
-            ):  # what is read is taken from the disk; a few files, whole or not at all
+            # What is read is taken from the disk: a few files, whole or not at all.
+            with anyio.CancelScope(shield=True):
                 records = await self._inheritance.begin(adopt=self._options.adopt)
             slots = self._inheritance.slots(records, task)
             for record in records:

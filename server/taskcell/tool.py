@@ -26,7 +26,6 @@ __all__ = [
     "SandboxAction",
     "SandboxTool",
     "ToolAnnotations",
-    "bind_sandbox_action",
     "build_tools",
     "nearest",
 ]
@@ -127,11 +126,6 @@ SANDBOX_TOOL = SandboxTool(
     annotations=ToolAnnotations(read_only=False, destructive=True, idempotent=True, open_world=False),
     _arguments=Arguments(schemas.SANDBOX),
 )
-
-
-def bind_sandbox_action(call: ToolCall) -> SandboxAction:
-    """Check a call of the tool `sandbox`. Raises BadArgument."""
-    return SANDBOX_TOOL.bind(call)
 
 
 def build_tools(settings: Settings, skills: Iterable[Skill]) -> dict[str, CommandTool]:

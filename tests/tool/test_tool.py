@@ -13,7 +13,7 @@ from taskcell.errors import BadArgument
 from taskcell.manifest import load
 from taskcell.model import MIB, Command, TaskKey, ToolCall
 from taskcell.process_tool import process_tool
-from taskcell.tool import SANDBOX_TOOL, FileTool, SandboxAction, bind_sandbox_action, build_tools, nearest
+from taskcell.tool import SANDBOX_TOOL, FileTool, SandboxAction, build_tools, nearest
 
 MANIFEST = """version = "1"
 [skills.ff]
@@ -241,7 +241,7 @@ def test_the_hints_do_not_promise_safety(tools):
 
 def test_the_sandbox_tool_takes_an_action_and_a_task():
     call = ToolCall("alice", "sandbox", {"action": "reset", "task_id": "t"})
-    assert bind_sandbox_action(call) == SandboxAction(TaskKey("alice", "t"), "reset")
+    assert SANDBOX_TOOL.bind(call) == SandboxAction(TaskKey("alice", "t"), "reset")
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_the_sandbox_tool_takes_an_action_and_a_task():
 )
 def test_a_wrong_sandbox_action_is_named_with_what_it_may_be(arguments, says):
     with pytest.raises(BadArgument) as caught:
-        bind_sandbox_action(ToolCall("local", "sandbox", arguments))
+        SANDBOX_TOOL.bind(ToolCall("local", "sandbox", arguments))
     assert says in str(caught.value)
 
 
