@@ -7,7 +7,7 @@ import select
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -154,16 +154,20 @@ SANITIZER = {"ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=8", "UBSAN_OPTIO
 
 
 class Supervisor:
-    """A supervisor that runs as a child of the test."""
+    """A supervisor that runs as a child of the test.
 
-    def __init__(self, binary: Path, folder: Path) -> None:
+    Arguments:
+        through: a program and its arguments that prepare something and then execute the rest of their arguments.
+    """
+
+    def __init__(self, binary: Path, folder: Path, through: Sequence[str | Path] = ()) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         self.binary = binary
         self.path = folder / "s.sock"
         self.log = folder / "stderr"
         with self.log.open("wb") as log:
             self.child = subprocess.Popen(
-                [binary, "init", "--socket", self.path],
+                [*through, binary, "init", "--socket", self.path],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import time
 from pathlib import Path
 
 import pytest
-from supervisor_driver import Client, Supervisor
+from supervisor_driver import Client, Supervisor, until
 
 from taskcell.supervisor import protocol as wire
 from taskcell.supervisor.protocol import SpawnFlag, Stream, WelcomeFlag
@@ -66,6 +67,29 @@ def test_the_user_is_changed_for_good(client: Client, user: bytes, uid: int, gid
     assert [int(group) for group in found["Groups"]] == groups
     back = "import os, sys\ntry: os.setuid(0)\nexcept PermissionError: sys.exit(5)"
     assert client.run(2, "python3", "-c", back, user=user).exit_code == 5
+
+
+@pytest.mark.skipif(
+    not IS_ROOT, reason="only root may change the user, and put another file in the place of /etc/group"
+)
+def test_a_user_has_the_groups_of_this_moment_however_often_it_was_looked_up(binary: Path, tmp_path: Path) -> None:
+    groups = tmp_path / "group"
+    groups.write_text("nogroup:x:65534:\nfirst:x:4001:nobody\nother:x:4002:\n")
+    mounted = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/group && exec "$@"', groups]
+    supervisor = Supervisor(binary, tmp_path / "run", through=mounted)
+    with supervisor.claim() as client:
+
+        def now(number: int) -> list[int]:
+            return sorted(int(group) for group in status(client, number, b"nobody")["Groups"])
+
+        # What was changed a moment ago is not remembered: the file must have been let alone for a while.
+        until(lambda: time.time() - groups.stat().st_ctime > 3, "an old file")
+        assert [now(1), now(2)] == [[4001, NOBODY.pw_gid]] * 2
+        groups.write_text(groups.read_text().replace("4001", "4003"))
+        assert now(3) == [4003, NOBODY.pw_gid], "the file is as long as before"
+        groups.write_text(groups.read_text() + "more:x:4004:nobody\n")
+        assert now(4) == [4003, 4004, NOBODY.pw_gid]
+    supervisor.stop()
 
 
 def test_the_own_user_by_number_needs_no_change(client: Client) -> None:

@@ -169,8 +169,10 @@ static bool gates_open(const struct process *p) {
 }
 
 static void send_owed(struct supervisor *s, struct process *p) {
-    if (p->input.consumed) answer_ack(s, p->number, p->input.consumed);
-    p->input.consumed = 0;
+    if (p->input.consumed) {
+        answer_ack(s, p->number, p->input.consumed);
+        p->input.consumed = 0;
+    }
     if (!p->owed || !gates_open(p)) return;
     if (p->owed & OWED_EXIT) answer_exit(urgent(s), p);
     if (p->owed & OWED_KILLED) answer_killed(s, p->number, p->kill.reason, p->survivors, p);

@@ -149,7 +149,7 @@ static bool serve_frames(struct supervisor *s, struct conn *c) {
         return false;
     }
     buffer_drop_front(&c->in, done);
-    if (!c->in.size) buffer_free(&c->in);
+    if (!c->in.size && c->in.room > READ_SIZE) buffer_free(&c->in);
     return true;
 }
 

@@ -14,6 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "child.h"
 #include "oom.h"
 #include "supervisor.h"
 #include "user.h"
@@ -90,6 +91,7 @@ static int stand_above(bool is_init) {
 
 /* Before anybody can see that we are there: a signal must find us ready for it. */
 static void hold_signals(sigset_t *waited) {
+    signals_reset();
     sigemptyset(waited);
     sigaddset(waited, SIGCHLD);
     sigaddset(waited, SIGTERM);

@@ -16,6 +16,7 @@ static const int64_t ABANDON_LIMIT = 1500000;
 enum {
     ABANDON_ROUND_US = 5000, /* time for the killed to be reaped before the next look */
     REPORTS_MAX = 3,
+    HOLD_NS = 2000000, /* a short command is over by then */
 };
 
 void report_usage(struct leader_report *r, const struct rusage *usage) {
@@ -25,8 +26,8 @@ void report_usage(struct leader_report *r, const struct rusage *usage) {
     r->max_rss_kb = usage->ru_maxrss;
 }
 
-/* Reports that go out together, as late as possible: each write wakes the supervisor up. A command that is over in an
-   instant has three: that it started, that it ended, that nothing is left of it. */
+/* Reports that go out together, as late as possible: each write wakes the supervisor up, often on the processor that the
+   command runs on. One that is over in an instant has three: that it started, that it ended, that nothing is left of it. */
 static struct {
     struct leader_report all[REPORTS_MAX];
     size_t count;
@@ -77,11 +78,20 @@ static void abandon(int reports, pid_t main_pid) {
     }
 }
 
+/* Wait for a signal. That the command has started waits a moment for company; its end is waited for. */
+static int wait_signal(int reports, const sigset_t *waited) {
+    static const struct timespec moment = {.tv_nsec = HOLD_NS};
+    bool may_wait = outbox.count && outbox.all[outbox.count - 1].kind == LEADER_STARTED;
+    int number = may_wait ? sigtimedwait(waited, NULL, &moment) : -1;
+    if (number >= 0) return number;
+    flush(reports);
+    return sigwaitinfo(waited, NULL);
+}
+
 static void lead(int reports, pid_t main_pid, pid_t supervisor, const sigset_t *waited) {
     while (reap(reports, main_pid)) {
         /* Both signals are blocked: neither can be lost between the look above and the wait. */
-        flush(reports);
-        int number = sigwaitinfo(waited, NULL);
+        int number = wait_signal(reports, waited);
         if (number == SIGTERM && getppid() != supervisor) {
             abandon(reports, main_pid);
             return;
@@ -110,8 +120,12 @@ static pid_t start(const struct launch *l, int reports) {
         return 0;
     }
     struct leader_report started = {.kind = LEADER_STARTED, .when = clock_now()};
-    started.pid = fork();
+    /* Root lends the child its memory until the exec, which spares copying it; as anybody else the child makes itself
+       dumpable, which must not be said of a leader's. */
+    started.pid = geteuid() == 0 ? vfork() : fork();
     if (started.pid == 0) child_run(l, errors[1]);
+    /* The kernel may have made the memory dumpable when the child became somebody else. */
+    prctl(PR_SET_DUMPABLE, 0);
     if (started.pid < 0) {
         tell_failure(l, reports, STAGE_FORK, errno);
         return 0;
@@ -130,7 +144,8 @@ static pid_t start(const struct launch *l, int reports) {
 
 void leader_run(const struct launch *l, int reports, pid_t supervisor) {
     sigset_t all, waited;
-    signals_reset();
+    /* PID 1 has all others as a new program expects them. */
+    signal(SIGPIPE, SIG_DFL);
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
     sigemptyset(&waited);

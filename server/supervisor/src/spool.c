@@ -6,6 +6,7 @@
 
 enum {
     ROOM_FIRST = 64 << 10, /* most commands print less than this */
+    ROOM_FREE = 16 << 10,  /* a ring with less room than this grows before it is read into */
     LIMIT_MIN = 4 << 10,   /* each read fills the ring at most: a tiny one would cost a call for each few bytes */
     LIMIT_MAX = 256 << 20, /* more of one stream would help nobody */
 };
@@ -70,12 +71,20 @@ static ssize_t read_away(struct spool *s, int fd) {
     return count;
 }
 
+/* False: the ring is as large as it may be. */
+static bool make_room(struct spool *s, size_t most) {
+    size_t wanted = most < ROOM_FREE ? most : ROOM_FREE;
+    while (s->room - s->size < wanted)
+        if (s->room == s->limit || !grow(s)) return false;
+    return true;
+}
+
 ssize_t spool_read(struct spool *s, int fd, size_t most) {
-    while (s->room < s->limit && s->room - s->size < most && grow(s)) continue;
+    /* A full ring is overwritten from its oldest byte on. */
+    size_t room = make_room(s, most) ? s->room - s->size : s->room;
     if (!s->ring) return read_away(s, fd);
     struct iovec parts[2];
-    /* A full ring is overwritten from its oldest byte on. */
-    parts_at(s, (s->head + s->size) % s->room, most < s->room ? most : s->room, parts);
+    parts_at(s, (s->head + s->size) % s->room, most < room ? most : room, parts);
     ssize_t count = readv(fd, parts, parts[1].iov_len ? 2 : 1);
     if (count <= 0) return count;
     size_t got = (size_t)count, over = s->size + got > s->room ? s->size + got - s->room : 0;
