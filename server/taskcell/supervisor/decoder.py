@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from taskcell.errors import ProtocolError
 from taskcell.supervisor import events
 from taskcell.supervisor.protocol import (
+    COUNT,
     HEADER,
     MAX_FROM_SUPERVISOR,
     MIN_LENGTH,
@@ -22,41 +23,63 @@ from taskcell.supervisor.protocol import (
     WelcomeFlag,
 )
 
+#: The numbers at the front of a frame's body, and of each process in a LISTING.
+_NUMBER = struct.Struct("<I")
+_WELCOME = struct.Struct("<IBQ")
+_FAILED = struct.Struct("<BI")
+_OUTPUT = struct.Struct("<BQ")
+_EXIT = struct.Struct("<BiBIQQQQQQI")
+_KILLED = struct.Struct("<BIQQ")
+_LISTING = struct.Struct("<BI")
+_LISTED = struct.Struct("<IBIQQQQQBiBIQI")
+_DATA = struct.Struct("<BQQQ")
+_CUT_SHORT = "a frame from the supervisor is cut short"
+
 
 class _Body:
     """Reads one frame's body from the front; running over its end is a ProtocolError."""
 
     __slots__ = ("_at", "_data")
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
 
-    def unpack(self, form: str) -> tuple[int, ...]:
-        layout = struct.Struct("<" + form)
-        end = self._at + layout.size
+    def unpack(self, layout: struct.Struct) -> tuple[int, ...]:
+        at = self._at
+        end = at + layout.size
         if end > len(self._data):
-            raise ProtocolError("a frame from the supervisor is cut short")
-        values = layout.unpack_from(self._data, self._at)
+            raise ProtocolError(_CUT_SHORT)
         self._at = end
-        return values
+        return layout.unpack_from(self._data, at)
 
     def string(self) -> bytes:
-        (length,) = self.unpack("I")
-        if length > len(self._data) - self._at:
-            raise ProtocolError("a string from the supervisor is longer than its frame")
-        value = bytes(self._data[self._at : self._at + length])
-        self._at += length
-        return value
+        return self._take_strings(1)[0]
 
     def strings(self) -> tuple[bytes, ...]:
-        (count,) = self.unpack("I")
-        if count * 4 > len(self._data) - self._at:
+        (count,) = self.unpack(COUNT)
+        if count * COUNT.size > len(self._data) - self._at:
             raise ProtocolError("a list from the supervisor is longer than its frame")
-        return tuple(self.string() for _ in range(count))
+        return tuple(self._take_strings(count))
+
+    def _take_strings(self, count: int) -> list[bytes]:
+        """One loop without calls of ours: the EXIT of each command lists its whole environment."""
+        data, at, end = self._data, self._at, len(self._data)
+        values = []
+        for _ in range(count):
+            start = at + COUNT.size
+            if start > end:
+                raise ProtocolError(_CUT_SHORT)
+            (length,) = COUNT.unpack_from(data, at)
+            if length > end - start:
+                raise ProtocolError("a string from the supervisor is longer than its frame")
+            at = start + length
+            values.append(data[start:at])
+        self._at = at
+        return values
 
     def rest(self) -> bytes:
-        value = bytes(self._data[self._at :])
+        value = self._data[self._at :]
         self._at = len(self._data)
         return value
 
@@ -70,8 +93,7 @@ def _text(value: bytes) -> str:
 
 
 def _parse_exit(process: int, body: _Body) -> events.Exit:
-    reason, code, signo, oom = body.unpack("BiBI")
-    duration, user, system, rss, out_total, err_total, descendants = body.unpack("QQQQQQI")
+    reason, code, signo, oom, duration, user, system, rss, out_total, err_total, descendants = body.unpack(_EXIT)
     return events.Exit(
         process,
         Reason(reason),
@@ -91,11 +113,12 @@ def _parse_exit(process: int, body: _Body) -> events.Exit:
 
 
 def _parse_listing(process: int, body: _Body) -> events.Listing:
-    is_last, count = body.unpack("BI")
+    is_last, count = body.unpack(_LISTING)
     entries = []
     for _ in range(count):
-        number, state, pid, age, out_start, out_total, err_start, err_total = body.unpack("IBIQQQQQ")
-        reason, code, signo, oom, duration, survivors = body.unpack("BiBIQI")
+        numbers = body.unpack(_LISTED)
+        number, state, pid, age, out_start, out_total, err_start, err_total = numbers[:8]
+        reason, code, signo, oom, duration, survivors = numbers[8:]
         entries.append(
             events.Listed(
                 number,
@@ -119,36 +142,36 @@ def _parse_listing(process: int, body: _Body) -> events.Listing:
 
 
 def _parse_killed(process: int, body: _Body) -> events.Killed:
-    reason, survivors, out_total, err_total = body.unpack("BIQQ")
+    reason, survivors, out_total, err_total = body.unpack(_KILLED)
     return events.Killed(process, Reason(reason), survivors, out_total, err_total)
 
 
 def _parse_output(process: int, body: _Body) -> events.Output:
-    stream, offset = body.unpack("BQ")
+    stream, offset = body.unpack(_OUTPUT)
     return events.Output(process, Stream(stream), offset, body.rest())
 
 
 def _parse_data(process: int, body: _Body) -> events.Data:
-    stream, start, total, offset = body.unpack("BQQQ")
+    stream, start, total, offset = body.unpack(_DATA)
     return events.Data(process, Stream(stream) if stream else None, start, total, offset, body.rest())
 
 
 def _parse_failed(process: int, body: _Body) -> events.Failed:
-    stage, errno = body.unpack("BI")
+    stage, errno = body.unpack(_FAILED)
     return events.Failed(process, FailedStage(stage), errno, _text(body.string()))
 
 
 def _parse_welcome(process: int, body: _Body) -> events.Welcome:
-    version, flags, uptime = body.unpack("IBQ")
+    version, flags, uptime = body.unpack(_WELCOME)
     return events.Welcome(process, version, WelcomeFlag(flags & 7), uptime)
 
 
 _PARSERS: dict[int, Callable[[int, _Body], events.Event]] = {
     0x81: _parse_welcome,
-    0x82: lambda process, body: events.Spawned(process, *body.unpack("I")),
+    0x82: lambda process, body: events.Spawned(process, *body.unpack(_NUMBER)),
     0x83: _parse_failed,
     0x84: _parse_output,
-    0x85: lambda process, body: events.StdinAck(process, *body.unpack("I")),
+    0x85: lambda process, body: events.StdinAck(process, *body.unpack(_NUMBER)),
     0x86: _parse_exit,
     0x87: _parse_killed,
     0x88: lambda process, body: events.Gone(process),
@@ -159,6 +182,19 @@ _PARSERS: dict[int, Callable[[int, _Body], events.Event]] = {
     0x8D: lambda process, body: events.Sudo(process, _text(body.string())),
     0x8E: lambda process, body: events.State(process, body.string(), body.string(), body.strings()),
 }
+
+
+def _parse(kind: int, process: int, data: bytes) -> events.Event:
+    parser = _PARSERS.get(kind)
+    if parser is None:
+        raise ProtocolError(f"the supervisor sent a frame of the unknown type {kind:#x}")
+    body = _Body(data)
+    try:
+        event = parser(process, body)
+    except ValueError as error:  # a number outside its enum
+        raise ProtocolError(f"the supervisor sent a bad value: {error}") from None
+    body.done()
+    return event
 
 
 class Decoder:
@@ -179,19 +215,7 @@ class Decoder:
                 if len(self._buffer) - at < 4 + length:
                     break
                 start, at = at + HEADER.size, at + 4 + length
-                yield self._parse(kind, process, bytes(self._buffer[start:at]))
+                # A slice of the buffer itself would be a copy more.
+                yield _parse(kind, process, bytes(memoryview(self._buffer)[start:at]))
         finally:
             del self._buffer[:at]
-
-    @staticmethod
-    def _parse(kind: int, process: int, data: bytes) -> events.Event:
-        parser = _PARSERS.get(kind)
-        if parser is None:
-            raise ProtocolError(f"the supervisor sent a frame of the unknown type {kind:#x}")
-        body = _Body(memoryview(data))
-        try:
-            event = parser(process, body)
-        except ValueError as error:  # a number outside its enum
-            raise ProtocolError(f"the supervisor sent a bad value: {error}") from None
-        body.done()
-        return event

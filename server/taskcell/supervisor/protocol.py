@@ -25,6 +25,8 @@ FROM_THE_END = (1 << 64) - 1
 
 #: What every frame begins with: length, type, process.
 HEADER = struct.Struct("<IBI")
+#: What a string (its bytes) and a list (its strings) begin with.
+COUNT = struct.Struct("<I")
 
 
 class Stream(IntEnum):

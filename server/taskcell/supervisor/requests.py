@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from taskcell.errors import ProtocolError
 from taskcell.supervisor.protocol import (
+    COUNT,
     HEADER,
     MAX_TO_SUPERVISOR,
     MIN_LENGTH,
@@ -18,6 +19,9 @@ from taskcell.supervisor.protocol import (
     SudoFlag,
 )
 
+_SPAWN_FLAGS = struct.Struct("<B")
+_SPAWN_NUMBERS = struct.Struct("<QIQQHH")
+
 
 def _frame(kind: Request, process: int, body: bytes = b"") -> bytes:
     length = MIN_LENGTH + len(body)
@@ -26,19 +30,19 @@ def _frame(kind: Request, process: int, body: bytes = b"") -> bytes:
     return HEADER.pack(length, kind, process) + body
 
 
-def _str(value: bytes) -> bytes:
-    if b"\0" in value:
+def _strings(*values: bytes) -> bytes:
+    if b"\0" in b"".join(values):
         raise ProtocolError("a string for the supervisor holds a NUL byte")
-    return struct.pack("<I", len(value)) + value
+    return b"".join([COUNT.pack(len(value)) + value for value in values])
 
 
 def _list(values: Sequence[bytes]) -> bytes:
-    return struct.pack("<I", len(values)) + b"".join(map(_str, values))
+    return COUNT.pack(len(values)) + _strings(*values)
 
 
 def hello(token: bytes, orphan_ttl_ms: int) -> bytes:
     """The first frame of a connection. `token` is 16 to 64 bytes without NUL; 0 ms means no dead-man's switch."""
-    return _frame(Request.HELLO, 0, struct.pack("<I", VERSION) + _str(token) + struct.pack("<I", orphan_ttl_ms))
+    return _frame(Request.HELLO, 0, struct.pack("<I", VERSION) + _strings(token) + struct.pack("<I", orphan_ttl_ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +70,16 @@ def spawn(process: int, request: Spawn) -> bytes:
     """Encode a SPAWN. Raises ProtocolError when it is larger than one frame may be or holds a NUL byte."""
     r = request
     env = [key + b"=" + value for key, value in r.env.items()]
-    body = struct.pack("<B", r.flags) + _str(r.user)
-    body += struct.pack("<QIQQHH", r.timeout_ms, r.grace_ms, r.spool, r.credit, r.rows, r.cols)
-    return _frame(Request.SPAWN, process, body + _str(r.cwd) + _list(r.argv) + _list(env) + _str(r.tag))
+    body = (
+        _SPAWN_FLAGS.pack(r.flags),
+        _strings(r.user),
+        _SPAWN_NUMBERS.pack(r.timeout_ms, r.grace_ms, r.spool, r.credit, r.rows, r.cols),
+        _strings(r.cwd),
+        _list(r.argv),
+        _list(env),
+        _strings(r.tag),
+    )
+    return _frame(Request.SPAWN, process, b"".join(body))
 
 
 def stdin(process: int, data: bytes) -> bytes:
@@ -141,4 +152,4 @@ def sudo(user: bytes, password: bytes, capabilities: int, flags: SudoFlag) -> by
         capabilities: what those who become root may hold, a bit for each.
         flags: SET_PASSWORD gives the user this password first.
     """
-    return _frame(Request.SUDO, 0, struct.pack("<BQ", flags, capabilities) + _str(user) + _str(password))
+    return _frame(Request.SUDO, 0, struct.pack("<BQ", flags, capabilities) + _strings(user, password))
