@@ -23,7 +23,7 @@ from taskcell.settings import PolicySettings, Settings
 from taskcell.slot import Decision, Lease, Slot, SlotState
 from taskcell.slots import Slots
 from taskcell.supervisor.channel import Channel
-from taskcell.supervisor.protocol import Spawn
+from taskcell.supervisor.requests import Spawn
 
 NUMBERS = itertools.count()
 SETTINGS = Settings()

@@ -17,7 +17,7 @@ from taskcell.model import Command
 from taskcell.policy import AuthorizedCommand
 from taskcell.process import Process
 from taskcell.sandbox import DEADLINE_SLACK, GRACE, KILL_SLACK, Sandbox
-from taskcell.supervisor import protocol
+from taskcell.supervisor import protocol, requests
 
 
 async def run_file_command(sandbox: Sandbox, authorized: AuthorizedCommand, output_chars: int) -> FileAnswer:
@@ -50,10 +50,10 @@ async def run_file_command(sandbox: Sandbox, authorized: AuthorizedCommand, outp
         raise FileRefused(f"The sandbox's answer about {command.text} makes no sense; try the terminal.") from None
 
 
-def _spawn_request(sandbox: Sandbox, command: Command) -> protocol.Spawn:
+def _spawn_request(sandbox: Sandbox, command: Command) -> requests.Spawn:
     """No environment and no shell: nothing that a task sets up reaches the command."""
     container = sandbox.container
-    return protocol.Spawn(
+    return requests.Spawn(
         argv=[word.encode("utf-8", "surrogateescape") for word in (container.supervisor, "file", *command.argv)],
         env={},
         cwd=container.workspace.encode("utf-8", "surrogateescape"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from taskcell.engine.base import Container
 from taskcell.model import Command, Profile
 from taskcell.output import Capture
-from taskcell.supervisor import protocol
+from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.protocol import SpawnFlag
 
 #: Seconds between TERM and KILL, from the contract's section 7.
@@ -54,7 +54,7 @@ class Launch:
     login_env: dict[str, str] = field(default_factory=dict)
     shell: str = ""
 
-    def command(self, command: Command, tag: bytes) -> protocol.Spawn:
+    def command(self, command: Command, tag: bytes) -> requests.Spawn:
         """The request for a tool's command."""
         flags = SpawnFlag.STDIN if command.stdin or command.takes_input else SpawnFlag.NONE
         argv: tuple[str, ...]
@@ -85,9 +85,9 @@ class Launch:
         tag: bytes = b"",
         rows: int = 0,
         cols: int = 0,
-    ) -> protocol.Spawn:
+    ) -> requests.Spawn:
         """A request with this sandbox's user and bounds. `timeout` in seconds."""
-        return protocol.Spawn(
+        return requests.Spawn(
             argv=[_bytes(word) for word in argv],
             env={_bytes(key): _bytes(value) for key, value in env.items()},
             cwd=_bytes(cwd),
@@ -153,7 +153,7 @@ class Launch:
         """Where the next command starts that names no folder."""
         return self.terminal.cwd or self.profile.working_dir or self.container.workspace
 
-    def keep_state(self, ended: protocol.Exit, command: Command) -> list[str]:
+    def keep_state(self, ended: events.Exit, command: Command) -> list[str]:
         """Keep where the command ended for the task's next one; the notes say what could not be kept."""
         is_reported = self.profile.kind == "terminal" and not command.background
         if not is_reported or ended.signal or ended.reason is not protocol.Reason.ITSELF:

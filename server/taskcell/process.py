@@ -14,7 +14,7 @@ import anyio
 from taskcell.errors import SandboxLost, SpawnFailed, TaskcellError
 from taskcell.output import Capture
 from taskcell.process_input import Input
-from taskcell.supervisor import protocol
+from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.channel import Channel
 from taskcell.supervisor.protocol import Stream
 
@@ -39,7 +39,7 @@ class _Asked:
     """A READ that is not answered yet; its asker may have given up."""
 
     answered: anyio.Event = field(default_factory=anyio.Event)
-    data: protocol.Data | None = None
+    data: events.Data | None = None
 
 
 #: What a process holds whose output is read from the supervisor; nothing is added to it.
@@ -70,32 +70,32 @@ class Process:
         self.input = Input(channel)
         self.stdout = Capture(output_chars)
         self.stderr = Capture(output_chars)
-        self.spawned: protocol.Spawned | None = None
-        self.failed: protocol.Failed | None = None
-        self.exit: protocol.Exit | None = None
-        self.killed: protocol.Killed | None = None
+        self.spawned: events.Spawned | None = None
+        self.failed: events.Failed | None = None
+        self.exit: events.Exit | None = None
+        self.killed: events.Killed | None = None
         self.lost: str | None = None
 
     # --- from the channel's reading task ---------------------------------------------------------------------
 
-    def on_event(self, event: protocol.Event) -> None:
+    def on_event(self, event: events.Event) -> None:
         match event:
-            case protocol.Output():
+            case events.Output():
                 self._take_output(event)
-            case protocol.Data():
+            case events.Data():
                 self._take_data(event)
-            case protocol.StdinAck(count=count):
+            case events.StdinAck(count=count):
                 self.input.acknowledged(count)
-            case protocol.Spawned():
+            case events.Spawned():
                 self.spawned = event
-            case protocol.Failed():
+            case events.Failed():
                 self.failed = event
-            case protocol.Exit():
+            case events.Exit():
                 self.exit = event
                 self._written = [event.stdout_total, event.stderr_total]
                 self.input.stop()
                 self._tell_end()
-            case protocol.Killed():
+            case events.Killed():
                 self.killed = event
             case _:
                 return
@@ -111,7 +111,7 @@ class Process:
             self._tell_end()
         self._wake()
 
-    def _take_output(self, event: protocol.Output) -> None:
+    def _take_output(self, event: events.Output) -> None:
         index = event.stream - 1
         capture = self.stderr if index else self.stdout
         if self._holding and event.offset == capture.received:
@@ -119,7 +119,7 @@ class Process:
         self._credit[index] = max(0, self._credit[index] - len(event.data))
         self._written[index] = max(self._written[index], event.offset + len(event.data))
 
-    def _take_data(self, event: protocol.Data) -> None:
+    def _take_data(self, event: events.Data) -> None:
         if event.stream is not None:
             index = event.stream - 1
             self._written[index] = max(self._written[index], event.total)
@@ -176,7 +176,7 @@ class Process:
 
     # --- its life ----------------------------------------------------------------------------------------------
 
-    async def start(self, request: protocol.Spawn, stdin: bytes | None = None, *, more: bool = False) -> None:
+    async def start(self, request: requests.Spawn, stdin: bytes | None = None, *, more: bool = False) -> None:
         """Send the request. Raises SandboxLost. Whether it could be started shows in `finished`.
 
         Arguments:
@@ -187,9 +187,9 @@ class Process:
         self._began = time.monotonic()
         self._credit = [request.credit, request.credit]
         given = self.input.begin(self.number, stdin or b"", is_open=more)
-        await self._channel.send(protocol.spawn(self.number, request) + given)
+        await self._channel.send(requests.spawn(self.number, request) + given)
 
-    def take_up(self, listed: protocol.Listed, *, stdin_open: bool) -> None:
+    def take_up(self, listed: events.Listed, *, stdin_open: bool) -> None:
         """Listen to a process that an earlier connection started."""
         self.number = listed.process
         self._channel.listen(self, listed.process)
@@ -198,16 +198,16 @@ class Process:
         self.input.begin(listed.process, is_open=stdin_open)
         self.let_go()
         if listed.state is protocol.ProcessState.RUNNING:
-            self.spawned = protocol.Spawned(listed.process, listed.pid)
+            self.spawned = events.Spawned(listed.process, listed.pid)
             return
         totals = (listed.stdout_total, listed.stderr_total)
         ending = (listed.reason, listed.exit_code, listed.signal, listed.oom_kills, listed.duration_us)
-        self.exit = protocol.Exit(listed.process, *ending, 0, 0, 0, *totals, 0, b"", ())
+        self.exit = events.Exit(listed.process, *ending, 0, 0, 0, *totals, 0, b"", ())
         if listed.reason is not protocol.Reason.ITSELF:
-            self.killed = protocol.Killed(listed.process, listed.reason, listed.survivors, *totals)
+            self.killed = events.Killed(listed.process, listed.reason, listed.survivors, *totals)
         self._tell_end()
 
-    async def ended(self) -> protocol.Exit:
+    async def ended(self) -> events.Exit:
         """Wait for the main process's end. Raises SpawnFailed, SandboxLost."""
         while self.exit is None:
             if self.failed is not None:
@@ -232,7 +232,7 @@ class Process:
             await self._change().wait()
 
     @staticmethod
-    def _raise_failed(failed: protocol.Failed) -> NoReturn:
+    def _raise_failed(failed: events.Failed) -> NoReturn:
         message = f"{_FAILED[failed.stage]}: {failed.message}."
         raise SpawnFailed(message, no_folder=failed.stage is protocol.FailedStage.CWD)
 
@@ -259,7 +259,7 @@ class Process:
         if (await self.ended()).reason is not protocol.Reason.ITSELF:
             await self._kill_counted()
 
-    async def _kill_counted(self) -> protocol.Killed:
+    async def _kill_counted(self) -> events.Killed:
         while self.killed is None:
             if self.lost is not None:
                 raise SandboxLost(f"The sandbox is gone: {self.lost}.")
@@ -272,7 +272,7 @@ class Process:
             return 0
         if self.killed is None or self.exit is None or self.exit.reason is protocol.Reason.ITSELF:
             self.killed = None
-            await self._channel.send(protocol.kill(self.number, math.ceil(grace * 1000)))
+            await self._channel.send(requests.kill(self.number, math.ceil(grace * 1000)))
         return (await self._kill_counted()).survivors
 
     def close(self) -> None:
@@ -287,11 +287,11 @@ class Process:
 
     async def signal(self, number: int) -> None:
         """Send a signal to the main process's group. Raises SandboxLost."""
-        await self._channel.send(protocol.signal(self.number, number))
+        await self._channel.send(requests.signal(self.number, number))
 
     async def resize(self, rows: int, cols: int) -> None:
         """Give its terminal another size. Raises SandboxLost."""
-        await self._channel.send(protocol.resize(self.number, rows, cols))
+        await self._channel.send(requests.resize(self.number, rows, cols))
 
     # --- its output --------------------------------------------------------------------------------------------
 
@@ -302,7 +302,7 @@ class Process:
         if self.exit is not None:
             self.exit = replace(self.exit, cwd=b"", env=())
 
-    async def read(self, stream: Stream, cursor: int, size: int) -> protocol.Data:
+    async def read(self, stream: Stream, cursor: int, size: int) -> events.Data:
         """A piece of what is kept, at most READ_MAX bytes. Raises SandboxLost."""
         if self.lost is not None:
             raise SandboxLost(f"The sandbox is gone: {self.lost}.")
@@ -310,7 +310,7 @@ class Process:
             asked = _Asked()
             self._asked = self._asked or deque()
             self._asked.append(asked)
-            await self._channel.send(protocol.read(self.number, stream, cursor, size))
+            await self._channel.send(requests.read(self.number, stream, cursor, size))
             with anyio.move_on_after(ANSWER_TIMEOUT):
                 await asked.answered.wait()
         if asked.data is None:
@@ -348,6 +348,6 @@ class Process:
         for index, stream in enumerate(Stream):
             if not self._credit[index]:
                 self._credit[index] = 1
-                wires += protocol.attach(self.number, stream, self._written[index], 1)
+                wires += requests.attach(self.number, stream, self._written[index], 1)
         if wires:
             await self._channel.send(wires)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 
 from taskcell.errors import SandboxLost
-from taskcell.supervisor import protocol
+from taskcell.supervisor import protocol, requests
 from taskcell.supervisor.channel import Channel
 
 
@@ -39,7 +39,7 @@ class Input:
             return b""
         self._window -= len(first)
         at_end = not self._rest and not is_open
-        return protocol.stdin(number, first) + (protocol.stdin_eof(number) if at_end else b"")
+        return requests.stdin(number, first) + (requests.stdin_eof(number) if at_end else b"")
 
     def acknowledged(self, count: int) -> None:
         """The process has taken so many bytes."""
@@ -79,7 +79,7 @@ class Input:
                     chunk, self._rest = self._rest[: self._window], self._rest[self._window :]
                     await self._send(chunk)
                 if not self.is_open:
-                    await self._channel.send(protocol.stdin_eof(self._number))
+                    await self._channel.send(requests.stdin_eof(self._number))
         except SandboxLost:
             return
 
@@ -100,9 +100,9 @@ class Input:
     async def _send(self, chunk: bytes) -> None:
         # Counted before it is sent: a send is whole even when its caller is cancelled.
         self._window -= len(chunk)
-        await self._channel.send(protocol.stdin(self._number, chunk))
+        await self._channel.send(requests.stdin(self._number, chunk))
 
     async def close(self, *, is_terminal: bool) -> None:
         """Its end; a terminal gets its end-of-file character, and stays open. Raises SandboxLost."""
         self.is_open = is_terminal
-        await self._channel.send(protocol.stdin_eof(self._number))
+        await self._channel.send(requests.stdin_eof(self._number))

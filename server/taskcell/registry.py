@@ -16,7 +16,7 @@ import anyio
 from taskcell.errors import SandboxLost
 from taskcell.model import Command
 from taskcell.process import ANSWER_TIMEOUT, Process
-from taskcell.supervisor import protocol
+from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.channel import Channel
 
 #: Finished processes that can be asked for; the supervisor remembers as many.
@@ -192,7 +192,7 @@ class Registry:
         """Take up the processes that an earlier server has left in the sandbox. Raises SandboxLost."""
         await Listing(self._channel, self._take_up).fetch()
 
-    def _take_up(self, entries: Sequence[protocol.Listed]) -> None:
+    def _take_up(self, entries: Sequence[events.Listed]) -> None:
         """In the reading task itself: an EXIT may follow at once, and must find its listener."""
         # Finished ones first, and in the order of their age: the oldest are the first to be forgotten.
         for listed in sorted(entries, key=lambda entry: (entry.state == protocol.ProcessState.RUNNING, -entry.age_ms)):
@@ -217,14 +217,14 @@ class Listing:
         on_entries: called with them by the reading task, before it takes the next event.
     """
 
-    def __init__(self, channel: Channel, on_entries: Callable[[Sequence[protocol.Listed]], None] | None = None) -> None:
+    def __init__(self, channel: Channel, on_entries: Callable[[Sequence[events.Listed]], None] | None = None) -> None:
         self._channel = channel
         self._on_entries = on_entries
         self._answered = anyio.Event()
-        self._entries: tuple[protocol.Listed, ...] = ()
+        self._entries: tuple[events.Listed, ...] = ()
 
-    def on_event(self, event: protocol.Event) -> None:
-        if isinstance(event, protocol.Listing):
+    def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Listing):
             self._entries += event.entries
             if event.is_last:
                 if self._on_entries is not None:
@@ -234,10 +234,10 @@ class Listing:
     def on_lost(self, reason: str) -> None:
         self._answered.set()
 
-    async def fetch(self) -> tuple[protocol.Listed, ...]:
+    async def fetch(self) -> tuple[events.Listed, ...]:
         """Raises SandboxLost, also when nothing comes within ANSWER_TIMEOUT."""
         self._channel.listen_to_all(self)
-        await self._channel.send(protocol.list_processes())
+        await self._channel.send(requests.list_processes())
         with anyio.move_on_after(ANSWER_TIMEOUT) as bound:
             await self._answered.wait()
         if bound.cancelled_caught or not self._channel.alive:
@@ -251,20 +251,20 @@ class LastState:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._answered = anyio.Event()
-        self._state: protocol.State | None = None
+        self._state: events.State | None = None
 
-    def on_event(self, event: protocol.Event) -> None:
-        if isinstance(event, protocol.State):
+    def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.State):
             self._state = event
             self._answered.set()
 
     def on_lost(self, reason: str) -> None:
         self._answered.set()
 
-    async def fetch(self) -> protocol.State:
+    async def fetch(self) -> events.State:
         """Raises SandboxLost, also when nothing comes within ANSWER_TIMEOUT."""
         self._channel.listen_to_all(self)
-        await self._channel.send(protocol.state())
+        await self._channel.send(requests.state())
         with anyio.move_on_after(ANSWER_TIMEOUT):
             await self._answered.wait()
         if self._state is None:

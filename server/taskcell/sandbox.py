@@ -23,7 +23,7 @@ from taskcell.policy import AuthorizedCommand, AuthorizedProfile
 from taskcell.process import ANSWER_TIMEOUT, Process, Totals
 from taskcell.registry import About, LastState, Listing, Record, Registry
 from taskcell.sudo import notes_on_sudo
-from taskcell.supervisor import protocol
+from taskcell.supervisor import protocol, requests
 from taskcell.supervisor.channel import Channel
 from taskcell.units import format_seconds
 
@@ -213,7 +213,7 @@ class Sandbox:
         """The result of a command that goes on: the output so far. Raises SandboxLost."""
         totals = await record.process.fetch_tails()
         # Where it ends is not where the next command starts, for the next server neither.
-        await self.channel.send(protocol.no_report(record.process.number))
+        await self.channel.send(requests.no_report(record.process.number))
         how = (
             f"It goes on, for {format_seconds(command.timeout)} s in all at most; ask for more with `process`, "
             f"process_id '{record.about.process_id}' and the action 'wait' or 'poll'."
@@ -266,7 +266,7 @@ class Sandbox:
             return
         self.state = SandboxState.CLOSED
         try:
-            await self.channel.send(protocol.shutdown(round(grace * 1000)))
+            await self.channel.send(requests.shutdown(round(grace * 1000)))
         except SandboxLost:
             return
 

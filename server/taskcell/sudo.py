@@ -13,7 +13,7 @@ import structlog
 from taskcell.errors import SandboxLost
 from taskcell.model import Profile
 from taskcell.privilege import as_mask, root_capabilities
-from taskcell.supervisor import protocol
+from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.channel import Channel
 
 log = structlog.get_logger(__name__)
@@ -31,8 +31,8 @@ class _Answer:
         self.told = anyio.Event()
         self.problem: str | None = None
 
-    def on_event(self, event: protocol.Event) -> None:
-        if isinstance(event, protocol.Sudo):
+    def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Sudo):
             self.problem = event.problem
             self.told.set()
 
@@ -53,7 +53,7 @@ async def set_up(channel: Channel, profile: Profile, password: str | None) -> st
     answer = _Answer()
     channel.listen_to_all(answer)
     mask = as_mask(root_capabilities(profile))
-    await channel.send(protocol.sudo(profile.user.encode(), secret.encode("utf-8", "surrogateescape"), mask, flags))
+    await channel.send(requests.sudo(profile.user.encode(), secret.encode("utf-8", "surrogateescape"), mask, flags))
     with anyio.move_on_after(SET_UP_TIMEOUT):
         await answer.told.wait()
     if answer.problem is None:

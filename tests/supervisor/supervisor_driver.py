@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
-from taskcell.supervisor import protocol as wire
+from taskcell.supervisor import events, protocol, requests
+from taskcell.supervisor.decoder import Decoder
 
 #: Longer than anything here takes on a busy machine with a sanitizer; a test that waits for so long has failed.
 PATIENCE = 20.0
@@ -19,7 +20,7 @@ TOKEN = b"0123456789abcdef-test"
 PATH = b"/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 PLENTY = 1 << 40
 
-E = TypeVar("E", bound=wire.Event)
+E = TypeVar("E", bound=events.Event)
 
 
 def until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
@@ -47,8 +48,8 @@ class Client:
 
     def __init__(self, stream: socket.socket) -> None:
         self.socket = stream
-        self.events: list[wire.Event] = []
-        self._decoder = wire.Decoder()
+        self.events: list[events.Event] = []
+        self._decoder = Decoder()
 
     @classmethod
     def to(cls, path: Path) -> Self:
@@ -108,41 +109,41 @@ class Client:
 
     def sync(self) -> None:
         """After this, whatever the supervisor sent before is in `events`."""
-        self.send(wire.ping())
-        self.wait(wire.Pong)
+        self.send(requests.ping())
+        self.wait(events.Pong)
 
-    def hello(self, ttl_ms: int = 0, token: bytes = TOKEN) -> wire.Welcome:
-        self.send(wire.hello(token, ttl_ms))
-        return self.wait(wire.Welcome)
+    def hello(self, ttl_ms: int = 0, token: bytes = TOKEN) -> events.Welcome:
+        self.send(requests.hello(token, ttl_ms))
+        return self.wait(events.Welcome)
 
     def spawn(self, process: int, *argv: str | bytes, credit: int = PLENTY, **options: object) -> None:
         env = {b"PATH": PATH} | dict(options.pop("env", {}))  # type: ignore[call-overload]
         words = [os.fsencode(word) for word in argv]
-        request = wire.Spawn(words, env, options.pop("cwd", b"/"), credit=credit, **options)  # type: ignore[arg-type]
-        self.send(wire.spawn(process, request))
+        request = requests.Spawn(words, env, options.pop("cwd", b"/"), credit=credit, **options)  # type: ignore[arg-type]
+        self.send(requests.spawn(process, request))
 
     def start(self, process: int, *argv: str | bytes, **options: object) -> int:
         """SPAWN, and the pid that SPAWNED tells."""
         self.spawn(process, *argv, **options)  # type: ignore[arg-type]
-        return self.wait(wire.Spawned, process).pid
+        return self.wait(events.Spawned, process).pid
 
     def shell(self, process: int, script: str, **options: object) -> int:
         return self.start(process, "bash", "-c", script, **options)
 
-    def run(self, process: int, *argv: str | bytes, **options: object) -> wire.Exit:
+    def run(self, process: int, *argv: str | bytes, **options: object) -> events.Exit:
         self.start(process, *argv, **options)
-        return self.wait(wire.Exit, process)
+        return self.wait(events.Exit, process)
 
-    def output(self, process: int, stream: wire.Stream = wire.Stream.STDOUT) -> bytes:
+    def output(self, process: int, stream: protocol.Stream = protocol.Stream.STDOUT) -> bytes:
         """All output of this stream that has come so far, which must be without a gap."""
         data = b""
         for event in self.events:
-            if isinstance(event, wire.Output) and (event.process, event.stream) == (process, stream):
+            if isinstance(event, events.Output) and (event.process, event.stream) == (process, stream):
                 assert event.offset == len(data), "a gap in the output"
                 data += event.data
         return data
 
-    def wait_output(self, process: int, wanted: bytes, stream: wire.Stream = wire.Stream.STDOUT) -> bytes:
+    def wait_output(self, process: int, wanted: bytes, stream: protocol.Stream = protocol.Stream.STDOUT) -> bytes:
         end = time.monotonic() + PATIENCE
         while wanted not in self.output(process, stream):
             self.receive(end)

@@ -13,32 +13,33 @@ from pathlib import Path
 import pytest
 from supervisor_driver import PATIENCE, SANITIZER, TOKEN, Client, Closed, Supervisor, alive, until
 
-from taskcell.supervisor import protocol as wire
+from taskcell.supervisor import events, protocol, requests
+from taskcell.supervisor.protocol import ProcessState, Stream, WelcomeFlag
 
 OTHER_TOKEN = b"another-token-of-some-length"
 
 
 def refusal(client: Client) -> str:
     """The ERROR that comes, after which the connection is closed."""
-    message = client.wait(wire.Error).message
+    message = client.wait(events.Error).message
     client.wait_closed()
     return message
 
 
 def test_the_first_hello_claims_and_a_later_one_does_not(supervisor: Supervisor) -> None:
     with supervisor.connect() as first:
-        assert wire.WelcomeFlag.FIRST_CLAIM in first.hello().flags
+        assert WelcomeFlag.FIRST_CLAIM in first.hello().flags
     with supervisor.connect() as second:
         welcome = second.hello()
-    assert wire.WelcomeFlag.FIRST_CLAIM not in welcome.flags
-    assert wire.WelcomeFlag.IS_PID_1 not in welcome.flags
-    assert welcome.version == wire.VERSION
+    assert WelcomeFlag.FIRST_CLAIM not in welcome.flags
+    assert WelcomeFlag.IS_PID_1 not in welcome.flags
+    assert welcome.version == protocol.VERSION
 
 
 @pytest.mark.parametrize("token", [OTHER_TOKEN, TOKEN[:-1], TOKEN + b"x", TOKEN[:-1] + b"X"])
 def test_a_wrong_token_is_refused_and_the_active_connection_goes_on(supervisor: Supervisor, token: bytes) -> None:
     with supervisor.claim() as active, supervisor.connect() as intruder:
-        intruder.send(wire.hello(token, 0))
+        intruder.send(requests.hello(token, 0))
         assert refusal(intruder) == "the token is wrong"
         active.sync()
 
@@ -46,14 +47,14 @@ def test_a_wrong_token_is_refused_and_the_active_connection_goes_on(supervisor: 
 @pytest.mark.parametrize("size", [0, 15, 65])
 def test_a_token_of_a_wrong_size_never_claims(supervisor: Supervisor, size: int) -> None:
     with supervisor.connect() as client:
-        client.send(wire.hello(b"x" * size, 0))
+        client.send(requests.hello(b"x" * size, 0))
         assert "size" in refusal(client)
     with supervisor.connect() as client:
-        assert wire.WelcomeFlag.FIRST_CLAIM in client.hello().flags
+        assert WelcomeFlag.FIRST_CLAIM in client.hello().flags
 
 
 def test_another_version_is_refused(supervisor: Supervisor) -> None:
-    frame = bytearray(wire.hello(TOKEN, 0))
+    frame = bytearray(requests.hello(TOKEN, 0))
     frame[9] = 1
     with supervisor.connect() as client:
         client.send(bytes(frame))
@@ -68,13 +69,13 @@ def test_a_new_connection_with_the_token_takes_the_place_of_the_old_one(supervis
 
 def test_nothing_is_done_before_hello(supervisor: Supervisor) -> None:
     with supervisor.connect() as client:
-        client.send(wire.ping())
+        client.send(requests.ping())
         assert refusal(client) == "the first frame must be HELLO"
 
 
 def test_hello_comes_only_once(supervisor: Supervisor) -> None:
     with supervisor.claim() as client:
-        client.send(wire.hello(TOKEN, 0))
+        client.send(requests.hello(TOKEN, 0))
         assert refusal(client) == "HELLO came twice"
 
 
@@ -110,7 +111,7 @@ def test_a_stranger_may_not_make_the_supervisor_hold_a_large_frame(supervisor: S
     [
         (struct.pack("<I", 4), "out of bounds"),
         (struct.pack("<I", (1 << 20) + 1), "out of bounds"),
-        (struct.pack("<IBI", 5, max(wire.Request) + 1, 0), "unknown type"),
+        (struct.pack("<IBI", 5, max(protocol.Request) + 1, 0), "unknown type"),
         (struct.pack("<IBI", 5, 0x81, 0), "unknown type"),
         (struct.pack("<IBIB", 6, 0x0C, 0, 0), "does not parse"),
         (struct.pack("<IBIB", 6, 0x06, 1, 0), "does not parse"),
@@ -118,10 +119,10 @@ def test_a_stranger_may_not_make_the_supervisor_hold_a_large_frame(supervisor: S
         (struct.pack("<IBIBQ", 14, 0x07, 1, 3, 1), "stream"),
         (struct.pack("<IBIB", 6, 0x05, 1, 0), "signal"),
         (struct.pack("<IBIB", 6, 0x05, 1, 65), "signal"),
-        (wire.spawn(0, wire.Spawn([b"true"], {}, b"/")), "number"),
-        (wire.sudo(b"1000", b"", 0, wire.SudoFlag.NONE), "password"),
-        (wire.sudo(b"1000", b"x" * 256, 0, wire.SudoFlag.NONE), "password"),
-        (wire.sudo(b"1000", b"two\nlines", 0, wire.SudoFlag.NONE), "password"),
+        (requests.spawn(0, requests.Spawn([b"true"], {}, b"/")), "number"),
+        (requests.sudo(b"1000", b"", 0, protocol.SudoFlag.NONE), "password"),
+        (requests.sudo(b"1000", b"x" * 256, 0, protocol.SudoFlag.NONE), "password"),
+        (requests.sudo(b"1000", b"two\nlines", 0, protocol.SudoFlag.NONE), "password"),
     ],
 )
 def test_a_frame_that_is_not_in_the_protocol_ends_the_connection_only(
@@ -132,12 +133,12 @@ def test_a_frame_that_is_not_in_the_protocol_ends_the_connection_only(
         client.send(frame)
         assert fault in refusal(client)
     with supervisor.claim() as client:
-        client.send(wire.list_processes())
-        assert [(e.process, e.state) for e in client.wait(wire.Listing).entries] == [(7, wire.ProcessState.RUNNING)]
+        client.send(requests.list_processes())
+        assert [(e.process, e.state) for e in client.wait(events.Listing).entries] == [(7, ProcessState.RUNNING)]
 
 
 def test_a_string_with_a_nul_byte_does_not_parse(supervisor: Supervisor) -> None:
-    frame = wire.spawn(1, wire.Spawn([b"echo", b"a#b"], {}, b"/")).replace(b"#", b"\0")
+    frame = requests.spawn(1, requests.Spawn([b"echo", b"a#b"], {}, b"/")).replace(b"#", b"\0")
     with supervisor.claim() as client:
         client.send(frame)
         assert "does not parse" in refusal(client)
@@ -152,19 +153,20 @@ def test_a_number_that_is_in_use_cannot_be_used_again(supervisor: Supervisor) ->
 
 def test_frames_may_come_byte_by_byte(supervisor: Supervisor) -> None:
     with supervisor.connect() as client:
-        for byte in wire.hello(TOKEN, 0) + wire.ping():
+        for byte in requests.hello(TOKEN, 0) + requests.ping():
             client.send(bytes([byte]))
-        client.wait(wire.Welcome)
-        client.wait(wire.Pong)
+        client.wait(events.Welcome)
+        client.wait(events.Pong)
 
 
 def test_requests_about_an_unknown_process_mean_nothing(client: Client) -> None:
     client.send(
-        wire.stdin(99, b"abc"), wire.stdin_eof(99), wire.signal(99, 9), wire.credit(99, wire.Stream.STDOUT, 1),
-        wire.attach(99, wire.Stream.STDERR, 0, 1), wire.forget(99), wire.resize(99, 1, 1), wire.kill(99, 0),
+        requests.stdin(99, b"abc"), requests.stdin_eof(99), requests.signal(99, 9),
+        requests.credit(99, Stream.STDOUT, 1), requests.attach(99, Stream.STDERR, 0, 1),
+        requests.forget(99), requests.resize(99, 1, 1), requests.kill(99, 0),
     )  # fmt: skip
-    assert client.wait(wire.StdinAck) == wire.StdinAck(99, 3)
-    assert client.wait(wire.Killed) == wire.Killed(99, wire.Reason.KILL, 0, 0, 0)
+    assert client.wait(events.StdinAck) == events.StdinAck(99, 3)
+    assert client.wait(events.Killed) == events.Killed(99, protocol.Reason.KILL, 0, 0, 0)
     client.sync()
     assert client.events == []
 
@@ -173,7 +175,7 @@ def test_a_server_that_never_reads_is_dropped(supervisor: Supervisor) -> None:
     with supervisor.claim() as client:
         client.socket.settimeout(PATIENCE)
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            client.socket.sendall(wire.ping() * (16 << 20))
+            client.socket.sendall(requests.ping() * (16 << 20))
     with supervisor.claim() as client:
         client.sync()
 
@@ -181,76 +183,76 @@ def test_a_server_that_never_reads_is_dropped(supervisor: Supervisor) -> None:
 def test_processes_go_on_without_a_connection_and_can_be_taken_up_again(supervisor: Supervisor) -> None:
     with supervisor.claim() as client:
         pid = client.shell(
-            3, "echo one; read line; echo $line; echo err >&2; exec sleep 60", flags=wire.SpawnFlag.STDIN
+            3, "echo one; read line; echo $line; echo err >&2; exec sleep 60", flags=protocol.SpawnFlag.STDIN
         )
         client.wait_output(3, b"one\n")
         client.run(4, "sh", "-c", "echo gone; exit 5")
-        client.wait(wire.Gone, 4)
+        client.wait(events.Gone, 4)
     with supervisor.claim() as client:
-        client.send(wire.list_processes())
-        entries = {entry.process: entry for entry in client.wait(wire.Listing).entries}
-        assert (entries[3].state, entries[3].pid, entries[3].stdout_total) == (wire.ProcessState.RUNNING, pid, 4)
-        assert (entries[4].state, entries[4].exit_code, entries[4].stdout_total) == (wire.ProcessState.GONE, 5, 5)
-        client.send(wire.stdin(3, b"two\n"))
+        client.send(requests.list_processes())
+        entries = {entry.process: entry for entry in client.wait(events.Listing).entries}
+        assert (entries[3].state, entries[3].pid, entries[3].stdout_total) == (ProcessState.RUNNING, pid, 4)
+        assert (entries[4].state, entries[4].exit_code, entries[4].stdout_total) == (ProcessState.GONE, 5, 5)
+        client.send(requests.stdin(3, b"two\n"))
         client.sync()
-        assert not any(isinstance(event, wire.Output) for event in client.events), "no credit, no output"
-        client.send(wire.attach(3, wire.Stream.STDOUT, 4, 100), wire.attach(3, wire.Stream.STDERR, 0, 100))
-        assert client.wait(wire.Output, 3) == wire.Output(3, wire.Stream.STDOUT, 4, b"two\n")
-        assert client.wait(wire.Output, 3) == wire.Output(3, wire.Stream.STDERR, 0, b"err\n")
-        client.send(wire.attach(4, wire.Stream.STDOUT, 0, 100))
-        assert client.wait(wire.Output, 4).data == b"gone\n"
+        assert not any(isinstance(event, events.Output) for event in client.events), "no credit, no output"
+        client.send(requests.attach(3, Stream.STDOUT, 4, 100), requests.attach(3, Stream.STDERR, 0, 100))
+        assert client.wait(events.Output, 3) == events.Output(3, Stream.STDOUT, 4, b"two\n")
+        assert client.wait(events.Output, 3) == events.Output(3, Stream.STDERR, 0, b"err\n")
+        client.send(requests.attach(4, Stream.STDOUT, 0, 100))
+        assert client.wait(events.Output, 4).data == b"gone\n"
 
 
 def test_an_end_that_nobody_saw_is_in_the_listing(supervisor: Supervisor) -> None:
     with supervisor.claim() as client:
-        pid = client.start(1, "sh", "-c", "read x; exit 9", flags=wire.SpawnFlag.STDIN)
-        client.send(wire.stdin_eof(1))
+        pid = client.start(1, "sh", "-c", "read x; exit 9", flags=protocol.SpawnFlag.STDIN)
+        client.send(requests.stdin_eof(1))
     until(lambda: not alive(pid), "the end of the process")
     with supervisor.claim() as client:
-        until(lambda: listed(client, 1).state is wire.ProcessState.GONE, "the end in the listing")
+        until(lambda: listed(client, 1).state is ProcessState.GONE, "the end in the listing")
         assert listed(client, 1).exit_code == 9
 
 
-def listed(client: Client, process: int) -> wire.Listed:
-    client.send(wire.list_processes())
-    return next(entry for entry in client.wait(wire.Listing).entries if entry.process == process)
+def listed(client: Client, process: int) -> events.Listed:
+    client.send(requests.list_processes())
+    return next(entry for entry in client.wait(events.Listing).entries if entry.process == process)
 
 
 def test_a_forgotten_process_is_not_listed_and_its_number_is_free(client: Client) -> None:
     client.run(1, "true")
-    client.wait(wire.Gone, 1)
-    client.send(wire.forget(1), wire.list_processes())
-    assert client.wait(wire.Listing).entries == ()
+    client.wait(events.Gone, 1)
+    client.send(requests.forget(1), requests.list_processes())
+    assert client.wait(events.Listing).entries == ()
     client.run(1, "true")
 
 
 def test_a_running_process_is_forgotten_when_its_tree_is_gone(client: Client) -> None:
     client.start(1, "sleep", "60")
-    client.send(wire.forget(1), wire.list_processes())
-    assert len(client.wait(wire.Listing).entries) == 1
-    client.send(wire.kill(1, 0))
-    client.wait(wire.Exit, 1)
-    client.wait(wire.Gone, 1)
-    client.send(wire.list_processes())
-    assert client.wait(wire.Listing).entries == ()
+    client.send(requests.forget(1), requests.list_processes())
+    assert len(client.wait(events.Listing).entries) == 1
+    client.send(requests.kill(1, 0))
+    client.wait(events.Exit, 1)
+    client.wait(events.Gone, 1)
+    client.send(requests.list_processes())
+    assert client.wait(events.Listing).entries == ()
 
 
 def test_at_most_64_finished_processes_are_kept_and_the_oldest_go_first(client: Client) -> None:
     for number in range(1, 71):
         client.run(number, "true")
-        client.wait(wire.Gone, number)
+        client.wait(events.Gone, number)
     client.sync()
-    client.send(wire.list_processes())
-    assert {entry.process for entry in client.wait(wire.Listing).entries} == set(range(7, 71))
+    client.send(requests.list_processes())
+    assert {entry.process for entry in client.wait(events.Listing).entries} == set(range(7, 71))
 
 
 def test_shutdown_kills_everything_and_exits(supervisor: Supervisor) -> None:
     with supervisor.claim() as client:
         pids = [client.start(1, "sleep", "60"), client.shell(2, "trap '' TERM; echo up; sleep 60; sleep 60")]
         client.wait_output(2, b"up")
-        client.send(wire.shutdown(200))
-        assert client.wait(wire.Killed, 0).survivors == 0
-        assert {client.wait(wire.Exit).process, client.wait(wire.Exit).process} == {1, 2}
+        client.send(requests.shutdown(200))
+        assert client.wait(events.Killed, 0).survivors == 0
+        assert {client.wait(events.Exit).process, client.wait(events.Exit).process} == {1, 2}
         client.wait_closed()
     assert supervisor.wait() == 0
     assert not any(map(alive, pids))
@@ -262,7 +264,7 @@ def test_a_signal_kills_everything_and_exits(supervisor: Supervisor, number: sig
     with supervisor.claim() as client:
         pid = client.shell(1, "sleep 60 & sleep 60")
         supervisor.child.send_signal(number)
-        client.wait(wire.Exit, 1)
+        client.wait(events.Exit, 1)
         assert supervisor.wait() == 0
     assert not alive(pid)
 
@@ -271,10 +273,10 @@ def test_nothing_is_started_any_more_while_everything_is_killed(supervisor: Supe
     with supervisor.claim() as client:
         client.shell(1, "trap '' TERM; echo up; sleep 60; sleep 60")
         client.wait_output(1, b"up")
-        client.send(wire.kill(0, 300))
+        client.send(requests.kill(0, 300))
         client.spawn(2, "true")
-        assert client.wait(wire.Failed, 2).stage is wire.FailedStage.REQUEST
-        client.wait(wire.Killed, 0)
+        assert client.wait(events.Failed, 2).stage is protocol.FailedStage.REQUEST
+        client.wait(events.Killed, 0)
         client.run(3, "true")
 
 
@@ -355,7 +357,7 @@ def test_the_bridge_carries_a_session_and_ends_with_its_input(supervisor: Superv
     client, child = bridge(supervisor)
     client.hello()
     client.start(1, "sh", "-c", "head -c 3000000 /dev/zero")
-    client.wait(wire.Gone, 1)
+    client.wait(events.Gone, 1)
     assert client.output(1) == bytes(3000000)
     client.socket.shutdown(socket.SHUT_WR)
     assert child.wait(PATIENCE) == 0
@@ -365,10 +367,10 @@ def test_the_bridge_carries_a_session_and_ends_with_its_input(supervisor: Superv
 def test_the_bridge_ends_with_the_supervisor(supervisor: Supervisor) -> None:
     client, child = bridge(supervisor)
     client.hello()
-    client.send(wire.shutdown(0))
-    client.wait(wire.Killed, 0)
+    client.send(requests.shutdown(0))
+    client.wait(events.Killed, 0)
     with pytest.raises(Closed):
-        client.wait(wire.Pong)
+        client.wait(events.Pong)
     assert child.wait(PATIENCE) == 0
     client.close()
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from supervisor_driver import PATIENCE, SANITIZER, TOKEN, Client, Supervisor
 
 from taskcell.errors import ProtocolError
-from taskcell.supervisor import protocol as wire
+from taskcell.supervisor import events, protocol, requests
+from taskcell.supervisor.decoder import Decoder
 
 FUZZ_MUTATIONS = 20_000
 CORPUS = Path(__file__).resolve().parents[2] / "server" / "supervisor" / "tests" / "corpus"
@@ -64,22 +65,22 @@ ANSWERS: dict[int, st.SearchStrategy[bytes]] = {
 answers = st.sampled_from(sorted(ANSWERS)).flatmap(
     lambda kind: st.tuples(u32, ANSWERS[kind]).map(lambda parts: frame(kind, *parts))
 )
-requests = st.one_of(
-    st.builds(wire.hello, text.filter(lambda v: len(v) >= 16), u32),
-    st.builds(wire.stdin, u32, st.binary(max_size=300)),
-    st.builds(wire.stdin_eof, u32),
-    st.builds(wire.signal, u32, u8),
-    st.builds(wire.kill, u32, u32),
-    st.builds(wire.credit, u32, st.sampled_from(wire.Stream), u64),
-    st.builds(wire.attach, u32, st.sampled_from(wire.Stream), u64, u64),
-    st.just(wire.list_processes()),
-    st.builds(wire.forget, u32),
-    st.builds(wire.resize, u32, u16, u16),
-    st.just(wire.ping()),
-    st.just(wire.state()),
-    st.builds(wire.no_report, u32),
-    st.builds(wire.read, u32, st.sampled_from(wire.Stream), u64, u32),
-    st.builds(wire.sudo, text, text.filter(bool), u64, st.sampled_from(wire.SudoFlag)),
+sound_requests = st.one_of(
+    st.builds(requests.hello, text.filter(lambda v: len(v) >= 16), u32),
+    st.builds(requests.stdin, u32, st.binary(max_size=300)),
+    st.builds(requests.stdin_eof, u32),
+    st.builds(requests.signal, u32, u8),
+    st.builds(requests.kill, u32, u32),
+    st.builds(requests.credit, u32, st.sampled_from(protocol.Stream), u64),
+    st.builds(requests.attach, u32, st.sampled_from(protocol.Stream), u64, u64),
+    st.just(requests.list_processes()),
+    st.builds(requests.forget, u32),
+    st.builds(requests.resize, u32, u16, u16),
+    st.just(requests.ping()),
+    st.just(requests.state()),
+    st.builds(requests.no_report, u32),
+    st.builds(requests.read, u32, st.sampled_from(protocol.Stream), u64, u32),
+    st.builds(requests.sudo, text, text.filter(bool), u64, st.sampled_from(protocol.SudoFlag)),
 )
 
 
@@ -104,7 +105,7 @@ def mutated(draw: st.DrawFn, data: st.SearchStrategy[bytes]) -> bytes:
 @given(cut(st.one_of(st.binary(max_size=300), mutated(st.lists(answers, max_size=4).map(b"".join)))))
 @settings(max_examples=1500, deadline=None)
 def test_the_servers_decoder_raises_nothing_but_protocol_errors(pieces: list[bytes]) -> None:
-    decoder = wire.Decoder()
+    decoder = Decoder()
     try:
         for piece in pieces:
             list(decoder.feed(piece))
@@ -115,9 +116,9 @@ def test_the_servers_decoder_raises_nothing_but_protocol_errors(pieces: list[byt
 @given(st.lists(answers, max_size=6), st.data())
 @settings(max_examples=500, deadline=None)
 def test_every_sound_answer_is_decoded_the_same_however_it_is_cut(frames: list[bytes], data: st.DataObject) -> None:
-    at_once = list(wire.Decoder().feed(b"".join(frames)))
+    at_once = list(Decoder().feed(b"".join(frames)))
     assert len(at_once) == len(frames)
-    decoder = wire.Decoder()
+    decoder = Decoder()
     in_pieces = [event for piece in data.draw(cut(st.just(b"".join(frames)))) for event in decoder.feed(piece)]
     assert in_pieces == at_once
 
@@ -134,8 +135,8 @@ def serve_again(victim: Supervisor) -> None:
     with victim.claim() as client:
         client.sync()
         client.run(0x7FFFFFFF, "true")
-        client.wait(wire.Gone, 0x7FFFFFFF)
-        client.send(wire.forget(0x7FFFFFFF))
+        client.wait(events.Gone, 0x7FFFFFFF)
+        client.send(requests.forget(0x7FFFFFFF))
         client.sync()
 
 
@@ -149,7 +150,7 @@ def send_all(client: Client, data: bytes) -> None:
     client.wait_closed()
 
 
-@given(st.one_of(st.binary(max_size=400), mutated(st.lists(requests, max_size=6).map(b"".join))))
+@given(st.one_of(st.binary(max_size=400), mutated(st.lists(sound_requests, max_size=6).map(b"".join))))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_supervisor_outlives_any_bytes_of_a_stranger(victim: Supervisor, data: bytes) -> None:
     with victim.connect() as client:
@@ -160,8 +161,8 @@ def test_the_supervisor_outlives_any_bytes_of_a_stranger(victim: Supervisor, dat
 @given(
     st.lists(
         st.one_of(
-            mutated(requests),
-            mutated(st.builds(lambda argv, cwd: wire.spawn(9, wire.Spawn(argv, {b"A": b"b"}, cwd)),
+            mutated(sound_requests),
+            mutated(st.builds(lambda argv, cwd: requests.spawn(9, requests.Spawn(argv, {b"A": b"b"}, cwd)),
                               st.lists(text, max_size=3), text)),
             st.tuples(st.integers(0, 18), u32, st.binary(max_size=100)).map(lambda parts: frame(*parts)),
         ),
@@ -196,5 +197,5 @@ def test_the_supervisors_decoder_is_sound_under_sanitizers(build: ModuleType, tm
 
 def test_the_corpus_covers_every_request() -> None:
     kinds = {path.read_bytes()[4] for path in CORPUS.iterdir() if len(path.read_bytes()) > 4}
-    assert kinds >= {int(kind) for kind in wire.Request}
+    assert kinds >= {int(kind) for kind in protocol.Request}
     assert (CORPUS / "hello").read_bytes()[13:29] != TOKEN

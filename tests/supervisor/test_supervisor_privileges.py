@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from supervisor_driver import Client, Supervisor, until
 
-from taskcell.supervisor import protocol as wire
+from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.protocol import SpawnFlag, Stream, WelcomeFlag
 
 IS_ROOT = os.geteuid() == 0
@@ -28,7 +28,7 @@ def status(client: Client, number: int, user: bytes) -> dict[str, list[str]]:
 
 def refused(client: Client, number: int, user: bytes) -> bool:
     client.spawn(number, "true", user=user)
-    return client.wait(wire.Failed, number).stage is wire.FailedStage.USER
+    return client.wait(events.Failed, number).stage is protocol.FailedStage.USER
 
 
 def test_welcome_tells_whether_the_user_can_be_changed(supervisor: Supervisor) -> None:
@@ -103,8 +103,8 @@ def test_a_working_directory_that_the_user_may_not_enter_fails(client: Client, t
         return
     tmp_path.chmod(0o700)
     client.spawn(1, "true", user=b"1234", cwd=bytes(tmp_path))
-    failed = client.wait(wire.Failed, 1)
-    assert failed.stage is wire.FailedStage.CWD
+    failed = client.wait(events.Failed, 1)
+    assert failed.stage is protocol.FailedStage.CWD
     assert "Permission denied" in failed.message
 
 
@@ -155,8 +155,8 @@ def test_a_supervisor_that_is_no_containers_pid_1_refuses_sudo_and_touches_nothi
 
     before = touched()
     with supervisor.claim() as client:
-        client.send(wire.sudo(b"1000", b"not-a-real-one", 0xFF, wire.SudoFlag.SET_PASSWORD))
-        assert "PID 1" in client.wait(wire.Sudo).problem
+        client.send(requests.sudo(b"1000", b"not-a-real-one", 0xFF, protocol.SudoFlag.SET_PASSWORD))
+        assert "PID 1" in client.wait(events.Sudo).problem
         client.run(1, "grep", "CapBnd", "/proc/self/status")
         assert int(client.output(1).split()[1], 16) == 0
     assert touched() == before

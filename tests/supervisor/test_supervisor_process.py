@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from supervisor_driver import PATH, PLENTY, Client, Supervisor, alive, until
 
-from taskcell.supervisor import protocol as wire
+from taskcell.supervisor import events, requests
 from taskcell.supervisor.protocol import FailedStage, Reason, SpawnFlag, Stream
 
 
@@ -19,7 +19,7 @@ def test_the_exit_code_is_told(client: Client, code: int) -> None:
     end = client.run(1, "sh", "-c", f"exit {code}")
     assert (end.exit_code, end.signal, end.reason, end.descendants, end.oom_kills) == (code, 0, Reason.ITSELF, 0, 0)
     assert (end.cwd, end.env) == (b"", ())
-    client.wait(wire.Gone, 1)
+    client.wait(events.Gone, 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGPIPE])
@@ -32,8 +32,8 @@ def test_a_signal_reaches_the_main_processs_group(client: Client) -> None:
     child = "trap 'echo child; exit' USR1; echo up; sleep 60 & wait"
     client.shell(1, f"trap 'echo main' USR1; ({child}) & wait; wait")
     client.wait_output(1, b"up")
-    client.send(wire.signal(1, signal.SIGUSR1))
-    client.wait(wire.Exit, 1)
+    client.send(requests.signal(1, signal.SIGUSR1))
+    client.wait(events.Exit, 1)
     assert {b"main", b"child"} < set(client.output(1).split())
 
 
@@ -55,7 +55,7 @@ def test_nothing_is_inherited_but_what_the_request_names(client: Client) -> None
 def test_descriptors_signals_umask_and_group_are_those_of_a_fresh_process(client: Client) -> None:
     script = "ls /proc/self/fd | wc -l; umask; cat /proc/self/oom_score_adj; grep -E '^Sig(Blk|Ign)' /proc/self/status"
     pid = client.start(1, "sh", "-c", "sleep 0.01; ps -o pid=,pgid= $$; " + script)
-    client.wait(wire.Exit, 1)
+    client.wait(events.Exit, 1)
     words = client.output(1).split()
     assert words[:2] == [str(pid).encode()] * 2
     assert words[2:5] == [b"4", b"0022", b"1000"], "three streams, and the folder that ls reads"
@@ -107,18 +107,18 @@ def test_all_that_was_written_comes_before_the_exit(client: Client) -> None:
 def test_a_descendant_that_writes_for_ever_does_not_hold_back_the_exit(client: Client) -> None:
     end = client.run(1, "bash", "-c", "yes & echo $! >&2; sleep 0.2; exit 4", credit=1000)
     assert (end.exit_code, end.descendants) == (4, 1)
-    client.send(wire.kill(1, 0))
-    killed = client.wait(wire.Killed, 1)
+    client.send(requests.kill(1, 0))
+    killed = client.wait(events.Killed, 1)
     assert killed.survivors == 0
     assert killed.stdout_total >= end.stdout_total
-    client.wait(wire.Gone, 1)
-    assert not any(isinstance(event, wire.Exit) for event in client.events), "one EXIT for one process"
+    client.wait(events.Gone, 1)
+    assert not any(isinstance(event, events.Exit) for event in client.events), "one EXIT for one process"
 
 
 def test_output_of_descendants_goes_on_after_the_exit_until_gone(client: Client) -> None:
     client.run(1, "bash", "-c", "exec 3<&0; (read x <&3; echo late) & echo early", flags=SpawnFlag.STDIN)
     # Its stdin was closed with the main process: the descendant reads the end, and prints.
-    client.wait(wire.Gone, 1)
+    client.wait(events.Gone, 1)
     assert client.output(1) == b"early\nlate\n"
 
 
@@ -148,13 +148,13 @@ def test_what_cannot_be_started_says_why_and_leaves_nothing(
     if os.geteuid() and stage is FailedStage.USER:
         message = ""
     request = {"argv": [b"true"], "env": {b"PATH": PATH}, "cwd": b"/"} | options
-    client.send(wire.spawn(1, wire.Spawn(**request)))  # type: ignore[arg-type]
-    failed = client.wait(wire.Failed, 1)
+    client.send(requests.spawn(1, requests.Spawn(**request)))  # type: ignore[arg-type]
+    failed = client.wait(events.Failed, 1)
     assert failed.stage is stage
     assert message in failed.message
     assert failed.errno
-    client.send(wire.list_processes())
-    assert client.wait(wire.Listing).entries == ()
+    client.send(requests.list_processes())
+    assert client.wait(events.Listing).entries == ()
     client.run(1, "true")
 
 
@@ -168,20 +168,20 @@ def test_the_program_is_looked_up_in_the_path_that_was_given(client: Client, tmp
     client.run(1, "tool", env={b"PATH": path})
     assert client.output(1) == b"b " + bytes(tmp_path / "b" / "tool") + b"\n"
     client.spawn(2, "tool", env={b"PATH": bytes(tmp_path / "a")})
-    assert "Permission denied" in client.wait(wire.Failed, 2).message
+    assert "Permission denied" in client.wait(events.Failed, 2).message
     client.run(3, "tool", env={b"PATH": b""}, cwd=bytes(tmp_path / "b"))
-    client.send(wire.spawn(4, wire.Spawn([b"true"], {}, b"/")))
-    client.wait(wire.Spawned, 4)
+    client.send(requests.spawn(4, requests.Spawn([b"true"], {}, b"/")))
+    client.wait(events.Spawned, 4)
 
 
 def test_a_timeout_kills_the_tree_and_says_so(client: Client) -> None:
     began = time.monotonic()
     client.shell(1, "trap 'echo bye; exit 7' TERM; sleep 60 & echo $!; wait", timeout_ms=300, grace_ms=5000)
-    end = client.wait(wire.Exit, 1)
+    end = client.wait(events.Exit, 1)
     assert 0.2 < time.monotonic() - began < 4
     assert (end.reason, end.exit_code) == (Reason.TIMEOUT, 7)
-    assert client.wait(wire.Killed, 1).reason is Reason.TIMEOUT
-    client.wait(wire.Gone, 1)
+    assert client.wait(events.Killed, 1).reason is Reason.TIMEOUT
+    client.wait(events.Gone, 1)
     child, bye = client.output(1).split()
     assert bye == b"bye"
     assert not alive(int(child))
@@ -199,13 +199,13 @@ def test_a_timeout_spares_what_the_main_process_left_in_the_background(client: C
     time.sleep(0.4)
     assert alive(int(client.output(1)))
     client.sync()
-    assert not any(isinstance(event, wire.Killed | wire.Gone) for event in client.events)
+    assert not any(isinstance(event, events.Killed | events.Gone) for event in client.events)
 
 
 def test_a_descendant_that_ends_later_is_told_as_gone(client: Client) -> None:
     client.start(2, "bash", "-c", "setsid sleep 0.3 & exit 0")
-    assert client.wait(wire.Exit, 2).descendants == 1
-    client.wait(wire.Gone, 2)
+    assert client.wait(events.Exit, 2).descendants == 1
+    client.wait(events.Gone, 2)
 
 
 def test_a_pty_is_a_terminal_of_the_given_size(client: Client) -> None:
@@ -219,7 +219,7 @@ def test_a_pty_is_a_terminal_of_the_given_size(client: Client) -> None:
 def test_a_resize_is_seen_and_signalled(client: Client) -> None:
     client.shell(1, "trap 'stty size; exit' WINCH; echo up; while :; do sleep 0.05; done", flags=SpawnFlag.PTY)
     client.wait_output(1, b"up")
-    client.send(wire.resize(1, 50, 132))
+    client.send(requests.resize(1, 50, 132))
     client.wait_output(1, b"50 132")
 
 
@@ -228,11 +228,11 @@ def test_control_c_and_end_of_input_work_in_a_pty(client: Client) -> None:
         1, "sh", "-c", "trap 'echo caught; exit 3' INT; echo up; while :; do sleep 0.1; done", flags=SpawnFlag.PTY
     )
     client.wait_output(1, b"up")
-    client.send(wire.stdin(1, b"\x03"))
-    assert client.wait(wire.Exit, 1).exit_code == 3
+    client.send(requests.stdin(1, b"\x03"))
+    assert client.wait(events.Exit, 1).exit_code == 3
     client.start(2, "cat", flags=SpawnFlag.PTY)
-    client.send(wire.stdin(2, b"no newline"), wire.stdin_eof(2))
-    assert client.wait(wire.Exit, 2).exit_code == 0
+    client.send(requests.stdin(2, b"no newline"), requests.stdin_eof(2))
+    assert client.wait(events.Exit, 2).exit_code == 0
     assert client.output(2).endswith(b"no newlineno newline")
 
 
@@ -253,9 +253,9 @@ def test_256_processes_run_at_once_and_one_more_is_refused(client: Client) -> No
     for number in range(1, 257):
         client.spawn(number, "sleep", "60", credit=0)
     for number in range(1, 257):
-        client.wait(wire.Spawned, number)
+        client.wait(events.Spawned, number)
     client.spawn(257, "true")
-    assert client.wait(wire.Failed, 257).stage is FailedStage.REQUEST
-    client.send(wire.kill(0, 0))
-    assert client.wait(wire.Killed, 0).survivors == 0
+    assert client.wait(events.Failed, 257).stage is FailedStage.REQUEST
+    client.send(requests.kill(0, 0))
+    assert client.wait(events.Killed, 0).survivors == 0
     client.run(258, "true", credit=PLENTY)

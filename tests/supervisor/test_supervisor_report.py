@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from supervisor_driver import PATH, Client, Supervisor
 
-from taskcell.supervisor import protocol as wire
+from taskcell.supervisor import events, requests
 from taskcell.supervisor.protocol import SpawnFlag
 
 REPORT = SpawnFlag.REPORT_STATE
@@ -19,7 +19,7 @@ os.pwrite(199, data, 0)
 """
 
 
-def hostile(client: Client, data: str) -> wire.Exit:
+def hostile(client: Client, data: str) -> events.Exit:
     return client.run(1, "python3", "-c", HOSTILE, data, flags=REPORT)
 
 
@@ -73,7 +73,7 @@ def test_a_report_that_is_too_large_is_dropped(client: Client, supervisor: Super
     assert (end.exit_code, end.cwd, end.env) == (0, b"", ())
 
 
-def reporting(client: Client, number: int, script: str) -> wire.Exit:
+def reporting(client: Client, number: int, script: str) -> events.Exit:
     return client.run(number, "bash", "-c", script, flags=REPORT)
 
 
@@ -122,23 +122,23 @@ def test_the_file_cannot_be_grown_to_hide_memory(client: Client) -> None:
     assert end.exit_code == 1
 
 
-def last_state(client: Client) -> wire.State:
-    client.send(wire.state())
-    return client.wait(wire.State)
+def last_state(client: Client) -> events.State:
+    client.send(requests.state())
+    return client.wait(events.State)
 
 
 def test_the_last_report_that_counts_is_kept_for_the_next_server(supervisor: Supervisor) -> None:
     report = f"exec {supervisor.binary} report 0"
     with supervisor.claim() as client:
-        assert last_state(client) == wire.State(0, b"", b"", ())
+        assert last_state(client) == events.State(0, b"", b"", ())
         client.run(1, "bash", "-c", f"cd /usr; export A=1; {report}", flags=REPORT, tag=b"one")
         client.run(2, "bash", "-c", f"cd /tmp; {report}", flags=REPORT)  # has no tag
         client.run(3, "bash", "-c", f"cd /tmp; {report}", tag=b"three")  # does not report
         client.run(4, "bash", "-c", f"cd /tmp; {supervisor.binary} report 0; kill -9 $$", flags=REPORT, tag=b"four")
         client.run(5, "true", flags=REPORT, tag=b"five")
         client.shell(6, f"cd /tmp; read x; {report}", flags=REPORT | SpawnFlag.STDIN, tag=b"six")
-        client.send(wire.no_report(6), wire.stdin(6, b"go\n"))
-        client.wait(wire.Exit, 6)
+        client.send(requests.no_report(6), requests.stdin(6, b"go\n"))
+        client.wait(events.Exit, 6)
     with supervisor.claim() as client:
         found = last_state(client)
         assert (found.tag, found.cwd) == (b"one", b"/usr")

@@ -13,7 +13,8 @@ import anyio
 import anyio.abc
 
 from taskcell.errors import ProtocolError, SandboxLost
-from taskcell.supervisor import protocol
+from taskcell.supervisor import events, protocol, requests
+from taskcell.supervisor.decoder import Decoder
 
 #: A supervisor that does not take bytes for this long is not running any more: its loop never blocks.
 SEND_TIMEOUT = 10.0
@@ -30,7 +31,7 @@ READS_AT_ONCE = 8
 class ProcessListener(Protocol):
     """What the channel tells about one process, in order, from the reading task: it must not block."""
 
-    def on_event(self, event: protocol.Event) -> None: ...
+    def on_event(self, event: events.Event) -> None: ...
 
     def on_lost(self, reason: str) -> None: ...
 
@@ -55,7 +56,7 @@ class Channel:
         #: Taken for each piece of a spool that is asked for.
         self.reading = anyio.Semaphore(READS_AT_ONCE)
         self._pings: list[anyio.Event] = []
-        self.welcome: protocol.Welcome | None = None
+        self.welcome: events.Welcome | None = None
         self.lost_reason: str | None = None
         #: Processes with a living descendant, by number, and when (monotonic) the last of them was gone.
         self.living: set[int] = set()
@@ -81,8 +82,8 @@ class Channel:
         """
         self._stream = stream
         try:
-            await self.send(protocol.hello(self._token, self._orphan_ttl_ms))
-            decoder = protocol.Decoder()
+            await self.send(requests.hello(self._token, self._orphan_ttl_ms))
+            decoder = Decoder()
             with anyio.fail_after(WELCOME_TIMEOUT) as hello_scope:
                 while self.welcome is None:
                     self._take(decoder, await stream.receive(RECEIVE_SIZE))
@@ -103,7 +104,7 @@ class Channel:
         if self.welcome is None:
             raise SandboxLost(f"The sandbox did not start: {self.lost_reason}.")
 
-    def _take(self, decoder: protocol.Decoder, data: bytes) -> None:
+    def _take(self, decoder: Decoder, data: bytes) -> None:
         """A function of its own: nothing of what came is held while more is waited for."""
         if self.welcome is None and data.startswith(ENGINE_FAILURE):
             raise ProtocolError(f"the engine could not start it: {_one_line(data)}")
@@ -113,24 +114,24 @@ class Channel:
             else:
                 self._hand_out(event)
 
-    def _greet(self, event: protocol.Event) -> None:
-        if isinstance(event, protocol.Error):
+    def _greet(self, event: events.Event) -> None:
+        if isinstance(event, events.Error):
             raise ProtocolError(f"the supervisor refused the connection: {event.message}")
-        if not isinstance(event, protocol.Welcome) or event.version != protocol.VERSION:
+        if not isinstance(event, events.Welcome) or event.version != protocol.VERSION:
             raise ProtocolError("the supervisor did not greet as this version does")
         self.welcome = event
 
-    def _hand_out(self, event: protocol.Event) -> None:
-        if isinstance(event, protocol.Error):
+    def _hand_out(self, event: events.Event) -> None:
+        if isinstance(event, events.Error):
             raise ProtocolError(f"the supervisor ended the connection: {event.message}")
-        if isinstance(event, protocol.Spawned) and event.process in self._listeners:
+        if isinstance(event, events.Spawned) and event.process in self._listeners:
             self.living.add(event.process)
-        elif isinstance(event, protocol.Gone) and event.process in self.living:
+        elif isinstance(event, events.Gone) and event.process in self.living:
             self.living.remove(event.process)
             self.quiet_since = time.monotonic()
             if not self.living and self.on_quiet is not None:
                 self.on_quiet()
-        elif isinstance(event, protocol.Pong) and self._pings:
+        elif isinstance(event, events.Pong) and self._pings:
             self._pings.pop(0).set()
         listener = self._listeners.get(event.process)
         if listener is not None:
@@ -162,7 +163,7 @@ class Channel:
         """Wait until the supervisor answers; the caller bounds it. Raises SandboxLost."""
         answered = anyio.Event()
         self._pings.append(answered)
-        await self.send(protocol.ping())
+        await self.send(requests.ping())
         await answered.wait()
         if self.lost_reason is not None:
             raise SandboxLost(f"The sandbox is gone: {self.lost_reason}.")
@@ -211,7 +212,7 @@ class Channel:
         if stream is None or self.lost_reason is not None:
             raise SandboxLost(f"The sandbox is gone: {self.lost_reason or 'it was not connected'}.")
         forgotten, self._to_forget = self._to_forget, []
-        frame = b"".join(map(protocol.forget, forgotten)) + frame
+        frame = b"".join(map(requests.forget, forgotten)) + frame
         with anyio.move_on_after(SEND_TIMEOUT, shield=True) as scope:
             async with self._sending:
                 try:

@@ -1,0 +1,221 @@
+"""Makes events of the supervisor's bytes. No I/O: bytes in, events out.
+
+What comes from inside a container is hostile: `Decoder` bounds every length before it allocates, and raises nothing but
+`ProtocolError`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+
+from taskcell.errors import ProtocolError
+from taskcell.supervisor import events
+from taskcell.supervisor.protocol import (
+    COUNT,
+    HEADER,
+    MAX_FROM_SUPERVISOR,
+    MIN_LENGTH,
+    FailedStage,
+    ProcessState,
+    Reason,
+    Stream,
+    WelcomeFlag,
+)
+
+#: The numbers at the front of a frame's body, and of each process in a LISTING.
+_NUMBER = struct.Struct("<I")
+_WELCOME = struct.Struct("<IBQ")
+_FAILED = struct.Struct("<BI")
+_OUTPUT = struct.Struct("<BQ")
+_EXIT = struct.Struct("<BiBIQQQQQQI")
+_KILLED = struct.Struct("<BIQQ")
+_LISTING = struct.Struct("<BI")
+_LISTED = struct.Struct("<IBIQQQQQBiBIQI")
+_DATA = struct.Struct("<BQQQ")
+_CUT_SHORT = "a frame from the supervisor is cut short"
+
+
+class _Body:
+    """Reads one frame's body from the front; running over its end is a ProtocolError."""
+
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def unpack(self, layout: struct.Struct) -> tuple[int, ...]:
+        at = self._at
+        end = at + layout.size
+        if end > len(self._data):
+            raise ProtocolError(_CUT_SHORT)
+        self._at = end
+        return layout.unpack_from(self._data, at)
+
+    def string(self) -> bytes:
+        return self._take_strings(1)[0]
+
+    def strings(self) -> tuple[bytes, ...]:
+        (count,) = self.unpack(COUNT)
+        if count * COUNT.size > len(self._data) - self._at:
+            raise ProtocolError("a list from the supervisor is longer than its frame")
+        return tuple(self._take_strings(count))
+
+    def _take_strings(self, count: int) -> list[bytes]:
+        """One loop without calls of ours: the EXIT of each command lists its whole environment."""
+        data, at, end = self._data, self._at, len(self._data)
+        values = []
+        for _ in range(count):
+            start = at + COUNT.size
+            if start > end:
+                raise ProtocolError(_CUT_SHORT)
+            (length,) = COUNT.unpack_from(data, at)
+            if length > end - start:
+                raise ProtocolError("a string from the supervisor is longer than its frame")
+            at = start + length
+            values.append(data[start:at])
+        self._at = at
+        return values
+
+    def rest(self) -> bytes:
+        value = self._data[self._at :]
+        self._at = len(self._data)
+        return value
+
+    def done(self) -> None:
+        if self._at != len(self._data):
+            raise ProtocolError("a frame from the supervisor has bytes left over")
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _parse_exit(process: int, body: _Body) -> events.Exit:
+    reason, code, signo, oom, duration, user, system, rss, out_total, err_total, descendants = body.unpack(_EXIT)
+    return events.Exit(
+        process,
+        Reason(reason),
+        code,
+        signo,
+        oom,
+        duration,
+        user,
+        system,
+        rss,
+        out_total,
+        err_total,
+        descendants,
+        body.string(),
+        body.strings(),
+    )
+
+
+def _parse_listing(process: int, body: _Body) -> events.Listing:
+    is_last, count = body.unpack(_LISTING)
+    entries = []
+    for _ in range(count):
+        numbers = body.unpack(_LISTED)
+        number, state, pid, age, out_start, out_total, err_start, err_total = numbers[:8]
+        reason, code, signo, oom, duration, survivors = numbers[8:]
+        entries.append(
+            events.Listed(
+                number,
+                ProcessState(state),
+                pid,
+                age,
+                out_start,
+                out_total,
+                err_start,
+                err_total,
+                Reason(reason),
+                code,
+                signo,
+                oom,
+                duration,
+                survivors,
+                body.string(),
+            )
+        )
+    return events.Listing(process, bool(is_last), tuple(entries))
+
+
+def _parse_killed(process: int, body: _Body) -> events.Killed:
+    reason, survivors, out_total, err_total = body.unpack(_KILLED)
+    return events.Killed(process, Reason(reason), survivors, out_total, err_total)
+
+
+def _parse_output(process: int, body: _Body) -> events.Output:
+    stream, offset = body.unpack(_OUTPUT)
+    return events.Output(process, Stream(stream), offset, body.rest())
+
+
+def _parse_data(process: int, body: _Body) -> events.Data:
+    stream, start, total, offset = body.unpack(_DATA)
+    return events.Data(process, Stream(stream) if stream else None, start, total, offset, body.rest())
+
+
+def _parse_failed(process: int, body: _Body) -> events.Failed:
+    stage, errno = body.unpack(_FAILED)
+    return events.Failed(process, FailedStage(stage), errno, _text(body.string()))
+
+
+def _parse_welcome(process: int, body: _Body) -> events.Welcome:
+    version, flags, uptime = body.unpack(_WELCOME)
+    return events.Welcome(process, version, WelcomeFlag(flags & 7), uptime)
+
+
+_PARSERS: dict[int, Callable[[int, _Body], events.Event]] = {
+    0x81: _parse_welcome,
+    0x82: lambda process, body: events.Spawned(process, *body.unpack(_NUMBER)),
+    0x83: _parse_failed,
+    0x84: _parse_output,
+    0x85: lambda process, body: events.StdinAck(process, *body.unpack(_NUMBER)),
+    0x86: _parse_exit,
+    0x87: _parse_killed,
+    0x88: lambda process, body: events.Gone(process),
+    0x89: _parse_listing,
+    0x8A: lambda process, body: events.Pong(process),
+    0x8B: lambda process, body: events.Error(process, _text(body.string())),
+    0x8C: _parse_data,
+    0x8D: lambda process, body: events.Sudo(process, _text(body.string())),
+    0x8E: lambda process, body: events.State(process, body.string(), body.string(), body.strings()),
+}
+
+
+def _parse(kind: int, process: int, data: bytes) -> events.Event:
+    parser = _PARSERS.get(kind)
+    if parser is None:
+        raise ProtocolError(f"the supervisor sent a frame of the unknown type {kind:#x}")
+    body = _Body(data)
+    try:
+        event = parser(process, body)
+    except ValueError as error:  # a number outside its enum
+        raise ProtocolError(f"the supervisor sent a bad value: {error}") from None
+    body.done()
+    return event
+
+
+class Decoder:
+    """Turns the supervisor's bytes into events. After a ProtocolError it must not be used again."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[events.Event]:
+        """Take bytes; yield each event that is whole. Raises ProtocolError on anything not in `docs/protocol.md`."""
+        self._buffer += data
+        at = 0
+        try:
+            while len(self._buffer) - at >= HEADER.size:
+                length, kind, process = HEADER.unpack_from(self._buffer, at)
+                if not MIN_LENGTH <= length <= MAX_FROM_SUPERVISOR:
+                    raise ProtocolError(f"the supervisor sent a frame of {length} bytes")
+                if len(self._buffer) - at < 4 + length:
+                    break
+                start, at = at + HEADER.size, at + 4 + length
+                # A slice of the buffer itself would be a copy more.
+                yield _parse(kind, process, bytes(memoryview(self._buffer)[start:at]))
+        finally:
+            del self._buffer[:at]

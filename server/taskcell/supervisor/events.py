@@ -1,0 +1,149 @@
+"""What the supervisor tells, one class for each type of frame; `docs/protocol.md` says what the values mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from taskcell.supervisor.protocol import FailedStage, ProcessState, Reason, Stream, WelcomeFlag
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    process: int
+    version: int
+    flags: WelcomeFlag
+    uptime_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    process: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    process: int
+    stage: FailedStage
+    errno: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    process: int
+    stream: Stream
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StdinAck:
+    process: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    process: int
+    reason: Reason
+    exit_code: int
+    signal: int
+    oom_kills: int
+    duration_us: int
+    user_us: int
+    system_us: int
+    max_rss_kb: int
+    stdout_total: int
+    stderr_total: int
+    descendants: int
+    cwd: bytes
+    env: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    process: int
+    reason: Reason
+    survivors: int
+    stdout_total: int
+    stderr_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    process: int
+    state: ProcessState
+    pid: int
+    age_ms: int
+    stdout_start: int
+    stdout_total: int
+    stderr_start: int
+    stderr_total: int
+    reason: Reason
+    exit_code: int
+    signal: int
+    oom_kills: int
+    duration_us: int
+    survivors: int
+    tag: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A part of the list; `is_last` says that it is complete with it."""
+
+    process: int
+    is_last: bool
+    entries: tuple[Listed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A piece of what is kept of a stream: bytes `start` to `total`. `stream` None: there is no such process."""
+
+    process: int
+    stream: Stream | None
+    start: int
+    total: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state report of the last process that ended by itself, with that process's tag; all empty without one."""
+
+    process: int
+    tag: bytes
+    cwd: bytes
+    env: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    process: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sudo:
+    """Whether sudo is ready: `problem` is empty then."""
+
+    process: int
+    problem: str
+
+
+Event = (
+    Welcome | Spawned | Failed | Output | StdinAck | Exit | Killed | Gone | Listing | Data | State | Pong | Error | Sudo
+)

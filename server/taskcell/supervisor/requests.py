@@ -1,0 +1,155 @@
+"""The frames that go to the supervisor, each made by a function of its own. No I/O: values in, bytes out."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from taskcell.errors import ProtocolError
+from taskcell.supervisor.protocol import (
+    COUNT,
+    HEADER,
+    MAX_TO_SUPERVISOR,
+    MIN_LENGTH,
+    VERSION,
+    Request,
+    SpawnFlag,
+    Stream,
+    SudoFlag,
+)
+
+_SPAWN_FLAGS = struct.Struct("<B")
+_SPAWN_NUMBERS = struct.Struct("<QIQQHH")
+
+
+def _frame(kind: Request, process: int, body: bytes = b"") -> bytes:
+    length = MIN_LENGTH + len(body)
+    if length > MAX_TO_SUPERVISOR:
+        raise ProtocolError(f"a {kind.name} request of {length} bytes is over the limit of {MAX_TO_SUPERVISOR}")
+    return HEADER.pack(length, kind, process) + body
+
+
+def _strings(*values: bytes) -> bytes:
+    if b"\0" in b"".join(values):
+        raise ProtocolError("a string for the supervisor holds a NUL byte")
+    return b"".join([COUNT.pack(len(value)) + value for value in values])
+
+
+def _list(values: Sequence[bytes]) -> bytes:
+    return COUNT.pack(len(values)) + _strings(*values)
+
+
+def hello(token: bytes, orphan_ttl_ms: int) -> bytes:
+    """The first frame of a connection. `token` is 16 to 64 bytes without NUL; 0 ms means no dead-man's switch."""
+    return _frame(Request.HELLO, 0, struct.pack("<I", VERSION) + _strings(token) + struct.pack("<I", orphan_ttl_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """What to start. Times in milliseconds, `spool` and `credit` in bytes; `timeout_ms` 0 means none.
+
+    `tag` is what a later server is told of the process: at most TAG_MAX bytes.
+    """
+
+    argv: Sequence[bytes]
+    env: Mapping[bytes, bytes]
+    cwd: bytes
+    user: bytes = b""
+    flags: SpawnFlag = SpawnFlag.NONE
+    timeout_ms: int = 0
+    grace_ms: int = 2000
+    spool: int = 1 << 24
+    credit: int = 0
+    rows: int = 24
+    cols: int = 80
+    tag: bytes = b""
+
+
+def spawn(process: int, request: Spawn) -> bytes:
+    """Encode a SPAWN. Raises ProtocolError when it is larger than one frame may be or holds a NUL byte."""
+    r = request
+    env = [key + b"=" + value for key, value in r.env.items()]
+    body = (
+        _SPAWN_FLAGS.pack(r.flags),
+        _strings(r.user),
+        _SPAWN_NUMBERS.pack(r.timeout_ms, r.grace_ms, r.spool, r.credit, r.rows, r.cols),
+        _strings(r.cwd),
+        _list(r.argv),
+        _list(env),
+        _strings(r.tag),
+    )
+    return _frame(Request.SPAWN, process, b"".join(body))
+
+
+def stdin(process: int, data: bytes) -> bytes:
+    """Up to STDIN_CHUNK bytes for the process's standard input."""
+    return _frame(Request.STDIN, process, data)
+
+
+def stdin_eof(process: int) -> bytes:
+    return _frame(Request.STDIN_EOF, process)
+
+
+def signal(process: int, number: int) -> bytes:
+    return _frame(Request.SIGNAL, process, struct.pack("<B", number))
+
+
+def kill(process: int, grace_ms: int) -> bytes:
+    """Kill the process's whole tree; process 0 means every process of the sandbox."""
+    return _frame(Request.KILL, process, struct.pack("<I", grace_ms))
+
+
+def credit(process: int, stream: Stream, amount: int) -> bytes:
+    return _frame(Request.CREDIT, process, struct.pack("<BQ", stream, amount))
+
+
+def attach(process: int, stream: Stream, cursor: int, amount: int) -> bytes:
+    return _frame(Request.ATTACH, process, struct.pack("<BQQ", stream, cursor, amount))
+
+
+def read(process: int, stream: Stream, cursor: int, size: int) -> bytes:
+    """Ask for at most READ_MAX kept bytes from `cursor` on, or with FROM_THE_END for the last ones."""
+    return _frame(Request.READ, process, struct.pack("<BQI", stream, cursor, size))
+
+
+def state() -> bytes:
+    """Ask for the last state report that counts."""
+    return _frame(Request.STATE, 0)
+
+
+def no_report(process: int) -> bytes:
+    """The process's state report shall not count: it goes on in the background."""
+    return _frame(Request.NO_REPORT, process)
+
+
+def list_processes() -> bytes:
+    return _frame(Request.LIST, 0)
+
+
+def forget(process: int) -> bytes:
+    return _frame(Request.FORGET, process)
+
+
+def resize(process: int, rows: int, cols: int) -> bytes:
+    return _frame(Request.RESIZE, process, struct.pack("<HH", rows, cols))
+
+
+def ping() -> bytes:
+    return _frame(Request.PING, 0)
+
+
+def shutdown(grace_ms: int) -> bytes:
+    return _frame(Request.SHUTDOWN, 0, struct.pack("<I", grace_ms))
+
+
+def sudo(user: bytes, password: bytes, capabilities: int, flags: SudoFlag) -> bytes:
+    """Let `user` become root by sudo with this password.
+
+    Arguments:
+        user: as in SPAWN.
+        password: 1 to 255 bytes, without NUL and newline.
+        capabilities: what those who become root may hold, a bit for each.
+        flags: SET_PASSWORD gives the user this password first.
+    """
+    return _frame(Request.SUDO, 0, struct.pack("<BQ", flags, capabilities) + _strings(user, password))
