@@ -1,12 +1,13 @@
-"""Whose sandbox is closed for whom when the pool is full: pure."""
+"""When the pool is full: whose turn it is, and whose sandbox is closed for whom. Pure."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from taskcell.model import TaskKey
-from taskcell.slot import Slot
+from taskcell.slot import Lease, Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,12 @@ class Bounds:
     max_per_principal: int = 16
     warm: int = 0
     persistent: bool = False
+
+
+def next_turn(waiting: Iterable[Lease], slots: Iterable[Slot]) -> Lease | None:
+    """The first call of the principal that holds the fewest sandboxes."""
+    held = Counter(slot.task.principal for slot in slots)
+    return min(waiting, key=lambda lease: (held[lease.key[0].principal], lease.arrived), default=None)
 
 
 def make_room(slots: Collection[Slot], bounds: Bounds, task: TaskKey, *, needs_more: bool) -> list[Slot] | None:
