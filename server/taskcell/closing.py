@@ -100,7 +100,7 @@ class Closing:
         await sandbox.wait_closed(GRACE + KILL_SLACK)
         await self._launcher.remove(sandbox.container, slot.profile)
         self._launcher.let_go(slot.task, sandbox.container)
-        self._slots.closed(slot)
+        slot.state = SlotState.CLOSED
 
     # --- the server's end ----------------------------------------------------------------------------------------
 
@@ -131,7 +131,7 @@ class Closing:
         went = was_asked and await sandbox.wait_closed(EXIT_GRACE + EXIT_KILL_SLACK)
         if not went or sandbox.container.is_child or not slot.profile.profile.remove:
             await self._launcher.remove(sandbox.container, slot.profile)
-        self._slots.closed(slot)
+        slot.state = SlotState.CLOSED
 
     async def _removed(self, slots: Iterable[Slot]) -> None:
         """Wait until the engine has removed the containers; the caller bounds it."""

@@ -13,27 +13,21 @@ from dataclasses import dataclass
 
 import anyio
 import anyio.abc
-import structlog
 
 from taskcell.closing import Closing
 from taskcell.deployment import Deployment
 from taskcell.engine.base import Engine
-from taskcell.errors import NoRoom, SandboxLost, TaskcellError
+from taskcell.errors import NoRoom, SandboxLost
 from taskcell.inheritance import Inheritance
 from taskcell.launcher import Launcher, LaunchOptions
 from taskcell.model import TaskKey
+from taskcell.opening import Opening
 from taskcell.policy import AuthorizedProfile
-from taskcell.registry import Record
-from taskcell.room import Bounds
+from taskcell.room import Bounds, who_holds
 from taskcell.sandbox import Sandbox, SandboxState
 from taskcell.slot import Decision, Lease, Slot, SlotState
 from taskcell.slots import Slots
 from taskcell.upkeep import Upkeep
-
-log = structlog.get_logger(__name__)
-
-#: Names of tasks that an error tells at most; a model does nothing with more.
-MAX_NAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +76,21 @@ class Pool:
             act=self._act,
             close_idle=self._close_idle,
         )
+        self._opening = Opening(
+            self._slots,
+            self._launcher,
+            self._inheritance,
+            self._closing,
+            act=self._act,
+            serve_waiting=self._serve_waiting,
+            wake=self._upkeep.wake,
+        )
         self._deployment = deployment
         self._host: anyio.abc.TaskGroup | None = None
         self._group: anyio.abc.TaskGroup | None = None
         self._ends = False
         self._has_begun = False
         self._beginning = anyio.Lock()
-        self._creations: set[anyio.CancelScope] = set()
         self._inherited: list[Slot] = []
 
     async def __aenter__(self) -> Pool:
@@ -103,7 +105,7 @@ class Pool:
         # A signal cancels whoever has opened the pool; the channels outlive that, for by them sandboxes are closed.
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as group:
-                self._group = self._launcher.group = group
+                self._group = self._launcher.group = self._opening.group = group
                 opened.set()
                 await anyio.sleep_forever()  # until the end cancels it
 
@@ -119,8 +121,7 @@ class Pool:
                 await self._closing.close_everything()
         finally:
             group.cancel_scope.cancel()
-            for creation in self._creations:
-                creation.cancel()
+            self._opening.cancel()
             try:
                 await host.__aexit__(None, None, None)
             finally:
@@ -155,23 +156,9 @@ class Pool:
         with anyio.move_on_after(self._options.acquire_timeout):
             await granted.wait()
         if lease.slot is None:
-            raise NoRoom(self._who_holds(lease.key[0].principal))
+            waited, principal = self._options.acquire_timeout, lease.key[0].principal
+            raise NoRoom(who_holds(list(self._slots), self._options.bounds, principal, waited))
         return lease.slot
-
-    def _who_holds(self, principal: str) -> str:
-        """Other principals' tasks are told by their number alone."""
-        bounds = self._options.bounds
-        own = [slot for slot in self._slots if slot.task.principal == principal]
-        names = sorted({slot.task.task for slot in own})
-        told = ", ".join(f"'{name}'" for name in names[:MAX_NAMES]) + (" and others" if len(names) > MAX_NAMES else "")
-        bound = f"max_sandboxes ({bounds.max_sandboxes})"
-        if len(own) >= bounds.max_per_principal:
-            bound = f"max_per_principal ({bounds.max_per_principal})"
-        return (
-            f"No sandbox was free within {self._options.acquire_timeout:g} s: pool.{bound} is reached and all are in "
-            f"use, {len(own)} by your tasks ({told or 'none'}) and {len(self._slots) - len(own)} by others. Try again "
-            "later, or end what runs there (`sandbox` with action 'close')."
-        )
 
     async def _begin(self, task: TaskKey) -> None:
         """At the first call, not at the start: some clients start a server only to look at it."""
@@ -216,9 +203,9 @@ class Pool:
             if slot.state is SlotState.CREATING and not slot.is_warm:
                 self._launcher.claim_founding(slot)
             if decision.create:
-                group.start_soon(self._create, slot)
+                group.start_soon(self._opening.create, slot)
             if decision.check:
-                group.start_soon(self._hand_out, slot)
+                group.start_soon(self._opening.hand_out, slot)
             if decision.retired is not None:
                 self._closing.begin(decision.retired)
                 group.start_soon(self._closing.retire, decision.retired, slot, decision.at_once)
@@ -248,87 +235,6 @@ class Pool:
         record = self._launcher.record(task)
         record.processes += 1
         return f"p{record.processes}"
-
-    # --- creation ----------------------------------------------------------------------------------------------
-
-    async def _create(self, slot: Slot) -> None:
-        """Start the slot's sandbox. Whoever asked for it may be gone by now; the slot is settled either way."""
-        # Shielded: a half-made container would be nobody's. A closing pool waits, and cancels at its own end.
-        with anyio.CancelScope(shield=True) as scope:
-            self._creations.add(scope)
-            try:
-                await self._create_shielded(slot)
-            finally:
-                self._creations.discard(scope)
-        self._upkeep.wake()
-
-    async def _create_shielded(self, slot: Slot) -> None:
-        try:
-            sandbox = await self._inheritance.take_up(slot, self._launcher) if slot.inherited else None
-            was_inherited = sandbox is not None
-            if sandbox is None:
-                sandbox = await self._launcher.create(slot)
-        except TaskcellError as error:
-            self._slots.failed(slot, error)
-        except Exception as error:
-            log.exception("a sandbox could not be created")
-            self._slots.failed(slot, SandboxLost(f"The sandbox could not be created: {type(error).__name__}."))
-        else:
-            self._settle(slot, sandbox, kept_files=was_inherited or not sandbox.container.is_fresh)
-            if was_inherited:
-                self._look_after(slot, sandbox)
-        finally:
-            if not slot.settled.is_set():
-                self._slots.failed(slot, SandboxLost("The server is closing; the sandbox was not created."))
-
-    def _settle(self, slot: Slot, sandbox: Sandbox, *, kept_files: bool) -> None:
-        """Nothing in it waits, so that no two tasks see half of it."""
-        assert self._group is not None
-        self._slots.ready(slot, sandbox, kept_files=kept_files)
-        sandbox.channel.on_quiet = self._serve_waiting
-        sandbox.channel.when_lost(self._serve_waiting)
-        if not slot.is_warm:
-            self._launcher.own(slot)
-            if sandbox.container.name.startswith("taskcell-warm-"):
-                self._group.start_soon(self._launcher.rename, slot)
-
-    def _look_after(self, slot: Slot, sandbox: Sandbox) -> None:
-        """What an earlier server has left running keeps its place, as it did there; so does a call's only sandbox."""
-        assert self._group is not None
-        records = list(sandbox.processes)
-        running = [record for record in records if not record.process.has_ended]
-        if running or (records and slot.is_for_one_call):
-            self._group.start_soon(self._see_out, self._slots.hold(slot), sandbox, running)
-
-    async def _see_out(self, lease: Lease, sandbox: Sandbox, records: Iterable[Record]) -> None:
-        try:
-            async with anyio.create_task_group() as staying:
-                for record in records:
-                    staying.start_soon(sandbox.see_out, record)
-        except Exception:  # a fault of ours: it must not take the other sandboxes, and the server, along
-            log.exception("processes of an earlier server are not looked after any more")
-        finally:
-            self._act(self._slots.withdraw(lease, time.monotonic()))
-
-    async def _hand_out(self, slot: Slot) -> None:
-        """Give a warm sandbox to the task that has taken it, or make another where it is not in order."""
-        sandbox = slot.sandbox
-        assert sandbox is not None
-        with anyio.CancelScope(shield=True) as scope:
-            self._creations.add(scope)
-            try:
-                if await self._launcher.is_in_order(slot):
-                    self._settle(slot, sandbox, kept_files=False)
-                    return
-            finally:
-                self._creations.discard(scope)
-                self._upkeep.wake()
-                if scope.cancel_called and not slot.settled.is_set():
-                    self._slots.failed(slot, SandboxLost("The server is closing; the sandbox was not created."))
-        slot.sandbox = None
-        assert self._group is not None
-        self._group.start_soon(self._closing.close_stray, sandbox)
-        await self._create(slot)
 
     # --- the end -----------------------------------------------------------------------------------------------
 

@@ -6,14 +6,12 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import NoReturn
 
 import anyio
 
 from taskcell.errors import SandboxLost, SpawnFailed, TaskcellError
-from taskcell.output import Capture
 from taskcell.process_input import Input
+from taskcell.process_listener import Asked, Listener
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.channel import Channel
 from taskcell.supervisor.protocol import Stream
@@ -34,115 +32,21 @@ _FAILED = {
 Totals = tuple[int, int]
 
 
-@dataclass(slots=True, eq=False)
-class _Asked:
-    """A READ that is not answered yet; its asker may have given up."""
-
-    answered: anyio.Event = field(default_factory=anyio.Event)
-    data: events.Data | None = None
-
-
-#: What a process holds whose output is read from the supervisor; nothing is added to it.
-_NOTHING = Capture(0)
-
-
-class Process:
-    """Listens to the channel for one process.
+class Process(Listener):
+    """One process, and what can be asked of it.
 
     A call that waits for it makes it, `start`s it, and waits for `finished`. Its captures hold the head of the output
     until `let_go`; what the supervisor keeps can be `read` at any time, until `close`.
 
     Arguments:
-        output_chars: characters of each stream that a result may show.
-        on_end: called once when the main process has ended, or the process was lost; it must not block.
+        output_chars, on_end: as in `Listener`.
     """
 
     def __init__(self, channel: Channel, output_chars: int, on_end: Callable[[], None] | None = None) -> None:
+        super().__init__(Input(channel), output_chars, on_end)
         self._channel = channel
-        self._on_end = on_end
-        self.number = 0
-        self._changed: anyio.Event | None = None
         self._began = time.monotonic()
-        self._asked: deque[_Asked] | None = None
-        self._credit = [0, 0]
-        self._written = [0, 0]
-        self._holding = True
-        self.input = Input(channel)
-        self.stdout = Capture(output_chars)
-        self.stderr = Capture(output_chars)
-        self.spawned: events.Spawned | None = None
-        self.failed: events.Failed | None = None
-        self.exit: events.Exit | None = None
-        self.killed: events.Killed | None = None
-        self.lost: str | None = None
-
-    # --- from the channel's reading task ---------------------------------------------------------------------
-
-    def on_event(self, event: events.Event) -> None:
-        match event:
-            case events.Output():
-                self._take_output(event)
-            case events.Data():
-                self._take_data(event)
-            case events.StdinAck(count=count):
-                self.input.acknowledged(count)
-            case events.Spawned():
-                self.spawned = event
-            case events.Failed():
-                self.failed = event
-            case events.Exit():
-                self.exit = event
-                self._written = [event.stdout_total, event.stderr_total]
-                self.input.stop()
-                self._tell_end()
-            case events.Killed():
-                self.killed = event
-            case _:
-                return
-        self._wake()
-
-    def on_lost(self, reason: str) -> None:
-        self.lost = reason
-        for asked in self._asked or ():
-            asked.answered.set()
-        self._asked = None
-        self.input.stop()
-        if self.exit is None:
-            self._tell_end()
-        self._wake()
-
-    def _take_output(self, event: events.Output) -> None:
-        index = event.stream - 1
-        capture = self.stderr if index else self.stdout
-        if self._holding and event.offset == capture.received:
-            capture.add(event.offset, event.data)
-        self._credit[index] = max(0, self._credit[index] - len(event.data))
-        self._written[index] = max(self._written[index], event.offset + len(event.data))
-
-    def _take_data(self, event: events.Data) -> None:
-        if event.stream is not None:
-            index = event.stream - 1
-            self._written[index] = max(self._written[index], event.total)
-        if self._asked:
-            asked = self._asked.popleft()
-            asked.data = event
-            asked.answered.set()
-
-    def _tell_end(self) -> None:
-        if self._on_end is not None:
-            on_end, self._on_end = self._on_end, None
-            on_end()
-
-    def _wake(self) -> None:
-        changed, self._changed = self._changed, None
-        if changed is not None:
-            changed.set()
-
-    def _change(self) -> anyio.Event:
-        """Set at whatever is heard next; made when somebody waits, for most processes are never waited for again."""
-        if self._changed is None:
-            self._changed = anyio.Event()
-        return self._changed
+        self.number = 0
 
     # --- how things stand --------------------------------------------------------------------------------------
 
@@ -210,10 +114,7 @@ class Process:
     async def ended(self) -> events.Exit:
         """Wait for the main process's end. Raises SpawnFailed, SandboxLost."""
         while self.exit is None:
-            if self.failed is not None:
-                self._raise_failed(self.failed)
-            if self.lost is not None:
-                raise SandboxLost(f"The sandbox is gone: {self.lost}.")
+            self._check_started()
             await self._change().wait()
         return self.exit
 
@@ -225,16 +126,20 @@ class Process:
     async def running(self) -> None:
         """Wait until the program was executed. Raises SpawnFailed, SandboxLost."""
         while self.spawned is None and self.exit is None:
-            if self.failed is not None:
-                self._raise_failed(self.failed)
-            if self.lost is not None:
-                raise SandboxLost(f"The sandbox is gone: {self.lost}.")
+            self._check_started()
             await self._change().wait()
 
-    @staticmethod
-    def _raise_failed(failed: events.Failed) -> NoReturn:
-        message = f"{_FAILED[failed.stage]}: {failed.message}."
-        raise SpawnFailed(message, no_folder=failed.stage is protocol.FailedStage.CWD)
+    def _check_started(self) -> None:
+        """Raises SpawnFailed, SandboxLost."""
+        if self.failed is not None:
+            message = f"{_FAILED[self.failed.stage]}: {self.failed.message}."
+            raise SpawnFailed(message, no_folder=self.failed.stage is protocol.FailedStage.CWD)
+        self._check_heard()
+
+    def _check_heard(self) -> None:
+        """Raises SandboxLost."""
+        if self.lost is not None:
+            raise SandboxLost(f"The sandbox is gone: {self.lost}.")
 
     async def finished(self) -> None:
         """Feed stdin and wait for the end, and for the kill's count where there is one. Raises as `ended`.
@@ -261,8 +166,7 @@ class Process:
 
     async def _kill_counted(self) -> events.Killed:
         while self.killed is None:
-            if self.lost is not None:
-                raise SandboxLost(f"The sandbox is gone: {self.lost}.")
+            self._check_heard()
             await self._change().wait()
         return self.killed
 
@@ -295,19 +199,11 @@ class Process:
 
     # --- its output --------------------------------------------------------------------------------------------
 
-    def let_go(self) -> None:
-        """Hold no output any more: it is read from the supervisor from now on."""
-        self._holding = False
-        self.stdout = self.stderr = _NOTHING
-        if self.exit is not None:
-            self.exit = replace(self.exit, cwd=b"", env=())
-
     async def read(self, stream: Stream, cursor: int, size: int) -> events.Data:
         """A piece of what is kept, at most READ_MAX bytes. Raises SandboxLost."""
-        if self.lost is not None:
-            raise SandboxLost(f"The sandbox is gone: {self.lost}.")
+        self._check_heard()
         async with self._channel.reading:
-            asked = _Asked()
+            asked = Asked()
             self._asked = self._asked or deque()
             self._asked.append(asked)
             await self._channel.send(requests.read(self.number, stream, cursor, size))

@@ -1,12 +1,19 @@
-"""Whose sandbox is closed for whom when the pool is full: pure."""
+"""When the pool is full: whose turn it is, whose sandbox is closed for whom, and what a call without a place is told.
+
+All of it is pure.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from taskcell.model import TaskKey
-from taskcell.slot import Slot
+from taskcell.slot import Lease, Slot
+
+#: Names of tasks that an error tells at most; a model does nothing with more.
+MAX_NAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +28,12 @@ class Bounds:
     max_per_principal: int = 16
     warm: int = 0
     persistent: bool = False
+
+
+def next_turn(waiting: Iterable[Lease], slots: Iterable[Slot]) -> Lease | None:
+    """The first call of the principal that holds the fewest sandboxes."""
+    held = Counter(slot.task.principal for slot in slots)
+    return min(waiting, key=lambda lease: (held[lease.key[0].principal], lease.arrived), default=None)
 
 
 def make_room(slots: Collection[Slot], bounds: Bounds, task: TaskKey, *, needs_more: bool) -> list[Slot] | None:
@@ -55,3 +68,21 @@ def _least_recently_used(among: Collection[Slot], bounds: Bounds, task: TaskKey)
 
 def _has_another(among: Iterable[Slot], slot: Slot) -> bool:
     return any(other is not slot and other.task == slot.task and other.holds_files for other in among)
+
+
+def who_holds(slots: Collection[Slot], bounds: Bounds, principal: str, waited: float) -> str:
+    """Why a call got no place though it waited so many seconds.
+
+    Other principals' tasks are told by their number alone.
+    """
+    own = [slot for slot in slots if slot.task.principal == principal]
+    names = sorted({slot.task.task for slot in own})
+    told = ", ".join(f"'{name}'" for name in names[:MAX_NAMES]) + (" and others" if len(names) > MAX_NAMES else "")
+    bound = f"max_sandboxes ({bounds.max_sandboxes})"
+    if len(own) >= bounds.max_per_principal:
+        bound = f"max_per_principal ({bounds.max_per_principal})"
+    return (
+        f"No sandbox was free within {waited:g} s: pool.{bound} is reached and all are in "
+        f"use, {len(own)} by your tasks ({told or 'none'}) and {len(slots) - len(own)} by others. Try again "
+        "later, or end what runs there (`sandbox` with action 'close')."
+    )

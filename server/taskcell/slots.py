@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 
 import anyio
 
+from taskcell.endings import CHANGED, Endings, how_ended
 from taskcell.errors import TaskcellError
 from taskcell.model import TaskKey
 from taskcell.policy import AuthorizedProfile
-from taskcell.room import Bounds, make_room
+from taskcell.room import Bounds, make_room, next_turn
 from taskcell.sandbox import Sandbox
 from taskcell.slot import NOBODY, Decision, Lease, Slot, SlotKey, SlotState
-
-#: Ends of idle sandboxes that are remembered for the answer to their task's next call; a task is a few hundred bytes.
-MAX_REMEMBERED = 10_000
-CHANGED = "The sandbox was replaced because its configuration changed"
+from taskcell.warm import missing_warm, outdated_warm, warm_for
 
 
 class Slots:
@@ -27,7 +25,7 @@ class Slots:
         self._slots: dict[SlotKey, Slot] = {}
         self._waiting: list[Lease] = []
         self._used: dict[str, AuthorizedProfile] = {}
-        self._ended: dict[SlotKey, str] = {}
+        self._endings = Endings()
         self._numbers = itertools.count(1)
 
     def __iter__(self) -> Iterator[Slot]:
@@ -61,20 +59,11 @@ class Slots:
         return lease
 
     def assign(self, now: float) -> list[Decision]:
-        """Grant what can be granted of the waiting leases.
-
-        Where there is room for some only, the principal that holds the fewest sandboxes is served first, and of its
-        calls the one that came first.
-        """
+        """Grant what can be granted of the waiting leases; where there is room for some only, in turn."""
         decisions: list[Decision] = []
         stuck: set[SlotKey] = set()
         while self._waiting:
-            held = self._held()
-            turn = min(
-                (lease for lease in self._waiting if lease.key not in stuck),
-                key=lambda lease: (held.get(lease.key[0].principal, 0), lease.arrived),
-                default=None,
-            )
+            turn = next_turn((lease for lease in self._waiting if lease.key not in stuck), self._slots.values())
             if turn is None:
                 break
             decision = self._place(turn, now)
@@ -84,12 +73,6 @@ class Slots:
             decisions.append(decision)
             self._join_others(turn, decision.slot)
         return decisions
-
-    def _held(self) -> dict[str, int]:
-        held: dict[str, int] = {}
-        for slot in self._slots.values():
-            held[slot.task.principal] = held.get(slot.task.principal, 0) + 1
-        return held
 
     def _join_others(self, lease: Lease, slot: Slot) -> None:
         """A herd of calls for one new task waits for one creation."""
@@ -120,7 +103,7 @@ class Slots:
             fits = current.fits(lease.profile)
             decision = Decision(current) if fits else self._succeed(current, lease.profile, now)
         else:
-            warm = self._warm_for(lease)
+            warm = warm_for(self._slots.values(), lease)
             victims = make_room(list(self), self.bounds, lease.key[0], needs_more=warm is None)
             if victims is None:
                 return None
@@ -130,7 +113,7 @@ class Slots:
         return decision
 
     def _new(self, lease: Lease, evicted: tuple[Slot, ...], now: float) -> Decision:
-        slot = Slot(lease.key, lease.profile, created=now, idle_since=now, ended=self._ended.pop(lease.key, ""))
+        slot = Slot(lease.key, lease.profile, created=now, idle_since=now, ended=self._endings.take(lease.key))
         self._slots[lease.key] = slot
         return Decision(slot, create=True, evicted=evicted)
 
@@ -161,8 +144,7 @@ class Slots:
         if slot.shared_key not in self._slots:
             self._move(slot, slot.shared_key)
             return None
-        del self._slots[slot.key]
-        slot.state = SlotState.RETIRED
+        self._retire(slot)
         return Decision(self._slots[slot.shared_key], retired=slot)
 
     def _spend(self, slot: Slot, now: float) -> Decision:
@@ -172,25 +154,22 @@ class Slots:
         holder = holder or self._slots.get(slot.shared_key)
         if holder is None:
             return self._succeed(slot, slot.profile, now, reset=True)
-        del self._slots[slot.key]
-        slot.state = SlotState.RETIRED
+        self._retire(slot)
         return Decision(holder, retired=slot)
 
     # --- leaving -------------------------------------------------------------------------------------------------
 
+    def _retire(self, slot: Slot) -> None:
+        del self._slots[slot.key]
+        slot.state = SlotState.RETIRED
+
     def _out(self, slots: Iterable[Slot], ended: str) -> list[Slot]:
         chosen = list(slots)
         for slot in chosen:
-            del self._slots[slot.key]
-            slot.state = SlotState.RETIRED
+            self._retire(slot)
             if not slot.is_warm:
-                self._remember(slot.shared_key, ended)
+                self._endings.remember(slot.shared_key, ended)
         return chosen
-
-    def _remember(self, key: SlotKey, ended: str) -> None:
-        self._ended[key] = ended
-        while len(self._ended) > MAX_REMEMBERED:
-            del self._ended[next(iter(self._ended))]
 
     def take_idle(self, now: float, ttl: float) -> list[Slot]:
         """Take out the slots that had neither a call nor a process for `ttl` seconds; and warm ones that died."""
@@ -206,39 +185,20 @@ class Slots:
     # --- warm ----------------------------------------------------------------------------------------------------
 
     def next_warm(self, now: float) -> list[Decision]:
-        """What to do for the ready sandboxes: make one, where nothing more urgent is being made, or drop outdated ones.
-
-        Only of profiles that this server has been asked for: twenty skills would be twenty containers for nobody.
-        """
-        old = [slot for slot in self if slot.is_warm and self._used.get(slot.profile.profile.name) != slot.profile]
-        for slot in self._out(old, ""):
+        """What to do for the ready sandboxes: make one, where one is missing, or drop outdated ones."""
+        for slot in self._out(outdated_warm(list(self), self._used), ""):
             return [Decision(slot, evicted=(slot,))]
-        if self.bounds.persistent or self._waiting or len(self._slots) >= self.bounds.max_sandboxes:
+        profile = None if self._waiting else missing_warm(self._slots.values(), self._used, self.bounds)
+        if profile is None:
             return []
-        if any(slot.state is SlotState.CREATING for slot in self):
-            return []
-        for name, profile in self._used.items():
-            # One that is kept for inspection would be kept without ever having been anybody's.
-            if (
-                profile.profile.remove
-                and sum(slot.is_warm and slot.profile == profile for slot in self) < self.bounds.warm
-            ):
-                slot = Slot((NOBODY, f"{name}#{next(self._numbers)}"), profile, created=now, idle_since=now)
-                self._slots[slot.key] = slot
-                return [Decision(slot, create=True)]
-        return []
-
-    def _warm_for(self, lease: Lease) -> Slot | None:
-        """A warm slot for a task that has no files yet: another volume cannot be mounted into it any more."""
-        if any(slot.task == lease.key[0] for slot in self._slots.values()):
-            return None
-        fitting = [slot for slot in self if slot.is_warm and slot.fits(lease.profile)]
-        return min(fitting, key=lambda slot: slot.state is SlotState.CREATING, default=None)
+        key = NOBODY, f"{profile.profile.name}#{next(self._numbers)}"
+        slot = self._slots[key] = Slot(key, profile, created=now, idle_since=now)
+        return [Decision(slot, create=True)]
 
     def _take_warm(self, slot: Slot, lease: Lease, evicted: tuple[Slot, ...], now: float) -> Decision:
         """From now on it is the task's; a sandbox that is ready is looked at first."""
         self._move(slot, lease.key)
-        slot.idle_since, slot.ended = now, self._ended.pop(lease.key, "")
+        slot.idle_since, slot.ended = now, self._endings.take(lease.key)
         if slot.state is SlotState.CREATING:
             return Decision(slot, evicted=evicted)
         slot.state, slot.settled = SlotState.CREATING, anyio.Event()
@@ -272,8 +232,7 @@ class Slots:
         elif not reset:
             slot.ended = CHANGED
         at_once = reset or not old.usable
-        del self._slots[old.key]
-        old.state = SlotState.RETIRED
+        self._retire(old)
         self._slots[slot.key] = slot
         return Decision(slot, create=True, retired=old, at_once=at_once)
 
@@ -284,7 +243,7 @@ class Slots:
             slot.state = SlotState.READY
         slot.replaces = slot.inherited = None
         if slot.ended:
-            slot.notes.append(_how_ended(slot.ended, kept_files=kept_files))
+            slot.notes.append(how_ended(slot.ended, kept_files=kept_files))
             slot.ended = ""
         slot.settled.set()
 
@@ -298,7 +257,7 @@ class Slots:
         if self._slots.get(slot.key) is slot:
             del self._slots[slot.key]
             if slot.ended and slot.ended != CHANGED:
-                self._remember(slot.shared_key, slot.ended)
+                self._endings.remember(slot.shared_key, slot.ended)
             if old is not None and old.holds_files:
                 self._put_in_place(old)
         elif (heir := self.heir(slot)) is not None:
@@ -322,29 +281,14 @@ class Slots:
         """Take slots out, to be closed: from now on a lease makes a new one."""
         taken = [slot for slot in self if chosen(slot)]
         for slot in taken:
-            del self._slots[slot.key]
-            slot.state = SlotState.RETIRED
-            self._ended.pop(slot.shared_key, None)
+            self._retire(slot)
         return taken
 
     def forget(self, task: TaskKey) -> None:
         """The task was closed on purpose: nobody need be told how its sandboxes ended."""
-        for key in [key for key in self._ended if key[0] == task]:
-            del self._ended[key]
-
-    def closed(self, slot: Slot) -> None:
-        slot.state = SlotState.CLOSED
+        self._endings.forget(task)
 
     def take_notes(self, slot: Slot) -> list[str]:
         """Notes for the next answer; each is told once."""
         notes, slot.notes = slot.notes, []
         return notes
-
-
-def _how_ended(ended: str, *, kept_files: bool) -> str:
-    if ended == CHANGED:
-        return f"{ended}; {'the workspace is the same' if kept_files else 'the files in the workspace are lost'}."
-    files = (
-        "the files in the workspace are still there" if kept_files else "the files that were in the workspace are lost"
-    )
-    return f"The task's sandbox {ended} and was replaced by a fresh one; {files}."
