@@ -198,6 +198,16 @@ def test_a_slot_that_only_its_configuration_replaced_is_idle_when_its_last_call_
     assert first.idle.is_set()
 
 
+def test_a_slot_whose_task_was_closed_under_its_call_is_idle_when_that_call_ends() -> None:
+    slots = Slots()
+    asked = ask(slots, key(), AUTHORIZED, 0)
+    first = made(slots, asked)
+    ask(slots, key(), CHANGED, 1)
+    first.state = SlotState.CLOSED
+    release(slots, asked, 2)
+    assert first.idle.is_set()
+
+
 def test_what_is_taken_out_is_not_leased_again() -> None:
     slots = Slots()
     first = ask(slots, key(), AUTHORIZED, 0)
@@ -394,6 +404,16 @@ def test_a_warm_sandbox_of_a_changed_profile_is_dropped() -> None:
     assert warm(slots).profile == CHANGED
 
 
+def test_all_warm_sandboxes_of_changed_profiles_are_closed() -> None:
+    slots = Slots(Bounds(warm=2))
+    made(slots, ask(slots, key("first")))
+    old = {warm(slots), warm(slots)}
+    made(slots, ask(slots, key("second"), CHANGED))
+    (drop,) = slots.next_warm(1)
+    assert set(drop.evicted) == old
+    assert not old & set(slots)
+
+
 def test_nothing_is_made_ready_before_a_profile_was_asked_for_or_where_files_are_on_disk() -> None:
     assert Slots(Bounds(warm=3)).next_warm(0) == []
     slots = Slots(Bounds(warm=3, persistent=True))
@@ -404,7 +424,7 @@ def test_nothing_is_made_ready_before_a_profile_was_asked_for_or_where_files_are
 class AnyOrder(RuleBasedStateMachine):
     """Leases, creations, failures, deaths, closings, warm ones and idle ones in any order, under tight bounds."""
 
-    BOUNDS = Bounds(max_sandboxes=4, max_per_principal=3, warm=1)
+    BOUNDS = Bounds(max_sandboxes=4, max_per_principal=3, warm=2)
 
     def __init__(self) -> None:
         super().__init__()
@@ -413,6 +433,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.creating: list[Slot] = []
         self.leases: list[Lease] = []
         self.to_close: list[Slot] = []
+        self.seen: set[Slot] = set()
 
     def _follow(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
@@ -511,6 +532,9 @@ class AnyOrder(RuleBasedStateMachine):
         current = list(self.slots)
         assert len({slot.key for slot in current}) == len(current)
         assert not set(current) & set(self.to_close)
+        self.seen.update(current)
+        for slot in self.seen - set(current) - set(self.to_close):
+            assert slot.state is SlotState.FAILED, "in the pool no more, and nobody closes it"
         for lease in self.leases:
             slot = lease.slot
             assert slot is None or slot in current or slot in self.to_close or slot.state is SlotState.FAILED

@@ -62,7 +62,8 @@ class Closing:
             await successor.settled.wait()
         if old.leases and not at_once:
             await old.idle.wait()
-        await self._close_one(old)
+        if old.state is not SlotState.CLOSED:  # by somebody who did not wait for its calls
+            await self._close_one(old)
         self._leaving.discard(old)
 
     async def close_idle(self, slot: Slot) -> None:

@@ -130,7 +130,7 @@ class Slots:
         """A sandbox that must not be used again is replaced at once, not at the next call."""
         slot.leases -= 1
         slot.idle_since = now
-        if slot.state is SlotState.RETIRED and slot.leases == 0:
+        if slot.state in (SlotState.RETIRED, SlotState.CLOSED) and slot.leases == 0:
             slot.idle.set()
         if slot.is_for_one_call and self._slots.get(slot.key) is slot:
             return self._put_back(slot) if slot.state is SlotState.CREATING else self._spend(slot, now)
@@ -186,8 +186,9 @@ class Slots:
 
     def next_warm(self, now: float) -> list[Decision]:
         """What to do for the ready sandboxes: make one, where one is missing, or drop outdated ones."""
-        for slot in self._out(outdated_warm(list(self), self._used), ""):
-            return [Decision(slot, evicted=(slot,))]
+        outdated = self._out(outdated_warm(list(self), self._used), "")
+        if outdated:
+            return [Decision(outdated[0], evicted=tuple(outdated))]
         profile = None if self._waiting else missing_warm(self._slots.values(), self._used, self.bounds)
         if profile is None:
             return []
