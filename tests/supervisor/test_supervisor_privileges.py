@@ -26,6 +26,13 @@ def status(client: Client, number: int, user: bytes) -> dict[str, list[str]]:
     }
 
 
+def until_children(pid: int) -> list[int]:
+    """The children of a process that has some, or will have."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    until(path.read_text, "a child")
+    return [int(child) for child in path.read_text().split()]
+
+
 def refused(client: Client, number: int, user: bytes) -> bool:
     client.spawn(number, "true", user=user)
     return client.wait(wire.Failed, number).stage is wire.FailedStage.USER
@@ -132,6 +139,20 @@ python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("{supervisor.pa
     client.run(1, "sh", "-c", script, user=b"1234:1234")
     assert client.output(1) == b""
     client.sync()
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root's processes may make others than themselves the kernel's choice")
+def test_short_of_memory_the_kernel_takes_a_command_or_its_leader_before_the_supervisor(
+    client: Client, supervisor: Supervisor
+) -> None:
+    def score(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    main = client.start(1, "sleep", "300")
+    (leader,) = until_children(supervisor.child.pid)
+    # A child that has not executed its program yet is never the kernel's choice: its leader must be.
+    assert score(main) == score(leader) == 1000
+    assert score(supervisor.child.pid) == int(Path("/proc/self/oom_score_adj").read_text())
 
 
 def test_not_even_its_own_user_may_trace_the_supervisor(client: Client, supervisor: Supervisor) -> None:

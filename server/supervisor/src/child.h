@@ -31,6 +31,8 @@ _Noreturn void child_run(const struct launch *l, int errors);
 void launch_fault(const struct launch *l, int stage, int error, char *text, size_t size);
 /* Close every descriptor but these, which are in ascending order. */
 void close_except(const int *keep, size_t count);
+/* Let the kernel take us, and whom we fork, when memory is short: fails silently where our /proc files are another's. */
+void offer_to_oom(void);
 /* All signals as a new program expects them. */
 void signals_reset(void);
 

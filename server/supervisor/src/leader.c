@@ -160,6 +160,9 @@ void leader_run(const struct launch *l, int reports, pid_t supervisor) {
     prctl(PR_SET_DUMPABLE, 0);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
+    /* The kernel takes no child that still has our memory, and would take PID 1 instead. As anybody but root the child has
+       to do it by itself. */
+    offer_to_oom();
     if (getppid() != supervisor) _exit(1);
     pid_t main_pid = start(l, reports);
     if (main_pid) lead(reports, main_pid, supervisor, &waited);
