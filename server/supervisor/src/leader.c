@@ -79,8 +79,8 @@ static void abandon(int reports, pid_t main_pid) {
     }
 }
 
-/* Wait for a signal. That the command has started waits for company until `held`, whoever else ends meanwhile: there may
-   be no pause in that. The command's end is waited for. */
+/* Wait for a signal. That the command has started waits for company until `held`, whoever else ends meanwhile: there
+   may be no pause in that. The command's end is waited for. */
 static int wait_signal(int reports, const sigset_t *waited, int64_t held) {
     int64_t left = held - clock_now();
     bool may_wait = left > 0 && outbox.count && outbox.all[outbox.count - 1].kind == LEADER_STARTED;
@@ -123,9 +123,9 @@ static pid_t start(const struct launch *l, int reports) {
         return 0;
     }
     struct leader_report started = {.kind = LEADER_STARTED, .when = clock_now()};
-    /* Root lends the child its memory until the exec, which spares copying it; as anybody else the child makes itself
-       dumpable, which must not be said of a leader's. */
-    started.pid = geteuid() == 0 ? vfork() : fork();
+    /* Root lends the child its memory until the exec, which spares copying it. Not where that would open a leader's
+       memory to the user: as anybody but root the child makes itself dumpable, and some kernels are told to do it. */
+    started.pid = geteuid() == 0 && !l->exposed ? vfork() : fork();
     if (started.pid == 0) child_run(l, errors[1]);
     /* The kernel may have made the memory dumpable when the child became somebody else. */
     prctl(PR_SET_DUMPABLE, 0);
@@ -160,8 +160,8 @@ void leader_run(const struct launch *l, int reports, pid_t supervisor) {
     prctl(PR_SET_DUMPABLE, 0);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
-    /* The kernel takes no child that still has our memory, and would take PID 1 instead. As anybody but root the child has
-       to do it by itself. */
+    /* The kernel takes no child that still has our memory, and would take PID 1 instead. As anybody but root the child
+       has to do it by itself. */
     offer_to_oom();
     if (getppid() != supervisor) _exit(1);
     pid_t main_pid = start(l, reports);
