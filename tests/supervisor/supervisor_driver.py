@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import subprocess
 import time
@@ -153,6 +154,9 @@ class Client:
 #: For a sanitized binary. No leak check: it would have to trace a process that is not dumpable, and every fork's exit.
 SANITIZER = {"ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=8", "UBSAN_OPTIONS": "print_stacktrace=1"}
 
+#: No sanitizer tells of these: the supervisor takes every signal back to what it is for a new program.
+CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
+
 
 class Supervisor:
     """A supervisor that runs as a child of the test.
@@ -194,7 +198,7 @@ class Supervisor:
         return self.child.wait(PATIENCE)
 
     def stop(self) -> None:
-        """End it, and see that no sanitizer had anything to say."""
+        """End it, and see that it had not crashed, and that no sanitizer had anything to say."""
         if self.child.poll() is None:
             self.child.terminate()
         try:
@@ -203,3 +207,4 @@ class Supervisor:
             self.child.kill()
             self.child.wait()
         assert self.log.read_text() == ""
+        assert -self.child.returncode not in CRASHES

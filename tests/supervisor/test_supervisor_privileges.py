@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import signal
 import time
 from pathlib import Path
 
@@ -24,6 +25,13 @@ def status(client: Client, number: int, user: bytes) -> dict[str, list[str]]:
         key: rest.split()
         for key, _, rest in (line.partition(":") for line in client.output(number).decode().splitlines())
     }
+
+
+def until_children(pid: int) -> list[int]:
+    """The children of a process that has some, or will have."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    until(path.read_text, "a child")
+    return [int(child) for child in path.read_text().split()]
 
 
 def refused(client: Client, number: int, user: bytes) -> bool:
@@ -132,6 +140,42 @@ python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("{supervisor.pa
     client.run(1, "sh", "-c", script, user=b"1234:1234")
     assert client.output(1) == b""
     client.sync()
+
+
+def test_the_same_user_cannot_reach_a_leader_through_its_child_that_has_not_executed_the_program_yet(
+    client: Client, supervisor: Supervisor
+) -> None:
+    """The child has the leader's memory until then. To be run with each value of fs.suid_dumpable."""
+    if not IS_ROOT:
+        assert refused(client, 1, b"1234")
+        return
+    # It looks for the program for some seconds.
+    client.spawn(1, "true", user=b"1234", env={b"PATH": b"/no/such/folder:" * 20000})
+    (leader,) = until_children(supervisor.child.pid)
+    (child,) = until_children(leader)
+    until(lambda: "\nUid:\t1234\t" in Path(f"/proc/{child}/status").read_text(), "its user")
+    os.kill(child, signal.SIGSTOP)
+    stack = next(line for line in Path(f"/proc/{child}/maps").read_text().splitlines() if line.endswith("[stack]"))
+    first, last = (int(number, 16) // 4096 for number in stack.split()[0].split("-"))
+    place = [f"of=/proc/{child}/mem", "bs=4096", "conv=notrunc", f"seek={first}", f"count={last - first}"]
+    client.run(2, "dd", "if=/dev/zero", *place, user=b"1234")
+    os.kill(child, signal.SIGKILL)
+    assert client.wait(wire.Spawned, 1).pid == child, "its leader lives, and tells of it"
+    assert client.wait(wire.Exit, 1).signal == signal.SIGKILL
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root's processes may make others than themselves the kernel's choice")
+def test_short_of_memory_the_kernel_takes_a_command_or_its_leader_before_the_supervisor(
+    client: Client, supervisor: Supervisor
+) -> None:
+    def score(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    main = client.start(1, "sleep", "300")
+    (leader,) = until_children(supervisor.child.pid)
+    # A child that has not executed its program yet is never the kernel's choice: its leader must be.
+    assert score(main) == score(leader) == 1000
+    assert score(supervisor.child.pid) == int(Path("/proc/self/oom_score_adj").read_text())
 
 
 def test_not_even_its_own_user_may_trace_the_supervisor(client: Client, supervisor: Supervisor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -60,6 +61,36 @@ def test_descriptors_signals_umask_and_group_are_those_of_a_fresh_process(client
     assert words[:2] == [str(pid).encode()] * 2
     assert words[2:5] == [b"4", b"0022", b"1000"], "three streams, and the folder that ls reads"
     assert words[5:] == [b"SigBlk:", b"0" * 16, b"SigIgn:", b"0" * 16]
+
+
+def test_signals_are_those_of_a_fresh_process_whatever_the_supervisor_was_given(binary: Path, tmp_path: Path) -> None:
+    deaf = """
+import os, signal, sys
+every = signal.valid_signals()
+for number in every - {signal.SIGKILL, signal.SIGSTOP}: signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, every)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+    supervisor = Supervisor(binary, tmp_path / "run", through=[sys.executable, "-c", deaf])
+    with supervisor.claim() as client:
+        for number, flags in enumerate((SpawnFlag(0), SpawnFlag.PTY), 1):
+            client.run(number, "cat", "/proc/self/status", flags=flags)
+            found = dict(line.split(b":", 1) for line in client.output(number).splitlines())
+            assert [found[name].strip() for name in (b"SigBlk", b"SigIgn", b"SigCgt")] == [b"0" * 16] * 3
+    supervisor.stop()
+
+
+def test_children_that_end_without_a_pause_do_not_hold_back_that_it_has_started(client: Client) -> None:
+    # Each process leaves one behind that ends at once, and the leader hears of it.
+    storm = "storm() { while :; do (: &); done; }; storm & storm & storm & storm & storm & storm & storm & storm"
+    waited = 0.0
+    for number in range(1, 21):
+        began = time.monotonic()
+        client.start(number, "sh", "-c", storm)
+        waited += time.monotonic() - began
+        client.send(wire.kill(number, 0))
+        client.wait(wire.Killed, number)
+    assert waited < 2
 
 
 def test_the_limit_of_open_files_is_the_one_that_the_supervisor_was_given(client: Client) -> None:

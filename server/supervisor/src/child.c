@@ -79,9 +79,7 @@ static _Noreturn void fail(int errors, int stage) {
     _exit(127);
 }
 
-static void set_oom_score(bool is_root) {
-    /* A process that is not dumpable has its /proc files owned by root; what was secret in us is wiped by now. */
-    if (!is_root) prctl(PR_SET_DUMPABLE, 1);
+void offer_to_oom(void) {
     int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (fd < 0) return;
     (void)!write(fd, OOM_SCORE, sizeof OOM_SCORE - 1);
@@ -180,7 +178,11 @@ void child_run(const struct launch *l, int errors) {
     errors = moved;
     close_others(l->state >= 0, errors);
     if (l->pty && ioctl(0, TIOCSCTTY, 0)) fail(errors, STAGE_PTY);
-    set_oom_score(geteuid() == 0);
+    if (geteuid()) {
+        /* A process that is not dumpable has its /proc files owned by root; what was secret in us is wiped by now. */
+        prctl(PR_SET_DUMPABLE, 1);
+        offer_to_oom();
+    }
     setpriority(PRIO_PROCESS, 0, l->nice);
     setrlimit(RLIMIT_NOFILE, &l->files);
     if (!become(&l->who, l->capabilities)) fail(errors, STAGE_USER);

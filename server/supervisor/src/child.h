@@ -15,6 +15,7 @@ struct launch {
     char *cwd, *user;
     struct identity who;
     bool pty;
+    bool exposed; /* fs.suid_dumpable is 1: the memory of one that has become `who` is open to all of that user's */
     int nice;
     uint64_t capabilities;   /* that stay in the bounding set: what sudo may give, nothing else */
     int in, out, err, state; /* -1: /dev/null; no state report */
@@ -31,6 +32,8 @@ _Noreturn void child_run(const struct launch *l, int errors);
 void launch_fault(const struct launch *l, int stage, int error, char *text, size_t size);
 /* Close every descriptor but these, which are in ascending order. */
 void close_except(const int *keep, size_t count);
+/* Let the kernel take us, and whom we fork, when memory is short. It fails silently where our /proc files are root's. */
+void offer_to_oom(void);
 /* All signals as a new program expects them. */
 void signals_reset(void);
 

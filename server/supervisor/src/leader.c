@@ -13,10 +13,11 @@
 
 /* How long a leader whose supervisor died goes on killing what it leads: as long as the supervisor itself would. */
 static const int64_t ABANDON_LIMIT = 1500000;
+/* How long the report of a start waits for company: a short command is over by then. */
+static const int64_t HOLD = 2000;
 enum {
     ABANDON_ROUND_US = 5000, /* time for the killed to be reaped before the next look */
     REPORTS_MAX = 3,
-    HOLD_NS = 2000000, /* a short command is over by then */
 };
 
 void report_usage(struct leader_report *r, const struct rusage *usage) {
@@ -78,20 +79,22 @@ static void abandon(int reports, pid_t main_pid) {
     }
 }
 
-/* Wait for a signal. That the command has started waits a moment for company; its end is waited for. */
-static int wait_signal(int reports, const sigset_t *waited) {
-    static const struct timespec moment = {.tv_nsec = HOLD_NS};
-    bool may_wait = outbox.count && outbox.all[outbox.count - 1].kind == LEADER_STARTED;
-    int number = may_wait ? sigtimedwait(waited, NULL, &moment) : -1;
+/* Wait for a signal. That the command has started waits for company until `held`, whoever else ends meanwhile: there
+   may be no pause in that. The command's end is waited for. */
+static int wait_signal(int reports, const sigset_t *waited, int64_t held) {
+    int64_t left = held - clock_now();
+    bool may_wait = left > 0 && outbox.count && outbox.all[outbox.count - 1].kind == LEADER_STARTED;
+    int number = may_wait ? sigtimedwait(waited, NULL, &(struct timespec){.tv_nsec = left * 1000}) : -1;
     if (number >= 0) return number;
     flush(reports);
     return sigwaitinfo(waited, NULL);
 }
 
 static void lead(int reports, pid_t main_pid, pid_t supervisor, const sigset_t *waited) {
+    int64_t held = clock_now() + HOLD;
     while (reap(reports, main_pid)) {
         /* Both signals are blocked: neither can be lost between the look above and the wait. */
-        int number = wait_signal(reports, waited);
+        int number = wait_signal(reports, waited, held);
         if (number == SIGTERM && getppid() != supervisor) {
             abandon(reports, main_pid);
             return;
@@ -120,9 +123,9 @@ static pid_t start(const struct launch *l, int reports) {
         return 0;
     }
     struct leader_report started = {.kind = LEADER_STARTED, .when = clock_now()};
-    /* Root lends the child its memory until the exec, which spares copying it; as anybody else the child makes itself
-       dumpable, which must not be said of a leader's. */
-    started.pid = geteuid() == 0 ? vfork() : fork();
+    /* Root lends the child its memory until the exec, which spares copying it. Not where that would open a leader's
+       memory to the user: as anybody but root the child makes itself dumpable, and some kernels are told to do it. */
+    started.pid = geteuid() == 0 && !l->exposed ? vfork() : fork();
     if (started.pid == 0) child_run(l, errors[1]);
     /* The kernel may have made the memory dumpable when the child became somebody else. */
     prctl(PR_SET_DUMPABLE, 0);
@@ -157,6 +160,9 @@ void leader_run(const struct launch *l, int reports, pid_t supervisor) {
     prctl(PR_SET_DUMPABLE, 0);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
+    /* The kernel takes no child that still has our memory, and would take PID 1 instead. As anybody but root the child
+       has to do it by itself. */
+    offer_to_oom();
     if (getppid() != supervisor) _exit(1);
     pid_t main_pid = start(l, reports);
     if (main_pid) lead(reports, main_pid, supervisor, &waited);

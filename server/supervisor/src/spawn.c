@@ -85,7 +85,8 @@ static bool make_files(struct making *m, const struct spawn *q) {
     if (who->change) {
         setfsuid(geteuid());
         setfsgid(getegid());
-        /* The kernel may have made us dumpable for that change. */
+        /* The kernel may have made us dumpable for that change: then it does so with who becomes that user, too. */
+        m->l.exposed = prctl(PR_GET_DUMPABLE) == 1;
         prctl(PR_SET_DUMPABLE, 0);
     }
     if (!made) return false;

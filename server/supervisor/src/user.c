@@ -160,11 +160,11 @@ static bool is_known(const char *words, const struct stat files[2]) {
     return !strcmp(words, last.words) && is_same(&files[0], &last.files[0]) && is_same(&files[1], &last.files[1]);
 }
 
-/* A file that was changed a moment ago may change once more within the grain of its time stamp. */
-static bool is_settled(const struct stat *file) { return time(NULL) - file->st_ctim.tv_sec > SETTLED_S; }
+/* A file that was changed a moment before it was looked at may have changed once more within the grain of its time stamp. */
+static bool is_settled(const struct stat *file, time_t looked) { return looked - file->st_ctim.tv_sec > SETTLED_S; }
 
-static void remember(const char *words, const struct stat files[2], const struct identity *who) {
-    if (strlen(words) >= sizeof last.words || !is_settled(&files[0]) || !is_settled(&files[1])) return;
+static void remember(const char *words, const struct stat files[2], time_t looked, const struct identity *who) {
+    if (strlen(words) >= sizeof last.words || !is_settled(&files[0], looked) || !is_settled(&files[1], looked)) return;
     strcpy(last.words, words);
     memcpy(last.files, files, sizeof last.files);
     last.who = *who;
@@ -176,13 +176,14 @@ const char *user_resolve(const char *words, struct identity *who) {
         *who = (struct identity){.uid = geteuid(), .gid = getegid()};
         return NULL;
     }
+    time_t looked = time(NULL);
     look(files);
     if (is_known(words, files)) {
         *who = last.who;
         return NULL;
     }
     const char *fault = find_identity(words, who);
-    if (!fault) remember(words, files, who);
+    if (!fault) remember(words, files, looked, who);
     return fault;
 }
 
