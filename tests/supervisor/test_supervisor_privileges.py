@@ -160,8 +160,8 @@ def test_the_same_user_cannot_reach_a_leader_through_its_child_that_has_not_exec
     place = [f"of=/proc/{child}/mem", "bs=4096", "conv=notrunc", f"seek={first}", f"count={last - first}"]
     client.run(2, "dd", "if=/dev/zero", *place, user=b"1234")
     os.kill(child, signal.SIGKILL)
-    assert client.wait(wire.Spawned, 1).pid == child, "its leader lives, and tells of it"
-    assert client.wait(wire.Exit, 1).signal == signal.SIGKILL
+    assert client.wait(events.Spawned, 1).pid == child, "its leader lives, and tells of it"
+    assert client.wait(events.Exit, 1).signal == signal.SIGKILL
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root's processes may make others than themselves the kernel's choice")
