@@ -374,6 +374,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     ),
     "Nothing is left behind: no container, no volume, also without the server": (
         "test_closing_leaves_no_container_and_no_volume",
+        "test_a_container_that_the_engine_failed_to_remove_by_itself_is_gone_at_the_servers_end",
         "test_without_a_server_for_the_orphan_ttl_everything_is_killed",
         "test_a_killed_servers_sandboxes_remove_themselves",
         "test_a_paused_sandbox_is_removed_at_the_end_and_keeps_no_other_tasks_volume",

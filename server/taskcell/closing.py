@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 import anyio
@@ -24,6 +25,9 @@ EXIT_GRACE = 2.0
 EXIT_KILL_SLACK = 0.7
 #: Seconds between two looks whether the engine has removed the last container; a look is one call for all of them.
 GONE_POLL = 0.1
+#: Seconds that the engine has for it. One that fails at its own removal (Docker 20.10 does when the container's folder
+#: is written to meanwhile) leaves a dead container for good; it is removed by a second request.
+GONE_PATIENCE = 1.0
 
 
 class Closing:
@@ -135,15 +139,20 @@ class Closing:
         slot.state = SlotState.CLOSED
 
     async def _removed(self, slots: Iterable[Slot]) -> None:
-        """Wait until the engine has removed the containers; the caller bounds it."""
-        ids = {slot.sandbox.container.id for slot in slots if slot.sandbox and slot.profile.profile.remove}
-        while ids:
+        """Wait until the engine has removed the containers, and help it in the end; the caller bounds it."""
+        sandboxes = (slot.sandbox for slot in slots if slot.sandbox and slot.profile.profile.remove)
+        left = {sandbox.container.id: sandbox for sandbox in sandboxes}
+        patience = time.monotonic() + GONE_PATIENCE
+        while left and time.monotonic() < patience:
             try:
-                ids &= {found.id for found in await self._engine.containers(self._deployment)}
+                ids = {found.id for found in await self._engine.containers(self._deployment)}
             except TaskcellError:
                 return
-            if ids:
+            left = {id_: sandbox for id_, sandbox in left.items() if id_ in ids}
+            if left:
                 await anyio.sleep(GONE_POLL)
+        for sandbox in left.values():
+            await self._launcher.remove(sandbox.container, sandbox.profile)
 
     async def _drop_workspaces(self, slots: Iterable[Slot]) -> None:
         kept = {slot.task for slot in slots if not slot.profile.profile.remove}

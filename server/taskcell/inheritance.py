@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 #: Sandboxes that are taken up at once: each is a handful of calls to the engine, which others want too.
 AT_ONCE = 8
 #: States of a container in which no supervisor will ever end it.
-_STUCK = frozenset({"created", "paused", "dead"})
+_STUCK = frozenset({"created", "paused", "removing", "dead"})
 
 
 class Inheritance:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -230,3 +231,38 @@ async def test_a_root_for_files_that_is_not_ones_own_is_refused(
         with pytest.raises(EngineError, match="can be written by others"):
             await terminal(gw, "true")
     assert deployed.ids == []
+
+
+# --- an engine that fails
+
+
+class Undeletable:
+    """A file in a container's own folder that the engine cannot remove, so that it leaves a dead container."""
+
+    def __init__(self, api: docker.APIClient, container: str) -> None:
+        self._api, self._container = api, container
+        self._file = Path(api.info()["DockerRootDir"], "containers", container, "undeletable")
+        self._file.touch()
+        if subprocess.run(["chattr", "+i", self._file], check=False, capture_output=True).returncode:
+            pytest.skip("the engine's file system has no immutable files")
+
+    def release_when_removal_has_failed(self) -> None:
+        def has_failed() -> bool:
+            return "unable to remove" in str(self._api.inspect_container(self._container)["State"]["Error"])
+
+        try:
+            assert eventually(has_failed)
+        finally:
+            subprocess.run(["chattr", "-i", self._file], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can reach the engine's own files")
+async def test_a_container_that_the_engine_failed_to_remove_by_itself_is_gone_at_the_servers_end(
+    gateway: GatewayFactory, deployed: Deployed
+) -> None:
+    async with anyio.create_task_group() as group, gateway(deployed.toml) as gw:
+        await terminal(gw, "true")
+        (container,) = deployed.ids
+        stuck = Undeletable(deployed.api, container)
+        group.start_soon(anyio.to_thread.run_sync, stuck.release_when_removal_has_failed)
+    assert deployed.ids == deployed.volumes == []

@@ -23,7 +23,7 @@ from taskcell.model import WORKSPACE, Profile
 from taskcell.policy import HostMount
 from taskcell.refusal import Rule
 
-#: Seconds to wait for a container that the engine is removing already.
+#: Seconds to wait for a container that the engine is removing already, and between two looks.
 REMOVAL_TIMEOUT = 10.0
 REMOVAL_POLL = 0.05
 #: Seconds from SIGTERM to the engine's SIGKILL: the supervisor's grace of 2 s, its kill, and a busy machine.
@@ -133,24 +133,23 @@ def stop(client: APIClient, container_id: str) -> None:
 
 
 def remove(client: APIClient, container_id: str) -> None:
-    """Kill and remove. It is gone, or going, already: wait for its end. Raises APIError."""
-    try:
-        client.remove_container(container_id, force=True, v=True)
-    except APIError as error:
-        if is_paused(error):
-            client.unpause(container_id)
-            remove(client, container_id)
-        elif is_gone(error):
-            _await_removal(client, container_id)
-        else:
-            raise
+    """Kill and remove; where it is going already, wait for its end. Raises APIError.
 
-
-def _await_removal(client: APIClient, container_id: str) -> None:
+    An engine whose own removal has failed does not try again, so this does until the container is gone.
+    """
     deadline = time.monotonic() + REMOVAL_TIMEOUT
-    while time.monotonic() < deadline:
+    while True:
         try:
-            client.inspect_container(container_id)
+            client.remove_container(container_id, force=True, v=True)
         except NotFound:
+            return
+        except APIError as error:
+            if is_paused(error):
+                client.unpause(container_id)
+            elif not is_gone(error):
+                raise
+            elif time.monotonic() > deadline:
+                return
+        else:
             return
         time.sleep(REMOVAL_POLL)
