@@ -144,11 +144,12 @@ def remove(client: APIClient, container_id: str) -> None:
         except NotFound:
             return
         except APIError as error:
-            if is_paused(error):
+            is_late = time.monotonic() > deadline
+            if is_paused(error) and not is_late:
                 client.unpause(container_id)
             elif not is_gone(error):
                 raise
-            elif time.monotonic() > deadline:
+            elif is_late:
                 return
         else:
             return
