@@ -149,6 +149,7 @@ static bool serve_frames(struct supervisor *s, struct conn *c) {
         return false;
     }
     buffer_drop_front(&c->in, done);
+    /* One of the usual size is kept: the next request needs it again. */
     if (!c->in.size && c->in.room > READ_SIZE) buffer_free(&c->in);
     return true;
 }

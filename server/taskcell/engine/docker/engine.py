@@ -18,7 +18,7 @@ from docker.errors import APIError, NotFound
 
 from taskcell.engine.base import Container, ContainerSpec, EngineFacts, Listed
 from taskcell.engine.docker import creation, images, workspaces
-from taskcell.engine.docker.classify import classify, is_in_use, is_not_running, lacks_supervisor
+from taskcell.engine.docker.classify import classify, is_not_running, lacks_supervisor
 from taskcell.engine.docker.connection import Connection, connect
 from taskcell.engine.docker.container import SOCKET, SUPERVISOR
 from taskcell.engine.docker.stream import open_exec
@@ -29,9 +29,6 @@ T = TypeVar("T")
 
 #: Blocking calls at once: the engine handles creations mostly one after the other, so more would only wait there.
 CALLS_AT_ONCE = 16
-#: Seconds to wait for a container, or a volume's last user, that the engine is removing already.
-REMOVAL_TIMEOUT = 10.0
-REMOVAL_POLL = 0.05
 
 
 class DockerEngine:
@@ -107,22 +104,7 @@ class DockerEngine:
     # --- workspaces ----------------------------------------------------------------------------------------------
 
     async def remove_workspace(self, name: str) -> None:
-        def remove(on: Connection) -> None:
-            deadline = time.monotonic() + REMOVAL_TIMEOUT
-            while True:
-                try:
-                    on.client.remove_volume(name)
-                except NotFound:
-                    return
-                except APIError as error:
-                    # Its last container may be on its way out.
-                    if not is_in_use(error) or time.monotonic() > deadline:
-                        raise
-                    time.sleep(REMOVAL_POLL)
-                else:
-                    return
-
-        await self._call("remove the workspace", remove)
+        await self._call("remove the workspace", lambda on: workspaces.remove(on.client, name))
 
     async def sweep(self, deployment: str, living: Collection[str]) -> None:
         await self._call("look for old workspaces", lambda on: workspaces.sweep(on.client, deployment, living))

@@ -13,6 +13,7 @@ import os
 import secrets
 import stat
 import tarfile
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -23,10 +24,13 @@ from docker.errors import APIError, NotFound
 from docker.types import Mount
 
 from taskcell.engine.base import ContainerSpec, Holder
-from taskcell.engine.docker.classify import is_unlimited
+from taskcell.engine.docker.classify import is_in_use, is_unlimited
 from taskcell.engine.docker.container import Place, workspace_options
 from taskcell.errors import EngineError
 
+#: Seconds to wait for a container, or a volume's last user, that the engine is removing already; and between two looks.
+REMOVAL_TIMEOUT = 10.0
+REMOVAL_POLL = 0.05
 #: Where the container that gives a volume on disk to its user has it; it is never started.
 _CARRIER_FOLDER = "/mnt"
 #: The user of the sandbox, and the group that new files inherit.
@@ -69,6 +73,22 @@ def runs(client: APIClient, container_id: str) -> bool:
         return bool(client.inspect_container(container_id)["State"].get("Running"))
     except NotFound:
         return False
+
+
+def remove(client: APIClient, name: str) -> None:
+    """Remove a volume; its last container may be on its way out. Raises APIError."""
+    deadline = time.monotonic() + REMOVAL_TIMEOUT
+    while True:
+        try:
+            client.remove_volume(name)
+        except NotFound:
+            return
+        except APIError as error:
+            if not is_in_use(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(REMOVAL_POLL)
+        else:
+            return
 
 
 def sweep(client: APIClient, deployment: str, living: Collection[str]) -> None:
