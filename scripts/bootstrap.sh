@@ -98,7 +98,7 @@ pip_install() {
   fail "pip could not install $*; its last lines stand above. Mend that (network, disk, pip's configuration), then run make again."
 }
 
-image_definition() { .venv/bin/python -c 'from taskcell.engine.image import definition_hash; print(definition_hash())'; }
+image_definition() { .venv/bin/python -c 'from taskcell.images.default import definition_hash; print(definition_hash())'; }
 
 built_definition() {
   engine_answer label "$IMAGE" taskcell.definition 2>/dev/null ||

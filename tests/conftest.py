@@ -12,11 +12,13 @@ import pytest
 
 from gateways import GatewayFactory
 from second_engine import SecondEngine
-from taskcell import config, manifest, tool
+from taskcell.config import load as config
 from taskcell.engine.base import Engine
 from taskcell.engine.docker import DockerEngine
 from taskcell.engine.local import LocalEngine
-from taskcell.gateway import Gateway, open_gateway
+from taskcell.gateway.gateway import Gateway, open_gateway
+from taskcell.skills import manifest
+from taskcell.tools import tool
 
 
 @pytest.fixture

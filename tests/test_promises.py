@@ -9,10 +9,23 @@ from promises import PROMISES
 
 TESTS = Path(__file__).parent
 #: Where every test must stand for a promise: these see a real sandbox through the whole stack.
-HELD = (
-    TESTS / "test_engine_contract.py",
-    TESTS / "files" / "test_file_tools.py",
-    *sorted((TESTS / "sandbox").glob("test_*.py")),
+HELD = tuple(
+    TESTS / path
+    for path in (
+        "deployment/test_sandboxes.py",
+        "engine/test_contract.py",
+        "engine/test_engine_faults.py",
+        "engine/test_hardening.py",
+        "engine/test_mounts.py",
+        "files/test_file_tools.py",
+        "pool/test_adoption.py",
+        "pool/test_faults.py",
+        "pool/test_pool.py",
+        "pool/test_reuse.py",
+        "sandbox/test_flood.py",
+        "sandbox/test_kill.py",
+        "sandbox/test_sudo.py",
+    )
 )
 
 

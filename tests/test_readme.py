@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from taskcell import config, file_tools, manifest, process_tool, tool
+from taskcell.config import load as config
+from taskcell.skills import manifest
+from taskcell.tools import files as file_tools
+from taskcell.tools import process as process_tool
+from taskcell.tools import tool
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

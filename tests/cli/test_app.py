@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from taskcell import __version__
-from taskcell.cli.invocation import guarded
+from taskcell.cli.command import guarded
 from taskcell.errors import BadArgument, EngineUnavailable, ManifestError
 
 Taskcell = Callable[..., Any]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskcell.toml_source import Fault, TomlSource, UnreadableToml, dotted
+from taskcell.config.toml_source import Fault, TomlSource, UnreadableToml, dotted
 
 TEXT = '''# a comment
 top = 1

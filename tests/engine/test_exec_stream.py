@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskcell.engine.docker.stream import ExecStream
+from taskcell.engine.docker.exec_stream import ExecStream
 
 STDOUT, STDERR = 1, 2
 

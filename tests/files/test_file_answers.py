@@ -21,8 +21,8 @@ from mcp_types import (
 
 from gateways import GatewayFactory
 from serving import serving
-from taskcell.file_tools import SCHEMAS
 from taskcell.mcp.server import build_server
+from taskcell.tools.files import SCHEMAS
 
 pytestmark = pytest.mark.anyio
 

@@ -13,8 +13,8 @@ import pytest
 from gateways import GatewayFactory
 from observe import HOST_TIMEOUT, containers, eventually, marker
 from taskcell.errors import BadArgument, Denied, FileRefused, SandboxLost, TaskcellError
-from taskcell.file_answers import Edited, FileAnswer, FileBytes, FileText, Listing, Written
-from taskcell.gateway import Gateway
+from taskcell.files.answers import Edited, FileAnswer, FileBytes, FileText, Listing, Written
+from taskcell.gateway.gateway import Gateway
 from taskcell.model import Status, ToolCall
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]

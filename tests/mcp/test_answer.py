@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from mcp_types import TextContent
 
-from taskcell.gateway import SandboxInfo, SandboxReport
+from taskcell.gateway.gateway import SandboxInfo, SandboxReport
 from taskcell.mcp.answer import RUN_SCHEMA, SANDBOX_SCHEMA, error_answer, run_answer, sandbox_answer
 from taskcell.mcp.text import run_text, seconds
 from taskcell.model import ProcessResult, Status

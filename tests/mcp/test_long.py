@@ -12,9 +12,9 @@ import pytest
 from mcp.client.client import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import BlobResourceContents, CallToolResult, TextContent, TextResourceContents
-from raw_client import LOCAL, raw_client
 
 from gateways import GatewayFactory
+from raw_client import LOCAL, raw_client
 from serving import serving
 from taskcell.mcp.progress import newest_lines
 from taskcell.mcp.server import build_server

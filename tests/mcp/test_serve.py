@@ -12,11 +12,11 @@ from typing import Any
 import anyio
 import pytest
 from mcp_types import CallToolResult, TextContent
-from raw_client import LOCAL, MUST_END, PATIENCE, RawClient, command, raw_client
 
 from observe import alive, eventually, marker
+from raw_client import LOCAL, MUST_END, PATIENCE, RawClient, command, raw_client
 from serving import serving
-from taskcell.mcp.lines import MAX_LINE
+from taskcell.mcp.transport.lines import MAX_LINE
 
 SECRET = "not-for-commands"
 #: A command that ignores the polite signal, with a child that left its session.

@@ -20,16 +20,16 @@ from mcp.client.client import Client
 from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, Request, RequestParams, Result
-from raw_client import RawClient, raw_client
 
 from gateways import GatewayFactory
 from observe import alive, eventually, marker
+from raw_client import RawClient, raw_client
 from serving import serving
 from taskcell.mcp.server import build_server
 from taskcell.mcp.tasks import EXTENSION
 from taskcell.model import Command, Profile, TaskKey
-from taskcell.registry import About
-from taskcell.sandbox import Sandbox
+from taskcell.process.table import About
+from taskcell.sandbox.sandbox import Sandbox
 from taskcell.supervisor import protocol
 from taskcell.supervisor.channel import Channel
 

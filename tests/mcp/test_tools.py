@@ -14,11 +14,11 @@ from mcp_types import CallToolResult, TextContent
 from structlog.testing import capture_logs
 
 from gateways import OWN_TOOLS
-from taskcell.gateway import Gateway
+from taskcell.config.settings import Settings
+from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.server import build_server
 from taskcell.model import ProcessResult, ToolCall
-from taskcell.process import Process
-from taskcell.settings import Settings
+from taskcell.process.process import Process
 
 pytestmark = pytest.mark.anyio
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from gateways import GatewayFactory
-from taskcell.config import PolicySettings
+from taskcell.config.load import PolicySettings
 from taskcell.errors import Denied
-from taskcell.host_paths import Changed, HostFacts, Kind, held, identity_below, look
 from taskcell.model import Mount, Profile, ToolCall
-from taskcell.policy import Policy
-from taskcell.profile_rules import judge
+from taskcell.policy.host_paths import Changed, HostFacts, Kind, held, identity_below, look
+from taskcell.policy.policy import Policy
+from taskcell.policy.profile_rules import judge
 
 
 def profile(source: str, target: str = "/data") -> Profile:

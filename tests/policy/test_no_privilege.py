@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from taskcell.config import Settings
-from taskcell.container import expand_table
-from taskcell.docker_flags import NAMES, SWITCHES
+from taskcell.config.container_table import expand_table
+from taskcell.config.load import Settings
 from taskcell.engine.base import ContainerSpec, Workspace
-from taskcell.engine.docker.container import Place, container_config
+from taskcell.engine.docker.hardening import Place, container_config
 from taskcell.errors import Denied
-from taskcell.manifest import Skill
-from taskcell.policy import Policy
-from taskcell.profile import skill_profile
+from taskcell.policy.policy import Policy
+from taskcell.profile.build import skill_profile
+from taskcell.profile.docker_flags import NAMES, SWITCHES
+from taskcell.skills.manifest import Skill
 
 #: The engine's own description of an image that asks for much.
 IMAGE = {"Id": "sha256:" + "a" * 64, "Config": {"Volumes": {"/data": {}, "/etc": {}}, "User": "root"}}

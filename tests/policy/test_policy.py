@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-from taskcell.config import PolicySettings, RuleSettings
+from taskcell.config.load import PolicySettings, RuleSettings
 from taskcell.errors import Denied
 from taskcell.model import Command, Mount, Profile, Reuse, TaskKey, Tmpfs
-from taskcell.policy import MAX_COMMAND_TEXT, AuthorizedCommand, AuthorizedProfile, Effect, Policy
-from taskcell.profile_rules import HARMLESS, JUDGEMENTS
+from taskcell.policy.policy import MAX_COMMAND_TEXT, AuthorizedCommand, AuthorizedProfile, Effect, Policy
+from taskcell.policy.profile_rules import HARMLESS, JUDGEMENTS
 from taskcell.refusal import Refusal, Rule
 
 PROFILE = Profile("terminal", "taskcell/base:latest", "terminal")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskcell.docker_flags import NAMES, SWITCHES, Given, parse
+from taskcell.profile.docker_flags import NAMES, SWITCHES, Given, parse
 
 #: Seconds for the docker program to print its help, which needs no engine.
 HELP_TIMEOUT = 20

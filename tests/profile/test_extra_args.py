@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from taskcell.config import Settings
-from taskcell.docker_flags import NAMES, SWITCHES
+from taskcell.config.load import Settings
 from taskcell.errors import Denied
-from taskcell.manifest import load
 from taskcell.model import MIB, Mount, Profile, Tmpfs
-from taskcell.policy import Policy
-from taskcell.profile import skill_profile, terminal_profile
+from taskcell.policy.policy import Policy
+from taskcell.profile.build import skill_profile, terminal_profile
+from taskcell.profile.docker_flags import NAMES, SWITCHES
+from taskcell.skills.manifest import load
 
 
 def profile(*words: str, table: str = "", **settings: object) -> Profile:

@@ -10,7 +10,7 @@ import pytest
 
 from gateways import GatewayFactory
 from observe import alive, commands_in, eventually, marker
-from taskcell.gateway import Gateway
+from taskcell.gateway.gateway import Gateway
 from taskcell.model import ProcessResult, ToolCall
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]

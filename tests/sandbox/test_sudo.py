@@ -22,9 +22,9 @@ from observe import alive, commands_in, containers, eventually, marker
 from taskcell import log
 from taskcell.cli.app import run
 from taskcell.errors import Denied, SpawnFailed
-from taskcell.gateway import Gateway
+from taskcell.gateway.gateway import Gateway
 from taskcell.model import ProcessResult, ToolCall
-from taskcell.privilege import SUDO_CAPABILITIES, as_mask
+from taskcell.policy.capabilities import SUDO_CAPABILITIES, as_mask
 from taskcell.supervisor.protocol import VERSION
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from supervisor_driver import Client, Supervisor
 
 ROOT = Path(__file__).resolve().parents[2]

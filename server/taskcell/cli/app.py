@@ -11,7 +11,7 @@ import typer
 
 from taskcell import __version__
 from taskcell.cli import doctor, exec, image, policy, ps, rm, serve, skills
-from taskcell.cli.invocation import EXIT_INTERRUPTED, Surroundings
+from taskcell.cli.command import EXIT_INTERRUPTED, Surroundings
 
 app = typer.Typer(
     name="taskcell",

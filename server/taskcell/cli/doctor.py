@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from taskcell.cli.invocation import EXIT_FAILED, Invocation, command
+from taskcell.cli.command import EXIT_FAILED, Invocation, command
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +21,7 @@ def doctor(
     """Check everything that serving needs: one line each, with the mend; exit code 1 if anything is broken."""
     import anyio
 
-    from taskcell.cli.checks import Verdict, examine
+    from taskcell.cli.doctor_checks import Verdict, examine
 
     checks = anyio.run(examine, run)
     if as_json:

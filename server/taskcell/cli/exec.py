@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from taskcell.cli.invocation import EXIT_FAILED, EXIT_INTERRUPTED, Invocation, command
+from taskcell.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, Invocation, command
 from taskcell.errors import BadArgument, TaskcellError
 from taskcell.model import DEFAULT_TASK, LOCAL_PRINCIPAL, ProcessResult, Status, ToolCall
 
@@ -45,7 +45,7 @@ def exec_(
     """
     import anyio
 
-    from taskcell.cli import stack
+    from taskcell.assembly import stack
 
     tool = skill or TERMINAL
     arguments: dict[str, Any] = {"task_id": task}
@@ -90,7 +90,7 @@ async def _run(run: Invocation, loaded: Any, call: ToolCall) -> ProcessResult | 
     """The command's result; None when Ctrl-C or SIGTERM came first and everything was killed."""
     import anyio
 
-    from taskcell.cli import stack
+    from taskcell.assembly import stack
 
     result: ProcessResult | None = None
     running = anyio.CancelScope()

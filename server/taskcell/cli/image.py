@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskcell.cli.invocation import Invocation, command
+from taskcell.cli.command import Invocation, command
 from taskcell.errors import TaskcellError
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ def bad_usage(sentence: str) -> int:
 
 
 async def _build_default(run: Invocation, tag: str | None) -> None:
-    from taskcell.engine import image
+    from taskcell.images import default as image
 
     async with _engine(run) as engine:
         await image.build(engine, reference=tag or image.REFERENCE, report=typer.echo)
 
 
 async def _build_skills(run: Invocation, names: list[str], everything: bool, force: bool) -> None:
-    from taskcell.engine import skill_images
+    from taskcell.images import skills as skill_images
 
     chosen = skill_images.select(names, everything=everything)
     async with _engine(run) as engine:
@@ -78,7 +78,8 @@ async def _build_skills(run: Invocation, names: list[str], everything: bool, for
 
 
 async def _list(run: Invocation) -> None:
-    from taskcell.engine import image, skill_images
+    from taskcell.images import default as image
+    from taskcell.images import skills as skill_images
 
     async with _engine(run) as engine:
         state = await skill_images.state(engine, image.REFERENCE)
@@ -93,7 +94,7 @@ async def _list(run: Invocation) -> None:
 
 @asynccontextmanager
 async def _engine(run: Invocation) -> AsyncIterator[DockerEngine]:
-    from taskcell.cli import stack
+    from taskcell.assembly import stack
     from taskcell.engine.docker import DockerEngine
 
     settings = stack.load_settings(run)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskcell.cli.invocation import Invocation, command
+from taskcell.cli.command import Invocation, command
 from taskcell.errors import BadArgument, UnknownTool
 from taskcell.model import LOCAL_PRINCIPAL, Command, ToolCall
 
 if TYPE_CHECKING:
-    from taskcell.cli.stack import Loaded
+    from taskcell.assembly.stack import Loaded
 
 
 def register(app: typer.Typer) -> None:
@@ -32,8 +32,8 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="An object with effect, rule and reason.")] = False,
 ) -> None:
     """Say what the policy decides on a call, by which rule and why, without running it."""
-    from taskcell.cli import stack
-    from taskcell.policy import Decision, Effect, Policy
+    from taskcell.assembly import stack
+    from taskcell.policy.policy import Decision, Effect, Policy
 
     loaded = stack.load(run)
     call = ToolCall(principal, tool, _object(arguments))
@@ -53,9 +53,9 @@ _NOT_JUDGED = "Only what is written to a process is judged."
 
 def _judged(loaded: Loaded, call: ToolCall) -> Sequence[Command]:
     """What the rules would look at; a process that is written to is taken for one of the terminal."""
-    from taskcell.process_tool import NAME, process_tool
-    from taskcell.profile import TERMINAL
-    from taskcell.tool import nearest
+    from taskcell.profile.build import TERMINAL
+    from taskcell.tools.process import NAME, process_tool
+    from taskcell.tools.tool import nearest
 
     if call.tool == NAME:
         limits = loaded.settings.limits

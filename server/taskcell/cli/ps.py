@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskcell.cli.invocation import Invocation, command
+from taskcell.cli.command import Invocation, command
 from taskcell.units import format_size
 
 if TYPE_CHECKING:
-    from taskcell.cli.deployed import Deployed
+    from taskcell.deployment.sandboxes import Deployed
 
 _HEADS = ("TASK", "PRINCIPAL", "PROFILE", "CONTAINER", "STATE", "AGE", "IDLE", "PROCESSES", "MEMORY")
 
@@ -42,9 +42,9 @@ def ps(
 
 
 async def _find(run: Invocation) -> Sequence[Deployed]:
-    from taskcell.cli import stack
-    from taskcell.cli.deployed import find_deployed
-    from taskcell.deployment import Deployment
+    from taskcell.assembly import stack
+    from taskcell.deployment.records import Deployment
+    from taskcell.deployment.sandboxes import find_deployed
 
     settings = stack.load_settings(run)
     async with stack.opened_engine(run, settings) as engine:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskcell.cli.invocation import Invocation, command
+from taskcell.cli.command import Invocation, command
 from taskcell.errors import TaskcellError
 from taskcell.model import TaskKey
 
 if TYPE_CHECKING:
-    from taskcell.cli.deployed import Deployed
-    from taskcell.deployment import Deployment
+    from taskcell.deployment.records import Deployment
+    from taskcell.deployment.sandboxes import Deployed
     from taskcell.engine.base import Engine
 
 
@@ -65,9 +65,9 @@ async def _remove(
     run: Invocation, tasks: Collection[str], principal: str | None, purge: bool
 ) -> tuple[Sequence[Deployed], Sequence[TaskKey]]:
     """What was closed, and whose workspaces were deleted. No names means all."""
-    from taskcell.cli import stack
-    from taskcell.cli.deployed import find_deployed
-    from taskcell.deployment import Deployment
+    from taskcell.assembly import stack
+    from taskcell.deployment.records import Deployment
+    from taskcell.deployment.sandboxes import find_deployed
 
     def is_meant(key: TaskKey | None) -> bool:
         if key is None:

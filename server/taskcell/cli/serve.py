@@ -7,7 +7,7 @@ import os
 import structlog
 import typer
 
-from taskcell.cli.invocation import Invocation, command
+from taskcell.cli.command import Invocation, command
 
 log = structlog.get_logger(__name__)
 
@@ -22,13 +22,13 @@ def serve(run: Invocation) -> None:
     An MCP client starts this command; nothing but MCP is read or written there, and logs go to standard error.
     SIGTERM, SIGINT and the end of input close every sandbox and end the server with exit code 0.
     """
-    from taskcell.mcp.wire import claim_stdio
+    from taskcell.mcp.transport.descriptors import claim_stdio
 
     terminal = os.isatty(0)
     with claim_stdio() as wire:
         import anyio
 
-        from taskcell.cli import reload, stack
+        from taskcell.assembly import reload, stack
         from taskcell.mcp.server import serve_stdio
 
         loaded = stack.load(run)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskcell.cli.invocation import Invocation, command
+from taskcell.cli.command import Invocation, command
 
 if TYPE_CHECKING:
-    from taskcell.cli.stack import Loaded
-    from taskcell.manifest import Skill
+    from taskcell.assembly.stack import Loaded
+    from taskcell.skills.manifest import Skill
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +27,7 @@ def list_skills(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list of objects.")] = False,
 ) -> None:
     """List the skills with their images, and the typed tools of each."""
-    from taskcell.cli import stack
+    from taskcell.assembly import stack
 
     loaded = stack.load(run)
     if as_json:
@@ -60,7 +60,7 @@ def _rows(skill: Skill) -> Iterator[tuple[str, str, str]]:
 
 def check(run: Invocation) -> None:
     """Check every manifest; each fault is one line with file, line and key, and the exit code is 1."""
-    from taskcell.cli import stack
+    from taskcell.assembly import stack
 
     loaded = stack.load(run)
     tools = sum(tool.profile.kind == "skill" for tool in loaded.tools.values())

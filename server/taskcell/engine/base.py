@@ -9,7 +9,7 @@ from typing import Protocol
 
 from anyio.abc import ByteStream
 
-from taskcell.policy import AuthorizedProfile
+from taskcell.policy.policy import AuthorizedProfile
 
 
 @dataclass(frozen=True, slots=True)

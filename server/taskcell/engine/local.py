@@ -20,7 +20,7 @@ import anyio.abc
 
 from taskcell.engine.base import Container, ContainerSpec, EngineFacts, Listed, Workspace
 from taskcell.errors import EngineError, SandboxLost
-from taskcell.policy import AuthorizedProfile
+from taskcell.policy.policy import AuthorizedProfile
 from taskcell.supervisor import binary
 
 #: Seconds for the supervisor to listen on its socket after its start.

@@ -8,9 +8,9 @@ from typing import Any
 
 from mcp_types import CallToolResult, TextContent
 
+from taskcell.gateway.processes import ProcessReport
 from taskcell.mcp.text import run_text
 from taskcell.model import ProcessResult, Status
-from taskcell.process_calls import ProcessReport
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 #: The contract's section 7: these ends are errors whatever was called.

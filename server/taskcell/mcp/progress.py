@@ -13,8 +13,8 @@ import anyio
 import structlog
 
 from taskcell.errors import SandboxLost
-from taskcell.output import stripped
-from taskcell.process import Process, Totals
+from taskcell.process.output import stripped
+from taskcell.process.process import Process, Totals
 from taskcell.supervisor import protocol
 
 log = structlog.get_logger(__name__)

@@ -12,16 +12,16 @@ from mcp.server.models import InitializationOptions
 from mcp_types import NotificationParams
 
 from taskcell import __version__
-from taskcell.gateway import Gateway
+from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.changes import ToolChanges
-from taskcell.mcp.files import file_resources
-from taskcell.mcp.outputs import output_resources
-from taskcell.mcp.resources import Resources
-from taskcell.mcp.shutdown import Shutdown
-from taskcell.mcp.stdio import stdio_streams
+from taskcell.mcp.resources.files import file_resources
+from taskcell.mcp.resources.outputs import output_resources
+from taskcell.mcp.resources.routes import Resources
 from taskcell.mcp.tasks import Tasks
 from taskcell.mcp.tools import Tools
-from taskcell.mcp.wire import Wire
+from taskcell.mcp.transport.descriptors import Wire
+from taskcell.mcp.transport.shutdown import Shutdown
+from taskcell.mcp.transport.stdio import stdio_streams
 from taskcell.model import LOCAL_PRINCIPAL
 
 INSTRUCTIONS = """\

@@ -35,15 +35,15 @@ from mcp_types import (
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from taskcell.errors import SandboxLost, TaskcellError, UnknownProcess
-from taskcell.gateway import Gateway
+from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.answer import run_answer
 from taskcell.mcp.changes import ToolChanges
 from taskcell.mcp.progress import newest_output
 from taskcell.mcp.text import ending, seconds
 from taskcell.mcp.tools import Tools
 from taskcell.model import Reuse, Status, TaskKey, ToolCall
-from taskcell.registry import Record
-from taskcell.sandbox import DEADLINE_SLACK, Sandbox
+from taskcell.process.table import Record
+from taskcell.sandbox.sandbox import DEADLINE_SLACK, Sandbox
 from taskcell.supervisor import protocol
 
 log = structlog.get_logger(__name__)

@@ -19,9 +19,8 @@ from mcp_types import (
     ToolAnnotations,
 )
 
-from taskcell import process_tool
 from taskcell.errors import TaskcellError
-from taskcell.gateway import Gateway
+from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.answer import (
     PROCESS_SCHEMA,
     RUN_SCHEMA,
@@ -31,12 +30,13 @@ from taskcell.mcp.answer import (
     run_answer,
     sandbox_answer,
 )
-from taskcell.mcp.files import FILE_SCHEMAS, file_answer
 from taskcell.mcp.progress import Progress
+from taskcell.mcp.resources.files import FILE_SCHEMAS, file_answer
 from taskcell.model import ToolCall
-from taskcell.process import Process
-from taskcell.process_tool import ProcessTool
-from taskcell.tool import SANDBOX_TOOL, CommandTool, FileTool, SandboxTool, nearest
+from taskcell.process.process import Process
+from taskcell.tools import process as process_tool
+from taskcell.tools.process import ProcessTool
+from taskcell.tools.tool import SANDBOX_TOOL, CommandTool, FileTool, SandboxTool, nearest
 
 log = structlog.get_logger(__name__)
 

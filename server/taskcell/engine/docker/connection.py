@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from docker import APIClient
 
-from taskcell.engine.docker.find import Endpoint, find
-from taskcell.engine.docker.volumes import SupervisorVolumes
+from taskcell.engine.docker.endpoint import Endpoint, find
+from taskcell.engine.docker.supervisor_volume import SupervisorVolumes
 from taskcell.errors import EngineUnavailable
 
 #: Oldest API with everything that a sandbox needs (Engine 20.10: one-shot statistics, cgroup v2).

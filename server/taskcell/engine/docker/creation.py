@@ -16,12 +16,12 @@ from taskcell.engine.base import Container, ContainerSpec
 from taskcell.engine.docker import workspaces
 from taskcell.engine.docker.classify import is_gone, is_paused
 from taskcell.engine.docker.connection import Connection
-from taskcell.engine.docker.container import SUPERVISOR, container_config, not_as_asked
+from taskcell.engine.docker.hardening import SUPERVISOR, container_config, not_as_asked
 from taskcell.engine.docker.mounted import check_mounted
 from taskcell.engine.docker.workspaces import REMOVAL_POLL, REMOVAL_TIMEOUT
 from taskcell.errors import Denied, EngineError
 from taskcell.model import WORKSPACE, Profile
-from taskcell.policy import HostMount
+from taskcell.policy.policy import HostMount
 from taskcell.refusal import Rule
 
 #: Seconds from SIGTERM to the engine's SIGKILL: the supervisor's grace of 2 s, its kill, and a busy machine.

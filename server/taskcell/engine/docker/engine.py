@@ -20,10 +20,10 @@ from taskcell.engine.base import Container, ContainerSpec, EngineFacts, Listed
 from taskcell.engine.docker import creation, images, workspaces
 from taskcell.engine.docker.classify import classify, is_not_running, lacks_supervisor
 from taskcell.engine.docker.connection import Connection, connect
-from taskcell.engine.docker.container import SOCKET, SUPERVISOR
-from taskcell.engine.docker.stream import open_exec
+from taskcell.engine.docker.exec_stream import open_exec
+from taskcell.engine.docker.hardening import SOCKET, SUPERVISOR
 from taskcell.errors import EngineError, EngineUnavailable, SandboxLost
-from taskcell.policy import AuthorizedProfile
+from taskcell.policy.policy import AuthorizedProfile
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ import structlog
 from docker import APIClient
 from docker.errors import APIError, ImageNotFound
 
-from taskcell.engine.skill_images import PREFIX, build_command
 from taskcell.errors import EngineError, ImageMissing
+from taskcell.images.skills import PREFIX, build_command
 
 log = structlog.get_logger(__name__)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskcell.engine.docker.container import SUPERVISOR
+from taskcell.config.image_reference import shown
+from taskcell.engine.docker.hardening import SUPERVISOR
 from taskcell.errors import Denied
-from taskcell.host_paths import identity_below
-from taskcell.policy import HostMount
-from taskcell.reference import shown
+from taskcell.policy.host_paths import identity_below
+from taskcell.policy.policy import HostMount
 from taskcell.refusal import Rule
 
 

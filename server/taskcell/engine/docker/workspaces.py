@@ -25,7 +25,7 @@ from docker.types import Mount
 
 from taskcell.engine.base import ContainerSpec, Holder
 from taskcell.engine.docker.classify import is_in_use, is_unlimited
-from taskcell.engine.docker.container import Place, workspace_options
+from taskcell.engine.docker.hardening import Place, workspace_options
 from taskcell.errors import EngineError
 
 #: Seconds to wait for a container, or a volume's last user, that the engine is removing already; and between two looks.

@@ -1,0 +1,78 @@
+"""Manifests that change while the server runs: new tools where they are good, the old ones and a log line where not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from taskcell.assembly import stack
+from taskcell.assembly.stack import Loaded
+from taskcell.cli.command import Invocation
+from taskcell.errors import ManifestError, TaskcellError
+from taskcell.gateway.gateway import Gateway
+from taskcell.skills import manifest
+from taskcell.tools.tool import CommandTool
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two looks at the files, which cost a `stat` each. Looking finds what file system events miss: network
+#: file systems, and files that a mount or a link replaces.
+POLL_INTERVAL = 0.5
+
+
+@asynccontextmanager
+async def following_gateway(run: Invocation, loaded: Loaded) -> AsyncIterator[Gateway]:
+    """A gateway whose tools follow the manifests. Raises EngineUnavailable."""
+    async with stack.gateway(run, loaded) as gateway, anyio.create_task_group() as following:
+        following.start_soon(_follow, run, loaded, gateway)
+        yield gateway
+        following.cancel_scope.cancel()
+
+
+async def _follow(run: Invocation, loaded: Loaded, gateway: Gateway) -> None:
+    """Read the manifests again when they have changed and then stood still from one look to the next."""
+    # Its own: the engine's calls, which may take long, share the default one.
+    limiter = anyio.CapacityLimiter(1)
+    used = before = loaded.stamp
+    while True:
+        await anyio.sleep(POLL_INTERVAL)
+        now = await anyio.to_thread.run_sync(
+            manifest.stamp, loaded.settings.manifest_paths, abandon_on_cancel=True, limiter=limiter
+        )
+        is_still, before = now == before, now
+        if is_still and now != used:
+            used = now
+            tools = await anyio.to_thread.run_sync(_read, run, loaded, abandon_on_cancel=True, limiter=limiter)
+            if tools is not None:
+                _tell_difference(gateway.tools, tools)
+                gateway.replace_tools(tools)
+
+
+def _read(run: Invocation, loaded: Loaded) -> Mapping[str, CommandTool] | None:
+    """The new tools; None, and every fault in the log, where the manifests cannot be used."""
+    faults: list[str] = []
+    try:
+        return stack.load_manifests(run, loaded.settings).tools
+    except ManifestError as error:
+        faults = error.faults
+    except TaskcellError as error:
+        faults = [str(error)]
+    except Exception:
+        log.exception("The changed manifests could not be read; the tools stay as they were.")
+    for fault in faults:
+        log.error("A changed manifest is faulty; the tools stay as they were.", fault=fault)
+    return None
+
+
+def _tell_difference(old: Mapping[str, CommandTool], new: Mapping[str, CommandTool]) -> None:
+    both = old.keys() & new.keys()
+    log.info(
+        "The manifests have changed, and are in use.",
+        added=sorted(new.keys() - both),
+        removed=sorted(old.keys() - both),
+        changed=sorted(name for name in both if old[name] != new[name]),
+    )

@@ -1,0 +1,225 @@
+"""What the doctor looks at, in the order in which one thing needs the other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import anyio
+
+from taskcell.assembly import stack
+from taskcell.assembly.stack import Loaded
+from taskcell.cli.command import Invocation
+from taskcell.config.load import Settings
+from taskcell.engine.base import Engine
+from taskcell.errors import Denied, ManifestError, TaskcellError
+from taskcell.policy.policy import Policy
+from taskcell.supervisor import binary
+from taskcell.units import format_size
+
+if TYPE_CHECKING:
+    from taskcell.engine.docker import DockerEngine
+
+#: Seconds for the supervisor to print its version; it does nothing else.
+VERSION_TIMEOUT = 5.0
+#: Seconds for the engine's answers to all questions; one that takes longer is not fit to serve.
+ENGINE_TIMEOUT = 30.0
+
+
+class Verdict(Enum):
+    """`WEAK`: it works, and something that the user may rely on does not hold."""
+
+    GOOD = "ok"
+    WEAK = "weak"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at: what was found, and how to mend it where the finding does not say so itself."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    mend: str = ""
+
+
+async def examine(run: Invocation) -> list[Check]:
+    """All checks that make sense: what stands on something broken is left out."""
+    try:
+        settings = stack.load_settings(run)
+    except TaskcellError as error:
+        mend = "correct the configuration; nothing else can be checked before."
+        return [Check("configuration", Verdict.BROKEN, _line(str(error)), mend), await _supervisor()]
+    place = str(settings.file) if settings.file else "no file; the defaults hold"
+    checks = [Check("configuration", Verdict.GOOD, f"{place}.")]
+    loaded, found = _manifests(run, settings)
+    checks += found
+    if loaded is not None:
+        checks += _policy(loaded)
+        checks += _sudo(loaded)
+    checks += [_limits(settings), await _supervisor()]
+    checks += [check async for check in _engine(run, settings, loaded)]
+    return checks
+
+
+def _manifests(run: Invocation, settings: Settings) -> tuple[Loaded | None, list[Check]]:
+    try:
+        loaded = stack.load(run)
+    except ManifestError as error:
+        mend = "correct it; `serve` refuses to start on a faulty manifest."
+        return None, [Check("manifests", Verdict.BROKEN, _line(fault), mend) for fault in error.faults]
+    except TaskcellError as error:
+        return None, [Check("manifests", Verdict.BROKEN, _line(str(error)), "correct the configuration.")]
+    places = ", ".join(map(str, settings.manifest_paths)) or "no folder"
+    detail = f"{len(loaded.skills)} skills from {places}."
+    if not loaded.skills:
+        mend = "name your manifests in `manifests`, or leave that key out to have those that come with taskcell."
+        return loaded, [Check("manifests", Verdict.WEAK, detail, mend)]
+    return loaded, [Check("manifests", Verdict.GOOD, detail)]
+
+
+def _policy(loaded: Loaded) -> Iterator[Check]:
+    """Each profile is authorised as it would be before its container is made."""
+    policy = Policy(loaded.settings.policy, loaded.settings.own_files, loaded.settings.secret_files)
+    refused = 0
+    profiles = {tool.profile.name: tool.profile for tool in loaded.tools.values()}
+    for name, profile in profiles.items():
+        try:
+            policy.authorize_profile(profile)
+        except Denied as denial:
+            refused += 1
+            mend = f"change the profile '{name}', or [policy]; docs/security.md tells what each rule refuses."
+            yield Check("policy", Verdict.BROKEN, f"'{name}' cannot run. {_line(str(denial))}", mend)
+    if not refused:
+        yield Check("policy", Verdict.GOOD, f"allows all {len(profiles)} profiles.")
+
+
+def _sudo(loaded: Loaded) -> Iterator[Check]:
+    """Where the password comes from, for those who have sudo; a faulty source is the configuration's fault already."""
+    profiles = {tool.profile.name for tool in loaded.tools.values() if tool.profile.sudo}
+    if profiles:
+        secret = loaded.settings.sudo
+        own = f"is what {secret.password_file} holds" if secret.password_file else "comes from the environment"
+        source = "is random for each sandbox" if loaded.settings.sudo_password is None else own
+        yield Check("sudo", Verdict.GOOD, f"For {', '.join(sorted(profiles))}; the password {source}.")
+
+
+def _limits(settings: Settings) -> Check:
+    memory = settings.terminal.memory
+    if not memory:
+        return Check("limits", Verdict.WEAK, "The terminal's memory is not bounded.", "set terminal.memory.")
+    wanted = memory * settings.pool.max_sandboxes
+    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    said = f"{settings.pool.max_sandboxes} sandboxes of {format_size(memory)} may use {format_size(wanted)}"
+    if wanted <= has:
+        return Check("limits", Verdict.GOOD, f"{said}; this machine has {format_size(has)}.")
+    mend = "lower pool.max_sandboxes or terminal.memory, unless the engine is on another machine."
+    return Check("limits", Verdict.WEAK, f"{said}; this machine has only {format_size(has)}.", mend)
+
+
+async def _supervisor() -> Check:
+    mend = "install taskcell again: `pip install --force-reinstall taskcell`."
+    try:
+        program = binary.path()
+        with anyio.fail_after(VERSION_TIMEOUT):
+            done = await anyio.run_process([program, "version"], check=False, stderr=subprocess.STDOUT)
+    except TaskcellError as error:
+        return Check("supervisor", Verdict.BROKEN, str(error))
+    except TimeoutError:
+        return Check("supervisor", Verdict.BROKEN, f"{program} does not answer.", mend)
+    except OSError as error:
+        return Check("supervisor", Verdict.BROKEN, f"{program} cannot run: {error.strerror}.", mend)
+    if done.returncode != 0:
+        return Check("supervisor", Verdict.BROKEN, f"{program} ended with code {done.returncode}.", mend)
+    said = _line(done.stdout.decode("utf-8", "replace")) or "no version"
+    return Check("supervisor", Verdict.GOOD, f"{said} ({program}).")
+
+
+async def _engine(run: Invocation, settings: Settings, loaded: Loaded | None) -> AsyncIterator[Check]:
+    """The engine, what it cannot do, and whether it has the images."""
+    found: list[Check] = []
+    try:
+        with anyio.fail_after(ENGINE_TIMEOUT):
+            async with stack.opened_engine(run, settings) as engine:
+                found += await _engine_itself(engine)
+                found += await _workspaces(engine, settings)
+                found += await _images(engine, settings, loaded)
+    except TaskcellError as error:
+        found.append(Check("engine", Verdict.BROKEN, _line(str(error))))
+    except TimeoutError:
+        detail = f"It did not answer within {ENGINE_TIMEOUT:.0f} seconds."
+        found.append(Check("engine", Verdict.BROKEN, detail, "look at the engine's own log, or restart it."))
+    for check in found:
+        yield check
+
+
+async def _engine_itself(engine: Engine) -> list[Check]:
+    facts = await engine.facts()
+    if not facts.isolated:
+        return [Check("engine", Verdict.WEAK, f"{facts.name}: no isolation.", "set engine.kind to 'docker'.")]
+    checks = [Check("engine", Verdict.GOOD, f"{facts.name} {facts.version}.")]
+    return checks + [Check("engine", Verdict.WEAK, weakness) for weakness in facts.weaknesses]
+
+
+async def _workspaces(engine: Engine, settings: Settings) -> list[Check]:
+    """Whether persistent files may be where they are to be, and whether their size holds."""
+    from taskcell.engine.docker import DockerEngine
+
+    if not settings.workspace.persistent:
+        return []
+    root = settings.workspace_root
+    if root is not None:
+        try:
+            Policy(settings.policy, settings.own_files).authorize_root(root)
+        except Denied as denial:
+            return [Check("workspace", Verdict.BROKEN, _line(str(denial)), "name another folder as workspace.root.")]
+    place = "engine volumes" if root is None else str(root)
+    size = format_size(settings.workspace.size)
+    if root is None and isinstance(engine, DockerEngine) and await engine.bounds_volumes(settings.workspace.size):
+        return [Check("workspace", Verdict.GOOD, f"persistent, in {place}, each bounded to {size}.")]
+    mend = "watch the disk, or put the engine's data on a file system with project quotas (XFS with pquota)."
+    return [Check("workspace", Verdict.WEAK, f"persistent, in {place}; nothing holds a task to {size}.", mend)]
+
+
+async def _images(engine: Engine, settings: Settings, loaded: Loaded | None) -> list[Check]:
+    from taskcell.engine.docker import DockerEngine
+
+    if not isinstance(engine, DockerEngine):
+        return []
+    users: dict[str, set[str]] = {}
+    for profile in {tool.profile for tool in loaded.tools.values()} if loaded else ():
+        users.setdefault(profile.image, set()).add(profile.name)
+    users = users or {settings.terminal.image: {"terminal"}}
+    return [await _image(engine, reference, sorted(users[reference])) for reference in sorted(users)]
+
+
+async def _image(engine: DockerEngine, reference: str, users: list[str]) -> Check:
+    """Whether the engine has an image, for the profiles that use it."""
+    from taskcell.images import skills as skill_images
+
+    what = f"{reference} ({', '.join(users)})"
+    command = skill_images.build_command(reference)
+    labels = await engine.image_labels(reference)
+    if labels is None and command is not None:
+        # Without the terminal nothing works; without a skill's image, that skill alone.
+        verdict = Verdict.BROKEN if "terminal" in users else Verdict.WEAK
+        return Check("image", verdict, f"{what} is missing.", f"run `{command}`.")
+    if labels is None and reference.startswith(skill_images.PREFIX):
+        mend = "correct the image's name; `taskcell image build --list` shows those that taskcell builds."
+        return Check("image", Verdict.BROKEN, f"{what} is missing, and no command builds it.", mend)
+    if labels is None:
+        mend = f"`docker pull {reference}` saves the first call that time."
+        return Check("image", Verdict.WEAK, f"{what} is not there yet and is pulled at its first use.", mend)
+    if command is not None and not skill_images.is_current(reference, labels):
+        detail = f"{what} was built from another definition than this version's."
+        return Check("image", Verdict.WEAK, detail, f"run `{command}`.")
+    return Check("image", Verdict.GOOD, f"{what} is there.")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,227 @@
+"""The table of container options that `[terminal]` and each skill share, and what its texts mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from taskcell.config.fields import (
+    AbsolutePath,
+    Bytes,
+    Cores,
+    Count,
+    Seconds,
+    Table,
+    Text,
+    Texts,
+    Word,
+    Words,
+    check_variable_name,
+)
+from taskcell.config.image_reference import full_reference
+from taskcell.config.toml_source import Fault
+from taskcell.model import GIB, MIB, WORKSPACE, Mount, Tmpfs
+from taskcell.units import format_size
+
+#: The Docker Engine refuses a container with less memory.
+MIN_MEMORY = 6 * MIB
+_WORKDIR_VARIABLE = "SKILL_WORKDIR"
+#: Stands for `${SKILL_WORKDIR}` in an expanded volume; no text from a file or an environment holds a NUL.
+_WORKDIR_MARK = "\0"
+
+_FORM = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^{}]*))?\}|(\{[^}]*\}?|[A-Za-z_($]))")
+
+
+def _argv(value: object) -> object:
+    """A program as a string, or an argument list."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, str):
+        if not value or value.split() != [value]:
+            raise ValueError("must be the path of one program, or a list such as ['python3', '-m', 'tool']")
+        return (value,)
+    raise ValueError("must be a string or a list of strings")
+
+
+class ContainerTable(Table):
+    """The keys of a skill's `docker` table. Sizes in bytes, times in seconds; texts are not yet expanded."""
+
+    image: Word = ""
+    entrypoint: Annotated[tuple[Text, ...] | None, BeforeValidator(_argv)] = None
+    command: Texts = ()
+    volumes: Texts = ()
+    working_dir: AbsolutePath = ""
+    environment: Texts = Field(default=(), repr=False)
+    memory: Bytes = 2 * GIB
+    cpus: Cores = 1.0
+    pids: Count = 256
+    network: Word = "none"
+    user: Word = ""
+    gpus: Word = ""
+    read_only: bool = True
+    platform: Word = ""
+    rm: bool = True
+    reuse: Literal["task", "call"] = "task"
+    sudo: bool = False
+    cap_add: Words = ()
+    extra_args: Texts = ()
+    timeout: Seconds | None = None
+
+    @field_validator("memory")
+    @classmethod
+    def _enough_memory(cls, value: int) -> int:
+        if value < MIN_MEMORY:
+            raise ValueError(f"must be at least {format_size(MIN_MEMORY)}, the container engine's minimum")
+        return value
+
+    @field_validator("network")
+    @classmethod
+    def _network_is_named(cls, value: str) -> str:
+        if not value:
+            raise ValueError("must be 'none' or a network's name")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Expanded:
+    """The texts of a container table with the server's variables filled in; the environment's values may be secret."""
+
+    image: str
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    mounts: tuple[Mount, ...] = ()
+
+
+def expand_table(table: ContainerTable, environ: Mapping[str, str]) -> tuple[Expanded, list[Fault]]:
+    """Expand and read a table's image, environment and volumes; with every fault, keyed from the table."""
+    found: list[Fault] = []
+    image = ""
+    try:
+        image = _expand_image(table.image, environ)
+    except ValueError as error:
+        found.append(Fault(("image",), str(error)))
+    environment, wrong = expand_environment(table.environment, environ)
+    found += wrong
+    mounts = []
+    for index, volume in enumerate(table.volumes):
+        try:
+            mounts.append(_mount(volume, environ))
+        except ValueError as error:
+            found.append(Fault(("volumes", index), str(error)))
+    # The workspace is at /workspace already; asking for it there changes nothing.
+    kept = tuple(mount for mount in mounts if mount != Mount(None, WORKSPACE))
+    return Expanded(image, environment, kept), found
+
+
+def expand_environment(
+    entries: tuple[str, ...], environ: Mapping[str, str]
+) -> tuple[tuple[tuple[str, str], ...], list[Fault]]:
+    """`KEY=value` entries as pairs in order; with every fault, keyed from the table that holds `environment`."""
+    pairs, found = [], []
+    for index, entry in enumerate(entries):
+        try:
+            pairs.append(_variable(entry, environ))
+        except ValueError as error:
+            found.append(Fault(("environment", index), str(error)))
+    return tuple(pairs), found
+
+
+def default_tmpfs(memory: int | None) -> tuple[Tmpfs, ...]:
+    """The bounded file systems of every sandbox; together less than a quarter of `memory` bytes (None: unbounded).
+
+    The absolute bounds are what a compiler or a package manager needs for its scratch files; the shares keep a
+    small container from filling its memory with files. 64 MiB is the container engine's own size of /dev/shm.
+    """
+    memory = 2 * GIB if memory is None else memory
+    return (
+        Tmpfs("/tmp", min(256 * MIB, memory // 8)),  # noqa: S108 - a path in the container
+        Tmpfs("/var/tmp", min(64 * MIB, memory // 32)),  # noqa: S108
+        Tmpfs("/run", min(16 * MIB, memory // 64), mode=0o755),
+        Tmpfs("/dev/shm", min(64 * MIB, memory // 16)),  # noqa: S108
+    )
+
+
+def _expand_image(image: str, environ: Mapping[str, str]) -> str:
+    if not image:
+        raise ValueError("is missing; name the image, as in 'python:3.12-slim'")
+    expanded = _expand(image, environ)
+    if _WORKDIR_MARK in expanded:
+        raise ValueError(f"${{{_WORKDIR_VARIABLE}}} has no meaning in an image's name")
+    try:
+        full_reference(expanded)
+    except ValueError:
+        # Not the expanded text: it may hold a value of the server's environment.
+        raise ValueError(f"{image!r} is not an image reference; write it as in 'python:3.12-slim'") from None
+    return expanded
+
+
+def _variable(entry: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    name, equals, value = entry.partition("=")
+    if not equals:
+        raise ValueError(
+            "a name alone would forward the server's own variable; write 'KEY=value', or 'KEY=${KEY}' to pass it on"
+        )
+    try:
+        check_variable_name(name)
+    except ValueError as error:
+        raise ValueError(f"{name!r} {error}") from None
+    return name, _expand(value, environ).replace(_WORKDIR_MARK, WORKSPACE)
+
+
+def _mount(volume: str, environ: Mapping[str, str]) -> Mount:
+    try:
+        source, target, read_only = split_volume(_expand(volume, environ))
+    except _NotAVolume:
+        raise _NotAVolume(volume) from None
+    if source == _WORKDIR_MARK:
+        return Mount(None, target, read_only)
+    if not source.startswith("/") or _WORKDIR_MARK in source + target:
+        raise _NotAVolume(volume)
+    return Mount(source, target, read_only)
+
+
+class _NotAVolume(ValueError):
+    def __init__(self, volume: str) -> None:
+        super().__init__(
+            f"{volume!r} is not understood; write '${{{_WORKDIR_VARIABLE}}}:/target' or '/host/path:/target', "
+            "with ':ro' after it for read-only"
+        )
+
+
+def split_volume(text: str) -> tuple[str, str, bool]:
+    """Source, absolute target and whether it is read-only, of `source:/target`, with `:ro` or `:rw` after it.
+
+    Raises ValueError: it is something else.
+    """
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
+        raise _NotAVolume(text)
+    source, target = parts[0], parts[1]
+    if not source or not target.startswith("/"):
+        raise _NotAVolume(text)
+    return source, target, parts[2:] == ["ro"]
+
+
+def _expand(text: str, environ: Mapping[str, str]) -> str:
+    def value(match: re.Match[str]) -> str:
+        name, operator, operand, unknown = match.groups()
+        if unknown is not None:
+            raise ValueError(
+                f"{match[0]!r} is not understood; only ${{VAR}}, ${{VAR:-default}} and ${{VAR:?message}} are expanded"
+            )
+        if name == _WORKDIR_VARIABLE and operator is None:
+            return _WORKDIR_MARK
+        found = environ.get(name)
+        if operator is None and found is not None:
+            return found
+        if operator is not None and found:
+            return found
+        if operator == "-":
+            return str(operand)
+        reason = operand if operator and operand else f"set it, or write ${{{name}:-default}}"
+        raise ValueError(f"the variable {name} is not set in the server's environment: {reason}")
+
+    return _FORM.sub(value, text)

@@ -1,0 +1,129 @@
+"""Field types and validation faults that the configuration and the manifests share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from types import UnionType
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from taskcell.config.toml_source import Fault, Key, nearest
+from taskcell.units import parse_cores, parse_duration, parse_size
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: Set by the supervisor alone.
+RESERVED_VARIABLE = "TASKCELL_"
+
+
+class Table(BaseModel):
+    """A TOML table: immutable, no unknown keys, no guessing of types, and no values in its error messages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+def as_tuple(value: object) -> object:
+    """TOML's lists as the tuples that frozen tables hold."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _printable(value: str) -> str:
+    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in value):
+        raise ValueError("must not hold control characters")
+    return value
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not hold a NUL character")
+    return value
+
+
+def _absolute(value: str) -> str:
+    if value and not value.startswith("/"):
+        raise ValueError("must be an absolute path, as in '/work'")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(parse_duration)]
+Bytes = Annotated[int, BeforeValidator(parse_size)]
+Cores = Annotated[float, BeforeValidator(parse_cores)]
+#: The engine's limit of processes is a 32-bit number in places.
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Word = Annotated[str, AfterValidator(_printable)]
+Text = Annotated[str, AfterValidator(_no_nul)]
+AbsolutePath = Annotated[str, AfterValidator(_printable), AfterValidator(_absolute)]
+Words = Annotated[tuple[Word, ...], BeforeValidator(as_tuple)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(as_tuple)]
+
+
+def check_variable_name(name: str) -> None:
+    """Raise ValueError unless `name` may be set in a sandbox's environment."""
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError("is not the name of an environment variable: letters, digits and '_', no digit first")
+    if name.startswith(RESERVED_VARIABLE):
+        raise ValueError(f"begins with {RESERVED_VARIABLE}, which the sandbox keeps for itself; use another name")
+
+
+def faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
+    """What a validation found, in the user's words and without the values, which may be secret."""
+    found = error.errors(include_url=False, include_input=False)
+    return [Fault(tuple(detail["loc"]), _sentence(detail, model)) for detail in found]
+
+
+_TYPES = {
+    "string_type": "must be a string, in quotes",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "missing": "is missing",
+}
+
+
+def _sentence(detail: Any, model: type[BaseModel]) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"unknown key; {nearest(str(detail['loc'][-1]), keys_at(model, detail['loc'][:-1]))}"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "literal_error":
+        return f"must be {context['expected']}"
+    if kind == "greater_than_equal":
+        return f"must be at least {context['ge']}"
+    if kind == "less_than_equal":
+        return f"must be at most {context['le']}"
+    return _TYPES.get(kind, f"is not valid: {detail['msg']}")
+
+
+def keys_at(model: type[BaseModel], key: Key) -> tuple[str, ...]:
+    """The keys that the table at `key` may hold; none where it is not a table of known keys."""
+    annotation: Any = model
+    for part in key:
+        annotation = _inner(annotation, part)
+    return tuple(_tables(annotation))
+
+
+def _tables(annotation: Any) -> Iterator[str]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield from annotation.model_fields
+    elif get_origin(annotation) is UnionType:
+        for choice in get_args(annotation):
+            yield from _tables(choice)
+
+
+def _inner(annotation: Any, part: str | int) -> Any:
+    """The type of one member of a table, a mapping or a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        field = annotation.model_fields.get(str(part))
+        return field.annotation if field else None
+    if get_origin(annotation) is Annotated:
+        return _inner(get_args(annotation)[0], part)
+    if get_origin(annotation) is dict:
+        return get_args(annotation)[1]
+    if get_origin(annotation) is tuple:
+        return get_args(annotation)[0]
+    return None

@@ -1,0 +1,260 @@
+"""Finding and loading `taskcell.toml`, with the environment's overrides, and telling everything that is wrong."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_origin
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from taskcell.config.container_table import default_tmpfs, expand_table
+from taskcell.config.fields import faults
+from taskcell.config.password_file import read_password
+from taskcell.config.settings import (
+    GENERATED,
+    AuditSettings,
+    EngineSettings,
+    HttpSettings,
+    LimitSettings,
+    PolicySettings,
+    PoolSettings,
+    RuleSettings,
+    Settings,
+    SudoSettings,
+    TerminalSettings,
+    WorkspaceSettings,
+)
+from taskcell.config.shipped import shipped_manifests
+from taskcell.config.toml_source import Fault, Key, TomlSource, UnreadableToml
+from taskcell.errors import ConfigError
+from taskcell.units import format_seconds, format_size
+
+__all__ = [
+    "AuditSettings",
+    "EngineSettings",
+    "HttpSettings",
+    "LimitSettings",
+    "PolicySettings",
+    "PoolSettings",
+    "RuleSettings",
+    "Settings",
+    "SudoSettings",
+    "TerminalSettings",
+    "WorkspaceSettings",
+    "find",
+    "load",
+    "shipped_manifests",
+]
+
+FILE_NAME = "taskcell.toml"
+FILE_VARIABLE = "TASKCELL_CONFIG"
+OVERRIDE_PREFIX = "TASKCELL__"
+
+
+def load(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Settings:
+    """Find, read and check the configuration.
+
+    Arguments:
+        path: the file that `--config` names; None means the usual places.
+        environ: the server's environment: its overrides, and what `[terminal]` may expand.
+        cwd: what relative paths begin at.
+
+    Raises:
+        ConfigError: with one line for every fault, each with file, line and key where they can be told.
+    """
+    file = find(path, environ, cwd)
+    document = _Document.read(file)
+    wrong = [*document.override(environ), *document.secrets_in_file()]
+    try:
+        settings = Settings.model_validate(document.data)
+    except ValidationError as error:
+        wrong += faults(error, Settings)
+        raise ConfigError(document.describe(wrong)) from None
+    expanded, unexpanded = expand_table(settings.terminal, environ)
+    wrong += [Fault(("terminal", *fault.key), fault.sentence) for fault in unexpanded]
+    wrong += _contradictions(settings)
+    folder, password = file.parent if file else cwd.absolute(), None
+    try:
+        if settings.sudo.password_file:
+            password = SecretStr(read_password(folder / settings.sudo.password_file))
+    except ValueError as error:
+        wrong.append(Fault(("sudo", "password_file"), str(error)))
+    was_only_found = file == cwd.absolute() / FILE_NAME and path is None and not environ.get(FILE_VARIABLE)
+    if was_only_found:
+        wrong += document.isolation_turned_off()
+    if wrong:
+        raise ConfigError(document.describe(wrong))
+    return settings.placed(file, folder, expanded, password)
+
+
+def find(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Path | None:
+    """The configuration file: `--config`, `$TASKCELL_CONFIG`, `./taskcell.toml`, the user's; None where there is none.
+
+    Raises:
+        ConfigError: a file that is named does not exist.
+    """
+    named = environ.get(FILE_VARIABLE)
+    if path is not None or named:
+        file = cwd.absolute() / (path if path is not None else str(named))
+        if not file.is_file():
+            origin = "--config" if path is not None else f"${FILE_VARIABLE}"
+            raise ConfigError(f"{file}: there is no such file; {origin} names it, so correct it or leave it out.")
+        return file
+    places = [cwd.absolute() / FILE_NAME]
+    base = Path(environ.get("XDG_CONFIG_HOME", ""))
+    if base.is_absolute():
+        places.append(base / "taskcell" / FILE_NAME)
+    elif Path(environ.get("HOME", "")).is_absolute():
+        places.append(Path(environ["HOME"]) / ".config" / "taskcell" / FILE_NAME)
+    return next((place for place in places if place.is_file()), None)
+
+
+@dataclass
+class _Document:
+    """The parsed file with the environment's overrides laid over it, and where each key came from."""
+
+    source: TomlSource | None
+    data: dict[str, Any]
+    variables: dict[Key, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path | None) -> _Document:
+        if file is None:
+            return cls(None, {})
+        try:
+            source = TomlSource.read(file)
+        except UnreadableToml as error:
+            raise ConfigError(str(error)) from None
+        return cls(source, copy.deepcopy(dict(source.data)))
+
+    def override(self, environ: Mapping[str, str]) -> list[Fault]:
+        """Take every `TASKCELL__SECTION__KEY` of the environment."""
+        wrong = []
+        for name in sorted(name for name in environ if name.startswith(OVERRIDE_PREFIX)):
+            key = tuple(name.removeprefix(OVERRIDE_PREFIX).lower().split("__"))
+            self.variables[key] = name
+            annotation = _leaf(key)
+            if annotation is None:
+                wrong.append(Fault(key, f"there is no such key to override; {_nearest_variable(name)}"))
+                continue
+            try:
+                self._set(key, _value(environ[name], annotation))
+            except ValueError as error:
+                wrong.append(Fault(key, str(error)))
+        return wrong
+
+    def _set(self, key: tuple[str, ...], value: object) -> None:
+        table = self.data
+        for part in key[:-1]:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                return  # the file holds no table there, and that is the fault to report
+        table[key[-1]] = value
+
+    def secrets_in_file(self) -> Iterator[Fault]:
+        """A password in the file would be read by everyone who may read the configuration."""
+        sudo, key = self.data.get("sudo"), ("sudo", "password")
+        literal = isinstance(sudo, dict) and sudo.get("password", GENERATED) != GENERATED
+        if literal and key not in self.variables:
+            yield Fault(
+                key, f"must be '{GENERATED}'; put a password into a file of its own and name it in password_file"
+            )
+
+    def isolation_turned_off(self) -> Iterator[Fault]:
+        """What whoever wrote the file must not decide when nobody has chosen the file: it may be a stranger's."""
+        engine, key = self.data.get("engine"), ("engine", "kind")
+        if isinstance(engine, dict) and engine.get("kind") == "local" and key not in self.variables:
+            yield Fault(
+                key,
+                "'local' turns isolation off, which a file that was only found in the current folder may not; if you "
+                f"mean it, name the file with --config or ${FILE_VARIABLE}, or set {OVERRIDE_PREFIX}ENGINE__KIND=local",
+            )
+
+    def describe(self, wrong: list[Fault]) -> str:
+        return "\n".join(self._line(fault) for fault in wrong)
+
+    def _line(self, fault: Fault) -> str:
+        for length in range(len(fault.key), 0, -1):
+            if name := self.variables.get(fault.key[:length]):
+                return f"${name}: {fault.sentence}"
+        if self.source is None:
+            return f"{'.'.join(map(str, fault.key))}: {fault.sentence}"
+        return self.source.describe(fault)
+
+
+def _contradictions(settings: Settings) -> Iterator[Fault]:
+    """Values that are right alone and wrong together."""
+    limits, terminal, pool, http = settings.limits, settings.terminal, settings.pool, settings.http
+    longest = format_seconds(limits.max_timeout)
+    if limits.timeout > limits.max_timeout:
+        yield Fault(("limits", "timeout"), f"is longer than limits.max_timeout, which is {longest} seconds")
+    if terminal.timeout is not None and terminal.timeout > limits.max_timeout:
+        yield Fault(("terminal", "timeout"), f"is longer than limits.max_timeout, which is {longest} seconds")
+    if pool.warm > pool.max_sandboxes:
+        yield Fault(("pool", "warm"), f"is more than pool.max_sandboxes, which is {pool.max_sandboxes}")
+    yield from _memory_faults(settings)
+    if settings.sudo.password_file and settings.sudo.password.get_secret_value() != GENERATED:
+        yield Fault(("sudo", "password_file"), "stands beside a password; leave one of the two out")
+    jwt = {"issuer": http.issuer, "audience": http.audience, "jwks_url": http.jwks_url}
+    if any(jwt.values()) and not all(jwt.values()):
+        missing = " and ".join(name for name, value in jwt.items() if not value)
+        yield Fault(("http",), f"JWT tokens need issuer, audience and jwks_url together; {missing} is missing")
+
+
+def _memory_faults(settings: Settings) -> Iterator[Fault]:
+    """Files in memory count as the container's memory: full, they must leave some for the processes."""
+    memory = settings.terminal.memory
+    sizes = {tmpfs.target: tmpfs.size for tmpfs in default_tmpfs(memory)}
+    total = sum(sizes.values()) + settings.workspace.size
+    if total >= memory:
+        yield Fault(
+            ("terminal", "memory"),
+            f"{format_size(memory)} is not more than the {format_size(total)} that the file systems in memory may "
+            f"hold together (workspace.size {format_size(settings.workspace.size)}, the rest for "
+            f"{', '.join(sizes)}); raise terminal.memory or lower workspace.size",
+        )
+
+
+def _leaf(key: tuple[str, ...]) -> Any:
+    """The type of the setting at `key`; None if there is none, or if it is a whole table."""
+    annotation: Any = Settings
+    for part in key:
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return None
+        found = annotation.model_fields.get(part)
+        if found is None:
+            return None
+        annotation = found.annotation
+    return None if isinstance(annotation, type) and issubclass(annotation, BaseModel) else annotation
+
+
+def _leaves(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, found in model.model_fields.items():
+        annotation = found.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from _leaves(annotation, (*prefix, name))
+        else:
+            yield (*prefix, name)
+
+
+def _nearest_variable(name: str) -> str:
+    names = ["__".join((OVERRIDE_PREFIX[:-2], *leaf)).upper() for leaf in _leaves(Settings)]
+    close = difflib.get_close_matches(name.upper(), names, n=1)
+    return f"did you mean {close[0]}?" if close else "docs/configuration.md lists them all"
+
+
+def _value(text: str, annotation: Any) -> object:
+    """A variable's text as the setting's type wants it: words as they are, all else as JSON where it is JSON."""
+    if annotation in (str, SecretStr) or get_origin(annotation) is Literal:
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        if get_origin(annotation) is tuple:
+            raise ValueError("""must be a JSON list, as in '["one", "two"]'""") from None
+        return text

@@ -1,0 +1,320 @@
+"""The keys of `taskcell.toml` and their defaults, as immutable, checked tables."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, field_validator
+
+from taskcell.config.container_table import ContainerTable, Expanded, expand_table
+from taskcell.config.fields import Bytes, Cores, Count, Seconds, Table, Word, Words, as_tuple
+from taskcell.config.image_reference import full_pattern
+from taskcell.config.password_file import check_password
+from taskcell.config.shipped import PACKAGE, shipped_manifests
+from taskcell.errors import ConfigError
+from taskcell.model import GIB, MIB
+
+#: Sandboxes of one server; far beyond what one engine holds.
+MAX_SANDBOXES = 100_000
+GENERATED = "generated"
+_DEPLOYMENT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
+
+
+def _refuse(value: object, instead: str) -> None:
+    """Raise ValueError: a value that the contract knows and this version cannot honour must not be ignored."""
+    raise ValueError(f"{value} is not supported by this version yet; {instead}")
+
+
+class EngineSettings(Table):
+    """`[engine]`: what runs the containers. `local` has no isolation and is for tests."""
+
+    kind: Word = "docker"
+    host: Word = ""
+    runtime: Word = ""
+
+    @field_validator("kind")
+    @classmethod
+    def _kind_is_supported(cls, value: str) -> str:
+        if value == "kubernetes":
+            _refuse("'kubernetes'", "use 'docker'")
+        if value not in ("docker", "local"):
+            raise ValueError("must be 'docker'")
+        return value
+
+
+class TerminalSettings(ContainerTable):
+    """`[terminal]`: the profile of the tool `terminal`."""
+
+    image: Word = "taskcell/base:latest"
+    shell: Words = ("bash", "-c")
+
+    @field_validator("shell")
+    @classmethod
+    def _shell_runs_a_line(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or not all(value):
+            raise ValueError("must be a program and its options, as in ['bash', '-c']; the command is put after them")
+        return value
+
+    @field_validator("entrypoint", "command")
+    @classmethod
+    def _only_a_shell(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value:
+            raise ValueError("has no meaning for the terminal, which runs 'shell'; set 'shell', or leave it out")
+        return value
+
+    @field_validator("reuse")
+    @classmethod
+    def _state_lives_in_the_sandbox(cls, value: str) -> str:
+        if value == "call":
+            raise ValueError("must be 'task': the terminal's working directory and environment live in its sandbox")
+        return value
+
+
+class WorkspaceSettings(Table):
+    """`[workspace]`: the task's files."""
+
+    persistent: bool = False
+    size: Bytes = GIB
+    root: Word = ""
+
+    @field_validator("root")
+    @classmethod
+    def _root_is_plain(cls, value: str) -> str:
+        if value.startswith("~"):
+            raise ValueError("must be a path, absolute or relative to the configuration's folder, without '~'")
+        return value
+
+
+class PoolSettings(Table):
+    """`[pool]`: how many sandboxes, and how long each lives."""
+
+    max_sandboxes: Annotated[int, Field(ge=1, le=MAX_SANDBOXES)] = 32
+    max_per_principal: Annotated[int, Field(ge=1, le=MAX_SANDBOXES)] = 16
+    warm: Annotated[int, Field(ge=0, le=MAX_SANDBOXES)] = 1
+    idle_ttl: Seconds = 900.0
+    orphan_ttl: Seconds = 120.0
+    on_exit: Literal["close", "keep"] = "close"
+    acquire_timeout: Seconds = 30.0
+
+
+class LimitSettings(Table):
+    """`[limits]`: what one command may use."""
+
+    timeout: Seconds = 180.0
+    max_timeout: Seconds = 3600.0
+    wait: Seconds = 50.0
+    output_chars: Annotated[int, Field(ge=200, le=100_000_000)] = 50_000
+    spool: Bytes = 16 * MIB
+    max_processes: Count = 64
+
+
+class RuleSettings(Table):
+    """One of `[[policy.rules]]`: patterns over tool and principal, a regular expression over the command."""
+
+    name: Annotated[Word, Field(min_length=1)]
+    tool: Word = "*"
+    principal: Word = "*"
+    command: str = ""
+    effect: Literal["allow", "deny", "ask"]
+    reason: str = ""
+
+    @field_validator("command")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"is not a regular expression: {error}") from None
+        return value
+
+
+Namespace = Literal["network", "pid", "ipc", "uts", "user"]
+
+
+class PolicySettings(Table):
+    """`[policy]`: what profiles and calls may do."""
+
+    allow_privileged: bool = False
+    allow_docker_socket: bool = False
+    allow_host_namespaces: Annotated[tuple[Namespace, ...], BeforeValidator(as_tuple)] = ()
+    allow_networks: Words = ("none",)
+    blocked_mount_paths: Words = (
+        "/etc/passwd",
+        "/etc/shadow",
+        "/var/run/docker.sock",
+        "/root",
+        "/proc",
+        "/sys",
+        "/dev",
+        "/boot",
+    )
+    allowed_mount_roots: Words = ()
+    allowed_capabilities: Words = ()
+    allowed_images: Words = ("*",)
+    require_resource_limits: bool = True
+    max_memory: Bytes = 4 * GIB
+    max_cpus: Cores = 4.0
+    max_pids: Count = 1024
+    allow_sudo: bool = False
+    allow_gpus: bool = False
+    rules: Annotated[tuple[RuleSettings, ...], BeforeValidator(as_tuple)] = ()
+
+    @field_validator("allowed_mount_roots", "blocked_mount_paths")
+    @classmethod
+    def _absolute_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(path.startswith("/") for path in value):
+            raise ValueError("must be absolute paths of the host, as in '/srv/data'; '~' and variables do not expand")
+        return value
+
+    @field_validator("allowed_images")
+    @classmethod
+    def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(full_pattern(pattern) for pattern in value)
+
+
+class SudoSettings(Table):
+    """`[sudo]`: the password for sandboxes whose profile has sudo."""
+
+    password: SecretStr = SecretStr(GENERATED)
+    password_file: Word = ""
+
+    @field_validator("password")
+    @classmethod
+    def _can_be_typed(cls, value: SecretStr) -> SecretStr:
+        check_password(value.get_secret_value())
+        return value
+
+    @field_validator("password_file")
+    @classmethod
+    def _path_is_plain(cls, value: str) -> str:
+        if value.startswith("~"):
+            raise ValueError("must be a path, absolute or relative to the configuration's folder, without '~'")
+        return value
+
+
+class HttpSettings(Table):
+    """`[http]`: serving over streamable HTTP. `port` 0 takes any free one."""
+
+    host: Word = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8765
+    allowed_hosts: Words = ()
+    allowed_origins: Words = ()
+    tokens_file: Word = ""
+    issuer: Word = ""
+    audience: Word = ""
+    jwks_url: Word = ""
+    max_concurrent_calls: Count = 64
+    max_body: Bytes = 4 * MIB
+
+
+class AuditSettings(Table):
+    """`[audit]`: where the audit log is written."""
+
+    path: Word = ""
+
+
+class Settings(Table):
+    """All of `taskcell.toml`: immutable, checked, with every default filled in. Sizes in bytes, times in seconds."""
+
+    manifests: Words = ("manifests",)
+    deployment: Word = ""
+    engine: EngineSettings = EngineSettings()
+    terminal: TerminalSettings = TerminalSettings()
+    workspace: WorkspaceSettings = WorkspaceSettings()
+    pool: PoolSettings = PoolSettings()
+    limits: LimitSettings = LimitSettings()
+    policy: PolicySettings = PolicySettings()
+    sudo: SudoSettings = SudoSettings()
+    http: HttpSettings = HttpSettings()
+    audit: AuditSettings = AuditSettings()
+
+    _file: Path | None = PrivateAttr(default=None)
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _terminal: Expanded | None = PrivateAttr(default=None)
+    _sudo_password: SecretStr | None = PrivateAttr(default=None)
+
+    @field_validator("manifests")
+    @classmethod
+    def _paths_are_plain(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not name or name.startswith("~") for name in value):
+            raise ValueError("must be paths, absolute or relative to the configuration's folder, without '~'")
+        return value
+
+    @field_validator("deployment")
+    @classmethod
+    def _deployment_is_a_word(cls, value: str) -> str:
+        if value and not _DEPLOYMENT.fullmatch(value):
+            raise ValueError("must be at most 63 letters, digits, '.', '_' or '-', and begin with a letter or a digit")
+        return value
+
+    @property
+    def file(self) -> Path | None:
+        """The configuration file; None means that there is none and the defaults hold."""
+        return self._file
+
+    @property
+    def deployment_id(self) -> str:
+        """The deployment's name, or else 12 hex digits from the configuration's path (or the user, without a file)."""
+        if self.deployment:
+            return self.deployment
+        origin = f"file:{self._file.resolve()}" if self._file else f"default:{os.getuid()}"
+        return hashlib.sha256(origin.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+    @property
+    def workspace_root(self) -> Path | None:
+        """Resolved path of the folder with the persistent workspaces; None where they are engine volumes."""
+        return (self._folder / self.workspace.root).resolve() if self.workspace.root else None
+
+    @property
+    def manifest_paths(self) -> tuple[Path, ...]:
+        """Absolute paths of manifest files and folders; the shipped ones where none are named and none is there.
+
+        Without a configuration file nobody has chosen the current folder, so what lies in it is not taken.
+        """
+        paths = tuple((self._folder / name).absolute() for name in self.manifests)
+        if "manifests" in self.model_fields_set or (self._file and any(path.exists() for path in paths)):
+            return paths
+        shipped = shipped_manifests()
+        return (shipped,) if shipped else ()
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Absolute paths of what decides on the server: its configuration file, its manifests and its program."""
+        file = (self._file.absolute(),) if self._file else ()
+        return (*file, *self.secret_files, *self.manifest_paths, PACKAGE)
+
+    @property
+    def secret_files(self) -> tuple[Path, ...]:
+        """Absolute paths of what no sandbox may even read."""
+        return ((self._folder / self.sudo.password_file).absolute(),) if self.sudo.password_file else ()
+
+    @property
+    def sudo_password(self) -> str | None:
+        """The operator's password for sudo; None where each sandbox gets a random one. Secret."""
+        own = self._sudo_password or self.sudo.password
+        value = own.get_secret_value()
+        return None if own is self.sudo.password and value == GENERATED else value
+
+    @property
+    def terminal_container(self) -> Expanded:
+        """The terminal's image, environment and mounts with variables filled in. Raises ConfigError."""
+        if self._terminal is not None:
+            return self._terminal
+        expanded, found = expand_table(self.terminal, {})
+        if found:
+            raise ConfigError("\n".join(f"terminal.{fault.key[0]}: {fault.sentence}" for fault in found))
+        return expanded
+
+    def placed(
+        self, file: Path | None, folder: Path, terminal: Expanded, sudo_password: SecretStr | None = None
+    ) -> Settings:
+        """These settings, knowing the file they came from, the folder relative paths begin at, the expansion, and what
+        the password's file holds."""
+        settings = self.model_copy()
+        settings._file, settings._folder, settings._terminal = file, folder, terminal
+        settings._sudo_password = sudo_password
+        return settings

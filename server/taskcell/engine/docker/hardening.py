@@ -1,0 +1,261 @@
+"""From an authorised profile to what the engine is asked for, and whether it did what was asked. Pure.
+
+The order: what every sandbox is (all of the contract's section 8), then the profile's own, never the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from docker import APIClient
+from docker.types import DeviceRequest, DriverConfig, LogConfig, Mount
+
+from taskcell.engine.base import ContainerSpec
+from taskcell.model import MIB, WORKSPACE, Profile
+from taskcell.policy.capabilities import root_capabilities
+from taskcell.policy.policy import HostMount
+
+#: Where the supervisor's volume is mounted, read-only, and the program in it.
+SUPERVISOR_FOLDER = "/.taskcell"
+SUPERVISOR = f"{SUPERVISOR_FOLDER}/supervisor"
+#: Of the supervisor's volume, whoever makes it: the engine itself does where somebody has removed it.
+SUPERVISOR_LABELS = {"taskcell": "1", "taskcell.kind": "supervisor"}
+#: The supervisor's socket, in a folder that only PID 1's user may enter.
+SOCKET_FOLDER = "/run/taskcell"
+SOCKET = f"{SOCKET_FOLDER}/supervisor.sock"
+#: What PID 1 keeps: to change user, to clear the bounding set, and to kill what runs as another user. What it starts
+#: has none of them.
+SUPERVISOR_CAPABILITIES = ("KILL", "SETGID", "SETPCAP", "SETUID")
+#: The name that a sandbox gives itself, and its address where sudo would else complain that it has none.
+HOSTNAME, OWN_ADDRESS = "sandbox", "127.0.1.1"
+#: A volume that the image declares would be an unbounded folder on disk: it becomes a tmpfs of at most this size.
+IMAGE_VOLUME_SIZE = 64 * MIB
+#: cpus of 1.5 are 1 500 000 000 of the engine's unit.
+_NANO = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a new container gets its workspace from.
+
+    Arguments:
+        volume: name of a volume, or a folder; empty: the engine makes a volume that goes with the last of its owners.
+        container: id of one that owns such a volume, to own it too; empty: none.
+        is_fresh: no file of an earlier sandbox can be in it.
+    """
+
+    volume: str = ""
+    container: str = ""
+    is_fresh: bool = True
+
+    @property
+    def is_owned(self) -> bool:
+        """The engine removes the volume by itself when its last owner goes."""
+        return not self.volume or bool(self.container)
+
+
+def container_config(
+    client: APIClient,
+    spec: ContainerSpec,
+    host_mounts: Sequence[HostMount],
+    *,
+    volume: str,
+    place: Place,
+    image: Mapping[str, Any],
+    runtime: str,
+) -> dict[str, Any]:
+    """The body of the engine's "create container".
+
+    Arguments:
+        host_mounts: what the policy has just allowed of the host.
+        volume: name of the supervisor's volume.
+        place: where the workspace comes from.
+        image: the engine's inspection of the image.
+        runtime: of the engine; empty means its default.
+    """
+    profile = spec.profile.profile
+    config: dict[str, Any] = client.create_container_config(
+        image["Id"],
+        ["init", "--socket", SOCKET],
+        entrypoint=[SUPERVISOR],
+        user="0:0",
+        # The engine refuses a name of its own in the host's UTS namespace.
+        hostname=None if "uts" in profile.host_namespaces else HOSTNAME,
+        working_dir="/",
+        labels=dict(spec.labels),
+        healthcheck={"test": ["NONE"]},
+        host_config=_host_config(
+            client,
+            profile,
+            mounts=[*_volumes(spec, place, volume), *_binds(host_mounts)],
+            volumes_from=place.container,
+            image=image,
+            runtime=runtime,
+        ),
+    )
+    return config
+
+
+def _host_config(
+    client: APIClient,
+    profile: Profile,
+    *,
+    mounts: Sequence[Mount],
+    volumes_from: str,
+    image: Mapping[str, Any],
+    runtime: str,
+) -> dict[str, Any]:
+    shm = next((tmpfs.size for tmpfs in profile.tmpfs if tmpfs.target == "/dev/shm"), 64 * MIB)  # noqa: S108
+    devices = [] if not profile.gpus else [_gpus(profile.gpus)]
+    host: dict[str, Any] = client.create_host_config(
+        auto_remove=profile.remove,
+        cap_add=sorted({*SUPERVISOR_CAPABILITIES, *root_capabilities(profile)}),
+        cap_drop=["ALL"],
+        security_opt=[] if profile.sudo else ["no-new-privileges"],
+        read_only=profile.read_only,
+        network_mode=profile.network,
+        ipc_mode="host" if "ipc" in profile.host_namespaces else "private",
+        uts_mode="host" if "uts" in profile.host_namespaces else None,
+        userns_mode="host" if "user" in profile.host_namespaces else None,
+        cgroupns="private",
+        mem_limit=profile.memory or 0,
+        memswap_limit=profile.memory or 0,
+        nano_cpus=round((profile.cpus or 0) * _NANO),
+        pids_limit=profile.pids or -1,
+        shm_size=shm,
+        tmpfs=_tmpfs(profile, image),
+        mounts=list(mounts),
+        volumes_from=[volumes_from] if volumes_from else None,
+        log_config=LogConfig(type="none"),
+        runtime=runtime or None,
+        device_requests=devices or None,
+        extra_hosts={HOSTNAME: OWN_ADDRESS} if profile.sudo else None,
+    )
+    return host
+
+
+def _gpus(gpus: str) -> DeviceRequest:
+    """`all`, a count, or `device=ID,…`, as `docker run --gpus` reads them."""
+    if gpus.startswith("device="):
+        return DeviceRequest(device_ids=gpus.removeprefix("device=").split(","), capabilities=[["gpu"]])
+    return DeviceRequest(count=-1 if gpus == "all" else int(gpus), capabilities=[["gpu"]])
+
+
+def _tmpfs(profile: Profile, image: Mapping[str, Any]) -> dict[str, str]:
+    declared = image["Config"].get("Volumes") or {}
+    size = _image_volume_size(profile, len(declared))
+    mounts = {target: _options(size, 0o1777) for target in declared}
+    for tmpfs in profile.tmpfs:
+        if tmpfs.target != "/dev/shm":  # noqa: S108
+            mounts[tmpfs.target] = _options(tmpfs.size, tmpfs.mode)
+    taken = {WORKSPACE, *(mount.target for mount in profile.mounts)}
+    mounts = {target: options for target, options in mounts.items() if target not in taken}
+    mounts[SOCKET_FOLDER] = "rw,nosuid,nodev,noexec,size=65536,mode=0700,uid=0,gid=0"
+    return mounts
+
+
+def _image_volume_size(profile: Profile, count: int) -> int:
+    """Bytes of each: together they leave half of the memory that the profile's own file systems leave."""
+    if profile.memory is None or not count:
+        return IMAGE_VOLUME_SIZE
+    room = profile.memory - sum(tmpfs.size for tmpfs in profile.tmpfs)
+    return max(1, min(IMAGE_VOLUME_SIZE, room // (2 * count)))
+
+
+def _options(size: int, mode: int) -> str:
+    # `exec` because the engine's default for a tmpfs is noexec, and compilers and test runners execute what they wrote.
+    return f"rw,nosuid,nodev,exec,size={size},mode={mode:o}"
+
+
+def _volumes(spec: ContainerSpec, place: Place, volume: str) -> list[Mount]:
+    targets = [] if place.container else [(WORKSPACE, False)]
+    targets += [(mount.target, mount.read_only) for mount in spec.profile.profile.mounts if mount.source is None]
+    return [
+        Mount(SUPERVISOR_FOLDER, volume, type="volume", read_only=True, no_copy=True, labels=SUPERVISOR_LABELS),
+        *(_workspace(spec, place, target, read_only) for target, read_only in targets),
+    ]
+
+
+def _workspace(spec: ContainerSpec, place: Place, target: str, read_only: bool) -> Mount:
+    if spec.workspace.folder:
+        return _bind(target, spec.workspace.folder, read_only)
+    # In memory with its options, though it exists: an engine that finds it removed would make an unbounded one on disk.
+    options = None if spec.workspace.persistent else DriverConfig("local", workspace_options(spec.workspace.size))
+    return Mount(
+        target,
+        place.volume or None,
+        type="volume",
+        read_only=read_only,
+        no_copy=True,
+        labels=dict(spec.labels) | {"taskcell.kind": "workspace"},
+        driver_config=options,
+    )
+
+
+def workspace_options(size: int) -> dict[str, str]:
+    """Of a volume in memory of `size` bytes that belongs to uid 1000."""
+    return {"type": "tmpfs", "device": "tmpfs", "o": f"size={size},uid=1000,gid=1000,mode=0755,nosuid,nodev"}
+
+
+def _binds(host_mounts: Sequence[HostMount]) -> list[Mount]:
+    """The host's folders alone: what else is mounted below them was not judged, and could not be made read-only."""
+    return [_bind(mount.target, mount.path.resolved, mount.read_only) for mount in host_mounts]
+
+
+def _bind(target: str, source: str, read_only: bool) -> Mount:
+    bind = Mount(target, source, type="bind", read_only=read_only, propagation="rprivate")
+    bind["BindOptions"]["NonRecursive"] = True
+    return bind
+
+
+def not_as_asked(profile: Profile, host_mounts: Sequence[HostMount], inspected: Mapping[str, Any]) -> Sequence[str]:
+    """Names of what the engine dropped or changed without an error, as rootless ones do with limits."""
+    host = inspected["HostConfig"]
+    wrong = []
+    if profile.memory and host.get("Memory") != profile.memory:
+        wrong.append("memory")
+    if profile.pids and host.get("PidsLimit") != profile.pids:
+        wrong.append("pids")
+    if profile.cpus and not _cpus_hold(profile.cpus, host):
+        wrong.append("cpus")
+    if bool(host.get("ReadonlyRootfs")) != profile.read_only:
+        wrong.append("read_only")
+    if host.get("NetworkMode") != profile.network:
+        wrong.append("network")
+    if not profile.sudo and not any("no-new-privileges" in option for option in host.get("SecurityOpt") or ()):
+        wrong.append("no-new-privileges")
+    if host.get("Privileged"):
+        wrong.append("privileged")
+    wrong += [
+        key for key in ("PidMode", "UTSMode", "IpcMode", "UsernsMode", "CgroupnsMode") if _shares(profile, host, key)
+    ]
+    if not all(_is_mounted(mount, inspected.get("Mounts") or ()) for mount in host_mounts):
+        wrong.append("volumes")
+    return wrong
+
+
+_NAMESPACE_KEYS = {"UTSMode": "uts", "IpcMode": "ipc", "UsernsMode": "user"}
+
+
+def _shares(profile: Profile, host: Mapping[str, Any], key: str) -> bool:
+    """A namespace is the host's that the profile does not name."""
+    return host.get(key) == "host" and _NAMESPACE_KEYS.get(key) not in profile.host_namespaces
+
+
+def _is_mounted(mount: HostMount, found: Sequence[Mapping[str, Any]]) -> bool:
+    return any(
+        one.get("Source") == mount.path.resolved
+        and one.get("Destination") == mount.target
+        and one.get("RW") is (not mount.read_only)
+        for one in found
+    )
+
+
+def _cpus_hold(cpus: float, host: Mapping[str, Any]) -> bool:
+    if host.get("NanoCpus"):
+        return bool(host["NanoCpus"] == round(cpus * _NANO))
+    # Podman answers in the older pair of quota and period.
+    period = host.get("CpuPeriod") or 0
+    return bool(period) and abs(host.get("CpuQuota", 0) / period - cpus) < 0.01

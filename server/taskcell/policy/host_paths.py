@@ -1,0 +1,259 @@
+"""What paths of the host really are: links resolved, and an identity that a later look can be compared with.
+
+This is the one place below the engine that looks at the host's file system for mounts; what it finds is judged by
+`mount_rules`, which look at nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from enum import Enum
+
+from taskcell.config.settings import PolicySettings
+
+#: Device and inode: what a file or folder is, whatever it is called and wherever it is mounted.
+Identity = tuple[int, int]
+
+#: A descriptor that names a file without opening it: no permission on it is needed, and no device is woken by it.
+_NAME_ONLY = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: Sockets and files of container engines: whoever has one of them has the host. Checked whether they are there or not.
+ENGINE_PATHS = (
+    "/run/docker.sock",
+    "/run/docker",
+    "/run/podman",
+    "/run/containerd",
+    "/run/crio",
+    "/run/buildkit",
+    "/run/k3s",
+    "/run/runc",
+    "/run/crun",
+    "/var/lib/docker",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/kubelet",
+    "/var/lib/rancher",
+)
+_USERS = "/run/user"
+#: The kernel's table of unix sockets, of the network namespace of whoever reads it; the path is the last column.
+_BOUND_SOCKETS = "/proc/net/unix"
+_PATH_COLUMN = 7
+#: Below `/run/user/UID`, where a rootless engine keeps its own.
+ENGINE_PATHS_OF_A_USER = ("docker.sock", "docker", "podman", "containers", "containerd")
+#: Below a home folder; looked for, so that a home without them can be mounted.
+ENGINE_PATHS_OF_A_HOME = (
+    ".docker/run/docker.sock",
+    ".docker/desktop/docker.sock",
+    ".colima/default/docker.sock",
+    ".orbstack/run/docker.sock",
+    ".rd/docker.sock",
+    ".lima/docker/sock/docker.sock",
+    ".local/share/docker",
+    ".local/share/containers",
+)
+
+
+class Kind(Enum):
+    FOLDER = "folder"
+    FILE = "file"
+    SOCKET = "socket"
+    OTHER = "device or pipe"
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class HostPath:
+    """One path, as it was found.
+
+    Arguments:
+        asked: as it was written.
+        resolved: absolute, without links, `..` or `//`, as far as it exists.
+        lineage: identities from `/` down to the path itself; cut short where the path is missing or cannot be read.
+    """
+
+    asked: str
+    resolved: str
+    kind: Kind
+    lineage: tuple[Identity, ...] = ()
+
+    @property
+    def exists(self) -> bool:
+        return self.kind not in (Kind.MISSING, Kind.UNREADABLE)
+
+    @property
+    def identity(self) -> Identity | None:
+        return self.lineage[-1] if self.exists else None
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """All that the rules over mounts need to know of the host.
+
+    Arguments:
+        own: what decides on the server itself, such as its configuration file.
+        secret: what no sandbox may even read, such as a file with a password.
+        live_sockets: those that a process has bound, as far as the kernel tells.
+    """
+
+    sources: tuple[HostPath, ...] = ()
+    blocked: tuple[HostPath, ...] = ()
+    roots: tuple[HostPath, ...] = ()
+    engine: tuple[HostPath, ...] = ()
+    own: tuple[HostPath, ...] = ()
+    secret: tuple[HostPath, ...] = ()
+    live_sockets: tuple[HostPath, ...] = ()
+
+
+class Changed(Exception):
+    """A path is not any more what it was when it was looked at."""
+
+
+def survey(
+    sources: Iterable[str],
+    policy: PolicySettings,
+    engine_socket: str = "",
+    own_files: Iterable[str] = (),
+    secret_files: Iterable[str] = (),
+) -> HostFacts:
+    """Look at the host paths that a profile wants to mount, and at those that the policy speaks of.
+
+    Arguments:
+        engine_socket: path of the socket that the engine in use answers at; empty where that is not known.
+        own_files: absolute paths of what decides on the server itself.
+        secret_files: absolute paths of what no sandbox may even read.
+    """
+    return HostFacts(
+        sources=tuple(map(look, sources)),
+        blocked=tuple(map(look, policy.blocked_mount_paths)),
+        roots=tuple(map(look, policy.allowed_mount_roots)),
+        engine=tuple(_engine_paths(engine_socket)),
+        own=tuple(found for path in own_files for found in _with_manifests(path)),
+        secret=tuple(map(look, secret_files)),
+        live_sockets=tuple(_live_sockets()),
+    )
+
+
+def look(asked: str) -> HostPath:
+    """What is at an absolute path now. Never raises: what cannot be told is of the kind that says so."""
+    path = "/" + asked.lstrip("/")
+    try:
+        resolved = os.path.realpath(path, strict=True)
+        with _walked("/", resolved) as (lineage, mode):
+            return HostPath(asked, resolved, _kind(mode), lineage)
+    except FileNotFoundError:
+        return HostPath(asked, _as_far_as_it_exists(path), Kind.MISSING)
+    except (OSError, ValueError):
+        return HostPath(asked, _as_far_as_it_exists(path), Kind.UNREADABLE)
+
+
+@contextmanager
+def held(paths: Iterable[HostPath]) -> Iterator[None]:
+    """Keep the paths' inodes from being freed, so that nothing else can get their identity meanwhile.
+
+    Raises Changed: one of them is something else by now.
+    """
+    with ExitStack() as stack:
+        for path in paths:
+            try:
+                lineage, _ = stack.enter_context(_walked("/", path.resolved))
+            except OSError:
+                raise Changed(path.asked) from None
+            if lineage[-1] != path.identity:
+                raise Changed(path.asked)
+        yield
+
+
+def identity_below(root: str, path: str) -> Identity | None:
+    """What is at an absolute path below another root, such as `/proc/PID/root`; None where it cannot be told.
+
+    Links on the way are not followed: they would lead into this process's root, not into the other.
+    """
+    try:
+        with _walked(root, path) as (lineage, _):
+            return lineage[-1]
+    except OSError:
+        return None
+
+
+@contextmanager
+def _walked(root: str, path: str) -> Iterator[tuple[tuple[Identity, ...], int]]:
+    """Go down component by component without following a link; lineage and mode, while the last is held open."""
+    # The root itself may be a link of the kernel's, as /proc/PID/root is.
+    current = os.open(root, (_NAME_ONLY & ~os.O_NOFOLLOW) | os.O_DIRECTORY)
+    try:
+        found = os.fstat(current)
+        lineage = [(found.st_dev, found.st_ino)]
+        for part in filter(None, path.split("/")):
+            following = os.open(part, _NAME_ONLY, dir_fd=current)
+            os.close(current)
+            current = following
+            found = os.fstat(current)
+            if stat.S_ISLNK(found.st_mode):
+                raise OSError(f"{part!r} is a link")
+            lineage.append((found.st_dev, found.st_ino))
+        yield tuple(lineage), found.st_mode
+    finally:
+        os.close(current)
+
+
+def _kind(mode: int) -> Kind:
+    if stat.S_ISDIR(mode):
+        return Kind.FOLDER
+    if stat.S_ISREG(mode):
+        return Kind.FILE
+    return Kind.SOCKET if stat.S_ISSOCK(mode) else Kind.OTHER
+
+
+def _as_far_as_it_exists(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return os.path.normpath(path)
+
+
+def _engine_paths(engine_socket: str) -> Iterator[HostPath]:
+    yield from map(look, ENGINE_PATHS)
+    if engine_socket:
+        yield look(engine_socket)
+    yield from (look(f"{_USERS}/{user}/{name}") for user in _users() for name in ENGINE_PATHS_OF_A_USER)
+    try:
+        home = pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:  # a user without an entry has no home to look into
+        return
+    yield from filter(lambda path: path.exists, (look(f"{home}/{name}") for name in ENGINE_PATHS_OF_A_HOME))
+
+
+def _with_manifests(path: str) -> Iterator[HostPath]:
+    """A path, and where the manifests in it are where it is a folder: they may be links to elsewhere."""
+    yield look(path)
+    try:
+        names = sorted(os.listdir(path))
+    except OSError:  # a file, or nothing that could be read as manifests
+        return
+    yield from (look(f"{path}/{name}") for name in names if name.endswith(".toml"))
+
+
+def _live_sockets() -> Iterator[HostPath]:
+    """Sockets with a path that processes of this network namespace have bound, and that are still there."""
+    try:
+        with open(_BOUND_SOCKETS, encoding="utf-8", errors="surrogateescape") as table:
+            columns = [line.rstrip("\n").split(None, _PATH_COLUMN) for line in table]
+    except OSError:
+        return
+    named = {line[_PATH_COLUMN] for line in columns if len(line) > _PATH_COLUMN}
+    found = (look(path) for path in sorted(named) if path.startswith("/"))
+    yield from (path for path in found if path.kind in (Kind.SOCKET, Kind.UNREADABLE))
+
+
+def _users() -> set[str]:
+    """This user, and everyone who is logged in."""
+    try:
+        return {str(os.getuid()), *os.listdir(_USERS)}
+    except OSError:
+        return {str(os.getuid())}

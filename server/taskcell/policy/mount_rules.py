@@ -1,0 +1,214 @@
+"""The rules over mounts: which path of the host, and onto what in the container. Pure: they judge what was found."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator
+
+from taskcell.config.image_reference import shown
+from taskcell.config.settings import PolicySettings
+from taskcell.model import WORKSPACE, Profile
+from taskcell.policy.host_paths import HostFacts, HostPath, Kind
+from taskcell.refusal import Refusal, Rule
+from taskcell.units import format_size
+
+#: Folders that the kernel, the supervisor or the user database lives in: nothing may be mounted there or below.
+GUARDED = ("/proc", "/sys", "/dev", "/run", "/var/run", "/etc", "/.taskcell", "/boot", WORKSPACE)
+#: Folders whose loss breaks the image; folders below them may be mounted over.
+KEPT_WHOLE = (
+    "/",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/usr",
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/usr/local/lib",
+    "/var",
+)
+#: What a profile may mount in memory though it is guarded, or may not be mounted over in another way.
+TMPFS_TARGETS = frozenset({"/tmp", "/var/tmp", "/run", "/dev/shm"})  # noqa: S108 - paths in the container
+
+
+def mounts(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
+    """Refusals of the profile's mounts. `host` holds, of each host path among them, what was found there."""
+    found = {path.asked: path for path in host.sources}
+    for mount in profile.mounts:
+        if mount.source is not None:
+            path = found.get(mount.source)
+            yield from _source(mount.source, path, policy, host)
+            if path is not None:
+                yield from _secret_files(path, host)
+            if path is not None and not mount.read_only:
+                yield from _own_files(path, host)
+    yield from _targets(profile)
+
+
+def workspace_root(path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
+    """Refusals of the folder below which tasks' files are kept: sandboxes write there, whatever other mounts may do."""
+    name = _named(path)
+    yield from _blocked(name, path, policy, host)
+    yield from _engine_own(name, path, policy, host)
+    yield from _own_files(path, host)
+
+
+def _source(asked: str, path: HostPath | None, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
+    if not asked.startswith("/") or any(ord(character) < 0x20 or character == "\x7f" for character in asked):
+        yield Refusal(Rule.MOUNTS, f"The host path {shown(asked)} must be absolute, without control characters.")
+    elif path is None:
+        yield Refusal(Rule.MOUNTS, f"Nobody has looked at what the host path {shown(asked)} is.")
+    else:
+        name = _named(path)
+        yield from _socket(name, path, policy)
+        yield from _blocked(name, path, policy, host)
+        yield from _engine_own(name, path, policy, host)
+        yield from _outside(name, path, host)
+        yield from _live_socket(name, path, policy, host)
+        yield from _unfit(name, path)
+
+
+def _own_files(path: HostPath, host: HostFacts) -> Iterator[Refusal]:
+    why = "decides on the server itself; mount it read-only (':ro'), or another folder."
+    yield from _touching(path, host.own, why)
+
+
+def _secret_files(path: HostPath, host: HostFacts) -> Iterator[Refusal]:
+    why = "holds a secret of the server's; mount another folder, or keep the secret elsewhere."
+    yield from _touching(path, host.secret, why)
+
+
+def _touching(path: HostPath, servers: Iterable[HostPath], why: str) -> Iterator[Refusal]:
+    for own in servers:
+        if _touch(path, own):
+            reason = f"The host path {_named(path)} is, holds or lies in {shown(own.asked)}, which {why}"
+            yield Refusal(Rule.OWN_FILES, reason)
+
+
+def _socket(name: str, path: HostPath, policy: PolicySettings) -> Iterator[Refusal]:
+    if path.kind is Kind.SOCKET and not policy.allow_docker_socket:
+        reason = f"The host path {name} is a socket, which may lead to the engine; policy.allow_docker_socket is false."
+        yield Refusal(Rule.SOCKETS, reason)
+
+
+def _engine_own(name: str, path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
+    if not policy.allow_docker_socket and any(_touch(path, own) for own in host.engine):
+        reason = f"The host path {name} holds, or is, a container engine's socket or files; mount another folder."
+        yield Refusal(Rule.SOCKETS, reason)
+
+
+def _live_socket(name: str, path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
+    if policy.allow_docker_socket or path.kind is not Kind.FOLDER:
+        return
+    for live in host.live_sockets:
+        if _is_at_or_below(live.resolved, path.resolved) or path.identity in live.lineage:
+            reason = (
+                f"The host path {name} holds the socket {shown(live.resolved)}, which a sandbox could speak to even "
+                "through a read-only mount; mount a folder without sockets."
+            )
+            yield Refusal(Rule.LIVE_SOCKETS, reason)
+
+
+def _blocked(name: str, path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
+    for blocked in host.blocked:
+        # The key that allows sockets allows those that the list of paths names by default.
+        if _touch(path, blocked) and not (policy.allow_docker_socket and blocked.kind is Kind.SOCKET):
+            reason = f"The host path {name} is, holds or lies in {shown(blocked.asked)} of policy.blocked_mount_paths."
+            yield Refusal(Rule.BLOCKED, reason)
+
+
+def _outside(name: str, path: HostPath, host: HostFacts) -> Iterator[Refusal]:
+    if not any(_is_at_or_below(path.resolved, root.resolved) for root in host.roots):
+        reason = f"The host path {name} is in none of policy.allowed_mount_roots; only the workspace can be mounted."
+        yield Refusal(Rule.ROOTS, reason)
+
+
+def _unfit(name: str, path: HostPath) -> Iterator[Refusal]:
+    wrong = {
+        Kind.MISSING: "does not exist; make it before it is mounted",
+        Kind.UNREADABLE: "cannot be looked at by the server; correct its permissions",
+        Kind.OTHER: "is a device or a pipe; only files and folders can be mounted",
+    }
+    if path.kind in wrong:
+        yield Refusal(Rule.MOUNTS, f"The host path {name} {wrong[path.kind]}.")
+
+
+def _named(path: HostPath) -> str:
+    asked = shown(path.asked)
+    return asked if path.resolved == path.asked else f"{asked}, which is {shown(path.resolved)},"
+
+
+def _touch(one: HostPath, other: HostPath) -> bool:
+    """One holds the other, or is the other: by name, as written or resolved, and by identity under any name."""
+    for name in (other.resolved, _written(other)):
+        if _is_at_or_below(name, one.resolved) or any(_is_at_or_below(x, name) for x in (one.resolved, _written(one))):
+            return True
+    return one.identity in other.lineage or other.identity in one.lineage
+
+
+def _written(path: HostPath) -> str:
+    return posixpath.normpath("/" + path.asked.lstrip("/"))
+
+
+def _is_at_or_below(path: str, folder: str) -> bool:
+    """By component: `/rootfs-data` is not below `/root`."""
+    parts, others = _parts(path), _parts(folder)
+    return parts[: len(others)] == others
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part]
+
+
+def _targets(profile: Profile) -> Iterator[Refusal]:
+    in_memory = {tmpfs.target for tmpfs in profile.tmpfs}
+    taken: list[str] = []
+    for mount in profile.mounts:
+        target = mount.target
+        if not is_plain_path(target):
+            yield Refusal(Rule.TARGETS, f"The mount target {shown(target)} must be absolute, without '..' or '//'.")
+        elif is_needed(target):
+            yield Refusal(Rule.TARGETS, f"Nothing may be mounted at {shown(target)}, which the sandbox needs whole.")
+        elif target in in_memory or target in taken:
+            yield Refusal(Rule.TARGETS, f"Something else is mounted at {shown(target)} already.")
+        elif any(_is_at_or_below(target, other) or _is_at_or_below(other, target) for other in taken):
+            # A link that a command left in the outer mount would lead the inner one to where it likes.
+            yield Refusal(Rule.TARGETS, f"The mount target {shown(target)} lies in another mount, or around it.")
+        taken.append(target)
+
+
+def in_memory(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
+    """Refusals of the profile's file systems in memory."""
+    total = 0
+    seen: set[str] = set()
+    others = [mount.target for mount in profile.mounts]
+    for tmpfs in profile.tmpfs:
+        target = tmpfs.target
+        if target not in TMPFS_TARGETS and (not is_plain_path(target) or is_needed(target)):
+            yield Refusal(Rule.TMPFS, f"A file system in memory may not be at {shown(target)}.")
+        elif target in seen or any(_is_at_or_below(target, other) for other in others):
+            yield Refusal(Rule.TMPFS, f"Something else is mounted at {shown(target)}, or around it, already.")
+        if tmpfs.size <= 0 or not 0 <= tmpfs.mode <= 0o1777:
+            yield Refusal(Rule.TMPFS, f"The file system in memory at {shown(target)} has no bound or an odd mode.")
+        seen.add(target)
+        total += tmpfs.size
+    if profile.memory is not None and total >= profile.memory:
+        sizes = f"{format_size(total)}, and the memory limit is {format_size(profile.memory)}"
+        yield Refusal(Rule.TMPFS, f"The file systems in memory hold {sizes}: they must stay below it.")
+
+
+def is_needed(target: str) -> bool:
+    """The sandbox breaks, or can be broken out of, when something is mounted there."""
+    return target in KEPT_WHOLE or any(_is_at_or_below(target, path) for path in GUARDED)
+
+
+def is_plain_path(path: str) -> bool:
+    """Absolute, normalised (which `//x` is not, to the kernel), and free of control characters and colons."""
+    plain = path.startswith("/") and not path.startswith("//") and posixpath.normpath(path) == path
+    return plain and not any(ord(character) < 0x20 or character in ":\x7f" for character in path)

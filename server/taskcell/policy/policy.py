@@ -1,0 +1,237 @@
+"""What may be done: judges a profile before its container exists, and a call before its command runs.
+
+Deny wins; a rule that fails to evaluate denies; every decision carries the rule's name and a sentence for the model.
+The rules do no I/O: what a profile's host paths are is looked up by `host_paths` and given to them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from taskcell.config.image_reference import shown
+from taskcell.config.settings import PolicySettings, RuleSettings
+from taskcell.errors import Denied
+from taskcell.model import Command, Profile
+from taskcell.policy.host_paths import Changed, HostFacts, HostPath, held, survey
+from taskcell.policy.mount_rules import workspace_root
+from taskcell.policy.profile_rules import judge
+from taskcell.refusal import Rule
+
+T = TypeVar("T")
+
+#: Bytes of command text that the rules look through; a regular expression's time grows with it.
+MAX_COMMAND_TEXT = 1 << 20
+#: Profiles whose judgement is remembered; a server has one for each skill, and new ones when a manifest changes.
+MAX_REMEMBERED = 1024
+
+
+class Effect(Enum):
+    ALLOW = "allow"
+    DENY = "deny"
+    ASK = "ask"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided, by which rule, and why: a sentence for the model."""
+
+    effect: Effect
+    rule: str
+    reason: str
+
+
+class _MadeByThePolicy(type):
+    """A class that only `_make` can make objects of, so that to hold one is to have been authorised."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(f"only a Policy makes an {cls.__name__}")
+
+    def _make(cls: type[T], *args: Any) -> T:
+        made: T = type.__call__(cls, *args)
+        return made
+
+
+class _Uncopyable:
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"an {type(self).__name__} cannot be copied or pickled: only a Policy makes one")
+
+
+@dataclass(frozen=True, slots=True)
+class HostMount:
+    """A host path that was looked at and allowed, and where it goes."""
+
+    path: HostPath
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizedProfile(_Uncopyable, metaclass=_MadeByThePolicy):
+    """A profile that the policy allows. Equal if the profiles are."""
+
+    profile: Profile
+    _settings: PolicySettings = field(repr=False, compare=False)
+    _own_files: tuple[str, ...] = field(repr=False, compare=False)
+    _secret_files: tuple[str, ...] = field(repr=False, compare=False)
+
+    @contextmanager
+    def host_mounts(self, engine_socket: str = "") -> Iterator[tuple[HostMount, ...]]:
+        """The host paths to mount, looked at and judged now; while it lasts, nothing else can get their identities.
+
+        It reads the file system: use it in a thread, around the creation of one container, and compare with what was
+        mounted in the end. Raises Denied.
+
+        Arguments:
+            engine_socket: path of the socket that the engine in use answers at; empty where that is not known.
+        """
+        sources = _host_sources(self.profile)
+        if not sources:
+            yield ()
+            return
+        host = survey(sources, self._settings, engine_socket, self._own_files, self._secret_files)
+        refusal = next(judge(self.profile, self._settings, host), None)
+        if refusal is not None:
+            raise Denied(refusal.rule.value, refusal.reason)
+        found = {path.asked: path for path in host.sources}
+        mounts = tuple(
+            HostMount(found[mount.source], mount.target, mount.read_only)
+            for mount in self.profile.mounts
+            if mount.source is not None
+        )
+        try:
+            with held(host.sources):
+                yield mounts
+        except Changed as error:
+            reason = f"The host path {shown(str(error))} changed while it was looked at; try again."
+            raise Denied(Rule.MOUNTS.value, reason) from None
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizedCommand(_Uncopyable, metaclass=_MadeByThePolicy):
+    """A command that the policy allows, with its allowed profile."""
+
+    command: Command
+    profile: AuthorizedProfile
+
+
+class Policy:
+    """The one maker of authorised profiles and commands.
+
+    Arguments:
+        settings: the section `[policy]`.
+        own_files: absolute paths of what decides on the server itself; no sandbox may write to them.
+        secret_files: absolute paths of what no sandbox may even read.
+    """
+
+    def __init__(
+        self, settings: PolicySettings, own_files: Iterable[Path] = (), secret_files: Iterable[Path] = ()
+    ) -> None:
+        self._settings = settings
+        self._own_files = tuple(map(str, own_files))
+        self._secret_files = tuple(map(str, secret_files))
+        self._remembered: dict[Profile, AuthorizedProfile | Decision] = {}
+
+    def authorize_profile(self, profile: Profile) -> AuthorizedProfile:
+        """Allow a profile. Raises Denied with the first rule that refuses it."""
+        judged = self._judged(profile)
+        if isinstance(judged, Decision):
+            raise Denied(judged.rule, judged.reason)
+        return judged
+
+    def authorize_root(self, root: Path) -> None:
+        """Allow the folder of persistent workspaces, as `workspace.root` names it. Raises Denied."""
+        host = survey((str(root),), self._settings, own_files=self._own_files)
+        refusal = next(workspace_root(host.sources[0], self._settings, host), None)
+        if refusal is not None:
+            raise Denied(refusal.rule.value, f"workspace.root: {refusal.reason}")
+
+    def authorize(self, command: Command) -> AuthorizedCommand:
+        """Allow a command and its profile. Raises Denied."""
+        profile = self.authorize_profile(command.profile)
+        decision = self._decide_call(command)
+        if decision.effect is Effect.ASK:
+            asks = f"{decision.reason} A person must be asked first, and this server cannot ask yet."
+            raise Denied(decision.rule, asks)
+        if decision.effect is Effect.DENY:
+            raise Denied(decision.rule, decision.reason)
+        return AuthorizedCommand._make(command, profile)
+
+    def decide(self, command: Command) -> Decision:
+        """What `authorize` would do, and why, without doing it."""
+        judged = self._judged(command.profile)
+        return judged if isinstance(judged, Decision) else self._decide_call(command)
+
+    def _judged(self, profile: Profile) -> AuthorizedProfile | Decision:
+        known = self._remembered.get(profile)
+        if known is not None:
+            return known
+        sources = _host_sources(profile)
+        own, secret = self._own_files, self._secret_files
+        host = survey(sources, self._settings, own_files=own, secret_files=secret) if sources else HostFacts()
+        refusal = next(judge(profile, self._settings, host), None)
+        judged: AuthorizedProfile | Decision
+        if refusal is None:
+            judged = AuthorizedProfile._make(profile, self._settings, own, secret)
+        else:
+            judged = Decision(Effect.DENY, refusal.rule.value, refusal.reason)
+        if sources and refusal is not None:
+            return judged  # the person may mend the host's folders while the server runs
+        if len(self._remembered) >= MAX_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[profile] = judged
+        return judged
+
+    def _decide_call(self, command: Command) -> Decision:
+        if len(command.text.encode("utf-8", "surrogatepass")) > MAX_COMMAND_TEXT:
+            reason = f"The command is longer than the {MAX_COMMAND_TEXT} bytes that can be judged; put it into a file."
+            return Decision(Effect.DENY, "command-size", reason)
+        first: Decision | None = None
+        for decision in self._matching(command):
+            if decision.effect is Effect.DENY:
+                return decision
+            first = first or decision
+        return first or Decision(Effect.ALLOW, "default", "No rule speaks against it.")
+
+    def _matching(self, command: Command) -> Iterator[Decision]:
+        for rule in self._settings.rules:
+            try:
+                matches = _matches(rule, command)
+            except Exception as error:  # whatever it is: a rule that cannot be evaluated must not let a call pass
+                reason = f"The rule could not be evaluated ({type(error).__name__}); ask the operator to correct it."
+                yield Decision(Effect.DENY, rule.name, reason)
+                continue
+            if matches:
+                yield Decision(Effect(rule.effect), rule.name, rule.reason or _DEFAULT_REASONS[rule.effect])
+
+
+def _host_sources(profile: Profile) -> tuple[str, ...]:
+    return tuple(mount.source for mount in profile.mounts if mount.source is not None)
+
+
+_DEFAULT_REASONS = {
+    "allow": "The operator's rule allows this.",
+    "deny": "The operator's rule forbids this; do the task in another way.",
+    "ask": "The operator's rule wants this to be confirmed.",
+}
+
+
+def _is_skill_of(rule: RuleSettings, command: Command) -> bool:
+    """A rule about a skill is about its tools; one about the terminal is not about the file tools beside it."""
+    return command.profile.kind == "skill" and fnmatchcase(command.profile.name, rule.tool)
+
+
+def _matches(rule: RuleSettings, command: Command) -> bool:
+    return (
+        (fnmatchcase(command.tool, rule.tool) or _is_skill_of(rule, command))
+        and fnmatchcase(command.task.principal, rule.principal)
+        and re.search(rule.command, command.text) is not None
+    )

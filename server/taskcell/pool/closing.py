@@ -1,0 +1,167 @@
+"""The end of sandboxes: one that is replaced, an idle one, a task's, and all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import anyio
+import structlog
+
+from taskcell.engine.base import Engine
+from taskcell.errors import TaskcellError
+from taskcell.model import TaskKey
+from taskcell.pool.launcher import Launcher, TaskRecord
+from taskcell.pool.slot import Slot, SlotState
+from taskcell.pool.state import Slots
+from taskcell.sandbox.sandbox import GRACE, KILL_SLACK, Sandbox
+
+log = structlog.get_logger(__name__)
+
+#: Seconds for everything that a closing pool does; clients kill a server that takes longer than about five.
+CLOSE_TIMEOUT = 4.0
+#: Seconds that processes have at a clean end of the server, and then the supervisor to kill them: inside CLOSE_TIMEOUT.
+EXIT_GRACE = 2.0
+EXIT_KILL_SLACK = 0.7
+#: Seconds between two looks whether the engine has removed the last container; a look is one call for all of them.
+GONE_POLL = 0.1
+#: Seconds that the engine has for it. One that fails at its own removal (Docker 20.10 does when the container's folder
+#: is written to meanwhile) leaves a dead container for good; it is removed by a second request.
+GONE_PATIENCE = 1.0
+
+
+class Closing:
+    """Ends sandboxes, and knows those that are on their way out. None of it is on a request's path."""
+
+    def __init__(self, engine: Engine, launcher: Launcher, slots: Slots, deployment: str, instance: str) -> None:
+        self._engine = engine
+        self._launcher = launcher
+        self._slots = slots
+        self._deployment = deployment
+        self._instance = instance
+        self._leaving: set[Slot] = set()
+
+    def begin(self, slot: Slot) -> None:
+        """From now on the slot counts as leaving; one of the methods below ends it."""
+        self._leaving.add(slot)
+
+    @property
+    def leaving(self) -> list[Slot]:
+        return list(self._leaving)
+
+    def of_task(self, task: TaskKey) -> list[Slot]:
+        return [slot for slot in self._leaving if slot.task == task]
+
+    async def retire(self, old: Slot, successor: Slot, at_once: bool) -> None:
+        """Close a slot when its successor is there: a workspace in memory lives only while it is mounted."""
+        await successor.settled.wait()
+        while successor.error is not None:
+            heir = self._slots.heir(old)
+            if old.state is SlotState.READY:  # put back: no successor came to be
+                self._leaving.discard(old)
+                return
+            if heir is None:
+                break
+            successor = heir
+            await successor.settled.wait()
+        if old.leases and not at_once:
+            await old.idle.wait()
+        if old.state is not SlotState.CLOSED:  # by somebody who did not wait for its calls
+            await self._close_one(old)
+        self._leaving.discard(old)
+
+    async def close_idle(self, slot: Slot) -> None:
+        """Close a slot that nobody uses, and with the last of its task the workspace."""
+        await self._close_one(slot)
+        self._leaving.discard(slot)
+        if not slot.is_warm:
+            await self._launcher.drop_workspace(self._launcher.record(slot.task))
+
+    async def close_stray(self, sandbox: Sandbox) -> None:
+        """Close a warm sandbox that was not fit for a task."""
+        await sandbox.close(0)
+        await sandbox.wait_closed(KILL_SLACK)
+        await self._launcher.remove(sandbox.container, sandbox.profile)
+
+    async def close_and_tell(self, slots: set[Slot], record: TaskRecord | None, closed: anyio.Event) -> None:
+        """Close sandboxes of one task, and then remove its workspace, but for a container that is kept with it."""
+        try:
+            async with anyio.create_task_group() as closing:
+                for slot in slots:
+                    closing.start_soon(self._close_one, slot)
+            if record is not None and all(slot.profile.profile.remove for slot in slots):
+                record.holders.clear()
+                await self._launcher.drop_workspace(record)
+            self._leaving.difference_update(slots)
+        finally:
+            closed.set()
+
+    async def _close_one(self, slot: Slot) -> None:
+        await slot.settled.wait()
+        sandbox = slot.sandbox
+        if sandbox is None:
+            return
+        await sandbox.close(GRACE)
+        await sandbox.wait_closed(GRACE + KILL_SLACK)
+        await self._launcher.remove(sandbox.container, slot.profile)
+        self._launcher.let_go(slot.task, sandbox.container)
+        slot.state = SlotState.CLOSED
+
+    # --- the server's end ----------------------------------------------------------------------------------------
+
+    async def close_everything(self, chosen: Iterable[Slot] | None = None) -> None:
+        """Close all sandboxes, or some: shielded, and bounded by CLOSE_TIMEOUT. What takes longer removes itself."""
+        slots = {*self._slots.take(lambda slot: True), *self._leaving} if chosen is None else set(chosen)
+        if not slots:
+            return
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as bound:
+            async with anyio.create_task_group() as closing:
+                for slot in slots:
+                    closing.start_soon(self._end, slot)
+            await self._removed(slots)
+            if chosen is None:
+                await self._drop_workspaces(slots)
+        if bound.cancelled_caught:
+            log.warning("not every sandbox was closed in time; they remove themselves", count=len(slots))
+
+    async def _end(self, slot: Slot) -> None:
+        """One request to each supervisor; the engine removes the container of one that is gone by itself."""
+        await slot.settled.wait()
+        sandbox = slot.sandbox
+        if sandbox is None:
+            return
+        # One whose channel is lost cannot be asked, and may well be running.
+        was_asked = sandbox.channel.alive
+        await sandbox.close(EXIT_GRACE)
+        went = was_asked and await sandbox.wait_closed(EXIT_GRACE + EXIT_KILL_SLACK)
+        if not went or sandbox.container.is_child or not slot.profile.profile.remove:
+            await self._launcher.remove(sandbox.container, slot.profile)
+        slot.state = SlotState.CLOSED
+
+    async def _removed(self, slots: Iterable[Slot]) -> None:
+        """Wait until the engine has removed the containers, and help it in the end; the caller bounds it."""
+        sandboxes = (slot.sandbox for slot in slots if slot.sandbox and slot.profile.profile.remove)
+        left = {sandbox.container.id: sandbox for sandbox in sandboxes}
+        patience = time.monotonic() + GONE_PATIENCE
+        while left and time.monotonic() < patience:
+            try:
+                ids = {found.id for found in await self._engine.containers(self._deployment)}
+            except TaskcellError:
+                return
+            left = {id_: sandbox for id_, sandbox in left.items() if id_ in ids}
+            if left:
+                await anyio.sleep(GONE_POLL)
+        for sandbox in left.values():
+            await self._launcher.remove(sandbox.container, sandbox.profile)
+
+    async def _drop_workspaces(self, slots: Iterable[Slot]) -> None:
+        kept = {slot.task for slot in slots if not slot.profile.profile.remove}
+        async with anyio.create_task_group() as dropping:
+            for record in self._launcher.records():
+                if record.key not in kept:
+                    record.holders.clear()
+                    dropping.start_soon(self._launcher.drop_workspace, record)
+        try:
+            await self._engine.sweep_own(self._instance)
+        except TaskcellError as error:
+            log.warning("workspaces may be left; the next server removes them", reason=str(error))

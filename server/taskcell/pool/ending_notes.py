@@ -1,0 +1,42 @@
+"""How the last sandboxes of tasks ended, until the answer to the task's next call has told it."""
+
+from __future__ import annotations
+
+from taskcell.model import TaskKey
+from taskcell.pool.slot import SlotKey
+
+#: Ends of idle sandboxes that are remembered for the answer to their task's next call; a task is a few hundred bytes.
+MAX_REMEMBERED = 10_000
+CHANGED = "The sandbox was replaced because its configuration changed"
+
+
+class Endings:
+    """Remembers the MAX_REMEMBERED newest, one for each task and profile."""
+
+    def __init__(self) -> None:
+        self._ended: dict[SlotKey, str] = {}
+
+    def remember(self, key: SlotKey, ended: str) -> None:
+        """`ended` goes on after the words "The task's sandbox"."""
+        self._ended[key] = ended
+        while len(self._ended) > MAX_REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+
+    def take(self, key: SlotKey) -> str:
+        """How it ended, for its successor to tell; empty where there is nothing to tell."""
+        return self._ended.pop(key, "")
+
+    def forget(self, task: TaskKey) -> None:
+        """The task was closed on purpose: nobody need be told how its sandboxes ended."""
+        for key in [key for key in self._ended if key[0] == task]:
+            del self._ended[key]
+
+
+def how_ended(ended: str, *, kept_files: bool) -> str:
+    """The sentence for the answer. `kept_files`: the successor's workspace is the one that the task had before."""
+    if ended == CHANGED:
+        return f"{ended}; {'the workspace is the same' if kept_files else 'the files in the workspace are lost'}."
+    files = (
+        "the files in the workspace are still there" if kept_files else "the files that were in the workspace are lost"
+    )
+    return f"The task's sandbox {ended} and was replaced by a fresh one; {files}."

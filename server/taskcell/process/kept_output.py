@@ -1,0 +1,104 @@
+"""What is kept of a process's output: its head and tail, a page of it, or its plain bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from taskcell.errors import BadArgument
+from taskcell.process.output import BYTES_PER_CHAR, STDERR_SHARE, Capture, Page, Text, page, share, whole_characters
+from taskcell.process.process import Process, Totals
+from taskcell.supervisor import protocol
+from taskcell.supervisor.protocol import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of one stream. `lost` of those that were asked for, before them, are kept no more; `total` were written."""
+
+    data: bytes
+    offset: int
+    total: int
+    lost: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Output for an answer: both streams' texts, where they go on, and how much is lost and how much is there yet."""
+
+    texts: tuple[Text, Text]
+    cursors: Totals
+    lost_bytes: int
+    more_bytes: int
+
+
+async def read_piece(process: Process, stream: Stream, cursor: int, size: int) -> Piece:
+    """At most so many kept bytes from `cursor` on. Raises SandboxLost."""
+    data, start, total = bytearray(), cursor, cursor
+    while len(data) < size:
+        found = await process.read(stream, start + len(data), min(protocol.READ_MAX, size - len(data)))
+        if found.stream is None:  # the supervisor has forgotten it: nothing of it is kept
+            written = process.written[stream - 1]
+            return Piece(b"", max(cursor, written), written, max(0, written - cursor))
+        total = found.total
+        if found.offset > start + len(data):
+            if data:  # what follows was lost meanwhile: the next piece tells
+                break
+            start = found.offset
+        if not found.data or found.offset < start:
+            break
+        data += found.data
+    return Piece(bytes(data), start, total, max(0, start - cursor))
+
+
+async def measure(process: Process) -> Totals:
+    """How much both streams have written by now. Raises SandboxLost."""
+    out, err = [(await process.read(stream, protocol.FROM_THE_END, 0)).total for stream in Stream]
+    return out, err
+
+
+async def read_overview(process: Process, chars: int, where: str) -> Reading:
+    """Head and tail of all output so far, as the answer of the call would have it. Raises SandboxLost."""
+    captures, totals, lost = [], [], 0
+    for stream in Stream:
+        capture = Capture(chars)
+        head = await read_piece(process, stream, 0, capture.head_bytes)
+        capture.add(head.offset, head.data)
+        total, last = max(head.total, head.end), head
+        if head.end < total:
+            last = await read_piece(process, stream, max(head.end, total - capture.tail_bytes), capture.tail_bytes)
+            capture.add(last.offset, last.data)
+        total = last.end
+        if process.exit is None:
+            # The beginning of a character that is not whole yet belongs to the next answer.
+            total -= len(last.data) - len(whole_characters(last.data))
+        captures.append(capture)
+        totals.append(total)
+        lost += head.lost
+    texts = share(captures[0], captures[1], totals[0], totals[1], where)
+    return Reading(texts, (totals[0], totals[1]), lost, 0)
+
+
+async def read_page(process: Process, cursors: Totals, chars: int, *, plain: bool) -> Reading:
+    """The output from the cursors on, both streams within `chars` characters. Raises BadArgument, SandboxLost."""
+    out = await read_piece(process, Stream.STDOUT, cursors[0], chars * BYTES_PER_CHAR)
+    err = await read_piece(process, Stream.STDERR, cursors[1], chars * BYTES_PER_CHAR)
+    if cursors[0] > out.total or cursors[1] > err.total:
+        written = f"{out.total} bytes" + (f" and {err.total} of standard error" if err.total or cursors[1] else "")
+        raise BadArgument(f"The cursor is past the end: there are {written} of output so far.")
+    over = process.has_ended
+    shown_out, shown_err = _page(out, chars, over, plain), _page(err, chars, over, plain)
+    if len(shown_out.text) + len(shown_err.text) > chars:
+        for_err = max(int(chars * STDERR_SHARE), chars - len(shown_out.text))
+        shown_err = _page(err, for_err, over, plain)
+        shown_out = _page(out, max(1, chars - min(len(shown_err.text), for_err)), over, plain)
+    ends = (shown_out.end, shown_err.end)
+    more = max(0, out.total - ends[0]) + max(0, err.total - ends[1])
+    return Reading((Text(shown_out.text, 0), Text(shown_err.text, 0)), ends, out.lost + err.lost, more)
+
+
+def _page(piece: Piece, chars: int, over: bool, plain: bool) -> Page:
+    return page(piece.data, piece.offset, chars, is_last=over and piece.end >= piece.total, plain=plain)

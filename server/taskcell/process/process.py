@@ -1,0 +1,249 @@
+"""One process in a sandbox, seen from the server: its start, its stdin, its output and its end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+
+import anyio
+
+from taskcell.errors import SandboxLost, SpawnFailed, TaskcellError
+from taskcell.process.listener import Asked, Listener
+from taskcell.process.stdin import Input
+from taskcell.supervisor import events, protocol, requests
+from taskcell.supervisor.channel import Channel
+from taskcell.supervisor.protocol import Stream
+
+#: Seconds for what the supervisor has at hand: a piece of a spool, the list of processes.
+ANSWER_TIMEOUT = 15.0
+#: What a failed start means for the caller, by stage.
+_FAILED = {
+    protocol.FailedStage.REQUEST: "The sandbox refused to start the command",
+    protocol.FailedStage.FORK: "The sandbox has no room for one more process",
+    protocol.FailedStage.USER: "The sandbox cannot run commands as this user",
+    protocol.FailedStage.CWD: "The working directory cannot be used",
+    protocol.FailedStage.EXEC: "The program could not be started",
+    protocol.FailedStage.PTY: "The sandbox cannot open a terminal",
+}
+
+#: Bytes of stdout and of stderr.
+Totals = tuple[int, int]
+
+
+class Process(Listener):
+    """One process, and what can be asked of it.
+
+    A call that waits for it makes it, `start`s it, and waits for `finished`. Its captures hold the head of the output
+    until `let_go`; what the supervisor keeps can be `read` at any time, until `close`.
+
+    Arguments:
+        output_chars, on_end: as in `Listener`.
+    """
+
+    def __init__(self, channel: Channel, output_chars: int, on_end: Callable[[], None] | None = None) -> None:
+        super().__init__(Input(channel), output_chars, on_end)
+        self._channel = channel
+        self._began = time.monotonic()
+        self.number = 0
+
+    # --- how things stand --------------------------------------------------------------------------------------
+
+    @property
+    def has_ended(self) -> bool:
+        """Its main process has ended, and was counted where it was killed; or nothing will be heard of it any more."""
+        if self.exit is None or (self.exit.reason is not protocol.Reason.ITSELF and self.killed is None):
+            return self.lost is not None
+        return True
+
+    @property
+    def duration_ms(self) -> int:
+        if self.exit is not None:
+            return round(self.exit.duration_us / 1000)
+        return round((time.monotonic() - self._began) * 1000)
+
+    @property
+    def written(self) -> Totals:
+        """Bytes written to stdout and stderr, as far as is known."""
+        last = self.killed or self.exit
+        if last is not None:
+            return max(last.stdout_total, self._written[0]), max(last.stderr_total, self._written[1])
+        return self._written[0], self._written[1]
+
+    def totals(self) -> Totals:
+        """Bytes of the streams that a result accounts for: those of an end that is known, else those at hand."""
+        last = self.killed or self.exit
+        if last is None:
+            return self.stdout.end, self.stderr.end
+        return last.stdout_total, last.stderr_total
+
+    # --- its life ----------------------------------------------------------------------------------------------
+
+    async def start(self, request: requests.Spawn, stdin: bytes | None = None, *, more: bool = False) -> None:
+        """Send the request. Raises SandboxLost. Whether it could be started shows in `finished`.
+
+        Arguments:
+            stdin: what its standard input begins with.
+            more: that is not all: `write` gives it more.
+        """
+        self.number = self._channel.add(self)
+        self._began = time.monotonic()
+        self._credit = [request.credit, request.credit]
+        given = self.input.begin(self.number, stdin or b"", is_open=more)
+        await self._channel.send(requests.spawn(self.number, request) + given)
+
+    def take_up(self, listed: events.Listed, *, stdin_open: bool) -> None:
+        """Listen to a process that an earlier connection started."""
+        self.number = listed.process
+        self._channel.listen(self, listed.process)
+        self._began = time.monotonic() - listed.age_ms / 1000
+        self._written = [listed.stdout_total, listed.stderr_total]
+        self.input.begin(listed.process, is_open=stdin_open)
+        self.let_go()
+        if listed.state is protocol.ProcessState.RUNNING:
+            self.spawned = events.Spawned(listed.process, listed.pid)
+            return
+        totals = (listed.stdout_total, listed.stderr_total)
+        ending = (listed.reason, listed.exit_code, listed.signal, listed.oom_kills, listed.duration_us)
+        self.exit = events.Exit(listed.process, *ending, 0, 0, 0, *totals, 0, b"", ())
+        if listed.reason is not protocol.Reason.ITSELF:
+            self.killed = events.Killed(listed.process, listed.reason, listed.survivors, *totals)
+        self._tell_end()
+
+    async def ended(self) -> events.Exit:
+        """Wait for the main process's end. Raises SpawnFailed, SandboxLost."""
+        while self.exit is None:
+            self._check_started()
+            await self._change().wait()
+        return self.exit
+
+    async def over(self) -> None:
+        """Wait for its end, whatever it is."""
+        while not self.has_ended:
+            await self._change().wait()
+
+    async def running(self) -> None:
+        """Wait until the program was executed. Raises SpawnFailed, SandboxLost."""
+        while self.spawned is None and self.exit is None:
+            self._check_started()
+            await self._change().wait()
+
+    def _check_started(self) -> None:
+        """Raises SpawnFailed, SandboxLost."""
+        if self.failed is not None:
+            message = f"{_FAILED[self.failed.stage]}: {self.failed.message}."
+            raise SpawnFailed(message, no_folder=self.failed.stage is protocol.FailedStage.CWD)
+        self._check_heard()
+
+    def _check_heard(self) -> None:
+        """Raises SandboxLost."""
+        if self.lost is not None:
+            raise SandboxLost(f"The sandbox is gone: {self.lost}.")
+
+    async def finished(self) -> None:
+        """Feed stdin and wait for the end, and for the kill's count where there is one. Raises as `ended`.
+
+        Cancelled, it can be waited for again: stdin goes on where it was.
+        """
+        if self.input.is_fed:
+            await self._finish()
+            return
+        error: TaskcellError | None = None
+        async with anyio.create_task_group() as feeding:
+            feeding.start_soon(self.input.feed)
+            try:
+                await self._finish()
+            except TaskcellError as failure:  # raised below: a task group would wrap it into a group of its own
+                error = failure
+            feeding.cancel_scope.cancel()
+        if error is not None:
+            raise error
+
+    async def _finish(self) -> None:
+        if (await self.ended()).reason is not protocol.Reason.ITSELF:
+            await self._kill_counted()
+
+    async def _kill_counted(self) -> events.Killed:
+        while self.killed is None:
+            self._check_heard()
+            await self._change().wait()
+        return self.killed
+
+    async def kill(self, grace: float) -> int:
+        """Kill the whole tree; answers the number of survivors. Raises SandboxLost."""
+        if self.failed is not None or self.number == 0:
+            return 0
+        if self.killed is None or self.exit is None or self.exit.reason is protocol.Reason.ITSELF:
+            self.killed = None
+            await self._channel.send(requests.kill(self.number, math.ceil(grace * 1000)))
+        return (await self._kill_counted()).survivors
+
+    def close(self) -> None:
+        """Stop listening; the supervisor forgets the process when its tree is gone."""
+        if self.number:
+            self._channel.remove(self.number)
+            self._channel.forget_soon(self.number)
+            self.number = 0
+            self.on_lost("it is no longer remembered")
+
+    # --- its signals and its terminal --------------------------------------------------------------------------
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the main process's group. Raises SandboxLost."""
+        await self._channel.send(requests.signal(self.number, number))
+
+    async def resize(self, rows: int, cols: int) -> None:
+        """Give its terminal another size. Raises SandboxLost."""
+        await self._channel.send(requests.resize(self.number, rows, cols))
+
+    # --- its output --------------------------------------------------------------------------------------------
+
+    async def read(self, stream: Stream, cursor: int, size: int) -> events.Data:
+        """A piece of what is kept, at most READ_MAX bytes. Raises SandboxLost."""
+        self._check_heard()
+        async with self._channel.reading:
+            asked = Asked()
+            self._asked = self._asked or deque()
+            self._asked.append(asked)
+            await self._channel.send(requests.read(self.number, stream, cursor, size))
+            with anyio.move_on_after(ANSWER_TIMEOUT):
+                await asked.answered.wait()
+        if asked.data is None:
+            raise SandboxLost(f"The sandbox is gone: {self.lost or 'its supervisor does not answer'}.")
+        return asked.data
+
+    async def fetch_tails(self) -> Totals:
+        """Capture the end of each stream that is longer than its captured head; answers how long they are.
+
+        What a process that still runs writes after that is not accounted for. Raises SandboxLost.
+        """
+        totals = list(self.totals())
+        for index, (stream, capture) in enumerate(zip(Stream, (self.stdout, self.stderr), strict=True)):
+            if self.exit is None and capture.received >= capture.head_bytes:
+                totals[index] = (await self.read(stream, protocol.FROM_THE_END, 0)).total
+            cursor = max(capture.received, totals[index] - capture.tail_bytes)
+            while cursor < totals[index]:
+                piece = await self.read(stream, cursor, min(protocol.READ_MAX, totals[index] - cursor))
+                if not piece.data:
+                    break
+                capture.add(piece.offset, piece.data)
+                cursor = piece.offset + len(piece.data)
+        return totals[0], totals[1]
+
+    async def news(self, seen: Totals) -> None:
+        """Wait until more was written than that, or until the end."""
+        while not self.has_ended and all(now <= old for now, old in zip(self.written, seen, strict=True)):
+            changed = self._change()
+            await self._arm()
+            await changed.wait()
+
+    async def _arm(self) -> None:
+        """Have the supervisor tell of the next byte of each stream whose credit is used up."""
+        wires = b""
+        for index, stream in enumerate(Stream):
+            if not self._credit[index]:
+                self._credit[index] = 1
+                wires += requests.attach(self.number, stream, self._written[index], 1)
+        if wires:
+            await self._channel.send(wires)

@@ -1,0 +1,119 @@
+"""From checked settings and skills to profiles: everything that shapes a container, not yet authorised."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Literal
+
+from taskcell.config.container_table import ContainerTable, Expanded, default_tmpfs
+from taskcell.config.settings import Settings
+from taskcell.model import DEFAULT_USER, Profile, Reuse
+from taskcell.profile import extra_args
+from taskcell.refusal import Refusal, Rule
+from taskcell.skills.manifest import Skill
+from taskcell.units import format_size
+
+TERMINAL = "terminal"
+#: The profile's fields that a table may set too, each with its key.
+_KEYS = {
+    "memory": "memory",
+    "cpus": "cpus",
+    "pids": "pids",
+    "network": "network",
+    "user": "user",
+    "working_dir": "working_dir",
+    "gpus": "gpus",
+    "platform": "platform",
+    "remove": "rm",
+    "read_only": "read_only",
+    "entrypoint": "entrypoint",
+}
+
+
+def terminal_profile(settings: Settings) -> Profile:
+    """The profile of the tool `terminal`. Raises ConfigError when its texts cannot be expanded."""
+    expanded = settings.terminal_container
+    # Empty, not None: the terminal's argv is whole, and the image's own entrypoint has no part in it.
+    profile = _profile(
+        name=TERMINAL, kind="terminal", table=settings.terminal, expanded=expanded, entrypoint=(), settings=settings
+    )
+    return _with_room_for_files(profile, settings) if settings.terminal.extra_args else profile
+
+
+def skill_profile(skill: Skill, settings: Settings) -> Profile:
+    """The profile of a skill's tool. A skill that names no entrypoint has the image's own."""
+    expanded = Expanded(skill.image, skill.environment, skill.mounts)
+    return _profile(
+        name=skill.name,
+        kind="skill",
+        table=skill.docker,
+        expanded=expanded,
+        entrypoint=skill.docker.entrypoint,
+        settings=settings,
+    )
+
+
+def _profile(
+    *,
+    name: str,
+    kind: Literal["terminal", "skill"],
+    table: ContainerTable,
+    expanded: Expanded,
+    entrypoint: tuple[str, ...] | None,
+    settings: Settings,
+) -> Profile:
+    profile = Profile(
+        name=name,
+        image=expanded.image,
+        kind=kind,
+        entrypoint=entrypoint,
+        command=table.command,
+        environment=expanded.environment,
+        working_dir=table.working_dir or None,
+        user=table.user or default_user(settings, os.getuid(), os.getgid()),
+        memory=table.memory,
+        cpus=table.cpus,
+        pids=table.pids,
+        network=table.network,
+        # sudo cannot be set up in a root file system that nobody can write; who asks for both is told by the policy.
+        read_only=table.read_only and not (table.sudo and "read_only" not in table.model_fields_set),
+        tmpfs=default_tmpfs(table.memory),
+        mounts=expanded.mounts,
+        cap_add=table.cap_add,
+        gpus=table.gpus,
+        platform=table.platform,
+        runtime=settings.engine.runtime,
+        sudo=table.sudo,
+        on_host_folder=settings.workspace_root is not None and settings.workspace.persistent,
+        remove=table.rm,
+        reuse=Reuse(table.reuse),
+    )
+    written = {name: key for name, key in _KEYS.items() if key in table.model_fields_set}
+    return extra_args.apply(profile, table.extra_args, written)
+
+
+def default_user(settings: Settings, uid: int, gid: int) -> str:
+    """Whom commands run as where a profile names nobody.
+
+    Files in a folder of the host are to be of use to whoever runs the server, so commands run with that user's number;
+    root gives the folder to the sandbox's own user instead, and may do anything with it.
+
+    Arguments:
+        uid, gid: the server's.
+    """
+    if settings.workspace.persistent and settings.workspace.root and uid != 0:
+        return f"{uid}:{gid}"
+    return DEFAULT_USER
+
+
+def _with_room_for_files(profile: Profile, settings: Settings) -> Profile:
+    """What the configuration says of terminal.memory holds for the options in extra_args too."""
+    total = sum(tmpfs.size for tmpfs in profile.tmpfs) + settings.workspace.size
+    if profile.memory is None or total < profile.memory:
+        return profile
+    reason = (
+        f"With extra_args, the file systems in memory and the workspace may hold {format_size(total)}, and the memory "
+        f"limit is {format_size(profile.memory)}; raise --memory or lower workspace.size."
+    )
+    return replace(profile, refused=(*profile.refused, Refusal(Rule.TMPFS, reason)))

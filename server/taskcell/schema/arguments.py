@@ -1,0 +1,176 @@
+"""A tool call's arguments: whatever a client sends is either what the schema says, or a BadArgument."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
+from referencing import Registry
+
+from taskcell.config.image_reference import shown
+from taskcell.errors import BadArgument
+from taskcell.schema.pattern import matches, plain
+from taskcell.units import format_seconds
+
+#: The types of JSON Schema, as a person says them.
+KINDS = {
+    "string": "text",
+    "number": "a number",
+    "integer": "a whole number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+
+
+def nearest(word: str, options: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the option that a wrong word is closest to; empty where none is close."""
+    close = difflib.get_close_matches(word[:128], sorted(options), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+class Arguments:
+    """A checked JSON Schema (draft 2020-12, no references) and the check of arguments against it.
+
+    Arguments:
+        schema: of an object; each property with a type and a description. Faults are found in the order of its
+            keywords: those that are cheap to check come first.
+    """
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        Draft202012Validator.check_schema(schema)
+        self._validator = _Validator(schema, registry=Registry())
+        self._properties: Mapping[str, Any] = schema["properties"]
+        self._whole = [name for name, value in self._properties.items() if value.get("type") == "integer"]
+
+    def check(self, tool: str, arguments: object) -> Mapping[str, Any]:
+        """The arguments, of the right shape. Raises BadArgument with the first fault."""
+        if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
+            raise BadArgument(f"The arguments of '{tool}' must be an object with text for names.")
+        self._check_names(tool, arguments)
+        try:
+            # The first alone: a list of a million wrong elements has a million faults.
+            error = next(self._validator.iter_errors(dict(arguments)), None)
+        except RecursionError:
+            raise BadArgument(f"The arguments of '{tool}' are nested too deeply; send plain values.") from None
+        if error is not None:
+            raise BadArgument(_sentence(tool, error))
+        # To JSON Schema 3.0 is an integer, and some clients write every number so.
+        floats = {name: int(value) for name in self._whole if isinstance(value := arguments.get(name), float)}
+        return {**arguments, **floats} if floats else arguments
+
+    def _check_names(self, tool: str, arguments: Mapping[str, Any]) -> None:
+        for name in arguments:
+            if name not in self._properties:
+                hint = nearest(name, self._properties)
+                valid = ", ".join(self._properties)
+                raise BadArgument(f"'{tool}' has no argument {shown(name)}{hint}; it takes {valid}.")
+
+
+def _matches(validator: Any, rule: str, instance: object, schema: Any) -> Iterator[ValidationError]:
+    if isinstance(instance, str) and not matches(rule, instance):
+        yield ValidationError("does not match")
+
+
+#: Patterns are checked as `pattern` says, not as Python's `re.search` would: that lets a line break pass at the end.
+_Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator, {"pattern": _matches}
+)
+
+
+def first_flaw(schema: Mapping[str, Any], value: object) -> tuple[tuple[str | int, ...], str] | None:
+    """Where a value breaks a schema (no references), and the end of a sentence that says what it must be; or None."""
+    error = next(_Validator(schema, registry=Registry()).iter_errors(value), None)
+    return None if error is None else (tuple(error.absolute_path), _flaw(error))
+
+
+def _sentence(tool: str, error: ValidationError) -> str:
+    """The fault without the value, which may be secret, huge or hostile."""
+    if error.validator == "required":
+        instance: Any = error.instance
+        required: Any = error.validator_value
+        missing = next(word for word in required if word not in instance)
+        return f"'{tool}' needs '{missing}'."
+    path = list(error.absolute_path)
+    name = f"'{_spelled(path)}'" if path else f"The call of '{tool}'"
+    return f"{name} {_flaw(error)}."
+
+
+def _flaw(error: ValidationError) -> str:
+    bound: Any = error.validator_value
+    if error.validator == "type":
+        kind = "a fraction" if (bound, type(error.instance)) == ("integer", float) else _kind_of(error.instance)
+        return f"must be {KINDS.get(str(bound), bound)}, not {kind}"
+    if error.validator in ("minimum", "maximum", "exclusiveMinimum") and isinstance(error.schema, Mapping):
+        return f"must be {_range(error.schema)}"
+    sentences = {
+        "enum": f"must be one of {', '.join(map(repr, bound)) if isinstance(bound, list) else bound}",
+        "pattern": f"must match the regular expression {plain(str(bound))} from beginning to end",
+        "minLength": "must not be empty",
+        "maxLength": f"is longer than {bound} characters",
+        "minItems": f"must have at least {bound} element{'' if bound == 1 else 's'}",
+        "maxItems": f"has more than {bound} elements; write them to a file",
+        "maxProperties": f"has more than {bound} variables",
+    }
+    return sentences.get(str(error.validator), f"breaks the rule {error.validator} of its schema")
+
+
+def _range(schema: Mapping[str, Any]) -> str:
+    words = {"exclusiveMinimum": "more than", "minimum": "at least", "maximum": "at most"}
+    return " and ".join(f"{word} {schema[key]}" for key, word in words.items() if key in schema)
+
+
+def _spelled(path: Sequence[str | int]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else (f".{shown(part)[1:-1]}" if text else part)
+    return text
+
+
+def _kind_of(value: object) -> str:
+    if value is None:
+        return "null: leave it out instead"
+    if isinstance(value, bool):
+        return "true or false"
+    for kind, word in ((str, "text"), (int | float, "a number"), (list, "a list"), (dict, "an object")):
+        if isinstance(value, kind):
+            return word
+    return "something else"
+
+
+def encoded(name: str, text: str) -> bytes:
+    """Text as UTF-8, without NUL. Raises BadArgument where it cannot be."""
+    if "\0" in text:
+        raise BadArgument(f"'{name}' holds a NUL character, which no argument of a program can hold.")
+    return as_utf8(name, text)
+
+
+def as_utf8(name: str, text: str) -> bytes:
+    """Text as UTF-8. Raises BadArgument where it holds half of a surrogate pair."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadArgument(f"'{name}' is not valid Unicode at character {error.start}: send whole characters.") from None
+
+
+def check_visible(name: str, text: str) -> None:
+    """Raise BadArgument if a text that names something holds control characters or broken Unicode."""
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
+        raise BadArgument(f"'{name}' must not hold control characters or line breaks.")
+
+
+def seconds(name: str, value: float, most: float) -> float:
+    """A duration of a call, in seconds. Raises BadArgument unless it is more than 0 and at most `most`."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadArgument(f"'{name}' must be a finite number of seconds, at most {format_seconds(most)}.")
+    if not 0 < value <= most:
+        raise BadArgument(f"'{name}' must be more than 0 and at most {format_seconds(most)} seconds.")
+    # Compared before it is converted: an integer may be too large for a float. The supervisor counts in milliseconds,
+    # and takes 0 for "no limit".
+    return max(float(value), 0.001)

@@ -1,0 +1,157 @@
+"""What a sandbox is, read off a real one: by a process in it, and by the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import docker
+import pytest
+
+from dash import dash_image
+from gateways import GatewayFactory
+from observe import containers
+from taskcell.errors import SpawnFailed
+from taskcell.gateway.gateway import Gateway
+from taskcell.model import ToolCall
+
+pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+
+
+async def output(gw: Gateway, command: str, tool: str = "terminal") -> str:
+    result = await gw.call(ToolCall("local", tool, {"command": command}))
+    assert result.exit_code == 0, result
+    return result.stdout
+
+
+async def test_a_process_has_no_capability_no_new_privileges_and_a_seccomp_filter(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        text = await output(gw, "cat /proc/self/status")
+    status = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(status[name], 16) == 0, name
+    assert status["NoNewPrivs"].strip() == "1"
+    assert status["Seccomp"].strip() == "2"
+    assert status["Uid"].split() == ["1000"] * 4
+    assert status["Gid"].split() == ["1000"] * 4
+
+
+async def test_pids_memory_and_cpu_are_bounded_in_the_cgroup(gateway: GatewayFactory) -> None:
+    script = """
+    cd /sys/fs/cgroup
+    if [ -f cgroup.controllers ]; then cat pids.max memory.max; set -- $(cat cpu.max); echo $1; echo $2
+    else cat pids/pids.max memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us; fi
+    """
+    async with gateway() as gw:
+        pids, memory, quota, period = map(int, (await output(gw, script)).split())
+    assert pids == 256
+    assert memory == 2 << 30
+    assert quota == period
+
+
+async def test_there_is_only_loopback(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        assert (await output(gw, "ls /sys/class/net")).split() == ["lo"]
+
+
+async def test_the_root_file_system_is_read_only_and_what_can_be_written_is_bounded(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        result = await gw.call(ToolCall("local", "terminal", {"command": "touch /usr/x /etc/x /x /.taskcell/x"}))
+        assert result.stdout.count("Read-only file system") == 4
+        mounts = await output(gw, "cat /proc/mounts")
+        writable = {line.split()[1]: line.split() for line in mounts.splitlines() if line.split()[3].startswith("rw")}
+        for target in ("/tmp", "/var/tmp", "/run", "/workspace"):
+            kind, options = writable[target][2], writable[target][3].split(",")
+            assert kind == "tmpfs"
+            assert {"nosuid", "nodev"} <= set(options), target
+            assert any(option.startswith("size=") for option in options), target
+        on_disk = {
+            t for t, fields in writable.items() if fields[2] not in ("tmpfs", "proc", "devpts", "mqueue", "cgroup")
+        }
+        assert on_disk == set()
+
+
+async def test_home_and_working_directory_are_the_workspace_and_nothing_of_the_host_is_in_the_environment(
+    gateway: GatewayFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOST_SECRET", "hunter2")
+    async with gateway() as gw:
+        assert await output(gw, 'echo "$HOME"; pwd; id -un') == "/workspace\n/workspace\nagent\n"
+        env = await output(gw, "cat /proc/self/environ /proc/1/environ 2>/dev/null | tr '\\0' '\\n'; env")
+    assert "HOST_SECRET" not in env
+    assert "TASKCELL" not in env
+
+
+async def test_what_runs_in_it_cannot_reach_the_supervisor(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        for attempt in (
+            "kill -9 1",
+            "ls /run/taskcell",
+            "cat /proc/1/environ",
+            "cat /proc/1/mem",
+            "readlink /proc/1/exe",
+            "/.taskcell/supervisor connect --socket /run/taskcell/supervisor.sock < /dev/null",
+        ):
+            result = await gw.call(ToolCall("local", "terminal", {"command": attempt}))
+            assert result.exit_code != 0, attempt
+        assert await output(gw, "echo still here") == "still here\n"
+
+
+async def test_the_engine_sees_the_labels_and_no_task_id(gateway: GatewayFactory, docker_api: docker.APIClient) -> None:
+    async with gateway('deployment = "labels-test"') as gw:
+        await gw.call(ToolCall("local", "terminal", {"command": "true", "task_id": "Secret plans ../../x"}))
+        (container,) = containers(docker_api, taskcell__deployment="labels-test")
+        found = docker_api.inspect_container(container)
+    labels = found["Config"]["Labels"]
+    assert labels["taskcell"] == "1"
+    assert labels["taskcell.profile"] == "terminal"
+    assert labels["taskcell.instance"]
+    assert "Secret" not in str(found)
+    assert found["HostConfig"]["AutoRemove"] is True
+    assert found["HostConfig"]["CapDrop"] == ["ALL"]
+    assert found["HostConfig"]["Binds"] is None
+
+
+async def test_closing_leaves_no_container_and_no_volume(gateway: GatewayFactory, docker_api: docker.APIClient) -> None:
+    async with gateway('deployment = "leaves-nothing"') as gw:
+        for task in ("a", "b"):
+            await gw.call(ToolCall("local", "terminal", {"command": "sleep 300 &", "task_id": task}))
+            await gw.call(ToolCall("local", "jq", {"args": ["-n", "1"], "task_id": task}))
+        assert len(containers(docker_api, taskcell__deployment="leaves-nothing")) == 4
+    assert containers(docker_api, taskcell__deployment="leaves-nothing") == []
+    volumes = docker_api.volumes(filters={"label": "taskcell.deployment=leaves-nothing"})["Volumes"]
+    assert not volumes
+
+
+async def test_a_name_that_the_image_gives_to_root_is_refused(
+    gateway: GatewayFactory, docker_api: docker.APIClient, tmp_path: Path
+) -> None:
+    (tmp_path / "image.tar").write_bytes(dash_image("toor:x:0:0::/:/bin/sh\n"))
+    docker_api.import_image(str(tmp_path / "image.tar"), repository="taskcell/test-toor", tag="latest")
+    toml = '[terminal]\nimage = "taskcell/test-toor:latest"\nshell = ["/bin/sh", "-c"]\nuser = "toor"'
+    try:
+        async with gateway(toml) as gw:
+            with pytest.raises(SpawnFailed, match="commands may not run as root"):
+                await gw.call(ToolCall("local", "terminal", {"command": "echo $0"}))
+    finally:
+        docker_api.remove_image("taskcell/test-toor:latest", force=True)
+
+
+async def test_the_supervisors_volume_is_filled_again_when_somebody_removes_it_and_older_ones_go(
+    gateway: GatewayFactory, docker_api: docker.APIClient
+) -> None:
+    def supervisors() -> set[str]:
+        found = docker_api.volumes(filters={"label": "taskcell.kind=supervisor"})["Volumes"] or ()
+        return {volume["Name"] for volume in found}
+
+    async with gateway('deployment = "refilled"') as gw:
+        await gw.call(ToolCall("local", "terminal", {"command": "true", "task_id": "one"}))
+        (container,) = containers(docker_api, taskcell__deployment="refilled")
+        mounts = docker_api.inspect_container(container)["Mounts"]
+        (own,) = [mount["Name"] for mount in mounts if mount["Destination"] == "/.taskcell"]
+        await gw.sandbox(ToolCall("local", "sandbox", {"action": "close", "task_id": "one"}))
+        docker_api.remove_volume(own)
+        docker_api.create_volume("taskcell-supervisor-of-an-older-version", labels={"taskcell.kind": "supervisor"})
+        result = await gw.call(ToolCall("local", "terminal", {"command": "echo works", "task_id": "two"}))
+        assert result.stdout == "works\n"
+        assert own in supervisors()
+        assert "taskcell-supervisor-of-an-older-version" not in supervisors()

@@ -1,0 +1,83 @@
+"""Rules meet the tools that there are: what they read, what they are about, and names that nothing has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from taskcell.config.load import load as load_config
+from taskcell.errors import ConfigError
+from taskcell.model import ToolCall
+from taskcell.policy.policy import Effect, Policy
+from taskcell.skills.manifest import load
+from taskcell.tools.tool import CommandTool, build_tools
+
+MANIFEST = """
+version = "1"
+
+[skills.py]
+description = "Run Python."
+source = "docker:taskcell/base:latest"
+runtime = "docker"
+
+[skills.py.docker]
+entrypoint = []
+
+[skills.py.tools.run]
+description = "Run a script."
+argv = ["python3", "-"]
+stdin = "{code}"
+
+[skills.py.tools.run.parameters]
+code = { type = "string", description = "The script." }
+"""
+
+
+def made(folder: Path, rule: str) -> tuple[Policy, dict[str, CommandTool]]:
+    (folder / "py.toml").write_text(MANIFEST)
+    (folder / "taskcell.toml").write_text(
+        f'manifests = ["py.toml"]\n[[policy.rules]]\nname = "r"\neffect = "deny"\n{rule}'
+    )
+    settings = load_config(folder / "taskcell.toml", {}, folder)
+    return Policy(settings.policy), build_tools(settings, load(settings.manifest_paths, {}))
+
+
+@pytest.mark.parametrize(
+    ("rule", "denied"),
+    [
+        ("command = 'os\\.system'", True),
+        ("tool = 'py'\ncommand = 'os\\.system'", True),
+        ("tool = 'py_run'\ncommand = '^python3 -'", True),
+        ("tool = 'jq*'\ncommand = 'os'", False),
+    ],
+)
+def test_a_rule_reads_a_typed_tools_whole_command_with_what_goes_to_its_stdin(
+    rule: str, denied: bool, tmp_path: Path
+) -> None:
+    policy, tools = made(tmp_path, rule)
+    command = tools["py_run"].bind(ToolCall("local", "py_run", {"code": "import os; os.system('x')"}))
+    assert (policy.decide(command).effect is Effect.DENY) == denied
+
+
+@pytest.mark.parametrize(
+    ("rule", "denied"),
+    [
+        ("tool = 'read_file'", True),
+        ("tool = '*_file'", True),
+        ("command = '^/workspace/a/b$'", True),
+        ("tool = 'terminal'", False),
+        ("tool = 'write_file'", False),
+        ("tool = 'read_file'\ncommand = '\\.\\.'", False),
+    ],
+)
+def test_a_rule_about_a_file_tool_reads_the_absolute_path(rule: str, denied: bool, tmp_path: Path) -> None:
+    policy, tools = made(tmp_path, rule)
+    command = tools["read_file"].bind(ToolCall("local", "read_file", {"path": "x/../a//b"}))
+    assert (policy.decide(command).effect is Effect.DENY) == denied
+
+
+def test_a_rule_about_a_tool_that_nothing_has_is_an_error_with_the_nearest_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"rule 'r' is about the tool 'terminall'.*did you mean 'terminal'"):
+        made(tmp_path, "tool = 'terminall'")
+    made(tmp_path, "tool = 'read_file'")  # a name that the server keeps for itself
