@@ -10,8 +10,8 @@ import anyio.to_thread
 import structlog
 
 from taskcell.assembly import stack
+from taskcell.assembly.invocation import Invocation
 from taskcell.assembly.stack import Loaded
-from taskcell.cli.command import Invocation
 from taskcell.errors import ManifestError, TaskcellError
 from taskcell.gateway.gateway import Gateway
 from taskcell.skills import manifest

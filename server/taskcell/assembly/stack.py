@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import structlog
 
-from taskcell.cli.command import Invocation
+from taskcell.assembly.invocation import Invocation
 from taskcell.config import load as config
 from taskcell.config.load import Settings
 from taskcell.engine.base import Engine

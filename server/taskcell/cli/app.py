@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from taskcell import __version__
+from taskcell.assembly.invocation import Surroundings
 from taskcell.cli import doctor, exec, image, policy, ps, rm, serve, skills
-from taskcell.cli.command import EXIT_INTERRUPTED, Surroundings
+from taskcell.cli.command import EXIT_INTERRUPTED
 
 app = typer.Typer(
     name="taskcell",

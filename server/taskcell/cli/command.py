@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from taskcell import log
+from taskcell.assembly.invocation import Invocation, Surroundings
 from taskcell.errors import ManifestError, TaskcellError
 
 EXIT_FAILED = 1
@@ -31,24 +31,6 @@ CONFIG = Annotated[Path | None, typer.Option(help="Configuration file, instead o
 LOG_LEVEL = Annotated[LogLevel, typer.Option(help="Least important log lines on standard error.")]
 VERBOSE = Annotated[bool, typer.Option("--verbose", "-v", help="One level more of the log.")]
 DEBUG = Annotated[bool, typer.Option("--debug", help="Show tracebacks, and all log lines.")]
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a process has from outside; read once, in `__main__`."""
-
-    environ: Mapping[str, str]
-    cwd: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Invocation:
-    """One command's surroundings and common options. `config` None means: look in the usual places."""
-
-    environ: Mapping[str, str]
-    cwd: Path
-    config: Path | None = None
-    debug: bool = False
 
 
 def command(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from taskcell.cli.command import EXIT_FAILED, Invocation, command
+from taskcell.assembly.invocation import Invocation
+from taskcell.cli.command import EXIT_FAILED, command
 
 
 def register(app: typer.Typer) -> None:

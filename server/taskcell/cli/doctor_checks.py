@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from taskcell.assembly import stack
+from taskcell.assembly.invocation import Invocation
 from taskcell.assembly.stack import Loaded
-from taskcell.cli.command import Invocation
 from taskcell.config.load import Settings
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied, ManifestError, TaskcellError

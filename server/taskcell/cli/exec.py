@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from taskcell.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, Invocation, command
+from taskcell.assembly.invocation import Invocation
+from taskcell.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, command
 from taskcell.errors import BadArgument, TaskcellError
 from taskcell.model import DEFAULT_TASK, LOCAL_PRINCIPAL, ProcessResult, Status, ToolCall
 

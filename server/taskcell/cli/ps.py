@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskcell.cli.command import Invocation, command
+from taskcell.assembly.invocation import Invocation
+from taskcell.cli.command import command
 from taskcell.units import format_size
 
 if TYPE_CHECKING:

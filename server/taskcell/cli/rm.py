@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskcell.cli.command import Invocation, command
+from taskcell.assembly.invocation import Invocation
+from taskcell.cli.command import command
 from taskcell.errors import TaskcellError
 from taskcell.model import TaskKey
 

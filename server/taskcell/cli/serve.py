@@ -7,7 +7,8 @@ import os
 import structlog
 import typer
 
-from taskcell.cli.command import Invocation, command
+from taskcell.assembly.invocation import Invocation
+from taskcell.cli.command import command
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskcell.cli.command import Invocation, command
+from taskcell.assembly.invocation import Invocation
+from taskcell.cli.command import command
 
 if TYPE_CHECKING:
     from taskcell.assembly.stack import Loaded

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from taskcell.text import shown
+
 #: The reference grammar of the image distribution specification: name at most 255 characters, tag at most 128.
 MAX_REFERENCE = 512
 MAX_NAME = 255
@@ -52,12 +54,6 @@ def full_pattern(pattern: str) -> str:
     last = path.rsplit("/", 1)[-1]
     bare = not any(mark in last for mark in "*?[:@")
     return f"{domain}/{path}" + (f":{DEFAULT_TAG}" if bare else "")
-
-
-def shown(text: str) -> str:
-    """Untrusted text fit for a message: quoted, escaped, and short."""
-    limit = 80
-    return ascii(text if len(text) <= limit else text[:limit] + "...")
 
 
 def _split_domain(name: str) -> tuple[str, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from taskcell.text import one_line
+
 PICTURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -117,8 +119,8 @@ class Entry:
 
     def shown(self) -> str:
         size = "-" if self.size is None else str(self.size)
-        end = "/" if self.type == "folder" else f" -> {plain(self.target)}" if self.target is not None else ""
-        return f"{size:>10}  {self.modified}  {plain(self.path)}{end}"
+        end = "/" if self.type == "folder" else f" -> {one_line(self.target)}" if self.target is not None else ""
+        return f"{size:>10}  {self.modified}  {one_line(self.path)}{end}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +160,3 @@ class FileReport:
 
     def shown(self) -> str:
         return "\n".join([self.answer.shown(), *(f"[{note}]" for note in self.notes)])
-
-
-def plain(name: str | None) -> str:
-    """A name on one line: one that holds line breaks or control characters is quoted."""
-    return repr(name) if name is not None and not name.isprintable() else str(name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from taskcell.files.answers import plain
 from taskcell.model import WORKSPACE
+from taskcell.text import one_line
 from taskcell.tools.files import MAX_PICTURE, MAX_RESOURCE
 
 
@@ -116,7 +116,7 @@ def _too_large(what: str, path: str, size: int) -> str:
 
 
 def _places(path: str, count: int, places: tuple[tuple[int, str], ...]) -> str:
-    shown = "; ".join(f"line {line}: {plain(text.strip())}" for line, text in places)
+    shown = "; ".join(f"line {line}: {one_line(text.strip())}" for line, text in places)
     more = f"; and {count - len(places)} more" if count > len(places) else ""
     times = "once" if count == 1 else f"{count} times"
     return (

@@ -11,91 +11,74 @@ from mcp_types import CallToolResult, TextContent
 from taskcell.gateway.processes import ProcessReport
 from taskcell.mcp.text import run_text
 from taskcell.model import ProcessResult, Status
+from taskcell.schema.properties import described, object_schema, or_null
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 #: The contract's section 7: these ends are errors whatever was called.
 _ERRORS = frozenset({Status.TIMED_OUT, Status.OOM_KILLED, Status.LOST})
 
 
-def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties) if required is None else required,
-        "additionalProperties": False,
-    }
-
-
-def _described(kind: str, description: str, **more: Any) -> dict[str, Any]:
-    return {"type": kind, "description": description, **more}
-
-
-def _or_null(kind: str, description: str) -> dict[str, Any]:
-    """Two branches of one type each: some clients know no list of types."""
-    return {"anyOf": [{"type": kind}, {"type": "null"}], "description": description}
-
-
 _COUNT = {"minimum": 0}
 _NOTES = {"type": "array", "items": {"type": "string"}, "description": "Sentences that the caller should know."}
 
 _RUN = {
-    "status": _described("string", "How the command ended.", enum=[status.value for status in Status]),
-    "exit_code": _or_null("integer", "124 timed out, 130 cancelled, 137 out of memory or killed."),
-    "signal": _or_null("string", "Name of the signal that ended the command."),
-    "stdout": _described("string", "Output; for the terminal with stderr in it, in order."),
-    "stderr": _described("string", "Error output of a skill; empty for the terminal."),
-    "truncated": _described("boolean", "Whether the middle of the output is left out."),
-    "omitted_bytes": _described("integer", "Bytes of output that are left out.", **_COUNT),
-    "duration_ms": _described("integer", "Milliseconds that the command ran.", **_COUNT),
-    "task_id": _described("string", "The task whose sandbox ran the command."),
-    "process_id": _described("string", "The command's name in its task."),
-    "workdir": _described("string", "Where the task's next command starts."),
-    "survivors": _described("integer", "Processes that a kill could not end.", **_COUNT),
+    "status": described("string", "How the command ended.", enum=[status.value for status in Status]),
+    "exit_code": or_null("integer", "124 timed out, 130 cancelled, 137 out of memory or killed."),
+    "signal": or_null("string", "Name of the signal that ended the command."),
+    "stdout": described("string", "Output; for the terminal with stderr in it, in order."),
+    "stderr": described("string", "Error output of a skill; empty for the terminal."),
+    "truncated": described("boolean", "Whether the middle of the output is left out."),
+    "omitted_bytes": described("integer", "Bytes of output that are left out.", **_COUNT),
+    "duration_ms": described("integer", "Milliseconds that the command ran.", **_COUNT),
+    "task_id": described("string", "The task whose sandbox ran the command."),
+    "process_id": described("string", "The command's name in its task."),
+    "workdir": described("string", "Where the task's next command starts."),
+    "survivors": described("integer", "Processes that a kill could not end.", **_COUNT),
     "notes": _NOTES,
 }
 _CURSORS = {
-    "cursor": _described("integer", "Where its output goes on, for `process`.", **_COUNT),
-    "stderr_cursor": _described("integer", "The same for a skill's error output.", **_COUNT),
+    "cursor": described("integer", "Where its output goes on, for `process`.", **_COUNT),
+    "stderr_cursor": described("integer", "The same for a skill's error output.", **_COUNT),
 }
 #: A run that goes on has cursors.
-RUN_SCHEMA = _object({**_RUN, **_CURSORS}, required=list(_RUN))
+RUN_SCHEMA = object_schema({**_RUN, **_CURSORS}, required=list(_RUN))
 _LISTED = {
-    "process_id": _described("string", "Its name."),
-    "status": _described("string", "As for a run."),
-    "exit_code": _or_null("integer", "As for a run."),
-    "tool": _described("string", "What started it."),
-    "command": _described("string", "How its command begins."),
-    "age_s": _described("number", "Seconds since its start.", **_COUNT),
-    "output_bytes": _described("integer", "Bytes it has written, as far as is known.", **_COUNT),
-    "pty": _described("boolean", "Whether it has a terminal."),
+    "process_id": described("string", "Its name."),
+    "status": described("string", "As for a run."),
+    "exit_code": or_null("integer", "As for a run."),
+    "tool": described("string", "What started it."),
+    "command": described("string", "How its command begins."),
+    "age_s": described("number", "Seconds since its start.", **_COUNT),
+    "output_bytes": described("integer", "Bytes it has written, as far as is known.", **_COUNT),
+    "pty": described("boolean", "Whether it has a terminal."),
 }
-PROCESS_SCHEMA = _object(
+PROCESS_SCHEMA = object_schema(
     {
-        "action": _described("string", "What was done."),
+        "action": described("string", "What was done."),
         **RUN_SCHEMA["properties"],
-        "lost_bytes": _described("integer", "Bytes of the wanted output that are kept no more.", **_COUNT),
-        "more_bytes": _described("integer", "Bytes after the cursor that are there already.", **_COUNT),
-        "written_bytes": _described("integer", "Bytes of data that were taken.", **_COUNT),
-        "processes": {"type": "array", "description": "All of the task's.", "items": _object(_LISTED)},
+        "lost_bytes": described("integer", "Bytes of the wanted output that are kept no more.", **_COUNT),
+        "more_bytes": described("integer", "Bytes after the cursor that are there already.", **_COUNT),
+        "written_bytes": described("integer", "Bytes of data that were taken.", **_COUNT),
+        "processes": {"type": "array", "description": "All of the task's.", "items": object_schema(_LISTED)},
     },
     required=["action", "task_id", "notes"],
 )
 
-SANDBOX_SCHEMA = _object(
+SANDBOX_SCHEMA = object_schema(
     {
-        "task_id": _described("string", "The task."),
-        "action": _described("string", "What was done: status, reset or close."),
+        "task_id": described("string", "The task."),
+        "action": described("string", "What was done: status, reset or close."),
         "sandboxes": {
             "type": "array",
             "description": "The task's sandboxes, after the action.",
-            "items": _object(
+            "items": object_schema(
                 {
-                    "profile": _described("string", "What shapes the sandbox: the terminal, or a skill's name."),
-                    "container": _described("string", "The container's name."),
-                    "state": _described("string", "Such as ready or lost."),
-                    "age_s": _described("number", "Seconds since it was created.", **_COUNT),
-                    "processes": _described("integer", "Processes that run in it.", **_COUNT),
-                    "memory_bytes": _or_null("integer", "Memory in use, where the engine tells."),
+                    "profile": described("string", "What shapes the sandbox: the terminal, or a skill's name."),
+                    "container": described("string", "The container's name."),
+                    "state": described("string", "Such as ready or lost."),
+                    "age_s": described("number", "Seconds since it was created.", **_COUNT),
+                    "processes": described("integer", "Processes that run in it.", **_COUNT),
+                    "memory_bytes": or_null("integer", "Memory in use, where the engine tells."),
                 }
             ),
         },

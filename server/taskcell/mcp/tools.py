@@ -30,8 +30,8 @@ from taskcell.mcp.answer import (
     run_answer,
     sandbox_answer,
 )
+from taskcell.mcp.file_answer import FILE_SCHEMAS, file_answer
 from taskcell.mcp.progress import Progress
-from taskcell.mcp.resources.files import FILE_SCHEMAS, file_answer
 from taskcell.model import ToolCall
 from taskcell.process.process import Process
 from taskcell.tools import process as process_tool

@@ -5,11 +5,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Iterator
 
-from taskcell.config.image_reference import shown
 from taskcell.config.settings import PolicySettings
 from taskcell.model import WORKSPACE, Profile
 from taskcell.policy.host_paths import HostFacts, HostPath, Kind
 from taskcell.refusal import Refusal, Rule
+from taskcell.text import shown
 from taskcell.units import format_size
 
 #: Folders that the kernel, the supervisor or the user database lives in: nothing may be mounted there or below.

@@ -15,7 +15,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from taskcell.config.image_reference import shown
 from taskcell.config.settings import PolicySettings, RuleSettings
 from taskcell.errors import Denied
 from taskcell.model import Command, Profile
@@ -23,6 +22,7 @@ from taskcell.policy.host_paths import Changed, HostFacts, HostPath, held, surve
 from taskcell.policy.mount_rules import workspace_root
 from taskcell.policy.profile_rules import judge
 from taskcell.refusal import Rule
+from taskcell.text import shown
 
 T = TypeVar("T")
 

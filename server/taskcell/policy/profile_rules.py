@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 
 from taskcell.config.fields import check_variable_name
-from taskcell.config.image_reference import full_reference, shown
+from taskcell.config.image_reference import full_reference
 from taskcell.config.settings import PolicySettings
 from taskcell.model import Profile, Reuse
 from taskcell.policy import mount_rules
 from taskcell.policy.capabilities import GRANTABLE, plain_name
 from taskcell.policy.host_paths import HostFacts
 from taskcell.refusal import Refusal, Rule
+from taskcell.text import shown
 from taskcell.units import format_size
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")

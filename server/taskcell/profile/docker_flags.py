@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from taskcell.config.image_reference import shown
 from taskcell.refusal import Refusal, Rule
+from taskcell.text import shown
 
 #: `name` or `name:short`, of the options that take a value.
 _WITH_VALUE = """

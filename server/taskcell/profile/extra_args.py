@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from taskcell.config.container_table import MIN_MEMORY, default_tmpfs, split_volume
-from taskcell.config.image_reference import shown
 from taskcell.model import Mount, Profile, Tmpfs
 from taskcell.profile.docker_flags import SWITCHES, Given, parse
 from taskcell.refusal import Refusal, Rule
+from taskcell.text import shown
 from taskcell.units import format_size, parse_cores, parse_size
 
 _COUNT = re.compile(r"[0-9]{1,10}")

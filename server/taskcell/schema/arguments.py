@@ -13,9 +13,9 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 from referencing import Registry
 
-from taskcell.config.image_reference import shown
 from taskcell.errors import BadArgument
 from taskcell.schema.pattern import matches, plain
+from taskcell.text import shown
 from taskcell.units import format_seconds
 
 #: The types of JSON Schema, as a person says them.

@@ -16,8 +16,8 @@ from taskcell.config.toml_source import Fault
 from taskcell.errors import BadArgument
 from taskcell.schema.arguments import KINDS, encoded, first_flaw
 from taskcell.schema.pattern import anchored, check_pattern
+from taskcell.schema.properties import MAX_ARGS
 from taskcell.skills.template import PARAMETER_NAME
-from taskcell.tools.describe import MAX_ARGS
 
 #: Every tool has it already.
 TASK_ID = "task_id"

@@ -10,13 +10,13 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from taskcell.config.fields import check_variable_name
-from taskcell.config.image_reference import shown
 from taskcell.errors import BadArgument
 from taskcell.model import DEFAULT_TASK, MIB, TaskKey, ToolCall
 from taskcell.schema.arguments import as_utf8, check_visible, encoded, seconds
+from taskcell.schema.properties import COLS, ROWS
 from taskcell.skills.parameters import Parameter
 from taskcell.skills.template import Template
-from taskcell.tools.describe import COLS, ROWS
+from taskcell.text import shown
 
 #: Bytes, with the closing NUL: MAX_ARG_STRLEN, Linux include/uapi/linux/binfmts.h.
 MAX_ARGUMENT = 131_072

@@ -6,53 +6,13 @@ No references and no alternatives; a type and a description on every property.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from taskcell.model import DEFAULT_TASK, WORKSPACE, Profile
+from taskcell.model import WORKSPACE, Profile
+from taskcell.schema.properties import COLS, MAX_ARGS, ROWS, STDIN, STRIP_ANSI, TASK_ID, object_schema, plain_number
 from taskcell.units import format_seconds, format_size
 
-MAX_TASK_ID = 128
-#: More words than a command line needs, and few enough that their lengths fit one frame to the supervisor.
-MAX_ARGS = 10_000
 MAX_VARIABLES = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class ToolAnnotations:
-    """Hints for a client on what a tool may do; not a promise."""
-
-    read_only: bool
-    destructive: bool
-    idempotent: bool
-    open_world: bool
-
-
-TASK_ID = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": MAX_TASK_ID,
-    "default": DEFAULT_TASK,
-    "description": (
-        "Name of the task. Calls with the same task_id share one sandbox and one /workspace; "
-        "other tasks never see them."
-    ),
-}
-STDIN = {"type": "string", "description": "Text for the standard input. Without it, standard input is empty."}
-
-
-ROWS = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 24, "description": "Rows of the terminal."}
-COLS = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 80, "description": "Columns of the terminal."}
-STRIP_ANSI = {
-    "type": "boolean",
-    "default": False,
-    "description": "Leave colours and other control sequences out of the output.",
-}
-
-
-def plain_number(number: float) -> float:
-    """3600 rather than 3600.0, as people write it."""
-    return int(number) if number.is_integer() else number
 
 
 def _timeout(default: float, most: float) -> dict[str, Any]:
@@ -68,13 +28,9 @@ def _timeout(default: float, most: float) -> dict[str, Any]:
     }
 
 
-def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    return {"type": "object", "required": required, "additionalProperties": False, "properties": properties}
-
-
 def terminal(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
     """The schema of `terminal`. Times in seconds."""
-    return _object(
+    return object_schema(
         {
             "command": {"type": "string", "minLength": 1, "description": "The shell command line, or a script."},
             "task_id": TASK_ID,
@@ -124,7 +80,7 @@ def terminal(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
 
 def skill(profile: Profile, timeout: float, max_timeout: float) -> dict[str, Any]:
     """The schema of a skill's free-form tool. Times in seconds."""
-    return _object(
+    return object_schema(
         {
             "args": {
                 "type": "array",
@@ -151,10 +107,10 @@ def skill(profile: Profile, timeout: float, max_timeout: float) -> dict[str, Any
 
 def typed(properties: Mapping[str, Mapping[str, Any]], required: list[str]) -> dict[str, Any]:
     """The schema of a typed tool: its parameters, and the task."""
-    return _object({**{name: dict(schema) for name, schema in properties.items()}, "task_id": TASK_ID}, required)
+    return object_schema({**{name: dict(schema) for name, schema in properties.items()}, "task_id": TASK_ID}, required)
 
 
-SANDBOX = _object(
+SANDBOX = object_schema(
     {
         "action": {
             "type": "string",

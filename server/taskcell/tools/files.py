@@ -13,8 +13,8 @@ from typing import Any
 from taskcell.errors import BadArgument
 from taskcell.model import MIB, WORKSPACE
 from taskcell.schema.arguments import as_utf8, encoded
+from taskcell.schema.properties import TASK_ID, ToolAnnotations
 from taskcell.tools.binding import MAX_PATH, MAX_STDIN, Binding, Bound
-from taskcell.tools.describe import TASK_ID, ToolAnnotations
 from taskcell.units import format_size
 
 #: Seconds for a file command: it reads and writes memory or a local disk, and bounds its own searches to ten seconds.

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from taskcell.errors import BadArgument
 from taskcell.model import Command, Profile, TaskKey, ToolCall
 from taskcell.schema.arguments import Arguments, as_utf8, nearest
+from taskcell.schema.properties import COLS, ROWS, STRIP_ANSI, TASK_ID, ToolAnnotations, plain_number
 from taskcell.tools.binding import task_key
-from taskcell.tools.describe import COLS, ROWS, STRIP_ANSI, TASK_ID, ToolAnnotations, plain_number
 
 NAME = "process"
 #: Bytes of one write: what a process may have waiting before it takes more.

@@ -12,12 +12,12 @@ from taskcell.errors import ConfigError
 from taskcell.model import Command, Profile, TaskKey, ToolCall
 from taskcell.profile.build import TERMINAL, skill_profile, terminal_profile
 from taskcell.schema.arguments import Arguments, nearest
+from taskcell.schema.properties import ToolAnnotations
 from taskcell.skills.manifest import RESERVED_NAMES, Skill
 from taskcell.skills.typed_tool import TypedTool
 from taskcell.tools import describe as schemas
 from taskcell.tools import files as file_tools
 from taskcell.tools.binding import Binding, Bound, FilledTemplate, FreeArguments, ShellLine, task_key
-from taskcell.tools.describe import ToolAnnotations
 from taskcell.tools.files import FILE_TIMEOUT, FetchFile
 
 __all__ = [

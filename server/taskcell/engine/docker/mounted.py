@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskcell.config.image_reference import shown
 from taskcell.engine.docker.hardening import SUPERVISOR
 from taskcell.errors import Denied
 from taskcell.policy.host_paths import identity_below
 from taskcell.policy.policy import HostMount
 from taskcell.refusal import Rule
+from taskcell.text import shown
 
 
 def check_mounted(mounts: Sequence[HostMount], pid: int) -> None:

@@ -28,7 +28,7 @@ from taskcell.errors import BadArgument, TaskcellError, UnknownResource
 from taskcell.model import TaskKey
 from taskcell.resource_uris import PREFIX
 from taskcell.schema.arguments import check_visible
-from taskcell.tools.describe import MAX_TASK_ID
+from taskcell.schema.properties import MAX_TASK_ID
 
 log = structlog.get_logger(__name__)
 
