@@ -67,7 +67,8 @@ def sources() -> list[Path]:
 
 def fuzz_sources() -> list[Path]:
     """The frame decoder and what it needs, with the harness around it."""
-    return [HERE / "tests" / "fuzz_frame.c", HERE / "src" / "frame.c", HERE / "src" / "bytes.c"]
+    sources = [HERE / "src" / f"{name}.c" for name in ("frame", "request", "bytes")]
+    return [HERE / "tests" / "fuzz_frame.c", *sources]
 
 
 def _build_static(architecture: str, target: Path) -> Path:

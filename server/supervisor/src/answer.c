@@ -1,14 +1,23 @@
-/* What goes to the server. */
+#include "answer.h"
+
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/wait.h>
 
-#include "supervisor.h"
+#include "conn.h"
+#include "table.h"
+#include "watch.h"
 
 enum {
     OUT_MARK = 256 << 10,   /* output is produced only while less than this waits to be written */
     OUTPUT_CHUNK = 64 << 10, /* of output in one frame: control frames never wait for more */
     LISTED_MAX = 100,        /* in one frame: with the longest tags they stay below its limit */
+    HOLD_MAX = 16 << 10,     /* more than this is worth a write of its own */
 };
+
+/* A short command's SPAWNED, OUTPUT and EXIT go out together: each write wakes four programs up to the server. Nobody
+   waits for the first two alone, and a person does not see five milliseconds. */
+static const int64_t HOLD = 5000;
 
 /* The frame to be begun is waited for: it is not held back. */
 static struct buffer *urgent(struct supervisor *s) {
@@ -22,6 +31,14 @@ void answer_welcome(struct supervisor *s, bool first_claim) {
     put_u32(out, PROTOCOL_VERSION);
     put_u8(out, (uint8_t)(s->changes_user | s->is_init << 1 | first_claim << 2));
     put_u64(out, (uint64_t)((clock_now() - s->started) / MS));
+    frame_end(out, at);
+}
+
+void answer_spawned(struct supervisor *s, const struct process *p) {
+    if (!s->active) return;
+    struct buffer *out = &s->active->out;
+    size_t at = frame_begin(out, ANS_SPAWNED, p->number);
+    put_u32(out, (uint32_t)p->main);
     frame_end(out, at);
 }
 
@@ -202,7 +219,7 @@ static bool take_turn(struct supervisor *s, struct process *p, bool *progress) {
 bool answer_pump(struct supervisor *s) {
     bool progress = true;
     /* It goes on where it was cut off: one that prints without end must not take every turn. */
-    struct process *p = process_find(s, s->turn);
+    struct process *p = table_find(s, s->turn);
     while (progress) {
         progress = false;
         for (size_t i = 0; i < s->process_count; i++, p = p->next) {
@@ -214,4 +231,29 @@ bool answer_pump(struct supervisor *s) {
     }
     send_told_everything(s);
     return false;
+}
+
+/* Whether what is in the buffer may wait for company. */
+static bool holds_back(struct conn *c) {
+    if (c->urgent || c->wants_write || !conn_waiting(c) || conn_waiting(c) > HOLD_MAX) return false;
+    int64_t now = clock_now();
+    if (!c->held) c->held = now + HOLD;
+    return now < c->held;
+}
+
+void answer_serve(struct supervisor *s) {
+    struct conn *c = s->active;
+    if (!c) return;
+    bool more = answer_pump(s);
+    if (!more && !c->out.failed && !s->leaving && holds_back(c)) return;
+    c->held = 0;
+    c->urgent = false;
+    if (c->out.failed || conn_overflows(c) || !conn_flush(c)) {
+        conn_close(s, c);
+        return;
+    }
+    bool wants_write = more || conn_waiting(c);
+    if (wants_write == c->wants_write) return;
+    c->wants_write = wants_write;
+    watch_change(s, c->fd, WATCH_CONN, conn_index(s, c), wants_write ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }

@@ -1,4 +1,5 @@
-/* What sudo runs when it wants a password: gives PID 1 the pipe that sudo reads, and waits until it is done with. */
+#include "askpass.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <stdbool.h>
@@ -9,7 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "sudo.h"
+#include "paths.h"
 
 enum { ANSWER_MS = 5000 }; /* PID 1 answers at once; one that does not is being killed, and sudo with it */
 

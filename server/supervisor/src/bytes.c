@@ -86,3 +86,11 @@ struct slice get_str(struct reader *r) {
     r->left -= size;
     return value;
 }
+
+char *slice_copy(struct slice value) {
+    char *copy = malloc(value.size + 1);
+    if (!copy) return NULL;
+    memcpy(copy, value.data, value.size);
+    copy[value.size] = 0;
+    return copy;
+}

@@ -40,5 +40,7 @@ uint64_t get_u64(struct reader *r);
 struct slice get_rest(struct reader *r);
 /* A string with its length in front; one that holds a NUL byte is a failure. */
 struct slice get_str(struct reader *r);
+/* A NUL-terminated copy; NULL: no memory. */
+char *slice_copy(struct slice value);
 
 #endif

@@ -1,4 +1,4 @@
-#include "oom.h"
+#include "cgroup.h"
 
 #include <fcntl.h>
 #include <stdbool.h>

@@ -1,4 +1,5 @@
-/* `file list`: the entries below a folder that match one of some patterns, in order of their names. */
+#include "files_list.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -10,7 +11,7 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "files.h"
+#include "files_reply.h"
 
 enum {
     PATTERNS_MAX = 32,
@@ -175,12 +176,12 @@ static int send_listing(struct listing *l) {
     return reply_send(&reply);
 }
 
-int files_list(int argc, char **argv) {
+int file_list(int argc, char **argv) {
     static struct listing l;
     uint64_t states[PATTERNS_MAX];
     /* So that `?` is a character and not a byte. */
     setlocale(LC_CTYPE, "C.UTF-8");
-    l.most = parse_count(argv[0]);
+    l.most = strtoull(argv[0], NULL, 10);
     l.end = clock_now() + LIST_LIMIT;
     for (int i = 2; i < argc; i++, l.pattern_count++) {
         struct pattern *p = &l.patterns[l.pattern_count];

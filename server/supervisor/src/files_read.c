@@ -1,10 +1,13 @@
-/* `file read`: a window of a text file's lines, or a whole picture. `file fetch`: a whole file. */
+#include "files_read.h"
+
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "clock.h"
-#include "files.h"
+#include "files_regular.h"
+#include "files_reply.h"
 
 enum {
     KIND_TEXT = 1,
@@ -173,22 +176,22 @@ static ssize_t read_sample(int fd, uint8_t *sample) {
     return (ssize_t)size;
 }
 
-int files_read(char **argv) {
+int file_read(char **argv) {
     static uint8_t sample[SAMPLE];
     struct stat info;
     int fd = open_regular(argv[4], &info);
     if (fd < 0) return 0;
     ssize_t size = read_sample(fd, sample);
     if (size < 0) return refuse_system("");
-    if (is_picture(sample, (size_t)size)) return answer_whole(fd, &info, parse_count(argv[3]), sample, (size_t)size);
+    if (is_picture(sample, (size_t)size)) return answer_whole(fd, &info, strtoull(argv[3], NULL, 10), sample, (size_t)size);
     if (is_binary(sample, (size_t)size)) return answer_binary(&info);
     struct window w = {
-        .first = parse_count(argv[0]), .lines = parse_count(argv[1]), .budget = parse_count(argv[2])};
+        .first = strtoull(argv[0], NULL, 10), .lines = strtoull(argv[1], NULL, 10), .budget = strtoull(argv[2], NULL, 10)};
     return answer_lines(fd, &info, &w, sample, (size_t)size);
 }
 
-int files_fetch(char **argv) {
+int file_fetch(char **argv) {
     struct stat info;
     int fd = open_regular(argv[1], &info);
-    return fd < 0 ? 0 : answer_whole(fd, &info, parse_count(argv[0]), NULL, 0);
+    return fd < 0 ? 0 : answer_whole(fd, &info, strtoull(argv[0], NULL, 10), NULL, 0);
 }

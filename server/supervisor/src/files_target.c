@@ -1,4 +1,5 @@
-/* A file to replace: found through its links, locked, and replaced as a whole. */
+#include "files_target.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -9,7 +10,7 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "files.h"
+#include "files_reply.h"
 
 enum {
     LINKS_MAX = 40,   /* as the kernel */

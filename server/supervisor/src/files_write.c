@@ -1,14 +1,20 @@
-/* `file write`: a whole file. `file edit`: exact text replaced in one. What they write comes by standard input. */
+#include "files_write.h"
+
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "files.h"
+#include "files_regular.h"
+#include "files_reply.h"
+#include "files_target.h"
 
 enum {
     EDIT_MAX = 16 << 20, /* bytes of a file that is edited as a whole in memory */
     INPUT_MAX = 16 << 20,
     PLACES_MAX = 1000000, /* of a text in a file; more are not even counted */
     RESULT_MAX = 64 << 20,
+    SHOWN_PLACES = 20, /* of those where an edit could mean; more are only counted */
+    SHOWN_TEXT = 160,  /* bytes of a place's line */
 };
 
 /* Exactly `size` bytes of standard input: what a lost connection cut off must not become a file. False: told. */
@@ -19,10 +25,10 @@ static bool read_input(size_t size, struct buffer *out) {
     return why ? refuse(why, out->size, ""), false : true;
 }
 
-int files_write(char **argv) {
+int file_write(char **argv) {
     struct buffer data = {0}, reply = {0};
     struct target t;
-    if (!read_input(parse_count(argv[0]), &data) || !target_find(argv[1], true, &t)) return 0;
+    if (!read_input(strtoull(argv[0], NULL, 10), &data) || !target_find(argv[1], true, &t)) return 0;
     int told = target_replace(&t, data.data, data.size, false);
     target_close(&t);
     if (told >= 0) return told;
@@ -183,8 +189,8 @@ static int edit(struct target *t, uint64_t count, struct slice old, struct slice
     return replace_places(t, whole, old, new, &found);
 }
 
-int files_edit(char **argv) {
-    size_t old = parse_count(argv[1]), new = parse_count(argv[2]);
+int file_edit(char **argv) {
+    size_t old = strtoull(argv[1], NULL, 10), new = strtoull(argv[2], NULL, 10);
     struct buffer input = {0};
     struct target t;
     if (!old || old > INPUT_MAX || new > INPUT_MAX) return refuse(REFUSED_SIZE, old + new, "");
@@ -192,7 +198,7 @@ int files_edit(char **argv) {
     struct slice from = {input.data, old}, to = {input.data + old, new};
     int code;
     if (t.file >= 0) {
-        code = edit(&t, parse_count(argv[0]), from, to);
+        code = edit(&t, strtoull(argv[0], NULL, 10), from, to);
     } else {
         /* Not there, or not to be read: opening it says which. */
         struct stat info;

@@ -1,12 +1,12 @@
-/* Stands where commands look for sudo, and becomes the image's own: with -A, and without -S, which goes not with it. */
+#include "front.h"
+
 #include <errno.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "sudo.h"
+#include "paths.h"
 
 /* Of sudo 1.8 and 1.9: options with a value, in this word or the next. */
 static const char SHORT_WITH_VALUE[] = "aCcDgpRrTtUu";

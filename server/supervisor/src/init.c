@@ -1,4 +1,3 @@
-/* From a bare process to a supervisor that listens. */
 #include "init.h"
 
 #include <errno.h>
@@ -15,9 +14,12 @@
 #include <unistd.h>
 
 #include "child.h"
-#include "oom.h"
+#include "cgroup.h"
+#include "fd.h"
+#include "loop.h"
 #include "supervisor.h"
 #include "user.h"
+#include "watch.h"
 
 enum {
     BACKLOG = 16,

@@ -1,3 +1,4 @@
+/* From a bare process to a supervisor that listens. */
 #ifndef INIT_H
 #define INIT_H
 

@@ -1,10 +1,12 @@
-/* Standard input: bounded by the sender's window, written as the process takes it, acknowledged as it is taken. */
+#include "input.h"
+
 #include <errno.h>
 #include <sys/epoll.h>
 #include <termios.h>
 #include <unistd.h>
 
-#include "supervisor.h"
+#include "fd.h"
+#include "watch.h"
 
 enum {
     WINDOW = 65536,

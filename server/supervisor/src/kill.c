@@ -1,9 +1,11 @@
-/* Killing a tree, as a state machine of the event loop: TERM, a grace, STOP until nothing new appears, KILL, count. */
+#include "kill.h"
+
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "supervisor.h"
+#include "descendants.h"
+#include "process.h"
 
 /* STOP goes on until a scan finds nothing new, or for so long: then KILL must do without it. */
 static const int64_t STOP_LIMIT = 200000;
@@ -17,28 +19,6 @@ static const int64_t KILL_ROUND = 10000;
 static const int64_t LATE_ROUND = 100000;
 /* Between two looks during the grace: soon enough for what was forked behind the first look's back. */
 static const int64_t TERM_ROUND = 20000;
-
-static bool concerns(const struct process *p, const struct entry *e) {
-    if (e->owner == OWNER_NONE) return false;
-    return !p || e->owner == (p->leader ? p->leader : OWNER_ORPHAN);
-}
-
-static bool look_with(struct supervisor *s, tree_visitor *visit, void *context) {
-    struct family f = {.self = s->self};
-    f.leader_count = process_leaders(s, &f.leaders);
-    return tree_scan(&s->scan, &f, visit, context);
-}
-
-static bool look(struct supervisor *s) { return look_with(s, NULL, NULL); }
-
-static uint32_t count_alive(const struct supervisor *s, const struct process *p) {
-    uint32_t count = 0;
-    for (size_t i = 0; i < s->scan.count; i++)
-        count += concerns(p, &s->scan.entries[i]) && !entry_dead(&s->scan.entries[i]);
-    return count;
-}
-
-uint32_t kill_count(struct supervisor *s, const struct process *p) { return look(s) ? count_alive(s, p) : 0; }
 
 /* Whom a round hits with what. */
 struct hitting {
@@ -60,7 +40,7 @@ static bool is_own_group(const struct supervisor *s, const struct entry *e) {
 /* A group is hit in one call, which no fork inside it can outrun. */
 static void hit(const struct entry *e, void *context) {
     struct hitting *h = context;
-    if (!concerns(h->p, e) || entry_dead(e) || (h->number == SIGSTOP && entry_stopped(e))) return;
+    if (!descends_from(h->p, e) || entry_dead(e) || (h->number == SIGSTOP && entry_stopped(e))) return;
     if (e->group > 1 && e->group != h->last_group && is_own_group(h->s, e)) kill(-e->group, h->number);
     h->last_group = e->group;
     kill(e->pid, h->number);
@@ -75,7 +55,7 @@ static void wake_leaders(const struct supervisor *s, const struct process *only)
 /* Hit everybody, first as they are seen, then those whose place in the tree showed only at the end. */
 static bool hit_all(struct supervisor *s, const struct process *p, int number) {
     struct hitting h = {.s = s, .p = p, .number = number};
-    if (!look_with(s, hit, &h)) return false;
+    if (!descendants_look(s, hit, &h)) return false;
     for (size_t i = 0; i < s->scan.count; i++) hit(&s->scan.entries[i], &h);
     return true;
 }
@@ -99,7 +79,7 @@ static bool remember(struct supervisor *s, struct process *p, struct kill *k) {
     bool settled = !s->scan.torn;
     for (size_t i = 0; i < s->scan.count; i++) {
         const struct entry *e = &s->scan.entries[i];
-        if (!concerns(p, e) || entry_dead(e)) continue;
+        if (!descends_from(p, e) || entry_dead(e)) continue;
         settled = settled && !is_new(k, e->pid);
         seen[count++] = e->pid;
     }
@@ -114,20 +94,21 @@ static void bury(struct supervisor *s) {
     if (s->scan.torn) return;
     for (struct process *p = s->processes, *next; p; p = next) {
         next = p->next;
-        if (p->leader || p->state == STATE_GONE || count_alive(s, p)) continue;
+        if (p->leader || p->state == STATE_GONE || descendants_alive(s, p)) continue;
         if (p->state != STATE_EXITED) process_ended(s, p, SIGKILL, 0);
         process_gone(s, p);
+        kill_settle(s, p);
     }
 }
 
 /* TERM to all, once. Later rounds take only those whose parent died before we saw them: what a program starts
    to clean up after itself must be let alone. */
 static void term_round(struct supervisor *s, struct process *p, struct kill *k, bool first) {
-    if (!look(s)) return;
+    if (!descendants_look(s, NULL, NULL)) return;
     for (size_t i = 0; i < s->scan.count; i++) {
         const struct entry *e = &s->scan.entries[i];
         bool alone = e->parent == e->owner || e->parent == s->self;
-        if (!concerns(p, e) || entry_dead(e) || !(first || (alone && is_new(k, e->pid)))) continue;
+        if (!descends_from(p, e) || entry_dead(e) || !(first || (alone && is_new(k, e->pid)))) continue;
         kill(e->pid, SIGTERM);
         kill(e->pid, SIGCONT);
     }
@@ -176,13 +157,13 @@ static bool all_gone(const struct supervisor *s) {
 /* True when nothing is left to kill: the end has been told then. */
 static bool is_over(struct supervisor *s, struct process *p) {
     struct kill *k = kill_of(s, p);
-    if (!p && all_gone(s) && !s->scan.torn && count_alive(s, NULL) == 0) end(s, NULL, 0);
+    if (!p && all_gone(s) && !s->scan.torn && descendants_alive(s, NULL) == 0) end(s, NULL, 0);
     return k->phase == KILL_IDLE;
 }
 
 /* Time is up: whoever is still there survives. The kill goes on unheard: the kernel may let go of them later. */
 static void give_up(struct supervisor *s, struct process *p) {
-    uint32_t survivors = count_alive(s, p);
+    uint32_t survivors = descendants_alive(s, p);
     /* A main process can be dead and yet not reaped: a tracer that is not ours holds its zombie. */
     for (struct process *q = p ? p : s->processes; q && !survivors; q = p ? NULL : q->next)
         if (q->state == STATE_RUNNING) process_ended(s, q, SIGKILL, 0);
@@ -192,7 +173,7 @@ static void give_up(struct supervisor *s, struct process *p) {
 
 /* The killed are getting fewer: they shall have the time for it. */
 static bool is_moving(struct supervisor *s, struct process *p, struct kill *k, int64_t now) {
-    uint32_t alive = count_alive(s, p);
+    uint32_t alive = descendants_alive(s, p);
     bool fewer = alive && alive < k->alive && now < k->last;
     k->alive = alive;
     if (fewer) k->deadline = now + KILL_MORE;
@@ -266,4 +247,9 @@ int64_t kill_next(const struct supervisor *s) {
     for (const struct process *p = s->processes; p; p = p->next)
         if (p->kill.phase != KILL_IDLE && p->kill.tick < next) next = p->kill.tick;
     return next;
+}
+
+void kill_and_leave(struct supervisor *s, uint32_t grace_ms) {
+    s->leaving = true;
+    kill_begin(s, NULL, REASON_KILL, grace_ms, false);
 }

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "frame.h"
+#include "protocol.h"
 #include "tree.h"
 
 /* How long a leader whose supervisor died goes on killing what it leads: as long as the supervisor itself would. */

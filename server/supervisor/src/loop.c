@@ -1,4 +1,5 @@
-/* The one event loop. */
+#include "loop.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -7,7 +8,16 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "answer.h"
+#include "conn.h"
+#include "dispatch.h"
+#include "input.h"
+#include "kill.h"
+#include "password.h"
+#include "process.h"
 #include "supervisor.h"
+#include "table.h"
+#include "watch.h"
 
 enum {
     EVENTS_MAX = 64,
@@ -20,44 +30,26 @@ static const struct timeval PATIENCE = {.tv_usec = 5000};
 /* The protocol's: nobody has claimed the supervisor for so long. */
 static const int64_t CLAIM_LIMIT = 60000000;
 
-void close_fd(int *fd) {
-    if (*fd >= 0) close(*fd);
-    *fd = -1;
-}
-
-static struct epoll_event event_of(enum watch kind, uint32_t number, uint32_t events) {
-    return (struct epoll_event){.events = events, .data.u64 = (uint64_t)kind << 32 | number};
-}
-
-bool watch_add(struct supervisor *s, int fd, enum watch kind, uint32_t number, uint32_t events) {
-    struct epoll_event e = event_of(kind, number, events);
-    return epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &e) == 0;
-}
-
-void watch_change(struct supervisor *s, int fd, enum watch kind, uint32_t number, uint32_t events) {
-    struct epoll_event e = event_of(kind, number, events);
-    epoll_ctl(s->epoll, EPOLL_CTL_MOD, fd, &e);
-}
-
-void leave(struct supervisor *s, uint32_t grace_ms) {
-    s->leaving = true;
-    kill_begin(s, NULL, REASON_KILL, grace_ms, false);
-}
-
 static void take_signal(struct supervisor *s) {
     struct signalfd_siginfo info;
     while (read(s->signals, &info, sizeof info) == sizeof info) {
         if (info.ssi_signo == SIGCHLD) process_reap(s);
         /* As PID 1 we see senders of our own container by their pid: what we run must not end its sandbox. */
-        else if (!s->is_init || info.ssi_pid == 0) leave(s, TERM_GRACE_MS);
+        else if (!s->is_init || info.ssi_pid == 0) kill_and_leave(s, TERM_GRACE_MS);
     }
+}
+
+static void take_reports(struct supervisor *s, struct process *p) {
+    enum tidings tidings = process_report(s, p);
+    if (tidings == TIDINGS_GONE) kill_settle(s, p);
+    if (tidings == TIDINGS_LOST) kill_begin(s, p, REASON_ITSELF, 0, true);
 }
 
 static void take_process_event(struct supervisor *s, enum watch kind, uint32_t number, uint32_t events) {
     /* The process can have been forgotten by an event before this one. */
-    struct process *p = process_find(s, number);
+    struct process *p = table_find(s, number);
     if (!p) return;
-    if (kind == WATCH_REPORTS) process_report(s, p);
+    if (kind == WATCH_REPORTS) take_reports(s, p);
     else if (kind == WATCH_OUT) process_output(p, 0);
     else if (kind == WATCH_ERR) process_output(p, 1);
     else if (events & (EPOLLERR | EPOLLHUP)) input_close(p);
@@ -69,8 +61,8 @@ static void take_event(struct supervisor *s, const struct epoll_event *e) {
     uint32_t number = (uint32_t)e->data.u64;
     if (kind == WATCH_LISTENER) conn_accept(s);
     else if (kind == WATCH_SIGNALS) take_signal(s);
-    else if (kind == WATCH_CONN) conn_event(s, &s->conns[number], e->events);
-    else if (kind == WATCH_ASKPASS) sudo_asked(s);
+    else if (kind == WATCH_CONN) dispatch_event(s, &s->conns[number], e->events);
+    else if (kind == WATCH_ASKPASS) password_asked(&s->sudo);
     else take_process_event(s, kind, number, e->events);
 }
 
@@ -95,7 +87,7 @@ static void run_timers(struct supervisor *s, int64_t now) {
     }
     kill_run(s, now);
     conn_expire(s, now);
-    if (now >= orphan_deadline(s)) leave(s, TERM_GRACE_MS);
+    if (now >= orphan_deadline(s)) kill_and_leave(s, TERM_GRACE_MS);
 }
 
 static int wait_ms(const struct supervisor *s) {
@@ -111,11 +103,11 @@ static int wait_ms(const struct supervisor *s) {
 
 static void say_farewell(struct supervisor *s) {
     int64_t end = clock_now() + FAREWELL_MS * MS;
-    conn_serve(s);
+    answer_serve(s);
     while (s->active && conn_waiting(s->active) && clock_now() < end) {
         struct pollfd ready = {.fd = s->active->fd, .events = POLLOUT};
         poll(&ready, 1, FAREWELL_MS);
-        conn_serve(s);
+        answer_serve(s);
     }
 }
 
@@ -138,8 +130,8 @@ int loop_run(struct supervisor *s) {
         bound_waits(s, true);
         for (int i = 0; i < count; i++) take_event(s, &events[i]);
         run_timers(s, clock_now());
-        conn_serve(s);
-        process_sweep(s);
+        answer_serve(s);
+        table_sweep(s);
         bound_waits(s, false);
     }
     say_farewell(s);

@@ -8,11 +8,12 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "askpass.h"
 #include "bridge.h"
-#include "files.h"
+#include "file.h"
+#include "front.h"
 #include "init.h"
 #include "report.h"
-#include "sudo.h"
 
 static int usage(void) {
     fputs("usage: supervisor init --socket PATH | connect --socket PATH | report CODE | file ... | version\n", stderr);
@@ -33,7 +34,7 @@ int main(int argc, char **argv) {
         report_write();
         return atoi(argv[2]) & 255;
     }
-    if (!strcmp(what, "file")) return files_run(argc - 2, argv + 2);
+    if (!strcmp(what, "file")) return file_run(argc - 2, argv + 2);
     if (!strcmp(what, "version") && argc == 2) return printf("supervisor 2\n") < 0;
     if (argc != 4 || strcmp(argv[2], "--socket")) return usage();
     /* Before anything is secret: what runs as our user must neither trace us nor read our memory. */

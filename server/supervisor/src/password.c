@@ -1,5 +1,4 @@
-/* PID 1's part of sudo: putting the front in its place, and handing out the password to sudo alone. */
-#include "sudo.h"
+#include "password.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -8,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -17,8 +15,10 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "fd.h"
+#include "front.h"
+#include "paths.h"
 #include "shadow.h"
-#include "supervisor.h"
 #include "user.h"
 
 enum { PASSED_MAX = 2, STATUS_MAX = 1024 };
@@ -99,27 +99,24 @@ static const char *find_user(struct slice words, uid_t *uid) {
     return fault;
 }
 
-static const char *install(struct supervisor *s, uid_t uid, const char *password, bool set) {
+static const char *install(struct sudo *sudo, uid_t uid, bool set) {
     char real[PATH_MAX];
     if (!find_program(real)) return "the image has no sudo";
-    const char *fault = set ? shadow_set(uid, password) : NULL;
+    const char *fault = set ? shadow_set(uid, sudo->password) : NULL;
     if (!fault) fault = place_front(real);
     if (fault) return fault;
-    s->sudo.socket = open_socket();
-    bool watched = s->sudo.socket >= 0 && watch_add(s, s->sudo.socket, WATCH_ASKPASS, 0, EPOLLIN);
-    return watched ? NULL : SUDO_SOCKET " cannot be opened";
+    sudo->socket = open_socket();
+    return sudo->socket >= 0 ? NULL : SUDO_SOCKET " cannot be opened";
 }
 
-static const char *prepare(struct supervisor *s, const struct sudo_request *q) {
-    struct sudo *sudo = &s->sudo;
-    if (!s->is_init || !s->changes_user) return "sudo needs a supervisor that is PID 1 and root of a container";
+const char *password_set_up(struct sudo *sudo, const struct sudo_request *q) {
     if (sudo->ready) return "sudo is set up already";
     if (q->flags & ~SUDO_ALL) return "the request has an unknown flag";
     uid_t uid;
     const char *fault = find_user(q->user, &uid);
     if (fault) return fault;
     memcpy(sudo->password, q->password.data, q->password.size);
-    fault = install(s, uid, sudo->password, q->flags & SUDO_SET_PASSWORD);
+    fault = install(sudo, uid, q->flags & SUDO_SET_PASSWORD);
     if (fault) {
         explicit_bzero(sudo->password, sizeof sudo->password);
         return fault;
@@ -130,11 +127,6 @@ static const char *prepare(struct supervisor *s, const struct sudo_request *q) {
     sudo->capabilities = q->capabilities;
     sudo->ready = true;
     return NULL;
-}
-
-void sudo_set_up(struct supervisor *s, const struct sudo_request *request) {
-    const char *fault = prepare(s, request);
-    answer_sudo(s, fault ? fault : "");
 }
 
 /* Two numbers after a name in /proc/PID/status, whose lines the kernel writes; false: there is no such process. */
@@ -155,9 +147,9 @@ static bool read_status(pid_t pid, const char *name, unsigned numbers[2]) {
 }
 
 /* The askpass program of the user's own sudo: its parent is root by a set-user-id program that the user started. */
-static bool asks_for_sudo(const struct supervisor *s, const struct ucred *who) {
+static bool asks_for_sudo(const struct sudo *sudo, const struct ucred *who) {
     unsigned parent[2] = {0}, ids[2] = {0};
-    if (who->uid != s->sudo.uid || !read_status(who->pid, "\nPPid:", parent)) return false;
+    if (who->uid != sudo->uid || !read_status(who->pid, "\nPPid:", parent)) return false;
     return parent[0] > 1 && read_status((pid_t)parent[0], "\nUid:", ids) && ids[0] == who->uid && ids[1] == 0;
 }
 
@@ -168,14 +160,14 @@ static bool is_writing_end(int fd) {
 }
 
 /* Only sudo's own pipe: what the user makes, a pipe, a file or a terminal, belongs to the user and not to root. */
-static void write_password(const struct supervisor *s, int fd) {
+static void write_password(const struct sudo *sudo, int fd) {
     struct stat info;
     char path[32];
     if (fstat(fd, &info) || !S_ISFIFO(info.st_mode) || info.st_uid != 0 || !is_writing_end(fd)) return;
     /* Opened anew, because a flag on the descriptor would be sudo's as well, and PID 1 must never wait. */
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     int own = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
-    if (own >= 0) (void)!write(own, s->sudo.password, s->sudo.size);
+    if (own >= 0) (void)!write(own, sudo->password, sudo->size);
     close_fd(&own);
 }
 
@@ -185,7 +177,7 @@ static void write_password(const struct supervisor *s, int fd) {
 static struct cmsghdr *next_part(struct msghdr *message, struct cmsghdr *part) { return CMSG_NXTHDR(message, part); }
 #pragma GCC diagnostic pop
 
-void sudo_asked(struct supervisor *s) {
+void password_asked(const struct sudo *sudo) {
     char byte;
     union {
         struct cmsghdr header;
@@ -194,7 +186,7 @@ void sudo_asked(struct supervisor *s) {
     struct iovec data = {&byte, 1};
     struct msghdr message = {
         .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.room};
-    if (recvmsg(s->sudo.socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) < 0) return;
+    if (recvmsg(sudo->socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) < 0) return;
     struct ucred who = {0};
     int fds[PASSED_MAX] = {-1, -1};
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = next_part(&message, c)) {
@@ -203,6 +195,6 @@ void sudo_asked(struct supervisor *s) {
         if (c->cmsg_type == SCM_CREDENTIALS && size == sizeof who) memcpy(&who, CMSG_DATA(c), size);
         if (c->cmsg_type == SCM_RIGHTS && size <= sizeof fds) memcpy(fds, CMSG_DATA(c), size);
     }
-    if (fds[0] >= 0 && who.pid > 0 && asks_for_sudo(s, &who)) write_password(s, fds[0]);
+    if (fds[0] >= 0 && who.pid > 0 && asks_for_sudo(sudo, &who)) write_password(sudo, fds[0]);
     for (int i = 0; i < PASSED_MAX; i++) close_fd(&fds[i]);
 }

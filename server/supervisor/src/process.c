@@ -1,4 +1,5 @@
-/* The table of processes, and what their leaders and their output tell. */
+#include "process.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,86 +8,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "answer.h"
+#include "cgroup.h"
+#include "descendants.h"
+#include "fd.h"
+#include "input.h"
 #include "leader.h"
-#include "oom.h"
 #include "report.h"
-#include "supervisor.h"
+#include "table.h"
 
 enum {
     READ_CHUNK = 128 << 10,   /* per turn of the loop: one that never stops printing starves nobody */
     PTY_DRAIN_MAX = 1 << 20,  /* a pty cannot tell how much it holds; it never holds more */
-    SPOOL_HEADROOM = 4 << 20, /* finished processes are forgotten early enough for running ones to print */
 };
-
-struct process *process_find(const struct supervisor *s, uint32_t number) {
-    for (struct process *p = s->processes; p; p = p->next)
-        if (p->number == number) return p;
-    return NULL;
-}
-
-size_t process_leaders(const struct supervisor *s, const pid_t **leaders) {
-    static pid_t pids[PROCESSES_MAX];
-    size_t count = 0;
-    for (const struct process *p = s->processes; p; p = p->next)
-        if (p->leader && count < PROCESSES_MAX) pids[count++] = p->leader;
-    *leaders = pids;
-    return count;
-}
-
-void process_remove(struct supervisor *s, struct process *p) {
-    struct process **at = &s->processes;
-    while (*at != p) at = &(*at)->next;
-    *at = p->next;
-    s->process_count--;
-    for (int i = 0; i < STREAMS; i++) {
-        close_fd(&p->streams[i].fd);
-        spool_free(&p->streams[i].spool);
-    }
-    close_fd(&p->reports_fd);
-    close_fd(&p->slave_fd);
-    close_fd(&p->state_fd);
-    close_fd(&p->input.fd);
-    buffer_free(&p->input.buffer);
-    buffer_free(&p->report);
-    free(p->tag);
-    free(p->kill.seen);
-    free(p);
-}
-
-static bool forget_oldest(struct supervisor *s) {
-    struct process *oldest = NULL;
-    for (struct process *p = s->processes; p; p = p->next)
-        if (p->state == STATE_GONE && !p->owed && (!oldest || p->gone < oldest->gone)) oldest = p;
-    if (oldest) process_remove(s, oldest);
-    return oldest;
-}
-
-void process_sweep(struct supervisor *s) {
-    size_t finished = 0;
-    for (struct process *p = s->processes, *next; p; p = next) {
-        next = p->next;
-        bool done = p->state == STATE_GONE && !p->owed;
-        if (done && p->forget) process_remove(s, p);
-        else finished += done;
-    }
-    while (finished > FINISHED_MAX && forget_oldest(s)) finished--;
-    while (spool_over_budget(SPOOL_HEADROOM) && forget_oldest(s)) continue;
-}
-
-void process_reset_reader(struct supervisor *s) {
-    for (struct process *p = s->processes; p; p = p->next) {
-        p->owed = 0;
-        for (int i = 0; i < STREAMS; i++) p->streams[i].credit = 0;
-        p->input.stale = p->input.buffer.size;
-        p->input.consumed = 0;
-    }
-    s->told_everything = false;
-}
-
-void process_attach(struct process *p, int stream, uint64_t cursor, uint64_t credit) {
-    p->streams[stream].cursor = cursor;
-    p->streams[stream].credit = credit;
-}
 
 void process_output(struct process *p, int stream) {
     struct stream *out = &p->streams[stream];
@@ -157,7 +91,6 @@ void process_gone(struct supervisor *s, struct process *p) {
     p->state = STATE_GONE;
     p->leader = 0;
     p->gone = clock_now();
-    kill_settle(s, p);
     if (s->active) p->owed |= OWED_GONE;
     else p->owed = 0;
 }
@@ -181,7 +114,7 @@ void process_reap(struct supervisor *s) {
         struct leader_report r;
         report_usage(&r, &usage);
         take_usage(p, &r);
-        process_ended(s, p, status, kill_count(s, p));
+        process_ended(s, p, status, descendants_count(s, p));
     }
 }
 
@@ -189,18 +122,14 @@ static void started(struct supervisor *s, struct process *p, pid_t pid, int64_t 
     p->state = STATE_RUNNING;
     p->main = pid;
     p->started = when;
-    if (!s->active) return;
-    size_t at = frame_begin(&s->active->out, ANS_SPAWNED, p->number);
-    put_u32(&s->active->out, (uint32_t)pid);
-    frame_end(&s->active->out, at);
+    answer_spawned(s, p);
 }
 
-/* The leader is dead and has not said goodbye: what it led is PID 1's now, and must not live on unled. */
+/* The leader is dead and has not said goodbye. */
 static void lost(struct supervisor *s, struct process *p) {
     close_fd(&p->reports_fd);
     p->leader = 0;
     if (p->state == STATE_STARTING) started(s, p, 0, clock_now());
-    kill_begin(s, p, REASON_ITSELF, 0, true);
 }
 
 /* True while the process is still in the table. */
@@ -209,24 +138,28 @@ static bool take_report(struct supervisor *s, struct process *p, const struct le
     case LEADER_STARTED: started(s, p, r->pid, r->when); return true;
     case LEADER_FAILED:
         answer_failed(s, p->number, r->stage, r->error, r->text);
-        process_remove(s, p);
+        table_remove(s, p);
         return false;
     case LEADER_ENDED:
         take_usage(p, r);
-        process_ended(s, p, r->status, r->has_children ? kill_count(s, p) : 0);
+        process_ended(s, p, r->status, r->has_children ? descendants_count(s, p) : 0);
         return true;
     default: p->leader_done = true; return true;
     }
 }
 
-void process_report(struct supervisor *s, struct process *p) {
+enum tidings process_report(struct supervisor *s, struct process *p) {
     struct leader_report r;
     ssize_t size;
     while (p->reports_fd >= 0 && (size = read(p->reports_fd, &r, sizeof r)) != 0) {
-        if (size != sizeof r) return;
-        if (!take_report(s, p, &r)) return;
+        if (size != sizeof r) return TIDINGS_NONE;
+        if (!take_report(s, p, &r)) return TIDINGS_NONE;
     }
-    if (p->reports_fd < 0) return;
-    if (p->leader_done) process_gone(s, p);
-    else lost(s, p);
+    if (p->reports_fd < 0) return TIDINGS_NONE;
+    if (!p->leader_done) {
+        lost(s, p);
+        return TIDINGS_LOST;
+    }
+    process_gone(s, p);
+    return TIDINGS_GONE;
 }

@@ -1,4 +1,5 @@
-/* Starting a process: check, make its pipes or its terminal, fork its leader. */
+#include "spawn.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,10 +12,14 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "answer.h"
+#include "cgroup.h"
+#include "fd.h"
 #include "leader.h"
-#include "oom.h"
 #include "report.h"
-#include "supervisor.h"
+#include "table.h"
+#include "user.h"
+#include "watch.h"
 
 enum { PIPE_SIZE = 256 << 10 }; /* fewer turns for one that prints much; the kernel may say no */
 
@@ -143,33 +148,6 @@ static void free_launch(struct making *m) {
     free(l->user);
 }
 
-static struct process *new_process(struct supervisor *s, uint32_t number, const struct spawn *q) {
-    struct process *p = calloc(1, sizeof *p);
-    char *tag = slice_copy(q->tag);
-    if (!p || !tag) {
-        free(p);
-        free(tag);
-        return NULL;
-    }
-    p->tag = tag;
-    p->number = number;
-    p->flags = q->flags & SPAWN_PTY ? q->flags | SPAWN_STDIN | SPAWN_MERGE : q->flags;
-    p->reports_fd = p->slave_fd = p->state_fd = p->input.fd = -1;
-    for (int i = 0; i < STREAMS; i++) {
-        p->streams[i].fd = -1;
-        p->streams[i].credit = q->credit;
-        spool_init(&p->streams[i].spool, q->spool);
-    }
-    p->born = p->started = clock_now();
-    p->timeout = q->timeout_ms ? clock_after(p->born, q->timeout_ms) : NEVER;
-    p->grace_ms = q->grace_ms;
-    p->oom_before = oom_kills();
-    p->next = s->processes;
-    s->processes = p;
-    s->process_count++;
-    return p;
-}
-
 static bool resolve_user(struct supervisor *s, uint32_t number, struct making *m) {
     const char *fault = user_resolve(m->l.user, &m->l.who);
     /* A name of the image's own choice may stand for root, whose processes could come near us. */
@@ -183,30 +161,20 @@ static bool resolve_user(struct supervisor *s, uint32_t number, struct making *m
 }
 
 static const char *find_fault(const struct supervisor *s, const struct spawn *q) {
-    size_t running = 0;
-    for (const struct process *p = s->processes; p; p = p->next) running += p->state != STATE_GONE;
-    if (running >= PROCESSES_MAX) return "too many processes are running in this sandbox";
+    if (table_running(s) >= PROCESSES_MAX) return "too many processes are running in this sandbox";
     if (s->leaving || s->everything.phase != KILL_IDLE) return "everything in this sandbox is being killed";
-    if (q->flags & ~SPAWN_ALL) return "the request has an unknown flag";
-    if (!q->argv.count) return "the request names no program";
-    if (q->tag.size > TAG_MAX) return "the tag is too long";
-    struct reader r = {q->env.bytes.data, q->env.bytes.size, false};
-    for (uint32_t i = 0; i < q->env.count; i++) {
-        struct slice entry = get_str(&r);
-        const uint8_t *equals = memchr(entry.data, '=', entry.size);
-        if (!equals || equals == entry.data) return "an entry of the environment is no 'KEY=value'";
-    }
-    return NULL;
+    return spawn_fault(q);
 }
 
-const char *spawn(struct supervisor *s, uint32_t number, const struct spawn *q) {
+void spawn(struct supervisor *s, uint32_t number, const struct spawn *q) {
     const char *fault = find_fault(s, q);
     struct making m = {.l = {.in = -1, .out = -1, .err = -1, .state = -1, .files = s->files}, .reports = -1};
-    if (!fault && !(m.p = new_process(s, number, q))) fault = "there is no memory left for a process";
+    if (!fault && !(m.p = table_add(s, number, q))) fault = "there is no memory left for a process";
     if (fault) {
         answer_failed(s, number, STAGE_REQUEST, EINVAL, fault);
-        return NULL;
+        return;
     }
+    m.p->oom_before = oom_kills();
     m.l.pty = m.p->flags & SPAWN_PTY;
     m.l.nice = s->nice;
     m.l.capabilities = s->sudo.capabilities;
@@ -218,6 +186,5 @@ const char *spawn(struct supervisor *s, uint32_t number, const struct spawn *q) 
     }
     if (started) watch_all(s, m.p);
     free_launch(&m);
-    if (!started) process_remove(s, m.p);
-    return NULL;
+    if (!started) table_remove(s, m.p);
 }

@@ -1,4 +1,4 @@
-/* What the modules of `supervisor init` share: the one supervisor, its connections and its processes. */
+/* The types that the modules of `supervisor init` share: the one supervisor, its connections and its processes. */
 #ifndef SUPERVISOR_H
 #define SUPERVISOR_H
 
@@ -9,7 +9,9 @@
 
 #include "bytes.h"
 #include "clock.h"
-#include "frame.h"
+#include "password.h"
+#include "protocol.h"
+#include "request.h"
 #include "spool.h"
 #include "tree.h"
 
@@ -31,16 +33,6 @@ struct conn {
     int64_t held;     /* when what is held back goes out; 0: nothing is */
     bool urgent;      /* something in `out` is waited for */
     bool wants_write;
-};
-
-/* What PID 1 knows of sudo in its sandbox; all zero where the server never asked for it. */
-struct sudo {
-    bool ready;
-    int socket;            /* askpass programs send to it */
-    uid_t uid;             /* whose password it is */
-    uint64_t capabilities; /* those that programs may get by becoming root */
-    size_t size;
-    char password[PASSWORD_MAX + 1]; /* with the newline that ends it on sudo's side */
 };
 
 enum kill_phase { KILL_IDLE, KILL_TERM, KILL_STOP, KILL_KILL };
@@ -126,102 +118,5 @@ struct supervisor {
     struct scan scan;
     struct sudo sudo;
 };
-
-/* --- loop.c --- */
-
-/* Kill everything, then end the loop. */
-void leave(struct supervisor *s, uint32_t grace_ms);
-
-/* What an epoll event is about: the kind stands above the number of a connection or process. */
-enum watch { WATCH_LISTENER = 1, WATCH_SIGNALS, WATCH_CONN, WATCH_REPORTS, WATCH_OUT, WATCH_ERR, WATCH_IN, WATCH_ASKPASS };
-
-int loop_run(struct supervisor *s);
-bool watch_add(struct supervisor *s, int fd, enum watch kind, uint32_t number, uint32_t events);
-void watch_change(struct supervisor *s, int fd, enum watch kind, uint32_t number, uint32_t events);
-/* Close a descriptor if it is open, and mark it so. */
-void close_fd(int *fd);
-
-/* --- conn.c --- */
-
-void conn_accept(struct supervisor *s);
-void conn_event(struct supervisor *s, struct conn *c, uint32_t events);
-/* Say what is wrong, as far as the socket takes it now, and close. */
-void conn_refuse(struct supervisor *s, struct conn *c, const char *fault);
-void conn_close(struct supervisor *s, struct conn *c);
-/* What the active connection's buffer holds. */
-size_t conn_waiting(const struct conn *c);
-/* Produce what is owed and write it, as far as the socket takes it. */
-void conn_serve(struct supervisor *s);
-int64_t conn_next(const struct supervisor *s);
-void conn_expire(struct supervisor *s, int64_t now);
-
-/* --- request.c --- */
-
-/* Do what a frame asks; NULL, or why the connection must end. */
-const char *request_serve(struct supervisor *s, struct conn *c, const struct frame *frame);
-
-/* --- answer.c --- */
-
-void answer_welcome(struct supervisor *s, bool first_claim);
-void answer_failed(struct supervisor *s, uint32_t number, int stage, int error, const char *text);
-void answer_killed(struct supervisor *s, uint32_t number, uint8_t reason, uint32_t survivors, const struct process *p);
-void answer_listing(struct supervisor *s);
-void answer_ack(struct supervisor *s, uint32_t number, uint32_t count);
-void answer_pong(struct supervisor *s);
-void answer_state(struct supervisor *s);
-/* A piece of a spool; `p` NULL: there is no such process. */
-void answer_data(struct supervisor *s, const struct request *q, const struct process *p);
-/* `problem` is empty when sudo is ready. */
-void answer_sudo(struct supervisor *s, const char *problem);
-/* Fill the connection's buffer with output and what else is owed; true: it is full, and more is there. */
-bool answer_pump(struct supervisor *s);
-
-/* --- process.c --- */
-
-struct process *process_find(const struct supervisor *s, uint32_t number);
-void process_remove(struct supervisor *s, struct process *p);
-/* Forget what may be forgotten, and what must be to stay within the bounds. */
-void process_sweep(struct supervisor *s);
-/* The connection is another one, or none: it has no credit, and is not told what came before it. */
-void process_reset_reader(struct supervisor *s);
-void process_report(struct supervisor *s, struct process *p);
-void process_output(struct process *p, int stream);
-void process_reap(struct supervisor *s);
-void process_ended(struct supervisor *s, struct process *p, int status, uint32_t descendants);
-void process_gone(struct supervisor *s, struct process *p);
-void process_attach(struct process *p, int stream, uint64_t cursor, uint64_t credit);
-/* Leaders that live, for a scan; the array is valid until the next call. */
-size_t process_leaders(const struct supervisor *s, const pid_t **leaders);
-
-/* --- spawn.c --- */
-
-/* Start a process; NULL, or why the connection must end. What cannot be started is answered with FAILED. */
-const char *spawn(struct supervisor *s, uint32_t number, const struct spawn *request);
-
-/* --- input.c --- */
-
-const char *input_add(struct supervisor *s, struct process *p, struct slice data);
-void input_end(struct supervisor *s, struct process *p);
-void input_flush(struct supervisor *s, struct process *p);
-/* Throw away what is left and acknowledge it. */
-void input_close(struct process *p);
-
-/* --- sudo.c --- */
-
-/* Let the user of this sandbox become root by sudo, with a password that only sudo gets; answered with SUDO. */
-void sudo_set_up(struct supervisor *s, const struct sudo_request *request);
-/* An askpass program asks for the password. */
-void sudo_asked(struct supervisor *s);
-
-/* --- kill.c --- */
-
-/* Kill a process's tree, or everything (NULL); a kill that is under way is hurried up. */
-void kill_begin(struct supervisor *s, struct process *p, enum reason reason, uint32_t grace_ms, bool quiet);
-/* Go on with every kill that is due. */
-void kill_run(struct supervisor *s, int64_t now);
-/* The tree of `p` is gone: whoever kills it is done. */
-void kill_settle(struct supervisor *s, struct process *p);
-uint32_t kill_count(struct supervisor *s, const struct process *p);
-int64_t kill_next(const struct supervisor *s);
 
 #endif

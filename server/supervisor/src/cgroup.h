@@ -1,6 +1,6 @@
 /* What the cgroup of the container says about memory. */
-#ifndef OOM_H
-#define OOM_H
+#ifndef CGROUP_H
+#define CGROUP_H
 
 #include <stdint.h>
 
