@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+SOURCE = HERE / "src"
 BIN = HERE.parent / "taskcell" / "supervisor" / "bin"
 ARCHITECTURES = ("x86_64", "aarch64")
 #: What hosts call the two; containers are Linux wherever they run, so a Mac's own architecture counts too.
@@ -56,19 +57,18 @@ def build_with_gcc(sources: list[Path], out: Path) -> None:
     if gcc is None:
         raise BuildError("gcc is needed for the sanitized build; install it (apt-get install gcc libc6-dev).")
     _run(
-        [gcc, *COMMON, *SANITIZE, "-I", str(HERE / "src"), *map(str, sources), "-lcrypt", "-o", str(out)],
+        [gcc, *COMMON, *SANITIZE, "-I", str(SOURCE), *map(str, sources), "-lcrypt", "-o", str(out)],
         dict(os.environ),
     )
 
 
 def sources() -> list[Path]:
-    return sorted((HERE / "src").glob("*.c"))
+    return sorted(SOURCE.rglob("*.c"))
 
 
 def fuzz_sources() -> list[Path]:
     """The frame decoder and what it needs, with the harness around it."""
-    sources = [HERE / "src" / f"{name}.c" for name in ("frame", "request", "bytes")]
-    return [HERE / "tests" / "fuzz_frame.c", *sources]
+    return [HERE / "tests" / "fuzz_frame.c", *(SOURCE / "base" / f"{name}.c" for name in ("frame", "request", "bytes"))]
 
 
 def _build_static(architecture: str, target: Path) -> Path:
@@ -81,7 +81,7 @@ def _build_static(architecture: str, target: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
         made = Path(folder) / target.name
         zig = [sys.executable, "-m", "ziglang", "cc", "-target", f"{architecture}-linux-musl"]
-        _run([*zig, *COMMON, *STATIC, *map(str, sources()), "-o", str(made)], environment)
+        _run([*zig, *COMMON, *STATIC, "-I", str(SOURCE), *map(str, sources()), "-o", str(made)], environment)
         made.chmod(0o755)
         made.replace(target)
     stamp.write_text(wanted, "ascii")
@@ -106,8 +106,8 @@ def _fingerprint(architecture: str) -> str:
     digest = hashlib.sha256()
     for part in (architecture, _zig_version(), *COMMON, *STATIC):
         digest.update(part.encode() + b"\0")
-    for path in sorted((HERE / "src").glob("*.[ch]")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted(SOURCE.rglob("*.[ch]")):
+        digest.update(path.relative_to(SOURCE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

@@ -8,12 +8,12 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "askpass.h"
 #include "bridge.h"
-#include "file.h"
-#include "front.h"
-#include "init.h"
-#include "report.h"
+#include "file/file.h"
+#include "init/init.h"
+#include "start/report.h"
+#include "sudo/askpass.h"
+#include "sudo/front.h"
 
 static int usage(void) {
     fputs("usage: supervisor init --socket PATH | connect --socket PATH | report CODE | file ... | version\n", stderr);

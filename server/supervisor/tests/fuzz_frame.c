@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../src/request.h"
+#include "base/request.h"
 
 enum { STREAM_MAX = 1 << 16, CHANGES_MAX = 8 };
 

@@ -1,0 +1,59 @@
+/* The numbers of docs/protocol.md. */
+#ifndef BASE_PROTOCOL_H
+#define BASE_PROTOCOL_H
+
+enum {
+    PROTOCOL_VERSION = 2,
+    STDIN_MAX = 1 << 16,
+    TOKEN_MIN = 16,
+    TOKEN_MAX = 64,
+    SIGNAL_MAX = 64,
+    TAG_MAX = 1024,               /* what the server says of a process, for whoever serves it next */
+    READ_MAX = 1 << 16,           /* of a spool at once */
+    PASSWORD_MAX = 255, /* without its end */
+};
+
+enum request_type {
+    REQ_HELLO = 0x01,
+    REQ_SPAWN,
+    REQ_STDIN,
+    REQ_STDIN_EOF,
+    REQ_SIGNAL,
+    REQ_KILL,
+    REQ_CREDIT,
+    REQ_ATTACH,
+    REQ_LIST,
+    REQ_FORGET,
+    REQ_RESIZE,
+    REQ_PING,
+    REQ_SHUTDOWN,
+    REQ_READ,
+    REQ_SUDO,
+    REQ_STATE,
+    REQ_NO_REPORT,
+};
+
+enum answer_type {
+    ANS_WELCOME = 0x81,
+    ANS_SPAWNED,
+    ANS_FAILED,
+    ANS_OUTPUT,
+    ANS_STDIN_ACK,
+    ANS_EXIT,
+    ANS_KILLED,
+    ANS_GONE,
+    ANS_LISTING,
+    ANS_PONG,
+    ANS_ERROR,
+    ANS_DATA,
+    ANS_SUDO,
+    ANS_STATE,
+};
+
+enum spawn_flag { SPAWN_STDIN = 1, SPAWN_MERGE = 2, SPAWN_PTY = 4, SPAWN_REPORT = 8, SPAWN_ALL = 15 };
+
+enum sudo_flag { SUDO_SET_PASSWORD = 1, SUDO_ALL = 1 };
+
+enum stage { STAGE_REQUEST = 1, STAGE_FORK, STAGE_USER, STAGE_CWD, STAGE_EXEC, STAGE_PTY };
+
+#endif

@@ -1,0 +1,56 @@
+/* Requests without any I/O: a frame in, what it asks out. */
+#ifndef BASE_REQUEST_H
+#define BASE_REQUEST_H
+
+#include "base/bytes.h"
+#include "base/frame.h"
+#include "base/protocol.h"
+
+/* A list of strings that stands in a frame; `strings_copy` makes an argv of it. */
+struct strings {
+    uint32_t count;
+    struct slice bytes;
+};
+
+struct spawn {
+    uint8_t flags;
+    struct slice user;
+    uint64_t timeout_ms;
+    uint32_t grace_ms;
+    uint64_t spool, credit;
+    uint16_t rows, cols;
+    struct slice cwd;
+    struct strings argv, env;
+    struct slice tag;
+};
+
+struct sudo_request {
+    uint8_t flags;
+    uint64_t capabilities; /* what those who become root may hold, a bit for each */
+    struct slice user, password;
+};
+
+struct request {
+    enum request_type type;
+    uint32_t process;
+    uint32_t version, orphan_ttl_ms; /* HELLO */
+    struct slice token;              /* HELLO */
+    struct spawn spawn;              /* SPAWN */
+    struct sudo_request sudo;        /* SUDO */
+    struct slice data;               /* STDIN */
+    uint8_t signal;                  /* SIGNAL */
+    uint32_t grace_ms;               /* KILL, SHUTDOWN */
+    uint8_t stream;                  /* CREDIT, ATTACH, READ: 1 or 2 */
+    uint64_t cursor, credit;         /* ATTACH; CREDIT; READ: the cursor */
+    uint32_t size;                   /* READ */
+    uint16_t rows, cols;             /* RESIZE */
+};
+
+/* NULL, or what is wrong with the frame: the connection must end. */
+const char *request_parse(const struct frame *frame, struct request *request);
+/* NULL, or why nothing can be started by this request: it is answered with FAILED. */
+const char *spawn_fault(const struct spawn *request);
+/* A NULL-terminated array in one piece of memory (one free()); NULL: no memory. */
+char **strings_copy(const struct strings *list);
+
+#endif

@@ -1,0 +1,38 @@
+/* The one reply that a file command writes to standard output: what it did, or why it refused. */
+#ifndef FILE_REPLY_H
+#define FILE_REPLY_H
+
+#include <sys/stat.h>
+
+#include "base/bytes.h"
+
+enum {
+    REPLY_DONE = 0,
+    REPLY_REFUSED = 1,
+};
+
+enum refusal {
+    REFUSED_SYSTEM = 1,   /* errno says why */
+    REFUSED_FOLDER = 2,   /* a folder, where a file is needed */
+    REFUSED_KIND = 3,     /* neither a file nor a folder; the text says what */
+    REFUSED_SIZE = 4,     /* larger than may be taken; the number is its size */
+    REFUSED_CHANGED = 5,  /* it changed in between */
+    REFUSED_LOCKED = 6,   /* somebody else holds its lock */
+    REFUSED_ABSENT = 7,   /* the text to replace is not there; the number is a line that comes near, or 0 */
+    REFUSED_PLACES = 8,   /* it is there another number of times; the number says how often; places follow */
+    REFUSED_OVERLAP = 9,  /* its places overlap */
+    REFUSED_INPUT = 10,   /* standard input ended early */
+    REFUSED_PAST_END = 11, /* there is no such line; the number is how many there are */
+    REFUSED_TIME = 12,    /* it takes too long */
+};
+
+/* Write it; the exit code. */
+int reply_send(struct buffer *reply);
+/* Each writes a refusal; the exit code. */
+int refuse(enum refusal why, uint64_t number, const char *text);
+/* By errno; `text` names what could not be done, or is empty. */
+int refuse_system(const char *text);
+/* What keeps a path from being a regular file; the exit code. */
+int refuse_mode(mode_t mode);
+
+#endif

@@ -1,0 +1,170 @@
+#include "file/target.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "file/reply.h"
+
+enum {
+    LINKS_MAX = 40,   /* as the kernel */
+    LOCK_TURN = 1000, /* us between two attempts: a change takes less than a millisecond */
+};
+static const int64_t LOCK_LIMIT = 5000000; /* us: longer than many changes that stand in line */
+
+/* Replace a path that is a link by where it leads, as opening it would; false with errno. */
+static bool follow(char path[PATH_MAX]) {
+    for (int links = 0; links < LINKS_MAX; links++) {
+        char to[PATH_MAX], joined[2 * PATH_MAX];
+        ssize_t size = readlink(path, to, sizeof to - 1);
+        if (size < 0) return true; /* not a link; or what is wrong shows when it is used */
+        to[size] = 0;
+        const char *slash = strrchr(path, '/');
+        int folder = *to == '/' || !slash ? 0 : (int)(slash - path) + 1;
+        int length = snprintf(joined, sizeof joined, "%.*s%s", folder, path, to);
+        errno = ENAMETOOLONG;
+        if (length >= PATH_MAX) return false;
+        memcpy(path, joined, (size_t)length + 1);
+    }
+    errno = ELOOP;
+    return false;
+}
+
+/* The folders of a path, as far as they are missing. */
+static bool make_all(char *folder) {
+    for (char *at = folder + 1;; at++) {
+        char kept = *at;
+        if (kept && kept != '/') continue;
+        *at = 0;
+        bool made = !mkdir(folder, 0755) || errno == EEXIST;
+        *at = kept;
+        if (!made || !kept) return made;
+    }
+}
+
+static bool open_folder(char *path, bool make, struct target *t) {
+    char *slash = strrchr(path, '/'), root[] = "/", here[] = ".";
+    const char *name = slash ? slash + 1 : path;
+    if (!*name) name = here;
+    errno = ENAMETOOLONG;
+    if (strlen(name) >= sizeof t->name) return false;
+    memcpy(t->name, name, strlen(name) + 1);
+    if (slash) *slash = 0;
+    char *folder = !slash ? here : *path ? path : root;
+    t->folder = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (t->folder < 0 && errno == ENOENT && make && make_all(folder))
+        t->folder = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return t->folder >= 0;
+}
+
+static bool same_file(const struct stat *a, const struct stat *b) {
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+static bool same_state(const struct stat *a, const struct stat *b) {
+    return same_file(a, b) && a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+/* What stands there, locked so that of two changes the second sees the first's result: 1 done, 0 try again, -1 told. */
+static int try_lock(struct target *t) {
+    struct stat now;
+    t->exists = !fstatat(t->folder, t->name, &t->info, AT_SYMLINK_NOFOLLOW);
+    if (!t->exists) return errno == ENOENT ? 1 : (refuse_system(""), -1);
+    if (S_ISLNK(t->info.st_mode)) return refuse(REFUSED_CHANGED, 0, ""), -1;
+    if (!S_ISREG(t->info.st_mode)) return refuse_mode(t->info.st_mode), -1;
+    /* A rename would get past a file that its user has protected. */
+    if (faccessat(t->folder, t->name, W_OK, 0)) return refuse_system(""), -1;
+    t->file = openat(t->folder, t->name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC);
+    if (t->file < 0) return errno == EACCES ? 1 : errno == ENOENT ? 0 : (refuse_system(""), -1);
+    bool locked = !flock(t->file, LOCK_EX | LOCK_NB);
+    /* While we waited, another change may have put a new file in its place: then that one must be locked. */
+    if (locked && !fstatat(t->folder, t->name, &now, AT_SYMLINK_NOFOLLOW) && !fstat(t->file, &t->info) &&
+        same_file(&now, &t->info))
+        return 1;
+    close(t->file);
+    t->file = -1;
+    return 0;
+}
+
+bool target_find(const char *path, bool make_folders, struct target *t) {
+    char whole[PATH_MAX];
+    *t = (struct target){.folder = -1, .file = -1};
+    errno = ENAMETOOLONG;
+    if (strlen(path) >= sizeof whole) return refuse_system(""), false;
+    memcpy(whole, path, strlen(path) + 1);
+    if (!follow(whole) || !open_folder(whole, make_folders, t)) return refuse_system(""), false;
+    int64_t end = clock_now() + LOCK_LIMIT;
+    for (int way; (way = try_lock(t)) <= 0;) {
+        if (way < 0) return false;
+        if (clock_now() > end) return refuse(REFUSED_LOCKED, 0, ""), false;
+        usleep(LOCK_TURN);
+    }
+    return true;
+}
+
+static bool write_all(int fd, const uint8_t *data, size_t size) {
+    while (size) {
+        ssize_t count = write(fd, data, size);
+        if (count < 0 && errno == EINTR) continue;
+        if (count <= 0) return false;
+        data += count;
+        size -= (size_t)count;
+    }
+    return true;
+}
+
+static void random_name(char name[32]) {
+    uint64_t number = 0;
+    (void)!getrandom(&number, sizeof number, 0);
+    snprintf(name, 32, ".taskcell-%016llx", (unsigned long long)number);
+}
+
+/* A file without a name is gone whatever kills us; where there are none, a name that says whose it is. */
+static int make_file(const struct target *t, const char *name, bool *named) {
+    int fd = openat(t->folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    *named = fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT || errno == EINVAL);
+    if (*named) fd = openat(t->folder, name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+    *named = *named && fd >= 0;
+    return fd;
+}
+
+static bool give_name(const struct target *t, int fd, const char *name) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    return !linkat(AT_FDCWD, path, t->folder, name, AT_SYMLINK_FOLLOW);
+}
+
+static bool unchanged(const struct target *t) {
+    struct stat now;
+    return !fstatat(t->folder, t->name, &now, AT_SYMLINK_NOFOLLOW) && same_state(&now, &t->info);
+}
+
+int target_replace(struct target *t, const void *data, size_t size, bool strict) {
+    char name[32];
+    bool named, changed = false;
+    random_name(name);
+    int fd = make_file(t, name, &named);
+    mode_t mode = t->exists ? t->info.st_mode & 0777 : 0644;
+    bool done = fd >= 0 && write_all(fd, data, size) && !fchmod(fd, mode);
+    if (done && !named) named = done = give_name(t, fd, name);
+    if (done && strict) done = !(changed = !unchanged(t));
+    done = done && !renameat(t->folder, name, t->folder, t->name);
+    int error = errno;
+    if (!done && named) unlinkat(t->folder, name, 0);
+    if (fd >= 0) close(fd);
+    errno = error;
+    if (done) return -1;
+    return changed ? refuse(REFUSED_CHANGED, 0, "") : refuse_system("");
+}
+
+void target_close(struct target *t) {
+    if (t->file >= 0) close(t->file);
+    if (t->folder >= 0) close(t->folder);
+}

@@ -1,8 +1,0 @@
-/* `file list`: the entries below a folder that match one of some patterns, in order of their names. */
-#ifndef LIST_H
-#define LIST_H
-
-/* Writes one reply and returns the exit code, 0 when the reply could be written. */
-int file_list(int argc, char **argv);
-
-#endif

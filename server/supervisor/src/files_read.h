@@ -1,9 +1,0 @@
-/* `file read`: a window of a text file's lines, or a whole picture. `file fetch`: a whole file. */
-#ifndef READ_H
-#define READ_H
-
-/* Each writes one reply and returns the exit code, 0 when the reply could be written. */
-int file_read(char **argv);
-int file_fetch(char **argv);
-
-#endif

@@ -1,8 +1,0 @@
-/* From a bare process to a supervisor that listens. */
-#ifndef INIT_H
-#define INIT_H
-
-/* Be the supervisor behind this socket, until told to leave; the exit code. */
-int init_run(const char *path);
-
-#endif

@@ -1,0 +1,107 @@
+#include "init/conn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "init/table.h"
+#include "init/watch.h"
+
+enum {
+    OUT_MAX = 4 << 20, /* a server that lets so much wait does not read at all */
+    OUT_KEEP = 1 << 20, /* a buffer that grew beyond this is given back when it is empty */
+};
+
+/* The protocol's: HELLO must come within five seconds. */
+static const int64_t HELLO_LIMIT = 5000000;
+
+uint32_t conn_index(const struct supervisor *s, const struct conn *c) { return (uint32_t)(c - s->conns); }
+
+size_t conn_waiting(const struct conn *c) { return c->out.size - c->sent; }
+
+bool conn_overflows(const struct conn *c) { return conn_waiting(c) > OUT_MAX; }
+
+void conn_close(struct supervisor *s, struct conn *c) {
+    if (s->active == c) {
+        s->active = NULL;
+        s->last_seen = clock_now();
+        table_reset_reader(s);
+    }
+    close_fd(&c->fd);
+    buffer_free(&c->in);
+    buffer_free(&c->out);
+    *c = (struct conn){.fd = -1};
+}
+
+bool conn_flush(struct conn *c) {
+    while (conn_waiting(c)) {
+        ssize_t count = send(c->fd, c->out.data + c->sent, conn_waiting(c), MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (count < 0 && errno == EINTR) continue;
+        if (count < 0 && errno == EAGAIN) break;
+        if (count < 0) return false;
+        c->sent += (size_t)count;
+    }
+    if (!conn_waiting(c) && c->out.room > OUT_KEEP) buffer_free(&c->out);
+    else buffer_drop_front(&c->out, c->sent);
+    c->sent = 0;
+    return true;
+}
+
+void conn_refuse(struct supervisor *s, struct conn *c, const char *fault) {
+    size_t at = frame_begin(&c->out, ANS_ERROR, 0);
+    put_str(&c->out, fault, strlen(fault));
+    frame_end(&c->out, at);
+    if (!c->out.failed) conn_flush(c);
+    conn_close(s, c);
+}
+
+/* Strangers must not keep the server out: the one that has been silent for longest makes room. */
+static struct conn *free_slot(struct supervisor *s) {
+    struct conn *oldest = NULL;
+    for (struct conn *c = s->conns; c < s->conns + CONNS_MAX; c++) {
+        if (c->fd < 0) return c;
+        if (c != s->active && (!oldest || c->deadline < oldest->deadline)) oldest = c;
+    }
+    conn_close(s, oldest);
+    return oldest;
+}
+
+/* Out of descriptors: a connection that nobody takes would wake the loop again and again. */
+static void turn_away(struct supervisor *s) {
+    close_fd(&s->spare);
+    int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);
+    close_fd(&fd);
+    s->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+void conn_accept(struct supervisor *s) {
+    int fd = accept4(s->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE)) turn_away(s);
+    if (fd < 0) return;
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    bool own = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == geteuid();
+    struct conn *c = own ? free_slot(s) : NULL;
+    if (!c || !watch_add(s, fd, WATCH_CONN, conn_index(s, c), EPOLLIN)) {
+        close(fd);
+        return;
+    }
+    *c = (struct conn){.fd = fd, .deadline = clock_now() + HELLO_LIMIT};
+}
+
+void conn_expire(struct supervisor *s, int64_t now) {
+    for (struct conn *c = s->conns; c < s->conns + CONNS_MAX; c++)
+        if (c->fd >= 0 && now >= c->deadline) conn_refuse(s, c, "HELLO did not come in time");
+}
+
+int64_t conn_next(const struct supervisor *s) {
+    int64_t next = NEVER;
+    for (const struct conn *c = s->conns; c < s->conns + CONNS_MAX; c++)
+        if (c->fd >= 0 && c->deadline < next) next = c->deadline;
+    if (s->active && s->active->held && s->active->held < next) next = s->active->held;
+    return next;
+}

@@ -1,0 +1,184 @@
+#include "init/dispatch.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "base/fd.h"
+#include "init/answer.h"
+#include "init/conn.h"
+#include "init/input.h"
+#include "init/kill.h"
+#include "init/spawn.h"
+#include "init/table.h"
+#include "init/watch.h"
+#include "sudo/password.h"
+#include "sudo/paths.h"
+
+enum { READ_SIZE = 64 << 10 };
+
+/* Takes the same time wherever the tokens differ. */
+static bool token_matches(const struct supervisor *s, struct slice token) {
+    uint8_t difference = s->token_size != token.size;
+    for (size_t i = 0; i < token.size; i++) difference |= (uint8_t)(s->token[i] ^ token.data[i]);
+    return !difference;
+}
+
+static const char *hello(struct supervisor *s, struct conn *c, const struct request *q) {
+    if (c == s->active) return "HELLO came twice";
+    if (q->version != PROTOCOL_VERSION) return "the supervisor speaks version 2 of the protocol";
+    if (q->token.size < TOKEN_MIN || q->token.size > TOKEN_MAX) return "the token has a wrong size";
+    bool first_claim = !s->token_size;
+    if (first_claim) {
+        memcpy(s->token, q->token.data, q->token.size);
+        s->token_size = q->token.size;
+    }
+    if (!token_matches(s, q->token)) return "the token is wrong";
+    if (s->active) conn_refuse(s, s->active, "another connection has taken this one's place");
+    s->active = c;
+    c->deadline = NEVER;
+    s->orphan_ttl_ms = q->orphan_ttl_ms;
+    table_reset_reader(s);
+    answer_welcome(s, first_claim);
+    return NULL;
+}
+
+/* It is gone, but its EXIT still waits for its output to be sent: KILLED must not overtake that. */
+static void owe_killed(struct process *p) {
+    p->survivors = 0;
+    p->kill.reason = REASON_KILL;
+    p->owed |= OWED_KILLED;
+}
+
+static const char *kill_request(struct supervisor *s, struct process *p, const struct request *q) {
+    if (q->process == 0) kill_begin(s, NULL, REASON_KILL, q->grace_ms, false);
+    else if (p && p->state != STATE_GONE) kill_begin(s, p, REASON_KILL, q->grace_ms, false);
+    else if (!p || !p->owed) answer_killed(s, q->process, REASON_KILL, 0, p);
+    else owe_killed(p);
+    return NULL;
+}
+
+static void forget(struct supervisor *s, struct process *p) {
+    if (p->state == STATE_GONE && !p->owed) table_remove(s, p);
+    else p->forget = true;
+}
+
+static void resize(struct process *p, const struct request *q) {
+    struct winsize size = {.ws_row = q->rows, .ws_col = q->cols};
+    if (p->flags & SPAWN_PTY && p->streams[0].fd >= 0) ioctl(p->streams[0].fd, TIOCSWINSZ, &size);
+}
+
+static void add_credit(struct stream *to, uint64_t credit) {
+    to->credit = credit > UINT64_MAX - to->credit ? UINT64_MAX : to->credit + credit;
+}
+
+static void attach(struct stream *to, uint64_t cursor, uint64_t credit) {
+    to->cursor = cursor;
+    to->credit = credit;
+}
+
+/* Requests about one process: to one that is not known they mean nothing. */
+static const char *about_process(struct supervisor *s, struct process *p, const struct request *q) {
+    switch (q->type) {
+    case REQ_STDIN: return input_add(s, p, q->data);
+    case REQ_STDIN_EOF: input_end(s, p); break;
+    case REQ_SIGNAL:
+        if (p->state == STATE_RUNNING && p->main > 0) kill(-p->main, q->signal);
+        break;
+    case REQ_CREDIT: add_credit(&p->streams[q->stream - 1], q->credit); break;
+    case REQ_ATTACH: attach(&p->streams[q->stream - 1], q->cursor, q->credit); break;
+    case REQ_FORGET: forget(s, p); break;
+    case REQ_RESIZE: resize(p, q); break;
+    case REQ_NO_REPORT: p->flags &= (uint8_t)~SPAWN_REPORT; break;
+    default: break;
+    }
+    return NULL;
+}
+
+/* An empty string, or why there is no sudo. */
+static const char *set_up_sudo(struct supervisor *s, const struct sudo_request *q) {
+    if (!s->is_init || !s->changes_user) return "sudo needs a supervisor that is PID 1 and root of a container";
+    const char *fault = password_set_up(&s->sudo, q);
+    if (fault) return fault;
+    if (watch_add(s, s->sudo.socket, WATCH_ASKPASS, 0, EPOLLIN)) return "";
+    close_fd(&s->sudo.socket);
+    explicit_bzero(&s->sudo, sizeof s->sudo);
+    return SUDO_SOCKET " cannot be watched";
+}
+
+static const char *serve(struct supervisor *s, struct conn *c, const struct frame *frame) {
+    struct request q;
+    const char *fault = request_parse(frame, &q);
+    if (q.type == REQ_HELLO) return fault ? fault : hello(s, c, &q);
+    if (c != s->active) return "the first frame must be HELLO";
+    if (fault) return fault;
+    struct process *p = table_find(s, q.process);
+    switch (q.type) {
+    case REQ_SPAWN:
+        if (p || !q.process) return "a SPAWN needs a new number";
+        spawn(s, q.process, &q.spawn);
+        return NULL;
+    case REQ_KILL: return kill_request(s, p, &q);
+    case REQ_LIST: answer_listing(s); return NULL;
+    case REQ_SUDO: answer_sudo(s, set_up_sudo(s, &q.sudo)); return NULL;
+    case REQ_PING: answer_pong(s); return NULL;
+    case REQ_SHUTDOWN: kill_and_leave(s, q.grace_ms); return NULL;
+    case REQ_READ: answer_data(s, &q, p); return NULL;
+    case REQ_STATE: answer_state(s); return NULL;
+    default: break;
+    }
+    if (p) return about_process(s, p, &q);
+    if (q.type == REQ_STDIN) answer_ack(s, q.process, (uint32_t)q.data.size);
+    return NULL;
+}
+
+/* What stands in the buffer, frame by frame; the connection can be closed over it. */
+static void serve_frames(struct supervisor *s, struct conn *c) {
+    size_t done = 0, used;
+    struct frame frame;
+    enum frame_state state;
+    for (;;) {
+        size_t limit = c == s->active ? FRAME_MAX_LENGTH : FRAME_MAX_HELLO;
+        state = frame_next(c->in.data + done, c->in.size - done, limit, &frame, &used);
+        if (state != FRAME_WHOLE) break;
+        const char *fault = serve(s, c, &frame);
+        if (fault) {
+            conn_refuse(s, c, fault);
+            return;
+        }
+        /* A token that has been compared is of no more use, nor a password that was taken; nothing that is forked shall
+           find them. */
+        if (frame.type == REQ_HELLO || frame.type == REQ_SUDO) explicit_bzero(c->in.data + done, used);
+        done += used;
+        if (c->out.failed || conn_overflows(c)) {
+            conn_close(s, c);
+            return;
+        }
+    }
+    if (state == FRAME_BAD) {
+        conn_refuse(s, c, "a frame's length is out of bounds");
+        return;
+    }
+    buffer_drop_front(&c->in, done);
+    /* One of the usual size is kept: the next request needs it again. */
+    if (!c->in.size && c->in.room > READ_SIZE) buffer_free(&c->in);
+}
+
+void dispatch_event(struct supervisor *s, struct conn *c, uint32_t events) {
+    if (c->fd < 0 || !(events & (EPOLLIN | EPOLLHUP | EPOLLERR))) return;
+    if (!buffer_reserve(&c->in, READ_SIZE)) {
+        conn_close(s, c);
+        return;
+    }
+    ssize_t count = recv(c->fd, c->in.data + c->in.size, READ_SIZE, MSG_DONTWAIT);
+    if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (count <= 0) {
+        conn_close(s, c);
+        return;
+    }
+    c->in.size += (size_t)count;
+    serve_frames(s, c);
+}

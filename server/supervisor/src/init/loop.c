@@ -1,0 +1,139 @@
+#include "init/loop.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "init/answer.h"
+#include "init/conn.h"
+#include "init/dispatch.h"
+#include "init/input.h"
+#include "init/kill.h"
+#include "init/process.h"
+#include "init/supervisor.h"
+#include "init/table.h"
+#include "init/watch.h"
+#include "sudo/password.h"
+
+enum {
+    EVENTS_MAX = 64,
+    TERM_GRACE_MS = 2000,  /* the protocol's, at SIGTERM and when no server is left */
+    FAREWELL_MS = 500,     /* for the last frames to reach a server that reads */
+};
+
+/* How long a call of one turn may wait: much longer than any needs that does not wait. */
+static const struct timeval PATIENCE = {.tv_usec = 5000};
+/* The protocol's: nobody has claimed the supervisor for so long. */
+static const int64_t CLAIM_LIMIT = 60000000;
+
+static void take_signal(struct supervisor *s) {
+    struct signalfd_siginfo info;
+    while (read(s->signals, &info, sizeof info) == sizeof info) {
+        if (info.ssi_signo == SIGCHLD) process_reap(s);
+        /* As PID 1 we see senders of our own container by their pid: what we run must not end its sandbox. */
+        else if (!s->is_init || info.ssi_pid == 0) kill_and_leave(s, TERM_GRACE_MS);
+    }
+}
+
+static void take_reports(struct supervisor *s, struct process *p) {
+    enum tidings tidings = process_report(s, p);
+    if (tidings == TIDINGS_GONE) kill_settle(s, p);
+    if (tidings == TIDINGS_LOST) kill_begin(s, p, REASON_ITSELF, 0, true);
+}
+
+static void take_process_event(struct supervisor *s, enum watch kind, uint32_t number, uint32_t events) {
+    /* The process can have been forgotten by an event before this one. */
+    struct process *p = table_find(s, number);
+    if (!p) return;
+    if (kind == WATCH_REPORTS) take_reports(s, p);
+    else if (kind == WATCH_OUT) process_output(p, 0);
+    else if (kind == WATCH_ERR) process_output(p, 1);
+    else if (events & (EPOLLERR | EPOLLHUP)) input_close(p);
+    else input_flush(s, p);
+}
+
+static void take_event(struct supervisor *s, const struct epoll_event *e) {
+    enum watch kind = (enum watch)(e->data.u64 >> 32);
+    uint32_t number = (uint32_t)e->data.u64;
+    if (kind == WATCH_LISTENER) conn_accept(s);
+    else if (kind == WATCH_SIGNALS) take_signal(s);
+    else if (kind == WATCH_CONN) dispatch_event(s, &s->conns[number], e->events);
+    else if (kind == WATCH_ASKPASS) password_asked(&s->sudo);
+    else take_process_event(s, kind, number, e->events);
+}
+
+static int64_t orphan_deadline(const struct supervisor *s) {
+    if (s->active || s->leaving) return NEVER;
+    if (!s->token_size) return s->started + CLAIM_LIMIT;
+    return s->orphan_ttl_ms ? clock_after(s->last_seen, s->orphan_ttl_ms) : NEVER;
+}
+
+static int64_t next_timeout(const struct supervisor *s) {
+    int64_t next = NEVER;
+    for (const struct process *p = s->processes; p; p = p->next)
+        if (p->timeout < next) next = p->timeout;
+    return next;
+}
+
+static void run_timers(struct supervisor *s, int64_t now) {
+    for (struct process *p = s->processes; p; p = p->next) {
+        if (now < p->timeout) continue;
+        p->timeout = NEVER;
+        kill_begin(s, p, REASON_TIMEOUT, p->grace_ms, false);
+    }
+    kill_run(s, now);
+    conn_expire(s, now);
+    if (now >= orphan_deadline(s)) kill_and_leave(s, TERM_GRACE_MS);
+}
+
+static int wait_ms(const struct supervisor *s) {
+    int64_t now = clock_now(), at = kill_next(s);
+    int64_t others[] = {next_timeout(s), conn_next(s), orphan_deadline(s)};
+    for (int i = 0; i < 3; i++)
+        if (others[i] < at) at = others[i];
+    if (at == NEVER) return -1;
+    if (at <= now) return 0;
+    int64_t ms = (at - now + MS - 1) / MS;
+    return ms > 60000 ? 60000 : (int)ms; /* an int holds any of it; waking up once a minute costs nothing */
+}
+
+static void say_farewell(struct supervisor *s) {
+    int64_t end = clock_now() + FAREWELL_MS * MS;
+    answer_serve(s);
+    while (s->active && conn_waiting(s->active) && clock_now() < end) {
+        struct pollfd ready = {.fd = s->active->fd, .events = POLLOUT};
+        poll(&ready, 1, FAREWELL_MS);
+        answer_serve(s);
+    }
+}
+
+static void take_alarm(int number) { (void)number; }
+
+/* With sudo, what we run may send us descriptors, wanted or not, and the last one to close a file waits for it: closing a
+   connection that lingers takes as long as its owner wished. A signal ends such a wait, time after time during the turn. */
+static void bound_waits(const struct supervisor *s, bool on) {
+    struct itimerval timer = {{0}, {0}};
+    if (on) timer.it_interval = timer.it_value = PATIENCE;
+    if (s->sudo.ready) setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+int loop_run(struct supervisor *s) {
+    struct epoll_event events[EVENTS_MAX];
+    sigaction(SIGALRM, &(struct sigaction){.sa_handler = take_alarm, .sa_flags = SA_RESTART}, NULL);
+    while (!s->leaving || s->everything.phase != KILL_IDLE) {
+        int count = epoll_wait(s->epoll, events, EVENTS_MAX, wait_ms(s));
+        if (count < 0 && errno != EINTR) return 1;
+        bound_waits(s, true);
+        for (int i = 0; i < count; i++) take_event(s, &events[i]);
+        run_timers(s, clock_now());
+        answer_serve(s);
+        table_sweep(s);
+        bound_waits(s, false);
+    }
+    say_farewell(s);
+    return 0;
+}

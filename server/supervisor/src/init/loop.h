@@ -1,0 +1,10 @@
+/* The one event loop. */
+#ifndef INIT_LOOP_H
+#define INIT_LOOP_H
+
+struct supervisor;
+
+/* Serve until everything is to end; the exit code. */
+int loop_run(struct supervisor *s);
+
+#endif

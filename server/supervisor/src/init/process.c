@@ -1,0 +1,165 @@
+#include "init/process.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "init/answer.h"
+#include "init/cgroup.h"
+#include "init/descendants.h"
+#include "init/input.h"
+#include "init/table.h"
+#include "start/leader.h"
+#include "start/report.h"
+
+enum {
+    READ_CHUNK = 128 << 10,   /* per turn of the loop: one that never stops printing starves nobody */
+    PTY_DRAIN_MAX = 1 << 20,  /* a pty cannot tell how much it holds; it never holds more */
+};
+
+void process_output(struct process *p, int stream) {
+    struct stream *out = &p->streams[stream];
+    if (out->fd < 0) return;
+    ssize_t count = spool_read(&out->spool, out->fd, READ_CHUNK);
+    /* A pty answers EIO when its last slave has been closed. */
+    if (count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR)) close_fd(&out->fd);
+}
+
+/* Take what a stream holds at this moment, and no more: a descendant may go on writing for ever. */
+static void drain(struct process *p, struct stream *out) {
+    if (out->fd < 0) return;
+    size_t left = PTY_DRAIN_MAX;
+    int held = 0;
+    if (!(p->flags & SPAWN_PTY)) left = ioctl(out->fd, FIONREAD, &held) == 0 && held > 0 ? (size_t)held : 0;
+    while (left) {
+        ssize_t count = spool_read(&out->spool, out->fd, left < READ_CHUNK ? left : READ_CHUNK);
+        if (count <= 0) break;
+        left -= (size_t)count;
+    }
+}
+
+static void drain_all(struct process *p) {
+    for (int i = 0; i < STREAMS; i++) {
+        drain(p, &p->streams[i]);
+        p->streams[i].gate = p->streams[i].spool.total;
+    }
+}
+
+static uint8_t reason_of(const struct supervisor *s, const struct process *p) {
+    if (p->kill.phase != KILL_IDLE && !p->kill.quiet) return p->kill.reason;
+    return s->everything.phase != KILL_IDLE ? s->everything.reason : REASON_ITSELF;
+}
+
+/* For a server that comes later. One without a tag is the server's own; 8 bytes are an empty folder and an empty list. */
+static void keep_report(struct supervisor *s, const struct process *p) {
+    bool counts = p->flags & SPAWN_REPORT && p->reason == REASON_ITSELF && WIFEXITED(p->status);
+    if (!counts || !*p->tag || p->report.size <= 8 || p->report.failed) return;
+    buffer_free(&s->state);
+    put_str(&s->state, p->tag, strlen(p->tag));
+    put_bytes(&s->state, p->report.data, p->report.size);
+}
+
+void process_ended(struct supervisor *s, struct process *p, int status, uint32_t descendants) {
+    if (p->state >= STATE_EXITED) return;
+    drain_all(p);
+    for (int i = 0; i < STREAMS; i++) p->exit_totals[i] = p->streams[i].spool.total;
+    p->state = STATE_EXITED;
+    p->status = status;
+    p->reason = reason_of(s, p);
+    p->descendants = descendants;
+    if (!p->ended) p->ended = clock_now();
+    p->oom_kills = oom_kills() - p->oom_before;
+    p->timeout = NEVER;
+    report_read(p->state_fd, &p->report);
+    keep_report(s, p);
+    close_fd(&p->state_fd);
+    close_fd(&p->slave_fd);
+    input_close(p);
+    if (s->active) p->owed |= OWED_EXIT;
+}
+
+void process_gone(struct supervisor *s, struct process *p) {
+    if (p->state == STATE_GONE) return;
+    drain_all(p);
+    for (int i = 0; i < STREAMS; i++) close_fd(&p->streams[i].fd);
+    close_fd(&p->reports_fd);
+    p->state = STATE_GONE;
+    p->leader = 0;
+    p->gone = clock_now();
+    if (s->active) p->owed |= OWED_GONE;
+    else p->owed = 0;
+}
+
+static void take_usage(struct process *p, const struct leader_report *r) {
+    p->ended = r->when;
+    p->user_us = r->user_us;
+    p->system_us = r->system_us;
+    p->max_rss_kb = r->max_rss_kb;
+}
+
+void process_reap(struct supervisor *s) {
+    int status;
+    struct rusage usage;
+    pid_t pid;
+    while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
+        /* A main process becomes ours to reap when its leader has been killed. */
+        struct process *p = s->processes;
+        while (p && (p->main != pid || p->state != STATE_RUNNING)) p = p->next;
+        if (!p) continue;
+        struct leader_report r;
+        report_usage(&r, &usage);
+        take_usage(p, &r);
+        process_ended(s, p, status, descendants_count(s, p));
+    }
+}
+
+static void started(struct supervisor *s, struct process *p, pid_t pid, int64_t when) {
+    p->state = STATE_RUNNING;
+    p->main = pid;
+    p->started = when;
+    answer_spawned(s, p);
+}
+
+/* The leader is dead and has not said goodbye. */
+static void lost(struct supervisor *s, struct process *p) {
+    close_fd(&p->reports_fd);
+    p->leader = 0;
+    if (p->state == STATE_STARTING) started(s, p, 0, clock_now());
+}
+
+/* True while the process is still in the table. */
+static bool take_report(struct supervisor *s, struct process *p, const struct leader_report *r) {
+    switch (r->kind) {
+    case LEADER_STARTED: started(s, p, r->pid, r->when); return true;
+    case LEADER_FAILED:
+        answer_failed(s, p->number, r->stage, r->error, r->text);
+        table_remove(s, p);
+        return false;
+    case LEADER_ENDED:
+        take_usage(p, r);
+        process_ended(s, p, r->status, r->has_children ? descendants_count(s, p) : 0);
+        return true;
+    default: p->leader_done = true; return true;
+    }
+}
+
+enum tidings process_report(struct supervisor *s, struct process *p) {
+    struct leader_report r;
+    ssize_t size;
+    while (p->reports_fd >= 0 && (size = read(p->reports_fd, &r, sizeof r)) != 0) {
+        if (size != sizeof r) return TIDINGS_NONE;
+        if (!take_report(s, p, &r)) return TIDINGS_NONE;
+    }
+    if (p->reports_fd < 0) return TIDINGS_NONE;
+    if (!p->leader_done) {
+        lost(s, p);
+        return TIDINGS_LOST;
+    }
+    process_gone(s, p);
+    return TIDINGS_GONE;
+}

@@ -1,0 +1,16 @@
+/* What the event loop waits for: one epoll, whose events say what they are about. */
+#ifndef INIT_WATCH_H
+#define INIT_WATCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct supervisor;
+
+/* What an epoll event is about: the kind stands above the number of a connection or process. */
+enum watch { WATCH_LISTENER = 1, WATCH_SIGNALS, WATCH_CONN, WATCH_REPORTS, WATCH_OUT, WATCH_ERR, WATCH_IN, WATCH_ASKPASS };
+
+bool watch_add(struct supervisor *s, int fd, enum watch kind, uint32_t number, uint32_t events);
+void watch_change(struct supervisor *s, int fd, enum watch kind, uint32_t number, uint32_t events);
+
+#endif

@@ -1,0 +1,40 @@
+/* What runs between fork and exec. */
+#ifndef START_CHILD_H
+#define START_CHILD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+
+#include "start/user.h"
+
+/* All that a main process needs to be started. */
+struct launch {
+    char **argv, **env;
+    char *cwd, *user;
+    struct identity who;
+    bool pty;
+    bool exposed; /* fs.suid_dumpable is 1: the memory of one that has become `who` is open to all of that user's */
+    int nice;
+    uint64_t capabilities;   /* that stay in the bounding set: what sudo may give, nothing else */
+    int in, out, err, state; /* -1: /dev/null; no state report */
+    struct rlimit files;     /* as the supervisor found it: its own limit is raised */
+};
+
+struct fault {
+    int32_t stage, error;
+};
+
+/* Become the main process. What fails is written to `errors` as a struct fault. */
+_Noreturn void child_run(const struct launch *l, int errors);
+/* The sentence for a FAILED. */
+void launch_fault(const struct launch *l, int stage, int error, char *text, size_t size);
+/* Close every descriptor but these, which are in ascending order. */
+void close_except(const int *keep, size_t count);
+/* Let the kernel take us, and whom we fork, when memory is short. It fails silently where our /proc files are root's. */
+void offer_to_oom(void);
+/* All signals as a new program expects them. */
+void signals_reset(void);
+
+#endif

@@ -1,0 +1,173 @@
+#include "start/leader.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/protocol.h"
+#include "base/tree.h"
+
+/* How long a leader whose supervisor died goes on killing what it leads: as long as the supervisor itself would. */
+static const int64_t ABANDON_LIMIT = 1500000;
+/* How long the report of a start waits for company: a short command is over by then. */
+static const int64_t HOLD = 2000;
+enum {
+    ABANDON_ROUND_US = 5000, /* time for the killed to be reaped before the next look */
+    REPORTS_MAX = 3,
+};
+
+void report_usage(struct leader_report *r, const struct rusage *usage) {
+    r->when = clock_now();
+    r->user_us = (int64_t)usage->ru_utime.tv_sec * SECOND + usage->ru_utime.tv_usec;
+    r->system_us = (int64_t)usage->ru_stime.tv_sec * SECOND + usage->ru_stime.tv_usec;
+    r->max_rss_kb = usage->ru_maxrss;
+}
+
+/* Reports that go out together, as late as possible: each write wakes the supervisor up, often on the processor that the
+   command runs on. One that is over in an instant has three: that it started, that it ended, that nothing is left of it. */
+static struct {
+    struct leader_report all[REPORTS_MAX];
+    size_t count;
+} outbox;
+
+static void flush(int reports) {
+    if (outbox.count) (void)!write(reports, outbox.all, outbox.count * sizeof *outbox.all);
+    outbox.count = 0;
+}
+
+static void tell(int reports, const struct leader_report *r) {
+    if (outbox.count == REPORTS_MAX) flush(reports);
+    outbox.all[outbox.count++] = *r;
+}
+
+static bool no_child_left(void) {
+    siginfo_t info;
+    return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 && errno == ECHILD;
+}
+
+static void tell_end(int reports, int status, const struct rusage *usage) {
+    struct leader_report r = {.kind = LEADER_ENDED, .status = status, .has_children = !no_child_left()};
+    report_usage(&r, usage);
+    tell(reports, &r);
+}
+
+/* Reap whatever has ended; false when no child is left at all. */
+static bool reap(int reports, pid_t main_pid) {
+    for (;;) {
+        int status;
+        struct rusage usage;
+        pid_t pid = wait4(-1, &status, WNOHANG, &usage);
+        if (pid == 0) return true;
+        if (pid < 0) return errno != ECHILD;
+        if (pid == main_pid) tell_end(reports, status, &usage);
+    }
+}
+
+/* The supervisor is dead (a local engine's, by a SIGKILL): nobody else would ever end what we lead. */
+static void abandon(int reports, pid_t main_pid) {
+    struct scan scan = {0};
+    int64_t end = clock_now() + ABANDON_LIMIT;
+    while (reap(reports, main_pid) && clock_now() < end) {
+        tree_scan(&scan, &(struct family){.self = getpid()}, NULL, NULL);
+        for (size_t i = 0; i < scan.count; i++)
+            if (scan.entries[i].owner != OWNER_NONE) kill(scan.entries[i].pid, SIGKILL);
+        usleep(ABANDON_ROUND_US);
+    }
+}
+
+/* Wait for a signal. That the command has started waits for company until `held`, whoever else ends meanwhile: there
+   may be no pause in that. The command's end is waited for. */
+static int wait_signal(int reports, const sigset_t *waited, int64_t held) {
+    int64_t left = held - clock_now();
+    bool may_wait = left > 0 && outbox.count && outbox.all[outbox.count - 1].kind == LEADER_STARTED;
+    int number = may_wait ? sigtimedwait(waited, NULL, &(struct timespec){.tv_nsec = left * 1000}) : -1;
+    if (number >= 0) return number;
+    flush(reports);
+    return sigwaitinfo(waited, NULL);
+}
+
+static void lead(int reports, pid_t main_pid, pid_t supervisor, const sigset_t *waited) {
+    int64_t held = clock_now() + HOLD;
+    while (reap(reports, main_pid)) {
+        /* Both signals are blocked: neither can be lost between the look above and the wait. */
+        int number = wait_signal(reports, waited, held);
+        if (number == SIGTERM && getppid() != supervisor) {
+            abandon(reports, main_pid);
+            return;
+        }
+    }
+}
+
+static void tell_failure(const struct launch *l, int reports, int stage, int error) {
+    struct leader_report r = {.kind = LEADER_FAILED, .stage = stage, .error = error};
+    launch_fault(l, stage, error, r.text, sizeof r.text);
+    tell(reports, &r);
+}
+
+static ssize_t read_fault(int errors, struct fault *fault) {
+    ssize_t size;
+    while ((size = read(errors, fault, sizeof *fault)) < 0 && errno == EINTR) continue;
+    return size;
+}
+
+/* Start main and tell how that went; its pid, or 0. */
+static pid_t start(const struct launch *l, int reports) {
+    int errors[2];
+    struct fault fault;
+    if (pipe2(errors, O_CLOEXEC)) {
+        tell_failure(l, reports, STAGE_FORK, errno);
+        return 0;
+    }
+    struct leader_report started = {.kind = LEADER_STARTED, .when = clock_now()};
+    /* Root lends the child its memory until the exec, which spares copying it. Not where that would open a leader's
+       memory to the user: as anybody but root the child makes itself dumpable, and some kernels are told to do it. */
+    started.pid = geteuid() == 0 && !l->exposed ? vfork() : fork();
+    if (started.pid == 0) child_run(l, errors[1]);
+    /* The kernel may have made the memory dumpable when the child became somebody else. */
+    prctl(PR_SET_DUMPABLE, 0);
+    if (started.pid < 0) {
+        tell_failure(l, reports, STAGE_FORK, errno);
+        return 0;
+    }
+    int keep[] = {errors[0] < reports ? errors[0] : reports, errors[0] < reports ? reports : errors[0]};
+    close_except(keep, 2);
+    if (read_fault(errors[0], &fault) == sizeof fault) {
+        waitpid(started.pid, NULL, 0);
+        tell_failure(l, reports, fault.stage, fault.error);
+        return 0;
+    }
+    close(errors[0]);
+    tell(reports, &started);
+    return started.pid;
+}
+
+void leader_run(const struct launch *l, int reports, pid_t supervisor) {
+    sigset_t all, waited;
+    /* PID 1 has all others as a new program expects them. */
+    signal(SIGPIPE, SIG_DFL);
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
+    sigemptyset(&waited);
+    sigaddset(&waited, SIGCHLD);
+    sigaddset(&waited, SIGTERM);
+    /* A group, not a session: the kernel makes a scheduling group of its own for each session, which costs more than
+       the fork. */
+    setpgid(0, 0);
+    prctl(PR_SET_DUMPABLE, 0);
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    /* The kernel takes no child that still has our memory, and would take PID 1 instead. As anybody but root the child
+       has to do it by itself. */
+    offer_to_oom();
+    if (getppid() != supervisor) _exit(1);
+    pid_t main_pid = start(l, reports);
+    if (main_pid) lead(reports, main_pid, supervisor, &waited);
+    struct leader_report done = {.kind = LEADER_DONE};
+    tell(reports, &done);
+    flush(reports);
+    _exit(0);
+}

@@ -1,0 +1,14 @@
+/* How sudo comes to its password: three parts that meet at these paths.
+
+   PID 1 (password.c) holds the password and has put a front (front.c) in the place of the image's own sudo, which asks
+   an askpass program (askpass.c) whenever it wants a password, and only then. That program hands PID 1 the pipe on which
+   sudo waits for its answer. No process of the user ever holds the password, and nobody's standard input is touched. */
+#ifndef SUDO_PATHS_H
+#define SUDO_PATHS_H
+
+#define SUDO_FOLDER "/usr/lib/taskcell"
+#define SUDO_REAL SUDO_FOLDER "/sudo"
+#define SUDO_ASKPASS SUDO_FOLDER "/askpass"
+#define SUDO_SOCKET "/run/taskcell.askpass"
+
+#endif
