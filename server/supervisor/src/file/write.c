@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "file/regular.h"
 #include "file/reply.h"
 #include "file/target.h"

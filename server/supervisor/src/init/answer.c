@@ -4,6 +4,9 @@
 #include <sys/epoll.h>
 #include <sys/wait.h>
 
+#include "base/bytes.h"
+#include "base/frame.h"
+#include "base/spool.h"
 #include "init/conn.h"
 #include "init/table.h"
 #include "init/watch.h"

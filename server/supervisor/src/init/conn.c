@@ -7,7 +7,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/fd.h"
+#include "base/frame.h"
 #include "init/table.h"
 #include "init/watch.h"
 

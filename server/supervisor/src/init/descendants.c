@@ -1,5 +1,6 @@
 #include "init/descendants.h"
 
+#include "base/tree.h"
 #include "init/table.h"
 
 bool descends_from(const struct process *p, const struct entry *e) {

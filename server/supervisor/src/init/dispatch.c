@@ -7,7 +7,10 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include "base/bytes.h"
 #include "base/fd.h"
+#include "base/frame.h"
+#include "base/request.h"
 #include "init/answer.h"
 #include "init/conn.h"
 #include "init/input.h"

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/spool.h"
 #include "init/cgroup.h"
 #include "init/loop.h"
 #include "init/supervisor.h"

@@ -8,7 +8,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/fd.h"
+#include "base/spool.h"
 #include "init/answer.h"
 #include "init/cgroup.h"
 #include "init/descendants.h"

@@ -12,11 +12,14 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/fd.h"
+#include "base/request.h"
 #include "init/answer.h"
 #include "init/cgroup.h"
 #include "init/table.h"
 #include "init/watch.h"
+#include "start/child.h"
 #include "start/leader.h"
 #include "start/report.h"
 #include "start/user.h"

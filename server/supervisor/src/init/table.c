@@ -2,7 +2,9 @@
 
 #include <stdlib.h>
 
+#include "base/bytes.h"
 #include "base/fd.h"
+#include "base/spool.h"
 
 enum { SPOOL_HEADROOM = 4 << 20 }; /* finished processes are forgotten early enough for running ones to print */
 
