@@ -15,7 +15,7 @@ from observe import alive, marker
 from taskcell.engine.base import Engine
 from taskcell.model import LOCAL_PRINCIPAL, TaskKey, ToolCall
 from taskcell.process.kept_output import read_overview, read_page
-from taskcell.process.table import About, Record
+from taskcell.process.record import About, Record
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.supervisor import protocol
 from taskcell.supervisor.channel import Channel
@@ -80,7 +80,7 @@ async def test_a_background_process_is_found_again_with_its_output_and_goes_on(t
             while "got it" not in (page := (await read_page(record.process, (0, 0), 1000, plain=False)).texts[0]).text:
                 await record.process.news((len(page.text), 0))
         assert page.text == "before\ngot it\n"
-        await sandbox.kill(record)
+        await sandbox.kill(record.process)
         assert alive(mark) == []
         assert record.process.exit is not None
         assert record.process.exit.reason is protocol.Reason.KILL
@@ -113,7 +113,7 @@ async def test_the_next_server_goes_on_where_the_terminal_was_and_its_processes_
         assert result.stdout.startswith("/usr over dumb /")
         assert result.stdout.endswith(":/x\n")
         assert found(sandbox, "p3").process.number > found(sandbox, "p2").process.number
-        await sandbox.kill(found(sandbox, "p2"))
+        await sandbox.kill(found(sandbox, "p2").process)
 
 
 async def test_lost_bytes_are_counted_by_the_next_server_too(engine: str, gateway: GatewayFactory) -> None:

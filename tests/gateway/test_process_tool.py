@@ -34,7 +34,7 @@ async def test_polling_waits_for_what_is_new_and_gives_no_byte_twice(task: Task)
     second = await task.ask("write", started.process_id, data="two\n", wait=20)
     assert (second.stdout, second.cursor) == ("two\n", 8)
     assert (await task.ask("poll", started.process_id, cursor=2)).stdout == "e\ntwo\n"
-    with pytest.raises(BadArgument, match="past the end: there are 8 bytes"):
+    with pytest.raises(BadArgument, match="past the end: the process has written 8 bytes"):
         await task.process("poll", started.process_id, cursor=9)
 
 

@@ -28,7 +28,7 @@ from serving import serving
 from taskcell.mcp.server import build_server
 from taskcell.mcp.tasks import EXTENSION
 from taskcell.model import Command, Profile, TaskKey
-from taskcell.process.table import About
+from taskcell.process.record import About
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.supervisor import protocol
 from taskcell.supervisor.channel import Channel

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taskcell.model import Profile
-from taskcell.sandbox.sudo import calls_sudo, notes_on_sudo
+from taskcell.sandbox.sudo_notes import calls_sudo, notes_on_sudo
 
 CALLS = (
     "sudo id",
@@ -88,6 +90,14 @@ def test_a_line_that_only_has_the_word_does_not(line: str) -> None:
 @given(st.text(alphabet="sudo ;|&()`$'\"\\\n#<>-c=e", max_size=40))
 def test_no_line_breaks_the_reading(line: str) -> None:
     assert calls_sudo(line) in (True, False)
+
+
+@pytest.mark.parametrize("piece", [" -exec", "<<a;", "\n", " ", "; -x 1 a=b ", "a/", "'c '", "<<a\n", "{("])
+def test_hostile_lines_take_no_long_time(piece: str) -> None:
+    began = time.monotonic()
+    assert not calls_sudo(piece * (100_000 // len(piece)) + " sudo")
+    assert not calls_sudo(piece * (4_000 // len(piece)) + "sudo.")
+    assert time.monotonic() - began < 2
 
 
 def test_the_note_names_the_table_of_the_profile_and_what_is_wrong_with_the_image() -> None:

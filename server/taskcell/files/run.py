@@ -1,6 +1,6 @@
-"""Files of a sandbox: runs `supervisor file` commands in it, and reads their replies.
+"""Runs `supervisor file` commands in a sandbox and reads their replies.
 
-A reply was written inside the sandbox: it is bounded, and believed to be no more than what a sandbox says.
+A reply comes from inside the sandbox: its size is bounded, and nothing in it counts as a fact about anything else.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from taskcell.files.reply import parse_reply
 from taskcell.model import Command
 from taskcell.policy.policy import AuthorizedCommand
 from taskcell.process.process import Process
-from taskcell.sandbox.sandbox import DEADLINE_SLACK, GRACE, KILL_SLACK, Sandbox
+from taskcell.sandbox.sandbox import DEADLINE_SLACK, Sandbox
+from taskcell.sandbox.spawn import GRACE
 from taskcell.supervisor import protocol, requests
 from taskcell.tools.files import MAX_REPLY
 
 
 async def run_file_command(sandbox: Sandbox, authorized: AuthorizedCommand, output_chars: int) -> FileAnswer:
-    """Run one file command in the sandbox and read its reply.
+    """Run one file command in the sandbox, once, and read its reply.
 
-    Cancelled: the command is killed first (shielded, bounded). Raises FileRefused where the sandbox says no,
-    SandboxLost and SpawnFailed. A command is never run twice.
+    On cancellation the command is killed first; this is shielded and bounded. Raises FileRefused when the sandbox
+    refuses, SandboxLost and SpawnFailed.
 
     Arguments:
         output_chars: characters that an answer may show.
@@ -36,22 +37,22 @@ async def run_file_command(sandbox: Sandbox, authorized: AuthorizedCommand, outp
         with anyio.move_on_after(command.timeout + DEADLINE_SLACK) as backstop:
             await process.finished()
         if backstop.cancelled_caught:
-            sandbox.doomed = "its supervisor stopped answering"
-            raise SandboxLost(f"The sandbox does not answer; whether {command.text} was changed is not known.")
+            sandbox.doom("its supervisor stopped answering")
+            raise SandboxLost(f"The sandbox does not answer; it is not known whether {command.text} was changed.")
         reply = _reply(process, command)
     except anyio.get_cancelled_exc_class():
-        await _kill(sandbox, process)
+        await sandbox.kill(process)
         raise
     finally:
         process.close()
     try:
         return parse_reply(command, reply, output_chars)
     except (struct.error, IndexError):
-        raise FileRefused(f"The sandbox's answer about {command.text} makes no sense; try the terminal.") from None
+        raise FileRefused(f"The sandbox's answer about {command.text} is garbled; try the terminal.") from None
 
 
 def _spawn_request(sandbox: Sandbox, command: Command) -> requests.Spawn:
-    """No environment and no shell: nothing that a task sets up reaches the command."""
+    """Use no environment and no shell, so that nothing that the task sets up reaches the command."""
     container = sandbox.container
     return requests.Spawn(
         argv=[word.encode("utf-8", "surrogateescape") for word in (container.supervisor, "file", *command.argv)],
@@ -67,30 +68,18 @@ def _spawn_request(sandbox: Sandbox, command: Command) -> requests.Spawn:
 
 
 def _reply(process: Process, command: Command) -> bytes:
-    """All that the command wrote. Raises FileRefused when that is no reply."""
+    """Return all that the command wrote. Raises FileRefused if that cannot be a reply."""
     ended = process.exit
     assert ended is not None
     if ended.reason is protocol.Reason.TIMEOUT:
         raise FileRefused(
-            f"{command.text}: the file system took longer than {command.timeout:g} s; try the terminal, which may wait."
+            f"{command.text}: the file system took longer than {command.timeout:g} s; try the terminal, which can wait."
         )
     if ended.oom_kills:
-        raise FileRefused(f"The sandbox's memory is used up: {command.text} was not read or written; free some first.")
+        raise FileRefused(f"{command.text} was not read or written: the sandbox's memory is used up; free some first.")
     if ended.exit_code != 0:
-        raise FileRefused(f"The sandbox could not deal with {command.text}: its file command was ended from outside.")
+        raise FileRefused(f"Something in the sandbox killed the file command; look at {command.text}, then try again.")
     reply = process.stdout.held
     if len(reply) != ended.stdout_total:
-        raise FileRefused(f"The sandbox had no room for its answer about {command.text}; read less of it at once.")
+        raise FileRefused(f"The sandbox had no room for the answer about {command.text}; read less at a time.")
     return reply
-
-
-async def _kill(sandbox: Sandbox, process: Process) -> None:
-    with anyio.move_on_after(GRACE + KILL_SLACK, shield=True) as bound:
-        try:
-            survivors = await process.kill(GRACE)
-        except SandboxLost:
-            return
-        if survivors:
-            sandbox.doomed = f"{survivors} of its processes survived the kill"
-    if bound.cancelled_caught:
-        sandbox.doomed = "its supervisor did not confirm the kill"

@@ -10,7 +10,7 @@ import anyio
 import anyio.abc
 import structlog
 
-from taskcell.process.table import Record
+from taskcell.process.record import Record
 from taskcell.sandbox.sandbox import Sandbox
 
 log = structlog.get_logger(__name__)

@@ -28,7 +28,7 @@ from taskcell.pool.pool import Pool, PoolOptions
 from taskcell.pool.slot import Slot
 from taskcell.process.kept_output import Piece, read_piece
 from taskcell.process.process import Process
-from taskcell.process.table import Record
+from taskcell.process.record import Record
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.schema.arguments import nearest
 from taskcell.supervisor.protocol import Stream

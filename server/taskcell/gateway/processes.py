@@ -16,8 +16,9 @@ from taskcell.pool.pool import Pool
 from taskcell.process.kept_output import Reading, measure, read_overview, read_page
 from taskcell.process.output import Text
 from taskcell.process.process import Process, Totals
+from taskcell.process.record import Record
 from taskcell.process.result import plain_texts, result_of, status_of
-from taskcell.process.table import FINISHED_MAX, Record
+from taskcell.process.table import FINISHED_MAX
 from taskcell.resource_uris import output_address
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
 from taskcell.tools.process import ProcessAction
@@ -118,8 +119,8 @@ class ProcessCalls:
         if reading.lost_bytes:
             notes.append(f"{reading.lost_bytes:,} bytes of the output are not kept any more.")
         texts = plain_texts(reading.texts, plain=asked.strip_ansi)
-        around = sandbox.surroundings
-        result = result_of(record, asked.task.task, texts, around, notes=notes, cursors=reading.cursors)
+        facts = sandbox.facts
+        result = result_of(record, asked.task.task, texts, facts, notes=notes, cursors=reading.cursors)
         return ProcessReport(
             asked.task.task,
             asked.action,
@@ -159,7 +160,7 @@ class ProcessCalls:
         """Do what changes the process; answers how many bytes were written to it."""
         process, action = record.process, asked.action
         if action == "kill":
-            await sandbox.kill(record)
+            await sandbox.kill(record.process)
         elif action == "wait":
             with anyio.move_on_after(asked.wait):
                 await process.over()

@@ -42,7 +42,7 @@ from taskcell.mcp.progress import newest_output
 from taskcell.mcp.text import ending, seconds
 from taskcell.mcp.tools import Tools
 from taskcell.model import Reuse, Status, TaskKey, ToolCall
-from taskcell.process.table import Record
+from taskcell.process.record import Record
 from taskcell.sandbox.sandbox import DEADLINE_SLACK, Sandbox
 from taskcell.supervisor import protocol
 
@@ -156,7 +156,7 @@ class Tasks:
         if (self._principal, identity) not in self._ends:
             task, sandbox, record = await self._find(identity)
             if not record.process.has_ended:
-                await sandbox.kill(record)
+                await sandbox.kill(record.process)
                 if record.process.has_ended:
                     # Nobody may ask for it any more, and a sandbox for this call alone waits for that.
                     await self._end(identity, task, sandbox, record)

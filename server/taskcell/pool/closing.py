@@ -14,7 +14,8 @@ from taskcell.model import TaskKey
 from taskcell.pool.launcher import Launcher, TaskRecord
 from taskcell.pool.slot import Slot, SlotState
 from taskcell.pool.state import Slots
-from taskcell.sandbox.sandbox import GRACE, KILL_SLACK, Sandbox
+from taskcell.sandbox.sandbox import KILL_SLACK, Sandbox
+from taskcell.sandbox.spawn import GRACE
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ from taskcell.pool.closing import Closing
 from taskcell.pool.launcher import Launcher
 from taskcell.pool.slot import Decision, Lease, Slot
 from taskcell.pool.state import Slots
-from taskcell.process.table import Record
+from taskcell.process.record import Record
 from taskcell.sandbox.sandbox import Sandbox
 
 log = structlog.get_logger(__name__)

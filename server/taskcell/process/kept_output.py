@@ -1,4 +1,4 @@
-"""What is kept of a process's output: its head and tail, a page of it, or its plain bytes."""
+"""Reads the kept output of a process: its head and tail, a page, or plain bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from taskcell.supervisor.protocol import Stream
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes of one stream. `lost` of those that were asked for, before them, are kept no more; `total` were written."""
+    """Bytes of one stream that begin at `offset`.
+
+    Arguments:
+        total: bytes that the process has written.
+        lost: requested bytes before `offset` that are no longer kept.
+    """
 
     data: bytes
     offset: int
@@ -27,7 +32,12 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Output for an answer: both streams' texts, where they go on, and how much is lost and how much is there yet."""
+    """Both streams' output for an answer, with the cursors at which each goes on.
+
+    Arguments:
+        lost_bytes: requested bytes that are no longer kept.
+        more_bytes: bytes after the cursors that are there already.
+    """
 
     texts: tuple[Text, Text]
     cursors: Totals
@@ -36,7 +46,7 @@ class Reading:
 
 
 async def read_piece(process: Process, stream: Stream, cursor: int, size: int) -> Piece:
-    """At most so many kept bytes from `cursor` on. Raises SandboxLost."""
+    """Read at most `size` kept bytes from `cursor` on. Raises SandboxLost."""
     data, start, total = bytearray(), cursor, cursor
     while len(data) < size:
         found = await process.read(stream, start + len(data), min(protocol.READ_MAX, size - len(data)))
@@ -45,7 +55,7 @@ async def read_piece(process: Process, stream: Stream, cursor: int, size: int) -
             return Piece(b"", max(cursor, written), written, max(0, written - cursor))
         total = found.total
         if found.offset > start + len(data):
-            if data:  # what follows was lost meanwhile: the next piece tells
+            if data:  # the following bytes were lost meanwhile: the next piece reports that
                 break
             start = found.offset
         if not found.data or found.offset < start:
@@ -55,13 +65,18 @@ async def read_piece(process: Process, stream: Stream, cursor: int, size: int) -
 
 
 async def measure(process: Process) -> Totals:
-    """How much both streams have written by now. Raises SandboxLost."""
+    """Ask how many bytes each stream has by now. Raises SandboxLost."""
     out, err = [(await process.read(stream, protocol.FROM_THE_END, 0)).total for stream in Stream]
     return out, err
 
 
 async def read_overview(process: Process, chars: int, where: str) -> Reading:
-    """Head and tail of all output so far, as the answer of the call would have it. Raises SandboxLost."""
+    """Read head and tail of all output so far, as the call's own answer would show it. Raises SandboxLost.
+
+    Arguments:
+        chars: characters for both streams.
+        where: address of the whole output.
+    """
     captures, totals, lost = [], [], 0
     for stream in Stream:
         capture = Capture(chars)
@@ -73,7 +88,7 @@ async def read_overview(process: Process, chars: int, where: str) -> Reading:
             capture.add(last.offset, last.data)
         total = last.end
         if process.exit is None:
-            # The beginning of a character that is not whole yet belongs to the next answer.
+            # The first bytes of an incomplete character belong to the next answer.
             total -= len(last.data) - len(whole_characters(last.data))
         captures.append(capture)
         totals.append(total)
@@ -83,12 +98,12 @@ async def read_overview(process: Process, chars: int, where: str) -> Reading:
 
 
 async def read_page(process: Process, cursors: Totals, chars: int, *, plain: bool) -> Reading:
-    """The output from the cursors on, both streams within `chars` characters. Raises BadArgument, SandboxLost."""
+    """Read the output from the cursors on, both streams within `chars` characters. Raises BadArgument, SandboxLost."""
     out = await read_piece(process, Stream.STDOUT, cursors[0], chars * BYTES_PER_CHAR)
     err = await read_piece(process, Stream.STDERR, cursors[1], chars * BYTES_PER_CHAR)
     if cursors[0] > out.total or cursors[1] > err.total:
         written = f"{out.total} bytes" + (f" and {err.total} of standard error" if err.total or cursors[1] else "")
-        raise BadArgument(f"The cursor is past the end: there are {written} of output so far.")
+        raise BadArgument(f"The cursor is past the end: the process has written {written} so far.")
     over = process.has_ended
     shown_out, shown_err = _page(out, chars, over, plain), _page(err, chars, over, plain)
     if len(shown_out.text) + len(shown_err.text) > chars:

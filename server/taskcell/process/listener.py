@@ -1,4 +1,4 @@
-"""What is heard of one process in a sandbox: its output as far as it is sent, its end, and that it is lost."""
+"""The events of one process: its output as far as credit reaches, its end, or its loss."""
 
 from __future__ import annotations
 
@@ -15,25 +15,23 @@ from taskcell.supervisor import events
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """A READ that is not answered yet; its asker may have given up."""
+    """A READ without an answer yet. Its asker may have given up; the answer comes all the same."""
 
     answered: anyio.Event = field(default_factory=anyio.Event)
     data: events.Data | None = None
 
 
-#: What is held where output is read from the supervisor; nothing is added to it.
+#: The capture of a process that holds no output; nothing is added to it.
 _NOTHING = Capture(0)
 
 
 class Listener:
-    """Takes what the channel's reading task tells of one process, and keeps it; nothing here waits.
-
-    What is asked of the supervisor is `Process`'s, which is built on this.
+    """Keeps what the channel reports about one process; nothing here waits. `Process` adds the requests.
 
     Arguments:
-        given: the process's standard input, told how much was taken of it, and when to stop.
+        given: the process's standard input; it learns how much was consumed and when to stop.
         output_chars: characters of each stream that a result may show.
-        on_end: called once when the main process has ended, or the process was lost; it must not block.
+        on_end: called once when the main process has ended or the process is lost; it must not block.
     """
 
     def __init__(self, given: Input, output_chars: int, on_end: Callable[[], None] | None = None) -> None:
@@ -112,13 +110,13 @@ class Listener:
             changed.set()
 
     def _change(self) -> anyio.Event:
-        """Set at whatever is heard next; made when somebody waits, for most processes are never waited for again."""
+        """Return the event that the next change sets. It is made on demand: most processes have no second waiter."""
         if self._changed is None:
             self._changed = anyio.Event()
         return self._changed
 
     def let_go(self) -> None:
-        """Hold no output any more: it is read from the supervisor from now on."""
+        """Free the captured output: from now on it is read from the supervisor."""
         self.stdout = self.stderr = _NOTHING
         if self.exit is not None:
             self.exit = replace(self.exit, cwd=b"", env=())

@@ -1,4 +1,4 @@
-"""One process in a sandbox, seen from the server: its start, its stdin, its output and its end."""
+"""One process of a sandbox, as the server sees it: start, stdin, output and end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from taskcell.errors import SandboxLost, SpawnFailed, TaskcellError
 from taskcell.process.listener import Asked, Listener
 from taskcell.process.stdin import Input
 from taskcell.supervisor import events, protocol, requests
-from taskcell.supervisor.channel import Channel
+from taskcell.supervisor.channel import ANSWER_TIMEOUT, Channel
 from taskcell.supervisor.protocol import Stream
 
-#: Seconds for what the supervisor has at hand: a piece of a spool, the list of processes.
-ANSWER_TIMEOUT = 15.0
-#: What a failed start means for the caller, by stage.
+#: What a failed start means to the caller, by stage.
 _FAILED = {
     protocol.FailedStage.REQUEST: "The sandbox refused to start the command",
     protocol.FailedStage.FORK: "The sandbox has no room for one more process",
@@ -33,10 +31,10 @@ Totals = tuple[int, int]
 
 
 class Process(Listener):
-    """One process, and what can be asked of it.
+    """One process, with the requests that concern it.
 
-    A call that waits for it makes it, `start`s it, and waits for `finished`. Its captures hold the head of the output
-    until `let_go`; what the supervisor keeps can be `read` at any time, until `close`.
+    A call makes it, `start`s it, and waits until it has `finished`. It captures the head of its output until `let_go`;
+    what the supervisor keeps of the output can be `read` at any time until `close`.
 
     Arguments:
         output_chars, on_end: as in `Listener`.
@@ -52,7 +50,7 @@ class Process(Listener):
 
     @property
     def has_ended(self) -> bool:
-        """Its main process has ended, and was counted where it was killed; or nothing will be heard of it any more."""
+        """Its main process has ended and, if it was killed, the survivors are counted; or it is lost."""
         if self.exit is None or (self.exit.reason is not protocol.Reason.ITSELF and self.killed is None):
             return self.lost is not None
         return True
@@ -65,14 +63,14 @@ class Process(Listener):
 
     @property
     def written(self) -> Totals:
-        """Bytes written to stdout and stderr, as far as is known."""
+        """The bytes written to stdout and stderr, as far as the server knows."""
         last = self.killed or self.exit
         if last is not None:
             return max(last.stdout_total, self._written[0]), max(last.stderr_total, self._written[1])
         return self._written[0], self._written[1]
 
     def totals(self) -> Totals:
-        """Bytes of the streams that a result accounts for: those of an end that is known, else those at hand."""
+        """Return the bytes of each stream that a result accounts for: all of them after the end, else the captured."""
         last = self.killed or self.exit
         if last is None:
             return self.stdout.end, self.stderr.end
@@ -81,11 +79,11 @@ class Process(Listener):
     # --- its life ----------------------------------------------------------------------------------------------
 
     async def start(self, request: requests.Spawn, stdin: bytes | None = None, *, more: bool = False) -> None:
-        """Send the request. Raises SandboxLost. Whether it could be started shows in `finished`.
+        """Send the request. Raises SandboxLost; a failed start is raised by `finished`.
 
         Arguments:
-            stdin: what its standard input begins with.
-            more: that is not all: `write` gives it more.
+            stdin: the first bytes of its standard input.
+            more: keep its standard input open after them.
         """
         self.number = self._channel.add(self)
         self._began = time.monotonic()
@@ -119,7 +117,7 @@ class Process(Listener):
         return self.exit
 
     async def over(self) -> None:
-        """Wait for its end, whatever it is."""
+        """Wait for its end, of whatever kind."""
         while not self.has_ended:
             await self._change().wait()
 
@@ -142,9 +140,9 @@ class Process(Listener):
             raise SandboxLost(f"The sandbox is gone: {self.lost}.")
 
     async def finished(self) -> None:
-        """Feed stdin and wait for the end, and for the kill's count where there is one. Raises as `ended`.
+        """Feed stdin and wait for the end, and after a kill for its count. Raises SpawnFailed, SandboxLost.
 
-        Cancelled, it can be waited for again: stdin goes on where it was.
+        It may be called again after a cancellation: stdin goes on where it stopped.
         """
         if self.input.is_fed:
             await self._finish()
@@ -154,7 +152,7 @@ class Process(Listener):
             feeding.start_soon(self.input.feed)
             try:
                 await self._finish()
-            except TaskcellError as failure:  # raised below: a task group would wrap it into a group of its own
+            except TaskcellError as failure:  # raised below: the task group would wrap it into an exception group
                 error = failure
             feeding.cancel_scope.cancel()
         if error is not None:
@@ -171,7 +169,11 @@ class Process(Listener):
         return self.killed
 
     async def kill(self, grace: float) -> int:
-        """Kill the whole tree; answers the number of survivors. Raises SandboxLost."""
+        """Kill the whole tree and return the number of survivors. Raises SandboxLost.
+
+        Arguments:
+            grace: seconds between TERM and KILL.
+        """
         if self.failed is not None or self.number == 0:
             return 0
         if self.killed is None or self.exit is None or self.exit.reason is protocol.Reason.ITSELF:
@@ -194,13 +196,13 @@ class Process(Listener):
         await self._channel.send(requests.signal(self.number, number))
 
     async def resize(self, rows: int, cols: int) -> None:
-        """Give its terminal another size. Raises SandboxLost."""
+        """Set its terminal's size. Raises SandboxLost."""
         await self._channel.send(requests.resize(self.number, rows, cols))
 
     # --- its output --------------------------------------------------------------------------------------------
 
     async def read(self, stream: Stream, cursor: int, size: int) -> events.Data:
-        """A piece of what is kept, at most READ_MAX bytes. Raises SandboxLost."""
+        """Read a piece of what the supervisor keeps, at most READ_MAX bytes. Raises SandboxLost."""
         self._check_heard()
         async with self._channel.reading:
             asked = Asked()
@@ -214,9 +216,9 @@ class Process(Listener):
         return asked.data
 
     async def fetch_tails(self) -> Totals:
-        """Capture the end of each stream that is longer than its captured head; answers how long they are.
+        """Capture the tail of each stream that is longer than its captured head, and return both lengths.
 
-        What a process that still runs writes after that is not accounted for. Raises SandboxLost.
+        Output that a running process writes meanwhile is left out. Raises SandboxLost.
         """
         totals = list(self.totals())
         for index, (stream, capture) in enumerate(zip(Stream, (self.stdout, self.stderr), strict=True)):
@@ -232,14 +234,14 @@ class Process(Listener):
         return totals[0], totals[1]
 
     async def news(self, seen: Totals) -> None:
-        """Wait until more was written than that, or until the end."""
+        """Wait until it has written more than `seen`, or has ended."""
         while not self.has_ended and all(now <= old for now, old in zip(self.written, seen, strict=True)):
             changed = self._change()
             await self._arm()
             await changed.wait()
 
     async def _arm(self) -> None:
-        """Have the supervisor tell of the next byte of each stream whose credit is used up."""
+        """Give one byte of credit to each stream that has none, so that the supervisor reports its next byte."""
         wires = b""
         for index, stream in enumerate(Stream):
             if not self._credit[index]:

@@ -1,4 +1,4 @@
-"""What becomes of a process for whoever asked for it: its status, its result, and sentences about it."""
+"""Turns the state of a process into what a call answers: its status, its result, and notes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from dataclasses import dataclass
 from taskcell.model import ProcessResult, Status
 from taskcell.process.output import Text, stripped
 from taskcell.process.process import Process, Totals
-from taskcell.process.table import About, Record
+from taskcell.process.record import About, Record
 from taskcell.supervisor import protocol
 
-#: As timeout(1) has it, and as shells tell of SIGKILL.
+#: As in timeout(1); and as shells report SIGKILL.
 EXIT_TIMED_OUT, EXIT_OOM = 124, 137
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a result says of the sandbox: whether we closed it, why it is doomed, where the next command starts."""
+class SandboxFacts:
+    """What a result needs to know about the process's sandbox.
+
+    Arguments:
+        closed: this server closed it; it did not die by itself.
+        doomed: why no further command may run in it; None while one may.
+        workdir: the folder in which its next command starts.
+    """
 
     closed: bool
     doomed: str | None
@@ -26,7 +32,7 @@ class Surroundings:
 
 
 def status_of(process: Process, *, closed: bool) -> tuple[Status, int | None]:
-    """Status and exit code; `closed` says that the sandbox was closed by us, and did not die by itself."""
+    """Return status and exit code. `closed` as in SandboxFacts."""
     ended = process.exit
     if ended is None:
         return (Status.RUNNING if process.lost is None else Status.LOST), None
@@ -42,24 +48,24 @@ def status_of(process: Process, *, closed: bool) -> tuple[Status, int | None]:
     return Status.EXITED, ended.exit_code
 
 
-def notes_on(process: Process, about: About, status: Status, around: Surroundings) -> Sequence[str]:
-    """Sentences that the caller should know."""
+def notes_on(process: Process, about: About, status: Status, facts: SandboxFacts) -> Sequence[str]:
+    """Return the sentences that the caller should know."""
     notes = []
     ended = process.exit
     if status is Status.LOST:
-        why = around.doomed or process.lost or "its channel ended"
+        why = facts.doomed or process.lost or "its channel ended"
         notes.append(f"The sandbox died under this command ({why}). The command was not run again.")
     if status is Status.TIMED_OUT:
-        notes.append(f"The command ran into its timeout of {about.timeout:g} s; it and all it had started were killed.")
+        notes.append(f"It reached its timeout of {about.timeout:g} s and was killed with everything that it started.")
     if status is Status.OOM_KILLED:
-        notes.append("The kernel killed it because the sandbox's memory was used up; use less memory at once.")
+        notes.append("The sandbox's memory was used up, so the kernel killed the command; use less memory at a time.")
     elif ended is not None and ended.oom_kills:
-        notes.append(f"The kernel killed {ended.oom_kills} of its processes because the sandbox's memory was used up.")
+        notes.append(f"The sandbox's memory was used up, so the kernel killed {ended.oom_kills} of its processes.")
     if ended is not None and ended.reason is protocol.Reason.ITSELF and ended.descendants and process.killed is None:
         count = ended.descendants
         what = "1 process that it started still runs" if count == 1 else f"{count} processes that it started still run"
         notes.append(f"{what} in the background, until the sandbox is closed or reset.")
-    if status is Status.KILLED and around.closed:
+    if status is Status.KILLED and facts.closed:
         notes.append("Its sandbox was closed, reset or replaced while it ran.")
     return notes
 
@@ -68,14 +74,14 @@ def result_of(
     record: Record,
     task_id: str,
     texts: tuple[Text, Text],
-    around: Surroundings,
+    facts: SandboxFacts,
     *,
     notes: Iterable[str] = (),
     cursors: Totals | None = None,
 ) -> ProcessResult:
-    """How a process stands now, with these texts for its output."""
+    """Return how a process stands now, with these texts as its output."""
     process, about = record.process, record.about
-    status, code = status_of(process, closed=around.closed)
+    status, code = status_of(process, closed=facts.closed)
     ended, killed = process.exit, process.killed
     out, err = texts
     return ProcessResult(
@@ -89,16 +95,16 @@ def result_of(
         duration_ms=process.duration_ms,
         task_id=task_id,
         process_id=about.process_id,
-        workdir=around.workdir,
+        workdir=facts.workdir,
         survivors=killed.survivors if killed is not None else 0,
-        notes=(*notes_on(process, about, status, around), *notes),
+        notes=(*notes_on(process, about, status, facts), *notes),
         cursor=None if cursors is None else cursors[0],
         stderr_cursor=None if cursors is None or about.kind == "terminal" else cursors[1],
     )
 
 
 def plain_texts(texts: tuple[Text, Text], *, plain: bool) -> tuple[Text, Text]:
-    """Both texts, without control sequences where `plain` says so."""
+    """Return both texts, without control sequences if `plain`."""
     if not plain:
         return texts
     out, err = texts
@@ -106,7 +112,7 @@ def plain_texts(texts: tuple[Text, Text], *, plain: bool) -> tuple[Text, Text]:
 
 
 def signal_name(number: int) -> str:
-    """As in `SIGKILL`; a number that Python does not name keeps it."""
+    """Return a signal's name, such as `SIGKILL`; `SIG` and the number if Python has no name for it."""
     try:
         return signal.Signals(number).name
     except ValueError:

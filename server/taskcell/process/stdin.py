@@ -1,4 +1,4 @@
-"""What goes to a process's standard input, sent as its supervisor makes room for it."""
+"""Sends a process's standard input, as fast as its supervisor makes room."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ from taskcell.supervisor.channel import Channel
 
 
 class Input:
-    """One process's standard input: given at its start, and written to later where it stays open.
-
-    Arguments:
-        is_open: `write` may give it more.
-    """
+    """One process's standard input: the first bytes come with its start, more by `write` while it `is_open`."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -28,11 +24,11 @@ class Input:
 
     @property
     def is_fed(self) -> bool:
-        """All that was given at the start has been sent."""
+        """All bytes of the start are sent."""
         return not self._rest
 
     def begin(self, number: int, data: bytes = b"", *, is_open: bool) -> bytes:
-        """Frames that go along with the start: the first of `data`, and its end where nothing follows."""
+        """Return the frames to send with the start: the first bytes of `data`, and their end if nothing follows."""
         self._number, self.is_open = number, is_open
         first, self._rest = data[: protocol.STDIN_CHUNK], data[protocol.STDIN_CHUNK :]
         if not data:
@@ -42,12 +38,12 @@ class Input:
         return requests.stdin(number, first) + (requests.stdin_eof(number) if at_end else b"")
 
     def acknowledged(self, count: int) -> None:
-        """The process has taken so many bytes."""
+        """The process consumed `count` bytes."""
         self._window += count
         self._wake()
 
     def stop(self) -> None:
-        """The process has ended, or is lost: it takes no more."""
+        """The process has ended or is lost: send no more."""
         self._ended = True
         self._wake()
 
@@ -63,13 +59,13 @@ class Input:
 
     @property
     def _sending(self) -> anyio.Lock:
-        # Made when it is needed: most processes are given nothing.
+        # Made on demand: most processes get no input.
         if self._lock is None:
             self._lock = anyio.Lock()
         return self._lock
 
     async def feed(self) -> None:
-        """Send the rest of what was given at the start; what nobody reads costs nothing but its bytes here."""
+        """Send the rest of the first bytes. It waits while the process does not read."""
         try:
             async with self._sending:
                 while self._rest and not self._ended:
@@ -84,7 +80,7 @@ class Input:
             return
 
     async def write(self, data: bytes, seconds: float) -> int:
-        """Send as much as there is room for within so many seconds; answers how many bytes went. Raises SandboxLost."""
+        """Send what there is room for within `seconds`, and return how many bytes that was. Raises SandboxLost."""
         sent = 0
         with anyio.move_on_after(seconds):
             async with self._sending:
@@ -98,11 +94,11 @@ class Input:
         return sent
 
     async def _send(self, chunk: bytes) -> None:
-        # Counted before it is sent: a send is whole even when its caller is cancelled.
+        # Counted before it is sent: a cancelled caller does not stop a send.
         self._window -= len(chunk)
         await self._channel.send(requests.stdin(self._number, chunk))
 
     async def close(self, *, is_terminal: bool) -> None:
-        """Its end; a terminal gets its end-of-file character, and stays open. Raises SandboxLost."""
+        """Close it; a terminal gets its end-of-file character and stays open. Raises SandboxLost."""
         self.is_open = is_terminal
         await self._channel.send(requests.stdin_eof(self._number))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,33 +16,38 @@ from taskcell.errors import BadArgument, SandboxLost, SpawnFailed
 from taskcell.model import Command, ProcessResult, Reuse, Status
 from taskcell.policy.policy import AuthorizedCommand, AuthorizedProfile
 from taskcell.process.output import Text, share
-from taskcell.process.process import ANSWER_TIMEOUT, Process, Totals
-from taskcell.process.result import Surroundings, plain_texts, result_of
-from taskcell.process.table import About, LastState, Listing, Record, Registry
+from taskcell.process.process import Process, Totals
+from taskcell.process.record import About, Record
+from taskcell.process.result import SandboxFacts, plain_texts, result_of
+from taskcell.process.table import ProcessTable
 from taskcell.resource_uris import output_address
-from taskcell.sandbox.spawn import GRACE, SHELL_OWN, Launch, reported_env
-from taskcell.sandbox.sudo import notes_on_sudo
-from taskcell.supervisor import protocol, requests
-from taskcell.supervisor.channel import Channel
+from taskcell.sandbox.login_profile import read_login_profile
+from taskcell.sandbox.spawn import GRACE, Spawner
+from taskcell.sandbox.sudo_notes import notes_on_sudo
+from taskcell.supervisor import events, protocol, requests
+from taskcell.supervisor.channel import ANSWER_TIMEOUT, Channel
 from taskcell.units import format_seconds
-
-__all__ = ["DEADLINE_SLACK", "GRACE", "KILL_SLACK", "LOGIN_TIMEOUT", "Sandbox", "SandboxState"]
 
 #: Seconds beyond the grace that the supervisor may take to stop, kill and count.
 KILL_SLACK = 4.0
-#: Seconds after which a supervisor that has not said that a command ended, though its time is up, counts as dead.
+#: Seconds beyond a command's timeout after which a supervisor that has not reported its end counts as dead.
 DEADLINE_SLACK = GRACE + KILL_SLACK + 5.0
-#: Seconds for the login shell to print its environment; a profile that takes longer is left out.
-LOGIN_TIMEOUT = 5.0
-#: Seconds that a sandbox for one call waits, after a process that was handed off, for somebody to ask for its output.
+#: Seconds that a sandbox for one call stays after the end of a handed-off process, so that its output can be fetched.
 TELL_TIMEOUT = 600.0
-_SHELL_VARIABLE = "TASKCELL_SHELL"
 _SILENT = "its supervisor stopped answering"
 
 
 class SandboxState(Enum):
     READY = "ready"
     CLOSED = "closed"
+
+
+class _Waited(Enum):
+    """How a call's wait for its command ended."""
+
+    ENDED = "the command has ended"
+    RUNNING = "the call waits no longer, and the command goes on"
+    SILENT = "the supervisor has not reported what it must have reported by now"
 
 
 @dataclass(slots=True)
@@ -65,71 +69,70 @@ class Sandbox:
     state: SandboxState = SandboxState.READY
     #: Why the pool must not use this sandbox again; None while it may.
     doomed: str | None = None
-    #: Why sudo cannot work though the profile has it; empty where it works, or was not asked for.
+    #: Why sudo cannot work though the profile has it; empty if it works or the profile has none.
     sudo_problem: str = ""
-    launch: Launch = field(init=False)
-    processes: Registry = field(init=False)
-    _listing: anyio.Lock = field(default_factory=anyio.Lock)
+    spawner: Spawner = field(init=False)
+    processes: ProcessTable = field(init=False)
 
     def __post_init__(self) -> None:
-        self.launch = Launch(self.profile.profile, self.container, self.output_chars, self.spool)
-        self.processes = Registry(self.channel)
+        self.spawner = Spawner(self.profile.profile, self.container, self.output_chars, self.spool)
+        self.processes = ProcessTable(self.channel)
 
     @property
     def usable(self) -> bool:
         return self.state is SandboxState.READY and self.doomed is None and self.channel.alive
 
+    def doom(self, reason: str) -> None:
+        """Have the pool replace this sandbox when its calls have ended. `reason` completes "it died: …"."""
+        self.doomed = reason
+
     async def read_login_profile(self, shell: Sequence[str]) -> None:
-        """Run the login shell once and keep its environment, so that no command pays for it."""
-        # Its path too: a command may export a PATH without it, and must not lock itself out by that.
-        learn = f"export {_SHELL_VARIABLE}=$(command -v {shlex.quote(shell[0])})"
-        argv = (shell[0], "-lc", f"{learn}; exec {self.container.supervisor} report 0")
-        flags = protocol.SpawnFlag.MERGE_STDERR | protocol.SpawnFlag.REPORT_STATE
-        env, folder = self.launch.base_env(), self.container.workspace
-        process = Process(self.channel, self.output_chars)
-        try:
-            await process.start(self.launch.request(argv, env, folder, flags, LOGIN_TIMEOUT))
-            with anyio.fail_after(LOGIN_TIMEOUT + DEADLINE_SLACK):
-                ended = await process.ended()
-        except (SpawnFailed, TimeoutError):
-            return
-        finally:
-            process.close()
-        found = reported_env(ended.env)
-        self.launch.shell = found.pop(_SHELL_VARIABLE, "") or shell[0]
-        self.launch.login_env = {k: v for k, v in found.items() if k not in SHELL_OWN}
+        """Have commands start with what the login profile exports. Raises SandboxLost."""
+        await read_login_profile(self.channel, self.spawner, shell)
 
     async def adopt(self, shell: Sequence[str]) -> None:
-        """Take up what an earlier server has left in the sandbox. Raises SandboxLost.
+        """Take up what an earlier server left: processes, their output, and where the last terminal command ended.
 
-        That is its processes with their output, and where the last terminal command ended.
+        Raises SandboxLost.
         """
         await self.processes.adopt()
         if self.profile.profile.kind != "terminal":
             return
         await self.read_login_profile(shell)
-        state = await LastState(self.channel).fetch()
+        (state,) = await self.channel.ask(requests.state(), events.State, ANSWER_TIMEOUT)
         about = About.from_tag(state.tag)
         if about is not None and about.given is not None:
-            self.launch.take_up(state.cwd, state.env, about.given)
+            self.spawner.take_up(state.cwd, state.env, about.given)
 
     # --- one command -------------------------------------------------------------------------------------------
 
     async def run(
         self, authorized: AuthorizedCommand, process_id: str, watch: Callable[[Process], None] | None = None
     ) -> ProcessResult:
-        """Run a command to its end, its timeout, the caller's cancellation, or until the caller waits no longer.
+        """Run a command until its end, its timeout, the caller's cancellation, or the end of the caller's `wait`.
 
-        In the last case the result is `running`: the caller must see to it that `see_out` is called then.
+        In the last case the result is `running`, and the caller must have `see_out` called. On cancellation the whole
+        tree is killed and counted before the cancellation goes on; this is shielded and bounded. A sandbox that dies
+        under the command is not an error but a result: `lost`, with the output so far.
 
-        Cancelled: the command's whole tree is killed and counted first (shielded, bounded), then the cancellation goes
-        on. Raises SpawnFailed when the program could not be started. A sandbox that dies under the command is not an
-        error but a result: `lost`, with the output so far.
+        Raises BadArgument when too many commands run, and SpawnFailed when the program could not be started.
 
         Arguments:
-            watch: called with the process once its start was asked for.
+            watch: called with the process as soon as its start is requested.
         """
-        command = authorized.command
+        command, terminal = authorized.command, self.spawner.terminal
+        try:
+            return await self._run(command, process_id, watch)
+        except SpawnFailed as failure:
+            if not failure.no_folder or command.workdir is not None or terminal.cwd is None:
+                raise
+        # The folder that the last command ended in is gone. Nothing was executed yet, so this is not a second run.
+        gone, terminal.cwd = terminal.cwd, None
+        result = await self._run(command, process_id, watch)
+        note = f"The working directory {gone} is gone; the command ran in {self.container.workspace}."
+        return replace(result, notes=(note, *result.notes))
+
+    async def _run(self, command: Command, process_id: str, watch: Callable[[Process], None] | None) -> ProcessResult:
         if self.processes.running >= self.max_processes:
             raise BadArgument(
                 f"{self.processes.running} commands run in this sandbox, and no more may at once: wait for one, or end "
@@ -138,130 +141,126 @@ class Sandbox:
         record = self.processes.add(About.of(command, process_id), self.output_chars)
         process = record.process
         try:
-            request = self.launch.command(command, record.about.tag())
+            request = self.spawner.command(command, record.about.tag())
             await process.start(request, command.stdin, more=command.takes_input)
             if watch is not None:
                 watch(process)
-            if not await self._wait(process, command):
-                result = await self._handed_off(record, command)
-                if result.status is Status.RUNNING:
-                    return result
-                with anyio.move_on_after(GRACE + KILL_SLACK):  # it ended at this very moment: it is counted now
-                    await process.finished()
-            await process.fetch_tails()
-            return self._ended(record, command)
-        except SpawnFailed as failure:
+            return await self._result(record, command)
+        except SpawnFailed:
             self.processes.remove(record)
-            if not (failure.no_folder and command.workdir is None and self.launch.terminal.cwd is not None):
-                raise
+            raise
         except anyio.get_cancelled_exc_class():
-            await self._kill(process)
+            await self.kill(process)
             raise
         except SandboxLost:
             return self._ended(record, command)
         finally:
             process.let_go()
-        return await self._run_in_the_workspace(authorized, process_id, watch)
 
-    async def _wait(self, process: Process, command: Command) -> bool:
-        """Wait for the end as long as the caller does; False where it goes on. Raises SpawnFailed, SandboxLost."""
+    async def _result(self, record: Record, command: Command) -> ProcessResult:
+        """Wait as long as the call does, and return its result. Raises SpawnFailed, SandboxLost."""
+        process = record.process
+        waited = await self._wait(process, command)
+        if waited is _Waited.SILENT:
+            self._give_up(process)
+        elif waited is _Waited.RUNNING:
+            result = await self._handed_off(record, command)
+            if result.status is Status.RUNNING:
+                return result
+            with anyio.move_on_after(GRACE + KILL_SLACK):  # it ended at this very moment: its kill is still counted
+                await process.finished()
+        await process.fetch_tails()
+        return self._ended(record, command)
+
+    async def _wait(self, process: Process, command: Command) -> _Waited:
+        """Wait for the command's end as long as the call does. Raises SpawnFailed, SandboxLost."""
         limit = command.timeout + DEADLINE_SLACK
-        patience = limit if command.wait is None or command.wait >= command.timeout else command.wait
-        with anyio.move_on_after(0 if command.background else patience) as bound:
+        wait = 0.0 if command.background else limit if command.wait is None else command.wait
+        hands_off = command.background or wait < command.timeout
+        with anyio.move_on_after(wait if hands_off else limit) as bound:
             await process.finished()
         if not bound.cancelled_caught or process.has_ended:
-            return True
-        if patience < limit or command.background:
-            # Whether it could be started at all is told by now, or at once.
-            with anyio.move_on_after(ANSWER_TIMEOUT) as bound:
-                await process.running()
-            if not bound.cancelled_caught:
-                return process.has_ended
-        self.doomed = _SILENT
-        process.on_lost(_SILENT)
-        return True
+            return _Waited.ENDED
+        if not hands_off:
+            return _Waited.SILENT
+        # Whether it could be started at all is known by now, or in a moment.
+        with anyio.move_on_after(ANSWER_TIMEOUT) as bound:
+            await process.running()
+        if bound.cancelled_caught:
+            return _Waited.SILENT
+        return _Waited.ENDED if process.has_ended else _Waited.RUNNING
 
-    async def _run_in_the_workspace(
-        self, authorized: AuthorizedCommand, process_id: str, watch: Callable[[Process], None] | None
-    ) -> ProcessResult:
-        """The folder that the last command ended in is gone: nothing was executed yet, so this is no second run."""
-        gone, self.launch.terminal.cwd = self.launch.terminal.cwd, None
-        result = await self.run(authorized, process_id, watch)
-        note = f"The working directory {gone} is gone; the command ran in {self.container.workspace}."
-        return replace(result, notes=(note, *result.notes))
+    def _give_up(self, process: Process) -> None:
+        self.doom(_SILENT)
+        process.on_lost(_SILENT)
 
     @property
-    def surroundings(self) -> Surroundings:
-        """What a result of a process says of its sandbox."""
-        return Surroundings(self.state is SandboxState.CLOSED, self.doomed, self.launch.next_folder)
+    def facts(self) -> SandboxFacts:
+        """What the results of its processes need to know about it."""
+        return SandboxFacts(self.state is SandboxState.CLOSED, self.doomed, self.spawner.next_folder)
 
     def _ended(self, record: Record, command: Command) -> ProcessResult:
-        """The result of a command that a call has waited for; where it ended is kept for the next one."""
+        """Return the result of a command that its call has waited for, and keep where it ended for the next one."""
         process = record.process
-        notes = [] if process.exit is None else self.launch.keep_state(process.exit, command)
+        notes = [] if process.exit is None else self.spawner.keep_state(process.exit, command)
         notes += notes_on_sudo(self.profile.profile, command.text, self.sudo_problem)
-        if process.killed is not None and process.killed.survivors:
-            self.doomed = f"{process.killed.survivors} of its processes survived the kill"
+        self._doom_for_survivors(process)
         record.tell()
-        around = self.surroundings
-        if self.launch.terminal.cwd is None:
-            around = replace(around, workdir=self.launch.folder(command))
+        facts = self.facts
+        if self.spawner.terminal.cwd is None:
+            facts = replace(facts, workdir=self.spawner.folder(command))
         texts = self._texts(record, command, process.totals())
-        return result_of(record, command.task.task, texts, around, notes=notes)
+        return result_of(record, command.task.task, texts, facts, notes=notes)
 
     async def _handed_off(self, record: Record, command: Command) -> ProcessResult:
-        """The result of a command that goes on: the output so far. Raises SandboxLost."""
+        """Return the result of a command that goes on: the output so far. Raises SandboxLost."""
         totals = await record.process.fetch_tails()
-        # Where it ends is not where the next command starts, for the next server neither.
+        # Where it ends is not where the next command starts, for a later server neither.
         await self.channel.send(requests.no_report(record.process.number))
         how = (
-            f"It goes on, for {format_seconds(command.timeout)} s in all at most; ask for more with `process`, "
+            f"It goes on, for at most {format_seconds(command.timeout)} s in all; get more with `process`, "
             f"process_id '{record.about.process_id}' and the action 'wait' or 'poll'."
         )
         texts = self._texts(record, command, totals)
-        return result_of(record, command.task.task, texts, self.surroundings, notes=[how], cursors=totals)
+        return result_of(record, command.task.task, texts, self.facts, notes=[how], cursors=totals)
 
     def _texts(self, record: Record, command: Command, totals: Totals) -> tuple[Text, Text]:
         process, where = record.process, output_address(command.task.task, record.about.process_id)
         return plain_texts(share(process.stdout, process.stderr, *totals, where), plain=command.strip_ansi)
 
     async def see_out(self, record: Record) -> None:
-        """Stay with a process that goes on after its call's answer, until its end."""
+        """Stay with a process that goes on after its call's answer until it ends."""
         process = record.process
         left = max(0.0, record.about.started + record.about.timeout - time.time())
         with anyio.move_on_after(left + DEADLINE_SLACK) as bound:
             with suppress(SandboxLost, SpawnFailed):
                 await process.finished()
         if bound.cancelled_caught:
-            self.doomed = _SILENT
-            process.on_lost(_SILENT)
+            self._give_up(process)
         process.let_go()
-        if process.killed is not None and process.killed.survivors:
-            self.doomed = f"{process.killed.survivors} of its processes survived the kill"
+        self._doom_for_survivors(process)
         if self.profile.profile.reuse is Reuse.CALL and self.usable:
-            # Its output is gone with it.
+            # The pool removes the sandbox after this, and the output with it.
             with anyio.move_on_after(TELL_TIMEOUT):
                 await record.told()
 
-    async def kill(self, record: Record) -> None:
-        """Kill a process with all that it started; returns when it was counted. Shielded and bounded."""
-        await self._kill(record.process)
-
-    async def _kill(self, process: Process) -> None:
+    async def kill(self, process: Process) -> None:
+        """Kill a process and everything that it started, and wait for the count. Shielded and bounded."""
         with anyio.move_on_after(GRACE + KILL_SLACK, shield=True) as bound:
-            try:
-                survivors = await process.kill(GRACE)
-                if survivors:
-                    self.doomed = f"{survivors} of its processes survived the kill"
-            except SandboxLost:
-                return
+            with suppress(SandboxLost):
+                await process.kill(GRACE)
+            self._doom_for_survivors(process)
         if bound.cancelled_caught:
-            self.doomed = "its supervisor did not confirm the kill"
+            self.doom("its supervisor did not confirm the kill")
+
+    def _doom_for_survivors(self, process: Process) -> None:
+        if process.killed is not None and process.killed.survivors:
+            self.doom(f"{process.killed.survivors} of its processes survived the kill")
 
     # --- its end -----------------------------------------------------------------------------------------------
 
     async def close(self, grace: float) -> None:
-        """Tell the supervisor to kill everything and to exit. The caller removes the container, whatever came of it."""
+        """Tell the supervisor to kill everything and to exit. The caller removes the container in any case."""
         if self.state is SandboxState.CLOSED:
             return
         self.state = SandboxState.CLOSED
@@ -271,7 +270,7 @@ class Sandbox:
             return
 
     async def wait_closed(self, seconds: float) -> bool:
-        """Wait until the supervisor has killed everything and is gone, no longer than so many seconds."""
+        """Wait at most so many seconds until the supervisor has killed everything and is gone; return whether it is."""
         gone = anyio.Event()
         self.channel.when_lost(gone.set)
         with anyio.move_on_after(seconds):
@@ -279,7 +278,6 @@ class Sandbox:
         return gone.is_set()
 
     async def living(self) -> int:
-        """How many commands have a living process. Raises SandboxLost."""
-        async with self._listing:
-            entries = await Listing(self.channel).fetch()
-        return sum(entry.state is not protocol.ProcessState.GONE for entry in entries)
+        """Return how many commands have a living process. Raises SandboxLost."""
+        listing = await self.channel.ask(requests.list_processes(), events.Listing, ANSWER_TIMEOUT)
+        return sum(entry.state is not protocol.ProcessState.GONE for part in listing for entry in part.entries)

@@ -1,4 +1,4 @@
-"""What the commands of a sandbox start with: program, environment and folder, and where the last one ended."""
+"""Makes the requests that start a sandbox's commands, and keeps where the last terminal command ended."""
 
 from __future__ import annotations
 
@@ -14,36 +14,38 @@ from taskcell.process.output import Capture
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.protocol import SpawnFlag
 
-#: Seconds between TERM and KILL, from the contract's section 7.
+#: Seconds between TERM and KILL: time for a program to clean up that a caller can still wait for.
 GRACE = 2.0
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: What programs in a terminal of ours may expect of it, and those without one.
+#: TERM for commands with a terminal, and for those without one.
 TERMINAL_TYPE, NO_TERMINAL_TYPE = "xterm-256color", "dumb"
-#: A shell's own variables, which are not the user's exports.
+#: Variables that a shell sets itself; the user did not export them.
 SHELL_OWN = frozenset({"_", "SHLVL", "PWD", "OLDPWD", "TASKCELL_STATE_FD"})
 _EXEC = re.compile(r"\bexec\b")
 _UNREPORTED = (
-    "Where the command ended is not known: it has a syntax error, replaced its shell by exec inside a function, has an "
-    "EXIT trap of its own, or exports more than 64 KiB."
+    "The command did not report where it ended: it has a syntax error, replaced its shell by exec inside a function, "
+    "has an EXIT trap of its own, or exports more than 64 KiB."
 )
 
 
 @dataclass(slots=True)
 class TerminalState:
-    """Where the task's next terminal command starts: what the last one ended with."""
+    """Folder and variables with which the last terminal command ended: the next one starts with them."""
 
     cwd: str | None = None
     env: dict[str, str] | None = None
 
 
 @dataclass(slots=True)
-class Launch:
+class Spawner:
     """Makes the requests that start commands in one sandbox.
 
     Arguments:
         output_chars: characters of output in one result.
         spool: bytes that the supervisor keeps of each stream of a process.
-        login_env: what the login profile exports. shell: path of the terminal's shell.
+        terminal: where the next terminal command starts.
+        login_env: variables that the login profile exports.
+        shell: path of the terminal's shell.
     """
 
     profile: Profile
@@ -55,7 +57,7 @@ class Launch:
     shell: str = ""
 
     def command(self, command: Command, tag: bytes) -> requests.Spawn:
-        """The request for a tool's command."""
+        """Make the request for a tool's command."""
         flags = SpawnFlag.STDIN if command.stdin or command.takes_input else SpawnFlag.NONE
         argv: tuple[str, ...]
         if self.profile.kind == "terminal":
@@ -86,7 +88,7 @@ class Launch:
         rows: int = 0,
         cols: int = 0,
     ) -> requests.Spawn:
-        """A request with this sandbox's user and bounds. `timeout` in seconds."""
+        """Make a request with this sandbox's user and bounds. `timeout` in seconds."""
         return requests.Spawn(
             argv=[_bytes(word) for word in argv],
             env={_bytes(key): _bytes(value) for key, value in env.items()},
@@ -103,18 +105,18 @@ class Launch:
         )
 
     def _with_report(self, line: str) -> str:
-        # On the same line as the command, so that its line numbers stay right; the supervisor's `report` is executed,
-        # not forked, and passes the exit code on.
+        # On the command's own first line, so that its line numbers stay right. The supervisor's `report` replaces the
+        # shell instead of being forked, and passes the exit code on.
         report = f"{self.container.supervisor} report"
         traps = f"trap 'exec {report} $?' EXIT; "
         if _EXEC.search(line) and posixpath.basename(self.shell) == "bash":
-            # A shell that is replaced runs no EXIT trap: it reports just before. Only where the word stands at all, for
-            # this trap is run for each simple command.
+            # A shell that `exec` replaces runs no EXIT trap, so it reports just before. Only if the word occurs at all,
+            # for this trap runs before each simple command.
             traps += f"trap 'case $BASH_COMMAND in exec\\ [!0-9\\<\\>]*) {report} 0;; esac' DEBUG; "
         return traps + line
 
     def base_env(self) -> dict[str, str]:
-        """The image's, ours and the profile's."""
+        """Return the variables of the image, our own, and the profile's; later ones win."""
         own = self.container.environment
         env = {"PATH": DEFAULT_PATH, "LC_CTYPE": "C.UTF-8", **own, "HOME": self.container.workspace}
         if self.profile.kind == "terminal":
@@ -122,14 +124,14 @@ class Launch:
         return env | dict(self.profile.environment)
 
     def start_env(self) -> dict[str, str]:
-        """What the next command starts with: what the last one exported, or the image's, the login's, the profile's."""
+        """Return what the next command starts with: the last one's exports, else those of image, login and profile."""
         if self.terminal.env is not None:
             return dict(self.terminal.env)
         return self.base_env() | self.login_env | dict(self.profile.environment)
 
     @staticmethod
     def _given(command: Command) -> dict[str, str]:
-        """What one call alone is given."""
+        """Return the variables of this one call."""
         return ({} if command.pty is None else {"TERM": TERMINAL_TYPE}) | dict(command.env)
 
     def _entrypoint(self) -> tuple[str, ...]:
@@ -140,7 +142,7 @@ class Launch:
         return profile.entrypoint + (profile.command or ())
 
     def folder(self, command: Command) -> str:
-        """Where a command starts."""
+        """Return the folder in which a command starts."""
         start = self.profile.working_dir or self.container.workspace
         if self.profile.kind == "terminal" and self.terminal.cwd is not None:
             start = self.terminal.cwd
@@ -150,11 +152,11 @@ class Launch:
 
     @property
     def next_folder(self) -> str:
-        """Where the next command starts that names no folder."""
+        """The folder in which the next command starts unless it names one."""
         return self.terminal.cwd or self.profile.working_dir or self.container.workspace
 
     def keep_state(self, ended: events.Exit, command: Command) -> list[str]:
-        """Keep where the command ended for the task's next one; the notes say what could not be kept."""
+        """Keep where the command ended for the task's next one, and return notes on what could not be kept."""
         is_reported = self.profile.kind == "terminal" and not command.background
         if not is_reported or ended.signal or ended.reason is not protocol.Reason.ITSELF:
             return []
@@ -164,7 +166,7 @@ class Launch:
         env = reported_env(ended.env)
         before = self.start_env()
         for key, value in self._given(command).items():
-            # What this call alone was given is not the task's, unless the command changed it itself.
+            # A variable of this call alone is not kept, unless the command changed it.
             if env.get(key) == value:
                 del env[key]
                 env |= {key: before[key]} if key in before else {}
@@ -175,7 +177,7 @@ class Launch:
         return [f"The folder that the command ended in is gone; the next one starts in {self.container.workspace}."]
 
     def take_up(self, cwd: bytes, env: Sequence[bytes], given: Iterable[str]) -> None:
-        """The next command starts where one of an earlier server ended, but for the variables of its call alone."""
+        """Start the next command where one of an earlier server ended, without the variables of that call alone."""
         before, kept = self.start_env(), reported_env(env)
         for name in given:
             kept.pop(name, None)
@@ -185,7 +187,7 @@ class Launch:
 
 
 def reported_env(entries: Sequence[bytes]) -> dict[str, str]:
-    """The variables of a state report."""
+    """Return the variables of a state report."""
     pairs = (entry.decode("utf-8", "surrogateescape").partition("=") for entry in entries)
     return {key: value for key, _, value in pairs if key}
 

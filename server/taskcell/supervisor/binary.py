@@ -1,4 +1,4 @@
-"""The supervisor's programs, as the wheel brings them."""
+"""Finds the supervisor's programs, which are part of the wheel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ARCHITECTURES = {
 
 
 def path(architecture: str = "") -> Path:
-    """Where the program for an architecture is; empty means this machine's. Raises EngineError."""
+    """Return the path of an architecture's program; empty means this machine's. Raises EngineError."""
     name = _ARCHITECTURES.get(architecture or platform.machine())
     if name is None:
         raise EngineError(f"There is no supervisor for the architecture '{architecture or platform.machine()}'.")
@@ -31,5 +31,5 @@ def path(architecture: str = "") -> Path:
 
 @cache
 def read(architecture: str) -> bytes:
-    """The program's bytes. Raises EngineError."""
+    """Return the program's bytes. Raises EngineError."""
     return path(architecture).read_bytes()

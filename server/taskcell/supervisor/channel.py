@@ -1,13 +1,16 @@
 """The server's end of a sandbox's channel: one byte stream, many processes.
 
-Nothing here is retried: when the stream breaks, every process that was waited for is told that the sandbox is lost.
+Nothing here is retried: when the stream breaks, every process that is waited for learns that the sandbox is lost.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import anyio.abc
@@ -16,31 +19,45 @@ from taskcell.errors import ProtocolError, SandboxLost
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.decoder import Decoder
 
-#: A supervisor that does not take bytes for this long is not running any more: its loop never blocks.
+#: Seconds. The supervisor's loop never blocks: one that takes no bytes for so long does not run any more.
 SEND_TIMEOUT = 10.0
-#: From the stream's opening to WELCOME; a fresh exec on a busy machine takes up to some seconds.
+#: Seconds from the stream's opening to WELCOME; a fresh exec on a busy machine takes up to some seconds.
 WELCOME_TIMEOUT = 20.0
-#: How engines tell, in the stream itself, that an exec failed (Docker with runc and crun).
+#: Seconds for an answer that the supervisor has at hand: a piece of a spool, the list of processes.
+ANSWER_TIMEOUT = 15.0
+#: How engines report, in the stream itself, that an exec failed (Docker with runc and crun).
 ENGINE_FAILURE = (b"OCI runtime", b"unable to start", b"crun:")
-#: Bytes asked of the stream at once: one frame of output and its header.
+#: Bytes to receive at once: one frame of output and its header.
 RECEIVE_SIZE = 1 << 17
-#: Pieces of spools that are asked for at once: the supervisor ends a connection that makes it hold more than 4 MiB.
+#: READs that may be unanswered at once: the supervisor ends a connection that makes it hold more than 4 MiB.
 READS_AT_ONCE = 8
+
+#: The type of one answer's frames.
+Answer = TypeVar("Answer", bound=events.Event)
 
 
 class ProcessListener(Protocol):
-    """What the channel tells about one process, in order, from the reading task: it must not block."""
+    """Receives one process's events in order, in the task that reads the channel; it must not block."""
 
     def on_event(self, event: events.Event) -> None: ...
 
     def on_lost(self, reason: str) -> None: ...
 
 
+@dataclass(slots=True, eq=False)
+class _Question:
+    """A request without an answer yet. Its asker may have given up; the answer comes all the same."""
+
+    on_answer: Callable[[Sequence[Any]], None] | None
+    parts: list[Any] = field(default_factory=list)
+    answered: anyio.Event = field(default_factory=anyio.Event)
+
+
 class Channel:
-    """Speaks `docs/protocol.md` over a stream that `run` is given.
+    """Speaks `docs/protocol.md` over the stream that `run` gets.
 
     Arguments:
-        token: what the supervisor knows its server by; 16 to 64 bytes.
+        token: identifies the server to its supervisor; 16 to 64 bytes.
         orphan_ttl: seconds that the supervisor lives on without a server.
     """
 
@@ -53,17 +70,18 @@ class Channel:
         self._stream: anyio.abc.ByteStream | None = None
         self._on_lost: list[Callable[[], None]] = []
         self._to_forget: list[int] = []
-        #: Taken for each piece of a spool that is asked for.
+        #: Held during each READ.
         self.reading = anyio.Semaphore(READS_AT_ONCE)
-        self._pings: list[anyio.Event] = []
+        #: By the type of their answers, the oldest first: the supervisor answers in order.
+        self._questions: dict[type, deque[_Question]] = {}
         self.welcome: events.Welcome | None = None
         self.lost_reason: str | None = None
-        #: Processes with a living descendant, by number, and when (monotonic) the last of them was gone.
+        #: Numbers of the processes of which something still runs: the main process or a descendant.
         self.living: set[int] = set()
+        #: When (monotonic) `living` became empty, and what is called then; it must not block.
         self.quiet_since = time.monotonic()
-        #: Called when the last of them is gone; it must not block.
         self.on_quiet: Callable[[], None] | None = None
-        #: When (monotonic) something came from the supervisor.
+        #: When (monotonic) the last bytes came from the supervisor.
         self.heard = time.monotonic()
 
     @property
@@ -76,7 +94,7 @@ class Channel:
         *,
         task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Say hello, then hand out events until the stream ends; started() is called at WELCOME.
+        """Send HELLO, then hand out events until the stream ends; started() is called at WELCOME.
 
         Raises SandboxLost when no WELCOME comes.
         """
@@ -105,7 +123,7 @@ class Channel:
             raise SandboxLost(f"The sandbox did not start: {self.lost_reason}.")
 
     def _take(self, decoder: Decoder, data: bytes) -> None:
-        """A function of its own: nothing of what came is held while more is waited for."""
+        """Kept apart from `run` so that received bytes are freed before the next receive blocks."""
         if self.welcome is None and data.startswith(ENGINE_FAILURE):
             raise ProtocolError(f"the engine could not start it: {_one_line(data)}")
         for event in decoder.feed(data):
@@ -131,11 +149,24 @@ class Channel:
             self.quiet_since = time.monotonic()
             if not self.living and self.on_quiet is not None:
                 self.on_quiet()
-        elif isinstance(event, events.Pong) and self._pings:
-            self._pings.pop(0).set()
+        if not event.process:
+            self._answer(event)
         listener = self._listeners.get(event.process)
         if listener is not None:
             listener.on_event(event)
+
+    def _answer(self, event: events.Event) -> None:
+        """Give an event to the oldest question of its kind, and end the question when its answer is whole."""
+        waiting = self._questions.get(type(event))
+        if not waiting:
+            return
+        waiting[0].parts.append(event)
+        if isinstance(event, events.Listing) and not event.is_last:
+            return
+        question = waiting.popleft()
+        if question.on_answer is not None:
+            question.on_answer(question.parts)
+        question.answered.set()
 
     def _lose(self, reason: str) -> None:
         if self.lost_reason is not None:
@@ -146,30 +177,48 @@ class Channel:
             listener.on_lost(reason)
         for callback in self._on_lost:
             callback()
-        pings, self._pings = self._pings, []
-        for ping in pings:
-            ping.set()
+        asked, self._questions = self._questions, {}
+        for question in (question for waiting in asked.values() for question in waiting):
+            question.answered.set()
 
     def give_up(self, reason: str) -> None:
-        """Take the sandbox for lost: whoever waits for one of its processes is told."""
+        """Treat the sandbox as lost: everybody who waits for something in it stops waiting."""
         self._lose(reason)
+
+    async def ask(
+        self,
+        frame: bytes,
+        kind: type[Answer],
+        seconds: float,
+        on_answer: Callable[[Sequence[Answer]], None] | None = None,
+    ) -> Sequence[Answer]:
+        """Send a request that concerns no single process, and return its answer's frames: one, for LIST maybe more.
+
+        Raises SandboxLost, also when the answer is not whole within `seconds`.
+
+        Arguments:
+            on_answer: called with the frames by the task that reads the channel, before it takes the next event.
+        """
+        question = _Question(on_answer)
+        self._questions.setdefault(kind, deque()).append(question)
+        await self.send(frame)
+        with anyio.move_on_after(seconds) as bound:
+            await question.answered.wait()
+        if bound.cancelled_caught or self.lost_reason is not None:
+            raise SandboxLost(f"The sandbox is gone: {self.lost_reason or 'its supervisor does not answer'}.")
+        return question.parts
 
     @property
     def is_asked(self) -> bool:
-        """A ping waits for its answer."""
-        return bool(self._pings)
+        """A ping has no answer yet."""
+        return bool(self._questions.get(events.Pong))
 
     async def ping(self) -> None:
-        """Wait until the supervisor answers; the caller bounds it. Raises SandboxLost."""
-        answered = anyio.Event()
-        self._pings.append(answered)
-        await self.send(requests.ping())
-        await answered.wait()
-        if self.lost_reason is not None:
-            raise SandboxLost(f"The sandbox is gone: {self.lost_reason}.")
+        """Wait until the supervisor answers; the caller bounds the wait. Raises SandboxLost."""
+        await self.ask(requests.ping(), events.Pong, math.inf)
 
     def when_lost(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once, when the channel is lost, or now if it is; it must not block."""
+        """Call `callback` once when the channel is lost, at once if it is lost already; it must not block."""
         if self.lost_reason is not None:
             callback()
         else:
@@ -184,29 +233,25 @@ class Channel:
         return number
 
     def listen(self, listener: ProcessListener, number: int) -> None:
-        """Take up a process that an earlier connection started."""
+        """Listen to a process that an earlier connection started."""
         self.reserve(number)
         self._listeners[number] = listener
 
     def reserve(self, number: int) -> None:
-        """Give no later process this number: the supervisor remembers one that has it."""
+        """Give no later process this number: the supervisor still remembers a process with it."""
         self._highest = max(self._highest, number)
-
-    def listen_to_all(self, listener: ProcessListener) -> None:
-        """Send what concerns no single process (process 0) to `listener`."""
-        self._listeners[0] = listener
 
     def remove(self, number: int) -> None:
         self._listeners.pop(number, None)
 
     def forget_soon(self, number: int) -> None:
-        """Have the supervisor forget a process; the request goes along with the next one that is sent."""
+        """Have the supervisor forget a process; the request goes out with the next frame."""
         self._to_forget.append(number)
 
     async def send(self, frame: bytes) -> None:
-        """Send whole frames. Raises SandboxLost when the stream has ended or takes nothing.
+        """Send whole frames. Raises SandboxLost when the stream has ended or takes no bytes.
 
-        A cancelled caller does not cut a frame in two: the sending itself is shielded, and bounded.
+        Sending is shielded and bounded, so that a cancelled caller does not cut a frame in two.
         """
         stream = self._stream
         if stream is None or self.lost_reason is not None:

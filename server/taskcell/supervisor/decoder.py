@@ -1,6 +1,6 @@
-"""Makes events of the supervisor's bytes. No I/O: bytes in, events out.
+"""Decodes the supervisor's frames. No I/O: bytes in, events out.
 
-What comes from inside a container is hostile: `Decoder` bounds every length before it allocates, and raises nothing but
+Bytes from inside a container are hostile: `Decoder` checks every length before it allocates, and raises nothing but
 `ProtocolError`.
 """
 
@@ -63,7 +63,7 @@ class _Body:
         return tuple(self._take_strings(count))
 
     def _take_strings(self, count: int) -> list[bytes]:
-        """One loop without calls of ours: the EXIT of each command lists its whole environment."""
+        """One loop that calls no function of ours: the EXIT of each command lists its whole environment."""
         data, at, end = self._data, self._at, len(self._data)
         values = []
         for _ in range(count):
@@ -204,7 +204,7 @@ class Decoder:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[events.Event]:
-        """Take bytes; yield each event that is whole. Raises ProtocolError on anything not in `docs/protocol.md`."""
+        """Take bytes and yield each complete event. Raises ProtocolError on anything not in `docs/protocol.md`."""
         self._buffer += data
         at = 0
         try:

@@ -1,4 +1,4 @@
-"""What the supervisor tells, one class for each type of frame; `docs/protocol.md` says what the values mean."""
+"""The supervisor's events, one class for each type of frame; `docs/protocol.md` explains the fields."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A part of the list; `is_last` says that it is complete with it."""
+    """A part of the list of processes; with the part that `is_last` it is complete."""
 
     process: int
     is_last: bool
@@ -105,7 +105,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A piece of what is kept of a stream: bytes `start` to `total`. `stream` None: there is no such process."""
+    """A piece of a stream, of which the supervisor keeps bytes `start` to `total`. `stream` None: no such process."""
 
     process: int
     stream: Stream | None
@@ -117,7 +117,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The state report of the last process that ended by itself, with that process's tag; all empty without one."""
+    """The state report of the last process that ended by itself, with its tag; all fields are empty if none did."""
 
     process: int
     tag: bytes
@@ -138,7 +138,7 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class Sudo:
-    """Whether sudo is ready: `problem` is empty then."""
+    """The result of setting up sudo; `problem` is empty if sudo is ready."""
 
     process: int
     problem: str

@@ -1,7 +1,7 @@
-"""What both ends of a sandbox's channel have in common: version, limits, and the numbers that have names.
+"""What both ends of a sandbox's channel agree on: the version, the limits, and the named numbers.
 
-`docs/protocol.md` is the reference. `requests.py` writes what goes to the supervisor, `decoder.py` reads what comes
-from it, and `events.py` has what is read.
+`docs/protocol.md` is the reference. `requests.py` encodes frames for the supervisor; `decoder.py` decodes the
+supervisor's frames into the classes of `events.py`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ VERSION = 2
 MAX_TO_SUPERVISOR = 1 << 20
 MAX_FROM_SUPERVISOR = 1 << 17
 MIN_LENGTH = 5
-#: The server may have this many bytes of stdin unacknowledged for a process.
+#: Bytes of a process's stdin that may be unacknowledged, and that one frame may hold.
 STDIN_WINDOW = 1 << 16
 STDIN_CHUNK = 1 << 16
 #: Bytes of a process's tag, and of one READ's answer.
 TAG_MAX = 1024
 READ_MAX = 1 << 16
-#: As the cursor of a READ: the last bytes.
+#: A READ with this cursor returns the last bytes.
 FROM_THE_END = (1 << 64) - 1
 
-#: What every frame begins with: length, type, process.
+#: The start of every frame: length, type, process.
 HEADER = struct.Struct("<IBI")
-#: What a string (its bytes) and a list (its strings) begin with.
+#: The start of a string (its length in bytes) and of a list (its number of strings).
 COUNT = struct.Struct("<I")
 
 
@@ -88,7 +88,7 @@ class Request(IntEnum):
 
 
 class FailedStage(IntEnum):
-    """What could not be done when a process was to be started."""
+    """The step at which the start of a process failed."""
 
     REQUEST = 1
     FORK = 2

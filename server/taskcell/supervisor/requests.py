@@ -1,4 +1,4 @@
-"""The frames that go to the supervisor, each made by a function of its own. No I/O: values in, bytes out."""
+"""Encodes the requests to the supervisor, one function for each. No I/O: values in, bytes out."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _list(values: Sequence[bytes]) -> bytes:
 
 
 def hello(token: bytes, orphan_ttl_ms: int) -> bytes:
-    """The first frame of a connection. `token` is 16 to 64 bytes without NUL; 0 ms means no dead-man's switch."""
+    """Encode a connection's first frame. `token` has 16 to 64 bytes, no NUL; `orphan_ttl_ms` 0 means for ever."""
     return _frame(Request.HELLO, 0, struct.pack("<I", VERSION) + _strings(token) + struct.pack("<I", orphan_ttl_ms))
 
 
@@ -49,7 +49,7 @@ def hello(token: bytes, orphan_ttl_ms: int) -> bytes:
 class Spawn:
     """What to start. Times in milliseconds, `spool` and `credit` in bytes; `timeout_ms` 0 means none.
 
-    `tag` is what a later server is told of the process: at most TAG_MAX bytes.
+    `tag` has at most TAG_MAX bytes; a later server gets it back.
     """
 
     argv: Sequence[bytes]
@@ -67,7 +67,7 @@ class Spawn:
 
 
 def spawn(process: int, request: Spawn) -> bytes:
-    """Encode a SPAWN. Raises ProtocolError when it is larger than one frame may be or holds a NUL byte."""
+    """Encode a SPAWN. Raises ProtocolError if it exceeds one frame or a string holds a NUL byte."""
     r = request
     env = [key + b"=" + value for key, value in r.env.items()]
     body = (
@@ -83,7 +83,7 @@ def spawn(process: int, request: Spawn) -> bytes:
 
 
 def stdin(process: int, data: bytes) -> bytes:
-    """Up to STDIN_CHUNK bytes for the process's standard input."""
+    """Send up to STDIN_CHUNK bytes to the process's standard input."""
     return _frame(Request.STDIN, process, data)
 
 
@@ -109,7 +109,7 @@ def attach(process: int, stream: Stream, cursor: int, amount: int) -> bytes:
 
 
 def read(process: int, stream: Stream, cursor: int, size: int) -> bytes:
-    """Ask for at most READ_MAX kept bytes from `cursor` on, or with FROM_THE_END for the last ones."""
+    """Ask for at most READ_MAX kept bytes from `cursor` on, or for the last ones with FROM_THE_END."""
     return _frame(Request.READ, process, struct.pack("<BQI", stream, cursor, size))
 
 
@@ -119,7 +119,7 @@ def state() -> bytes:
 
 
 def no_report(process: int) -> bytes:
-    """The process's state report shall not count: it goes on in the background."""
+    """Have the process's state report not count: it goes on in the background."""
     return _frame(Request.NO_REPORT, process)
 
 
@@ -149,7 +149,7 @@ def sudo(user: bytes, password: bytes, capabilities: int, flags: SudoFlag) -> by
     Arguments:
         user: as in SPAWN.
         password: 1 to 255 bytes, without NUL and newline.
-        capabilities: what those who become root may hold, a bit for each.
-        flags: SET_PASSWORD gives the user this password first.
+        capabilities: the most that a process may hold after it became root, a bit for each.
+        flags: SET_PASSWORD sets this password for the user first.
     """
     return _frame(Request.SUDO, 0, struct.pack("<BQ", flags, capabilities) + _strings(user, password))
