@@ -103,7 +103,7 @@ async def test_text_is_numbered_for_the_model_and_plain_in_the_structure(client:
     written = await call(client, "write_file", path="a.txt", content="one\ntwo\nthree\n")
     assert text_of(written) == "[Created /workspace/a.txt: 14 bytes]"
     result = await call(client, "read_file", path="a.txt", offset=2, limit=1)
-    assert text_of(result) == "     2\ttwo\n[Lines 2 to 2 of 3; go on with offset=3.]"
+    assert text_of(result) == "     2\ttwo\n[Lines 2 to 2 of 3; continue with offset=3.]"
     assert result.structured_content is not None
     assert result.structured_content["text"] == "two\n"
     edited = await call(client, "edit_file", path="a.txt", old="e", new="E", count=3)

@@ -13,7 +13,7 @@ import pytest
 from gateways import GatewayFactory
 from observe import HOST_TIMEOUT, containers, eventually, marker
 from taskcell.errors import BadArgument, Denied, FileRefused, SandboxLost, TaskcellError
-from taskcell.files.answers import Edited, FileAnswer, FileBytes, FileText, Listing, Written
+from taskcell.files.answers import Edited, FileAnswer, FileBytes, FileText, FolderListing, Written
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import Status, ToolCall
 
@@ -54,7 +54,7 @@ class Task:
 
     async def names(self, path: str = ".", **arguments: Any) -> list[str]:
         answer = await self.call("list_files", path=path, **arguments)
-        assert isinstance(answer, Listing)
+        assert isinstance(answer, FolderListing)
         return [entry.path for entry in answer.entries]
 
 
@@ -103,13 +103,13 @@ async def test_no_link_leads_out_of_the_sandbox(gateway: GatewayFactory, tmp_pat
         for path in ("host", str(secret), f"root{secret}", f"/proc/self/root{secret}", f"../../../..{secret}"):
             assert "There is no" in await task.refused("read_file", path=path)
         for path in ("shadow", "/etc/shadow", "init/environ", "init/root/etc/passwd", "/proc/1/mem"):
-            assert "user may not" in await task.refused("read_file", path=path)
+            assert "no permission" in await task.refused("read_file", path=path)
         assert (await task.text("name")).strip() == (await task.shell("cat /etc/hostname")).strip()
         for path in ("name", "program", "root/etc/x", "/etc/passwd", "/.taskcell/supervisor", "/.taskcell/x"):
             refused = await task.refused("write_file", path=path, content="x")
-            assert "user may not" in refused or "read-only" in refused
+            assert "no permission" in refused or "read-only" in refused
         assert "There is no" in await task.refused("list_files", path=str(tmp_path))
-        assert "user may not" in await task.refused("list_files", path="init/fd")
+        assert "no permission" in await task.refused("list_files", path="init/fd")
     assert secret.read_text() == "the host's"
 
 
@@ -139,14 +139,14 @@ async def test_protected_files_and_folders_stay_as_they_are(gateway: GatewayFact
         await task.shell("mkdir closed hidden; echo 1 > closed/f; echo 1 > ro; echo 1 > none; chmod 555 closed")
         await task.shell("chmod 444 ro; chmod 000 none hidden")
         for path in ("closed/f", "closed/new", "ro", "none", "hidden/x"):
-            assert "user may not" in await task.refused("write_file", path=path, content="2")
+            assert "no permission" in await task.refused("write_file", path=path, content="2")
         for path in ("closed/f", "ro", "none"):
-            assert "user may not" in await task.refused("edit_file", path=path, old="1", new="2")
-        assert "user may not" in await task.refused("read_file", path="none")
+            assert "no permission" in await task.refused("edit_file", path=path, old="1", new="2")
+        assert "no permission" in await task.refused("read_file", path="none")
         listing = await task.call("list_files", path=".", glob="**")
-        assert isinstance(listing, Listing)
+        assert isinstance(listing, FolderListing)
         assert [entry.path for entry in listing.entries] == ["closed", "closed/f", "hidden", "none", "ro"]
-        assert "Some folders may not be read" in listing.notes[0]
+        assert "may not read some of the folders" in listing.notes[0]
         assert await task.shell("cat closed/f ro; ls -A closed") == "1\n1\nf\n"
 
 

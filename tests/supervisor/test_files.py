@@ -18,7 +18,7 @@ import pytest
 
 from taskcell.config.settings import Settings
 from taskcell.errors import BadArgument, FileRefused
-from taskcell.files.answers import Edited, FileAnswer, FileBytes, FileText, Listing, Written
+from taskcell.files.answers import Edited, FileAnswer, FileBytes, FileText, FolderListing, Written
 from taskcell.files.reply import LINE_CHARS, parse_reply
 from taskcell.model import Command, ToolCall
 from taskcell.tools.tool import FileTool, build_tools
@@ -79,9 +79,9 @@ class Files:
         assert isinstance(answer, Edited)
         return answer
 
-    def list(self, path: str = ".", **arguments: Any) -> Listing:
+    def list(self, path: str = ".", **arguments: Any) -> FolderListing:
         answer = self.run(self.bind("list_files", path=path, **arguments))
-        assert isinstance(answer, Listing)
+        assert isinstance(answer, FolderListing)
         return answer
 
     def names(self, path: str = ".", **arguments: Any) -> list[str]:
@@ -128,7 +128,7 @@ def test_a_window_says_where_to_go_on_and_the_windows_together_are_the_file(file
         got += answer.text
         if not answer.truncated:
             break
-        assert answer.notes[0].endswith(f"go on with offset={answer.last_line + 1}.")
+        assert answer.notes[0].endswith(f"continue with offset={answer.last_line + 1}.")
         offset = answer.last_line + 1
     assert got == "\n".join(lines)
 
@@ -327,8 +327,8 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_left_behind(files: Fil
     assert files.refused(lambda: files.write("/", "x")).folder
     assert "a FIFO" in str(files.refused(lambda: files.write("fifo", "x")))
     assert "a device" in str(files.refused(lambda: files.write("zero", "x")))
-    assert "no folder" in str(files.refused(lambda: files.write("file/x", "x")))
-    assert "circle" in str(files.refused(lambda: files.write("a", "x")))
+    assert "not a folder" in str(files.refused(lambda: files.write("file/x", "x")))
+    assert "loop" in str(files.refused(lambda: files.write("a", "x")))
     assert "cannot be written" in str(files.refused(lambda: files.write("n" * 256, "x")))
     assert (files / "file").read_text() == "x"
 
@@ -390,7 +390,7 @@ def test_an_edit_is_bounded_in_places_and_in_what_it_makes(files: Files) -> None
 
 def test_text_that_is_not_there_says_which_line_comes_near(files: Files) -> None:
     (files / "a.py").write_text("one\n\tif a:\n\t\tb()\n")
-    assert "Line 2 has it with other blanks" in str(
+    assert "Line 2 differs from it in blanks only" in str(
         files.refused(lambda: files.edit("a.py", "    if a:\n        b()", ""))
     )
     assert "is not in" in str(files.refused(lambda: files.edit("a.py", "elsewhere", "")))
@@ -553,15 +553,15 @@ def test_a_listing_is_bounded_and_says_so(files: Files) -> None:
     for number in range(1001):
         (files / f"{number:04}").touch()
     listing = files.run(files.bind("list_files"), output_chars=10**6)
-    assert isinstance(listing, Listing)
+    assert isinstance(listing, FolderListing)
     assert len(listing.entries) == 1000
     assert listing.truncated
     (files / "0000").unlink()
     exact = files.run(files.bind("list_files"), output_chars=10**6)
-    assert isinstance(exact, Listing)
+    assert isinstance(exact, FolderListing)
     assert (len(exact.entries), exact.truncated) == (1000, False)
     short = files.run(files.bind("list_files"), output_chars=1000)
-    assert isinstance(short, Listing)
+    assert isinstance(short, FolderListing)
     assert short.truncated
     assert len(short.shown()) < 1200
 

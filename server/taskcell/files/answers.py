@@ -1,4 +1,4 @@
-"""What the file tools answer: values, their structured content, and how they read as text."""
+"""The results of the file tools, as structured content and as text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PICTURES = (
 
 
 def picture_type(data: bytes) -> str | None:
-    """The MIME type of a picture, by its first bytes and not its name; None where it is none that models see."""
+    """Return a picture's MIME type, judged by its first bytes; None if it is not a picture that models can see."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
     return next((mime for magic, mime in PICTURES if data.startswith(magic)), None)
@@ -24,7 +24,7 @@ def picture_type(data: bytes) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class FileText:
-    """Lines of a text file, `first_line` to `last_line`. `total_lines` None: not counted; `size` in bytes."""
+    """Lines `first_line` to `last_line` of a text file. `size` in bytes; `total_lines` None means not counted."""
 
     path: str
     text: str
@@ -50,7 +50,7 @@ class FileText:
         }
 
     def shown(self) -> str:
-        """The lines with their numbers, and the notes."""
+        """Format the lines with their numbers, and the notes."""
         lines = self.text.removesuffix("\n").split("\n") if self.text else []
         numbered = [f"{number:>6}\t{line}" for number, line in enumerate(lines, self.first_line)]
         return "\n".join([*numbered, *(f"[{note}]" for note in self.notes)])
@@ -58,14 +58,14 @@ class FileText:
 
 @dataclass(frozen=True, slots=True)
 class FileBytes:
-    """A whole file. `mime` is a picture's type, and None for anything else."""
+    """A whole file. `mime` is None unless it is a picture."""
 
     path: str
     data: bytes
     mime: str | None
 
     def structured(self) -> dict[str, Any]:
-        """For a picture: all but its bytes, which the answer shows as a picture."""
+        """Describe a picture; its bytes go into an image block of the answer."""
         none = {"text": "", "first_line": 0, "last_line": 0, "total_lines": None, "truncated": False, "notes": []}
         return {"path": self.path, "kind": "image", "mime_type": self.mime, "size": len(self.data), **none}
 
@@ -75,7 +75,7 @@ class FileBytes:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file was written; `replaced` says that there was one before. `size` in bytes."""
+    """A written file. `size` in bytes; `replaced` means that there was one before."""
 
     path: str
     size: int
@@ -90,7 +90,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """Text was replaced in so many places; `lines` has those of the first of them. `size` in bytes."""
+    """A file in which `count` places were replaced; `lines` has the first of them. `size` in bytes."""
 
     path: str
     count: int
@@ -109,7 +109,7 @@ class Edited:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One path of a listing. `size` in bytes, of a file; `modified` in UTC; `target` of a link."""
+    """One path in a folder. `size` in bytes, of files only; `modified` in UTC; `target` of links only."""
 
     path: str
     type: str
@@ -124,8 +124,8 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """The entries of a folder that match, in order of their paths."""
+class FolderListing:
+    """The matching entries of a folder, ordered by path."""
 
     path: str
     entries: tuple[Entry, ...]
@@ -143,12 +143,12 @@ class Listing:
         return "\n".join([*lines, *(f"[{note}]" for note in self.notes)])
 
 
-FileAnswer = FileText | FileBytes | Written | Edited | Listing
+FileAnswer = FileText | FileBytes | Written | Edited | FolderListing
 
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
-    """What a file tool answers for a task; `notes` are about its sandbox."""
+    """The result of a file tool for a task; `notes` are about its sandbox."""
 
     task_id: str
     answer: FileAnswer

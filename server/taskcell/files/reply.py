@@ -1,7 +1,7 @@
-"""Reads the reply of a `supervisor file` command. The layout is in docs/protocol.md.
+"""Parses the reply of a `supervisor file` command; docs/protocol.md has the layout.
 
-It was written inside the sandbox: parsing raises struct.error or IndexError where a reply breaks off, and decodes
-anything, for names and text in a sandbox need not be UTF-8.
+A reply comes from inside the sandbox. Parsing raises struct.error or IndexError where it breaks off; decoding never
+raises, for names and text in a sandbox need not be UTF-8.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from taskcell.errors import FileRefused
-from taskcell.files.answers import Edited, Entry, FileAnswer, FileBytes, FileText, Listing, Written, picture_type
-from taskcell.files.refusals import Reason, Refused, sentence
+from taskcell.files.answers import Edited, Entry, FileAnswer, FileBytes, FileText, FolderListing, Written, picture_type
+from taskcell.files.refusals import RefusalReason, Refused, sentence
 from taskcell.model import Command
 from taskcell.tools.binding import MAX_PATH
 from taskcell.tools.files import MAX_ENTRIES, MAX_PLACES
 from taskcell.units import format_size
 
-#: Characters of one line that are shown; the end of a longer one is left out.
+#: Characters of one line that are shown; a longer one is cut.
 LINE_CHARS = 2000
-#: Characters beside each line: its number, the tab and the line break.
+#: Characters that are added to each line: its number, the tab and the line break.
 NUMBER_WIDTH = 8
 _UNKNOWN = (1 << 64) - 1
 _DONE = 0
@@ -29,20 +29,20 @@ _KIND_BINARY, _KIND_WHOLE = 2, 3
 
 
 class _Reply:
-    """Takes values off a reply's front."""
+    """Reads values from the front of a reply."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
 
     def number(self, form: str) -> int:
-        """One number, in struct's letters."""
+        """Take one number; `form` is in struct's letters."""
         (value,) = struct.unpack_from(f"<{form}", self._data, self._at)
         self._at += struct.calcsize(f"<{form}")
         return int(value)
 
     def numbers(self, form: struct.Struct) -> tuple[int, ...]:
-        """Some numbers at once."""
+        """Take some numbers at once."""
         values = form.unpack_from(self._data, self._at)
         self._at += form.size
         return values
@@ -55,7 +55,7 @@ class _Reply:
         return piece
 
     def text(self) -> str:
-        """A name or a line; more of it than an honest reply holds is left out."""
+        """Take a name or a line, cut to the length that an honest reply keeps."""
         return self.take(self.number("I"))[:MAX_PATH].decode("utf-8", "replace")
 
     def rest(self) -> bytes:
@@ -63,12 +63,14 @@ class _Reply:
 
 
 def parse_reply(command: Command, data: bytes, output_chars: int) -> FileAnswer:
-    """The answer in a reply. Raises FileRefused, and struct.error or IndexError where it breaks off."""
+    """Parse a reply. Raises FileRefused, and struct.error or IndexError where the reply breaks off."""
     reply, path = _Reply(data), command.text
     what = command.argv[0]
     if reply.number("B") != _DONE:
         refused = _refused(reply)
-        raise FileRefused(sentence(what, path, refused), absent=refused.is_absent, folder=refused.why == Reason.FOLDER)
+        raise FileRefused(
+            sentence(what, path, refused), absent=refused.is_absent, folder=refused.why == RefusalReason.FOLDER
+        )
     match what:
         case "read" | "fetch":
             return _read(reply, path, int(command.argv[1]), output_chars)
@@ -83,7 +85,7 @@ def parse_reply(command: Command, data: bytes, output_chars: int) -> FileAnswer:
 
 
 def _bounded(count: int, most: int) -> int:
-    """A count that an honest reply may have; another ends the parsing."""
+    """Return a count that an honest reply can have. Raises IndexError for a larger one."""
     if count > most:
         raise IndexError("the reply has too many elements")
     return count
@@ -91,7 +93,7 @@ def _bounded(count: int, most: int) -> int:
 
 def _refused(reply: _Reply) -> Refused:
     why, errno, number, words = reply.number("B"), reply.number("I"), reply.number("Q"), reply.text()
-    count = _bounded(reply.number("I"), MAX_PLACES) if why == Reason.PLACES else 0
+    count = _bounded(reply.number("I"), MAX_PLACES) if why == RefusalReason.PLACES else 0
     places = tuple((reply.number("I"), reply.text()) for _ in range(count))
     return Refused(why, errno, number, words, places)
 
@@ -106,7 +108,7 @@ def _read(reply: _Reply, path: str, first: int, output_chars: int) -> FileText |
         return FileBytes(path, data, picture_type(data))
     if kind == _KIND_BINARY:
         raise FileRefused(
-            f"{path} is not text but binary data, {size} bytes; look at it in the terminal (`file`, `xxd`, `base64`)."
+            f"{path} is {size} bytes of binary data, not text; look at it in the terminal (`file`, `xxd`, `base64`)."
         )
     return _text(reply, path, first, size, output_chars)
 
@@ -118,7 +120,7 @@ def _text(reply: _Reply, path: str, first: int, size: int, output_chars: int) ->
     cut: list[int] = []
     broken: list[int] = []
     used = 0
-    # Each line counts for more than one byte of those that were asked for.
+    # Each line uses at least one byte of the requested size.
     raw = list(_lines(reply, _bounded(count, output_chars)))
     is_crlf = _is_crlf(raw if ends_whole or total > first + count - 1 else raw[:-1])
     for number, (data, whole) in enumerate(raw, first):
@@ -138,20 +140,20 @@ def _text(reply: _Reply, path: str, first: int, size: int, output_chars: int) ->
     more = last < total
     text = "\n".join(lines) + ("\n" if lines and (ends_whole or more) else "")
     notes = _notes_on_text(first, last, known, more, size)
-    notes += [f"Long lines are cut: {_some(cut)}; `cut -c` in the terminal shows the rest."] if cut else []
-    notes += [f"Not UTF-8, shown with U+FFFD: line {_some(broken)}; `edit_file` cannot match that."] if broken else []
+    notes += [f"Too long, cut: line {_some(cut)}; `cut -c` in the terminal shows the rest."] if cut else []
+    notes += [f"Not UTF-8, shown as U+FFFD: line {_some(broken)}; `edit_file` cannot match that."] if broken else []
     notes += ["The lines end in CRLF, which `edit_file` keeps."] if is_crlf else []
     return FileText(path, text, first, last, known, size, more, tuple(notes))
 
 
 def _is_crlf(lines: list[tuple[bytes, int]]) -> bool:
-    """Whether all of these lines, which end in LF, end in CRLF; those that are cut do not say."""
+    """Whether all of these lines, which end in LF, end in CRLF. Lines that were cut do not count."""
     ends = [data[-1:] for data, whole in lines if whole == len(data)]
     return bool(ends) and all(end == b"\r" for end in ends)
 
 
 def _lines(reply: _Reply, count: int) -> Iterator[tuple[bytes, int]]:
-    """Each line as far as it is kept, and how long it is in bytes."""
+    """Yield the kept bytes of each line, and the whole line's length in bytes."""
     for _ in range(count):
         kept, whole = reply.numbers(_LINE)
         yield reply.take(kept), whole
@@ -161,7 +163,7 @@ def _line(line: str, kept: int, whole: int, output_chars: int) -> str:
     most = min(LINE_CHARS, max(1, output_chars - NUMBER_WIDTH))
     if len(line) <= most and whole <= kept:
         return line
-    shown = line[:most].removesuffix("\ufffd")  # a character that was cut in two
+    shown = line[:most].removesuffix("\ufffd")  # of a character that was cut in two
     return f"{shown}… [{max(0, whole - len(shown.encode())):,} bytes more]"
 
 
@@ -170,7 +172,7 @@ def _notes_on_text(first: int, last: int, total: int | None, more: bool, size: i
         return ["The file is empty."]
     of = f" of {total}" if total is not None else f" of a file of {format_size(size)}"
     if more:
-        return [f"Lines {first} to {last}{of}; go on with offset={last + 1}."]
+        return [f"Lines {first} to {last}{of}; continue with offset={last + 1}."]
     return [f"Lines {first} to {last}{of}."] if first > 1 else []
 
 
@@ -184,7 +186,7 @@ def _some(numbers: list[int]) -> str:
 _TYPES = {"f": "file", "d": "folder", "l": "link"}
 
 
-def _listing(reply: _Reply, path: str, output_chars: int) -> Listing:
+def _listing(reply: _Reply, path: str, output_chars: int) -> FolderListing:
     flags = reply.number("B")
     entries = [_entry(reply) for _ in range(_bounded(reply.number("I"), MAX_ENTRIES))]
     shown: list[Entry] = []
@@ -197,14 +199,14 @@ def _listing(reply: _Reply, path: str, output_chars: int) -> Listing:
     more = bool(flags & 1) or len(shown) < len(entries)
     notes = []
     if more:
-        notes.append(f"Only the first {len(shown)} are shown; narrow it by 'glob' or a folder in 'path'.")
+        notes.append(f"Only the first {len(shown)} are shown; narrow it with 'glob', or name a folder in 'path'.")
     if flags & 2:
-        notes.append("Not everything was looked at: there is too much, or it is too deep; name a folder in 'path'.")
+        notes.append("Not everything was searched: there is too much, or it is too deep; name a folder in 'path'.")
     if flags & 4:
-        notes.append("Some folders may not be read by the sandbox's user; what is in them is not shown.")
+        notes.append("The sandbox's user may not read some of the folders; what is in them is not shown.")
     if any("\ufffd" in entry.path for entry in shown):
-        notes.append("Names with U+FFFD are not UTF-8; only the terminal can name these files.")
-    return Listing(path, tuple(shown), more or bool(flags & 2), tuple(notes))
+        notes.append("Names with U+FFFD are not UTF-8; only the terminal can use them.")
+    return FolderListing(path, tuple(shown), more or bool(flags & 2), tuple(notes))
 
 
 def _entry(reply: _Reply) -> Entry:
