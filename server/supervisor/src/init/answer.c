@@ -1,7 +1,6 @@
 #include "init/answer.h"
 
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/wait.h>
 
 #include "base/bytes.h"
@@ -9,18 +8,12 @@
 #include "base/spool.h"
 #include "init/conn.h"
 #include "init/table.h"
-#include "init/watch.h"
 
 enum {
     OUT_MARK = 256 << 10,   /* output is produced only while less than this waits to be written */
     OUTPUT_CHUNK = 64 << 10, /* of output in one frame: control frames never wait for more */
     LISTED_MAX = 100,        /* in one frame: with the longest tags they stay below its limit */
-    HOLD_MAX = 16 << 10,     /* more than this is worth a write of its own */
 };
-
-/* A short command's SPAWNED, OUTPUT and EXIT go out together: each write wakes four programs up to the server. Nobody
-   waits for the first two alone, and a person does not see five milliseconds. */
-static const int64_t HOLD = 5000;
 
 /* The frame to be begun is waited for: it is not held back. */
 static struct buffer *urgent(struct supervisor *s) {
@@ -234,29 +227,4 @@ bool answer_pump(struct supervisor *s) {
     }
     send_told_everything(s);
     return false;
-}
-
-/* Whether what is in the buffer may wait for company. */
-static bool holds_back(struct conn *c) {
-    if (c->urgent || c->wants_write || !conn_waiting(c) || conn_waiting(c) > HOLD_MAX) return false;
-    int64_t now = clock_now();
-    if (!c->held) c->held = now + HOLD;
-    return now < c->held;
-}
-
-void answer_serve(struct supervisor *s) {
-    struct conn *c = s->active;
-    if (!c) return;
-    bool more = answer_pump(s);
-    if (!more && !c->out.failed && !s->leaving && holds_back(c)) return;
-    c->held = 0;
-    c->urgent = false;
-    if (c->out.failed || conn_overflows(c) || !conn_flush(c)) {
-        conn_close(s, c);
-        return;
-    }
-    bool wants_write = more || conn_waiting(c);
-    if (wants_write == c->wants_write) return;
-    c->wants_write = wants_write;
-    watch_change(s, c->fd, WATCH_CONN, conn_index(s, c), wants_write ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }

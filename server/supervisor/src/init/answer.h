@@ -19,7 +19,5 @@ void answer_data(struct supervisor *s, const struct request *q, const struct pro
 void answer_sudo(struct supervisor *s, const char *problem);
 /* Fill the connection's buffer with output and what else is owed; true: it is full, and more is there. */
 bool answer_pump(struct supervisor *s);
-/* Produce what is owed and write it, as far as the socket takes it. */
-void answer_serve(struct supervisor *s);
 
 #endif

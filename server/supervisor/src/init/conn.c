@@ -23,8 +23,6 @@ static const int64_t HELLO_LIMIT = 5000000;
 
 uint32_t conn_index(const struct supervisor *s, const struct conn *c) { return (uint32_t)(c - s->conns); }
 
-size_t conn_waiting(const struct conn *c) { return c->out.size - c->sent; }
-
 bool conn_overflows(const struct conn *c) { return conn_waiting(c) > OUT_MAX; }
 
 void conn_close(struct supervisor *s, struct conn *c) {

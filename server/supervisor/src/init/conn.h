@@ -11,7 +11,7 @@ void conn_close(struct supervisor *s, struct conn *c);
 /* The number of a connection in the supervisor's array. */
 uint32_t conn_index(const struct supervisor *s, const struct conn *c);
 /* How many bytes wait in a connection's buffer to be sent. */
-size_t conn_waiting(const struct conn *c);
+static inline size_t conn_waiting(const struct conn *c) { return c->out.size - c->sent; }
 /* Whether more waits than a server that reads would ever let wait. */
 bool conn_overflows(const struct conn *c);
 /* Write what the socket takes now. False: the connection is broken. */

@@ -23,7 +23,12 @@ enum {
     EVENTS_MAX = 64,
     TERM_GRACE_MS = 2000,  /* the protocol's, at SIGTERM and when no server is left */
     FAREWELL_MS = 500,     /* for the last frames to reach a server that reads */
+    HOLD_MAX = 16 << 10,   /* more than this is worth a write of its own */
 };
+
+/* A short command's SPAWNED, OUTPUT and EXIT go out together: each write wakes four programs up to the server. Nobody
+   waits for the first two alone, and a person does not see five milliseconds. */
+static const int64_t HOLD = 5000;
 
 /* How long a call of one turn may wait: much longer than any needs that does not wait. */
 static const struct timeval PATIENCE = {.tv_usec = 5000};
@@ -101,13 +106,39 @@ static int wait_ms(const struct supervisor *s) {
     return ms > 60000 ? 60000 : (int)ms; /* an int holds any of it; waking up once a minute costs nothing */
 }
 
+/* Whether what is in the buffer may wait for company. */
+static bool holds_back(struct conn *c) {
+    if (c->urgent || c->wants_write || !conn_waiting(c) || conn_waiting(c) > HOLD_MAX) return false;
+    int64_t now = clock_now();
+    if (!c->held) c->held = now + HOLD;
+    return now < c->held;
+}
+
+/* Produce what is owed and write it, as far as the socket takes it. */
+static void serve_answers(struct supervisor *s) {
+    struct conn *c = s->active;
+    if (!c) return;
+    bool more = answer_pump(s);
+    if (!more && !c->out.failed && !s->leaving && holds_back(c)) return;
+    c->held = 0;
+    c->urgent = false;
+    if (c->out.failed || conn_overflows(c) || !conn_flush(c)) {
+        conn_close(s, c);
+        return;
+    }
+    bool wants_write = more || conn_waiting(c);
+    if (wants_write == c->wants_write) return;
+    c->wants_write = wants_write;
+    watch_change(s, c->fd, WATCH_CONN, conn_index(s, c), wants_write ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
 static void say_farewell(struct supervisor *s) {
     int64_t end = clock_now() + FAREWELL_MS * MS;
-    answer_serve(s);
+    serve_answers(s);
     while (s->active && conn_waiting(s->active) && clock_now() < end) {
         struct pollfd ready = {.fd = s->active->fd, .events = POLLOUT};
         poll(&ready, 1, FAREWELL_MS);
-        answer_serve(s);
+        serve_answers(s);
     }
 }
 
@@ -130,7 +161,7 @@ int loop_run(struct supervisor *s) {
         bound_waits(s, true);
         for (int i = 0; i < count; i++) take_event(s, &events[i]);
         run_timers(s, clock_now());
-        answer_serve(s);
+        serve_answers(s);
         table_sweep(s);
         bound_waits(s, false);
     }
