@@ -90,8 +90,10 @@ static bool remember(struct supervisor *s, struct process *p, struct kill *k) {
     return settled;
 }
 
-/* Nobody is left of a tree whose leader was killed: only a look can tell that. */
+/* Nobody is left of a tree whose leader was killed: only a look can tell that. Who was seen dead is reaped first: GONE
+   says that nothing is left, not even a zombie. */
 static void bury(struct supervisor *s) {
+    process_reap(s);
     if (s->scan.torn) return;
     for (struct process *p = s->processes, *next; p; p = next) {
         next = p->next;
