@@ -10,12 +10,12 @@
 #include "init/table.h"
 
 enum {
-    OUT_MARK = 256 << 10,   /* output is produced only while less than this waits to be written */
-    OUTPUT_CHUNK = 64 << 10, /* of output in one frame: control frames never wait for more */
-    LISTED_MAX = 100,        /* in one frame: with the longest tags they stay below its limit */
+    OUT_MARK = 256 << 10,   /* output is added only while less than this waits */
+    OUTPUT_CHUNK = 64 << 10, /* output in one frame: no other frame waits for more */
+    LISTED_MAX = 100,        /* processes in one frame: with the longest tags it stays below the limit */
 };
 
-/* The frame to be begun is waited for: it is not held back. */
+/* Marks the buffer as urgent: the server waits for the frame that follows, so it must not be held back. */
 static struct buffer *urgent(struct supervisor *s) {
     s->active->urgent = true;
     return &s->active->out;
@@ -132,7 +132,7 @@ void answer_state(struct supervisor *s) {
     struct buffer *out = urgent(s);
     size_t at = frame_begin(out, ANS_STATE, 0);
     if (s->state.size && !s->state.failed) put_bytes(out, s->state.data, s->state.size);
-    else for (int i = 0; i < 3; i++) put_u32(out, 0); /* no tag, no folder, no variables */
+    else for (int i = 0; i < 3; i++) put_u32(out, 0); /* an empty tag, folder and list */
     frame_end(out, at);
 }
 
@@ -154,7 +154,7 @@ void answer_data(struct supervisor *s, const struct request *q, const struct pro
     frame_end(out, frame);
 }
 
-/* One frame of output, if there is something to send; true when there was. */
+/* Adds one frame of output; returns false when there is nothing to send. */
 static bool send_output(struct supervisor *s, struct process *p, int stream) {
     struct stream *from = &p->streams[stream];
     uint64_t start = spool_start(&from->spool);
@@ -193,7 +193,7 @@ static void send_owed(struct supervisor *s, struct process *p) {
     p->owed = 0;
 }
 
-/* KILLED for everything comes after each process's own EXIT. */
+/* The KILLED for everything comes after the EXIT of each process. */
 static void send_told_everything(struct supervisor *s) {
     if (!s->told_everything) return;
     for (const struct process *p = s->processes; p; p = p->next)
@@ -202,7 +202,7 @@ static void send_told_everything(struct supervisor *s) {
     s->told_everything = false;
 }
 
-/* One turn of one process; false when the connection's buffer was full before it. */
+/* Takes the turn of one process; returns false when the connection's buffer is full before it. */
 static bool take_turn(struct supervisor *s, struct process *p, bool *progress) {
     for (int i = 0; i < STREAMS && p->state != STATE_STARTING; i++) {
         if (conn_waiting(s->active) >= OUT_MARK) return false;
@@ -214,7 +214,7 @@ static bool take_turn(struct supervisor *s, struct process *p, bool *progress) {
 
 bool answer_pump(struct supervisor *s) {
     bool progress = true;
-    /* It goes on where it was cut off: one that prints without end must not take every turn. */
+    /* Start where the last pump stopped: a process that prints without end must not take every turn. */
     struct process *p = table_find(s, s->turn);
     while (progress) {
         progress = false;
