@@ -1,4 +1,4 @@
-"""Builds the supervisor: `python server/supervisor/build.py [--all | --sanitize OUT | --fuzz OUT]`.
+"""Builds the supervisor: `python server/supervisor/build.py [--all | --sanitize OUT | --fuzz NAME OUT]`.
 
 Zig's C compiler makes static binaries of it; they go to `server/taskcell/supervisor/bin/`.
 What is up to date is not built again.
@@ -29,6 +29,17 @@ COMMON = ["-std=c11", "-D_GNU_SOURCE", *WARNINGS]
 #: Nothing unwinds the stack of a stripped binary, and the tables for it are a sixth of its size.
 STATIC = ["-Os", "-static", "-s", "-fstack-protector-strong", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables"]
 SANITIZE = ["-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+#: Counts which lines run; gcov reads it.
+COVER = ["-g", "-O0", "--coverage"]
+#: The files that each harness of tests/fuzz needs: of the modules that it tries, none waits, starts or sends anything.
+FUZZED = {
+    "frame": ("src/base/frame.c", "src/base/bytes.c"),
+    "request": ("src/base/request.c", "src/base/bytes.c"),
+    "table": (
+        "tests/fuzz/expected.c",
+        *("src/init/table.c", "src/init/answer.c", "src/base/frame.c", "src/base/spool.c", "src/base/bytes.c"),
+    ),
+}
 #: musl itself is compiled the first time: about a minute, several on a machine that is busy.
 BUILD_TIMEOUT = 900
 
@@ -51,13 +62,13 @@ def build(architectures: list[str]) -> dict[str, Path]:
     return {name: _build_static(name, BIN / f"supervisor-{name}") for name in architectures}
 
 
-def build_with_gcc(sources: list[Path], out: Path) -> None:
-    """Build with gcc's address and undefined-behaviour sanitizers, for tests."""
+def build_with_gcc(sources: list[Path], out: Path, instruments: list[str] = SANITIZE) -> None:
+    """Build with gcc, for tests: with its address and undefined-behaviour sanitizers, or with `COVER`."""
     gcc = shutil.which("gcc")
     if gcc is None:
         raise BuildError("gcc is needed for the sanitized build; install it (apt-get install gcc libc6-dev).")
     _run(
-        [gcc, *COMMON, *SANITIZE, "-I", str(SOURCE), *map(str, sources), "-lcrypt", "-o", str(out)],
+        [gcc, *COMMON, *instruments, "-I", str(SOURCE), *map(str, sources), "-lcrypt", "-o", str(out)],
         dict(os.environ),
     )
 
@@ -66,9 +77,10 @@ def sources() -> list[Path]:
     return sorted(SOURCE.rglob("*.c"))
 
 
-def fuzz_sources() -> list[Path]:
-    """The frame decoder and what it needs, with the harness around it."""
-    return [HERE / "tests" / "fuzz_frame.c", *(SOURCE / "base" / f"{name}.c" for name in ("frame", "request", "bytes"))]
+def fuzz_sources(name: str) -> list[Path]:
+    """A harness of `FUZZED`, the driver that feeds it, and the modules that it tries."""
+    harness = HERE / "tests" / "fuzz"
+    return [harness / "main.c", harness / f"fuzz_{name}.c", *(HERE / path for path in FUZZED[name])]
 
 
 def _build_static(architecture: str, target: Path) -> Path:
@@ -129,13 +141,16 @@ def main() -> int:
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--all", action="store_true", help="both architectures; else only this machine's own")
     choice.add_argument("--sanitize", metavar="OUT", type=Path, help="a binary with gcc's sanitizers, for tests")
-    choice.add_argument("--fuzz", metavar="OUT", type=Path, help="the frame decoder's fuzzing harness, by gcc")
+    choice.add_argument("--fuzz", nargs=2, metavar=("NAME", "OUT"), help=f"a fuzzing harness: {', '.join(FUZZED)}")
     options = parser.parse_args()
     try:
         if options.sanitize:
             build_with_gcc(sources(), options.sanitize)
         elif options.fuzz:
-            build_with_gcc(fuzz_sources(), options.fuzz)
+            name, out = options.fuzz
+            if name not in FUZZED:
+                parser.error(f"there is no harness '{name}'; there are {', '.join(FUZZED)}")
+            build_with_gcc(fuzz_sources(name), Path(out))
         else:
             for path in build(list(ARCHITECTURES) if options.all else [own_architecture()]).values():
                 print(path, path.stat().st_size)  # noqa: T201

@@ -16,12 +16,12 @@
 
 enum {
     CHUNK = 64 << 10,
-    RETRY_US = 10000,      /* the supervisor may be about to listen: it was started a moment ago */
-    LINGER_MS = 1000,      /* for the last bytes, once the side that they came from has ended */
+    RETRY_US = 10000,      /* the supervisor was started a moment ago and may not listen yet */
+    LINGER_MS = 1000,      /* how long the last bytes may take once their sender has ended */
 };
 static const int64_t CONNECT_LIMIT = 5000000;
 
-/* One direction: what was read and has not been written yet. */
+/* One direction, with the bytes that were read and not written yet. */
 struct lane {
     int from, to;
     uint8_t data[CHUNK];
@@ -51,9 +51,9 @@ static int connect_to(const char *path) {
 
 static bool passing(ssize_t count) { return count < 0 && (errno == EAGAIN || errno == EINTR); }
 
-/* Root by sudo can put a socket of its own in the place of the supervisor's, and would be told the token. Where we were
-   sent into a container from outside, PID 1 and nobody else is the supervisor. A kernel that tells our own pid as the
-   peer's (gVisor) cannot be asked. */
+/* Root by sudo can put its own socket in the place of the supervisor's, and would get the token. When we were sent
+   into a container from outside, only PID 1 is the supervisor. gVisor reports our own pid as the peer's, so there we
+   cannot check. */
 static bool is_supervisor(int fd) {
     struct ucred peer;
     socklen_t size = sizeof peer;
@@ -61,7 +61,7 @@ static bool is_supervisor(int fd) {
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.pid == 1 || peer.pid == getpid());
 }
 
-/* Move what can be moved now; false when the receiving side is gone. */
+/* Moves the bytes that can be moved now; returns false when the receiving side is gone. */
 static bool move(struct lane *l, short can_read, short can_write) {
     if (can_read && l->start == l->end && !l->ended) {
         ssize_t count = read(l->from, l->data, sizeof l->data);
@@ -116,7 +116,7 @@ int bridge_run(const char *path) {
     up = (struct lane){.from = STDIN_FILENO, .to = fd};
     down = (struct lane){.from = fd, .to = STDOUT_FILENO};
     carry(&up, &down);
-    /* The flags belong to the open file, which others may hold too. */
+    /* The flags belong to the open file description, which others may share. */
     fcntl(STDIN_FILENO, F_SETFL, in);
     fcntl(STDOUT_FILENO, F_SETFL, out);
     return 0;

@@ -1,5 +1,5 @@
-/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `report` and `file` are run in it. By other names
-   it is the front of sudo and the program that sudo asks for the password. */
+/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `report` and `file` run in it. By other
+   names the program is the front of sudo, and what sudo asks for the password. */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -37,7 +37,7 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "file")) return file_run(argc - 2, argv + 2);
     if (!strcmp(what, "version") && argc == 2) return printf("supervisor 2\n") < 0;
     if (argc != 4 || strcmp(argv[2], "--socket")) return usage();
-    /* Before anything is secret: what runs as our user must neither trace us nor read our memory. */
+    /* This comes before we hold a secret: processes of our user must neither trace us nor read our memory. */
     prctl(PR_SET_DUMPABLE, 0);
     if (!strcmp(what, "init")) return init_run(argv[3]);
     if (!strcmp(what, "connect")) return bridge_run(argv[3]);

@@ -1,4 +1,4 @@
-/* A growable byte buffer that frames are written to, and a bounded reader that they are read from. */
+/* A growable buffer for writing frames, and a bounded reader for parsing them. */
 #ifndef BASE_BYTES_H
 #define BASE_BYTES_H
 
@@ -9,7 +9,7 @@
 struct buffer {
     uint8_t *data;
     size_t size, room;
-    bool failed; /* memory ran out: what is in the buffer must not be used */
+    bool failed; /* memory ran out: the content must not be used */
 };
 
 bool buffer_reserve(struct buffer *b, size_t more);
@@ -38,9 +38,9 @@ uint16_t get_u16(struct reader *r);
 uint32_t get_u32(struct reader *r);
 uint64_t get_u64(struct reader *r);
 struct slice get_rest(struct reader *r);
-/* A string with its length in front; one that holds a NUL byte is a failure. */
+/* Reads a string with its length in front; a NUL byte in it makes the reader fail. */
 struct slice get_str(struct reader *r);
-/* A NUL-terminated copy; NULL: no memory. */
+/* Returns a NUL-terminated copy, or NULL when memory runs out. */
 char *slice_copy(struct slice value);
 
 #endif

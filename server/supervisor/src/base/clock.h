@@ -7,7 +7,7 @@
 static const int64_t MS = 1000, SECOND = 1000000;
 static const int64_t NEVER = INT64_MAX;
 
-/* Microseconds that never jump. */
+/* Returns microseconds of a clock that never jumps. */
 static inline int64_t clock_now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

@@ -1,10 +1,10 @@
-/* Descriptors that are marked as closed by -1. */
+/* File descriptors, of which -1 means a closed one. */
 #ifndef BASE_FD_H
 #define BASE_FD_H
 
 #include <unistd.h>
 
-/* Close a descriptor if it is open, and mark it as closed. */
+/* Closes a descriptor if it is open, and marks it as closed. */
 static inline void close_fd(int *fd) {
     if (*fd >= 0) close(*fd);
     *fd = -1;

@@ -1,4 +1,4 @@
-/* Frames without any I/O: bytes in, frames out. */
+/* Frames of the protocol. Nothing here does I/O: bytes go in, frames come out. */
 #ifndef BASE_FRAME_H
 #define BASE_FRAME_H
 
@@ -8,9 +8,9 @@
 enum {
     FRAME_PREFIX = 9,             /* length, type, process */
     FRAME_MIN_LENGTH = 5,         /* type, process */
-    FRAME_MAX_LENGTH = 1 << 20,   /* towards the supervisor */
+    FRAME_MAX_LENGTH = 1 << 20,   /* to the supervisor */
     FRAME_MAX_ANSWER = 1 << 17,   /* from it */
-    FRAME_MAX_HELLO = 128,        /* all that a stranger may make the supervisor hold */
+    FRAME_MAX_HELLO = 128,        /* the most that a client without a token may make us buffer */
 };
 
 struct frame {
@@ -22,10 +22,10 @@ struct frame {
 
 enum frame_state { FRAME_PARTIAL, FRAME_WHOLE, FRAME_BAD };
 
-/* Look for one frame at the front of `data`; `used` is its size on the wire. */
+/* Decodes the frame at the front of `data`; `used` becomes its size on the wire. */
 enum frame_state frame_next(const uint8_t *data, size_t size, size_t max_length, struct frame *frame, size_t *used);
 
-/* Begin a frame in `out`; the answer goes to `frame_end` when the body has been written. */
+/* Begins a frame in `out`; pass the returned offset to `frame_end` when the body has been written. */
 size_t frame_begin(struct buffer *out, enum answer_type type, uint32_t process);
 void frame_end(struct buffer *out, size_t start);
 

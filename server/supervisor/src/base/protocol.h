@@ -1,4 +1,4 @@
-/* The numbers of docs/protocol.md. */
+/* The numbers that docs/protocol.md defines. */
 #ifndef BASE_PROTOCOL_H
 #define BASE_PROTOCOL_H
 
@@ -8,9 +8,9 @@ enum {
     TOKEN_MIN = 16,
     TOKEN_MAX = 64,
     SIGNAL_MAX = 64,
-    TAG_MAX = 1024,               /* what the server says of a process, for whoever serves it next */
-    READ_MAX = 1 << 16,           /* of a spool at once */
-    PASSWORD_MAX = 255, /* without its end */
+    TAG_MAX = 1024,               /* what the server notes about a process, for the next server */
+    READ_MAX = 1 << 16,           /* bytes of one READ */
+    PASSWORD_MAX = 255, /* bytes, without the newline at its end */
 };
 
 enum request_type {

@@ -5,7 +5,7 @@
 
 static struct strings get_strings(struct reader *r) {
     struct strings list = {get_u32(r), {r->at, 0}};
-    /* Each string takes four bytes at least: a huge count fails here, not after a long loop. */
+    /* Each string takes at least four bytes, so a huge count fails here and not after a long loop. */
     if (list.count > r->left / 4) r->failed = true;
     list.bytes.data = r->at;
     for (uint32_t i = 0; i < list.count && !r->failed; i++) get_str(r);
@@ -112,7 +112,7 @@ const char *spawn_fault(const struct spawn *q) {
 }
 
 char **strings_copy(const struct strings *list) {
-    /* The text takes less room than the frame's: a terminating NUL instead of a length of four bytes. */
+    /* The text takes less room than in the frame: a NUL at its end replaces four bytes of length. */
     size_t pointers = (list->count + (size_t)1) * sizeof(char *);
     char **copy = malloc(pointers + list->bytes.size + 1);
     if (!copy) return NULL;

@@ -1,4 +1,4 @@
-/* Requests without any I/O: a frame in, what it asks out. */
+/* Requests of the protocol. Nothing here does I/O: a frame goes in, a request comes out. */
 #ifndef BASE_REQUEST_H
 #define BASE_REQUEST_H
 
@@ -6,7 +6,7 @@
 #include "base/frame.h"
 #include "base/protocol.h"
 
-/* A list of strings that stands in a frame; `strings_copy` makes an argv of it. */
+/* A list of strings inside a frame; `strings_copy` turns it into an argv. */
 struct strings {
     uint32_t count;
     struct slice bytes;
@@ -26,7 +26,7 @@ struct spawn {
 
 struct sudo_request {
     uint8_t flags;
-    uint64_t capabilities; /* what those who become root may hold, a bit for each */
+    uint64_t capabilities; /* that processes which become root may hold, one bit each */
     struct slice user, password;
 };
 
@@ -46,11 +46,11 @@ struct request {
     uint16_t rows, cols;             /* RESIZE */
 };
 
-/* NULL, or what is wrong with the frame: the connection must end. */
+/* Parses a frame. Returns NULL, or a fault for which the connection must end. */
 const char *request_parse(const struct frame *frame, struct request *request);
-/* NULL, or why nothing can be started by this request: it is answered with FAILED. */
+/* Returns NULL, or the fault for which a SPAWN is answered with FAILED. */
 const char *spawn_fault(const struct spawn *request);
-/* A NULL-terminated array in one piece of memory (one free()); NULL: no memory. */
+/* Returns a NULL-terminated array in one allocation, or NULL when memory runs out. */
 char **strings_copy(const struct strings *list);
 
 #endif

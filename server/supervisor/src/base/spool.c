@@ -7,8 +7,8 @@
 enum {
     ROOM_FIRST = 64 << 10, /* most commands print less than this */
     ROOM_FREE = 16 << 10,  /* a ring with less room than this grows before it is read into */
-    LIMIT_MIN = 4 << 10,   /* each read fills the ring at most: a tiny one would cost a call for each few bytes */
-    LIMIT_MAX = 256 << 20, /* more of one stream would help nobody */
+    LIMIT_MIN = 4 << 10,   /* one read fills the ring at most: a tiny ring would cost many calls */
+    LIMIT_MAX = 256 << 20, /* more of one stream helps nobody */
 };
 
 static size_t budget = 1U << 28, mapped;
@@ -40,11 +40,11 @@ static void copy_out(const struct spool *s, uint8_t *to) {
 static bool grow(struct spool *s) {
     size_t room = s->room ? s->room * 2 : ROOM_FIRST;
     if (room > s->limit) room = s->limit;
-    /* The first piece is given in any case: without it a process's output could not be read at all. */
+    /* The first piece is allocated whatever the budget says: without it, output could not be read at all. */
     if (s->room && spool_over_budget(room - s->room)) return false;
     uint8_t *ring = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (ring == MAP_FAILED) return false;
-    /* Not copied into what is forked: a fork stays cheap, and no process sees another's output. */
+    /* A fork does not copy the ring: it stays cheap, and no process sees the output of another. */
     madvise(ring, room, MADV_DONTFORK);
     size_t size = s->size;
     if (s->ring) copy_out(s, ring);
@@ -63,7 +63,7 @@ static size_t parts_at(const struct spool *s, size_t at, size_t size, struct iov
     return size;
 }
 
-/* No memory at all: the process must not block for that, so its output is lost, and counted. */
+/* There is no memory at all. The process must not block for that, so its output is read, counted and lost. */
 static ssize_t read_away(struct spool *s, int fd) {
     uint8_t lost[4096];
     ssize_t count = read(fd, lost, sizeof lost);
@@ -71,7 +71,7 @@ static ssize_t read_away(struct spool *s, int fd) {
     return count;
 }
 
-/* False: the ring is as large as it may be. */
+/* Grows the ring for `most` more bytes; returns false when it is as large as it may be. */
 static bool make_room(struct spool *s, size_t most) {
     size_t wanted = most < ROOM_FREE ? most : ROOM_FREE;
     while (s->room - s->size < wanted)
@@ -80,7 +80,7 @@ static bool make_room(struct spool *s, size_t most) {
 }
 
 ssize_t spool_read(struct spool *s, int fd, size_t most) {
-    /* A full ring is overwritten from its oldest byte on. */
+    /* A full ring is overwritten from its oldest byte. */
     size_t room = make_room(s, most) ? s->room - s->size : s->room;
     if (!s->ring) return read_away(s, fd);
     struct iovec parts[2];

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 enum {
-    STAT_MAX = 512,    /* pid, a name of 64 bytes at most, state, parent and group stand well within it */
+    STAT_MAX = 512,    /* bytes */
     ENTRIES_FIRST = 512,
 };
 
@@ -72,11 +72,12 @@ static bool contains(const pid_t *pids, size_t count, pid_t pid) {
     return false;
 }
 
-/* Walk up to the child of `self` that this one descends from; OWNER_UNKNOWN when a parent is not in the table. */
+/* Walks up to the child of `self` that an entry descends from. Returns OWNER_UNKNOWN when a parent is not in the
+   table. */
 static pid_t find_owner(const struct scan *scan, const struct entry *e, const struct family *f) {
     bool is_top = e->parent == f->self;
     for (size_t steps = 0; e->parent != f->self; steps++) {
-        /* A snapshot that was torn by pids in motion could even hold a circle. */
+        /* Pids change hands while we read, so a snapshot could even hold a circle. */
         if (e->parent == 0 || e->pid == f->self || steps > scan->count) return OWNER_NONE;
         const struct entry *parent = tree_find(scan, e->parent);
         if (!parent) return OWNER_UNKNOWN;
@@ -95,7 +96,7 @@ static bool read_all(struct scan *scan, const struct family *f, tree_visitor *vi
         struct entry e;
         if (name->d_name[0] < '1' || name->d_name[0] > '9' || !read_entry(dirfd(proc), name->d_name, &e)) continue;
         if (scan->count && scan->entries[scan->count - 1].pid > e.pid) sorted = false;
-        /* Parents mostly have lower pids, so they are in the table already. */
+        /* Most parents have lower pids, so the table has them already. */
         if (sorted) e.owner = find_owner(scan, &e, f);
         room = add_entry(scan, &e);
         if (room && visit && e.owner != OWNER_NONE && e.owner != OWNER_UNKNOWN) visit(&e, context);

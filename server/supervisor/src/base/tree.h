@@ -1,4 +1,4 @@
-/* Who descends from whom: one look at /proc. */
+/* The tree of processes: one scan of /proc tells who descends from whom. */
 #ifndef BASE_TREE_H
 #define BASE_TREE_H
 
@@ -12,16 +12,16 @@ enum { OWNER_NONE = 0, OWNER_ORPHAN = -1, OWNER_UNKNOWN = -2 };
 struct entry {
     pid_t pid, parent, group;
     char state;
-    pid_t owner; /* the leader it descends from, OWNER_ORPHAN, or OWNER_NONE: a leader, or not ours at all */
+    pid_t owner; /* the leader above it, OWNER_ORPHAN, or OWNER_NONE: a leader, or not ours */
 };
 
 struct scan {
-    struct entry *entries; /* by pid */
+    struct entry *entries; /* sorted by pid */
     size_t count, room;
-    bool torn; /* a parent vanished while we read: somebody may have been missed */
+    bool torn; /* a parent vanished while we read, so the scan may have missed a descendant */
 };
 
-/* Whose descendants are looked for. */
+/* The supervisor or leader whose descendants a scan looks for, and the leaders among its children. */
 struct family {
     pid_t self;
     const pid_t *leaders;
@@ -30,11 +30,11 @@ struct family {
 
 typedef void tree_visitor(const struct entry *e, void *context);
 
-/* Look at every process and tell which child of `self` it descends from. `visit` (or NULL) gets most of the
-   descendants at once, while others are still being read: who is to be stopped should not wait for the end of the
-   look. False: /proc cannot be read. */
+/* Reads every process and finds the child of `self` that it descends from. `visit` (or NULL) is called for most
+   descendants as soon as they are read: a process to be stopped should not run until the end of the scan. Returns
+   false when /proc cannot be read. */
 bool tree_scan(struct scan *scan, const struct family *family, tree_visitor *visit, void *context);
-/* The entry of a pid, or NULL; works during a look too, over what has been read. */
+/* Returns the entry of a pid, or NULL. During a scan it searches what has been read so far. */
 struct entry *tree_find(const struct scan *scan, pid_t pid);
 void tree_free(struct scan *scan);
 static inline bool entry_dead(const struct entry *e) { return e->state == 'Z' || e->state == 'X' || e->state == 'x'; }

@@ -16,10 +16,10 @@
 
 enum {
     PATTERNS_MAX = 32,
-    PARTS_MAX = 62,       /* of one pattern: a set of them fits 64 bits */
-    DEPTH_MAX = 100,      /* each level holds a descriptor */
-    VISITS_MAX = 200000,  /* names looked at: some tenths of a second, some MB */
-    BYTES_MAX = 2 << 20,  /* of the reply */
+    PARTS_MAX = 62,       /* parts of one pattern: a set of them fits 64 bits */
+    DEPTH_MAX = 100,      /* folders below one another: each holds a descriptor */
+    VISITS_MAX = 200000,  /* names that are read: some tenths of a second, some MB */
+    BYTES_MAX = 2 << 20,  /* bytes of the reply */
     LINK_MAX_SHOWN = 1024,
     MORE_MATCH = 1,       /* flags of the reply */
     NOT_ALL_SEEN = 2,
@@ -28,8 +28,8 @@ enum {
 };
 static const int64_t LIST_LIMIT = 5000000; /* us */
 
-/* A pattern's parts between its slashes. Where a path has got to in it is a set of parts, one bit each: those that
-   the next name may match. The bit after the last part says that the path matches. */
+/* A pattern, split at its slashes. The state of a match is a set of parts, one bit each: the parts that the next
+   name may match. The bit after the last part means that the path matches. */
 struct pattern {
     char *parts[PARTS_MAX];
     unsigned count;
@@ -41,7 +41,7 @@ struct listing {
     uint64_t most, found, visits;
     int64_t end;
     uint8_t flags;
-    char path[PATH_MAX]; /* of the entry that is looked at, from the folder */
+    char path[PATH_MAX]; /* of the current entry, relative to the folder */
     struct buffer entries;
 };
 
@@ -56,7 +56,7 @@ static bool parse_pattern(char *text, struct pattern *p) {
 
 static bool is_any_depth(const char *part) { return !strcmp(part, "**"); }
 
-/* `**` may stand for no folder at all: what comes after it is possible, too. */
+/* `**` may match no folder at all, so the part after it is possible too. */
 static uint64_t closed_over(const struct pattern *p, uint64_t states) {
     for (unsigned i = 0; i < p->count; i++)
         if (states >> i & 1 && is_any_depth(p->parts[i])) states |= (uint64_t)1 << (i + 1);
@@ -77,7 +77,7 @@ static char type_of(mode_t mode) { return S_ISREG(mode) ? 'f' : S_ISDIR(mode) ? 
 
 static void add_entry(struct listing *l, int folder, const char *name, const char *path) {
     struct stat info;
-    if (fstatat(folder, name, &info, AT_SYMLINK_NOFOLLOW)) return; /* gone by now */
+    if (fstatat(folder, name, &info, AT_SYMLINK_NOFOLLOW)) return; /* it is gone by now */
     if (l->found == l->most || l->entries.size > BYTES_MAX) {
         l->flags |= MORE_MATCH;
         return;
@@ -99,7 +99,7 @@ static bool is_over(struct listing *l) {
 
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
-/* The names in an open folder, sorted; `names` keeps their bytes. NULL: memory ran out. */
+/* Returns the sorted names in an open folder, whose bytes `names` keeps, or NULL when memory runs out. */
 static char **sorted_names(struct listing *l, DIR *folder, struct buffer *names, size_t *count) {
     *count = 0;
     for (struct dirent *entry; (entry = readdir(folder));) {
@@ -122,7 +122,7 @@ static bool is_folder(int folder, const char *name) {
 
 static void walk(struct listing *l, int fd, size_t length, unsigned depth, const uint64_t *states);
 
-/* One name of a folder: an entry if it matches, and looked into if something in it may. */
+/* Takes one name of a folder: adds an entry if it matches, and descends if something below it may match. */
 static void visit(struct listing *l, int folder, const char *name, size_t length, unsigned depth,
                   const uint64_t *states) {
     uint64_t next[PATTERNS_MAX];
@@ -145,7 +145,7 @@ static void visit(struct listing *l, int folder, const char *name, size_t length
         l->flags |= NOT_ALL_SEEN;
         return;
     }
-    /* No link is followed: a loop has no end, and what it leads to is listed where it is. */
+    /* No link is followed: a loop has no end, and the target of a link is listed where it really is. */
     int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) l->flags |= CLOSED_FOLDERS;
     if (fd < 0) return;
@@ -153,7 +153,7 @@ static void visit(struct listing *l, int folder, const char *name, size_t length
     walk(l, fd, length + size + 1, depth + 1, next);
 }
 
-/* Takes the descriptor. */
+/* Lists an open folder, and closes it. */
 static void walk(struct listing *l, int fd, size_t length, unsigned depth, const uint64_t *states) {
     struct buffer names = {0};
     size_t count;
@@ -180,7 +180,7 @@ static int send_listing(struct listing *l) {
 int file_list(int argc, char **argv) {
     static struct listing l;
     uint64_t states[PATTERNS_MAX];
-    /* So that `?` is a character and not a byte. */
+    /* With UTF-8, `?` matches a character and not a byte. */
     setlocale(LC_CTYPE, "C.UTF-8");
     l.most = strtoull(argv[0], NULL, 10);
     l.end = clock_now() + LIST_LIMIT;

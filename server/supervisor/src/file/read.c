@@ -16,21 +16,21 @@ enum {
     KIND_WHOLE = 3,
     SAMPLE = 8192,     /* bytes at the front that decide what a file is */
     CHUNK = 64 << 10,
-    LINE_SHOWN = 8000,   /* bytes of one line that are shown; the rest of it is only counted */
-    STRANGE_SHARE = 3, /* of the sample's bytes, one in so many may be strange in a text */
+    LINE_SHOWN = 8000,   /* bytes of one line that are shown; the rest is only counted */
+    STRANGE_SHARE = 3, /* one in so many bytes of the sample may be strange in a text */
 };
 static const int64_t WINDOW_LIMIT = 10000000; /* us to reach the wanted lines: several GB */
 static const int64_t COUNT_LIMIT = 1000000;   /* us more to count the lines after them */
 static const uint64_t UNKNOWN = UINT64_MAX;
 
-/* What is shown of a file's lines, while it is read. */
+/* The lines of a file that are shown, while the file is read. */
 struct window {
     uint64_t first, lines;
     size_t budget;
     uint64_t line;       /* the line that is being read, from 1 */
     uint32_t shown;
-    bool open, showing;  /* a line has begun; it is one of those to show */
-    uint64_t total;      /* its bytes so far, and how many of them are kept */
+    bool open, showing;  /* a line has begun; it is one of the lines to show */
+    uint64_t total;      /* its bytes so far; how many of them are kept */
     size_t kept, header;
     struct buffer out;
 };
@@ -42,7 +42,7 @@ static bool is_picture(const uint8_t *data, size_t size) {
     return size >= 12 && !memcmp(data, "RIFF", 4) && !memcmp(data + 8, "WEBP", 4);
 }
 
-/* Bytes of the UTF-8 character that begins at `at`, as RFC 3629 has it; 0: none does. */
+/* Returns the bytes of the UTF-8 character (RFC 3629) that begins at `at`, or 0 when none does. */
 static size_t character(const uint8_t *at, size_t left) {
     size_t size = *at < 0x80 ? 1 : *at < 0xC2 ? 0 : *at < 0xE0 ? 2 : *at < 0xF0 ? 3 : *at < 0xF5 ? 4 : 0;
     if (size > left) return 0;
@@ -51,7 +51,7 @@ static size_t character(const uint8_t *at, size_t left) {
     return size;
 }
 
-/* A NUL byte is in no text, and control characters or bytes that are no UTF-8 are few in one. */
+/* A text holds no NUL byte, and few control characters or bytes that are not UTF-8. */
 static bool is_binary(const uint8_t *data, size_t size) {
     size_t strange = 0;
     for (size_t i = 0; i < size;) {
@@ -107,7 +107,8 @@ static bool is_full(const struct window *w) {
     return w->line >= w->first && !w->open && (w->shown == w->lines || w->out.size >= w->budget);
 }
 
-/* 1: to the end; 0: the lines to show, but not all; -1 and -2: refused, by errno or for its time. */
+/* Returns 1 when the file was read to its end, 0 when only the wanted lines were, -1 for an error in errno, and -2
+   when it took too long. */
 static int read_lines(int fd, struct window *w, const uint8_t *sample, size_t size) {
     static uint8_t chunk[CHUNK];
     int64_t begin = clock_now(), full = NEVER;
@@ -184,10 +185,11 @@ int file_read(char **argv) {
     if (fd < 0) return 0;
     ssize_t size = read_sample(fd, sample);
     if (size < 0) return refuse_system("");
-    if (is_picture(sample, (size_t)size)) return answer_whole(fd, &info, strtoull(argv[3], NULL, 10), sample, (size_t)size);
+    uint64_t most = strtoull(argv[3], NULL, 10);
+    if (is_picture(sample, (size_t)size)) return answer_whole(fd, &info, most, sample, (size_t)size);
     if (is_binary(sample, (size_t)size)) return answer_binary(&info);
-    struct window w = {
-        .first = strtoull(argv[0], NULL, 10), .lines = strtoull(argv[1], NULL, 10), .budget = strtoull(argv[2], NULL, 10)};
+    struct window w = {.first = strtoull(argv[0], NULL, 10), .lines = strtoull(argv[1], NULL, 10)};
+    w.budget = strtoull(argv[2], NULL, 10);
     return answer_lines(fd, &info, &w, sample, (size_t)size);
 }
 

@@ -1,8 +1,8 @@
-/* `file read`: a window of a text file's lines, or a whole picture. `file fetch`: a whole file. */
+/* `file read` replies with a window of a text file's lines, or a whole picture; `file fetch` with a whole file. */
 #ifndef FILE_READ_H
 #define FILE_READ_H
 
-/* Each writes one reply and returns the exit code, 0 when the reply could be written. */
+/* Each writes one reply and returns the exit code, which is 0 when the reply could be written. */
 int file_read(char **argv);
 int file_fetch(char **argv);
 

@@ -7,12 +7,12 @@
 
 #include "base/clock.h"
 
-static const int64_t READ_LIMIT = 10000000; /* us: files of a pseudo file system may have no end */
+static const int64_t READ_LIMIT = 10000000; /* us; files of a pseudo file system may have no end */
 
 enum refusal read_whole(int fd, size_t most, struct buffer *out) {
     int64_t end = clock_now() + READ_LIMIT;
     for (;;) {
-        /* One byte more than is taken shows that there is more. */
+        /* Reading one byte more than is taken shows that the file is larger. */
         size_t room = most + 1 - out->size, step = room < 1 << 16 ? room : 1 << 16;
         errno = ENOMEM;
         if (!buffer_reserve(out, step)) return REFUSED_SYSTEM;
@@ -26,7 +26,7 @@ enum refusal read_whole(int fd, size_t most, struct buffer *out) {
 }
 
 int open_regular(const char *path, struct stat *info) {
-    /* Looked at before it is opened: to open a device or a FIFO may do something, or wait. */
+    /* The file is examined before it is opened: opening a device or a FIFO may have an effect, or block. */
     int found = open(path, O_PATH | O_CLOEXEC), fd = -1;
     if (found < 0 || fstat(found, info)) {
         refuse_system("");

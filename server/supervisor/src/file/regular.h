@@ -1,4 +1,4 @@
-/* Regular files, and what can be read of one as a whole. */
+/* Opening regular files, and reading them as a whole. */
 #ifndef FILE_REGULAR_H
 #define FILE_REGULAR_H
 
@@ -8,9 +8,9 @@
 #include "base/bytes.h"
 #include "file/reply.h"
 
-/* All of a file, or of standard input, into `out`, no more than `most` bytes; 0, or why not. */
+/* Reads all of a file, or of standard input, into `out`, but at most `most` bytes. Returns 0, or why it could not. */
 enum refusal read_whole(int fd, size_t most, struct buffer *out);
-/* A regular file for reading, or -1 when the refusal was told. */
+/* Opens a regular file for reading; returns -1 when the refusal has been written. */
 int open_regular(const char *path, struct stat *info);
 
 #endif

@@ -1,4 +1,4 @@
-/* The one reply that a file command writes to standard output: what it did, or why it refused. */
+/* Every file command writes one reply to standard output: what it did, or why it refused. */
 #ifndef FILE_REPLY_H
 #define FILE_REPLY_H
 
@@ -13,26 +13,26 @@ enum {
 
 enum refusal {
     REFUSED_SYSTEM = 1,   /* errno says why */
-    REFUSED_FOLDER = 2,   /* a folder, where a file is needed */
-    REFUSED_KIND = 3,     /* neither a file nor a folder; the text says what */
-    REFUSED_SIZE = 4,     /* larger than may be taken; the number is its size */
-    REFUSED_CHANGED = 5,  /* it changed in between */
+    REFUSED_FOLDER = 2,   /* it is a folder, and a file is needed */
+    REFUSED_KIND = 3,     /* it is neither a file nor a folder; the text says what it is */
+    REFUSED_SIZE = 4,     /* it is too large; the number is its size */
+    REFUSED_CHANGED = 5,  /* it changed meanwhile */
     REFUSED_LOCKED = 6,   /* somebody else holds its lock */
     REFUSED_ABSENT = 7,   /* the text to replace is not there; the number is a line that comes near, or 0 */
-    REFUSED_PLACES = 8,   /* it is there another number of times; the number says how often; places follow */
+    REFUSED_PLACES = 8,   /* it is there another number of times; the number says how often, and places follow */
     REFUSED_OVERLAP = 9,  /* its places overlap */
-    REFUSED_INPUT = 10,   /* standard input ended early */
+    REFUSED_INPUT = 10,   /* standard input ended early or late */
     REFUSED_PAST_END = 11, /* there is no such line; the number is how many there are */
     REFUSED_TIME = 12,    /* it takes too long */
 };
 
-/* Write it; the exit code. */
+/* Writes a reply and returns the exit code. */
 int reply_send(struct buffer *reply);
-/* Each writes a refusal; the exit code. */
+/* Each of these writes a refusal and returns the exit code. */
 int refuse(enum refusal why, uint64_t number, const char *text);
-/* By errno; `text` names what could not be done, or is empty. */
+/* The reason is errno; `text` names what could not be done, or is empty. */
 int refuse_system(const char *text);
-/* What keeps a path from being a regular file; the exit code. */
+/* The reason is the kind of file that stands at a path. */
 int refuse_mode(mode_t mode);
 
 #endif

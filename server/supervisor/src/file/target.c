@@ -13,17 +13,17 @@
 #include "file/reply.h"
 
 enum {
-    LINKS_MAX = 40,   /* as the kernel */
-    LOCK_TURN = 1000, /* us between two attempts: a change takes less than a millisecond */
+    LINKS_MAX = 40,   /* the kernel's own limit */
+    LOCK_TURN = 1000, /* us between two attempts; a change takes less than a millisecond */
 };
-static const int64_t LOCK_LIMIT = 5000000; /* us: longer than many changes that stand in line */
+static const int64_t LOCK_LIMIT = 5000000; /* us; many changes that wait for each other take less */
 
-/* Replace a path that is a link by where it leads, as opening it would; false with errno. */
+/* Replaces a path that is a link by its target, as open(2) would; returns false with errno. */
 static bool follow(char path[PATH_MAX]) {
     for (int links = 0; links < LINKS_MAX; links++) {
         char to[PATH_MAX], joined[2 * PATH_MAX];
         ssize_t size = readlink(path, to, sizeof to - 1);
-        if (size < 0) return true; /* not a link; or what is wrong shows when it is used */
+        if (size < 0) return true; /* it is not a link, or the fault shows when it is used */
         to[size] = 0;
         const char *slash = strrchr(path, '/');
         int folder = *to == '/' || !slash ? 0 : (int)(slash - path) + 1;
@@ -36,7 +36,7 @@ static bool follow(char path[PATH_MAX]) {
     return false;
 }
 
-/* The folders of a path, as far as they are missing. */
+/* Makes the folders of a path that are missing. */
 static bool make_all(char *folder) {
     for (char *at = folder + 1;; at++) {
         char kept = *at;
@@ -72,19 +72,20 @@ static bool same_state(const struct stat *a, const struct stat *b) {
            a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-/* What stands there, locked so that of two changes the second sees the first's result: 1 done, 0 try again, -1 told. */
+/* Locks what stands there, so that the second of two changes sees the result of the first. Returns 1 when done, 0 to
+   try again, and -1 when the refusal has been written. */
 static int try_lock(struct target *t) {
     struct stat now;
     t->exists = !fstatat(t->folder, t->name, &t->info, AT_SYMLINK_NOFOLLOW);
     if (!t->exists) return errno == ENOENT ? 1 : (refuse_system(""), -1);
     if (S_ISLNK(t->info.st_mode)) return refuse(REFUSED_CHANGED, 0, ""), -1;
     if (!S_ISREG(t->info.st_mode)) return refuse_mode(t->info.st_mode), -1;
-    /* A rename would get past a file that its user has protected. */
+    /* Without this check, a rename would replace a file that its user has made read-only. */
     if (faccessat(t->folder, t->name, W_OK, 0)) return refuse_system(""), -1;
     t->file = openat(t->folder, t->name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC);
     if (t->file < 0) return errno == EACCES ? 1 : errno == ENOENT ? 0 : (refuse_system(""), -1);
     bool locked = !flock(t->file, LOCK_EX | LOCK_NB);
-    /* While we waited, another change may have put a new file in its place: then that one must be locked. */
+    /* Another change may have put a new file in its place while we waited: then we must lock that one. */
     if (locked && !fstatat(t->folder, t->name, &now, AT_SYMLINK_NOFOLLOW) && !fstat(t->file, &t->info) &&
         same_file(&now, &t->info))
         return 1;
@@ -126,7 +127,7 @@ static void random_name(char name[32]) {
     snprintf(name, 32, ".taskcell-%016llx", (unsigned long long)number);
 }
 
-/* A file without a name is gone whatever kills us; where there are none, a name that says whose it is. */
+/* A file without a name vanishes whatever kills us. File systems that have none get a name that says whose it is. */
 static int make_file(const struct target *t, const char *name, bool *named) {
     int fd = openat(t->folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
     *named = fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT || errno == EINVAL);

@@ -10,15 +10,16 @@
 #include "file/target.h"
 
 enum {
-    EDIT_MAX = 16 << 20, /* bytes of a file that is edited as a whole in memory */
+    EDIT_MAX = 16 << 20, /* bytes of a file, which is edited in memory */
     INPUT_MAX = 16 << 20,
-    PLACES_MAX = 1000000, /* of a text in a file; more are not even counted */
+    PLACES_MAX = 1000000, /* of the old text; more are not even counted */
     RESULT_MAX = 64 << 20,
-    SHOWN_PLACES = 20, /* of those where an edit could mean; more are only counted */
+    SHOWN_PLACES = 20, /* that a reply shows; more are only counted */
     SHOWN_TEXT = 160,  /* bytes of a place's line */
 };
 
-/* Exactly `size` bytes of standard input: what a lost connection cut off must not become a file. False: told. */
+/* Reads exactly `size` bytes of standard input: what a lost connection cut off must not become a file. Returns false
+   when the refusal has been written. */
 static bool read_input(size_t size, struct buffer *out) {
     enum refusal why = size > INPUT_MAX ? REFUSED_SIZE : read_whole(STDIN_FILENO, size, out);
     if (why == REFUSED_SYSTEM) return refuse_system("standard input"), false;
@@ -46,7 +47,7 @@ static size_t count_lines(const uint8_t *data, size_t size) {
     return lines;
 }
 
-/* Every line of it ends in CRLF, and it has one. */
+/* Returns whether there are lines and each of them ends in CRLF. */
 static bool has_crlf(const struct buffer *b) {
     const uint8_t *at = b->data, *end = at + b->size;
     bool found = false;
@@ -58,7 +59,7 @@ static bool has_crlf(const struct buffer *b) {
     return found;
 }
 
-/* The same text with CRLF for each LF that has none. */
+/* Writes the text with CRLF for each LF that has no CR. */
 static void to_crlf(struct slice from, struct buffer *out) {
     for (size_t i = 0; i < from.size; i++) {
         if (from.data[i] == '\n' && (i == 0 || from.data[i - 1] != '\r')) put_u8(out, '\r');
@@ -68,7 +69,7 @@ static void to_crlf(struct slice from, struct buffer *out) {
 
 static bool is_blank(uint8_t byte) { return byte == ' ' || (byte >= '\t' && byte <= '\r'); }
 
-/* The text without blanks; `origin` gets where in `from` each byte stood, when it is wanted. */
+/* Writes the text without blanks; `origin` (or NULL) gets the place in `from` of each byte. */
 static void squeeze(struct slice from, struct buffer *out, struct buffer *origin) {
     for (size_t i = 0; i < from.size; i++) {
         if (is_blank(from.data[i])) continue;
@@ -77,7 +78,7 @@ static void squeeze(struct slice from, struct buffer *out, struct buffer *origin
     }
 }
 
-/* The line where the same text begins with other blanks in it, or 0. */
+/* Returns the line where the same text begins but for its blanks, or 0. */
 static uint64_t near_line(struct slice text, struct slice old) {
     struct buffer all = {0}, wanted = {0}, origin = {0};
     squeeze(text, &all, &origin);
@@ -96,7 +97,7 @@ static uint64_t near_line(struct slice text, struct slice old) {
     return line;
 }
 
-/* Where the text stands; `starts` holds u64 offsets. Overlapping places count: each of them could be meant. */
+/* The places of a text; `starts` holds u64 offsets. Overlapping places count, because each of them could be meant. */
 struct places {
     struct buffer starts;
     uint64_t count;
@@ -118,7 +119,7 @@ static uint64_t start_of(const struct places *found, uint64_t index) {
     return get_u64(&r);
 }
 
-/* The first places: each its line's number, and where `texts` is true the line itself. */
+/* Writes the first places: the number of each one's line, and with `texts` the line itself. */
 static void put_places(struct buffer *reply, struct slice text, const struct places *found, bool texts) {
     uint64_t shown = found->count < SHOWN_PLACES ? found->count : SHOWN_PLACES, line = 1, from = 0;
     put_u32(reply, (uint32_t)shown);
@@ -201,7 +202,7 @@ int file_edit(char **argv) {
     if (t.file >= 0) {
         code = edit(&t, strtoull(argv[0], NULL, 10), from, to);
     } else {
-        /* Not there, or not to be read: opening it says which. */
+        /* It is not there or may not be read: opening it tells which. */
         struct stat info;
         code = open_regular(argv[3], &info) < 0 ? 0 : refuse(REFUSED_CHANGED, 0, "");
     }

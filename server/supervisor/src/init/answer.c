@@ -1,7 +1,6 @@
 #include "init/answer.h"
 
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/wait.h>
 
 #include "base/bytes.h"
@@ -9,20 +8,14 @@
 #include "base/spool.h"
 #include "init/conn.h"
 #include "init/table.h"
-#include "init/watch.h"
 
 enum {
-    OUT_MARK = 256 << 10,   /* output is produced only while less than this waits to be written */
-    OUTPUT_CHUNK = 64 << 10, /* of output in one frame: control frames never wait for more */
-    LISTED_MAX = 100,        /* in one frame: with the longest tags they stay below its limit */
-    HOLD_MAX = 16 << 10,     /* more than this is worth a write of its own */
+    OUT_MARK = 256 << 10,   /* output is added only while less than this waits */
+    OUTPUT_CHUNK = 64 << 10, /* output in one frame: no other frame waits for more */
+    LISTED_MAX = 100,        /* processes in one frame: with the longest tags it stays below the limit */
 };
 
-/* A short command's SPAWNED, OUTPUT and EXIT go out together: each write wakes four programs up to the server. Nobody
-   waits for the first two alone, and a person does not see five milliseconds. */
-static const int64_t HOLD = 5000;
-
-/* The frame to be begun is waited for: it is not held back. */
+/* Marks the buffer as urgent: the server waits for the frame that follows, so it must not be held back. */
 static struct buffer *urgent(struct supervisor *s) {
     s->active->urgent = true;
     return &s->active->out;
@@ -139,7 +132,7 @@ void answer_state(struct supervisor *s) {
     struct buffer *out = urgent(s);
     size_t at = frame_begin(out, ANS_STATE, 0);
     if (s->state.size && !s->state.failed) put_bytes(out, s->state.data, s->state.size);
-    else for (int i = 0; i < 3; i++) put_u32(out, 0); /* no tag, no folder, no variables */
+    else for (int i = 0; i < 3; i++) put_u32(out, 0); /* an empty tag, folder and list */
     frame_end(out, at);
 }
 
@@ -161,7 +154,7 @@ void answer_data(struct supervisor *s, const struct request *q, const struct pro
     frame_end(out, frame);
 }
 
-/* One frame of output, if there is something to send; true when there was. */
+/* Adds one frame of output; returns false when there is nothing to send. */
 static bool send_output(struct supervisor *s, struct process *p, int stream) {
     struct stream *from = &p->streams[stream];
     uint64_t start = spool_start(&from->spool);
@@ -200,7 +193,7 @@ static void send_owed(struct supervisor *s, struct process *p) {
     p->owed = 0;
 }
 
-/* KILLED for everything comes after each process's own EXIT. */
+/* The KILLED for everything comes after the EXIT of each process. */
 static void send_told_everything(struct supervisor *s) {
     if (!s->told_everything) return;
     for (const struct process *p = s->processes; p; p = p->next)
@@ -209,7 +202,7 @@ static void send_told_everything(struct supervisor *s) {
     s->told_everything = false;
 }
 
-/* One turn of one process; false when the connection's buffer was full before it. */
+/* Takes the turn of one process; returns false when the connection's buffer is full before it. */
 static bool take_turn(struct supervisor *s, struct process *p, bool *progress) {
     for (int i = 0; i < STREAMS && p->state != STATE_STARTING; i++) {
         if (conn_waiting(s->active) >= OUT_MARK) return false;
@@ -221,7 +214,7 @@ static bool take_turn(struct supervisor *s, struct process *p, bool *progress) {
 
 bool answer_pump(struct supervisor *s) {
     bool progress = true;
-    /* It goes on where it was cut off: one that prints without end must not take every turn. */
+    /* Start where the last pump stopped: a process that prints without end must not take every turn. */
     struct process *p = table_find(s, s->turn);
     while (progress) {
         progress = false;
@@ -234,29 +227,4 @@ bool answer_pump(struct supervisor *s) {
     }
     send_told_everything(s);
     return false;
-}
-
-/* Whether what is in the buffer may wait for company. */
-static bool holds_back(struct conn *c) {
-    if (c->urgent || c->wants_write || !conn_waiting(c) || conn_waiting(c) > HOLD_MAX) return false;
-    int64_t now = clock_now();
-    if (!c->held) c->held = now + HOLD;
-    return now < c->held;
-}
-
-void answer_serve(struct supervisor *s) {
-    struct conn *c = s->active;
-    if (!c) return;
-    bool more = answer_pump(s);
-    if (!more && !c->out.failed && !s->leaving && holds_back(c)) return;
-    c->held = 0;
-    c->urgent = false;
-    if (c->out.failed || conn_overflows(c) || !conn_flush(c)) {
-        conn_close(s, c);
-        return;
-    }
-    bool wants_write = more || conn_waiting(c);
-    if (wants_write == c->wants_write) return;
-    c->wants_write = wants_write;
-    watch_change(s, c->fd, WATCH_CONN, conn_index(s, c), wants_write ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }

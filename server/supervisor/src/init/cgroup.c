@@ -15,14 +15,14 @@ static bool read_text(int fd, char text[TEXT_MAX]) {
     return true;
 }
 
-/* Of cgroup v2, else of v1; -1 where there is neither. */
+/* Opens the file of cgroup v2, or that of v1; returns -1 when there is neither. */
 static int open_either(const char *v2, const char *v1) {
     int fd = open(v2, O_RDONLY | O_CLOEXEC);
     return fd < 0 ? open(v1, O_RDONLY | O_CLOEXEC) : fd;
 }
 
 uint32_t oom_kills(void) {
-    /* Read twice for each command, so it stays open: finding it takes ten times as long as reading it. */
+    /* Each command reads the file twice, so it stays open: opening it takes ten times as long as reading it. */
     static int events = -1;
     char text[TEXT_MAX];
     if (events < 0) events = open_either("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control");

@@ -14,16 +14,14 @@
 #include "init/watch.h"
 
 enum {
-    OUT_MAX = 4 << 20, /* a server that lets so much wait does not read at all */
-    OUT_KEEP = 1 << 20, /* a buffer that grew beyond this is given back when it is empty */
+    OUT_MAX = 4 << 20, /* bytes: a server that lets so much wait does not read at all */
+    OUT_KEEP = 1 << 20, /* bytes: a larger buffer is freed when it is empty */
 };
 
-/* The protocol's: HELLO must come within five seconds. */
+/* us; the protocol says that HELLO must come within five seconds. */
 static const int64_t HELLO_LIMIT = 5000000;
 
 uint32_t conn_index(const struct supervisor *s, const struct conn *c) { return (uint32_t)(c - s->conns); }
-
-size_t conn_waiting(const struct conn *c) { return c->out.size - c->sent; }
 
 bool conn_overflows(const struct conn *c) { return conn_waiting(c) > OUT_MAX; }
 
@@ -61,7 +59,7 @@ void conn_refuse(struct supervisor *s, struct conn *c, const char *fault) {
     conn_close(s, c);
 }
 
-/* Strangers must not keep the server out: the one that has been silent for longest makes room. */
+/* Strangers must not keep the server out: the one that has been silent for the longest time makes room. */
 static struct conn *free_slot(struct supervisor *s) {
     struct conn *oldest = NULL;
     for (struct conn *c = s->conns; c < s->conns + CONNS_MAX; c++) {
@@ -72,7 +70,7 @@ static struct conn *free_slot(struct supervisor *s) {
     return oldest;
 }
 
-/* Out of descriptors: a connection that nobody takes would wake the loop again and again. */
+/* We are out of descriptors. A connection that nobody accepts would wake the loop again and again. */
 static void turn_away(struct supervisor *s) {
     close_fd(&s->spare);
     int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);

@@ -1,16 +1,16 @@
-/* Who lives below a process, or below all of them. */
+/* The descendants of one process of the table, or of all of them, by a scan of /proc. */
 #ifndef INIT_DESCENDANTS_H
 #define INIT_DESCENDANTS_H
 
 #include "init/supervisor.h"
 
-/* Whether an entry of the last look belongs to the tree of `p`, or to any tree (NULL). */
+/* Returns whether an entry of the last scan belongs to the tree of `p`, or to any tree (NULL). */
 bool descends_from(const struct process *p, const struct entry *e);
-/* Look at who lives now; `visit` (or NULL) as in tree_scan. False: the look failed. */
+/* Scans /proc; `visit` (or NULL) as in tree_scan. Returns false when the scan failed. */
 bool descendants_look(struct supervisor *s, tree_visitor *visit, void *context);
-/* How many of the last look's entries are alive below `p`, or below anybody (NULL). */
+/* Returns how many entries of the last scan are alive in the tree of `p`, or in any tree (NULL). */
 uint32_t descendants_alive(const struct supervisor *s, const struct process *p);
-/* The same after a new look. */
+/* The same after a new scan. */
 uint32_t descendants_count(struct supervisor *s, const struct process *p);
 
 #endif

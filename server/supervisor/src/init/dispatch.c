@@ -23,7 +23,7 @@
 
 enum { READ_SIZE = 64 << 10 };
 
-/* Takes the same time wherever the tokens differ. */
+/* Compares in the same time wherever the tokens differ. */
 static bool token_matches(const struct supervisor *s, struct slice token) {
     uint8_t difference = s->token_size != token.size;
     for (size_t i = 0; i < token.size; i++) difference |= (uint8_t)(s->token[i] ^ token.data[i]);
@@ -49,7 +49,7 @@ static const char *hello(struct supervisor *s, struct conn *c, const struct requ
     return NULL;
 }
 
-/* It is gone, but its EXIT still waits for its output to be sent: KILLED must not overtake that. */
+/* The process is gone, but its EXIT still waits for output to be sent, and KILLED must not overtake it. */
 static void owe_killed(struct process *p) {
     p->survivors = 0;
     p->kill.reason = REASON_KILL;
@@ -83,7 +83,7 @@ static void attach(struct stream *to, uint64_t cursor, uint64_t credit) {
     to->credit = credit;
 }
 
-/* Requests about one process: to one that is not known they mean nothing. */
+/* Requests about one process; for an unknown process they mean nothing. */
 static const char *about_process(struct supervisor *s, struct process *p, const struct request *q) {
     switch (q->type) {
     case REQ_STDIN: return input_add(s, p, q->data);
@@ -101,7 +101,7 @@ static const char *about_process(struct supervisor *s, struct process *p, const 
     return NULL;
 }
 
-/* An empty string, or why there is no sudo. */
+/* Returns an empty string, or why there is no sudo. */
 static const char *set_up_sudo(struct supervisor *s, const struct sudo_request *q) {
     if (!s->is_init || !s->changes_user) return "sudo needs a supervisor that is PID 1 and root of a container";
     const char *fault = password_set_up(&s->sudo, q);
@@ -138,7 +138,7 @@ static const char *serve(struct supervisor *s, struct conn *c, const struct fram
     return NULL;
 }
 
-/* What stands in the buffer, frame by frame; the connection can be closed over it. */
+/* Serves the frames in the buffer; a fault in one closes the connection. */
 static void serve_frames(struct supervisor *s, struct conn *c) {
     size_t done = 0, used;
     struct frame frame;
@@ -152,8 +152,7 @@ static void serve_frames(struct supervisor *s, struct conn *c) {
             conn_refuse(s, c, fault);
             return;
         }
-        /* A token that has been compared is of no more use, nor a password that was taken; nothing that is forked shall
-           find them. */
+        /* The token has been compared and the password taken: no process that is forked may find them. */
         if (frame.type == REQ_HELLO || frame.type == REQ_SUDO) explicit_bzero(c->in.data + done, used);
         done += used;
         if (c->out.failed || conn_overflows(c)) {
@@ -166,7 +165,7 @@ static void serve_frames(struct supervisor *s, struct conn *c) {
         return;
     }
     buffer_drop_front(&c->in, done);
-    /* One of the usual size is kept: the next request needs it again. */
+    /* A buffer of the usual size is kept for the next request. */
     if (!c->in.size && c->in.room > READ_SIZE) buffer_free(&c->in);
 }
 

@@ -1,10 +1,10 @@
-/* Requests: they are read from a connection, and what each of them asks is done. */
+/* Requests are read from a connection and carried out. */
 #ifndef INIT_DISPATCH_H
 #define INIT_DISPATCH_H
 
 #include "init/supervisor.h"
 
-/* Take what a connection sends, and do what its frames ask. */
+/* Reads what a connection sends, and carries out the requests in it. */
 void dispatch_event(struct supervisor *s, struct conn *c, uint32_t events);
 
 #endif

@@ -24,8 +24,8 @@
 
 enum {
     BACKLOG = 16,
-    SPOOL_SHARE = 4,    /* spools take a quarter of the sandbox's memory at most */
-    NICE_DISTANCE = 10, /* about ten times the processor time of one that we start */
+    SPOOL_SHARE = 4,    /* spools take at most a quarter of the sandbox's memory */
+    NICE_DISTANCE = 10, /* about ten times the processor time of a process that we start */
 };
 static const uint64_t SPOOL_MAX = 256 << 20;
 
@@ -34,7 +34,7 @@ static int complain(const char *what, const char *path) {
     return -1;
 }
 
-/* The socket's folder must be ours alone: what runs in the sandbox must not even reach the socket. */
+/* The socket's folder must be ours alone: processes of the sandbox must not even reach the socket. */
 static int check_folder(const char *path) {
     char folder[sizeof((struct sockaddr_un *)0)->sun_path];
     const char *slash = strrchr(path, '/');
@@ -46,11 +46,12 @@ static int check_folder(const char *path) {
     if (mkdir(folder, 0700) && errno != EEXIST) return complain("cannot create the folder", folder);
     if (stat(folder, &info)) return complain("cannot use the folder", folder);
     errno = EPERM;
-    if (info.st_uid != geteuid() || info.st_mode & 077) return complain("the socket needs a private folder, not", folder);
+    bool ours = info.st_uid == geteuid() && !(info.st_mode & 077);
+    if (!ours) return complain("the socket needs a private folder, not", folder);
     return 0;
 }
 
-/* A socket that nobody listens on is left from a supervisor that was killed. */
+/* A supervisor that was killed leaves a socket that nobody listens on. */
 static void remove_stale(const struct sockaddr_un *address) {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof *address) && errno == ECONNREFUSED)
@@ -75,7 +76,7 @@ static int listen_at(const char *path) {
     return fd;
 }
 
-/* What we open must never stand where a program expects its standard streams. */
+/* What we open must never get the number of a standard stream. */
 static bool fill_stdio(void) {
     int fd;
     while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= 2) continue;
@@ -83,16 +84,17 @@ static bool fill_stdio(void) {
     return fd > 2;
 }
 
-/* PID 1 shares its cgroup's processor time with a fork bomb: as one among hundreds of equals it would need seconds
-   to find and kill them. So it stands above what it starts: itself higher where that is allowed, else those lower.
-   Among sandboxes that changes nothing: their shares go by cgroup. */
+/* PID 1 shares its cgroup's processor time with a fork bomb. As one among hundreds of equals it would need seconds
+   to find and kill them, so it gets a higher priority than what it starts: it raises its own where that is allowed,
+   and lowers theirs otherwise. Other sandboxes do not notice, because shares go by cgroup. Returns the nice value of
+   what is started. */
 static int stand_above(bool is_init) {
     int own = getpriority(PRIO_PROCESS, 0);
     bool raised = setpriority(PRIO_PROCESS, 0, own - NICE_DISTANCE) == 0;
     return raised || !is_init ? own : own + NICE_DISTANCE;
 }
 
-/* Before anybody can see that we are there: a signal must find us ready for it. */
+/* This comes before anybody can see that we are there: a signal must find us ready. */
 static void hold_signals(sigset_t *waited) {
     signals_reset();
     sigemptyset(waited);
@@ -105,10 +107,11 @@ static void hold_signals(sigset_t *waited) {
 
 static bool set_up(struct supervisor *s, const sigset_t *waited) {
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    /* What we start stays in our session: there must be no terminal in it. It fails where we lead one already. */
+    /* What we start stays in our session, so it must have no terminal. The call fails when we lead a session
+       already. */
     setsid();
     getrlimit(RLIMIT_NOFILE, &s->files);
-    /* Each process takes up to five descriptors; what we run gets the limit that we found. */
+    /* Each process takes up to five descriptors of ours. What we start gets the limit that we found. */
     setrlimit(RLIMIT_NOFILE, &(struct rlimit){s->files.rlim_max, s->files.rlim_max});
     s->signals = signalfd(-1, waited, SFD_CLOEXEC | SFD_NONBLOCK);
     s->epoll = epoll_create1(EPOLL_CLOEXEC);

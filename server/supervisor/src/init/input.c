@@ -11,7 +11,7 @@
 
 enum {
     WINDOW = 65536,
-    LEFTOVER_MAX = 1 << 20, /* what several connections, one after the other, may leave unread in all */
+    LEFTOVER_MAX = 1 << 20, /* bytes that several connections, one after the other, may leave unread in all */
     CONTROL_D = 4,
 };
 
@@ -35,7 +35,7 @@ static uint8_t eof_character(int fd) {
     return tcgetattr(fd, &t) == 0 && t.c_cc[VEOF] ? t.c_cc[VEOF] : CONTROL_D;
 }
 
-/* True when the descriptor took all that there was. */
+/* Returns true when the descriptor took all bytes. */
 static bool write_out(struct input *in) {
     while (in->buffer.size || in->eofs) {
         uint8_t eof = in->buffer.size ? 0 : eof_character(in->fd);
@@ -80,7 +80,7 @@ void input_end(struct supervisor *s, struct process *p) {
     struct input *in = &p->input;
     if (in->fd < 0 || in->at_end) return;
     if (p->flags & SPAWN_PTY) {
-        /* The first EOF character after an unfinished line only hands that line over. */
+        /* After an unfinished line, the first EOF character only hands that line over. */
         in->eofs = (uint8_t)(in->last && in->last != '\n' && in->last != '\r' ? 2 : 1);
         in->last = 0;
     } else {

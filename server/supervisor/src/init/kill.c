@@ -8,20 +8,21 @@
 #include "init/descendants.h"
 #include "init/process.h"
 
-/* STOP goes on until a scan finds nothing new, or for so long: then KILL must do without it. */
+/* us; STOP is repeated until a scan finds nothing new, but no longer than this. */
 static const int64_t STOP_LIMIT = 200000;
-/* After KILL, who is alive after so long sleeps in the kernel, and counts as a survivor. */
+/* us; a process that lives so long after KILL sleeps in the kernel, and counts as a survivor. */
 static const int64_t KILL_LIMIT = 1500000;
-/* But hundreds of killed processes need processor time to end: while they get fewer there is more time, up to this. */
+/* us; hundreds of killed processes need processor time to end. While they get fewer they have KILL_MORE again, up to
+   KILL_LIMIT_LAST in all. */
 static const int64_t KILL_MORE = 500000, KILL_LIMIT_LAST = 5000000;
-/* Between two looks after KILL: time for the killed to run to their end. */
+/* us between two scans after KILL, for the killed processes to end. */
 static const int64_t KILL_ROUND = 10000;
-/* Between two looks when survivors have been told already. */
+/* us between two scans after the survivors have been reported. */
 static const int64_t LATE_ROUND = 100000;
-/* Between two looks during the grace: soon enough for what was forked behind the first look's back. */
+/* us between two scans during the grace: soon enough for a process that was forked behind the back of the first one. */
 static const int64_t TERM_ROUND = 20000;
 
-/* Whom a round hits with what. */
+/* What one round sends to which tree. */
 struct hitting {
     const struct supervisor *s;
     const struct process *p;
@@ -29,7 +30,8 @@ struct hitting {
     pid_t last_group;
 };
 
-/* Whether an entry's group was founded in its own tree: it may as well have joined a leader's, or another tree's. */
+/* Returns whether a process's group was founded in its own tree: it may as well have joined that of a leader, or of
+   another tree. */
 static bool is_own_group(const struct supervisor *s, const struct entry *e) {
     const struct entry *founder = tree_find(&s->scan, e->group);
     if (founder) return founder->owner == e->owner;
@@ -38,7 +40,7 @@ static bool is_own_group(const struct supervisor *s, const struct entry *e) {
     return false;
 }
 
-/* A group is hit in one call, which no fork inside it can outrun. */
+/* A group gets the signal in one call, which no fork inside it can outrun. */
 static void hit(const struct entry *e, void *context) {
     struct hitting *h = context;
     if (!descends_from(h->p, e) || entry_dead(e) || (h->number == SIGSTOP && entry_stopped(e))) return;
@@ -47,13 +49,14 @@ static void hit(const struct entry *e, void *context) {
     kill(e->pid, h->number);
 }
 
-/* A leader that root of the sandbox has stopped would reap and tell nothing. */
+/* Root of the sandbox can stop a leader, which then would neither reap nor report. */
 static void wake_leaders(const struct supervisor *s, const struct process *only) {
     for (const struct process *p = only ? only : s->processes; p; p = only ? NULL : p->next)
         if (p->leader) kill(p->leader, SIGCONT);
 }
 
-/* Hit everybody, first as they are seen, then those whose place in the tree showed only at the end. */
+/* Sends a signal to the whole tree: to most processes as they are read, and to the rest when their place in the tree
+   is known at the end. */
 static bool hit_all(struct supervisor *s, const struct process *p, int number) {
     struct hitting h = {.s = s, .p = p, .number = number};
     if (!descendants_look(s, hit, &h)) return false;
@@ -72,7 +75,7 @@ static bool is_new(const struct kill *k, pid_t pid) {
     return !k->seen_count || !bsearch(&pid, k->seen, k->seen_count, sizeof pid, pid_order);
 }
 
-/* Remember who is there now; true when this look showed nobody that the one before had not. */
+/* Remembers which processes there are; returns true when the scan before showed all of them too. */
 static bool remember(struct supervisor *s, struct process *p, struct kill *k) {
     pid_t *seen = malloc((s->scan.count + 1) * sizeof *seen);
     if (!seen) return true;
@@ -90,8 +93,10 @@ static bool remember(struct supervisor *s, struct process *p, struct kill *k) {
     return settled;
 }
 
-/* Nobody is left of a tree whose leader was killed: only a look can tell that. */
+/* Ends the trees whose leader was killed and of which nobody is left: only a scan can tell that. The dead are reaped
+   first, because GONE says that nothing is left, not even a zombie. */
 static void bury(struct supervisor *s) {
+    process_reap(s);
     if (s->scan.torn) return;
     for (struct process *p = s->processes, *next; p; p = next) {
         next = p->next;
@@ -102,8 +107,8 @@ static void bury(struct supervisor *s) {
     }
 }
 
-/* TERM to all, once. Later rounds take only those whose parent died before we saw them: what a program starts
-   to clean up after itself must be let alone. */
+/* Sends TERM to all, once. Later rounds take only processes whose parent died before we saw them: what a program
+   starts to clean up after itself is spared. */
 static void term_round(struct supervisor *s, struct process *p, struct kill *k, bool first) {
     if (!descendants_look(s, NULL, NULL)) return;
     for (size_t i = 0; i < s->scan.count; i++) {
@@ -117,7 +122,7 @@ static void term_round(struct supervisor *s, struct process *p, struct kill *k, 
     bury(s);
 }
 
-/* Stop whatever runs; true when nothing new has appeared. */
+/* Stops what runs; returns true when nothing new has appeared. */
 static bool stop_round(struct supervisor *s, struct process *p, struct kill *k) {
     return !hit_all(s, p, SIGSTOP) || remember(s, p, k);
 }
@@ -126,7 +131,7 @@ static void enter(struct kill *k, enum kill_phase phase, int64_t deadline) {
     k->phase = phase;
     k->deadline = deadline;
     k->tick = 0;
-    k->seen_count = 0; /* nobody has been seen in this phase */
+    k->seen_count = 0; /* no process has been seen in this phase */
 }
 
 static void end(struct supervisor *s, struct process *p, uint32_t survivors) {
@@ -140,7 +145,7 @@ static void end(struct supervisor *s, struct process *p, uint32_t survivors) {
         s->told_everything = true;
         return;
     }
-    /* Also for a server that comes later: LISTING tells it. */
+    /* LISTING gives it to a later server too. */
     p->survivors = survivors;
     if (!quiet && s->active) p->owed |= OWED_KILLED;
 }
@@ -155,24 +160,24 @@ static bool all_gone(const struct supervisor *s) {
     return true;
 }
 
-/* True when nothing is left to kill: the end has been told then. */
+/* Returns true when nothing is left to kill. */
 static bool is_over(struct supervisor *s, struct process *p) {
     struct kill *k = kill_of(s, p);
     if (!p && all_gone(s) && !s->scan.torn && descendants_alive(s, NULL) == 0) end(s, NULL, 0);
     return k->phase == KILL_IDLE;
 }
 
-/* Time is up: whoever is still there survives. The kill goes on unheard: the kernel may let go of them later. */
+/* Time is up, and who still lives is a survivor. The kill goes on quietly: the kernel may let go of them later. */
 static void give_up(struct supervisor *s, struct process *p) {
     uint32_t survivors = descendants_alive(s, p);
-    /* A main process can be dead and yet not reaped: a tracer that is not ours holds its zombie. */
+    /* A main process can be dead and still not reaped, when a foreign tracer holds its zombie. */
     for (struct process *q = p ? p : s->processes; q && !survivors; q = p ? NULL : q->next)
         if (q->state == STATE_RUNNING) process_ended(s, q, SIGKILL, 0);
     end(s, p, survivors);
     if (p) p->kill = (struct kill){.phase = KILL_KILL, .reason = p->kill.reason, .quiet = true, .deadline = NEVER};
 }
 
-/* The killed are getting fewer: they shall have the time for it. */
+/* Returns true when the killed processes are getting fewer and get more time. */
 static bool is_moving(struct supervisor *s, struct process *p, struct kill *k, int64_t now) {
     uint32_t alive = descendants_alive(s, p);
     bool fewer = alive && alive < k->alive && now < k->last;
@@ -181,7 +186,7 @@ static bool is_moving(struct supervisor *s, struct process *p, struct kill *k, i
     return fewer;
 }
 
-/* The first moment of the KILL phase. */
+/* Enters the KILL phase. */
 static void enter_kill(struct kill *k, int64_t now) {
     enter(k, KILL_KILL, now + KILL_LIMIT);
     k->last = now + KILL_LIMIT_LAST;

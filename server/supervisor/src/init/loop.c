@@ -21,32 +21,38 @@
 
 enum {
     EVENTS_MAX = 64,
-    TERM_GRACE_MS = 2000,  /* the protocol's, at SIGTERM and when no server is left */
+    TERM_GRACE_MS = 2000,  /* the protocol's grace at SIGTERM and when no server is left */
     FAREWELL_MS = 500,     /* for the last frames to reach a server that reads */
+    HOLD_MAX = 16 << 10,   /* bytes: more is worth a write of its own */
 };
 
-/* How long a call of one turn may wait: much longer than any needs that does not wait. */
+/* us; SPAWNED, OUTPUT and EXIT of a short command go out together, because each write wakes four programs on the way
+   to the server. Nobody waits for the first two alone, and a person does not see five milliseconds. */
+static const int64_t HOLD = 5000;
+
+/* How long a system call of one turn may block: much longer than any that does not block takes. */
 static const struct timeval PATIENCE = {.tv_usec = 5000};
-/* The protocol's: nobody has claimed the supervisor for so long. */
+/* us; the protocol says how long the supervisor waits for its first HELLO. */
 static const int64_t CLAIM_LIMIT = 60000000;
 
 static void take_signal(struct supervisor *s) {
     struct signalfd_siginfo info;
     while (read(s->signals, &info, sizeof info) == sizeof info) {
         if (info.ssi_signo == SIGCHLD) process_reap(s);
-        /* As PID 1 we see senders of our own container by their pid: what we run must not end its sandbox. */
+        /* As PID 1 we see the pid of senders inside our container, and 0 for others: what we run must not end its
+           sandbox. */
         else if (!s->is_init || info.ssi_pid == 0) kill_and_leave(s, TERM_GRACE_MS);
     }
 }
 
 static void take_reports(struct supervisor *s, struct process *p) {
-    enum tidings tidings = process_report(s, p);
-    if (tidings == TIDINGS_GONE) kill_settle(s, p);
-    if (tidings == TIDINGS_LOST) kill_begin(s, p, REASON_ITSELF, 0, true);
+    enum fate fate = process_report(s, p);
+    if (fate == FATE_GONE) kill_settle(s, p);
+    if (fate == FATE_LOST) kill_begin(s, p, REASON_ITSELF, 0, true);
 }
 
 static void take_process_event(struct supervisor *s, enum watch kind, uint32_t number, uint32_t events) {
-    /* The process can have been forgotten by an event before this one. */
+    /* An earlier event can have removed the process. */
     struct process *p = table_find(s, number);
     if (!p) return;
     if (kind == WATCH_REPORTS) take_reports(s, p);
@@ -98,23 +104,50 @@ static int wait_ms(const struct supervisor *s) {
     if (at == NEVER) return -1;
     if (at <= now) return 0;
     int64_t ms = (at - now + MS - 1) / MS;
-    return ms > 60000 ? 60000 : (int)ms; /* an int holds any of it; waking up once a minute costs nothing */
+    return ms > 60000 ? 60000 : (int)ms; /* so that it fits an int; waking up once a minute costs nothing */
+}
+
+/* Returns whether the frames in the buffer may wait for others. */
+static bool holds_back(struct conn *c) {
+    if (c->urgent || c->wants_write || !conn_waiting(c) || conn_waiting(c) > HOLD_MAX) return false;
+    int64_t now = clock_now();
+    if (!c->held) c->held = now + HOLD;
+    return now < c->held;
+}
+
+/* Produces the answers that are owed and sends them, as far as the socket takes them. */
+static void serve_answers(struct supervisor *s) {
+    struct conn *c = s->active;
+    if (!c) return;
+    bool more = answer_pump(s);
+    if (!more && !c->out.failed && !s->leaving && holds_back(c)) return;
+    c->held = 0;
+    c->urgent = false;
+    if (c->out.failed || conn_overflows(c) || !conn_flush(c)) {
+        conn_close(s, c);
+        return;
+    }
+    bool wants_write = more || conn_waiting(c);
+    if (wants_write == c->wants_write) return;
+    c->wants_write = wants_write;
+    watch_change(s, c->fd, WATCH_CONN, conn_index(s, c), wants_write ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
 static void say_farewell(struct supervisor *s) {
     int64_t end = clock_now() + FAREWELL_MS * MS;
-    answer_serve(s);
+    serve_answers(s);
     while (s->active && conn_waiting(s->active) && clock_now() < end) {
         struct pollfd ready = {.fd = s->active->fd, .events = POLLOUT};
         poll(&ready, 1, FAREWELL_MS);
-        answer_serve(s);
+        serve_answers(s);
     }
 }
 
 static void take_alarm(int number) { (void)number; }
 
-/* With sudo, what we run may send us descriptors, wanted or not, and the last one to close a file waits for it: closing a
-   connection that lingers takes as long as its owner wished. A signal ends such a wait, time after time during the turn. */
+/* With sudo, processes of the sandbox can send us descriptors. Who closes a file last waits for it: closing a
+   connection that lingers takes as long as its owner wished. An alarm ends such a wait, again and again during the
+   turn. */
 static void bound_waits(const struct supervisor *s, bool on) {
     struct itimerval timer = {{0}, {0}};
     if (on) timer.it_interval = timer.it_value = PATIENCE;
@@ -130,7 +163,7 @@ int loop_run(struct supervisor *s) {
         bound_waits(s, true);
         for (int i = 0; i < count; i++) take_event(s, &events[i]);
         run_timers(s, clock_now());
-        answer_serve(s);
+        serve_answers(s);
         table_sweep(s);
         bound_waits(s, false);
     }

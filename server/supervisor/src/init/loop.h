@@ -4,7 +4,7 @@
 
 struct supervisor;
 
-/* Serve until everything is to end; the exit code. */
+/* Serves until everything is to end; returns the exit code. */
 int loop_run(struct supervisor *s);
 
 #endif

@@ -20,19 +20,19 @@
 #include "start/report.h"
 
 enum {
-    READ_CHUNK = 128 << 10,   /* per turn of the loop: one that never stops printing starves nobody */
-    PTY_DRAIN_MAX = 1 << 20,  /* a pty cannot tell how much it holds; it never holds more */
+    READ_CHUNK = 128 << 10,   /* bytes per turn of the loop: a process that prints without end starves nobody */
+    PTY_DRAIN_MAX = 1 << 20,  /* bytes: a pty cannot say how much it holds, but it never holds more */
 };
 
 void process_output(struct process *p, int stream) {
     struct stream *out = &p->streams[stream];
     if (out->fd < 0) return;
     ssize_t count = spool_read(&out->spool, out->fd, READ_CHUNK);
-    /* A pty answers EIO when its last slave has been closed. */
+    /* A pty returns EIO when its last slave has been closed. */
     if (count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR)) close_fd(&out->fd);
 }
 
-/* Take what a stream holds at this moment, and no more: a descendant may go on writing for ever. */
+/* Reads what a stream holds at this moment and no more: a descendant may write for ever. */
 static void drain(struct process *p, struct stream *out) {
     if (out->fd < 0) return;
     size_t left = PTY_DRAIN_MAX;
@@ -57,7 +57,8 @@ static uint8_t reason_of(const struct supervisor *s, const struct process *p) {
     return s->everything.phase != KILL_IDLE ? s->everything.reason : REASON_ITSELF;
 }
 
-/* For a server that comes later. One without a tag is the server's own; 8 bytes are an empty folder and an empty list. */
+/* Keeps a state report for a later server. A process without a tag is the server's own; 8 bytes are an empty folder
+   and an empty list. */
 static void keep_report(struct supervisor *s, const struct process *p) {
     bool counts = p->flags & SPAWN_REPORT && p->reason == REASON_ITSELF && WIFEXITED(p->status);
     if (!counts || !*p->tag || p->report.size <= 8 || p->report.failed) return;
@@ -127,14 +128,14 @@ static void started(struct supervisor *s, struct process *p, pid_t pid, int64_t 
     answer_spawned(s, p);
 }
 
-/* The leader is dead and has not said goodbye. */
+/* The leader died without reporting its end. */
 static void lost(struct supervisor *s, struct process *p) {
     close_fd(&p->reports_fd);
     p->leader = 0;
     if (p->state == STATE_STARTING) started(s, p, 0, clock_now());
 }
 
-/* True while the process is still in the table. */
+/* Returns false when the process has been removed. */
 static bool take_report(struct supervisor *s, struct process *p, const struct leader_report *r) {
     switch (r->kind) {
     case LEADER_STARTED: started(s, p, r->pid, r->when); return true;
@@ -150,18 +151,18 @@ static bool take_report(struct supervisor *s, struct process *p, const struct le
     }
 }
 
-enum tidings process_report(struct supervisor *s, struct process *p) {
+enum fate process_report(struct supervisor *s, struct process *p) {
     struct leader_report r;
     ssize_t size;
     while (p->reports_fd >= 0 && (size = read(p->reports_fd, &r, sizeof r)) != 0) {
-        if (size != sizeof r) return TIDINGS_NONE;
-        if (!take_report(s, p, &r)) return TIDINGS_NONE;
+        if (size != sizeof r) return FATE_OPEN;
+        if (!take_report(s, p, &r)) return FATE_OPEN;
     }
-    if (p->reports_fd < 0) return TIDINGS_NONE;
+    if (p->reports_fd < 0) return FATE_OPEN;
     if (!p->leader_done) {
         lost(s, p);
-        return TIDINGS_LOST;
+        return FATE_LOST;
     }
     process_gone(s, p);
-    return TIDINGS_GONE;
+    return FATE_GONE;
 }

@@ -24,9 +24,9 @@
 #include "start/report.h"
 #include "start/user.h"
 
-enum { PIPE_SIZE = 256 << 10 }; /* fewer turns for one that prints much; the kernel may say no */
+enum { PIPE_SIZE = 256 << 10 }; /* bytes: a process that prints much needs fewer turns; the kernel may refuse */
 
-/* A process in the making; `l` has the child's ends of everything. */
+/* A process that is being made; `l` has the child's ends of everything. */
 struct making {
     struct process *p;
     struct launch l;
@@ -40,7 +40,7 @@ static bool fail(struct making *m, int stage) {
     return false;
 }
 
-/* The higher number is the end that we keep; `ours` 0: the reading end. */
+/* Makes a pipe; `ours` is 0 when we keep the reading end. */
 static bool make_pipe(int *keep, int *give, int ours) {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC)) return false;
@@ -64,10 +64,11 @@ static bool make_terminal(struct making *m, const struct spawn *q) {
     p->streams[0].fd = master;
     int unlock = 0;
     if (master < 0 || ioctl(master, TIOCSPTLCK, &unlock)) return false;
-    /* By the master and not by its path: /dev/pts may be another one's. */
+    /* The slave is opened by the master and not by its path: /dev/pts may belong to another instance. */
     slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (slave < 0) return false;
-    /* We keep it open until main ends: else the master would report EIO whenever main has closed it for a moment. */
+    /* We keep it open until main ends. Otherwise the master would report EIO whenever main has closed it for a
+       moment. */
     m->l.in = m->l.out = m->l.err = p->slave_fd = slave;
     struct winsize size = {.ws_row = q->rows, .ws_col = q->cols};
     struct termios t;
@@ -80,7 +81,7 @@ static bool make_terminal(struct making *m, const struct spawn *q) {
     return p->input.fd >= 0;
 }
 
-/* The files belong to the process's user: it may open them again by /dev/stdout or by its terminal's name. */
+/* The files belong to the process's user, who may open them again by /dev/stdout or by the terminal's name. */
 static bool make_files(struct making *m, const struct spawn *q) {
     const struct identity *who = &m->l.who;
     if (who->change) {
@@ -93,7 +94,8 @@ static bool make_files(struct making *m, const struct spawn *q) {
     if (who->change) {
         setfsuid(geteuid());
         setfsgid(getegid());
-        /* The kernel may have made us dumpable for that change: then it does so with who becomes that user, too. */
+        /* The kernel may have made us dumpable for that change, and then does the same to a child that becomes the
+           user. */
         m->l.exposed = prctl(PR_GET_DUMPABLE) == 1;
         prctl(PR_SET_DUMPABLE, 0);
     }
@@ -133,7 +135,7 @@ static void watch_all(struct supervisor *s, struct process *p) {
     watch_add(s, p->reports_fd, WATCH_REPORTS, p->number, EPOLLIN);
     for (int i = 0; i < STREAMS; i++)
         if (p->streams[i].fd >= 0) watch_add(s, p->streams[i].fd, i ? WATCH_ERR : WATCH_OUT, p->number, EPOLLIN);
-    /* Without a wish, epoll still tells when the reader has closed its end. */
+    /* Without wanted events, epoll still reports that the reader has closed its end. */
     if (p->input.fd >= 0) watch_add(s, p->input.fd, WATCH_IN, p->number, 0);
 }
 
@@ -153,7 +155,7 @@ static void free_launch(struct making *m) {
 
 static bool resolve_user(struct supervisor *s, uint32_t number, struct making *m) {
     const char *fault = user_resolve(m->l.user, &m->l.who);
-    /* A name of the image's own choice may stand for root, whose processes could come near us. */
+    /* A name that the image chose may mean root, whose processes could attack us. */
     if (!fault && s->is_init && m->l.who.change && m->l.who.uid == 0) fault = "commands may not run as root";
     if (!fault) return true;
     char text[FAULT_TEXT];

@@ -4,7 +4,7 @@
 
 #include "init/supervisor.h"
 
-/* Start a process. What cannot be started is answered with FAILED. */
+/* Starts a process, or answers with FAILED. */
 void spawn(struct supervisor *s, uint32_t number, const struct spawn *request);
 
 #endif

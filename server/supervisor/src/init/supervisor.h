@@ -16,10 +16,10 @@
 #include "sudo/password.h"
 
 enum {
-    CONNS_MAX = 5,      /* one that is served and four that have not said HELLO yet */
+    CONNS_MAX = 5,      /* one that is served and four that have not sent HELLO yet */
     STREAMS = 2,
-    PROCESSES_MAX = 256, /* a container's usual limit of pids could not hold more anyway */
-    FINISHED_MAX = 64,   /* gone but not forgotten: the oldest is forgotten first */
+    PROCESSES_MAX = 256, /* the usual pids limit of a container allows no more anyway */
+    FINISHED_MAX = 64,   /* gone and not forgotten; the oldest is forgotten first */
 };
 
 enum state { STATE_STARTING, STATE_RUNNING, STATE_EXITED, STATE_GONE };
@@ -28,24 +28,24 @@ enum reason { REASON_ITSELF, REASON_TIMEOUT, REASON_KILL };
 struct conn {
     int fd; /* -1: free */
     struct buffer in, out;
-    size_t sent; /* of `out` */
+    size_t sent; /* bytes of `out` */
     int64_t deadline; /* for HELLO; NEVER once it has come */
-    int64_t held;     /* when what is held back goes out; 0: nothing is */
-    bool urgent;      /* something in `out` is waited for */
+    int64_t held;     /* when frames that are held back go out; 0: none are */
+    bool urgent;      /* the server waits for something in `out` */
     bool wants_write;
 };
 
 enum kill_phase { KILL_IDLE, KILL_TERM, KILL_STOP, KILL_KILL };
 
-/* One killing of one tree (or of everything), step by step. */
+/* The state of one kill, of a tree or of everything. */
 struct kill {
     enum kill_phase phase;
     uint8_t reason;
     bool quiet;       /* nobody asked for it: no KILLED */
     int64_t deadline; /* of the phase */
     int64_t tick;     /* when to look again */
-    int64_t last;     /* KILL: when to give up at last */
-    uint32_t alive;   /* KILL: how many were alive at the deadline before */
+    int64_t last;     /* KILL: when to give up in any case */
+    uint32_t alive;   /* KILL: how many were alive at the last deadline */
     pid_t *seen;      /* what the last round of STOP found */
     size_t seen_count;
 };
@@ -54,20 +54,20 @@ struct stream {
     int fd; /* our end of the pipe or pty; -1: closed */
     struct spool spool;
     uint64_t cursor, credit;
-    uint64_t gate; /* events that are owed wait until this much has been sent, or credit is out */
+    uint64_t gate; /* owed events wait until this much has been sent, or credit is used up */
 };
 
-/* What a process's reader has not been told yet; sent in this order. */
+/* Events that the server has not got yet; they are sent in this order. */
 enum owed { OWED_EXIT = 1, OWED_KILLED = 2, OWED_GONE = 4 };
 
-/* What is on its way to a process's standard input. */
+/* Bytes on their way to a process's standard input. */
 struct input {
     int fd; /* the pipe; -1: none, or closed */
     struct buffer buffer;
     size_t stale;      /* bytes from an earlier connection: not acknowledged to this one */
     uint32_t consumed; /* to be acknowledged */
     bool at_end;       /* no more will come */
-    uint8_t eofs;      /* pty: so many EOF characters are to be written after the buffer */
+    uint8_t eofs;      /* pty: EOF characters to write after the buffer */
     uint8_t last;      /* pty: the last byte that came */
 };
 
@@ -77,7 +77,7 @@ struct process {
     enum state state;
     uint8_t flags, owed, reason;
     bool forget;
-    pid_t leader, main; /* leader 0: it is dead, its tree is what PID 1 got */
+    pid_t leader, main; /* leader is 0 when it is dead: its tree is what PID 1 inherited */
     bool leader_done;
     int reports_fd, slave_fd, state_fd;
     struct stream streams[STREAMS];
@@ -90,12 +90,12 @@ struct process {
     uint32_t oom_before, oom_kills, descendants, survivors;
     uint64_t exit_totals[STREAMS];
     struct buffer report; /* cwd and environment as they stand in the EXIT */
-    char *tag;            /* the server's own, given back in each LISTING */
+    char *tag;            /* what the server noted; LISTING gives it back */
 };
 
 struct supervisor {
     int epoll, listener, signals;
-    int spare; /* given up for a moment to turn a connection away when no descriptor is left */
+    int spare; /* closed for a moment to refuse a connection when no descriptor is left */
     pid_t self;
     bool is_init, changes_user;
     int nice;             /* of what we start */
@@ -106,11 +106,11 @@ struct supervisor {
     uint32_t orphan_ttl_ms;
     struct conn conns[CONNS_MAX];
     struct conn *active; /* the connection that is served; NULL: none */
-    int64_t last_seen;   /* when there was one at last */
+    int64_t last_seen;   /* when there was one for the last time */
     struct process *processes;
     size_t process_count;
-    uint32_t turn; /* the process whose output is sent next */
-    struct buffer state; /* a tag, and the report of its process: the last one that ended by itself */
+    uint32_t turn; /* number of the process whose output is sent next */
+    struct buffer state; /* tag and report of the last process that ended by itself */
     struct kill everything;
     bool told_everything; /* KILLED for process 0 is owed */
     uint32_t everything_survivors;

@@ -6,7 +6,7 @@
 #include "base/fd.h"
 #include "base/spool.h"
 
-enum { SPOOL_HEADROOM = 4 << 20 }; /* finished processes are forgotten early enough for running ones to print */
+enum { SPOOL_HEADROOM = 4 << 20 }; /* bytes: finished processes are forgotten early enough for running ones to print */
 
 struct process *table_add(struct supervisor *s, uint32_t number, const struct spawn *q) {
     struct process *p = calloc(1, sizeof *p);

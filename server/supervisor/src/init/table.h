@@ -4,19 +4,19 @@
 
 #include "init/supervisor.h"
 
-/* Add a process that nothing has been started for yet; NULL: no memory. */
+/* Adds a process of which nothing has been started; returns NULL when memory runs out. */
 struct process *table_add(struct supervisor *s, uint32_t number, const struct spawn *request);
-/* The process of this number, or NULL. */
+/* Returns the process of this number, or NULL. */
 struct process *table_find(const struct supervisor *s, uint32_t number);
-/* How many processes are not gone. */
+/* Returns how many processes are not gone. */
 size_t table_running(const struct supervisor *s);
-/* Leaders that live, for a scan; the array is valid until the next call. */
+/* Returns how many leaders live; the array is valid until the next call. */
 size_t table_leaders(const struct supervisor *s, const pid_t **leaders);
-/* Take a process out of the table and free all that it holds. */
+/* Removes a process and frees all that it holds. */
 void table_remove(struct supervisor *s, struct process *p);
-/* Forget what may be forgotten, and what must be to stay within the bounds. */
+/* Forgets finished processes: those that the server gave up, and the oldest ones beyond the bounds. */
 void table_sweep(struct supervisor *s);
-/* The connection is another one, or none: it has no credit, and is not told what came before it. */
+/* Forgets what the connection was owed: the next one has no credit, and does not get earlier events. */
 void table_reset_reader(struct supervisor *s);
 
 #endif

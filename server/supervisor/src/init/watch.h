@@ -1,4 +1,4 @@
-/* What the event loop waits for: one epoll, whose events say what they are about. */
+/* The events that the loop waits for: one epoll, whose events name their subject. */
 #ifndef INIT_WATCH_H
 #define INIT_WATCH_H
 
@@ -7,8 +7,17 @@
 
 struct supervisor;
 
-/* What an epoll event is about: the kind stands above the number of a connection or process. */
-enum watch { WATCH_LISTENER = 1, WATCH_SIGNALS, WATCH_CONN, WATCH_REPORTS, WATCH_OUT, WATCH_ERR, WATCH_IN, WATCH_ASKPASS };
+/* The kind of an epoll event, stored above the number of a connection or process. */
+enum watch {
+    WATCH_LISTENER = 1,
+    WATCH_SIGNALS,
+    WATCH_CONN,
+    WATCH_REPORTS,
+    WATCH_OUT,
+    WATCH_ERR,
+    WATCH_IN,
+    WATCH_ASKPASS,
+};
 
 bool watch_add(struct supervisor *s, int fd, enum watch kind, uint32_t number, uint32_t events);
 void watch_change(struct supervisor *s, int fd, enum watch kind, uint32_t number, uint32_t events);

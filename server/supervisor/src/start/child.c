@@ -20,7 +20,7 @@
 #include "start/report.h"
 
 static const char DEFAULT_PATH[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-static const char OOM_SCORE[] = "1000"; /* the kernel takes the command first, never PID 1 */
+static const char OOM_SCORE[] = "1000"; /* the kernel kills the command first, never PID 1 */
 
 static bool close_span(unsigned first, unsigned last) {
     return first > last || syscall(SYS_close_range, first, last, 0) == 0;
@@ -55,8 +55,8 @@ void close_except(const int *keep, size_t count) {
 }
 
 void signals_reset(void) {
-    /* The kernel's own call: a C library keeps two or three signals to itself, and whoever started us by posix_spawn
-       may have left those ignored. All zeros mean SIG_DFL, whatever the architecture's structure is. */
+    /* We use the system call, because a C library keeps two or three signals to itself, and who started us by
+       posix_spawn may have left those ignored. All zeros mean SIG_DFL on every architecture. */
     static const unsigned long plain[8];
     for (int number = 1; number <= SIGNAL_MAX; number++) syscall(SYS_rt_sigaction, number, plain, NULL, SIGNAL_MAX / 8);
     sigset_t none;
@@ -91,7 +91,7 @@ static bool place(int fd, int target) {
     return dup2(fd, target) == target;
 }
 
-/* stdio to 0..2, the state report to its number, `errors` out of their way: its new number, or -1. */
+/* Moves stdio to 0..2, the state report to its number and `errors` out of their way; returns its new number, or -1. */
 static int place_files(const struct launch *l, int errors) {
     errors = fcntl(errors, F_DUPFD_CLOEXEC, REPORT_FD + 1);
     int in = l->in >= 0 ? l->in : open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -107,8 +107,8 @@ static void close_others(bool has_state, int errors) {
 }
 
 static void drop_bounding_set(uint64_t keep) {
-    /* Asking fails at the first one that the kernel does not know; it takes a fraction of what dropping does, and a
-       container's set is small. Dropping fails where nothing may be dropped. */
+    /* Reading fails at the first capability that the kernel does not know. It costs a fraction of dropping, and a
+       container's set is small. Dropping fails where we may drop nothing. */
     for (unsigned long cap = 0;; cap++) {
         int held = prctl(PR_CAPBSET_READ, cap, 0, 0, 0);
         bool kept = cap < 64 && keep >> cap & 1;
@@ -130,7 +130,7 @@ static bool become(const struct identity *who, uint64_t capabilities) {
         return false;
     if (!drop_capabilities()) return false;
     if (!who->change || who->uid == 0) return true;
-    /* Root must be out of reach now, whatever this kernel or its security modules made of the calls above. */
+    /* Root must be out of reach now, whatever the kernel or its security modules made of the calls above. */
     if (setresuid((uid_t)-1, 0, (uid_t)-1) == 0) {
         errno = EPERM;
         return false;
@@ -144,7 +144,7 @@ static const char *search_path(char *const *env) {
     return DEFAULT_PATH;
 }
 
-/* As execvpe(3), but by the PATH of the environment that the program gets; returns on failure only. */
+/* Like execvpe(3), but with the PATH of the program's own environment; returns on failure only. */
 static void execute(const struct launch *l) {
     const char *name = l->argv[0];
     if (strchr(name, '/') || !*name) {
@@ -167,11 +167,11 @@ static void execute(const struct launch *l) {
 }
 
 void child_run(const struct launch *l, int errors) {
-    /* What they do was reset by the leader; it keeps them blocked. */
+    /* The leader has reset what signals do, and keeps them blocked. */
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    /* A terminal needs a session; without one a group is enough to be signalled as one. */
+    /* A terminal needs a session. Without a terminal, a group is enough for signals. */
     if (l->pty ? setsid() < 0 : setpgid(0, 0) < 0) fail(errors, STAGE_FORK);
     int moved = place_files(l, errors);
     if (moved < 0) fail(errors, STAGE_FORK);
@@ -179,7 +179,7 @@ void child_run(const struct launch *l, int errors) {
     close_others(l->state >= 0, errors);
     if (l->pty && ioctl(0, TIOCSCTTY, 0)) fail(errors, STAGE_PTY);
     if (geteuid()) {
-        /* A process that is not dumpable has its /proc files owned by root; what was secret in us is wiped by now. */
+        /* The /proc files of a process that is not dumpable belong to root. Our secrets have been wiped by now. */
         prctl(PR_SET_DUMPABLE, 1);
         offer_to_oom();
     }

@@ -1,4 +1,4 @@
-/* What runs between fork and exec. */
+/* The code between fork and exec. */
 #ifndef START_CHILD_H
 #define START_CHILD_H
 
@@ -9,32 +9,33 @@
 
 #include "start/user.h"
 
-/* All that a main process needs to be started. */
+/* Everything that is needed to start a main process. */
 struct launch {
     char **argv, **env;
     char *cwd, *user;
     struct identity who;
     bool pty;
-    bool exposed; /* fs.suid_dumpable is 1: the memory of one that has become `who` is open to all of that user's */
+    bool exposed; /* fs.suid_dumpable is 1: others of its user can read the memory of a child that became `who` */
     int nice;
-    uint64_t capabilities;   /* that stay in the bounding set: what sudo may give, nothing else */
-    int in, out, err, state; /* -1: /dev/null; no state report */
-    struct rlimit files;     /* as the supervisor found it: its own limit is raised */
+    uint64_t capabilities;   /* that stay in the bounding set, for sudo to give */
+    int in, out, err, state; /* -1: /dev/null, or no state report */
+    struct rlimit files;     /* the limit that the supervisor found: its own is raised */
 };
 
 struct fault {
     int32_t stage, error;
 };
 
-/* Become the main process. What fails is written to `errors` as a struct fault. */
+/* Becomes the main process. A failure is written to `errors` as a struct fault. */
 _Noreturn void child_run(const struct launch *l, int errors);
-/* The sentence for a FAILED. */
+/* Writes the sentence for a FAILED. */
 void launch_fault(const struct launch *l, int stage, int error, char *text, size_t size);
-/* Close every descriptor but these, which are in ascending order. */
+/* Closes every descriptor but these, which are in ascending order. */
 void close_except(const int *keep, size_t count);
-/* Let the kernel take us, and whom we fork, when memory is short. It fails silently where our /proc files are root's. */
+/* Lets the kernel kill us, and what we fork, when memory is short. It fails silently when our /proc files are
+   root's. */
 void offer_to_oom(void);
-/* All signals as a new program expects them. */
+/* Resets all signals to what a new program expects. */
 void signals_reset(void);
 
 #endif

@@ -11,12 +11,12 @@
 #include "base/protocol.h"
 #include "base/tree.h"
 
-/* How long a leader whose supervisor died goes on killing what it leads: as long as the supervisor itself would. */
+/* us that a leader whose supervisor died goes on killing its tree: as long as the supervisor itself would. */
 static const int64_t ABANDON_LIMIT = 1500000;
-/* How long the report of a start waits for company: a short command is over by then. */
+/* us that the report of a start waits for others: a short command is over by then. */
 static const int64_t HOLD = 2000;
 enum {
-    ABANDON_ROUND_US = 5000, /* time for the killed to be reaped before the next look */
+    ABANDON_ROUND_US = 5000, /* time for the killed to be reaped before the next scan */
     REPORTS_MAX = 3,
 };
 
@@ -27,8 +27,8 @@ void report_usage(struct leader_report *r, const struct rusage *usage) {
     r->max_rss_kb = usage->ru_maxrss;
 }
 
-/* Reports that go out together, as late as possible: each write wakes the supervisor up, often on the processor that the
-   command runs on. One that is over in an instant has three: that it started, that it ended, that nothing is left of it. */
+/* Reports go out together and as late as possible: each write wakes the supervisor, often on the processor that the
+   command runs on. A command that is over in an instant has three: started, ended, done. */
 static struct {
     struct leader_report all[REPORTS_MAX];
     size_t count;
@@ -55,7 +55,7 @@ static void tell_end(int reports, int status, const struct rusage *usage) {
     tell(reports, &r);
 }
 
-/* Reap whatever has ended; false when no child is left at all. */
+/* Reaps what has ended; returns false when no child is left at all. */
 static bool reap(int reports, pid_t main_pid) {
     for (;;) {
         int status;
@@ -67,7 +67,7 @@ static bool reap(int reports, pid_t main_pid) {
     }
 }
 
-/* The supervisor is dead (a local engine's, by a SIGKILL): nobody else would ever end what we lead. */
+/* The supervisor is dead (a local engine's, by SIGKILL), and nobody else would ever end our tree. */
 static void abandon(int reports, pid_t main_pid) {
     struct scan scan = {0};
     int64_t end = clock_now() + ABANDON_LIMIT;
@@ -79,8 +79,8 @@ static void abandon(int reports, pid_t main_pid) {
     }
 }
 
-/* Wait for a signal. That the command has started waits for company until `held`, whoever else ends meanwhile: there
-   may be no pause in that. The command's end is waited for. */
+/* Waits for a signal. A report of the start is held back until `held` and no longer, because other children may end
+   without a pause; the server waits for every other report. */
 static int wait_signal(int reports, const sigset_t *waited, int64_t held) {
     int64_t left = held - clock_now();
     bool may_wait = left > 0 && outbox.count && outbox.all[outbox.count - 1].kind == LEADER_STARTED;
@@ -93,7 +93,7 @@ static int wait_signal(int reports, const sigset_t *waited, int64_t held) {
 static void lead(int reports, pid_t main_pid, pid_t supervisor, const sigset_t *waited) {
     int64_t held = clock_now() + HOLD;
     while (reap(reports, main_pid)) {
-        /* Both signals are blocked: neither can be lost between the look above and the wait. */
+        /* Both signals are blocked, so none is lost between reaping and waiting. */
         int number = wait_signal(reports, waited, held);
         if (number == SIGTERM && getppid() != supervisor) {
             abandon(reports, main_pid);
@@ -114,7 +114,7 @@ static ssize_t read_fault(int errors, struct fault *fault) {
     return size;
 }
 
-/* Start main and tell how that went; its pid, or 0. */
+/* Starts the main process and reports how that went; returns its pid, or 0. */
 static pid_t start(const struct launch *l, int reports) {
     int errors[2];
     struct fault fault;
@@ -123,11 +123,11 @@ static pid_t start(const struct launch *l, int reports) {
         return 0;
     }
     struct leader_report started = {.kind = LEADER_STARTED, .when = clock_now()};
-    /* Root lends the child its memory until the exec, which spares copying it. Not where that would open a leader's
-       memory to the user: as anybody but root the child makes itself dumpable, and some kernels are told to do it. */
+    /* As root, the child borrows our memory until the exec, which spares a copy. It must not where that would open
+       our memory to the user: without root the child makes itself dumpable, and some kernels do it for us. */
     started.pid = geteuid() == 0 && !l->exposed ? vfork() : fork();
     if (started.pid == 0) child_run(l, errors[1]);
-    /* The kernel may have made the memory dumpable when the child became somebody else. */
+    /* The kernel may have made our memory dumpable when the child changed its user. */
     prctl(PR_SET_DUMPABLE, 0);
     if (started.pid < 0) {
         tell_failure(l, reports, STAGE_FORK, errno);
@@ -147,21 +147,21 @@ static pid_t start(const struct launch *l, int reports) {
 
 void leader_run(const struct launch *l, int reports, pid_t supervisor) {
     sigset_t all, waited;
-    /* PID 1 has all others as a new program expects them. */
+    /* PID 1 has reset all other signals. */
     signal(SIGPIPE, SIG_DFL);
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
     sigemptyset(&waited);
     sigaddset(&waited, SIGCHLD);
     sigaddset(&waited, SIGTERM);
-    /* A group, not a session: the kernel makes a scheduling group of its own for each session, which costs more than
+    /* We lead a group and not a session: the kernel makes a scheduling group for each session, which costs more than
        the fork. */
     setpgid(0, 0);
     prctl(PR_SET_DUMPABLE, 0);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
-    /* The kernel takes no child that still has our memory, and would take PID 1 instead. As anybody but root the child
-       has to do it by itself. */
+    /* The kernel does not kill a child that still shares our memory, and would kill PID 1 instead. Without root the
+       child does this for itself. */
     offer_to_oom();
     if (getppid() != supervisor) _exit(1);
     pid_t main_pid = start(l, reports);

@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* In the file: u32 size, then the directory and the entries of the environment, each with a NUL at its end. */
+/* The file holds a u32 size, then the directory and the entries of the environment, each with a NUL at its end. */
 enum { HEADER = 4 };
 static const int SEALS = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
 
@@ -21,7 +21,7 @@ int report_create(void) {
     return -1;
 }
 
-/* The environment's entries as a list; false when one is no "key=value". */
+/* Writes the environment's entries as a list; returns false when one is not "key=value". */
 static bool put_entries(struct buffer *out, const char *at, const char *end) {
     uint32_t count = 0;
     size_t start = out->size;
@@ -37,7 +37,7 @@ static bool put_entries(struct buffer *out, const char *at, const char *end) {
     return true;
 }
 
-/* What is in the file was written by the sandbox: nothing in it is believed. */
+/* The sandbox wrote this file, so we believe nothing in it. */
 static bool put_report(struct buffer *out, int fd) {
     static char text[REPORT_MAX + 1];
     uint8_t header[HEADER];
@@ -60,20 +60,20 @@ void report_read(int fd, struct buffer *out) {
     put_u32(out, 0);
 }
 
-/* The number may mean another file by now, which must not be overwritten: ours is known by its seals. */
+/* The number may belong to another file by now, which we must not overwrite. Ours has its seals. */
 static int find_file(void) { return fcntl(REPORT_FD, F_GET_SEALS) == SEALS ? REPORT_FD : -1; }
 
 static void add(struct buffer *b, const char *text) { put_bytes(b, text, strlen(text) + 1); }
 
-/* The directory and the environment as they stand in the file; false: too large. */
+/* Collects the directory and the environment as they stand in the file; returns false when they are too large. */
 static bool collect(struct buffer *b) {
     char cwd[PATH_MAX];
-    /* A folder that was removed, or that is above our root, has no path: that is reported as none. */
+    /* A folder that was removed, or that is above our root, has no path. We report an empty one. */
     if (!getcwd(cwd, sizeof cwd) || *cwd != '/') *cwd = 0;
     add(b, cwd);
     size_t framed = 4 + strlen(cwd) + 4;
     for (char **entry = environ; *entry; entry++) {
-        /* exec allows entries that are no "key=value"; they are nothing that a shell has exported. */
+        /* exec allows entries that are not "key=value", but no shell has exported them. */
         if (!strchr(*entry, '=') || **entry == '=') continue;
         add(b, *entry);
         framed += 4 + strlen(*entry);
@@ -90,7 +90,7 @@ static bool write_header(int fd, size_t size) {
 void report_write(void) {
     struct buffer b = {0};
     int fd = find_file();
-    /* The size last: what is half written does not count. */
+    /* The size is written last, so that half a report does not count. */
     if (fd < 0 || !write_header(fd, 0)) return;
     if (collect(&b) && pwrite(fd, b.data, b.size, HEADER) == (ssize_t)b.size) write_header(fd, b.size);
     buffer_free(&b);

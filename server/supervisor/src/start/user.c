@@ -12,13 +12,13 @@
 #include <unistd.h>
 
 enum {
-    DATABASE_MAX = 1 << 20, /* the image's files are not ours: read no more than this of them */
+    DATABASE_MAX = 1 << 20, /* bytes: we do not trust the size of the image's files */
     FIELDS_MAX = 7,
-    WORDS_MAX = 64, /* of a user's words that are remembered */
-    SETTLED_S = 1,  /* file systems that count time in seconds are the coarsest */
+    WORDS_MAX = 64, /* bytes of a `user` that is remembered */
+    SETTLED_S = 1,  /* the coarsest file systems count time in seconds */
 };
 
-/* Not blocking: the path could be a FIFO. */
+/* The open does not block: the path could be a FIFO. */
 char *database_read(const char *path) {
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0) return NULL;
@@ -39,13 +39,13 @@ static bool parse_id(const char *text, uint32_t *id) {
     if (*text < '0' || *text > '9') return false;
     errno = 0;
     unsigned long long value = strtoull(text, &end, 10);
-    /* The highest number means "no change" to the kernel. */
+    /* To the kernel, the highest number means "no change". */
     if (*end || errno || value >= UINT32_MAX) return false;
     *id = (uint32_t)value;
     return true;
 }
 
-/* Cut the next line of `at` into fields at its colons; how many there are, or 0 at the end. */
+/* Splits the next line of `at` at its colons; returns the number of fields, or 0 at the end. */
 static size_t next_line(char **at, char *fields[FIELDS_MAX]) {
     if (!**at) return 0;
     char *line = *at, *end = strchr(line, '\n');
@@ -56,7 +56,7 @@ static size_t next_line(char **at, char *fields[FIELDS_MAX]) {
     return count;
 }
 
-/* `word` is a name or a number in a file of "name:x:id:…" lines; the line's fields, or 0. */
+/* Finds a name or a number in a file of "name:x:id:…" lines; returns the number of the line's fields, or 0. */
 static size_t find_line(char *text, const char *word, char *fields[FIELDS_MAX]) {
     uint32_t id, other;
     bool numeric = parse_id(word, &id);
@@ -93,14 +93,14 @@ static const char *resolve_group(const char *word, struct identity *who) {
     return found ? NULL : "there is no such group";
 }
 
-/* `group` is NULL where only a user was named: its own groups count then. */
+/* `group` is NULL when only a user was named, whose own groups count then. */
 static const char *resolve(const char *user, const char *group, struct identity *who) {
     char *text = database_read("/etc/passwd"), *fields[FIELDS_MAX];
     size_t count = text ? find_line(text, user, fields) : 0;
     const char *fault = NULL;
     bool known = count >= 4 && parse_id(fields[2], &who->uid) && parse_id(fields[3], &who->gid);
     if (!known && !parse_id(user, &who->uid)) fault = "there is no such user";
-    /* A number that nobody has listed gets a group of the same number: never root's, as gid 0 would be. */
+    /* A user that is not listed gets a group of the same number, and never root's. */
     if (!fault && !known) who->gid = who->uid;
     if (!fault && group) fault = resolve_group(group, who);
     who->groups[who->group_count++] = who->gid;
@@ -127,7 +127,8 @@ static const char *find_identity(const char *words, struct identity *who) {
     if (!user) return "there is no memory left";
     char *group = strchr(user, ':');
     if (group) *group++ = 0;
-    const char *fault = !*user || (group && !*group) ? "a user is 'uid', 'uid:gid' or names" : resolve(user, group, who);
+    bool empty = !*user || (group && !*group);
+    const char *fault = empty ? "a user is 'uid', 'uid:gid' or names" : resolve(user, group, who);
     free(user);
     if (fault || user_can_change()) return fault;
     bool same = who->uid == geteuid() && (who->gid == getegid() || !group);
@@ -135,7 +136,7 @@ static const char *find_identity(const char *words, struct identity *who) {
     return same ? NULL : "the supervisor may not change its user";
 }
 
-/* What the files looked like when they were read, and what came of it. */
+/* The state of the files when they were read, and what they said. */
 static struct {
     char words[WORDS_MAX];
     struct stat files[2];
@@ -155,12 +156,12 @@ static bool is_same(const struct stat *a, const struct stat *b) {
            same_time(a->st_mtim, b->st_mtim) && same_time(a->st_ctim, b->st_ctim);
 }
 
-/* Nearly every command has the same user, whose lines nobody has changed: looking at the files is enough then. */
+/* Nearly every command has the same user, and nobody has changed the files: a stat of them is enough. */
 static bool is_known(const char *words, const struct stat files[2]) {
     return !strcmp(words, last.words) && is_same(&files[0], &last.files[0]) && is_same(&files[1], &last.files[1]);
 }
 
-/* A file that was changed a moment before it was looked at may have changed once more within the grain of its time stamp. */
+/* A file that changed just before its stat may have changed again within the grain of its time stamp. */
 static bool is_settled(const struct stat *file, time_t looked) { return looked - file->st_ctim.tv_sec > SETTLED_S; }
 
 static void remember(const char *words, const struct stat files[2], time_t looked, const struct identity *who) {

@@ -1,4 +1,4 @@
-/* Whom a process runs as: the words of SPAWN's `user`, by the container's /etc/passwd and /etc/group. */
+/* The user of a process: SPAWN's `user`, looked up in the container's /etc/passwd and /etc/group. */
 #ifndef START_USER_H
 #define START_USER_H
 
@@ -6,23 +6,23 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-enum { GROUPS_MAX = 64 }; /* supplementary groups beyond these are left out */
+enum { GROUPS_MAX = 64 }; /* more supplementary groups are left out */
 
 struct identity {
-    bool change; /* false: stay what the supervisor is */
+    bool change; /* false: keep the supervisor's own user */
     uid_t uid;
     gid_t gid;
     gid_t groups[GROUPS_MAX];
     size_t group_count;
 };
 
-/* NULL, or why there is no such user. */
+/* Returns NULL, or why there is no such user. */
 const char *user_resolve(const char *words, struct identity *who);
-/* The whole of a small file as text with a NUL at its end, to be freed; NULL where there is none. */
+/* Returns a small file as text with a NUL at its end, to be freed, or NULL when there is none. */
 char *database_read(const char *path);
-/* The name of a user in /etc/passwd; false where there is none, or it is longer than `size`. */
+/* Finds the name of a user in /etc/passwd; returns false when there is none or it does not fit `size`. */
 bool user_name(uid_t uid, char *name, size_t size);
-/* May this process become somebody else? */
+/* Returns whether this process may change its user. */
 bool user_can_change(void);
 
 #endif

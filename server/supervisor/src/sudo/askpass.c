@@ -12,7 +12,7 @@
 
 #include "sudo/paths.h"
 
-enum { ANSWER_MS = 5000 }; /* PID 1 answers at once; one that does not is being killed, and sudo with it */
+enum { ANSWER_MS = 5000 }; /* PID 1 answers at once, unless it is being killed, and sudo with it */
 
 static bool send_pipe(int socket, int done) {
     int fds[] = {STDOUT_FILENO, done};
@@ -41,7 +41,7 @@ int askpass_run(void) {
         return 1;
     }
     close(ends[1]);
-    /* PID 1 closes its copy of the other end when it has answered, or will not. */
+    /* PID 1 closes its copy of the other end when it has answered or refused. */
     struct pollfd done = {.fd = ends[0], .events = POLLIN};
     while (poll(&done, 1, ANSWER_MS) < 0 && errno == EINTR) continue;
     return 0;

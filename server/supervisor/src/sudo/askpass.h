@@ -1,8 +1,9 @@
-/* What sudo runs when it wants a password: gives PID 1 the pipe that sudo reads, and waits until it is done with. */
+/* sudo runs this program when it wants a password: it gives PID 1 the pipe that sudo reads, and waits for PID 1 to
+   close it. */
 #ifndef SUDO_ASKPASS_H
 #define SUDO_ASKPASS_H
 
-/* Be the program that sudo asks for the password; an exit code. */
+/* Runs the askpass program; returns the exit code. */
 int askpass_run(void);
 
 #endif

@@ -8,18 +8,18 @@
 
 #include "sudo/paths.h"
 
-/* Of sudo 1.8 and 1.9: options with a value, in this word or the next. */
+/* The options of sudo 1.8 and 1.9 that have a value, in the same word or the next. */
 static const char SHORT_WITH_VALUE[] = "aCcDgpRrTtUu";
 static const char *const LONG_WITH_VALUE[] = {
     "auth-type", "chdir", "chroot", "close-from", "command-timeout", "group", "host",
     "login-class", "other-user", "prompt", "role", "type", "user",
 };
 
-/* Whether a long option may be this one: getopt_long(3) takes any beginning that fits one name only. */
+/* Returns whether a word may mean this long option: getopt_long(3) takes any beginning that fits one name only. */
 static bool abbreviates(const char *word, const char *name) { return *word && !strncmp(name, word, strlen(word)); }
 
 static bool takes_next_long(const char *word) {
-    if (!strcmp(word, "login")) return false; /* not a short --login-class: a whole name comes first */
+    if (!strcmp(word, "login")) return false; /* not for --login-class: a whole name comes first */
     for (size_t i = 0; i < sizeof LONG_WITH_VALUE / sizeof *LONG_WITH_VALUE; i++)
         if (abbreviates(word, LONG_WITH_VALUE[i])) return true;
     return false;
@@ -31,8 +31,8 @@ static bool is_stdin(const char *word) { return strlen(word) >= 2 && abbreviates
 /* "--as" and longer: "--a" could be --auth-type as well. */
 static bool is_askpass(const char *word) { return strlen(word) >= 2 && abbreviates(word, "askpass"); }
 
-/* Take each S out of a word of short options; whether the last of them has its value in the next word. `asks`:
-   an A was there. */
+/* Removes each S from a word of short options; returns whether the last option has its value in the next word.
+   `asks` becomes true when there is an A. */
 static bool clean_cluster(char *word, const char *next, bool *asks) {
     char *to = word + 1;
     for (const char *at = to; *at; at++) {
@@ -42,7 +42,7 @@ static bool clean_cluster(char *word, const char *next, bool *asks) {
         if (*at != 'h' && !strchr(SHORT_WITH_VALUE, *at)) continue;
         size_t rest = strlen(at + 1);
         memmove(to, at + 1, rest + 1);
-        /* A host may be left out, and stands in the next word only after a lone -h. */
+        /* The host of -h is optional, and stands in the next word only after a lone -h. */
         bool alone = to == word + 2;
         return !rest && (*at != 'h' || (alone && next && *next != '-'));
     }
@@ -50,7 +50,7 @@ static bool clean_cluster(char *word, const char *next, bool *asks) {
     return false;
 }
 
-/* sudo takes variables among its options: the first word that is neither is the command. */
+/* sudo takes variables among its options; the first word that is neither is the command. */
 static bool is_variable(const char *word) { return *word != '/' && strchr(word, '='); }
 
 bool front_is(const char *path) {
@@ -77,7 +77,7 @@ int front_run(int argc, char **argv) {
         if (with_next && at < argc) words[count++] = argv[at++];
     }
     while (at < argc) words[count++] = argv[at++];
-    /* Without -A of the caller's own, a program that the image names there is not meant: the -A is ours. */
+    /* When the caller gave no -A, the -A is ours, and must not run a program that the image names there. */
     if (!asks) unsetenv("SUDO_ASKPASS");
     execv(SUDO_REAL, words);
     fprintf(stderr, "sudo: cannot execute %s: %s\n", SUDO_REAL, strerror(errno));

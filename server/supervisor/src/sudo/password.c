@@ -25,14 +25,14 @@
 enum { PASSED_MAX = 2, STATUS_MAX = 1024 };
 
 static const char CONFIG[] = "/etc/sudo.conf";
-/* By the groups in /etc/group, not by those that the asking process has: commands have the one of their profile. */
+/* sudo must look at /etc/group and not at the groups of the caller: a command has only the one of its profile. */
 static const char CONFIG_LINES[] = "\nPath askpass " SUDO_ASKPASS "\nSet group_source dynamic\n";
 
 static const char *const PLACES[] = {"/usr/local/bin/sudo", "/usr/local/sbin/sudo", "/usr/bin/sudo",
                                      "/usr/sbin/sudo",      "/bin/sudo",            "/sbin/sudo"};
 
-/* Where the image's own sudo lies, every link followed. A link to a program of another name is not sudo, but what some
-   images have instead of it, and nothing to be moved. */
+/* Finds the image's own sudo through every link. A link to a program of another name is not sudo: some images have
+   one instead, and it must not be moved. */
 static bool find_program(char path[PATH_MAX]) {
     struct stat info;
     for (size_t i = 0; i < sizeof PLACES / sizeof *PLACES; i++)
@@ -49,7 +49,7 @@ static const char *add_config(void) {
     return written ? NULL : "/etc/sudo.conf cannot be written";
 }
 
-/* A copy of our own program. Not a link to it: whatever name it is called by, the kernel tells it which file it is. */
+/* Copies our own program. A link would not do: the kernel tells a program which file it is, whatever its name. */
 static bool copy_self(const char *path) {
     struct stat info;
     int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
@@ -62,7 +62,8 @@ static bool copy_self(const char *path) {
     return copied;
 }
 
-/* The image's own sudo moves, and the front takes its place: absolute paths, scripts and cleared environments find it. */
+/* Moves the image's own sudo and puts the front in its place, where absolute paths, scripts and cleared environments
+   find it. */
 static const char *place_front(const char *real) {
     char self[PATH_MAX];
     ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
@@ -78,7 +79,8 @@ static const char *place_front(const char *real) {
     return "the image's sudo cannot be replaced";
 }
 
-/* Everybody may send to it: who is answered is decided by what the kernel says of the sender and of what was sent. */
+/* Opens the socket. Everybody may send to it: what the kernel says about the sender and the descriptor decides who
+   is answered. */
 static int open_socket(void) {
     struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = SUDO_SOCKET};
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
@@ -130,7 +132,7 @@ const char *password_set_up(struct sudo *sudo, const struct sudo_request *q) {
     return NULL;
 }
 
-/* Two numbers after a name in /proc/PID/status, whose lines the kernel writes; false: there is no such process. */
+/* Reads two numbers after a name in /proc/PID/status; returns false when there is no such process. */
 static bool read_status(pid_t pid, const char *name, unsigned numbers[2]) {
     char path[32], text[STATUS_MAX];
     snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
@@ -147,32 +149,33 @@ static bool read_status(pid_t pid, const char *name, unsigned numbers[2]) {
     return true;
 }
 
-/* The askpass program of the user's own sudo: its parent is root by a set-user-id program that the user started. */
+/* Returns whether the sender is the askpass program of the user's own sudo: its parent became root by a set-user-id
+   program that the user started. */
 static bool asks_for_sudo(const struct sudo *sudo, const struct ucred *who) {
     unsigned parent[2] = {0}, ids[2] = {0};
     if (who->uid != sudo->uid || !read_status(who->pid, "\nPPid:", parent)) return false;
     return parent[0] > 1 && read_status((pid_t)parent[0], "\nUid:", ids) && ids[0] == who->uid && ids[1] == 0;
 }
 
-/* The writing end of a pipe without a name: a FIFO of root's may be read by anybody who finds it. */
+/* Returns whether this is the writing end of a pipe without a name: anybody may find and read a FIFO of root's. */
 static bool is_writing_end(int fd) {
     struct statfs system;
     return (fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY && fstatfs(fd, &system) == 0 && system.f_type == PIPEFS_MAGIC;
 }
 
-/* Only sudo's own pipe: what the user makes, a pipe, a file or a terminal, belongs to the user and not to root. */
+/* Writes to sudo's own pipe only: a pipe, file or terminal that the user makes belongs to the user and not to root. */
 static void write_password(const struct sudo *sudo, int fd) {
     struct stat info;
     char path[32];
     if (fstat(fd, &info) || !S_ISFIFO(info.st_mode) || info.st_uid != 0 || !is_writing_end(fd)) return;
-    /* Opened anew, because a flag on the descriptor would be sudo's as well, and PID 1 must never wait. */
+    /* We open it again, because sudo shares the flags of its descriptor, and PID 1 must never block. */
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     int own = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
     if (own >= 0) (void)!write(own, sudo->password, sudo->size);
     close_fd(&own);
 }
 
-/* musl's macro compares a length with a difference of pointers. */
+/* The macro of musl compares a length with a difference of pointers. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wsign-compare"
 static struct cmsghdr *next_part(struct msghdr *message, struct cmsghdr *part) { return CMSG_NXTHDR(message, part); }

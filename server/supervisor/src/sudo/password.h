@@ -1,4 +1,4 @@
-/* PID 1's part of sudo: putting the front in its place, and handing out the password to sudo alone. */
+/* PID 1's part of sudo: it puts the front in its place, and gives the password to sudo alone. */
 #ifndef SUDO_PASSWORD_H
 #define SUDO_PASSWORD_H
 
@@ -9,19 +9,20 @@
 
 #include "base/request.h"
 
-/* What PID 1 knows of sudo in its sandbox; all zero where the server never asked for it. */
+/* What PID 1 knows about sudo in its sandbox; all zero when the server never asked for it. */
 struct sudo {
     bool ready;
     int socket;            /* askpass programs send to it */
     uid_t uid;             /* whose password it is */
-    uint64_t capabilities; /* those that programs may get by becoming root */
+    uint64_t capabilities; /* that programs may get by becoming root */
     size_t size;
-    char password[PASSWORD_MAX + 1]; /* with the newline that ends it on sudo's side */
+    char password[PASSWORD_MAX + 1]; /* with the newline that ends it for sudo */
 };
 
-/* Let a user become root by sudo, with a password that only sudo gets; NULL when `sudo->socket` is open, or why not. */
+/* Lets a user become root by sudo, with a password that only sudo gets. Returns NULL with `sudo->socket` open, or
+   why it cannot be. */
 const char *password_set_up(struct sudo *sudo, const struct sudo_request *request);
-/* An askpass program asks for the password. */
+/* Answers an askpass program that asks for the password. */
 void password_asked(const struct sudo *sudo);
 
 #endif

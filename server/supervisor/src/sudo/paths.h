@@ -1,8 +1,7 @@
-/* How sudo comes to its password: three parts that meet at these paths.
-
-   PID 1 (password.c) holds the password and has put a front (front.c) in the place of the image's own sudo, which asks
-   an askpass program (askpass.c) whenever it wants a password, and only then. That program hands PID 1 the pipe on which
-   sudo waits for its answer. No process of the user ever holds the password, and nobody's standard input is touched. */
+/* How sudo gets its password. Three parts meet at these paths. PID 1 (password.c) holds the password and has put a
+   front (front.c) in the place of the image's own sudo. That sudo runs an askpass program (askpass.c) when it wants
+   a password, and only then. The askpass program hands PID 1 the pipe on which sudo waits for its answer. No process
+   of the user ever holds the password, and nobody's standard input is touched. */
 #ifndef SUDO_PATHS_H
 #define SUDO_PATHS_H
 

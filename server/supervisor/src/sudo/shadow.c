@@ -17,7 +17,7 @@
 #ifdef __GLIBC__
 static const char *hash_of(const char *password, const char *setting) { return crypt(password, setting); }
 #else
-/* musl's crypt(3) would bring every scheme with its tables, 50 kB of them. */
+/* crypt(3) of musl would link every scheme with its tables, 50 kB of them. */
 extern char *__crypt_sha512(const char *password, const char *setting, char *hash);
 
 static const char *hash_of(const char *password, const char *setting) {
@@ -30,7 +30,7 @@ static const char PATH[] = "/etc/shadow";
 
 enum { SALT = 16, NAME_MAX_SIZE = 64 };
 
-/* A hash that every PAM knows: SHA-512 with a random salt. NULL: none could be made. */
+/* Returns a hash that every PAM knows, SHA-512 with a random salt, or NULL when none could be made. */
 static const char *make_hash(const char *password) {
     static const char letters[] = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     unsigned char random[SALT];
@@ -42,7 +42,7 @@ static const char *make_hash(const char *password) {
     return hash && *hash == '$' ? hash : NULL;
 }
 
-/* The text with the user's second field replaced; a user who has no line there gets one. */
+/* Writes the text with the user's second field replaced; a user who has no line gets one. */
 static void put_text(struct buffer *out, const char *text, const char *name, const char *hash) {
     size_t length = strlen(name);
     bool found = false;
@@ -66,7 +66,7 @@ static void put_text(struct buffer *out, const char *text, const char *name, con
     put_bytes(out, ":::::::\n", 8);
 }
 
-/* In place: the file keeps its owner and group, and nobody else runs yet who could read half of it. */
+/* Writes in place: the file keeps its owner and group, and nobody else runs yet who could read half of it. */
 static bool write_all(const struct buffer *data) {
     int fd = open(PATH, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) return false;
@@ -82,7 +82,7 @@ const char *shadow_set(uid_t uid, const char *password) {
     struct stat info;
     if (!user_name(uid, name, sizeof name)) return "the image's /etc/passwd does not name the user of the profile";
     if (lstat(PATH, &info) || !S_ISREG(info.st_mode)) return "the image has no /etc/shadow to set a password in";
-    /* Some distributions give it no permission at all, which without capabilities binds root as well. */
+    /* Some distributions give the file no permissions, and without capabilities root is bound by that too. */
     bool closed = (info.st_mode & 0600) != 0600;
     if (closed) chmod(PATH, 0600);
     char *text = database_read(PATH);
