@@ -37,9 +37,9 @@ MAX_WIDTH = 120
 CODE = ("server", "tests", "scripts", "bench")
 #: Below these, files with these endings have comments that start with '#'.
 COMMENTED = ("scripts/*.sh", "manifests/*.toml", "examples/*.toml", "*.toml", "Makefile")
-PACKAGE = "server/taskcell"
+PACKAGE = "server/taskcell/"
 #: Programs that are copied into images: nothing imports them, and no module of the package is confused with them.
-APART = f"{PACKAGE}/images/files/"
+APART = f"{PACKAGE}images/files/"
 
 Functions = ast.FunctionDef | ast.AsyncFunctionDef
 _NOT_CODE = frozenset(
@@ -174,48 +174,55 @@ class Name:
 
 
 def check_names(root: Path, alike: Mapping[str, str]) -> Iterator[str]:
-    """Public names that two modules share without a reason: a reader, or a search, finds the wrong one."""
-    trees = {
-        path.relative_to(root).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
-        for path in sources(root, "py")
-        if path.relative_to(root).as_posix().startswith(f"{PACKAGE}/")
-        and not path.relative_to(root).as_posix().startswith(APART)
-    }
+    """Public names that two modules share without a reason, and names that are imported from where they do not live.
+
+    A reader, or a search, would find the wrong one.
+    """
+    trees = {path.relative_to(root).as_posix(): ast.parse(path.read_text("utf-8")) for path in sources(root, "py")}
+    made = {module: dict(names_of(module, tree)) for module, tree in trees.items() if module.startswith(PACKAGE)}
+    imports = [(module, *found) for module, tree in trees.items() for found in imports_of(tree)]
+    yield from _other_homes(made, imports)
     names: dict[str, list[Name]] = defaultdict(list)
-    for module, tree in trees.items():
-        for word, name in public_names(module, tree):
-            names[word].append(name)
-    bare = {found for tree in trees.values() for found in bare_imports(tree)}
+    for module, found in made.items():
+        for word, name in found.items():
+            if not word.startswith("_") and not module.startswith(APART):
+                names[word].append(name)
+    bare = {(f"{home}.py", word) for module, home, word, renamed in imports if not renamed and module in made}
     shared = {word for word, found in names.items() if are_confused(word, found, bare)}
     for word in sorted(shared - alike.keys()):
-        modules = ", ".join(name.module.removeprefix(f"{PACKAGE}/") for name in names[word])
+        modules = ", ".join(name.module.removeprefix(PACKAGE) for name in names[word])
         yield f"{word}: a public name in {modules}; give all but one another name."
     for word in sorted(alike.keys() - shared):
         yield f"{word}: no two modules share it, so its exception is not needed; take it out of [tool.house.alike]."
 
 
-def public_names(module: str, tree: ast.Module) -> Iterator[tuple[str, Name]]:
-    """Each public class, function and constant that a module makes, once."""
-    found: dict[str, Name] = {}
+def _other_homes(made: Mapping[str, Mapping[str, Name]], imports: list[tuple[str, str, str, bool]]) -> Iterator[str]:
+    for module, home, word, _ in imports:
+        names = made.get(f"{home}.py", made.get(f"{home}/__init__.py"))
+        is_module = not made.keys().isdisjoint({f"{home}/{word}.py", f"{home}/{word}/__init__.py"})
+        if names is not None and word not in names and not is_module:
+            yield f"{module}: imports {word} from {home}, which does not make it; import it from where it is made."
+
+
+def names_of(module: str, tree: ast.Module) -> Iterator[tuple[str, Name]]:
+    """Each class, function and constant that a module makes."""
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
-            found[node.name] = Name(module, "class")
+            yield node.name, Name(module, "class")
         elif isinstance(node, Functions):
-            found[node.name] = Name(module, "function")
+            yield node.name, Name(module, "function")
         elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for target in targets:
-                if isinstance(target, ast.Name):
-                    found[target.id] = Name(module, "constant", ast.unparse(node.value))
-    return ((word, name) for word, name in found.items() if not word.startswith("_"))
+            names = (name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
+            yield from ((name, Name(module, "constant", ast.unparse(node.value))) for name in names)
 
 
-def bare_imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Module and name of each `from taskcell.… import name` that keeps the name."""
+def imports_of(tree: ast.Module) -> Iterator[tuple[str, str, bool]]:
+    """Module (as a path without `.py`), name, and whether it gets another name, of each `from … import name`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            path = f"server/{node.module.replace('.', '/')}.py"
-            yield from ((path, alias.name) for alias in node.names if alias.asname is None)
+            home = f"server/{node.module.replace('.', '/')}"
+            yield from ((home, alias.name, alias.asname is not None) for alias in node.names)
 
 
 def are_confused(word: str, names: list[Name], bare: set[tuple[str, str]]) -> bool:

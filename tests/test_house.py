@@ -182,6 +182,34 @@ def test_names_that_nobody_confuses_are_not_found(tmp_path: Path, one: str, two:
     assert found(tmp_path, {PYTHON: one, OTHER: two}) == []
 
 
+@pytest.mark.parametrize(
+    ("home", "line"),
+    [
+        (OTHER, "from taskcell.two import Listing"),
+        (OTHER, "from taskcell.two import Listing as Other"),
+        ("server/taskcell/two/__init__.py", "from taskcell.two import Listing"),
+    ],
+)
+def test_a_name_that_is_imported_from_where_it_is_not_made_is_found(tmp_path: Path, home: str, line: str) -> None:
+    again = 'from taskcell.one import Listing\n__all__ = ["Listing"]\n'
+    files = {PYTHON: "class Listing: ...\n", home: again, "tests/test_one.py": f"{line}\n"}
+    assert found(tmp_path, files) == [
+        "tests/test_one.py: imports Listing from server/taskcell/two, which does not make it; "
+        "import it from where it is made."
+    ]
+
+
+def test_names_and_modules_are_imported_from_where_they_are_made(tmp_path: Path) -> None:
+    files = {
+        PYTHON: "import os\nclass Listing: ...\nFIRST, SECOND = 1, 2\n_private = 3\n",
+        "server/taskcell/box/__init__.py": "",
+        "server/taskcell/box/inner.py": "",
+        OTHER: "from taskcell import box, one\nfrom taskcell.box import inner\nfrom taskcell.one import SECOND\n",
+        "tests/test_one.py": "from taskcell.one import _private\nfrom elsewhere import anything\n",
+    }
+    assert found(tmp_path, files) == []
+
+
 def test_programs_for_images_are_not_modules_of_the_package(tmp_path: Path) -> None:
     files = {PYTHON: "class Refused: ...\n", "server/taskcell/images/files/program.py": "class Refused: ...\n"}
     assert found(tmp_path, files) == []
