@@ -28,7 +28,7 @@ def loaded(tmp_path, text, environ=None):
     return load(path, environ or {}, tmp_path)
 
 
-def test_no_file_means_the_defaults_of_the_contract(tmp_path):
+def test_no_file_means_the_documented_defaults(tmp_path):
     settings = load(None, {}, tmp_path)
     assert settings.file is None
     assert settings.terminal.image == "taskcell/base:latest"
