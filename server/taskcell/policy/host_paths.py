@@ -59,7 +59,7 @@ ENGINE_PATHS_OF_A_HOME = (
 )
 
 
-class Kind(Enum):
+class PathKind(Enum):
     FOLDER = "folder"
     FILE = "file"
     SOCKET = "socket"
@@ -80,12 +80,12 @@ class HostPath:
 
     asked: str
     resolved: str
-    kind: Kind
+    kind: PathKind
     lineage: tuple[Identity, ...] = ()
 
     @property
     def exists(self) -> bool:
-        return self.kind not in (Kind.MISSING, Kind.UNREADABLE)
+        return self.kind not in (PathKind.MISSING, PathKind.UNREADABLE)
 
     @property
     def identity(self) -> Identity | None:
@@ -151,9 +151,9 @@ def look(asked: str) -> HostPath:
         with _walked("/", resolved) as (lineage, mode):
             return HostPath(asked, resolved, _kind(mode), lineage)
     except FileNotFoundError:
-        return HostPath(asked, _as_far_as_it_exists(path), Kind.MISSING)
+        return HostPath(asked, _as_far_as_it_exists(path), PathKind.MISSING)
     except (OSError, ValueError):
-        return HostPath(asked, _as_far_as_it_exists(path), Kind.UNREADABLE)
+        return HostPath(asked, _as_far_as_it_exists(path), PathKind.UNREADABLE)
 
 
 @contextmanager
@@ -206,12 +206,12 @@ def _walked(root: str, path: str) -> Iterator[tuple[tuple[Identity, ...], int]]:
         os.close(current)
 
 
-def _kind(mode: int) -> Kind:
+def _kind(mode: int) -> PathKind:
     if stat.S_ISDIR(mode):
-        return Kind.FOLDER
+        return PathKind.FOLDER
     if stat.S_ISREG(mode):
-        return Kind.FILE
-    return Kind.SOCKET if stat.S_ISSOCK(mode) else Kind.OTHER
+        return PathKind.FILE
+    return PathKind.SOCKET if stat.S_ISSOCK(mode) else PathKind.OTHER
 
 
 def _as_far_as_it_exists(path: str) -> str:
@@ -252,7 +252,7 @@ def _live_sockets() -> Iterator[HostPath]:
         return
     named = {line[_PATH_COLUMN] for line in columns if len(line) > _PATH_COLUMN}
     found = (look(path) for path in sorted(named) if path.startswith("/"))
-    yield from (path for path in found if path.kind in (Kind.SOCKET, Kind.UNREADABLE))
+    yield from (path for path in found if path.kind in (PathKind.SOCKET, PathKind.UNREADABLE))
 
 
 def _users() -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from taskcell.config.settings import PolicySettings
 from taskcell.model import WORKSPACE, Profile
-from taskcell.policy.host_paths import HostFacts, HostPath, Kind
+from taskcell.policy.host_paths import HostFacts, HostPath, PathKind
 from taskcell.refusal import Refusal, Rule
 from taskcell.text import shown
 from taskcell.units import format_size
@@ -92,7 +92,7 @@ def _touching(path: HostPath, servers: Iterable[HostPath], why: str) -> Iterator
 
 
 def _socket(name: str, path: HostPath, policy: PolicySettings) -> Iterator[Refusal]:
-    if path.kind is Kind.SOCKET and not policy.allow_docker_socket:
+    if path.kind is PathKind.SOCKET and not policy.allow_docker_socket:
         reason = f"The host path {name} is a socket, which may lead to the engine; policy.allow_docker_socket is false."
         yield Refusal(Rule.SOCKETS, reason)
 
@@ -104,7 +104,7 @@ def _engine_own(name: str, path: HostPath, policy: PolicySettings, host: HostFac
 
 
 def _live_socket(name: str, path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
-    if policy.allow_docker_socket or path.kind is not Kind.FOLDER:
+    if policy.allow_docker_socket or path.kind is not PathKind.FOLDER:
         return
     for live in host.live_sockets:
         if _is_at_or_below(live.resolved, path.resolved) or path.identity in live.lineage:
@@ -118,7 +118,7 @@ def _live_socket(name: str, path: HostPath, policy: PolicySettings, host: HostFa
 def _blocked(name: str, path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
     for blocked in host.blocked:
         # The key that allows sockets allows those that the list of paths names by default.
-        if _touch(path, blocked) and not (policy.allow_docker_socket and blocked.kind is Kind.SOCKET):
+        if _touch(path, blocked) and not (policy.allow_docker_socket and blocked.kind is PathKind.SOCKET):
             reason = f"The host path {name} is, holds or lies in {shown(blocked.asked)} of policy.blocked_mount_paths."
             yield Refusal(Rule.BLOCKED, reason)
 
@@ -131,9 +131,9 @@ def _outside(name: str, path: HostPath, host: HostFacts) -> Iterator[Refusal]:
 
 def _unfit(name: str, path: HostPath) -> Iterator[Refusal]:
     wrong = {
-        Kind.MISSING: "does not exist; make it before it is mounted",
-        Kind.UNREADABLE: "cannot be read by the server; correct its permissions",
-        Kind.OTHER: "is a device or a pipe; only files and folders can be mounted",
+        PathKind.MISSING: "does not exist; make it before it is mounted",
+        PathKind.UNREADABLE: "cannot be read by the server; correct its permissions",
+        PathKind.OTHER: "is a device or a pipe; only files and folders can be mounted",
     }
     if path.kind in wrong:
         yield Refusal(Rule.MOUNTS, f"The host path {name} {wrong[path.kind]}.")

@@ -19,7 +19,7 @@ from taskcell.text import shown
 from taskcell.units import format_seconds
 
 #: The types of JSON Schema, as a person says them.
-KINDS = {
+TYPE_WORDS = {
     "string": "text",
     "number": "a number",
     "integer": "a whole number",
@@ -109,7 +109,7 @@ def _flaw(error: ValidationError) -> str:
     bound: Any = error.validator_value
     if error.validator == "type":
         kind = "a fraction" if (bound, type(error.instance)) == ("integer", float) else _kind_of(error.instance)
-        return f"must be {KINDS.get(str(bound), bound)}, not {kind}"
+        return f"must be {TYPE_WORDS.get(str(bound), bound)}, not {kind}"
     if error.validator in ("minimum", "maximum", "exclusiveMinimum") and isinstance(error.schema, Mapping):
         return f"must be {_range(error.schema)}"
     sentences = {

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from taskcell.config.fields import Count, Table, Text, as_tuple, faults
 from taskcell.config.toml_source import Fault
 from taskcell.errors import BadArgument
-from taskcell.schema.arguments import KINDS, encoded, first_flaw
+from taskcell.schema.arguments import TYPE_WORDS, encoded, first_flaw
 from taskcell.schema.pattern import anchored, check_pattern
 from taskcell.schema.properties import MAX_ARGS
 from taskcell.skills.template import PARAMETER_NAME
@@ -200,11 +200,12 @@ def _meaningless(table: ValueTable, kind: str) -> Iterator[Fault]:
 
 
 def _parameter(name: str, table: ParameterTable) -> tuple[Parameter | None, list[Fault]]:
-    schema, wrong = _schema(table, table.type, table.description.strip() or f"{name}: {KINDS[table.type]}.")
+    schema, wrong = _schema(table, table.type, table.description.strip() or f"{name}: {TYPE_WORDS[table.type]}.")
     default = table.default if "default" in table.model_fields_set else None
     if table.type == "array":
         items = table.items or ValueTable(type="string")
-        inner, faulty = _schema(items, items.type, items.description.strip() or f"{KINDS[items.type].capitalize()}.")
+        says = items.description.strip() or f"{TYPE_WORDS[items.type].capitalize()}."
+        inner, faulty = _schema(items, items.type, says)
         wrong += [Fault(("items", *fault.key), fault.sentence) for fault in faulty]
         # Last, for a long list is cheaper to count than to check.
         least = {} if table.min_items is None else {"minItems": table.min_items}
