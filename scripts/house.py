@@ -55,7 +55,7 @@ _LINK_TARGET = re.compile(r"\]\([^)]*\)")
 
 
 def sizes(root: Path) -> dict[str, tuple[int, int]]:
-    """Size and limit of every module, as `path`, and of every function, as `path:name`."""
+    """Return size and limit of every module, as `path`, and of every function, as `path:name`."""
     found = {}
     for path in sources(root, "py", "c", "h"):
         text, name = path.read_text(encoding="utf-8"), path.relative_to(root).as_posix()
@@ -67,7 +67,7 @@ def sizes(root: Path) -> dict[str, tuple[int, int]]:
 
 
 def sources(root: Path, *endings: str) -> Iterator[Path]:
-    """The files of the project's code, in order of their paths."""
+    """Yield the files of the project's code, in the order of their paths."""
     for folder in CODE:
         for path in sorted((root / folder).rglob("*")):
             if path.suffix.removeprefix(".") in endings and path.is_file():
@@ -75,7 +75,7 @@ def sources(root: Path, *endings: str) -> Iterator[Path]:
 
 
 def python_functions(text: str) -> Iterator[tuple[str, int]]:
-    """Every function with its lines of code; a method as `Class.method`."""
+    """Yield every function with its lines of code; a method as `Class.method`."""
     code = code_lines(text)
     tree = ast.parse(text)
     owners = {
@@ -92,21 +92,21 @@ def python_functions(text: str) -> Iterator[tuple[str, int]]:
 
 
 def code_lines(text: str) -> set[int]:
-    """The numbers of the lines that hold more than a comment."""
+    """Return the numbers of the lines that hold more than a comment."""
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     spans = (range(token.start[0], token.end[0] + 1) for token in tokens if token.type not in _NOT_CODE)
     return set().union(*spans)
 
 
 def docstring_lines(node: Functions) -> set[int]:
-    """The numbers of the lines of a function's docstring."""
+    """Return the numbers of the lines of a function's docstring."""
     if ast.get_docstring(node, clean=False) is None:
         return set()
     return set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
 
 
 def c_functions(text: str) -> Iterator[tuple[str, int]]:
-    """Every function of a C file with its lines of code. A function ends at a brace in the first column."""
+    """Yield every function of a C file with its lines of code. A function ends at a brace in the first column."""
     bare = _C_STRING_OR_COMMENT.sub(lambda found: found[1] or "\n" * found[0].count("\n"), text)
     for found in _C_FUNCTION.finditer(bare):
         name = _C_NAME.search(found["head"])
@@ -114,7 +114,7 @@ def c_functions(text: str) -> Iterator[tuple[str, int]]:
 
 
 def check_sizes(root: Path, longer: Mapping[str, int]) -> Iterator[str]:
-    """What is too long and has no exception, or another size than its exception says."""
+    """Report what is too long and has no exception, or another size than its exception says."""
     measured = sizes(root)
     for name, (size, limit) in measured.items():
         allowed = longer.get(name)
@@ -134,7 +134,7 @@ def check_sizes(root: Path, longer: Mapping[str, int]) -> Iterator[str]:
 
 
 def check_width(root: Path) -> Iterator[str]:
-    """Lines of prose and of C that are too wide; ruff looks at Python's."""
+    """Report lines of prose and of C that are too wide; ruff looks at Python's."""
     for path in (*sorted(root.glob("*.md")), *sorted((root / "docs").rglob("*.md"))):
         yield from _too_wide(root, path, prose(path.read_text(encoding="utf-8")))
     for path in sources(root, "c", "h"):
@@ -152,7 +152,7 @@ def _too_wide(root: Path, path: Path, lines: Iterator[tuple[int, str]]) -> Itera
 
 
 def prose(text: str) -> Iterator[tuple[int, str]]:
-    """Number and text of each line of a Markdown document outside of code and tables, without the targets of links."""
+    """Yield number and text of each line of Markdown outside of code and tables, without the targets of links."""
     lines, in_table = text.split("\n"), False
     for token in MarkdownIt("commonmark").enable("table").parse(text):
         in_table = token.type == "table_open" or (in_table and token.type != "table_close")
@@ -174,7 +174,7 @@ class Name:
 
 
 def check_names(root: Path, alike: Mapping[str, str]) -> Iterator[str]:
-    """Public names that two modules share without a reason, and names that are imported from where they do not live.
+    """Report public names that two modules share without a reason, and names imported from where nobody makes them.
 
     A reader, or a search, would find the wrong one.
     """
@@ -205,7 +205,7 @@ def _other_homes(made: Mapping[str, Mapping[str, Name]], imports: list[tuple[str
 
 
 def names_of(module: str, tree: ast.Module) -> Iterator[tuple[str, Name]]:
-    """Each class, function and constant that a module makes."""
+    """Yield each class, function and constant that a module makes."""
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             yield node.name, Name(module, "class")
@@ -218,7 +218,7 @@ def names_of(module: str, tree: ast.Module) -> Iterator[tuple[str, Name]]:
 
 
 def imports_of(tree: ast.Module) -> Iterator[tuple[str, str, bool]]:
-    """Module (as a path without `.py`), name, and whether it gets another name, of each `from … import name`."""
+    """Yield module (as a path without `.py`), name, and whether it is renamed, of each `from … import name`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             home = f"server/{node.module.replace('.', '/')}"
@@ -226,7 +226,7 @@ def imports_of(tree: ast.Module) -> Iterator[tuple[str, str, bool]]:
 
 
 def are_confused(word: str, names: list[Name], bare: set[tuple[str, str]]) -> bool:
-    """Classes and constants are known by their name alone.
+    """Whether a reader could take one for another. Classes and constants are known by their name alone.
 
     Functions are too, unless all who call them write the module before it: `manifest.load`, `config.load`.
     """
