@@ -102,7 +102,7 @@ def dotted(key: Key) -> str:
 
 
 def suggestion(word: str, valid: Iterable[str]) -> str:
-    """End a sentence about a wrong word: with the valid one that it is closest to, or with all of them."""
+    """The end of a sentence about a wrong word: the valid word that is closest to it, or all valid words."""
     names = sorted(valid)
     close = difflib.get_close_matches(word.lower(), names, n=1)
     if close:
