@@ -29,7 +29,7 @@ test: setup ## Run the whole test suite. PYTEST_ARGS is passed on to pytest.
 test-faults: setup ## Run the slow tests: engines that hang, restart or fill up, and many sandboxes at once.
 	@$(PYTHON) -m pytest -m faults $(PYTEST_ARGS)
 
-check: ## Format, lint, types, layers, shell scripts, and the supervisor under sanitizers.
+check: ## Format, lint, types, layers, sizes, names, shell scripts, and the supervisor under sanitizers.
 	@scripts/bootstrap.sh --check
 	@scripts/check.sh
 

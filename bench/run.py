@@ -1,4 +1,4 @@
-"""Measures a call through taskcell beside its peers, in one run, on the same engine and image.
+"""Measure a call through taskcell beside its peers, in one run, on the same engine and image.
 
     python bench/run.py [--write docs/benchmarks.md]
 
@@ -179,10 +179,10 @@ def table(ways: list[Way], first: list[float], memory: str, engine: str) -> str:
         [
             "# Benchmarks",
             "",
-            "Made by `make bench`; do not edit. One run, one machine, one engine and image; the peers have a running",
-            "container and nothing between them and the engine, and are called in turn with taskcell, so that what",
-            f"else the machine does hits all alike. The command is `{COMMAND}`; the client is the MCP SDK's own, on",
-            "uvloop. The ratios matter, not the figures.",
+            "`make bench` writes this page; do not edit it. It is one run on one machine, with one engine and image.",
+            "The peers have a running container, and nothing stands between them and the engine. They are called in",
+            "turn with taskcell, so that what else the machine does slows all of them alike. The command is",
+            f"`{COMMAND}`; the client is the MCP SDK's own, on uvloop. The ratios matter, not the figures.",
             "",
             f"| way | median | 95 % within | slower than taskcell | {TASKS} tasks at once | lower throughput |",
             "| --- | --- | --- | --- | --- | --- |",

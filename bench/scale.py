@@ -1,4 +1,4 @@
-"""Opens many sandboxes at once: what each costs, and whether calls get slower.
+"""Open many sandboxes at once, and measure what each costs and whether calls get slower.
 
 python bench/scale.py [--sandboxes 300] [--write docs/scale.md]
 """
@@ -12,6 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -79,15 +80,24 @@ def server_pid() -> int:
     raise SystemExit("The server is not there.")
 
 
-async def run(sandboxes: int) -> str:
+@dataclass(frozen=True)
+class Figures:
+    """What was measured: bytes for each sandbox, milliseconds for a call, seconds for the opening and the end."""
+
+    sandboxes: int
+    server_each: float
+    host_each: float
+    alone: float
+    among: float
+    spread: float
+    opening: float
+    closing: float
+
+
+async def measure(sandboxes: int) -> Figures:
+    """Open that many sandboxes in a server of its own, call them, and end the server."""
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "taskcell.toml"
-        bounds = f"[pool]\nwarm = 0\nmax_per_principal = {sandboxes}\nmax_sandboxes = {sandboxes}\n"
-        config.write_text(bounds + LIMITS, encoding="utf-8")
-        arguments = ["-m", "taskcell", "serve", "--config", str(config)]
-        env = {**os.environ, "XDG_STATE_HOME": folder}
-        server = StdioServerParameters(command=sys.executable, args=arguments, cwd=folder, env=env)
-        async with Client(stdio_client(server)) as client:
+        async with Client(stdio_client(server_with_room_for(sandboxes, Path(folder)))) as client:
             pid = server_pid()
             await call(client, 0)
             alone = await median_call(client, 1)
@@ -102,23 +112,42 @@ async def run(sandboxes: int) -> str:
             host_each = (used() - host_before) / (sandboxes - 1)
             ended = time.perf_counter()
         closing = time.perf_counter() - ended
+    return Figures(sandboxes, each, host_each, alone, among, spread, opening, closing)
+
+
+def server_with_room_for(sandboxes: int, folder: Path) -> StdioServerParameters:
+    """How a server is started whose configuration and state are in the folder."""
+    config = folder / "taskcell.toml"
+    bounds = f"[pool]\nwarm = 0\nmax_per_principal = {sandboxes}\nmax_sandboxes = {sandboxes}\n"
+    config.write_text(bounds + LIMITS, encoding="utf-8")
+    arguments = ["-m", "taskcell", "serve", "--config", str(config)]
+    env = {**os.environ, "XDG_STATE_HOME": str(folder)}
+    return StdioServerParameters(command=sys.executable, args=arguments, cwd=folder, env=env)
+
+
+def page(found: Figures) -> str:
+    """The figures as docs/scale.md shows them."""
     version, cores = docker.from_env().version(), os.cpu_count()
+    times = f"{found.among / found.alone:.2f} times"
+    spread = f"{found.spread / found.alone:.2f} times"
     return "\n".join(
         [
             "# Many sandboxes at once",
             "",
-            f"Made by `make bench-scale`; do not edit. One run with {sandboxes} sandboxes open, on {cores} cores;",
-            f"the command is `{COMMAND}`, called {CALLS} times for each figure. The ratios matter, not the figures.",
+            f"`make bench-scale` writes this page; do not edit it. One run with {found.sandboxes} sandboxes open, on",
+            f"{cores} cores. The command is `{COMMAND}`, called {CALLS} times for each figure. The ratios matter, not",
+            "the figures.",
             "",
             "| what | figure |",
             "| --- | --- |",
-            f"| memory of the server for each idle sandbox | {each / 1024:.0f} KiB |",
-            f"| memory of the host for each idle sandbox, with the engine's processes | {host_each / 2**20:.1f} MiB |",
-            f"| a call with 1 sandbox open, median | {alone:.2f} ms |",
-            f"| a call of one task with {sandboxes} open, median | {among:.2f} ms, {among / alone:.2f} times |",
-            f"| calls of all {sandboxes} tasks in turn, median | {spread:.2f} ms, {spread / alone:.2f} times |",
-            f"| opening all, {AT_ONCE} at once | {opening:.0f} s |",
-            f"| the end of the server, all sandboxes with it | {closing:.1f} s |",
+            f"| memory of the server for each idle sandbox | {found.server_each / 1024:.0f} KiB |",
+            "| memory of the host for each idle sandbox, with the engine's processes | "
+            f"{found.host_each / 2**20:.1f} MiB |",
+            f"| a call with 1 sandbox open, median | {found.alone:.2f} ms |",
+            f"| a call of one task with {found.sandboxes} open, median | {found.among:.2f} ms, {times} |",
+            f"| calls of all {found.sandboxes} tasks in turn, median | {found.spread:.2f} ms, {spread} |",
+            f"| opening all, {AT_ONCE} at once | {found.opening:.0f} s |",
+            f"| the end of the server, all sandboxes with it | {found.closing:.1f} s |",
             "",
             f"Engine: Docker {version['Version']}, kernel {version['KernelVersion']}; {time.strftime('%Y-%m-%d')}.",
             "",
@@ -131,10 +160,10 @@ def main() -> None:
     parser.add_argument("--sandboxes", type=int, default=300)
     parser.add_argument("--write", type=Path, help="write the page to this file as well")
     options = parser.parse_args()
-    page = asyncio.run(run(options.sandboxes))
+    text = page(asyncio.run(measure(options.sandboxes)))
     if options.write:
-        options.write.write_text(page, encoding="utf-8")
-    print(page)
+        options.write.write_text(text, encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

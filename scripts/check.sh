@@ -17,6 +17,9 @@ step "types"
 (cd scripts && MYPYPATH=../server:. "../$BIN/mypy" --config-file ../pyproject.toml --cache-dir ../.mypy_cache/scripts ./*.py)
 step "layers"
 "$BIN/lint-imports" --no-logo
+"$BIN/python" scripts/c_layers.py
+step "sizes, widths and names"
+"$BIN/python" scripts/house.py
 step "shell scripts"
 shellcheck --external-sources scripts/*.sh .ci/run
 step "supervisor under sanitizers"

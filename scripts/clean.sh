@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Delete what was built or installed into the checkout; what stands in .cache/dockerd is needed to stop the engine.
+# Delete what was built or installed into the checkout; `make stop` needs what is in .cache/dockerd.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/steps.sh

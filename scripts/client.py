@@ -1,4 +1,4 @@
-"""A real MCP client over stdio on this checkout's `taskcell serve`: what the demo calls it with."""
+"""Call this checkout's `taskcell serve` over stdio with a real MCP client; the demo uses it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def connect(log: Path) -> AsyncIterator[Client]:
 
 
 async def call(client: Client, tool: str, arguments: dict[str, Any], **options: Any) -> Answer:
-    """Call a tool and take its answer apart. Raises MCPError where the server answers none."""
+    """Call a tool and take its answer apart. Raises MCPError if the server returns an error of the protocol."""
     result = await client.call_tool(tool, arguments, **options)
     text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
     run = result.structured_content

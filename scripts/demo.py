@@ -1,4 +1,4 @@
-"""The main job, done by a real MCP client over stdio, as a transcript that checks itself.
+"""Do the main job with a real MCP client over stdio, and print a transcript that checks itself.
 
 Exit code 1, with a sentence, at the first step that is not as it should be.
 """
@@ -44,7 +44,7 @@ def heading(text: str) -> None:
 
 
 def check(truth: object, sentence: str, answer: Answer | None = None) -> None:
-    """Print what holds. Raises Unexpected where it does not."""
+    """Print a sentence that holds. Raises Unexpected where it does not."""
     if not truth:
         seen = f" The answer was: {answer.text[-600:]!r}" if answer else ""
         raise Unexpected(f"This does not hold: {sentence}.{seen}")
@@ -173,7 +173,7 @@ class Demo:
         await self.sleeping(0, "no sleep is left in the container")
 
     async def sleeping(self, count: int, sentence: str) -> None:
-        """See that so many processes named sleep run in the task's terminal, now or soon."""
+        """Check that so many processes named sleep run in the task's terminal, now or soon."""
         answer = None
         with anyio.move_on_after(SOON):
             while answer is None or answer.stdout.strip() != str(count):
@@ -251,7 +251,7 @@ async def steps() -> None:
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """The sentence for what went wrong; None for a fault of the demo itself."""
+    """Return the sentence for what went wrong; None for a fault of the demo itself."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, Unexpected):

@@ -37,7 +37,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def context_address() -> str | None:
-    """The address in the current docker context; None for the default one."""
+    """Return the address in the current docker context; None for the default one."""
     folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     try:
         config = json.loads((folder / "config.json").read_text())
@@ -52,7 +52,7 @@ def context_address() -> str | None:
 
 
 def addresses() -> Iterator[str]:
-    """Where an engine may be; a place that somebody named is the only one."""
+    """Yield where an engine may be; a place that somebody named is the only one."""
     named = os.environ.get("DOCKER_HOST") or context_address()
     if named:
         yield named
@@ -64,7 +64,7 @@ def addresses() -> Iterator[str]:
 
 
 def ask(address: str, path: str) -> dict[str, Any] | None:
-    """The engine's JSON answer to a GET; None when it does not answer, or not with success."""
+    """Return the engine's JSON answer to a GET; None when it does not answer, or not with success."""
     parts = urlsplit(address)
     if parts.scheme == "unix":
         connection: http.client.HTTPConnection = UnixConnection(parts.path)

@@ -1,4 +1,4 @@
-"""Writes examples/orders.csv and examples/customers.json, an invented shop: the same rows every time."""
+"""Write examples/orders.csv and examples/customers.json, an invented shop: the same rows every time."""
 
 from __future__ import annotations
 

@@ -18,13 +18,17 @@ from taskcell.tools import process as process_tool
 from taskcell.tools import tool
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text()
 #: Seconds for `taskcell … --help` on a busy machine; it takes half a second.
 HELP_TIMEOUT = 60
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\(([^)#\s]+)")
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+#: A file or folder of the project, as prose names it. One with NAME in it stands for any.
+PATH = re.compile(r"`([A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.-]+)*(?:\.(?:py|c|h|md|toml|sh)|/))`")
+LAST_DONE = re.compile(r"Last done: `([0-9a-f]{7})` (.+?)(?: \([^()]*\))?\.")
 MAKE = re.compile(r"(?:`|^)make ([a-z]+)\b", re.MULTILINE)
 IN_PROSE = re.compile(r"`taskcell ((?:[a-z]+ ?)+)")
 IN_A_BLOCK = re.compile(r"^taskcell ((?:[a-z]+ ?)+)", re.MULTILINE)
@@ -85,10 +89,66 @@ def test_every_command_that_a_document_names_exists(words: str) -> None:
     assert shown.returncode == 0, shown.stderr
 
 
+def anchors(path: Path) -> set[str]:
+    """What a link may name in a document, as GitHub makes it from a heading."""
+    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in HEADING.findall(path.read_text()))
+    return {word.strip().replace(" ", "-") for word in words}
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_linked_file_exists(path: Path) -> None:
-    targets = [target for target in LINK.findall(path.read_text()) if "://" not in target]
-    assert [target for target in targets if not (path.parent / target).exists()] == []
+def test_every_link_leads_to_a_file_and_its_heading(path: Path) -> None:
+    links = [(target, anchor) for target, anchor in LINK.findall(path.read_text()) if "://" not in target]
+    for target, anchor in links:
+        file = path.parent / target if target else path
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("name", ["architecture.md"])
+def test_every_path_that_these_pages_name_exists(name: str) -> None:
+    named = {path for path in PATH.findall((ROOT / "docs" / name).read_text()) if "NAME" not in path}
+    homes = [ROOT, ROOT / "server" / "taskcell", ROOT / "server" / "supervisor" / "src", ROOT / "tests" / "cli"]
+    assert len(named) > 10
+    assert {path for path in named if not any((home / path).exists() for home in homes)} == set()
+
+
+def test_the_tree_shows_every_folder_of_the_package_and_of_the_supervisor() -> None:
+    tree = (ROOT / "docs" / "architecture.md").read_text().split("```")[1]
+    for top in (ROOT / "server" / "taskcell", ROOT / "server" / "supervisor" / "src"):
+        folders = {path.parent.relative_to(top) for path in top.rglob("*") if path.suffix in (".py", ".c")}
+        assert {folder.name for folder in folders if folder.name and f" {folder.name}/ " not in tree} == set()
+
+
+def test_the_layers_in_the_documents_are_those_of_the_import_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    [layers] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    shown = (ROOT / "docs" / "architecture.md").read_text().split("## Layers")[1].split("```")[1]
+    assert shown.split("\n")[1:-1] == layers
+
+
+def test_the_index_lists_every_decision_under_its_title() -> None:
+    folder = ROOT / "docs" / "decisions"
+    pages = sorted(path for path in folder.glob("*.md") if path.name != "README.md")
+    listed = re.findall(r"^- \[(\d{4})\]\((\S+)\) (.+)$", (folder / "README.md").read_text(), re.MULTILINE)
+    assert [(path.name[:4], path.name) for path in pages] == [(number, name) for number, name, _ in listed]
+    assert [number for number, _, _ in listed] == [f"{number:04}" for number in range(1, len(pages) + 1)]
+    for number, name, title in listed:
+        assert (folder / name).read_text().startswith(f"# {number}: {title}\n\nDecided on 20")
+
+
+def test_every_commit_that_a_page_names_is_in_the_history_with_its_subject() -> None:
+    git = ["git", "-C", str(ROOT)]
+    shallow = subprocess.run(
+        [*git, "rev-parse", "--is-shallow-repository"], capture_output=True, text=True, check=False
+    )
+    if shallow.stdout.strip() != "false":
+        pytest.skip("this is not a whole clone of the repository, so that its history cannot be asked")
+    paragraphs = [" ".join(part.split()) for part in (ROOT / "docs" / "contributing.md").read_text().split("\n\n")]
+    named = [found.groups() for part in paragraphs if (found := LAST_DONE.fullmatch(part))]
+    assert len(named) == 8
+    for commit, subject in named:
+        found = subprocess.run([*git, "log", "-1", "--format=%s", commit], capture_output=True, text=True, check=False)
+        assert found.stdout.strip() == subject
 
 
 def test_the_tools_that_the_readme_names_are_there() -> None:

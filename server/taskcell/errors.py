@@ -1,4 +1,7 @@
-"""What can go wrong, under one root. Each message is one sentence or two: what happened, and what to do next."""
+"""The errors that taskcell raises on purpose, under one root.
+
+Each message is one sentence or two: what happened, and what to do next.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +31,19 @@ class UnknownTool(BadArgument):
 
 
 class UnknownProcess(BadArgument):
-    """The task has no process of that name, or none any more."""
+    """The task has no process of that name, or has forgotten it."""
 
 
 class UnknownResource(BadArgument):
-    """There is no resource of that address, or it is another task's."""
+    """No resource has that address, or the one that has it is another task's."""
 
 
 class FileRefused(TaskcellError):
     """A file of the sandbox cannot be read, written, changed or listed as asked.
 
     Arguments:
-        absent: there is no such file or folder.
-        folder: it is a folder, where a file is needed.
+        absent: no file or folder has that path.
+        folder: the path leads to a folder, and a file is needed.
     """
 
     def __init__(self, message: str, *, absent: bool = False, folder: bool = False) -> None:
@@ -49,7 +52,7 @@ class FileRefused(TaskcellError):
         self.folder = folder
 
     def noted(self, notes: list[str]) -> FileRefused:
-        """The same refusal, with sentences about the sandbox that explain it."""
+        """Return the same refusal, followed by sentences about the sandbox that explain it."""
         return FileRefused(" ".join([str(self), *notes]), absent=self.absent, folder=self.folder)
 
 
@@ -84,18 +87,18 @@ class ProtocolError(TaskcellError):
 
 
 class SandboxLost(TaskcellError):
-    """The sandbox died, or its channel broke, while it was needed. The command was not, and is not, run again."""
+    """The sandbox died, or its channel broke, while a call needed it. The command is never run again."""
 
 
 class NoRoom(TaskcellError):
-    """All places of the pool are taken by sandboxes that are in use. The message says by whose."""
+    """Sandboxes that are in use take all places of the pool. The message says whose they are."""
 
 
 class SpawnFailed(TaskcellError):
     """The program could not be started in the sandbox: not found, not executable, no such folder or user.
 
     Arguments:
-        no_folder: it was the working directory that could not be used. Nothing was executed, in any case.
+        no_folder: the working directory could not be used. Whatever the reason, the program was not executed.
     """
 
     def __init__(self, message: str, *, no_folder: bool = False) -> None:

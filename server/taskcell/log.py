@@ -1,4 +1,4 @@
-"""Logging: on standard error alone, one line an event, and never in the way of the server."""
+"""Log to standard error alone, one line for each event, without ever blocking the server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TALKATIVE = ("mcp", "docker", "urllib3", "asyncio", "httpx", "httpcore")
 class StderrWriter:
     """Writes whole lines to a descriptor; drops and counts them while its reader does not read.
 
-    A client that starts the server with a pipe for stderr and never reads it would else stop the server for good.
+    Otherwise a client that starts the server with a pipe for stderr, and never reads it, would stop it for good.
     """
 
     def __init__(self, fd: int = 2) -> None:
@@ -27,7 +27,7 @@ class StderrWriter:
         self._dropped = 0
 
     def write(self, text: str) -> int:
-        """Write one line or more; answers their length in characters, written or not."""
+        """Write one line or more, or drop them. Returns their length in characters in both cases."""
         if self._dropped and self._put(f"[{self._dropped} log lines were dropped: standard error was not read]\n"):
             self._dropped = 0
         if not self._put(text):
@@ -51,7 +51,7 @@ class StderrWriter:
         return bool(poll.poll(0))
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no line is held back."""
 
 
 def configure(level: str = "info", *, fd: int = 2) -> None:

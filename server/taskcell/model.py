@@ -1,6 +1,6 @@
-"""The words of the domain: plain, frozen values that every layer may use.
+"""Plain, frozen values that name the things of the domain. Every layer may use them.
 
-Sizes are bytes, times are seconds (float) unless a name says otherwise.
+Sizes are in bytes and times in seconds (float), unless a name says otherwise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from taskcell.refusal import Refusal
 
-#: Bytes; the contract's defaults for a profile.
+#: Bytes.
 MIB = 1 << 20
 GIB = 1 << 30
 
@@ -33,7 +33,7 @@ class TaskKey:
 
     @property
     def digest(self) -> str:
-        """16 hex digits that stand for the key wherever a name, label or path is made: the raw words never do."""
+        """16 hex digits that stand for the key in names, labels and paths, where its raw words never appear."""
         joined = f"{len(self.principal)}:{self.principal}{self.task}".encode("utf-8", "surrogatepass")
         return hashlib.sha256(joined).hexdigest()[:16]
 
@@ -47,7 +47,7 @@ class Reuse(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A mount that a profile asks for. `source` None is the task's workspace, else an absolute host path."""
+    """A mount that a profile asks for. `source` is an absolute host path, or None for the task's workspace."""
 
     source: str | None
     target: str
@@ -79,13 +79,14 @@ class Profile:
         cpus: cores, as in `1.5`; None means unbounded.
         network: `none`, or a network's name.
         tmpfs: bounded file systems in memory.
-        mounts: beside the workspace at `/workspace`, which is always there.
-        host_namespaces: of the host's that the container shares, of `ipc`, `uts`, `user`; the network is `network`.
-        runtime: of the engine, e.g. `runsc`; empty means the engine's default.
-        on_host_folder: the task's files are in a folder of the host, and not in a volume of the engine.
+        mounts: further mounts; the workspace is at `/workspace` in any case.
+        host_namespaces: the namespaces that the container shares with the host, of `ipc`, `uts`, `user`; the host's
+            network is asked for with `network`.
+        runtime: name of the engine's runtime, such as `runsc`; empty means the engine's default.
+        on_host_folder: a folder of the host holds the task's files, and not a volume of the engine.
         remove: remove the container when its task closes; False keeps it, stopped, for inspection.
         kind: decides stderr, the state report and the meaning of a non-zero exit code.
-        refused: what was asked for that no field can hold. A profile with any is never authorised.
+        refused: refusals of what was asked for and no field can hold. A profile with any is never authorised.
     """
 
     name: str
@@ -121,13 +122,14 @@ class Command:
 
     Arguments:
         tool: MCP name of the tool that was called.
-        argv: what is executed. For a skill it comes after the image's entrypoint where `use_entrypoint` is true.
+        argv: what is executed: the whole argument list for the terminal; for a skill, what comes after the entrypoint
+            and `command` of the profile, or after the image's entrypoint where the profile names none.
         stdin: bytes for standard input; None means an empty one (`/dev/null`).
         workdir: absolute, or relative to the workspace; None means where the task's last terminal command ended,
             or the profile's working directory.
         env: variables for this command alone.
         timeout: seconds; the supervisor kills the command then.
-        wait: seconds that the caller waits before the command is handed off; None means to its end.
+        wait: seconds that the caller waits before the command goes on without it; None means to its end.
         background: the caller waits only until it was started.
         pty: rows and columns of a terminal to run it in; None means pipes.
         strip_ansi: leave control sequences out of what is shown.
@@ -150,12 +152,12 @@ class Command:
 
     @property
     def takes_input(self) -> bool:
-        """Its standard input stays open, to be written to while it runs."""
+        """Whether its standard input stays open, so that a client can write to it while it runs."""
         return self.pty is not None or (self.background and self.stdin is None)
 
 
 class Status(Enum):
-    """How a run ended, in the contract's words."""
+    """How a run ended, or that it goes on. The values are those of `status` in a tool's answer."""
 
     EXITED = "exited"
     RUNNING = "running"
@@ -168,10 +170,12 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ProcessResult:
-    """What a run answers; the fields of the contract's structured content.
+    """The result of a run: the fields of a tool's structured content.
 
     Arguments:
-        cursor, stderr_cursor: where the output goes on that is not in this answer; None for a run that has ended.
+        omitted_bytes: bytes of output that were left out between its head and its tail.
+        survivors: processes that a kill could not end.
+        cursor, stderr_cursor: where the output begins that is not in this answer; None for a run that has ended.
     """
 
     status: Status
@@ -213,7 +217,7 @@ class ProcessResult:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call as it came in: nothing in it is checked yet."""
+    """One call as a client sent it. Nothing in it is checked yet."""
 
     principal: str
     tool: str

@@ -1,4 +1,4 @@
-"""Why a profile is refused: the names of the policy's own rules, and what each of them guards."""
+"""The policy's rules over profiles, and the refusals that name them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Rule(Enum):
-    """A rule over profiles. `value` is the name in a denial; `guards` is what docs/security.md says of it."""
+    """A rule over profiles. `value` is the name in a denial; `guards` is what docs/security.md says about it."""
 
     guards: str
 
@@ -17,30 +17,34 @@ class Rule(Enum):
         rule.guards = guards
         return rule
 
-    EXTRA_ARGS = ("extra-args", "An engine option that a profile has no field for, that is malformed, or given twice.")
-    FORM = ("form", "A name, path or word that is not one.")
+    EXTRA_ARGS = (
+        "extra-args",
+        "An engine option that no field of a profile can hold, that is malformed, or that is given twice.",
+    )
+    FORM = ("form", "A malformed name, entrypoint, command, working directory, platform or runtime.")
     ENVIRONMENT = (
         "environment",
-        "A variable without a value (it would forward the server's own), a file of them, a reserved or malformed name.",
+        "A variable without a value (it would forward the server's own), a file of variables, a reserved or malformed "
+        "name.",
     )
-    IMAGES = ("allowed-images", "An image that is no reference, or that `policy.allowed_images` does not match.")
-    USER = ("root-user", "Root, as user or group, and anything that is no user.")
-    GROUPS = ("groups", "Additional groups of the user.")
+    IMAGES = ("allowed-images", "A malformed image reference, or an image that `policy.allowed_images` does not match.")
+    USER = ("root-user", "Root, as user or group, and anything that is not a user.")
+    GROUPS = ("groups", "Additional groups for the user.")
     SUDO = (
         "sudo",
-        "sudo in the sandbox unless `policy.allow_sudo` is true; and with sudo a read-only root file system, a "
+        "sudo in the sandbox, unless `policy.allow_sudo` is true. With sudo also a read-only root file system, a "
         "writable folder of the host, and any namespace or network of the host.",
     )
     PRIVILEGED = ("privileged", "A privileged container, whatever `policy.allow_privileged` says.")
     CAPABILITIES = (
         "capabilities",
-        "A capability: one that `policy.allowed_capabilities` does not name, and one that it names too where no "
-        "command could hold it: without sudo any, with sudo all but a few over files and ports.",
+        "A capability that `policy.allowed_capabilities` does not name, and any that no command could hold: without "
+        "sudo every one, with sudo all but a few over files and ports.",
     )
     NAMESPACES = (
         "host-namespaces",
-        "A namespace shared with the host unless `policy.allow_host_namespaces` names it, "
-        "or shared with another container; `pid` and `cgroup` always.",
+        "A namespace of the host, unless `policy.allow_host_namespaces` names it, or of another container; the host's "
+        "`pid` and `cgroup` always.",
     )
     NETWORKS = ("allow-networks", "A network that `policy.allow_networks` does not name, or another container's.")
     GPUS = ("allow-gpus", "GPUs, unless `policy.allow_gpus` is true.")
@@ -55,32 +59,35 @@ class Rule(Enum):
     MOUNTS = (
         "mounts",
         "A mount that is neither the workspace nor a file or folder of the host: a named or foreign volume, a relative "
-        "path, a device, something that is not there, or anything where the engine is on another machine.",
+        "path, a device, a path that does not exist; and every host path where the engine is on another machine.",
     )
     SOCKETS = (
         "allow-docker-socket",
         "A socket of the host, a folder with a container engine's socket, or the engine's own files, under whatever "
         "name, unless `policy.allow_docker_socket` is true.",
     )
-    BLOCKED = ("blocked-mount-paths", "A host path in, at or around one of `policy.blocked_mount_paths`.")
-    ROOTS = ("allowed-mount-roots", "A host path outside of every folder in `policy.allowed_mount_roots`.")
+    BLOCKED = ("blocked-mount-paths", "A host path that is, holds or lies in one of `policy.blocked_mount_paths`.")
+    ROOTS = ("allowed-mount-roots", "A host path outside every folder in `policy.allowed_mount_roots`.")
     LIVE_SOCKETS = (
         "sockets",
-        "A folder with a socket that a process of the host has bound at that moment, read-only or not, unless "
+        "A folder, mounted read-only or not, with a socket that a process of the host has bound at that moment, unless "
         "`policy.allow_docker_socket` is true.",
     )
     OWN_FILES = (
         "own-files",
-        "A writable host path that is, holds or lies in the server's configuration file, one of its manifests or "
-        "folders of them, or the package taskcell itself; and one, writable or not, that is or holds the file with the "
-        "password for sudo.",
+        "A writable host path that is, holds or lies in the server's configuration file, a manifest or folder of "
+        "manifests, or the package taskcell itself; and any host path that is or holds the file with the password for "
+        "sudo.",
     )
     TARGETS = (
         "mount-targets",
         "A mount over what the sandbox needs: system folders, `/proc`, `/sys`, `/dev`, `/run`, the supervisor, the "
         "workspace, or another mount.",
     )
-    TMPFS = ("tmpfs", "A file system in memory without a bound, too large, twice, or where none may be.")
+    TMPFS = (
+        "tmpfs",
+        "A file system in memory that has no bound, is too large, is given twice, or is where none may be.",
+    )
     REUSE = ("reuse", "A fresh container for every call of the terminal, whose state lives in its sandbox.")
 
 

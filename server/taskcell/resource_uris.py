@@ -1,4 +1,4 @@
-"""The addresses of a task's resources: `taskcell://tasks/{task_id}/{kind}/{rest}`."""
+"""Make the addresses of a task's resources: `taskcell://tasks/{task_id}/{kind}/{rest}`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ PREFIX = "taskcell://tasks/"
 
 
 def address(task_id: str, kind: str, rest: str) -> str:
-    """The address of a resource; `rest` may hold slashes, and is percent-encoded where it must be."""
+    """Return the address of a resource. `rest` may hold slashes, and is percent-encoded where it must be."""
     return f"{PREFIX}{quote(task_id, safe='', errors='replace')}/{kind}/{quote(rest, errors='surrogateescape')}"
 
 
 def output_address(task_id: str, process_id: str, **query: str | int) -> str:
-    """Where what is kept of a process's output can be read; `query` are the variables of its template."""
+    """Return the address of a process's kept output. `query` fills the variables of the resource's template."""
     return address(task_id, "processes", f"{process_id}/output") + (f"?{urlencode(query)}" if query else "")

@@ -1,13 +1,16 @@
-"""Durations, sizes and cores as people write them, as numbers. Each parser raises ValueError with a sentence."""
+"""Parse durations, sizes and cores as people write them, and write them so again.
+
+Each parser raises ValueError with a sentence.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 
-#: A year: longer than any sandbox lives, and far below what the supervisor's 64-bit milliseconds hold.
+#: A year is longer than any sandbox lives, and far below what the supervisor's 64-bit milliseconds hold.
 MAX_SECONDS = 366 * 86400.0
-#: A millisecond: the supervisor counts in them, and takes 0 for "no limit".
+#: The supervisor counts in milliseconds, and takes 0 for "no limit".
 MIN_SECONDS = 0.001
 #: The engine's sizes are signed 64-bit numbers.
 MAX_BYTES = (1 << 63) - 1

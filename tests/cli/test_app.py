@@ -1,4 +1,4 @@
-"""What every command has: help with an example, one sentence for a failure, and the contract's exit codes."""
+"""What every command has: help with an example, one sentence for a failure, and the exit codes of `cli.app.run`."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def loaded(tmp_path, text, environ=None):
     return load(path, environ or {}, tmp_path)
 
 
-def test_no_file_means_the_defaults_of_the_contract(tmp_path):
+def test_no_file_means_the_documented_defaults(tmp_path):
     settings = load(None, {}, tmp_path)
     assert settings.file is None
     assert settings.terminal.image == "taskcell/base:latest"
@@ -236,7 +236,9 @@ def test_a_file_that_holds_no_password_or_everybody_may_read_is_refused_and_not_
     assert "hunter2" not in line
 
 
-@pytest.mark.parametrize(("name", "says"), [("missing", "cannot be read"), (".", "is no file"), ("~/x", "without '~'")])
+@pytest.mark.parametrize(
+    ("name", "says"), [("missing", "cannot be read"), (".", "is not a regular file"), ("~/x", "without '~'")]
+)
 def test_a_password_file_that_is_none_is_an_error(tmp_path, name, says):
     (line,) = faults(tmp_path, f'[sudo]\npassword_file = "{name}"\n')
     assert says in line

@@ -12,7 +12,7 @@ from gateways import GatewayFactory
 from taskcell.config.load import PolicySettings
 from taskcell.errors import Denied
 from taskcell.model import Mount, Profile, ToolCall
-from taskcell.policy.host_paths import Changed, HostFacts, Kind, held, identity_below, look
+from taskcell.policy.host_paths import Changed, HostFacts, PathKind, held, identity_below, look
 from taskcell.policy.policy import Policy
 from taskcell.policy.profile_rules import judge
 
@@ -282,7 +282,7 @@ def test_identities_are_compared_without_following_links(tmp_path):
 def test_a_path_that_changed_after_it_was_looked_at_is_not_held(tmp_path):
     (tmp_path / "a").mkdir()
     found = look(str(tmp_path / "a"))
-    assert (found.kind, found.resolved) == (Kind.FOLDER, str(tmp_path / "a"))
+    assert (found.kind, found.resolved) == (PathKind.FOLDER, str(tmp_path / "a"))
     with held([found]):
         (tmp_path / "a").rename(tmp_path / "b")
         (tmp_path / "a").mkdir()
@@ -310,5 +310,5 @@ async def test_no_sandbox_may_read_what_tokens_of_sandboxes_are_derived_from(gat
         f'[terminal]\nvolumes = ["{tmp_path / "state"}:/mnt:ro"]\n'
     )
     async with gateway(toml, engine="local", state=state) as gw:
-        with pytest.raises(Denied, match="holds a secret of the server's"):
+        with pytest.raises(Denied, match="holds a secret of the server"):
             await gw.call(ToolCall("local", "terminal", {"command": "true"}))

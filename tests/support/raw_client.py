@@ -15,7 +15,7 @@ from typing import Any
 
 #: Seconds for an answer that takes milliseconds, on a busy machine with a server that is just starting.
 PATIENCE = 30.0
-#: Seconds within which the server must be gone, from the contract's architecture.
+#: Seconds within which the server must be gone, as docs/architecture.md says under "Ends".
 MUST_END = 5.0
 
 LOCAL = '[engine]\nkind = "local"\n'

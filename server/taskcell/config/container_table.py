@@ -1,4 +1,4 @@
-"""The table of container options that `[terminal]` and each skill share, and what its texts mean."""
+"""Check the table of container options that `[terminal]` and each skill share, and expand its variables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FORM = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^{}]*))?\}|(\{[^
 
 
 def _argv(value: object) -> object:
-    """A program as a string, or an argument list."""
+    """Accept a program as a string, or an argument list."""
     if isinstance(value, list):
         return tuple(value)
     if isinstance(value, str):
@@ -96,7 +96,10 @@ class Expanded:
 
 
 def expand_table(table: ContainerTable, environ: Mapping[str, str]) -> tuple[Expanded, list[Fault]]:
-    """Expand and read a table's image, environment and volumes; with every fault, keyed from the table."""
+    """Expand and read a table's image, environment and volumes.
+
+    Returns them with every fault; the key of each begins at the table.
+    """
     found: list[Fault] = []
     image = ""
     try:
@@ -119,7 +122,10 @@ def expand_table(table: ContainerTable, environ: Mapping[str, str]) -> tuple[Exp
 def expand_environment(
     entries: tuple[str, ...], environ: Mapping[str, str]
 ) -> tuple[tuple[tuple[str, str], ...], list[Fault]]:
-    """`KEY=value` entries as pairs in order; with every fault, keyed from the table that holds `environment`."""
+    """Read `KEY=value` entries as pairs, in order.
+
+    Returns them with every fault; the key of each begins at the table that holds `environment`.
+    """
     pairs, found = [], []
     for index, entry in enumerate(entries):
         try:
@@ -130,9 +136,9 @@ def expand_environment(
 
 
 def default_tmpfs(memory: int | None) -> tuple[Tmpfs, ...]:
-    """The bounded file systems of every sandbox; together less than a quarter of `memory` bytes (None: unbounded).
+    """Return the bounded file systems of every sandbox: less than a quarter of `memory` bytes (None: no limit) in all.
 
-    The absolute bounds are what a compiler or a package manager needs for its scratch files; the shares keep a
+    The absolute bounds are what a compiler or a package manager needs for its scratch files. The shares keep a
     small container from filling its memory with files. 64 MiB is the container engine's own size of /dev/shm.
     """
     memory = 2 * GIB if memory is None else memory
@@ -192,9 +198,9 @@ class _NotAVolume(ValueError):
 
 
 def split_volume(text: str) -> tuple[str, str, bool]:
-    """Source, absolute target and whether it is read-only, of `source:/target`, with `:ro` or `:rw` after it.
+    """Split `source:/target`, or the same with `:ro` or `:rw`: source, absolute target and whether it is read-only.
 
-    Raises ValueError: it is something else.
+    Raises ValueError if the text is anything else.
     """
     parts = text.split(":")
     if len(parts) not in (2, 3) or (len(parts) == 3 and parts[2] not in ("ro", "rw")):

@@ -1,4 +1,4 @@
-"""Field types and validation faults that the configuration and the manifests share."""
+"""The configuration and the manifests share these types of fields, and these sentences for their faults."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from taskcell.config.toml_source import Fault, Key, nearest
+from taskcell.config.toml_source import Fault, Key, suggestion
 from taskcell.units import parse_cores, parse_duration, parse_size
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-#: Set by the supervisor alone.
+#: Only the supervisor sets variables whose names begin so.
 RESERVED_VARIABLE = "TASKCELL_"
 
 
@@ -24,7 +24,7 @@ class Table(BaseModel):
 
 
 def as_tuple(value: object) -> object:
-    """TOML's lists as the tuples that frozen tables hold."""
+    """Turn TOML's lists into the tuples that frozen tables hold."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -67,7 +67,7 @@ def check_variable_name(name: str) -> None:
 
 
 def faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """What a validation found, in the user's words and without the values, which may be secret."""
+    """Put what a validation found into the user's words, without the values, which may be secret."""
     found = error.errors(include_url=False, include_input=False)
     return [Fault(tuple(detail["loc"]), _sentence(detail, model)) for detail in found]
 
@@ -87,7 +87,7 @@ _TYPES = {
 def _sentence(detail: Any, model: type[BaseModel]) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"unknown key; {nearest(str(detail['loc'][-1]), keys_at(model, detail['loc'][:-1]))}"
+        return f"unknown key; {suggestion(str(detail['loc'][-1]), keys_at(model, detail['loc'][:-1]))}"
     if kind == "value_error":
         return str(context["error"])
     if kind == "literal_error":
@@ -100,7 +100,7 @@ def _sentence(detail: Any, model: type[BaseModel]) -> str:
 
 
 def keys_at(model: type[BaseModel], key: Key) -> tuple[str, ...]:
-    """The keys that the table at `key` may hold; none where it is not a table of known keys."""
+    """Return the keys that the table at `key` may hold; none where that is not a table of known keys."""
     annotation: Any = model
     for part in key:
         annotation = _inner(annotation, part)

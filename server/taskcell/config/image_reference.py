@@ -1,4 +1,4 @@
-"""Image references: their grammar, and the one full form that patterns are matched over."""
+"""Read image references, and complete them to the one full form that patterns are matched against."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _ENGINE_ID = re.compile(r"(?:sha256:)?[0-9a-f]{12,64}")
 
 
 def full_reference(image: str) -> str:
-    """The full form of an image reference: `alpine` becomes `docker.io/library/alpine:latest`.
+    """Complete an image reference: `alpine` becomes `docker.io/library/alpine:latest`.
 
     Raises:
-        ValueError: it is not a reference, or could be read as an option or as an engine's image id.
+        ValueError: the text is not a reference, or is an engine's image id.
     """
     match = _REFERENCE.fullmatch(image) if len(image) <= MAX_REFERENCE else None
     if match is None:
@@ -36,7 +36,7 @@ def full_reference(image: str) -> str:
         raise ValueError(f"{shown(image)} is an image's id, which has no name to judge; name the image instead")
     domain, path = _split_domain(image[: match.end("path")])
     if len(path) > MAX_NAME:
-        raise ValueError(f"{shown(image)} has a name of more than {MAX_NAME} characters")
+        raise ValueError(f"{shown(image)} has a name of more than {MAX_NAME} characters; use a shorter one")
     tag, digest = match["tag"], match["digest"]
     if not tag and not digest:
         tag = DEFAULT_TAG
@@ -44,9 +44,9 @@ def full_reference(image: str) -> str:
 
 
 def full_pattern(pattern: str) -> str:
-    """A pattern over references in the same full form: `alpine` means its latest tag, `taskcell/*` that of docker.io.
+    """Complete a pattern as references are: `alpine` is its tag `latest`, `taskcell/*` all of that name on docker.io.
 
-    A pattern that begins with a wildcard is left as it is: it is meant to match any registry.
+    A pattern that begins with a wildcard stays as it is, because it is meant to match any registry.
     """
     if pattern[:1] in "*?[":
         return pattern

@@ -1,4 +1,4 @@
-"""Finding and loading `taskcell.toml`, with the environment's overrides, and telling everything that is wrong."""
+"""Find and load `taskcell.toml`, lay the environment's overrides over it, and report everything that is wrong."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def load(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Settings:
         cwd: what relative paths begin at.
 
     Raises:
-        ConfigError: with one line for every fault, each with file, line and key where they can be told.
+        ConfigError: the message has one line for every fault, with file, line and key where they are known.
     """
     file = find(path, environ, cwd)
     document = _Document.read(file)
@@ -93,7 +93,7 @@ def load(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Settings:
 
 
 def find(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Path | None:
-    """The configuration file: `--config`, `$TASKCELL_CONFIG`, `./taskcell.toml`, the user's; None where there is none.
+    """Find the file: `--config`, `$TASKCELL_CONFIG`, `./taskcell.toml`, the user's. Returns None where there is none.
 
     Raises:
         ConfigError: a file that is named does not exist.
@@ -157,7 +157,7 @@ class _Document:
         table[key[-1]] = value
 
     def secrets_in_file(self) -> Iterator[Fault]:
-        """A password in the file would be read by everyone who may read the configuration."""
+        """Refuse a password in the file: everyone who may read the configuration could read it."""
         sudo, key = self.data.get("sudo"), ("sudo", "password")
         literal = isinstance(sudo, dict) and sudo.get("password", GENERATED) != GENERATED
         if literal and key not in self.variables:
@@ -166,7 +166,7 @@ class _Document:
             )
 
     def isolation_turned_off(self) -> Iterator[Fault]:
-        """What whoever wrote the file must not decide when nobody has chosen the file: it may be a stranger's."""
+        """Refuse what a file that nobody chose must not decide: a stranger may have written it."""
         engine, key = self.data.get("engine"), ("engine", "kind")
         if isinstance(engine, dict) and engine.get("kind") == "local" and key not in self.variables:
             yield Fault(
@@ -188,7 +188,7 @@ class _Document:
 
 
 def _contradictions(settings: Settings) -> Iterator[Fault]:
-    """Values that are right alone and wrong together."""
+    """Report values that are right alone and wrong together."""
     limits, terminal, pool, http = settings.limits, settings.terminal, settings.pool, settings.http
     longest = format_seconds(limits.max_timeout)
     if limits.timeout > limits.max_timeout:
@@ -207,7 +207,7 @@ def _contradictions(settings: Settings) -> Iterator[Fault]:
 
 
 def _memory_faults(settings: Settings) -> Iterator[Fault]:
-    """Files in memory count as the container's memory: full, they must leave some for the processes."""
+    """Files in memory count as the container's memory, so that even full they must leave some for processes."""
     memory = settings.terminal.memory
     sizes = {tmpfs.target: tmpfs.size for tmpfs in default_tmpfs(memory)}
     total = sum(sizes.values()) + settings.workspace.size
@@ -221,7 +221,7 @@ def _memory_faults(settings: Settings) -> Iterator[Fault]:
 
 
 def _leaf(key: tuple[str, ...]) -> Any:
-    """The type of the setting at `key`; None if there is none, or if it is a whole table."""
+    """Return the type of the setting at `key`; None where no setting or a whole table is there."""
     annotation: Any = Settings
     for part in key:
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
@@ -249,7 +249,7 @@ def _nearest_variable(name: str) -> str:
 
 
 def _value(text: str, annotation: Any) -> object:
-    """A variable's text as the setting's type wants it: words as they are, all else as JSON where it is JSON."""
+    """Read a variable's text as the setting's type needs it: words as they are, all else as JSON where it is JSON."""
     if annotation in (str, SecretStr) or get_origin(annotation) is Literal:
         return text
     try:

@@ -1,4 +1,4 @@
-"""A sudo password of the operator's own: reading it from its file, and refusing what cannot be one."""
+"""Read the operator's own sudo password from its file, and refuse what cannot be one."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ MAX_PASSWORD = 255
 
 
 def check_password(text: str) -> str:
-    """The password as it came. Raises ValueError, without it, when sudo could never read it."""
+    """Return the password as it is. Raises ValueError, without the password, if sudo could never read it."""
     size = len(text.encode("utf-8", "surrogateescape"))
     if not text:
         raise ValueError("is empty; put the password there, or leave it out to have one generated")
     if size > MAX_PASSWORD:
-        raise ValueError(f"holds {size} bytes, and a password at most {MAX_PASSWORD}")
+        raise ValueError(f"holds {size} bytes; a password may have at most {MAX_PASSWORD}")
     if "\0" in text or "\n" in text or "\r" in text:
         raise ValueError("must be one line without a NUL character")
     return text
 
 
 def read_password(path: Path) -> str:
-    """The password in a file; one newline at its end does not count. Raises ValueError, without its content."""
+    """Read the password in a file, without one newline at its end. Raises ValueError, without the file's content."""
     try:
         # Not blocking: the path could be a FIFO.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -32,7 +32,7 @@ def read_password(path: Path) -> str:
     try:
         mode = os.fstat(fd).st_mode
         if not stat.S_ISREG(mode):
-            raise ValueError(f"names {path}, which is no file")
+            raise ValueError(f"names {path}, which is not a regular file; name one that holds the password")
         if mode & stat.S_IRWXO:
             raise ValueError(f"names {path}, which everyone on this machine may use; run `chmod 600` on it")
         data = os.read(fd, MAX_PASSWORD + 3)
@@ -41,6 +41,6 @@ def read_password(path: Path) -> str:
     try:
         return check_password(data.decode("utf-8").removesuffix("\n").removesuffix("\r"))
     except UnicodeDecodeError:
-        raise ValueError(f"names {path}, which does not hold UTF-8 text") from None
+        raise ValueError(f"names {path}, which does not hold UTF-8 text; save it as UTF-8") from None
     except ValueError as error:
         raise ValueError(f"names {path}, whose content {error}") from None

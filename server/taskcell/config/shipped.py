@@ -1,4 +1,4 @@
-"""Where taskcell itself lies, and the manifests that came with it."""
+"""Find the folder of taskcell itself, and the manifests that came with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped_manifests() -> Path | None:
-    """The folder of manifests that came with taskcell: in the installed package, or in the source checkout."""
+    """Return the folder of manifests that came with taskcell, in the installed package or in the source checkout."""
     if (PACKAGE / "manifests").is_dir():
         return PACKAGE / "manifests"
     checkout = PACKAGE.parent.parent

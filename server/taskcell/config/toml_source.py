@@ -1,4 +1,4 @@
-"""A TOML file that remembers on which line each key stands, which `tomllib` does not tell."""
+"""Read a TOML file and find the line of each key, which `tomllib` does not report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Key = tuple[str | int, ...]
 
 #: Bytes. Larger than any manifest that a person wrote, small enough to read whole.
 MAX_FILE = 1 << 20
-#: Lines of one key's value that are looked through for its end; a longer value has no line numbers after it.
+#: Lines that are searched for the end of one key's value; faults after a longer value have no line number.
 MAX_STATEMENT_LINES = 500
 
 _AT_LINE = re.compile(r"\s*\(at line (\d+), column \d+\)$")
@@ -25,14 +25,14 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong: where, and a sentence on what to do."""
+    """One thing that is wrong: the key where it is, and the end of a sentence on what to do."""
 
     key: Key
     sentence: str
 
 
 class UnreadableToml(ValueError):
-    """A file cannot be read as TOML; the text names it, and the line where that can be told."""
+    """A file cannot be read as TOML. The text names the file, and the line where it is known."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class TomlSource:
         return cls(path, text, _parse(path, text))
 
     def line(self, key: Key) -> int | None:
-        """The line, from 1, of a key, or of the nearest table or key that holds it; None if none does."""
+        """Return the line, from 1, of a key, or of the nearest table or key that holds it; None if none does."""
         while key:
             if key in self._lines:
                 return self._lines[key]
@@ -69,7 +69,7 @@ class TomlSource:
         return None
 
     def describe(self, fault: Fault) -> str:
-        """`FILE:LINE: key: sentence`, without the line where it cannot be told."""
+        """Return `FILE:LINE: key: sentence`, without the line where it is not known."""
         line = self.line(fault.key)
         where = f"{self.path}:{line}" if line else f"{self.path}"
         return f"{where}: {dotted(fault.key)}: {fault.sentence}" if fault.key else f"{where}: {fault.sentence}"
@@ -90,7 +90,7 @@ class TomlSource:
 
 
 def dotted(key: Key) -> str:
-    """A key as it is written in TOML: `skills.ffmpeg.docker.volumes[0]`."""
+    """Write a key as TOML does: `skills.ffmpeg.docker.volumes[0]`."""
     text = ""
     for part in key:
         if isinstance(part, int):
@@ -101,8 +101,8 @@ def dotted(key: Key) -> str:
     return text
 
 
-def nearest(word: str, valid: Iterable[str]) -> str:
-    """The hint at the end of a sentence about a wrong word: the valid one it is closest to, or all of them."""
+def suggestion(word: str, valid: Iterable[str]) -> str:
+    """The end of a sentence about a wrong word: the valid word that is closest to it, or all valid words."""
     names = sorted(valid)
     close = difflib.get_close_matches(word.lower(), names, n=1)
     if close:
@@ -120,9 +120,9 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         reason = _AT_END.sub("", _AT_LINE.sub("", message))
         raise UnreadableToml(f"{path}:{line}: is not valid TOML: {reason}") from None
     except ValueError:
-        raise UnreadableToml(f"{path}: holds a number that is too long") from None
+        raise UnreadableToml(f"{path}: holds a number that is too long; shorten it") from None
     except RecursionError:
-        raise UnreadableToml(f"{path}: is nested too deeply") from None
+        raise UnreadableToml(f"{path}: is nested too deeply; use fewer levels") from None
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:

@@ -1,12 +1,13 @@
-"""The capabilities of a sandbox with sudo: what root in it may hold, and what an operator may add to that."""
+"""Say which capabilities root may hold in a sandbox with sudo, and which ones an operator may add."""
 
 from __future__ import annotations
 
 from taskcell.model import Profile
 
-#: What sudo itself was found to need, and nothing more: to become another user (SETUID, SETGID), to write its audit
-#: message (AUDIT_WRITE; without it each use complains), to give another user a terminal and sudoedit's copies (CHOWN),
-#: to remove those copies again (FOWNER), and to pass signals on to what runs as another user (KILL).
+#: What sudo itself needs, and nothing more, as trials without each of them showed: to become another user (SETUID,
+#: SETGID), to write its audit message (AUDIT_WRITE; without it each use complains), to give another user a terminal and
+#: sudoedit's copies (CHOWN), to remove those copies again (FOWNER), and to pass signals on to what runs as another user
+#: (KILL).
 SUDO_CAPABILITIES = ("AUDIT_WRITE", "CHOWN", "FOWNER", "KILL", "SETGID", "SETUID")
 #: What `cap_add` may add where the policy names it: power over the container's own files and low ports. None of them
 #: reaches another process's memory, the kernel's settings, devices, mounts or raw packets.
@@ -26,17 +27,17 @@ _NUMBERS = {
 
 
 def plain_name(name: str) -> str:
-    """`CAP_CHOWN` and `chown` are `CHOWN`."""
+    """Return the one spelling of a capability's name: `CAP_CHOWN` and `chown` become `CHOWN`."""
     return name.upper().removeprefix("CAP_")
 
 
 def root_capabilities(profile: Profile) -> tuple[str, ...]:
-    """What processes of the profile may hold once they are root, in order; nothing without sudo."""
+    """Return what processes of the profile may hold once they are root, in order; nothing without sudo."""
     if not profile.sudo:
         return ()
     return tuple(sorted({*SUDO_CAPABILITIES, *map(plain_name, profile.cap_add)}))
 
 
 def as_mask(names: tuple[str, ...]) -> int:
-    """One bit for each capability, as the kernel counts them."""
+    """Return a number with one bit for each capability, as the kernel counts them."""
     return sum(1 << _NUMBERS[name] for name in names)

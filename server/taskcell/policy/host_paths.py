@@ -1,7 +1,7 @@
-"""What paths of the host really are: links resolved, and an identity that a later look can be compared with.
+"""Find out what paths of the host really are: links resolved, and an identity to compare a later look with.
 
-This is the one place below the engine that looks at the host's file system for mounts; what it finds is judged by
-`mount_rules`, which look at nothing.
+No other module below the engine looks at the host's file system for mounts. `mount_rules` judges what is found here,
+and looks at nothing itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ Identity = tuple[int, int]
 #: A descriptor that names a file without opening it: no permission on it is needed, and no device is woken by it.
 _NAME_ONLY = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
 
-#: Sockets and files of container engines: whoever has one of them has the host. Checked whether they are there or not.
+#: Sockets and files of container engines: whoever has one of them has the host. They are checked even if they do not
+#: exist.
 ENGINE_PATHS = (
     "/run/docker.sock",
     "/run/docker",
@@ -58,7 +59,7 @@ ENGINE_PATHS_OF_A_HOME = (
 )
 
 
-class Kind(Enum):
+class PathKind(Enum):
     FOLDER = "folder"
     FILE = "file"
     SOCKET = "socket"
@@ -79,12 +80,12 @@ class HostPath:
 
     asked: str
     resolved: str
-    kind: Kind
+    kind: PathKind
     lineage: tuple[Identity, ...] = ()
 
     @property
     def exists(self) -> bool:
-        return self.kind not in (Kind.MISSING, Kind.UNREADABLE)
+        return self.kind not in (PathKind.MISSING, PathKind.UNREADABLE)
 
     @property
     def identity(self) -> Identity | None:
@@ -93,12 +94,15 @@ class HostPath:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """All that the rules over mounts need to know of the host.
+    """All that the rules over mounts need to know about the host.
 
     Arguments:
-        own: what decides on the server itself, such as its configuration file.
-        secret: what no sandbox may even read, such as a file with a password.
-        live_sockets: those that a process has bound, as far as the kernel tells.
+        sources: the paths that the profile wants to mount.
+        blocked, roots: the paths of `policy.blocked_mount_paths` and `policy.allowed_mount_roots`.
+        engine: sockets and files of container engines.
+        own: files that decide what the server does, such as its configuration file.
+        secret: files that no sandbox may even read, such as one with a password.
+        live_sockets: sockets that a process has bound, as far as the kernel lists them.
     """
 
     sources: tuple[HostPath, ...] = ()
@@ -111,7 +115,7 @@ class HostFacts:
 
 
 class Changed(Exception):
-    """A path is not any more what it was when it was looked at."""
+    """A path is not what it was at the first look any more."""
 
 
 def survey(
@@ -121,12 +125,12 @@ def survey(
     own_files: Iterable[str] = (),
     secret_files: Iterable[str] = (),
 ) -> HostFacts:
-    """Look at the host paths that a profile wants to mount, and at those that the policy speaks of.
+    """Look at the host paths that a profile wants to mount, and at those that the policy names.
 
     Arguments:
         engine_socket: path of the socket that the engine in use answers at; empty where that is not known.
-        own_files: absolute paths of what decides on the server itself.
-        secret_files: absolute paths of what no sandbox may even read.
+        own_files: absolute paths of files that decide what the server does.
+        secret_files: absolute paths of files that no sandbox may even read.
     """
     return HostFacts(
         sources=tuple(map(look, sources)),
@@ -140,23 +144,23 @@ def survey(
 
 
 def look(asked: str) -> HostPath:
-    """What is at an absolute path now. Never raises: what cannot be told is of the kind that says so."""
+    """Look at an absolute path. Never raises: a path that is missing or unreadable has a kind that says so."""
     path = "/" + asked.lstrip("/")
     try:
         resolved = os.path.realpath(path, strict=True)
         with _walked("/", resolved) as (lineage, mode):
             return HostPath(asked, resolved, _kind(mode), lineage)
     except FileNotFoundError:
-        return HostPath(asked, _as_far_as_it_exists(path), Kind.MISSING)
+        return HostPath(asked, _as_far_as_it_exists(path), PathKind.MISSING)
     except (OSError, ValueError):
-        return HostPath(asked, _as_far_as_it_exists(path), Kind.UNREADABLE)
+        return HostPath(asked, _as_far_as_it_exists(path), PathKind.UNREADABLE)
 
 
 @contextmanager
 def held(paths: Iterable[HostPath]) -> Iterator[None]:
     """Keep the paths' inodes from being freed, so that nothing else can get their identity meanwhile.
 
-    Raises Changed: one of them is something else by now.
+    Raises Changed if one of them has become something else.
     """
     with ExitStack() as stack:
         for path in paths:
@@ -170,7 +174,7 @@ def held(paths: Iterable[HostPath]) -> Iterator[None]:
 
 
 def identity_below(root: str, path: str) -> Identity | None:
-    """What is at an absolute path below another root, such as `/proc/PID/root`; None where it cannot be told.
+    """Return the identity of an absolute path below another root, such as `/proc/PID/root`; None if nobody can tell.
 
     Links on the way are not followed: they would lead into this process's root, not into the other.
     """
@@ -183,7 +187,7 @@ def identity_below(root: str, path: str) -> Identity | None:
 
 @contextmanager
 def _walked(root: str, path: str) -> Iterator[tuple[tuple[Identity, ...], int]]:
-    """Go down component by component without following a link; lineage and mode, while the last is held open."""
+    """Go down component by component without following a link. Yields lineage and mode, with the last one held open."""
     # The root itself may be a link of the kernel's, as /proc/PID/root is.
     current = os.open(root, (_NAME_ONLY & ~os.O_NOFOLLOW) | os.O_DIRECTORY)
     try:
@@ -202,12 +206,12 @@ def _walked(root: str, path: str) -> Iterator[tuple[tuple[Identity, ...], int]]:
         os.close(current)
 
 
-def _kind(mode: int) -> Kind:
+def _kind(mode: int) -> PathKind:
     if stat.S_ISDIR(mode):
-        return Kind.FOLDER
+        return PathKind.FOLDER
     if stat.S_ISREG(mode):
-        return Kind.FILE
-    return Kind.SOCKET if stat.S_ISSOCK(mode) else Kind.OTHER
+        return PathKind.FILE
+    return PathKind.SOCKET if stat.S_ISSOCK(mode) else PathKind.OTHER
 
 
 def _as_far_as_it_exists(path: str) -> str:
@@ -230,7 +234,7 @@ def _engine_paths(engine_socket: str) -> Iterator[HostPath]:
 
 
 def _with_manifests(path: str) -> Iterator[HostPath]:
-    """A path, and where the manifests in it are where it is a folder: they may be links to elsewhere."""
+    """Yield a path, and for a folder the manifests in it too: they may be links to elsewhere."""
     yield look(path)
     try:
         names = sorted(os.listdir(path))
@@ -240,7 +244,7 @@ def _with_manifests(path: str) -> Iterator[HostPath]:
 
 
 def _live_sockets() -> Iterator[HostPath]:
-    """Sockets with a path that processes of this network namespace have bound, and that are still there."""
+    """Yield sockets with a path that processes of this network namespace have bound, and that still exist."""
     try:
         with open(_BOUND_SOCKETS, encoding="utf-8", errors="surrogateescape") as table:
             columns = [line.rstrip("\n").split(None, _PATH_COLUMN) for line in table]
@@ -248,11 +252,11 @@ def _live_sockets() -> Iterator[HostPath]:
         return
     named = {line[_PATH_COLUMN] for line in columns if len(line) > _PATH_COLUMN}
     found = (look(path) for path in sorted(named) if path.startswith("/"))
-    yield from (path for path in found if path.kind in (Kind.SOCKET, Kind.UNREADABLE))
+    yield from (path for path in found if path.kind in (PathKind.SOCKET, PathKind.UNREADABLE))
 
 
 def _users() -> set[str]:
-    """This user, and everyone who is logged in."""
+    """Return the numbers of this user, and of everyone who is logged in."""
     try:
         return {str(os.getuid()), *os.listdir(_USERS)}
     except OSError:

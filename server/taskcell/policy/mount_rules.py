@@ -1,4 +1,4 @@
-"""The rules over mounts: which path of the host, and onto what in the container. Pure: they judge what was found."""
+"""Judge mounts: which path of the host, and onto what in the container. The rules are pure functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from taskcell.config.settings import PolicySettings
 from taskcell.model import WORKSPACE, Profile
-from taskcell.policy.host_paths import HostFacts, HostPath, Kind
+from taskcell.policy.host_paths import HostFacts, HostPath, PathKind
 from taskcell.refusal import Refusal, Rule
 from taskcell.text import shown
 from taskcell.units import format_size
@@ -38,7 +38,7 @@ TMPFS_TARGETS = frozenset({"/tmp", "/var/tmp", "/run", "/dev/shm"})  # noqa: S10
 
 
 def mounts(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
-    """Refusals of the profile's mounts. `host` holds, of each host path among them, what was found there."""
+    """Yield refusals of the profile's mounts. `host` says for each host path among them what was found there."""
     found = {path.asked: path for path in host.sources}
     for mount in profile.mounts:
         if mount.source is not None:
@@ -52,7 +52,7 @@ def mounts(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterato
 
 
 def workspace_root(path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
-    """Refusals of the folder below which tasks' files are kept: sandboxes write there, whatever other mounts may do."""
+    """Yield refusals of `workspace.root`, where sandboxes write whatever `policy.allowed_mount_roots` says."""
     name = _named(path)
     yield from _blocked(name, path, policy, host)
     yield from _engine_own(name, path, policy, host)
@@ -63,7 +63,7 @@ def _source(asked: str, path: HostPath | None, policy: PolicySettings, host: Hos
     if not asked.startswith("/") or any(ord(character) < 0x20 or character == "\x7f" for character in asked):
         yield Refusal(Rule.MOUNTS, f"The host path {shown(asked)} must be absolute, without control characters.")
     elif path is None:
-        yield Refusal(Rule.MOUNTS, f"Nobody has looked at what the host path {shown(asked)} is.")
+        yield Refusal(Rule.MOUNTS, f"The host path {shown(asked)} was not looked at, and cannot be mounted.")
     else:
         name = _named(path)
         yield from _socket(name, path, policy)
@@ -75,12 +75,12 @@ def _source(asked: str, path: HostPath | None, policy: PolicySettings, host: Hos
 
 
 def _own_files(path: HostPath, host: HostFacts) -> Iterator[Refusal]:
-    why = "decides on the server itself; mount it read-only (':ro'), or another folder."
+    why = "decides what the server does; mount it read-only (':ro'), or mount another folder."
     yield from _touching(path, host.own, why)
 
 
 def _secret_files(path: HostPath, host: HostFacts) -> Iterator[Refusal]:
-    why = "holds a secret of the server's; mount another folder, or keep the secret elsewhere."
+    why = "holds a secret of the server; mount another folder, or keep the secret elsewhere."
     yield from _touching(path, host.secret, why)
 
 
@@ -92,7 +92,7 @@ def _touching(path: HostPath, servers: Iterable[HostPath], why: str) -> Iterator
 
 
 def _socket(name: str, path: HostPath, policy: PolicySettings) -> Iterator[Refusal]:
-    if path.kind is Kind.SOCKET and not policy.allow_docker_socket:
+    if path.kind is PathKind.SOCKET and not policy.allow_docker_socket:
         reason = f"The host path {name} is a socket, which may lead to the engine; policy.allow_docker_socket is false."
         yield Refusal(Rule.SOCKETS, reason)
 
@@ -104,7 +104,7 @@ def _engine_own(name: str, path: HostPath, policy: PolicySettings, host: HostFac
 
 
 def _live_socket(name: str, path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
-    if policy.allow_docker_socket or path.kind is not Kind.FOLDER:
+    if policy.allow_docker_socket or path.kind is not PathKind.FOLDER:
         return
     for live in host.live_sockets:
         if _is_at_or_below(live.resolved, path.resolved) or path.identity in live.lineage:
@@ -118,7 +118,7 @@ def _live_socket(name: str, path: HostPath, policy: PolicySettings, host: HostFa
 def _blocked(name: str, path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
     for blocked in host.blocked:
         # The key that allows sockets allows those that the list of paths names by default.
-        if _touch(path, blocked) and not (policy.allow_docker_socket and blocked.kind is Kind.SOCKET):
+        if _touch(path, blocked) and not (policy.allow_docker_socket and blocked.kind is PathKind.SOCKET):
             reason = f"The host path {name} is, holds or lies in {shown(blocked.asked)} of policy.blocked_mount_paths."
             yield Refusal(Rule.BLOCKED, reason)
 
@@ -131,9 +131,9 @@ def _outside(name: str, path: HostPath, host: HostFacts) -> Iterator[Refusal]:
 
 def _unfit(name: str, path: HostPath) -> Iterator[Refusal]:
     wrong = {
-        Kind.MISSING: "does not exist; make it before it is mounted",
-        Kind.UNREADABLE: "cannot be looked at by the server; correct its permissions",
-        Kind.OTHER: "is a device or a pipe; only files and folders can be mounted",
+        PathKind.MISSING: "does not exist; make it before it is mounted",
+        PathKind.UNREADABLE: "cannot be read by the server; correct its permissions",
+        PathKind.OTHER: "is a device or a pipe; only files and folders can be mounted",
     }
     if path.kind in wrong:
         yield Refusal(Rule.MOUNTS, f"The host path {name} {wrong[path.kind]}.")
@@ -145,7 +145,7 @@ def _named(path: HostPath) -> str:
 
 
 def _touch(one: HostPath, other: HostPath) -> bool:
-    """One holds the other, or is the other: by name, as written or resolved, and by identity under any name."""
+    """Whether one is or holds the other: by name, as written or resolved, and by identity under any name."""
     for name in (other.resolved, _written(other)):
         if _is_at_or_below(name, one.resolved) or any(_is_at_or_below(x, name) for x in (one.resolved, _written(one))):
             return True
@@ -157,7 +157,7 @@ def _written(path: HostPath) -> str:
 
 
 def _is_at_or_below(path: str, folder: str) -> bool:
-    """By component: `/rootfs-data` is not below `/root`."""
+    """Compare by component: `/rootfs-data` is not below `/root`."""
     parts, others = _parts(path), _parts(folder)
     return parts[: len(others)] == others
 
@@ -184,7 +184,7 @@ def _targets(profile: Profile) -> Iterator[Refusal]:
 
 
 def in_memory(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
-    """Refusals of the profile's file systems in memory."""
+    """Yield refusals of the profile's file systems in memory."""
     total = 0
     seen: set[str] = set()
     others = [mount.target for mount in profile.mounts]
@@ -195,7 +195,10 @@ def in_memory(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iter
         elif target in seen or any(_is_at_or_below(target, other) for other in others):
             yield Refusal(Rule.TMPFS, f"Something else is mounted at {shown(target)}, or around it, already.")
         if tmpfs.size <= 0 or not 0 <= tmpfs.mode <= 0o1777:
-            yield Refusal(Rule.TMPFS, f"The file system in memory at {shown(target)} has no bound or an odd mode.")
+            yield Refusal(
+                Rule.TMPFS,
+                f"The file system in memory at {shown(target)} needs a size above 0 and a mode of at most 1777.",
+            )
         seen.add(target)
         total += tmpfs.size
     if profile.memory is not None and total >= profile.memory:
@@ -204,11 +207,11 @@ def in_memory(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iter
 
 
 def is_needed(target: str) -> bool:
-    """The sandbox breaks, or can be broken out of, when something is mounted there."""
+    """Whether a mount there could break the sandbox, or let a command out of it."""
     return target in KEPT_WHOLE or any(_is_at_or_below(target, path) for path in GUARDED)
 
 
 def is_plain_path(path: str) -> bool:
-    """Absolute, normalised (which `//x` is not, to the kernel), and free of control characters and colons."""
+    """Whether a path is absolute, normalised (to the kernel `//x` is not), without control characters and colons."""
     plain = path.startswith("/") and not path.startswith("//") and posixpath.normpath(path) == path
     return plain and not any(ord(character) < 0x20 or character in ":\x7f" for character in path)

@@ -1,7 +1,7 @@
-"""What may be done: judges a profile before its container exists, and a call before its command runs.
+"""Judge a profile before its container exists, and a call before its command runs.
 
 Deny wins; a rule that fails to evaluate denies; every decision carries the rule's name and a sentence for the model.
-The rules do no I/O: what a profile's host paths are is looked up by `host_paths` and given to them.
+The rules do no I/O: `host_paths` looks at the host paths of a profile, and the rules judge what it found.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 #: Bytes of command text that the rules look through; a regular expression's time grows with it.
 MAX_COMMAND_TEXT = 1 << 20
 #: Profiles whose judgement is remembered; a server has one for each skill, and new ones when a manifest changes.
-MAX_REMEMBERED = 1024
+MAX_REMEMBERED_PROFILES = 1024
 
 
 class Effect(Enum):
@@ -67,7 +67,7 @@ class _Uncopyable:
 
 @dataclass(frozen=True, slots=True)
 class HostMount:
-    """A host path that was looked at and allowed, and where it goes."""
+    """A host path that the policy looked at and allows, and its place in the container."""
 
     path: HostPath
     target: str
@@ -76,7 +76,7 @@ class HostMount:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizedProfile(_Uncopyable, metaclass=_MadeByThePolicy):
-    """A profile that the policy allows. Equal if the profiles are."""
+    """A profile that the policy allows. Two are equal if their profiles are."""
 
     profile: Profile
     _settings: PolicySettings = field(repr=False, compare=False)
@@ -85,10 +85,10 @@ class AuthorizedProfile(_Uncopyable, metaclass=_MadeByThePolicy):
 
     @contextmanager
     def host_mounts(self, engine_socket: str = "") -> Iterator[tuple[HostMount, ...]]:
-        """The host paths to mount, looked at and judged now; while it lasts, nothing else can get their identities.
+        """Look at the host paths to mount and judge them now. Inside the context nothing else can get their identities.
 
-        It reads the file system: use it in a thread, around the creation of one container, and compare with what was
-        mounted in the end. Raises Denied.
+        This reads the file system: use it in a thread, around the creation of one container, and compare with what
+        the engine mounted in the end. Raises Denied.
 
         Arguments:
             engine_socket: path of the socket that the engine in use answers at; empty where that is not known.
@@ -111,7 +111,7 @@ class AuthorizedProfile(_Uncopyable, metaclass=_MadeByThePolicy):
             with held(host.sources):
                 yield mounts
         except Changed as error:
-            reason = f"The host path {shown(str(error))} changed while it was looked at; try again."
+            reason = f"The host path {shown(str(error))} changed while the server looked at it; try again."
             raise Denied(Rule.MOUNTS.value, reason) from None
 
 
@@ -128,8 +128,8 @@ class Policy:
 
     Arguments:
         settings: the section `[policy]`.
-        own_files: absolute paths of what decides on the server itself; no sandbox may write to them.
-        secret_files: absolute paths of what no sandbox may even read.
+        own_files: absolute paths of files that decide what the server does; no sandbox may write to them.
+        secret_files: absolute paths of files that no sandbox may even read.
     """
 
     def __init__(
@@ -159,14 +159,14 @@ class Policy:
         profile = self.authorize_profile(command.profile)
         decision = self._decide_call(command)
         if decision.effect is Effect.ASK:
-            asks = f"{decision.reason} A person must be asked first, and this server cannot ask yet."
+            asks = f"{decision.reason} A person must confirm it first, and this version cannot ask one."
             raise Denied(decision.rule, asks)
         if decision.effect is Effect.DENY:
             raise Denied(decision.rule, decision.reason)
         return AuthorizedCommand._make(command, profile)
 
     def decide(self, command: Command) -> Decision:
-        """What `authorize` would do, and why, without doing it."""
+        """Return what `authorize` would decide, and why, without raising."""
         judged = self._judged(command.profile)
         return judged if isinstance(judged, Decision) else self._decide_call(command)
 
@@ -185,7 +185,7 @@ class Policy:
             judged = Decision(Effect.DENY, refusal.rule.value, refusal.reason)
         if sources and refusal is not None:
             return judged  # the person may mend the host's folders while the server runs
-        if len(self._remembered) >= MAX_REMEMBERED:
+        if len(self._remembered) >= MAX_REMEMBERED_PROFILES:
             self._remembered.clear()
         self._remembered[profile] = judged
         return judged
@@ -199,7 +199,7 @@ class Policy:
             if decision.effect is Effect.DENY:
                 return decision
             first = first or decision
-        return first or Decision(Effect.ALLOW, "default", "No rule speaks against it.")
+        return first or Decision(Effect.ALLOW, "default", "No rule denies it.")
 
     def _matching(self, command: Command) -> Iterator[Decision]:
         for rule in self._settings.rules:
@@ -220,12 +220,12 @@ def _host_sources(profile: Profile) -> tuple[str, ...]:
 _DEFAULT_REASONS = {
     "allow": "The operator's rule allows this.",
     "deny": "The operator's rule forbids this; do the task in another way.",
-    "ask": "The operator's rule wants this to be confirmed.",
+    "ask": "The operator's rule asks for a confirmation.",
 }
 
 
 def _is_skill_of(rule: RuleSettings, command: Command) -> bool:
-    """A rule about a skill is about its tools; one about the terminal is not about the file tools beside it."""
+    """Whether the rule names the tool's skill. A rule about `terminal` does not cover the file tools beside it."""
     return command.profile.kind == "skill" and fnmatchcase(command.profile.name, rule.tool)
 
 

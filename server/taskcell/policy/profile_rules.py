@@ -1,4 +1,4 @@
-"""The rules that a profile is judged by: each is a small pure function that yields its refusals."""
+"""Judge a profile by rules: each is a small pure function that yields its refusals."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _GPUS = re.compile(r"all|[0-9]{1,3}")
 _USER = re.compile(r"(?P<user>[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,63})(?::(?P<group>[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,63}))?")
 _NUMBER = re.compile(r"[0-9]+")
 #: The engine's own limit. A larger number would wrap, to 0 or to the -1 that changes no user.
-MAX_ID = 2**31 - 1
+MAX_USER = 2**31 - 1
 
-#: Of the host's namespaces, those that a sandbox works in. With the host's pid namespace the supervisor would not be
+#: The namespaces of the host that a sandbox works in. With the host's pid namespace the supervisor would not be
 #: PID 1, and could neither find nor count what outlives a command.
 SHAREABLE_NAMESPACES = frozenset({"ipc", "uts", "user"})
 
@@ -40,10 +40,10 @@ Judgement = Callable[[Profile, PolicySettings, HostFacts], Iterator[Refusal]]
 
 
 def judge(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
-    """Every refusal of a profile, in the order of the rules; none means that it is allowed.
+    """Yield every refusal of a profile, in the order of the rules; none means that it is allowed.
 
     Arguments:
-        host: what is known of the host paths that the profile wants to mount.
+        host: what was found at the host paths that the profile wants to mount.
     """
     for rule, _ in JUDGEMENTS:
         yield from rule(profile, policy, host)
@@ -60,7 +60,7 @@ def _form(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator
         yield Refusal(Rule.FORM, f"The working directory {shown(profile.working_dir)} must be absolute, without '..'.")
     for label, value, pattern in (("platform", profile.platform, _PLATFORM), ("runtime", profile.runtime, _WORD)):
         if value and not pattern.fullmatch(value):
-            yield Refusal(Rule.FORM, f"The {label} {shown(value)} is not the name of one.")
+            yield Refusal(Rule.FORM, f"The {label} {shown(value)} is malformed; correct it.")
 
 
 def _environment(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
@@ -96,7 +96,7 @@ def _capabilities(profile: Profile, policy: PolicySettings, host: HostFacts) -> 
                 f"cap_add takes {', '.join(GRANTABLE)}."
             )
         else:
-            # The supervisor empties the bounding set of what it starts: to allow this would be to say what is not so.
+            # The supervisor empties the bounding set of what it starts, so that allowing this would be a false promise.
             reason = (
                 f"The capability {shown(name)} would have no effect, though the policy allows it: commands run as an "
                 "unprivileged user that can hold none; remove it."
@@ -120,9 +120,8 @@ def _network(profile: Profile, policy: PolicySettings, host: HostFacts) -> Itera
 def _namespaces(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
     for name in profile.host_namespaces:
         if name not in SHAREABLE_NAMESPACES:
-            reason = (
-                f"The host's {name} namespace is never shared: the supervisor must own it to kill all that was run."
-            )
+            why = "the supervisor must own it to kill everything that a command started"
+            reason = f"The host's {name} namespace is never shared: {why}."
             yield Refusal(Rule.NAMESPACES, reason)
         elif name not in policy.allow_host_namespaces:
             reason = f"The host's {name} namespace needs '{name}' in policy.allow_host_namespaces."
@@ -163,10 +162,10 @@ def _user(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator
         yield Refusal(Rule.USER, f"{shown(profile.user)} is not a user; write 'uid', 'uid:gid' or a name.")
         return
     for name in filter(None, match.group("user", "group")):
-        if name == "root" or (_NUMBER.fullmatch(name) and not 1 <= int(name) <= MAX_ID):
+        if name == "root" or (_NUMBER.fullmatch(name) and not 1 <= int(name) <= MAX_USER):
             yield Refusal(
                 Rule.USER,
-                f"The user {shown(profile.user)} is root or no user at all; commands run as an unprivileged user.",
+                f"The user {shown(profile.user)} is root, or not a user at all; name an unprivileged user.",
             )
 
 

@@ -1,4 +1,4 @@
-"""From checked settings and skills to profiles: everything that shapes a container, not yet authorised."""
+"""Make profiles of checked settings and skills: everything that shapes a container, not yet authorised."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _KEYS = {
 
 
 def terminal_profile(settings: Settings) -> Profile:
-    """The profile of the tool `terminal`. Raises ConfigError when its texts cannot be expanded."""
+    """Return the profile of the tool `terminal`. Raises ConfigError if its variables cannot be expanded."""
     expanded = settings.terminal_container
     # Empty, not None: the terminal's argv is whole, and the image's own entrypoint has no part in it.
     profile = _profile(
@@ -42,7 +42,7 @@ def terminal_profile(settings: Settings) -> Profile:
 
 
 def skill_profile(skill: Skill, settings: Settings) -> Profile:
-    """The profile of a skill's tool. A skill that names no entrypoint has the image's own."""
+    """Return the profile of a skill's tools. A skill that names no entrypoint has the image's own."""
     expanded = Expanded(skill.image, skill.environment, skill.mounts)
     return _profile(
         name=skill.name,
@@ -76,7 +76,7 @@ def _profile(
         cpus=table.cpus,
         pids=table.pids,
         network=table.network,
-        # sudo cannot be set up in a root file system that nobody can write; who asks for both is told by the policy.
+        # sudo cannot be set up in a root file system that nobody can write; the policy refuses who asks for both.
         read_only=table.read_only and not (table.sudo and "read_only" not in table.model_fields_set),
         tmpfs=default_tmpfs(table.memory),
         mounts=expanded.mounts,
@@ -94,13 +94,13 @@ def _profile(
 
 
 def default_user(settings: Settings, uid: int, gid: int) -> str:
-    """Whom commands run as where a profile names nobody.
+    """Return the user that commands run as where a profile names none.
 
-    Files in a folder of the host are to be of use to whoever runs the server, so commands run with that user's number;
-    root gives the folder to the sandbox's own user instead, and may do anything with it.
+    Whoever runs the server must be able to use files in a folder of the host, so commands run with that user's number.
+    A server that is root gives the folder to the sandbox's own user instead, because root may use it in any case.
 
     Arguments:
-        uid, gid: the server's.
+        uid, gid: the user and the group that the server runs as.
     """
     if settings.workspace.persistent and settings.workspace.root and uid != 0:
         return f"{uid}:{gid}"
@@ -108,7 +108,7 @@ def default_user(settings: Settings, uid: int, gid: int) -> str:
 
 
 def _with_room_for_files(profile: Profile, settings: Settings) -> Profile:
-    """What the configuration says of terminal.memory holds for the options in extra_args too."""
+    """Hold the options in extra_args to the bound that the configuration sets for terminal.memory."""
     total = sum(tmpfs.size for tmpfs in profile.tmpfs) + settings.workspace.size
     if profile.memory is None or total < profile.memory:
         return profile

@@ -1,6 +1,6 @@
-"""The options of `docker run`, read as docker reads them: which there are, which take a value, and what was given.
+"""Parse the options of `docker run` as docker does: which exist, which take a value, and which were given.
 
-The table is that of Docker 20.10 to 28, hidden and deprecated options included. What an option means is not said here.
+The table is that of Docker 20.10 to 28, hidden and deprecated options included. `extra_args` says what they mean.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ memory-swap memory-swappiness mount name network network-alias oom-score-adj pid
 restart runtime security-opt shm-size stop-signal stop-timeout storage-opt sysctl tmpfs ulimit user:u userns uts
 volume:v volume-driver volumes-from workdir:w
 """
-#: The same of those that are on or off.
+#: The same for options that are on or off.
 _SWITCHES = """
 detach:d disable-content-trust help init interactive:i no-healthcheck oom-kill-disable privileged publish-all:P quiet:q
 read-only rm sig-proxy tty:t use-api-socket
@@ -35,7 +35,7 @@ _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
 def _names(table: str) -> dict[str, str]:
-    """Name and short form of each entry, both leading to the name."""
+    """Map the name and the short form of each entry to the name."""
     pairs = [entry.partition(":")[::2] for entry in table.split()]
     return {key: name for name, short in pairs for key in (name, short) if key}
 
@@ -60,11 +60,11 @@ class Given:
 
 
 class _Malformed(ValueError):
-    """The words are no options of docker's; what comes after them cannot be told apart any more."""
+    """A word is not an option of docker's. The words after it can be options or values, and nobody knows which."""
 
 
 def parse(words: Sequence[str]) -> tuple[tuple[Given, ...], Refusal | None]:
-    """What was given, in order, up to the first word that is no option of docker's, and why it is none.
+    """Return the options that were given, in order, up to the first word that is not one, and the refusal of that word.
 
     Both forms are read, `--flag value` and `--flag=value`, and short ones as docker joins them: `-v/:/h`, `-itd`.
     """
@@ -100,7 +100,7 @@ def _cluster(letters: str, words: Iterator[str]) -> Iterator[Given]:
 
 
 def _one(written: str, key: str, value: str | None, words: Iterator[str]) -> Given:
-    # A short form is one letter after one dash: `--v` is no option.
+    # A short form is one letter after one dash: `--v` is not an option.
     if len(key) == len(written) - 1 or len(key) > 1:
         if key in _ON_OFF:
             return Given(_ON_OFF[key], _switch(written, value))

@@ -1,4 +1,4 @@
-"""What `extra_args` mean: docker's options as the fields of a profile, and why those without a field are refused."""
+"""Read docker's options in `extra_args` into the fields of a profile, and refuse those that no field can hold."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TMPFS_HOLDS = frozenset({"rw", "nosuid", "nodev", "exec"})
 
 @dataclass
 class _Asked:
-    """What the options ask for, so far."""
+    """What the options that were read so far ask for."""
 
     fields: dict[str, Any] = field(default_factory=dict)
     environment: list[tuple[str, str]] = field(default_factory=list)
@@ -37,17 +37,17 @@ class _Asked:
 
     def set(self, given: Given, name: str, value: object) -> None:
         if name in self.fields:
-            self.refuse(Rule.EXTRA_ARGS, f"--{given.name} stands in extra_args twice; leave one out.")
+            self.refuse(Rule.EXTRA_ARGS, f"--{given.name} is in extra_args twice; leave one out.")
         self.fields[name] = value
 
 
 def apply(profile: Profile, words: Sequence[str], written: Mapping[str, str]) -> Profile:
-    """The profile with what the options ask for in its fields, and in `refused` what no field can hold.
+    """Return the profile with what the options ask for in its fields, and in `refused` what no field can hold.
 
     Arguments:
         words: `extra_args`, as docker would take them before the image.
-        written: the profile's fields that the table sets itself, each with its key. An option that says something
-            else than the table is refused rather than one of the two ignored.
+        written: the profile's fields that the table sets itself, each with its key. An option that contradicts the
+            table is refused: otherwise one of the two would be ignored.
     """
     given, malformed = parse(words)
     asked = _Asked()
@@ -177,7 +177,7 @@ def _runtime(asked: _Asked, given: Given, profile: Profile) -> None:
         asked.refuse(Rule.EXTRA_ARGS, reason)
 
 
-#: The names that a profile knows the host's namespaces by, of the options that can ask for them.
+#: Options that can ask for a namespace of the host, with the name that a profile has for it.
 _NAMESPACES = {"ipc": "ipc", "uts": "uts", "userns": "user", "pid": "pid", "cgroupns": "cgroup"}
 
 
@@ -226,7 +226,7 @@ _HOLDING_VALUES = {
 
 
 def _holds_anyway(given: Given, profile: Profile) -> bool:
-    """The option says what is true of the sandbox without it, and changes nothing."""
+    """Whether the option asks for what every sandbox has, and so changes nothing."""
     if given.name == "security-opt" and profile.sudo:
         return False
     if given.name in SWITCHES:
@@ -234,14 +234,14 @@ def _holds_anyway(given: Given, profile: Profile) -> bool:
     return given.name == "cap-drop" or given.value in _HOLDING_VALUES.get(given.name, ())
 
 
-_LIMITS = "would change what the sandbox's limits hold; only memory, cpus and pids set limits"
+_LIMITS = "would change the sandbox's limits; only memory, cpus and pids set limits"
 _OTHERS = "mounts what the policy cannot judge; use 'volumes'"
 _DEVICE = "gives the sandbox a device of the host, or changes how it is used, which no profile can"
 _REFUSED: dict[str, tuple[Rule, str]] = {
     "privileged": (
         Rule.PRIVILEGED,
-        "is refused whatever policy.allow_privileged says: what runs in a sandbox never holds a privilege, so that it "
-        "would only take the engine's protection away",
+        "is refused whatever policy.allow_privileged says: what runs in a sandbox never holds a privilege, so it would "
+        "only take the engine's protection away",
     ),
     "env-file": (Rule.ENVIRONMENT, "reads variables from a file of the host; write them into 'environment'"),
     "group-add": (Rule.GROUPS, "adds groups to the user, which no profile can; a user's one group is in 'user'"),

@@ -1,4 +1,4 @@
-"""A tool call's arguments: whatever a client sends is either what the schema says, or a BadArgument."""
+"""Check a tool call's arguments: whatever a client sends either fits the schema, or is a BadArgument."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taskcell.text import shown
 from taskcell.units import format_seconds
 
 #: The types of JSON Schema, as a person says them.
-KINDS = {
+TYPE_WORDS = {
     "string": "text",
     "number": "a number",
     "integer": "a whole number",
@@ -30,7 +30,7 @@ KINDS = {
 
 
 def nearest(word: str, options: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the option that a wrong word is closest to; empty where none is close."""
+    """Return ` (did you mean 'x'?)` with the option that a wrong word is closest to; empty where none is close."""
     close = difflib.get_close_matches(word[:128], sorted(options), n=1)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
@@ -39,8 +39,8 @@ class Arguments:
     """A checked JSON Schema (draft 2020-12, no references) and the check of arguments against it.
 
     Arguments:
-        schema: of an object; each property with a type and a description. Faults are found in the order of its
-            keywords: those that are cheap to check come first.
+        schema: the schema of an object, whose properties each have a type and a description. Faults are found in the
+            order of its keywords, so those that are cheap to check come first.
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ class Arguments:
         self._whole = [name for name, value in self._properties.items() if value.get("type") == "integer"]
 
     def check(self, tool: str, arguments: object) -> Mapping[str, Any]:
-        """The arguments, of the right shape. Raises BadArgument with the first fault."""
+        """Return the arguments if they fit the schema. Raises BadArgument with the first fault."""
         if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
             raise BadArgument(f"The arguments of '{tool}' must be an object with text for names.")
         self._check_names(tool, arguments)
@@ -85,13 +85,16 @@ _Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call
 
 
 def first_flaw(schema: Mapping[str, Any], value: object) -> tuple[tuple[str | int, ...], str] | None:
-    """Where a value breaks a schema (no references), and the end of a sentence that says what it must be; or None."""
+    """Return where a value breaks a schema (without references) and the end of a sentence on what it must be.
+
+    Returns None if the value fits.
+    """
     error = next(_Validator(schema, registry=Registry()).iter_errors(value), None)
     return None if error is None else (tuple(error.absolute_path), _flaw(error))
 
 
 def _sentence(tool: str, error: ValidationError) -> str:
-    """The fault without the value, which may be secret, huge or hostile."""
+    """Describe the fault without the value, which may be secret, huge or hostile."""
     if error.validator == "required":
         instance: Any = error.instance
         required: Any = error.validator_value
@@ -106,7 +109,7 @@ def _flaw(error: ValidationError) -> str:
     bound: Any = error.validator_value
     if error.validator == "type":
         kind = "a fraction" if (bound, type(error.instance)) == ("integer", float) else _kind_of(error.instance)
-        return f"must be {KINDS.get(str(bound), bound)}, not {kind}"
+        return f"must be {TYPE_WORDS.get(str(bound), bound)}, not {kind}"
     if error.validator in ("minimum", "maximum", "exclusiveMinimum") and isinstance(error.schema, Mapping):
         return f"must be {_range(error.schema)}"
     sentences = {
@@ -145,14 +148,14 @@ def _kind_of(value: object) -> str:
 
 
 def encoded(name: str, text: str) -> bytes:
-    """Text as UTF-8, without NUL. Raises BadArgument where it cannot be."""
+    """Return text as UTF-8. Raises BadArgument if it holds NUL, or half of a surrogate pair."""
     if "\0" in text:
         raise BadArgument(f"'{name}' holds a NUL character, which no argument of a program can hold.")
     return as_utf8(name, text)
 
 
 def as_utf8(name: str, text: str) -> bytes:
-    """Text as UTF-8. Raises BadArgument where it holds half of a surrogate pair."""
+    """Return text as UTF-8. Raises BadArgument if it holds half of a surrogate pair."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -166,7 +169,7 @@ def check_visible(name: str, text: str) -> None:
 
 
 def seconds(name: str, value: float, most: float) -> float:
-    """A duration of a call, in seconds. Raises BadArgument unless it is more than 0 and at most `most`."""
+    """Return the duration of a call, in seconds. Raises BadArgument unless it is more than 0 and at most `most`."""
     if isinstance(value, float) and not math.isfinite(value):
         raise BadArgument(f"'{name}' must be a finite number of seconds, at most {format_seconds(most)}.")
     if not 0 < value <= most:

@@ -1,4 +1,4 @@
-"""Regular expressions that mean the same to Python and to the ECMAScript of JSON Schema, as clients check it too."""
+"""Accept regular expressions that mean the same in Python and in ECMAScript, by which clients check JSON Schema."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 _ESCAPE = r"\\(?:[dDwWsStnrfv^$\\.*+?()\[\]{}|/]|x[0-9A-Fa-f]{2}|u(?![dD][89A-Fa-f])[0-9A-Fa-f]{4})"
-#: What both languages read in the same way, under ECMAScript's flag `u`, which validators set.
+#: Both languages read these in the same way, under ECMAScript's flag `u`, which validators set.
 _TOKEN = re.compile(
     rf"""
       (?P<escape>{_ESCAPE})
@@ -22,7 +22,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-#: What a repetition may stand behind.
+#: A repetition may come after these.
 _REPEATABLE = frozenset({"escape", "set", "plain", "group"})
 
 
@@ -55,18 +55,18 @@ def check_pattern(pattern: str) -> None:
 
 def _not_portable(pattern: str, at: int) -> str:
     return (
-        f"is not understood in the same way by every client from character {at + 1}, {pattern[at : at + 8]!r}, on: "
-        "use sets, groups, repetitions and escaped punctuation alone"
+        f"means different things to different clients from character {at + 1}, {pattern[at : at + 8]!r}, on: "
+        "use only sets, groups, repetitions and escaped punctuation"
     )
 
 
 def anchored(pattern: str) -> str:
-    """The pattern as it stands in a JSON Schema, where one that is not anchored is searched for."""
+    """Return the pattern for a JSON Schema, where a pattern matches anywhere unless it is anchored."""
     return f"^(?:{pattern})$"
 
 
 def plain(schema_pattern: str) -> str:
-    """The author's pattern from what `anchored` made of it."""
+    """Return the author's pattern from what `anchored` made of it."""
     return schema_pattern.removeprefix("^(?:").removesuffix(")$")
 
 

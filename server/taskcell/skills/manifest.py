@@ -1,4 +1,4 @@
-"""Skill manifests: TOML files that say which container serves which tool."""
+"""Read skill manifests: TOML files that say which container serves which tool."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskcell.config.fields import Table, Text, Texts, Word, faults
 from taskcell.config.toml_source import Fault, TomlSource, UnreadableToml
 from taskcell.errors import ManifestError
 from taskcell.model import Mount
-from taskcell.skills.typed_tool import TOOL_NAME, TypedTool, described, read_tools
+from taskcell.skills.typed_tool import TOOL_NAME, TypedTool, check_description, read_tools
 
 #: taskcell's own tools; a skill of that name would hide one.
 RESERVED_NAMES = frozenset(
@@ -34,9 +34,9 @@ _SOURCED: TypeAdapter[str] = TypeAdapter(Source, config=ConfigDict(strict=True))
 
 
 class SkillTable(Table):
-    """One of `[skills.*]`."""
+    """A table `[skills.NAME]`."""
 
-    description: Annotated[Text, AfterValidator(described)]
+    description: Annotated[Text, AfterValidator(check_description)]
     source: Source = ""
     runtime: Literal["docker"] = "docker"
     docker: ContainerTable = ContainerTable()
@@ -44,13 +44,13 @@ class SkillTable(Table):
 
 
 class DefaultsTable(Table):
-    """`[defaults]`: what every skill of the file begins with."""
+    """The table `[defaults]`: what every skill of the file begins with."""
 
     environment: Texts = Field(default=(), repr=False)
 
 
 class ManifestTable(Table):
-    """A whole manifest; each skill is checked by itself, so that one bad table hides no fault of another."""
+    """A whole manifest. Each skill is checked apart from it, so that one bad table hides no fault of another."""
 
     version: Literal["1"]
     defaults: DefaultsTable = DefaultsTable()
@@ -59,12 +59,12 @@ class ManifestTable(Table):
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """A skill whose manifest was found good.
+    """A skill whose table has no faults.
 
     Arguments:
-        docker: its table as written; where a text may hold variables, the fields here have them filled in.
-        environment: the file's defaults, then the skill's own. May be secret.
-        tools: its typed tools; empty: it is one free-form tool of its own name.
+        docker: its table as it is written; `image`, `environment` and `mounts` have its variables filled in.
+        environment: the file's defaults, then the skill's own. The values may be secret.
+        tools: its typed tools; empty if the skill is one free-form tool of its own name.
         file, line: where it is declared.
     """
 
@@ -80,7 +80,7 @@ class Skill:
 
     @property
     def tool_names(self) -> tuple[str, ...]:
-        """The names of the MCP tools that it gives."""
+        """The names of the MCP tools that the skill provides."""
         return tuple(tool.name for tool in self.tools) or (self.name,)
 
     @property
@@ -89,14 +89,15 @@ class Skill:
 
 
 def load(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[Skill, ...]:
-    """Read manifests and check all of them.
+    """Read and check all manifests.
 
     Arguments:
         paths: TOML files, or folders whose `*.toml` files are read, in order of name.
         environ: the server's environment, for `${VAR}`.
 
     Raises:
-        ManifestError: with every fault of every file, each as `FILE:LINE: key: sentence` as far as it can be told.
+        ManifestError: it has every fault of every file, each as `FILE:LINE: key: sentence`, without the line where it
+            is not known.
     """
     wrong: list[str] = []
     skills: dict[str, Skill] = {}
@@ -122,22 +123,22 @@ def load(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[Skill, ...]
 
 
 def _collisions(skill: Skill, givers: dict[str, Skill]) -> Iterator[Fault]:
-    """Tools of a skill whose names are taken, by `givers` so far or by taskcell itself."""
+    """Report tools of a skill whose names are taken, by a skill in `givers` or by taskcell itself."""
     for full in skill.tool_names:
         key = ("skills", skill.name, *(("tools", full.removeprefix(f"{skill.name}_")) if skill.tools else ()))
         first = givers.setdefault(full, skill)
         if full in RESERVED_NAMES:
-            yield Fault(key, f"its name would be '{full}', as one of taskcell's own tools; choose another")
+            yield Fault(key, f"its name would be '{full}', as that of one of taskcell's own tools is; choose another")
         elif first is not skill:
             yield Fault(key, f"its name would be '{full}', as a tool of '{first.name}' at {first.place}; rename one")
 
 
-#: What shows from outside that manifests have changed: each file's name, device, inode, size and times.
+#: A change of a manifest changes this: each file's name, device, inode, size and times.
 Stamp = tuple[tuple[object, ...], ...]
 
 
 def stamp(paths: Sequence[Path]) -> Stamp:
-    """The manifests as they stand on the disk. Two that are equal are of the same files with the same content."""
+    """Return a stamp of the manifests on the disk. Equal stamps mean the same files with the same content."""
     wrong: list[str] = []
     files = [_file_stamp(file) for file in _files(paths, wrong)]
     return (*files, tuple(wrong))
@@ -152,7 +153,7 @@ def _file_stamp(file: Path) -> tuple[object, ...]:
 
 
 def _files(paths: Sequence[Path], wrong: list[str]) -> Iterator[Path]:
-    """Every manifest once, in order."""
+    """Yield every manifest once, in order."""
     seen = set()
     for path in paths:
         try:
@@ -173,7 +174,7 @@ def _files(paths: Sequence[Path], wrong: list[str]) -> Iterator[Path]:
 
 
 def _read(source: TomlSource, environ: Mapping[str, str]) -> tuple[list[Skill], list[Fault]]:
-    """The good skills of one file, and everything that is wrong with the others."""
+    """Return the skills of one file that have no faults, and the faults of the others."""
     wrong: list[Fault] = []
     defaults = DefaultsTable()
     try:
@@ -225,12 +226,12 @@ def _source_faults(table: SkillTable) -> Iterator[Fault]:
 
 
 def _docker(data: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[ContainerTable, Expanded, list[Fault]]:
-    """The docker table with its image and its texts expanded; by itself, so that no other fault hides one of its."""
+    """Check and expand the docker table apart from the skill's, so that no other fault hides one of its own."""
     try:
         docker = ContainerTable.model_validate(data.get("docker", {}))
         source = _SOURCED.validate_python(data.get("source", ""))
     except ValidationError:
-        return ContainerTable(), Expanded(""), []  # told with the skill's table already
+        return ContainerTable(), Expanded(""), []  # reported with the skill's table already
     docker = docker.model_copy(update={"image": docker.image or source.removeprefix(_SOURCE)})
     expanded, faulty = expand_table(docker, environ)
     return docker, expanded, faulty

@@ -1,4 +1,4 @@
-"""Parameters of typed tools: from a manifest's tables to JSON Schema, and from checked values to words of a command."""
+"""Turn a manifest's tables of parameters into JSON Schema, and checked values into the words of a command."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from taskcell.config.fields import Count, Table, Text, as_tuple, faults
 from taskcell.config.toml_source import Fault
 from taskcell.errors import BadArgument
-from taskcell.schema.arguments import KINDS, encoded, first_flaw
+from taskcell.schema.arguments import TYPE_WORDS, encoded, first_flaw
 from taskcell.schema.pattern import anchored, check_pattern
 from taskcell.schema.properties import MAX_ARGS
 from taskcell.skills.template import PARAMETER_NAME
 
-#: Every tool has it already.
-TASK_ID = "task_id"
-#: Characters of a value that is matched against a pattern, unless `max_length` says otherwise: an expression's time
+#: Every tool takes this argument in any case.
+RESERVED_PARAMETER = "task_id"
+#: Characters of a value that is matched against a pattern, unless `max_length` says otherwise: the time of a match
 #: grows with the text.
 MAX_MATCHED = 4096
 #: No float is larger, so that `number` has one range whatever a client's own numbers can hold.
@@ -56,7 +56,7 @@ class ValueTable(Table):
 
 
 class ParameterTable(ValueTable):
-    """One of `[skills.*.tools.*.parameters]`."""
+    """An entry of `[skills.NAME.tools.TOOL.parameters]`."""
 
     type: Literal["string", "integer", "number", "boolean", "array"]  # type: ignore[assignment]
     required: bool | None = None
@@ -68,12 +68,13 @@ class ParameterTable(ValueTable):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter that was found good.
+    """A parameter without faults.
 
     Arguments:
         kind: string, integer, number, boolean or array.
         schema: JSON Schema of its values.
-        required: a call must give it. Where it need not, `default` is used; None means that it is absent then.
+        required: a call must give a value.
+        default: the value where a call gives none; None means that the parameter is absent then.
         allow_dash: a value may begin an argument with `-`.
     """
 
@@ -86,23 +87,23 @@ class Parameter:
 
     @property
     def always(self) -> bool:
-        """It has a value in every call."""
+        """Whether it has a value in every call."""
         return self.required or self.default is not None
 
     @property
     def guarded(self) -> bool:
-        """Its values are texts that must not begin an argument with `-`."""
+        """Whether its values are texts that must not begin an argument with `-`."""
         kind = self.schema["items"]["type"] if self.kind == "array" else self.kind
         return kind == "string" and not self.allow_dash
 
     def words(self, value: Any) -> str | tuple[str, ...]:
-        """A value that its schema allows as text, or a list's as texts. Raises BadArgument where that cannot be."""
+        """Return an allowed value as text, or a list as texts. Raises BadArgument if no text can hold it."""
         if self.kind == "array":
             return tuple(_word(f"{self.name}[{index}]", item) for index, item in enumerate(value))
         return _word(self.name, value)
 
     def fixed(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        """Every text that the manifest itself offers as a value, with its key in the parameter's table."""
+        """Yield every text that the manifest itself offers as a value, with its key in the parameter's table."""
         items = self.schema.get("items", {})
         for key, values in ((("enum",), self.schema.get("enum", ())), (("items", "enum"), items.get("enum", ()))):
             yield from (((*key, index), value) for index, value in enumerate(values) if isinstance(value, str))
@@ -111,7 +112,7 @@ class Parameter:
 
 
 def _word(name: str, value: Any) -> str:
-    """Booleans as `true` and `false`; numbers in full, whole ones without a point."""
+    """Write booleans as `true` and `false`, and numbers in full, whole ones without a point."""
     if isinstance(value, str):
         encoded(name, value)
         return value
@@ -127,7 +128,10 @@ def _word(name: str, value: Any) -> str:
 
 
 def read_parameters(tables: object) -> tuple[Mapping[str, Parameter | None], list[Fault]]:
-    """Read a tool's `parameters`; with every fault, keyed from that table. A faulty one is None."""
+    """Read a tool's `parameters`, a faulty one as None.
+
+    Returns them with every fault; the key of each begins at that table.
+    """
     if not isinstance(tables, dict):
         return {}, [Fault((), "must be a table: one key for each parameter")]
     found: dict[str, Parameter | None] = {}
@@ -149,14 +153,14 @@ def read_parameters(tables: object) -> tuple[Mapping[str, Parameter | None], lis
 
 
 def _name_faults(name: str) -> Iterator[Fault]:
-    if name == TASK_ID:
+    if name == RESERVED_PARAMETER:
         yield Fault((), "is an argument of every tool already; choose another name")
     elif not PARAMETER_NAME.fullmatch(name):
         yield Fault((), "the name of a parameter is 1 to 64 letters, digits or '_', no digit first")
 
 
 def _contradictions(table: ParameterTable) -> Iterator[Fault]:
-    """Keys that have no meaning together."""
+    """Report keys that have no meaning together."""
     yield from _meaningless(table, table.type)
     given = table.model_fields_set
     if table.items is not None:
@@ -196,11 +200,12 @@ def _meaningless(table: ValueTable, kind: str) -> Iterator[Fault]:
 
 
 def _parameter(name: str, table: ParameterTable) -> tuple[Parameter | None, list[Fault]]:
-    schema, wrong = _schema(table, table.type, table.description.strip() or f"{name}: {KINDS[table.type]}.")
+    schema, wrong = _schema(table, table.type, table.description.strip() or f"{name}: {TYPE_WORDS[table.type]}.")
     default = table.default if "default" in table.model_fields_set else None
     if table.type == "array":
         items = table.items or ValueTable(type="string")
-        inner, faulty = _schema(items, items.type, items.description.strip() or f"{KINDS[items.type].capitalize()}.")
+        says = items.description.strip() or f"{TYPE_WORDS[items.type].capitalize()}."
+        inner, faulty = _schema(items, items.type, says)
         wrong += [Fault(("items", *fault.key), fault.sentence) for fault in faulty]
         # Last, for a long list is cheaper to count than to check.
         least = {} if table.min_items is None else {"minItems": table.min_items}
@@ -216,7 +221,7 @@ def _parameter(name: str, table: ParameterTable) -> tuple[Parameter | None, list
 
 
 def _schema(table: ValueTable, kind: str, description: str) -> tuple[dict[str, Any], list[Fault]]:
-    """A value's JSON Schema, what is cheap to check first; and what is wrong with its `enum`."""
+    """Return a value's JSON Schema, with what is cheap to check first, and the faults of its `enum`."""
     most = table.max_length or (MAX_MATCHED if table.pattern is not None else None)
     pattern = None if table.pattern is None else anchored(table.pattern)
     rules = {"minimum": table.minimum, "maximum": table.maximum, "maxLength": most, "pattern": pattern}
@@ -229,7 +234,7 @@ def _schema(table: ValueTable, kind: str, description: str) -> tuple[dict[str, A
         if (flaw := first_flaw(schema, value)) is not None:
             wrong.append(Fault(("enum", index), f"breaks the parameter's own rules: it {flaw[1]}"))
         elif value in table.enum[:index]:
-            wrong.append(Fault(("enum", index), "stands in the list already"))
+            wrong.append(Fault(("enum", index), "is in the list already; leave one of the two out"))
     if not table.enum:
         wrong.append(Fault(("enum",), "is empty, so that no value is allowed; leave it out"))
     return schema | {"enum": list(table.enum)}, wrong

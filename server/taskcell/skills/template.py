@@ -1,6 +1,6 @@
-"""Argument templates: `["-i", "{input}", ["-q:v", "{quality}"]]`, and the argument list that values make of one.
+"""Parse argument templates, such as `["-i", "{input}", ["-q:v", "{quality}"]]`, and fill them with values.
 
-A value fills one argument or a part of one. It is never split, and nothing of it is read again.
+A value fills one argument or a part of one. It is never split, and never parsed again.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from taskcell.config.toml_source import Fault
 from taskcell.errors import BadArgument
 
-#: Names of parameters.
+#: The name of a parameter.
 PARAMETER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _PART = re.compile(r"(?P<brace>\{\{|\}\})|\{(?P<name>[A-Za-z_][A-Za-z0-9_]{0,63})\}|(?P<text>[^{}]+)")
 _CONDITION = re.compile(r"\{\?(?P<name>[A-Za-z_][A-Za-z0-9_]{0,63})\}")
 
-#: What fills a template, by parameter: a text for one argument, a tuple for a list; absent ones are left out.
-Words = Mapping[str, str | tuple[str, ...]]
+#: Values that fill a template, by parameter: a text for one argument, a tuple for a list. Absent ones are left out.
+Values = Mapping[str, str | tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Placeholder:
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One argument: texts and placeholders side by side. `key` is where it stands in the manifest's table."""
+    """One argument: texts and placeholders side by side. `key` is its place in the manifest's table."""
 
     key: tuple[str | int, ...]
     parts: tuple[str | Placeholder, ...]
@@ -52,11 +52,11 @@ class Element:
 
     @property
     def is_whole(self) -> bool:
-        """The argument is one value and nothing else."""
+        """Whether the argument is one value and nothing else."""
         return len(self.parts) == 1 and isinstance(self.parts[0], Placeholder)
 
-    def fill(self, words: Words, guarded: AbstractSet[str]) -> Iterator[tuple[str, str]]:
-        """The arguments that it becomes, each with the name of what filled it. Raises BadArgument."""
+    def fill(self, words: Values, guarded: AbstractSet[str]) -> Iterator[tuple[str, str]]:
+        """Yield the arguments that it becomes, each after the name of what filled it. Raises BadArgument."""
         several = words[self.names[0]] if self.is_whole else ""
         if isinstance(several, tuple):
             name = self.names[0]
@@ -87,7 +87,7 @@ def _check_dash(name: str, word: str, guarded: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Arguments that stand together or not at all. `condition` is the boolean that `{?name}` at its beginning names."""
+    """Arguments that are kept or left out together. `condition` is the boolean in `{?name}` at its beginning."""
 
     key: tuple[str | int, ...]
     elements: tuple[Element, ...]
@@ -97,7 +97,7 @@ class Group:
     def names(self) -> tuple[str, ...]:
         return tuple(name for element in self.elements for name in element.names)
 
-    def stands(self, words: Words) -> bool:
+    def is_kept(self, words: Values) -> bool:
         """False when a parameter in it is absent or an empty list, or its condition is not true."""
         if self.condition is not None and words.get(self.condition) != "true":
             return False
@@ -117,7 +117,7 @@ class Template:
 
     @property
     def names(self) -> frozenset[str]:
-        """Every parameter that it speaks of."""
+        """Every parameter that it names."""
         named = {name for element in self.elements for name in element.names}
         return frozenset(named | {item.condition for item in self.items if isinstance(item, Group) and item.condition})
 
@@ -126,11 +126,11 @@ class Template:
         """The parameters whose value may begin an argument."""
         return frozenset(name for element in self.elements for name in element.leading)
 
-    def fill(self, words: Words, guarded: AbstractSet[str]) -> Iterator[tuple[str, str]]:
-        """The argument list, each argument with the name of the parameter that it is mostly made of, or empty.
+    def fill(self, words: Values, guarded: AbstractSet[str]) -> Iterator[tuple[str, str]]:
+        """Yield each argument, after the name of the parameter that makes up most of it, or empty.
 
         Arguments:
-            words: of every parameter that is not absent.
+            words: the values of every parameter that is not absent.
             guarded: parameters whose value must not begin an argument with `-`.
 
         Raises:
@@ -138,7 +138,7 @@ class Template:
         """
         for item in self.items:
             if isinstance(item, Group):
-                if item.stands(words):
+                if item.is_kept(words):
                     for element in item.elements:
                         yield from element.fill(words, guarded)
             else:
@@ -146,7 +146,7 @@ class Template:
 
 
 def parse_template(argv: object) -> tuple[Template, list[Fault]]:
-    """Read the value of `argv`; with every fault, keyed from the table that holds it."""
+    """Parse the value of `argv`. Returns it with every fault; the key of each begins at the table that holds it."""
     if not isinstance(argv, list | tuple):
         return Template(), [Fault(("argv",), "must be a list of strings, and of lists of strings for optional groups")]
     wrong: list[Fault] = []
@@ -170,7 +170,7 @@ def _group(key: tuple[str | int, ...], texts: Sequence[object], wrong: list[Faul
     if len(wrong) == before and not elements:
         wrong.append(Fault(key, "is an empty group: write the arguments that belong together, or leave it out"))
     elif len(wrong) == before and condition is None and not group.names:
-        sentence = "is a group without a parameter, which would always stand: write its strings without the list"
+        sentence = "is a group without a parameter, which would always be kept: write its strings without the list"
         wrong.append(Fault(key, f"{sentence}, or begin it with '{{?name}}' of a boolean"))
     return group
 

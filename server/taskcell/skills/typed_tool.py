@@ -1,4 +1,4 @@
-"""Typed tools of a manifest: `[skills.NAME.tools.TOOL]`, checked as a whole."""
+"""Check the typed tools of a manifest, `[skills.NAME.tools.TOOL]`, each as a whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError
 
 from taskcell.config.fields import Table, Text, Word, faults
-from taskcell.config.toml_source import Fault, nearest
+from taskcell.config.toml_source import Fault, suggestion
 from taskcell.skills.parameters import Parameter, read_parameters
 from taskcell.skills.template import Group, Template, parse_template
 
@@ -18,22 +18,22 @@ from taskcell.skills.template import Group, Template, parse_template
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _STDIN = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
-#: By name; None where the parameter is declared and faulty, so that its other places are not called wrong too.
+#: Parameters by name; None for one that is declared and faulty, so that it causes no further faults.
 Declared = Mapping[str, Parameter | None]
 
 
-def described(value: str) -> str:
-    """Pydantic's check of a description."""
+def check_description(value: str) -> str:
+    """Return a description as it is. Raises ValueError if it says nothing."""
     if not value.strip():
-        raise ValueError("must say in a sentence what this does: it is all that a model knows of it")
+        raise ValueError("must say in a sentence what this does: it is all that a model knows about it")
     return value
 
 
 class ToolTable(Table):
-    """One of `[skills.*.tools.*]`; its template and its parameters are checked by themselves."""
+    """A table `[skills.NAME.tools.TOOL]`; its template and its parameters are checked apart from it."""
 
     title: Word = ""
-    description: Annotated[Text, AfterValidator(described)]
+    description: Annotated[Text, AfterValidator(check_description)]
     argv: Any = ()
     stdin: Word = ""
     read_only_hint: bool = False
@@ -42,11 +42,11 @@ class ToolTable(Table):
 
 @dataclass(frozen=True, slots=True)
 class TypedTool:
-    """A typed tool that was found good.
+    """A typed tool without faults.
 
     Arguments:
-        name: of the MCP tool, `SKILL_TOOL`.
-        stdin: the parameter whose value is the standard input; empty: none.
+        name: name of the MCP tool, `SKILL_TOOL`.
+        stdin: name of the parameter whose value is the standard input; empty if there is none.
     """
 
     name: str
@@ -59,7 +59,7 @@ class TypedTool:
 
 
 def read_tools(skill: str, tables: object) -> tuple[tuple[TypedTool, ...], list[Fault]]:
-    """Read a skill's `tools`; with every fault, keyed from the skill's table."""
+    """Read a skill's `tools`. Returns them with every fault; the key of each begins at the skill's table."""
     if not isinstance(tables, dict):
         return (), [Fault(("tools",), "must be a table: [skills.NAME.tools.TOOL]")]
     tools, wrong = [], []
@@ -101,7 +101,7 @@ def _read(skill: str, name: str, data: object) -> tuple[TypedTool | None, list[F
 
 
 def _stdin(text: object, declared: Declared) -> tuple[str, list[Fault]]:
-    """The parameter that is the standard input."""
+    """Return the parameter that is the standard input; empty if there is none."""
     if not isinstance(text, str) or not text:
         return "", []
     found = _STDIN.fullmatch(text)
@@ -117,11 +117,11 @@ def _stdin(text: object, declared: Declared) -> tuple[str, list[Fault]]:
 
 
 def _undeclared(key: tuple[str | int, ...], name: str, declared: Declared) -> Fault:
-    return Fault(key, f"names the parameter '{name}', which is not declared; {nearest(name, declared)}")
+    return Fault(key, f"names the parameter '{name}', which is not declared; {suggestion(name, declared)}")
 
 
 def _misuses(template: Template, declared: Declared) -> Iterator[Fault]:
-    """Placeholders that cannot stand where they do, and values that the program would read as options."""
+    """Report placeholders that cannot be where they are, and values that the program would read as options."""
     for item in template.items:
         if isinstance(item, Group):
             yield from _condition(item, declared)

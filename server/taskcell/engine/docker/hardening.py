@@ -1,6 +1,6 @@
 """From an authorised profile to what the engine is asked for, and whether it did what was asked. Pure.
 
-The order: what every sandbox is (all of the contract's section 8), then the profile's own, never the other way round.
+The order: what every sandbox is (the table in docs/security.md), then the profile's own, never the other way round.
 """
 
 from __future__ import annotations
