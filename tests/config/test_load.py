@@ -7,7 +7,9 @@ import pytest
 from pydantic import BaseModel
 
 import taskcell
-from taskcell.config.load import Settings, load, shipped_manifests
+from taskcell.config.load import load
+from taskcell.config.settings import Settings
+from taskcell.config.shipped import shipped_manifests
 from taskcell.errors import ConfigError
 from taskcell.model import GIB, MIB
 

@@ -14,7 +14,7 @@ import pytest
 
 from gateways import GatewayFactory
 from observe import containers
-from taskcell.config.settings import PolicySettings
+from taskcell.config.policy_tables import PolicySettings
 from taskcell.engine.base import ContainerSpec, Workspace
 from taskcell.engine.docker import DockerEngine
 from taskcell.engine.docker.connection import Connection

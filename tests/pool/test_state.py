@@ -12,7 +12,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from taskcell.config.settings import PolicySettings, Settings
+from taskcell.config.policy_tables import PolicySettings
+from taskcell.config.settings import Settings
 from taskcell.engine.base import Container
 from taskcell.errors import EngineError
 from taskcell.model import Reuse, TaskKey

@@ -12,7 +12,7 @@ import structlog
 
 from taskcell.assembly.invocation import Invocation
 from taskcell.config import load as config
-from taskcell.config.load import Settings
+from taskcell.config.settings import Settings
 from taskcell.engine.base import Engine
 from taskcell.gateway.gateway import Gateway, open_gateway
 from taskcell.skills import manifest

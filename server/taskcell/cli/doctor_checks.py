@@ -14,7 +14,7 @@ import anyio
 from taskcell.assembly import stack
 from taskcell.assembly.invocation import Invocation
 from taskcell.assembly.stack import Loaded
-from taskcell.config.load import Settings
+from taskcell.config.settings import Settings
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied, ManifestError, TaskcellError
 from taskcell.policy.policy import Policy

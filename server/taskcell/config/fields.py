@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from taskcell.config.toml_source import Fault, Key, nearest
+from taskcell.config.toml_source import Fault, Key, suggestion
 from taskcell.units import parse_cores, parse_duration, parse_size
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -87,7 +87,7 @@ _TYPES = {
 def _sentence(detail: Any, model: type[BaseModel]) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"unknown key; {nearest(str(detail['loc'][-1]), keys_at(model, detail['loc'][:-1]))}"
+        return f"unknown key; {suggestion(str(detail['loc'][-1]), keys_at(model, detail['loc'][:-1]))}"
     if kind == "value_error":
         return str(context["error"])
     if kind == "literal_error":

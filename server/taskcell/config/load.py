@@ -15,41 +15,10 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from taskcell.config.container_table import default_tmpfs, expand_table
 from taskcell.config.fields import faults
 from taskcell.config.password_file import read_password
-from taskcell.config.settings import (
-    GENERATED,
-    AuditSettings,
-    EngineSettings,
-    HttpSettings,
-    LimitSettings,
-    PolicySettings,
-    PoolSettings,
-    RuleSettings,
-    Settings,
-    SudoSettings,
-    TerminalSettings,
-    WorkspaceSettings,
-)
-from taskcell.config.shipped import shipped_manifests
+from taskcell.config.settings import GENERATED, Settings
 from taskcell.config.toml_source import Fault, Key, TomlSource, UnreadableToml
 from taskcell.errors import ConfigError
 from taskcell.units import format_seconds, format_size
-
-__all__ = [
-    "AuditSettings",
-    "EngineSettings",
-    "HttpSettings",
-    "LimitSettings",
-    "PolicySettings",
-    "PoolSettings",
-    "RuleSettings",
-    "Settings",
-    "SudoSettings",
-    "TerminalSettings",
-    "WorkspaceSettings",
-    "find",
-    "load",
-    "shipped_manifests",
-]
 
 FILE_NAME = "taskcell.toml"
 FILE_VARIABLE = "TASKCELL_CONFIG"

@@ -101,8 +101,8 @@ def dotted(key: Key) -> str:
     return text
 
 
-def nearest(word: str, valid: Iterable[str]) -> str:
-    """The hint at the end of a sentence about a wrong word: the valid one it is closest to, or all of them."""
+def suggestion(word: str, valid: Iterable[str]) -> str:
+    """The end of a sentence about a wrong word: the valid word that is closest to it, or all valid words."""
     names = sorted(valid)
     close = difflib.get_close_matches(word.lower(), names, n=1)
     if close:

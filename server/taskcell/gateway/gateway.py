@@ -11,8 +11,7 @@ from typing import Any
 
 import anyio
 
-from taskcell.config.load import Settings
-from taskcell.config.settings import LimitSettings, PoolSettings
+from taskcell.config.settings import LimitSettings, PoolSettings, Settings
 from taskcell.deployment.records import Deployment
 from taskcell.engine.base import Engine
 from taskcell.errors import BadArgument, Denied, FileRefused, SandboxLost, TaskcellError, UnknownTool

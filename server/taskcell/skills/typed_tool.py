@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError
 
 from taskcell.config.fields import Table, Text, Word, faults
-from taskcell.config.toml_source import Fault, nearest
+from taskcell.config.toml_source import Fault, suggestion
 from taskcell.skills.parameters import Parameter, read_parameters
 from taskcell.skills.template import Group, Template, parse_template
 
@@ -117,7 +117,7 @@ def _stdin(text: object, declared: Declared) -> tuple[str, list[Fault]]:
 
 
 def _undeclared(key: tuple[str | int, ...], name: str, declared: Declared) -> Fault:
-    return Fault(key, f"names the parameter '{name}', which is not declared; {nearest(name, declared)}")
+    return Fault(key, f"names the parameter '{name}', which is not declared; {suggestion(name, declared)}")
 
 
 def _misuses(template: Template, declared: Declared) -> Iterator[Fault]:
