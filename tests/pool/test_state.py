@@ -19,7 +19,7 @@ from taskcell.errors import EngineError
 from taskcell.model import Reuse, TaskKey
 from taskcell.policy.policy import AuthorizedProfile, Policy
 from taskcell.pool.bounds import Bounds
-from taskcell.pool.slot import Decision, Lease, Slot, SlotState
+from taskcell.pool.slot import Lease, Slot, SlotState, Step
 from taskcell.pool.state import Slots
 from taskcell.profile.build import terminal_profile
 from taskcell.sandbox.sandbox import Sandbox
@@ -68,10 +68,10 @@ def key(task: str = "t", profile: str = "terminal", principal: str = "local") ->
 
 @dataclass
 class Asked:
-    """A lease, and the first decision that came of it."""
+    """A lease, and the first step that came of it."""
 
     lease: Lease
-    decision: Decision | None
+    step: Step | None
 
     @property
     def slot(self) -> Slot:
@@ -80,19 +80,19 @@ class Asked:
 
     @property
     def create(self) -> bool:
-        return self.decision is not None and self.decision.create
+        return self.step is not None and self.step.create
 
     @property
     def check(self) -> bool:
-        return self.decision is not None and self.decision.check
+        return self.step is not None and self.step.check
 
     @property
     def retired(self) -> Slot | None:
-        return None if self.decision is None else self.decision.retired
+        return None if self.step is None else self.step.retired
 
     @property
     def evicted(self) -> tuple[Slot, ...]:
-        return () if self.decision is None else self.decision.evicted
+        return () if self.step is None else self.step.evicted
 
 
 def ask(slots: Slots, wanted: tuple[TaskKey, str], profile: AuthorizedProfile = AUTHORIZED, now: float = 0) -> Asked:
@@ -100,7 +100,7 @@ def ask(slots: Slots, wanted: tuple[TaskKey, str], profile: AuthorizedProfile = 
     return Asked(lease, next(iter(slots.assign(now)), None))
 
 
-def release(slots: Slots, asked: Asked, now: float) -> Decision | None:
+def release(slots: Slots, asked: Asked, now: float) -> Step | None:
     return next(iter(slots.withdraw(asked.lease, now)), None)
 
 
@@ -192,8 +192,8 @@ def test_a_slot_that_only_its_configuration_replaced_is_idle_when_its_last_call_
     asked = ask(slots, key(), AUTHORIZED, 0)
     first = made(slots, asked)
     changed = ask(slots, key(), CHANGED, 1)
-    assert changed.decision is not None
-    assert (changed.retired, changed.decision.at_once) == (first, False)
+    assert changed.step is not None
+    assert (changed.retired, changed.step.at_once) == (first, False)
     assert not first.idle.is_set()
     release(slots, asked, 2)
     assert first.idle.is_set()
@@ -285,8 +285,8 @@ def test_a_sandbox_with_a_call_or_a_living_process_is_never_closed_for_another()
     assert slots.assign(2) == []
     assert waits.slot is None
     works.slot.sandbox.channel.living.clear()  # type: ignore[union-attr]
-    (decision,) = slots.assign(3)
-    assert (decision.slot, decision.evicted) == (waits.slot, (works.slot,))
+    (step,) = slots.assign(3)
+    assert (step.slot, step.evicted) == (waits.slot, (works.slot,))
 
 
 def test_a_principal_at_its_bound_gives_up_one_of_its_own() -> None:
@@ -307,8 +307,8 @@ def test_a_freed_place_goes_to_the_principal_that_holds_the_fewest_and_then_to_w
         slots.lease(key(name, principal=name.split("-")[0]), AUTHORIZED) for name in ("greedy-1", "poor-1", "poor-2")
     ]
     assert slots.assign(1) == []
-    assert [decision.slot.task.task for decision in slots.withdraw(held[0].lease, 2)] == ["poor-1"]
-    assert [decision.slot.task.task for decision in slots.withdraw(held[1].lease, 3)] == ["greedy-1"]
+    assert [step.slot.task.task for step in slots.withdraw(held[0].lease, 2)] == ["poor-1"]
+    assert [step.slot.task.task for step in slots.withdraw(held[1].lease, 3)] == ["greedy-1"]
     assert waiting[2].slot is None
 
 
@@ -325,7 +325,7 @@ def test_a_task_keeps_its_files_when_it_needs_one_more_sandbox() -> None:
 def test_a_herd_of_calls_for_few_new_tasks_makes_one_creation_for_each() -> None:
     slots = Slots(Bounds(max_sandboxes=100, max_per_principal=100))
     leases = [slots.lease(key(f"task-{number % 50}"), AUTHORIZED) for number in range(200)]
-    assert sum(decision.create for decision in slots.assign(0)) == 50
+    assert sum(step.create for step in slots.assign(0)) == 50
     assert all(lease.slot is not None for lease in leases)
     assert {lease.slot.leases for lease in leases if lease.slot} == {4}
 
@@ -351,10 +351,10 @@ def test_idle_is_counted_from_the_end_of_the_last_call_or_process() -> None:
 
 def warm(slots: Slots, now: float = 0) -> Slot:
     """The next warm slot, with its sandbox ready."""
-    (decision,) = slots.next_warm(now)
-    assert decision.create
-    slots.ready(decision.slot, sandbox(decision.slot.profile))
-    return decision.slot
+    (step,) = slots.next_warm(now)
+    assert step.create
+    slots.ready(step.slot, sandbox(step.slot.profile))
+    return step.slot
 
 
 def test_a_new_task_takes_a_warm_sandbox_and_no_other_task_ever_gets_it() -> None:
@@ -372,9 +372,9 @@ def test_a_new_task_takes_a_warm_sandbox_and_no_other_task_ever_gets_it() -> Non
 def test_a_new_task_waits_for_the_warm_sandbox_that_is_being_made() -> None:
     slots = Slots(Bounds(warm=1))
     made(slots, ask(slots, key("first")))
-    (decision,) = slots.next_warm(0)
+    (step,) = slots.next_warm(0)
     taken = ask(slots, key("second"))
-    assert (taken.slot, taken.create, taken.check) == (decision.slot, False, False)
+    assert (taken.slot, taken.create, taken.check) == (step.slot, False, False)
 
 
 def test_a_task_that_has_files_takes_no_warm_sandbox() -> None:
@@ -436,13 +436,13 @@ class AnyOrder(RuleBasedStateMachine):
         self.to_close: list[Slot] = []
         self.seen: set[Slot] = set()
 
-    def _follow(self, decisions: Iterable[Decision]) -> None:
-        for decision in decisions:
-            if decision.create or decision.check:
-                assert decision.slot not in self.creating
-                self.creating.append(decision.slot)
-            leaving = [*decision.evicted, *([decision.retired] if decision.retired is not None else [])]
-            for slot in decision.evicted:
+    def _follow(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            if step.create or step.check:
+                assert step.slot not in self.creating
+                self.creating.append(step.slot)
+            leaving = [*step.evicted, *([step.retired] if step.retired is not None else [])]
+            for slot in step.evicted:
                 assert slot.leases == 0
                 assert slot.sandbox is None or not slot.sandbox.usable or not slot.sandbox.channel.living
             for slot in leaving:

@@ -24,26 +24,12 @@ GENERATED = "generated"
 _DEPLOYMENT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 
 
-def _refuse(value: object, instead: str) -> None:
-    """Raise ValueError: a value that the contract knows and this version cannot honour must not be ignored."""
-    raise ValueError(f"{value} is not supported by this version yet; {instead}")
-
-
 class EngineSettings(Table):
-    """`[engine]`: what runs the containers. `local` has no isolation and is for tests."""
+    """`[engine]`: what runs the containers. `engine/kinds.py` says which values of `kind` there are."""
 
     kind: Word = "docker"
     host: Word = ""
     runtime: Word = ""
-
-    @field_validator("kind")
-    @classmethod
-    def _kind_is_supported(cls, value: str) -> str:
-        if value == "kubernetes":
-            _refuse("'kubernetes'", "use 'docker'")
-        if value not in ("docker", "local"):
-            raise ValueError("must be 'docker'")
-        return value
 
 
 class TerminalSettings(ContainerTable):

@@ -1,4 +1,4 @@
-"""The end of sandboxes: one that is replaced, an idle one, a task's, and all of them."""
+"""Closes sandboxes: one that is replaced, an idle one, all of a task, or all of the server."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import structlog
 from taskcell.engine.base import Engine
 from taskcell.errors import TaskcellError
 from taskcell.model import TaskKey
-from taskcell.pool.launcher import Launcher, TaskRecord
+from taskcell.pool.launcher import Launcher
 from taskcell.pool.slot import Slot, SlotState
 from taskcell.pool.state import Slots
+from taskcell.pool.workspaces import TaskRecord, Workspaces
 from taskcell.sandbox.sandbox import KILL_SLACK, Sandbox
 from taskcell.sandbox.spawn import GRACE
 
@@ -26,35 +27,50 @@ EXIT_GRACE = 2.0
 EXIT_KILL_SLACK = 0.7
 #: Seconds between two looks whether the engine has removed the last container; a look is one call for all of them.
 GONE_POLL = 0.1
-#: Seconds that the engine has for it. One that fails at its own removal (Docker 20.10 does when the container's folder
-#: is written to meanwhile) leaves a dead container for good; it is removed by a second request.
+#: Seconds that the engine has to remove a container by itself. One that fails at that (Docker 20.10 does when the
+#: container's folder is written to meanwhile) leaves a dead container for good; a request then removes it.
 GONE_PATIENCE = 1.0
 
 
 class Closing:
-    """Ends sandboxes, and knows those that are on their way out. None of it is on a request's path."""
+    """Closes sandboxes, and remembers which are being closed. No request waits for it, but for one that closes a task.
 
-    def __init__(self, engine: Engine, launcher: Launcher, slots: Slots, deployment: str, instance: str) -> None:
+    Arguments:
+        deployment_id: as in the containers' labels.
+        instance: the server's own name there.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        launcher: Launcher,
+        workspaces: Workspaces,
+        slots: Slots,
+        *,
+        deployment_id: str,
+        instance: str,
+    ) -> None:
         self._engine = engine
         self._launcher = launcher
+        self._workspaces = workspaces
         self._slots = slots
-        self._deployment = deployment
+        self._deployment_id = deployment_id
         self._instance = instance
         self._leaving: set[Slot] = set()
 
     def begin(self, slot: Slot) -> None:
-        """From now on the slot counts as leaving; one of the methods below ends it."""
+        """From now on the slot counts as leaving; one of the methods below closes it."""
         self._leaving.add(slot)
-
-    @property
-    def leaving(self) -> list[Slot]:
-        return list(self._leaving)
 
     def of_task(self, task: TaskKey) -> list[Slot]:
         return [slot for slot in self._leaving if slot.task == task]
 
     async def retire(self, old: Slot, successor: Slot, at_once: bool) -> None:
-        """Close a slot when its successor is there: a workspace in memory lives only while it is mounted."""
+        """Close a slot when its successor is ready: a workspace in memory lives only while it is mounted.
+
+        Arguments:
+            at_once: do not wait for the calls that still run in the old one.
+        """
         await successor.settled.wait()
         while successor.error is not None:
             heir = self._slots.heir(old)
@@ -67,32 +83,32 @@ class Closing:
             await successor.settled.wait()
         if old.leases and not at_once:
             await old.idle.wait()
-        if old.state is not SlotState.CLOSED:  # by somebody who did not wait for its calls
+        if old.state is not SlotState.CLOSED:  # a closed task did not wait for its calls
             await self._close_one(old)
         self._leaving.discard(old)
 
     async def close_idle(self, slot: Slot) -> None:
-        """Close a slot that nobody uses, and with the last of its task the workspace."""
+        """Close a slot that no call uses, and remove the workspace with the last slot of its task."""
         await self._close_one(slot)
         self._leaving.discard(slot)
         if not slot.is_warm:
-            await self._launcher.drop_workspace(self._launcher.record(slot.task))
+            await self._workspaces.drop(self._workspaces.record(slot.task))
 
     async def close_stray(self, sandbox: Sandbox) -> None:
-        """Close a warm sandbox that was not fit for a task."""
+        """Close a warm sandbox that was not in order."""
         await sandbox.close(0)
         await sandbox.wait_closed(KILL_SLACK)
         await self._launcher.remove(sandbox.container, sandbox.profile)
 
-    async def close_and_tell(self, slots: set[Slot], record: TaskRecord | None, closed: anyio.Event) -> None:
-        """Close sandboxes of one task, and then remove its workspace, but for a container that is kept with it."""
+    async def close_task(self, slots: set[Slot], record: TaskRecord | None, closed: anyio.Event) -> None:
+        """Close a task's sandboxes, then remove its workspace unless a container is kept with it; set `closed`."""
         try:
             async with anyio.create_task_group() as closing:
                 for slot in slots:
                     closing.start_soon(self._close_one, slot)
             if record is not None and all(slot.profile.profile.remove for slot in slots):
                 record.holders.clear()
-                await self._launcher.drop_workspace(record)
+                await self._workspaces.drop(record)
             self._leaving.difference_update(slots)
         finally:
             closed.set()
@@ -105,10 +121,15 @@ class Closing:
         await sandbox.close(GRACE)
         await sandbox.wait_closed(GRACE + KILL_SLACK)
         await self._launcher.remove(sandbox.container, slot.profile)
-        self._launcher.let_go(slot.task, sandbox.container)
+        self._workspaces.let_go(slot.task, sandbox.container)
         slot.state = SlotState.CLOSED
 
     # --- the server's end ----------------------------------------------------------------------------------------
+
+    async def close_all_but_kept(self) -> None:
+        """Close what the deployment's next server has no use for: sandboxes without a task, or without its files."""
+        useless = self._slots.take(lambda slot: slot.inherited is None and (slot.is_warm or not slot.holds_files))
+        await self.close_everything({*useless, *self._leaving})
 
     async def close_everything(self, chosen: Iterable[Slot] | None = None) -> None:
         """Close all sandboxes, or some: shielded, and bounded by CLOSE_TIMEOUT. What takes longer removes itself."""
@@ -126,12 +147,12 @@ class Closing:
             log.warning("not every sandbox was closed in time; they remove themselves", count=len(slots))
 
     async def _end(self, slot: Slot) -> None:
-        """One request to each supervisor; the engine removes the container of one that is gone by itself."""
+        """Ask the supervisor to end; then the engine removes the container by itself."""
         await slot.settled.wait()
         sandbox = slot.sandbox
         if sandbox is None:
             return
-        # One whose channel is lost cannot be asked, and may well be running.
+        # A supervisor whose channel is lost cannot be asked, and may still run.
         was_asked = sandbox.channel.alive
         await sandbox.close(EXIT_GRACE)
         went = was_asked and await sandbox.wait_closed(EXIT_GRACE + EXIT_KILL_SLACK)
@@ -140,13 +161,13 @@ class Closing:
         slot.state = SlotState.CLOSED
 
     async def _removed(self, slots: Iterable[Slot]) -> None:
-        """Wait until the engine has removed the containers, and help it in the end; the caller bounds it."""
+        """Wait until the engine has removed the containers, then remove what is left; the caller bounds it."""
         sandboxes = (slot.sandbox for slot in slots if slot.sandbox and slot.profile.profile.remove)
         left = {sandbox.container.id: sandbox for sandbox in sandboxes}
         patience = time.monotonic() + GONE_PATIENCE
         while left and time.monotonic() < patience:
             try:
-                ids = {found.id for found in await self._engine.containers(self._deployment)}
+                ids = {found.id for found in await self._engine.containers(self._deployment_id)}
             except TaskcellError:
                 return
             left = {id_: sandbox for id_, sandbox in left.items() if id_ in ids}
@@ -158,10 +179,10 @@ class Closing:
     async def _drop_workspaces(self, slots: Iterable[Slot]) -> None:
         kept = {slot.task for slot in slots if not slot.profile.profile.remove}
         async with anyio.create_task_group() as dropping:
-            for record in self._launcher.records():
+            for record in self._workspaces.records():
                 if record.key not in kept:
                     record.holders.clear()
-                    dropping.start_soon(self._launcher.drop_workspace, record)
+                    dropping.start_soon(self._workspaces.drop, record)
         try:
             await self._engine.sweep_own(self._instance)
         except TaskcellError as error:
