@@ -89,7 +89,7 @@ class Pool:
         *,
         for_one_call: bool,
     ) -> None:
-        own = {"deployment_id": settings.deployment_id, "instance": secrets.token_hex(8)}
+        name, instance = settings.deployment_id, secrets.token_hex(8)
         bounds = _bounds(settings, for_one_call=for_one_call)
         self._group = group
         self._settings = settings
@@ -98,9 +98,9 @@ class Pool:
         self.keeps_sandboxes = settings.pool.on_exit == "keep" and not for_one_call
         self._slots = slots = Slots(bounds)
         self._workspaces = workspaces = Workspaces(engine, settings, deployment)
-        launcher = Launcher(group, engine, settings, deployment, workspaces, instance=own["instance"])
-        self._closing = Closing(engine, launcher, workspaces, slots, **own)
-        self._inheritance = Inheritance(engine, launcher, deployment, profile_of, **own)
+        launcher = Launcher(group, engine, settings, deployment, workspaces, instance=instance)
+        self._closing = Closing(engine, launcher, workspaces, slots, deployment_id=name, instance=instance)
+        self._inheritance = Inheritance(engine, launcher, deployment, profile_of, deployment_id=name, instance=instance)
         self._executor = Executor(
             group,
             slots,
