@@ -126,13 +126,15 @@ class LocalEngine:
         process = self._processes.pop(container.id, None)
         if process is None:
             return
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-            with anyio.move_on_after(EXIT_TIMEOUT):
-                await process.wait()
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        try:
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+                with anyio.move_on_after(EXIT_TIMEOUT):
+                    await process.wait()
+        finally:
+            if process.returncode is None:  # also for a caller that is cancelled
+                process.kill()
+        await process.wait()
         shutil.rmtree(self._folder / container.id, ignore_errors=True)
 
     async def why_dead(self, container: Container) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import anyio
 import structlog
@@ -30,6 +30,8 @@ GONE_POLL = 0.1
 #: Seconds that the engine has to remove a container by itself. One that fails at that (Docker 20.10 does when the
 #: container's folder is written to meanwhile) leaves a dead container for good; a request then removes it.
 GONE_PATIENCE = 1.0
+#: Seconds of CLOSE_TIMEOUT that are kept for one request about volumes, whatever the sandboxes take.
+SWEEP_TIME = 0.5
 
 
 class Closing:
@@ -57,6 +59,9 @@ class Closing:
         self._deployment_id = deployment_id
         self._instance = instance
         self._leaving: set[Slot] = set()
+        self._looking = anyio.Lock()
+        self._looked = 0.0
+        self._listed: set[str] = set()
 
     def begin(self, slot: Slot) -> None:
         """From now on the slot counts as leaving; one of the methods below closes it."""
@@ -132,58 +137,88 @@ class Closing:
         await self.close_everything({*useless, *self._leaving})
 
     async def close_everything(self, chosen: Iterable[Slot] | None = None) -> None:
-        """Close all sandboxes, or some: shielded, and bounded by CLOSE_TIMEOUT. What takes longer removes itself."""
+        """Close all sandboxes, or some: shielded, and bounded by CLOSE_TIMEOUT.
+
+        Each is closed for itself, so that one that cannot be closed in time keeps no other. It is named in the log.
+        """
+        is_the_end = chosen is None
         slots = {*self._slots.take(lambda slot: True), *self._leaving} if chosen is None else set(chosen)
         if not slots:
             return
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as bound:
+        left, tasks = set(slots), {slot.task for slot in slots}
+        if is_the_end:
+            tasks |= {record.key for record in self._workspaces.records()}
+        have_ended = anyio.Event()
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
             async with anyio.create_task_group() as closing:
-                for slot in slots:
-                    closing.start_soon(self._end, slot)
-            await self._removed(slots)
-            if chosen is None:
-                await self._drop_workspaces(slots)
-        if bound.cancelled_caught:
-            log.warning("not every sandbox was closed in time; they remove themselves", count=len(slots))
+                if is_the_end:
+                    closing.start_soon(self._sweep, have_ended)
+                async with anyio.create_task_group() as ends:
+                    for task in tasks:
+                        own = [slot for slot in slots if slot.task == task]
+                        ends.start_soon(self._end_task, task, own, left, is_the_end)
+                have_ended.set()
+        if left:
+            names = sorted(map(_name, left))
+            log.warning("not every sandbox could be closed in time; the rest removes itself or is removed", names=names)
 
-    async def _end(self, slot: Slot) -> None:
+    async def _end_task(self, task: TaskKey, slots: Collection[Slot], left: set[Slot], is_the_end: bool) -> None:
+        """Close a task's sandboxes, and at the server's end remove its workspace unless a container is kept with it."""
+        async with anyio.create_task_group() as ends:
+            for slot in slots:
+                ends.start_soon(self._end, slot, left)
+        if is_the_end and left.isdisjoint(slots) and all(slot.profile.profile.remove for slot in slots):
+            record = self._workspaces.forget(task)
+            if record is not None:
+                record.holders.clear()
+            await self._workspaces.drop(record)
+
+    async def _end(self, slot: Slot, left: set[Slot]) -> None:
         """Ask the supervisor to end; then the engine removes the container by itself."""
         await slot.settled.wait()
-        sandbox = slot.sandbox
-        if sandbox is None:
-            return
-        # A supervisor whose channel is lost cannot be asked, and may still run.
-        was_asked = sandbox.channel.alive
-        await sandbox.close(EXIT_GRACE)
-        went = was_asked and await sandbox.wait_closed(EXIT_GRACE + EXIT_KILL_SLACK)
-        if not went or sandbox.container.is_child or not slot.profile.profile.remove:
-            await self._launcher.remove(sandbox.container, slot.profile)
+        sandbox, is_gone = slot.sandbox, True
+        if sandbox is not None:
+            # A supervisor whose channel is lost cannot be asked, and may still run.
+            was_asked = sandbox.channel.alive
+            await sandbox.close(EXIT_GRACE)
+            has_ended = was_asked and await sandbox.wait_closed(EXIT_GRACE + EXIT_KILL_SLACK)
+            if has_ended and slot.profile.profile.remove and not sandbox.container.is_child:
+                is_gone = await self._removed(sandbox)
+            else:
+                is_gone = await self._launcher.remove(sandbox.container, slot.profile)
         slot.state = SlotState.CLOSED
+        if is_gone:
+            left.discard(slot)
 
-    async def _removed(self, slots: Iterable[Slot]) -> None:
-        """Wait until the engine has removed the containers, then remove what is left; the caller bounds it."""
-        sandboxes = (slot.sandbox for slot in slots if slot.sandbox and slot.profile.profile.remove)
-        left = {sandbox.container.id: sandbox for sandbox in sandboxes}
+    async def _removed(self, sandbox: Sandbox) -> bool:
+        """Wait until the engine has removed the container, and remove it after GONE_PATIENCE; whether it is gone."""
         patience = time.monotonic() + GONE_PATIENCE
-        while left and time.monotonic() < patience:
-            try:
-                ids = {found.id for found in await self._engine.containers(self._deployment_id)}
-            except TaskcellError:
-                return
-            left = {id_: sandbox for id_, sandbox in left.items() if id_ in ids}
-            if left:
+        try:
+            while await self._is_listed(sandbox):
+                if time.monotonic() > patience:
+                    return await self._launcher.remove(sandbox.container, sandbox.profile)
                 await anyio.sleep(GONE_POLL)
-        for sandbox in left.values():
-            await self._launcher.remove(sandbox.container, sandbox.profile)
+        except TaskcellError:
+            return False
+        return True
 
-    async def _drop_workspaces(self, slots: Iterable[Slot]) -> None:
-        kept = {slot.task for slot in slots if not slot.profile.profile.remove}
-        async with anyio.create_task_group() as dropping:
-            for record in self._workspaces.records():
-                if record.key not in kept:
-                    record.holders.clear()
-                    dropping.start_soon(self._workspaces.drop, record)
+    async def _is_listed(self, sandbox: Sandbox) -> bool:
+        """Whether the engine has the container: one look for all that ask within GONE_POLL. Raises EngineError."""
+        async with self._looking:
+            if time.monotonic() - self._looked >= GONE_POLL:
+                self._listed = {found.id for found in await self._engine.containers(self._deployment_id)}
+                self._looked = time.monotonic()
+        return sandbox.container.id in self._listed
+
+    async def _sweep(self, have_ended: anyio.Event) -> None:
+        """Remove what a restarted engine left of this server's volumes, when its sandboxes have ended or time is up."""
+        with anyio.move_on_after(CLOSE_TIMEOUT - SWEEP_TIME):
+            await have_ended.wait()
         try:
             await self._engine.sweep_own(self._instance)
         except TaskcellError as error:
             log.warning("workspaces may be left; the next server removes them", reason=str(error))
+
+
+def _name(slot: Slot) -> str:
+    return f"(one for {slot.shared_key[1]}, still being made)" if slot.sandbox is None else slot.sandbox.container.name

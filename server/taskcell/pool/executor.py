@@ -59,7 +59,9 @@ class Executor:
                 self.close_idle(evicted)
             if slot.state is SlotState.CREATING and not slot.is_warm:
                 self._workspaces.claim_founding(slot)
-            if step.create:
+            if step.create and self._is_stopped:
+                self._slots.failed(slot, SandboxLost(_CLOSING))
+            elif step.create:
                 self._group.start_soon(self._create, slot)
             if step.check:
                 self._group.start_soon(self._hand_out, slot)
@@ -83,7 +85,7 @@ class Executor:
         return self._is_stopped
 
     def stop(self) -> None:
-        """The pool is closing: from now on nothing is begun for calls that wait."""
+        """The pool is closing: from now on no sandbox is made, for nobody would close it."""
         self._is_stopped = True
 
     def give_up(self) -> None:

@@ -197,12 +197,14 @@ class Launcher:
 
     # --- the end -------------------------------------------------------------------------------------------------
 
-    async def remove(self, container: Container, profile: AuthorizedProfile) -> None:
-        """Remove a container, or only stop it where its profile says so; a failure is a line in the log."""
+    async def remove(self, container: Container, profile: AuthorizedProfile) -> bool:
+        """Remove a container, or only kill it if its profile says so. A failure is a line in the log, and False."""
         try:
             await self._engine.remove(container, keep=not profile.profile.remove)
         except TaskcellError as error:
             log.warning("a container could not be removed; it removes itself", name=container.name, reason=str(error))
+            return False
+        return True
 
 
 def container_name(slot: Slot) -> str:

@@ -52,9 +52,9 @@ class Upkeep:
         self._warm_after = 0.0
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Look at everything again and again, until the pool closes."""
         async with anyio.create_task_group() as asking:
-            while True:
+            while not self._executor.is_stopped:
                 try:
                     await self._look(asking)
                 except Exception:  # whatever it is: a fault in the upkeep must not end the calls
