@@ -12,11 +12,13 @@ import pytest
 
 from gateways import GatewayFactory
 from second_engine import SecondEngine
-from taskcell.config import load as config
+from taskcell.assembly.gateway import open_gateway
+from taskcell.assembly.invocation import Invocation
+from taskcell.assembly.stack import load_settings
 from taskcell.engine.base import Engine
-from taskcell.engine.docker import DockerEngine
+from taskcell.engine.docker.engine import DockerEngine
 from taskcell.engine.local import LocalEngine
-from taskcell.gateway.gateway import Gateway, open_gateway
+from taskcell.gateway.gateway import Gateway
 from taskcell.skills import manifest
 from taskcell.tools import tool
 
@@ -47,7 +49,7 @@ def gateway(tmp_path: Path) -> GatewayFactory:
     ) -> AsyncIterator[Gateway]:
         path = tmp_path / f"taskcell-{next(numbers)}.toml"
         path.write_text(toml, encoding="utf-8")
-        settings = config.load(path, {"TASKCELL__POOL__WARM": str(warm)}, tmp_path)
+        settings = load_settings(Invocation({"TASKCELL__POOL__WARM": str(warm)}, tmp_path, path))
         skills = manifest.load(settings.manifest_paths, {})
         made: Engine = LocalEngine() if engine == "local" else await DockerEngine.open(host, {})
         try:

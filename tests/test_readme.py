@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from taskcell.config import load as config
+from taskcell.assembly.invocation import Invocation
+from taskcell.assembly.stack import load_settings
 from taskcell.skills import manifest
 from taskcell.tools import files as file_tools
 from taskcell.tools import process as process_tool
@@ -62,7 +63,7 @@ def test_every_toml_block_is_a_manifest_or_a_configuration_that_loads(text: str,
     if "version" in tomllib.loads(text):
         assert manifest.load([path], {})
     else:
-        config.load(path, {}, tmp_path)
+        load_settings(Invocation({}, tmp_path, path))
 
 
 @pytest.mark.parametrize("text", blocks("json"), ids=lambda text: text[:20])
@@ -152,7 +153,7 @@ def test_every_commit_that_a_page_names_is_in_the_history_with_its_subject() -> 
 
 
 def test_the_tools_that_the_readme_names_are_there() -> None:
-    settings = config.load(ROOT / "examples" / "taskcell.toml", {}, ROOT)
+    settings = load_settings(Invocation({}, ROOT, ROOT / "examples" / "taskcell.toml"))
     tools = {
         *tool.build_tools(settings, manifest.load(settings.manifest_paths, {})),
         tool.SANDBOX_TOOL.name,
@@ -165,7 +166,7 @@ def test_the_tools_that_the_readme_names_are_there() -> None:
 
 
 def test_the_terminals_arguments_in_the_readme_are_those_of_its_schema() -> None:
-    settings = config.load(None, {}, ROOT)
+    settings = load_settings(Invocation({}, ROOT))
     [row] = [line for line in README.splitlines() if line.startswith("| `terminal`")]
     schema = tool.build_tools(settings, [])["terminal"].input_schema
     assert set(re.findall(r"`([a-z_]+)`", row.split("|")[2])) == set(schema["properties"])

@@ -32,7 +32,7 @@ docker.entrypoint = ["sh", "-c"]
 #: The official client passes no such variable on, and the server must be the one that these tests import.
 SOURCES = str(Path(taskcell.__file__).parents[1])
 ERAS = ["legacy", "2026-07-28"]
-#: Seconds in which nothing must come: some looks at the files (cli/reload.py looks twice a second).
+#: Seconds in which nothing must come: some looks at the files (assembly/reload.py looks twice a second).
 QUIET = 2.0
 
 

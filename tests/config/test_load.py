@@ -7,11 +7,18 @@ import pytest
 from pydantic import BaseModel
 
 import taskcell
-from taskcell.config.load import Settings, load, shipped_manifests
+from taskcell.config import load as config
+from taskcell.config.settings import Settings
+from taskcell.config.shipped import shipped_manifests
+from taskcell.engine import kinds
 from taskcell.errors import ConfigError
 from taskcell.model import GIB, MIB
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def load(path, environ, cwd):
+    return config.load(path, environ, cwd, engines=kinds.isolation())
 
 
 def faults(tmp_path, text, environ=None):
@@ -105,7 +112,7 @@ def test_every_fault_is_told_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('[engine]\nkind = "kubernetes"', "not supported by this version yet; use 'docker'"),
+        ('[engine]\nkind = "kubernetes"', "engine.kind: must be 'docker'; this version has no other engine"),
         ('[engine]\nkind = "podman"', "must be 'docker'"),
         ('[pool]\non_exit = "stay"', "must be 'close' or 'keep'"),
         ('[workspace]\nroot = "~/work"', "relative to the configuration's folder, without '~'"),

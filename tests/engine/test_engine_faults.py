@@ -19,7 +19,7 @@ from taskcell.model import ProcessResult, ToolCall
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.faults]
 
-#: Seconds for a sandbox that says nothing to be given up: the pool's QUIET and PING_TIMEOUT, and some slack.
+#: Seconds for a sandbox that says nothing to be given up: the pool's PING_AFTER and PING_TIMEOUT, and some slack.
 GIVEN_UP = 40.0
 #: Seconds that an engine is away; what is done about it does not change with time.
 AWAY = 10.0

@@ -14,11 +14,12 @@ import pytest
 
 from gateways import GatewayFactory
 from observe import containers
-from taskcell.config.settings import PolicySettings
+from taskcell.config.policy_tables import PolicySettings
 from taskcell.engine.base import ContainerSpec, Workspace
-from taskcell.engine.docker import DockerEngine
+from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.endpoint import Endpoint
+from taskcell.engine.docker.engine import DockerEngine
 from taskcell.engine.docker.mounted import check_mounted
 from taskcell.engine.docker.supervisor_volume import SupervisorVolumes
 from taskcell.errors import Denied
@@ -146,7 +147,7 @@ async def test_a_folder_exchanged_between_the_check_and_the_mount_is_not_given_t
     client = Exchanging(version="auto")
     setattr(client, moment, exchange)
     endpoint = Endpoint("unix:///var/run/docker.sock", "a test")
-    engine = DockerEngine.over(Connection(client, endpoint, SupervisorVolumes(client)))
+    engine = DockerEngine(Calls("", {}, Connection(client, endpoint, SupervisorVolumes(client))))
     profile = authorized(folder)
     try:
         with pytest.raises(Denied, match=r"mounts.*(was exchanged in between)"):
@@ -162,7 +163,7 @@ async def test_an_engine_on_another_machine_mounts_no_folder_of_this_one(
 ) -> None:
     client = docker.APIClient(version="auto")
     endpoint = Endpoint("tcp://192.0.2.1:2376", "a test")
-    engine = DockerEngine.over(Connection(client, endpoint, SupervisorVolumes(client)))
+    engine = DockerEngine(Calls("", {}, Connection(client, endpoint, SupervisorVolumes(client))))
     try:
         with pytest.raises(Denied, match=r"tcp://192\.0\.2\.1:2376 is not on this machine"):
             await engine.start(spec(authorized(folder)))

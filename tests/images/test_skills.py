@@ -16,7 +16,7 @@ import pytest
 
 from observe import HOST_TIMEOUT, alive, eventually, marker
 from taskcell.cli.app import run as taskcell
-from taskcell.engine.docker import DockerEngine
+from taskcell.engine.docker.engine import DockerEngine
 from taskcell.errors import EngineError, ImageMissing, TaskcellError
 from taskcell.images import default as image
 from taskcell.images import skills as skill_images
@@ -181,9 +181,9 @@ async def test_a_missing_image_names_the_command_that_builds_it() -> None:
     engine = await DockerEngine.open("", {})
     try:
         with pytest.raises(ImageMissing, match="taskcell builds none of that name; `taskcell image build --list`"):
-            await engine.image("taskcell/nothing:latest")
+            await engine.images.ensure("taskcell/nothing:latest")
         with pytest.raises(ImageMissing, match="taskcell builds none of that name"):
-            await engine.image("taskcell/ffmpeg:no-such-tag")
+            await engine.images.ensure("taskcell/ffmpeg:no-such-tag")
     finally:
         await engine.aclose()
 
@@ -197,7 +197,7 @@ async def test_the_built_images_are_todays_and_of_the_size_that_is_told(
     base = docker_api.inspect_image(image.REFERENCE)["Size"]
     try:
         for skill in CATALOG.values():
-            assert await skill_images.state(engine, skill.reference) is State.CURRENT
+            assert await skill_images.state(engine.images, skill.reference) is State.CURRENT
             found = docker_api.inspect_image(skill.reference)
             assert found["Config"]["User"] == "1000:1000"
             assert found["Size"] - base == pytest.approx(skill.size * 1e6, rel=0.15)
@@ -218,7 +218,7 @@ async def test_a_cancelled_build_ends_in_the_engine_too(docker_api: docker.APICl
 
     try:
         async with anyio.create_task_group() as building:
-            building.start_soon(engine.build_image, dockerfile, "taskcell-test/cancelled:latest", report)
+            building.start_soon(engine.images.build_image, dockerfile, "taskcell-test/cancelled:latest", report)
             assert await anyio.to_thread.run_sync(ticked.wait, HOST_TIMEOUT)
             assert alive(mark)
             building.cancel_scope.cancel()
@@ -236,7 +236,7 @@ async def test_an_image_that_is_built_again_replaces_the_old_one(docker_api: doc
     try:
         for number in range(2):
             dockerfile = f"FROM {image.REFERENCE}\nLABEL number={number}\n"
-            await engine.build_image(dockerfile, reference, lambda line: None)
+            await engine.images.build_image(dockerfile, reference, lambda line: None)
             ids.append(docker_api.inspect_image(reference)["Id"])
         assert ids[0] != ids[1]
         with pytest.raises(docker.errors.ImageNotFound):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateways import GatewayFactory
-from taskcell.config.load import PolicySettings
+from taskcell.config.policy_tables import PolicySettings
 from taskcell.errors import Denied
 from taskcell.model import Mount, Profile, ToolCall
 from taskcell.policy.host_paths import Changed, HostFacts, PathKind, held, identity_below, look

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from taskcell.config.load import PolicySettings, RuleSettings
+from taskcell.config.policy_tables import PolicySettings, RuleSettings
 from taskcell.errors import Denied
 from taskcell.model import Command, Mount, Profile, Reuse, TaskKey, Tmpfs
 from taskcell.policy.policy import MAX_COMMAND_TEXT, AuthorizedCommand, AuthorizedProfile, Effect, Policy

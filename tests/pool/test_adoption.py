@@ -64,11 +64,11 @@ async def test_a_restarted_server_finds_a_background_process_with_its_output_and
         assert alive(mark) == []
 
 
-async def leave_in_background(servers: Servers, mark: str) -> None:
-    """A killed server's process."""
+async def leave_in_background(servers: Servers, mark: str, first: str = "echo kept > file") -> None:
+    """Leave a killed server's process, which sleeps after its first command."""
     with suppress(BaseExceptionGroup):
         async with servers.serve() as (client, pid):
-            line = f"echo kept > file; exec sleep {mark}"
+            line = f"{first}; exec sleep {mark}"
             await client.call_tool("terminal", {"command": line, "task_id": "t", "background": True})
             await servers.written('"processes": 1')
             os.kill(pid, signal.SIGKILL)
@@ -168,12 +168,7 @@ async def test_a_changed_profile_ends_nothing_that_an_earlier_server_left_runnin
     servers: Servers, docker_api: docker.APIClient
 ) -> None:
     mark = marker()
-    with suppress(BaseExceptionGroup):
-        async with servers.serve() as (client, pid):
-            line = f"echo begun; exec sleep {mark}"
-            await client.call_tool("terminal", {"command": line, "task_id": "t", "background": True})
-            await servers.written('"task": "t"')
-            os.kill(pid, signal.SIGKILL)
+    await leave_in_background(servers, mark, "echo begun")
     servers.toml += "[terminal]\npids = 100\n"
     async with servers.serve() as (client, _):
         assert "configuration changed" in (await run(client, "true"))["notes"][0]

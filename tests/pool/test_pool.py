@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import docker
 import pytest
+from structlog.testing import capture_logs
 
 from gateways import GatewayFactory
 from observe import HOST_TIMEOUT, containers, eventually, marker
@@ -253,7 +254,10 @@ class Undeletable:
         try:
             assert eventually(has_failed)
         finally:
-            subprocess.run(["chattr", "-i", self._file], check=True)
+            self.release()
+
+    def release(self) -> None:
+        subprocess.run(["chattr", "-i", self._file], check=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can reach the engine's own files")
@@ -266,3 +270,25 @@ async def test_a_container_that_the_engine_failed_to_remove_by_itself_is_gone_at
         stuck = Undeletable(deployed.api, container)
         group.start_soon(anyio.to_thread.run_sync, stuck.release_when_removal_has_failed)
     assert deployed.ids == deployed.volumes == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can reach the engine's own files")
+async def test_a_container_that_the_engine_cannot_remove_is_named_at_the_servers_end_and_keeps_no_other(
+    gateway: GatewayFactory, deployed: Deployed
+) -> None:
+    with capture_logs() as logs:
+        async with gateway(deployed.toml, warm=1) as gw:
+            await terminal(gw, "true", "other")
+            await terminal(gw, "true", "stuck")
+            await becomes(lambda: len(deployed.warm) == 1)
+            status = await gw.sandbox(ToolCall("local", "sandbox", {"action": "status", "task_id": "stuck"}))
+            name = status.sandboxes[0].container
+            container = deployed.api.inspect_container(name)["Id"]
+            stuck = Undeletable(deployed.api, container)
+    try:
+        assert deployed.ids == [container]
+        (said,) = [line for line in logs if "not every sandbox" in line["event"]]
+        assert said["names"] == [name]
+    finally:
+        stuck.release()
+        deployed.api.remove_container(container, force=True)

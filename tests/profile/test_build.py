@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskcell.config.container_table import MIN_MEMORY, default_tmpfs
-from taskcell.config.load import Settings
+from taskcell.config.settings import Settings
 from taskcell.errors import Denied
 from taskcell.model import DEFAULT_USER, GIB, MIB, Mount, Reuse, Tmpfs
 from taskcell.policy.policy import Policy

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from taskcell.config.load import Settings
+from taskcell.config.settings import Settings
 from taskcell.errors import Denied
 from taskcell.model import MIB, Mount, Profile, Tmpfs
 from taskcell.policy.policy import Policy

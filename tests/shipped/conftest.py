@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from skill_task import MANIFESTS, Task
-from taskcell.engine.docker import DockerEngine
+from taskcell.engine.docker.engine import DockerEngine
 from taskcell.images import skills as skill_images
 
 
@@ -20,7 +20,7 @@ def skill_images_built() -> None:
     async def build() -> None:
         engine = await DockerEngine.open("", {})
         try:
-            await skill_images.build(engine, tuple(skill_images.CATALOG.values()), report=print)
+            await skill_images.build(engine.images, tuple(skill_images.CATALOG.values()), report=print)
         finally:
             await engine.aclose()
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from skill_task import MANIFESTS
-from taskcell.config import load as config
+from taskcell.assembly.invocation import Invocation
+from taskcell.assembly.stack import load_settings
 from taskcell.errors import BadArgument
 from taskcell.images import skills as skill_images
 from taskcell.model import LOCAL_PRINCIPAL, ToolCall
@@ -20,7 +21,7 @@ from taskcell.tools import tool
 from taskcell.tools.tool import CommandTool
 
 DOCS = MANIFESTS.parent / "docs" / "skills.md"
-SETTINGS = config.load(MANIFESTS.parent / "examples" / "taskcell.toml", {}, MANIFESTS.parent)
+SETTINGS = load_settings(Invocation({}, MANIFESTS.parent, MANIFESTS.parent / "examples" / "taskcell.toml"))
 SKILLS = manifest.load([MANIFESTS], {})
 TOOLS = {name: made for name, made in tool.build_tools(SETTINGS, SKILLS).items() if made.profile.kind == "skill"}
 

@@ -375,6 +375,9 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "Nothing is left behind: no container, no volume, also without the server": (
         "test_closing_leaves_no_container_and_no_volume",
         "test_a_container_that_the_engine_failed_to_remove_by_itself_is_gone_at_the_servers_end",
+        "test_a_sandbox_that_cannot_be_closed_keeps_no_other_and_no_new_one_is_made_meanwhile",
+        "test_a_call_that_waits_for_a_place_gets_no_sandbox_from_a_server_that_ends",
+        "test_a_container_that_the_engine_cannot_remove_is_named_at_the_servers_end_and_keeps_no_other",
         "test_without_a_server_for_the_orphan_ttl_everything_is_killed",
         "test_a_killed_servers_sandboxes_remove_themselves",
         "test_a_paused_sandbox_is_removed_at_the_end_and_keeps_no_other_tasks_volume",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from taskcell.config.load import load as load_config
+from taskcell.assembly.invocation import Invocation
+from taskcell.assembly.stack import load_settings
 from taskcell.errors import ConfigError
 from taskcell.model import ToolCall
 from taskcell.policy.policy import Effect, Policy
@@ -39,7 +40,7 @@ def made(folder: Path, rule: str) -> tuple[Policy, dict[str, CommandTool]]:
     (folder / "taskcell.toml").write_text(
         f'manifests = ["py.toml"]\n[[policy.rules]]\nname = "r"\neffect = "deny"\n{rule}'
     )
-    settings = load_config(folder / "taskcell.toml", {}, folder)
+    settings = load_settings(Invocation({}, folder, folder / "taskcell.toml"))
     return Policy(settings.policy), build_tools(settings, load(settings.manifest_paths, {}))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from taskcell.config.load import Settings
+from taskcell.config.settings import Settings
 from taskcell.errors import BadArgument
 from taskcell.model import MIB, Command, TaskKey, ToolCall
 from taskcell.skills.manifest import load

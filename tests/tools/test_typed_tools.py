@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from gateways import OWN_TOOLS
-from taskcell.config.load import Settings
+from taskcell.config.settings import Settings
 from taskcell.errors import BadArgument
 from taskcell.model import TaskKey, ToolCall
 from taskcell.skills.manifest import load

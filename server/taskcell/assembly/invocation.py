@@ -8,18 +8,15 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a process has from outside; read once, in `__main__`."""
-
-    environ: Mapping[str, str]
-    cwd: Path
-
-
-@dataclass(frozen=True, slots=True)
 class Invocation:
-    """One command's surroundings and common options. `config` None means: look in the usual places."""
+    """Everything that comes from outside; `__main__` reads it once.
+
+    Arguments:
+        environ: of the process; no other environment is read.
+        cwd: where the configuration is looked for, and what relative paths begin at.
+        config: the configuration file; None means the usual places.
+    """
 
     environ: Mapping[str, str]
     cwd: Path
     config: Path | None = None
-    debug: bool = False

@@ -1,4 +1,4 @@
-"""Manifests that change while the server runs: new tools where they are good, the old ones and a log line where not."""
+"""Follows manifests that change while the server runs: good ones become the tools, faulty ones lines in the log."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import anyio.to_thread
 import structlog
 
 from taskcell.assembly import stack
+from taskcell.assembly.gateway import configured_gateway
 from taskcell.assembly.invocation import Invocation
 from taskcell.assembly.stack import Loaded
 from taskcell.errors import ManifestError, TaskcellError
@@ -19,15 +20,15 @@ from taskcell.tools.tool import CommandTool
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks at the files, which cost a `stat` each. Looking finds what file system events miss: network
-#: file systems, and files that a mount or a link replaces.
+#: Seconds between two looks at the files, which cost a `stat` each. Looking finds what events of the file system miss:
+#: changes on network file systems, and files that a mount or a link replaces.
 POLL_INTERVAL = 0.5
 
 
 @asynccontextmanager
 async def following_gateway(run: Invocation, loaded: Loaded) -> AsyncIterator[Gateway]:
-    """A gateway whose tools follow the manifests. Raises EngineUnavailable."""
-    async with stack.gateway(run, loaded) as gateway, anyio.create_task_group() as following:
+    """A gateway whose tools follow the manifests. Raises what `configured_gateway` raises."""
+    async with configured_gateway(run, loaded) as gateway, anyio.create_task_group() as following:
         following.start_soon(_follow, run, loaded, gateway)
         yield gateway
         following.cancel_scope.cancel()
@@ -35,7 +36,7 @@ async def following_gateway(run: Invocation, loaded: Loaded) -> AsyncIterator[Ga
 
 async def _follow(run: Invocation, loaded: Loaded, gateway: Gateway) -> None:
     """Read the manifests again when they have changed and then stood still from one look to the next."""
-    # Its own: the engine's calls, which may take long, share the default one.
+    # Not the default limiter: calls of the engine share that one and may take long.
     limiter = anyio.CapacityLimiter(1)
     used = before = loaded.stamp
     while True:
@@ -48,12 +49,12 @@ async def _follow(run: Invocation, loaded: Loaded, gateway: Gateway) -> None:
             used = now
             tools = await anyio.to_thread.run_sync(_read, run, loaded, abandon_on_cancel=True, limiter=limiter)
             if tools is not None:
-                _tell_difference(gateway.tools, tools)
+                _log_difference(gateway.tools, tools)
                 gateway.replace_tools(tools)
 
 
 def _read(run: Invocation, loaded: Loaded) -> Mapping[str, CommandTool] | None:
-    """The new tools; None, and every fault in the log, where the manifests cannot be used."""
+    """The new tools; None when the manifests cannot be used: then each fault is logged."""
     faults: list[str] = []
     try:
         return stack.load_manifests(run, loaded.settings).tools
@@ -68,7 +69,7 @@ def _read(run: Invocation, loaded: Loaded) -> Mapping[str, CommandTool] | None:
     return None
 
 
-def _tell_difference(old: Mapping[str, CommandTool], new: Mapping[str, CommandTool]) -> None:
+def _log_difference(old: Mapping[str, CommandTool], new: Mapping[str, CommandTool]) -> None:
     both = old.keys() & new.keys()
     log.info(
         "The manifests have changed, and are in use.",

@@ -1,4 +1,4 @@
-"""From the command line's options to a working gateway."""
+"""What a gateway is made from: the settings, the tools that the manifests declare, the policy and the engine."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import structlog
 
 from taskcell.assembly.invocation import Invocation
 from taskcell.config import load as config
-from taskcell.config.load import Settings
+from taskcell.config.settings import Settings
+from taskcell.engine import kinds
 from taskcell.engine.base import Engine
-from taskcell.gateway.gateway import Gateway, open_gateway
+from taskcell.policy.policy import Policy
 from taskcell.skills import manifest
 from taskcell.skills.manifest import Skill
 from taskcell.tools import tool
@@ -50,41 +51,21 @@ def load_manifests(run: Invocation, settings: Settings) -> Loaded:
 
 def load_settings(run: Invocation) -> Settings:
     """Read the configuration. Raises ConfigError."""
-    return config.load(run.config, run.environ, run.cwd)
+    return config.load(run.config, run.environ, run.cwd, engines=kinds.isolation())
 
 
-def is_isolated(settings: Settings) -> bool:
-    """False for the engine that runs commands as ordinary processes."""
-    return settings.engine.kind != "local"
+def policy_of(settings: Settings, state: Path | None) -> Policy:
+    """The policy that every profile and every command is judged by.
 
-
-def warn_unless_isolated(settings: Settings) -> None:
-    """A line in the log where commands are ordinary processes."""
-    if not is_isolated(settings):
-        log.warning("The engine 'local' has no isolation: commands are ordinary processes of this machine.")
-
-
-@asynccontextmanager
-async def opened_engine(run: Invocation, settings: Settings) -> AsyncIterator[Engine]:
-    """The configured engine, let go of on leaving."""
-    engine: Engine
-    if is_isolated(settings):
-        from taskcell.engine.docker import DockerEngine
-
-        engine = DockerEngine(settings.engine.host, run.environ, settings.engine.runtime)
-    else:
-        from taskcell.engine.local import LocalEngine
-
-        engine = LocalEngine()
-    try:
-        yield engine
-    finally:
-        with anyio.move_on_after(ENGINE_CLOSE_TIMEOUT, shield=True):
-            await engine.aclose()
+    Arguments:
+        state: the deployment's folder; whoever reads it can derive the tokens of the deployment's sandboxes.
+    """
+    secret = (*settings.secret_files, *(() if state is None else (state.parent,)))
+    return Policy(settings.policy, (*settings.own_files, *secret), secret)
 
 
 def state_folder(run: Invocation, settings: Settings) -> Path | None:
-    """Where the deployment's servers write what they know; None where the environment names no place for it."""
+    """Where the deployment's servers write what they know; None when the environment names no place for it."""
     base = Path(run.environ.get("XDG_STATE_HOME", ""))
     if not base.is_absolute():
         home = Path(run.environ.get("HOME", ""))
@@ -94,17 +75,19 @@ def state_folder(run: Invocation, settings: Settings) -> Path | None:
     return base / "taskcell" / "deployments" / settings.deployment_id
 
 
-@asynccontextmanager
-async def gateway(run: Invocation, loaded: Loaded, *, for_one_call: bool = False) -> AsyncIterator[Gateway]:
-    """A gateway over the configured engine; leaving closes every sandbox.
+def warn_unless_isolated(settings: Settings) -> None:
+    """Log a warning when commands are ordinary processes."""
+    if not kinds.kind_of(settings.engine).isolates:
+        kind = settings.engine.kind
+        log.warning(f"The engine '{kind}' has no isolation: commands are ordinary processes of this machine.")
 
-    Arguments:
-        for_one_call: make nothing beforehand, and leave alone what other servers left.
-    """
-    # A sandbox without isolation is a child of its server, and ends with it.
-    state = state_folder(run, loaded.settings) if is_isolated(loaded.settings) else None
-    async with (
-        opened_engine(run, loaded.settings) as engine,
-        open_gateway(loaded.settings, loaded.tools, engine, state, for_one_call=for_one_call) as opened,
-    ):
-        yield opened
+
+@asynccontextmanager
+async def opened_engine(run: Invocation, settings: Settings) -> AsyncIterator[Engine]:
+    """The configured engine, closed on leaving. Raises ConfigError."""
+    engine = kinds.kind_of(settings.engine).make(settings.engine, run.environ)
+    try:
+        yield engine
+    finally:
+        with anyio.move_on_after(ENGINE_CLOSE_TIMEOUT, shield=True):
+            await engine.aclose()

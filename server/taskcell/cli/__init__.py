@@ -1,1 +1,1 @@
-"""The command line: one file a command, and no decision that another layer could make."""
+"""The command line: one file for each command, and no decision that another layer could make."""

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from taskcell import __version__
-from taskcell.assembly.invocation import Surroundings
+from taskcell.assembly.invocation import Invocation
 from taskcell.cli import doctor, exec, image, policy, ps, rm, serve, skills
 from taskcell.cli.command import EXIT_INTERRUPTED
 
@@ -48,14 +48,14 @@ def run(arguments: Sequence[str], *, environ: Mapping[str, str], cwd: Path) -> i
 
     Arguments:
         arguments: without the program's name.
-        environ: of the process; commands read no other.
-        cwd: where configuration is looked for.
+        environ: of the process; commands read no other environment.
+        cwd: where the configuration is looked for.
 
     Returns:
-        The exit code: 0, what `exec` passes on, 1 for a failure, 2 for bad usage, 130 after Ctrl-C.
+        The exit code: 0, the one that `exec` passes on, 1 for a failure, 2 for bad usage, 130 after Ctrl-C.
     """
     try:
-        app(list(arguments), prog_name="taskcell", obj=Surroundings(environ, cwd))
+        app(list(arguments), prog_name="taskcell", obj=Invocation(environ, cwd))
     except SystemExit as end:
         return _code(end.code)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What every command has: its options, its surroundings, and one sentence where it fails."""
+"""What all commands have in common: their options, their invocation, and one sentence for a failure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from taskcell import log
-from taskcell.assembly.invocation import Invocation, Surroundings
+from taskcell.assembly.invocation import Invocation
 from taskcell.errors import ManifestError, TaskcellError
 
 EXIT_FAILED = 1
@@ -28,15 +29,16 @@ class LogLevel(Enum):
 
 
 CONFIG = Annotated[Path | None, typer.Option(help="Configuration file, instead of looking for taskcell.toml.")]
-LOG_LEVEL = Annotated[LogLevel, typer.Option(help="Least important log lines on standard error.")]
-VERBOSE = Annotated[bool, typer.Option("--verbose", "-v", help="One level more of the log.")]
+LOG_LEVEL = Annotated[LogLevel, typer.Option(help="Lowest level of log lines on standard error.")]
+VERBOSE = Annotated[bool, typer.Option("--verbose", "-v", help="Log one level more.")]
 DEBUG = Annotated[bool, typer.Option("--debug", help="Show tracebacks, and all log lines.")]
 
 
 def command(
     app: typer.Typer, *, example: str, name: str | None = None, default_level: str = "warning", **settings: Any
 ) -> Callable[[Callable[..., int | None]], None]:
-    """Register a function as a command. It gets an Invocation and its own options; an int is the exit code.
+    """Register a function as a command. It gets an Invocation and its own options; an int that it returns is the exit
+    code.
 
     Arguments:
         example: one command line for `--help`.
@@ -48,9 +50,9 @@ def command(
         def invoke(
             ctx: typer.Context, config: Path | None, log_level: LogLevel, verbose: bool, debug: bool, **own: Any
         ) -> None:
-            around: Surroundings = ctx.obj
+            outside: Invocation = ctx.obj
             log.configure(_level(log_level, verbose=verbose, debug=debug))
-            run = Invocation(around.environ, around.cwd, config, debug)
+            run = replace(outside, config=config)
             raise typer.Exit(guarded(lambda: function(run, **own), debug=debug))
 
         common = {
@@ -63,7 +65,7 @@ def command(
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         parameters.insert(0, _keyword("ctx", typer.Context))
         parameters += [_keyword(key, kind, default) for key, (kind, default) in common.items()]
-        # Typer reads the signature: it is the function's own one with the common options behind.
+        # Typer reads the signature: it is the function's own, followed by the common options.
         invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         invoke.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         invoke.__doc__ = function.__doc__
@@ -82,15 +84,19 @@ def _keyword(name: str, annotation: object, default: object = inspect.Parameter.
 
 
 def guarded(work: Callable[[], int | None], *, debug: bool) -> int:
-    """Run a command's work; a failure is a sentence on standard error, and its traceback with `debug`."""
+    """Run a command's work and return its exit code. A failure is a sentence on standard error.
+
+    Arguments:
+        debug: print the traceback too.
+    """
     try:
         return work() or 0
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except typer.BadParameter:
-        raise  # bad usage, which typer tells with exit code 2
+        raise  # bad usage: typer prints it and exits with code 2
     except BrokenPipeError:
-        # The reader of standard output has gone (`| head`); nothing more can be told to it.
+        # The reader of standard output has gone (`| head`); nothing more can reach it.
         sys.stdout = None
         return EXIT_FAILED
     except Exception as error:
@@ -102,7 +108,7 @@ def guarded(work: Callable[[], int | None], *, debug: bool) -> int:
 
 
 def _only(error: BaseException) -> BaseException:
-    """The one failure inside task groups that wrap it."""
+    """The failure itself, out of the task groups that wrap it."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

@@ -19,7 +19,7 @@ def doctor(
     run: Invocation,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list of objects.")] = False,
 ) -> int:
-    """Check everything that serving needs: one line each, with the mend; exit code 1 if anything is broken."""
+    """Check everything that serving needs: one line each, with its mend. The exit code is 1 if anything is broken."""
     import anyio
 
     from taskcell.cli.doctor_checks import Verdict, examine

@@ -1,4 +1,4 @@
-"""What the doctor looks at, in the order in which one thing needs the other."""
+"""The doctor's checks, in the order in which one depends on the other."""
 
 from __future__ import annotations
 
@@ -7,31 +7,27 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
 import anyio
 
 from taskcell.assembly import stack
 from taskcell.assembly.invocation import Invocation
 from taskcell.assembly.stack import Loaded
-from taskcell.config.load import Settings
+from taskcell.config.settings import EngineSettings, Settings
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied, ManifestError, TaskcellError
-from taskcell.policy.policy import Policy
+from taskcell.images.skills import ImageEngine
 from taskcell.supervisor import binary
 from taskcell.units import format_size
 
-if TYPE_CHECKING:
-    from taskcell.engine.docker import DockerEngine
-
 #: Seconds for the supervisor to print its version; it does nothing else.
 VERSION_TIMEOUT = 5.0
-#: Seconds for the engine's answers to all questions; one that takes longer is not fit to serve.
+#: Seconds for the engine's answers to all questions; one that takes longer is too slow to serve.
 ENGINE_TIMEOUT = 30.0
 
 
 class Verdict(Enum):
-    """`WEAK`: it works, and something that the user may rely on does not hold."""
+    """`WEAK`: it works, but something that the user may rely on does not hold."""
 
     GOOD = "ok"
     WEAK = "weak"
@@ -40,7 +36,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at: what was found, and how to mend it where the finding does not say so itself."""
+    """One check: what was found, and how to mend it when the finding does not say that itself."""
 
     name: str
     verdict: Verdict
@@ -49,18 +45,18 @@ class Check:
 
 
 async def examine(run: Invocation) -> list[Check]:
-    """All checks that make sense: what stands on something broken is left out."""
+    """All checks, but for those that depend on something broken."""
     try:
         settings = stack.load_settings(run)
     except TaskcellError as error:
-        mend = "correct the configuration; nothing else can be checked before."
+        mend = "correct the configuration; nothing else can be checked before that."
         return [Check("configuration", Verdict.BROKEN, _line(str(error)), mend), await _supervisor()]
     place = str(settings.file) if settings.file else "no file; the defaults hold"
     checks = [Check("configuration", Verdict.GOOD, f"{place}.")]
     loaded, found = _manifests(run, settings)
     checks += found
     if loaded is not None:
-        checks += _policy(loaded)
+        checks += _policy(run, loaded)
         checks += _sudo(loaded)
     checks += [_limits(settings), await _supervisor()]
     checks += [check async for check in _engine(run, settings, loaded)]
@@ -83,9 +79,9 @@ def _manifests(run: Invocation, settings: Settings) -> tuple[Loaded | None, list
     return loaded, [Check("manifests", Verdict.GOOD, detail)]
 
 
-def _policy(loaded: Loaded) -> Iterator[Check]:
-    """Each profile is authorised as it would be before its container is made."""
-    policy = Policy(loaded.settings.policy, loaded.settings.own_files, loaded.settings.secret_files)
+def _policy(run: Invocation, loaded: Loaded) -> Iterator[Check]:
+    """Each profile, authorised as it would be before its container is made."""
+    policy = stack.policy_of(loaded.settings, stack.state_folder(run, loaded.settings))
     refused = 0
     profiles = {tool.profile.name: tool.profile for tool in loaded.tools.values()}
     for name, profile in profiles.items():
@@ -93,14 +89,14 @@ def _policy(loaded: Loaded) -> Iterator[Check]:
             policy.authorize_profile(profile)
         except Denied as denial:
             refused += 1
-            mend = f"change the profile '{name}', or [policy]; docs/security.md tells what each rule refuses."
+            mend = f"change the profile '{name}', or [policy]; docs/security.md says what each rule refuses."
             yield Check("policy", Verdict.BROKEN, f"'{name}' cannot run. {_line(str(denial))}", mend)
     if not refused:
         yield Check("policy", Verdict.GOOD, f"allows all {len(profiles)} profiles.")
 
 
 def _sudo(loaded: Loaded) -> Iterator[Check]:
-    """Where the password comes from, for those who have sudo; a faulty source is the configuration's fault already."""
+    """Where the password comes from, for profiles that have sudo; a faulty source is a fault of the configuration."""
     profiles = {tool.profile.name for tool in loaded.tools.values() if tool.profile.sudo}
     if profiles:
         secret = loaded.settings.sudo
@@ -141,13 +137,13 @@ async def _supervisor() -> Check:
 
 
 async def _engine(run: Invocation, settings: Settings, loaded: Loaded | None) -> AsyncIterator[Check]:
-    """The engine, what it cannot do, and whether it has the images."""
+    """The engine: what it cannot do, where persistent files are, and whether it has the images."""
     found: list[Check] = []
     try:
         with anyio.fail_after(ENGINE_TIMEOUT):
             async with stack.opened_engine(run, settings) as engine:
                 found += await _engine_itself(engine)
-                found += await _workspaces(engine, settings)
+                found += await _workspaces(engine, run, settings)
                 found += await _images(engine, settings, loaded)
     except TaskcellError as error:
         found.append(Check("engine", Verdict.BROKEN, _line(str(error))))
@@ -161,52 +157,49 @@ async def _engine(run: Invocation, settings: Settings, loaded: Loaded | None) ->
 async def _engine_itself(engine: Engine) -> list[Check]:
     facts = await engine.facts()
     if not facts.isolated:
-        return [Check("engine", Verdict.WEAK, f"{facts.name}: no isolation.", "set engine.kind to 'docker'.")]
+        mend = f"set engine.kind to '{EngineSettings().kind}'."
+        return [Check("engine", Verdict.WEAK, f"{facts.name}: no isolation.", mend)]
     checks = [Check("engine", Verdict.GOOD, f"{facts.name} {facts.version}.")]
     return checks + [Check("engine", Verdict.WEAK, weakness) for weakness in facts.weaknesses]
 
 
-async def _workspaces(engine: Engine, settings: Settings) -> list[Check]:
-    """Whether persistent files may be where they are to be, and whether their size holds."""
-    from taskcell.engine.docker import DockerEngine
-
+async def _workspaces(engine: Engine, run: Invocation, settings: Settings) -> list[Check]:
+    """Whether persistent files may be where the settings say, and whether their size is bounded there."""
     if not settings.workspace.persistent:
         return []
     root = settings.workspace_root
     if root is not None:
         try:
-            Policy(settings.policy, settings.own_files).authorize_root(root)
+            stack.policy_of(settings, stack.state_folder(run, settings)).authorize_root(root)
         except Denied as denial:
             return [Check("workspace", Verdict.BROKEN, _line(str(denial)), "name another folder as workspace.root.")]
     place = "engine volumes" if root is None else str(root)
     size = format_size(settings.workspace.size)
-    if root is None and isinstance(engine, DockerEngine) and await engine.bounds_volumes(settings.workspace.size):
+    if root is None and await engine.bounds_volumes(settings.workspace.size):
         return [Check("workspace", Verdict.GOOD, f"persistent, in {place}, each bounded to {size}.")]
     mend = "watch the disk, or put the engine's data on a file system with project quotas (XFS with pquota)."
     return [Check("workspace", Verdict.WEAK, f"persistent, in {place}; nothing holds a task to {size}.", mend)]
 
 
 async def _images(engine: Engine, settings: Settings, loaded: Loaded | None) -> list[Check]:
-    from taskcell.engine.docker import DockerEngine
-
-    if not isinstance(engine, DockerEngine):
+    if engine.images is None:
         return []
     users: dict[str, set[str]] = {}
     for profile in {tool.profile for tool in loaded.tools.values()} if loaded else ():
         users.setdefault(profile.image, set()).add(profile.name)
     users = users or {settings.terminal.image: {"terminal"}}
-    return [await _image(engine, reference, sorted(users[reference])) for reference in sorted(users)]
+    return [await _image(engine.images, reference, sorted(users[reference])) for reference in sorted(users)]
 
 
-async def _image(engine: DockerEngine, reference: str, users: list[str]) -> Check:
-    """Whether the engine has an image, for the profiles that use it."""
+async def _image(engine: ImageEngine, reference: str, users: list[str]) -> Check:
+    """Whether the engine has an image. `users`: names of the profiles that use it."""
     from taskcell.images import skills as skill_images
 
     what = f"{reference} ({', '.join(users)})"
     command = skill_images.build_command(reference)
     labels = await engine.image_labels(reference)
     if labels is None and command is not None:
-        # Without the terminal nothing works; without a skill's image, that skill alone.
+        # Without the terminal's image nothing works; without a skill's image, only that skill does not.
         verdict = Verdict.BROKEN if "terminal" in users else Verdict.WEAK
         return Check("image", verdict, f"{what} is missing.", f"run `{command}`.")
     if labels is None and reference.startswith(skill_images.PREFIX):
@@ -214,9 +207,9 @@ async def _image(engine: DockerEngine, reference: str, users: list[str]) -> Chec
         return Check("image", Verdict.BROKEN, f"{what} is missing, and no command builds it.", mend)
     if labels is None:
         mend = f"`docker pull {reference}` saves the first call that time."
-        return Check("image", Verdict.WEAK, f"{what} is not there yet and is pulled at its first use.", mend)
+        return Check("image", Verdict.WEAK, f"{what} is not there yet and will be pulled at its first use.", mend)
     if command is not None and not skill_images.is_current(reference, labels):
-        detail = f"{what} was built from another definition than this version's."
+        detail = f"{what} was not built from this version's definition."
         return Check("image", Verdict.WEAK, detail, f"run `{command}`.")
     return Check("image", Verdict.GOOD, f"{what} is there.")
 

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import threading
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from taskcell.assembly.invocation import Invocation
 from taskcell.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, command
 from taskcell.errors import BadArgument, TaskcellError
 from taskcell.model import DEFAULT_TASK, LOCAL_PRINCIPAL, ProcessResult, Status, ToolCall
+
+if TYPE_CHECKING:
+    from taskcell.assembly.stack import Loaded
 
 TERMINAL = "terminal"
 #: Seconds for the kill path and the closing after a signal, as in `serve`.
@@ -33,16 +36,16 @@ def register(app: typer.Typer) -> None:
 def exec_(
     run: Invocation,
     *,
-    words: Annotated[list[str], typer.Argument(metavar="CMD", help="A shell line in one word, or a program.")],
+    words: Annotated[list[str], typer.Argument(metavar="CMD", help="A shell line in one word, or a program's words.")],
     task: Annotated[str, typer.Option(help="The task whose sandbox runs it.")] = DEFAULT_TASK,
     skill: Annotated[str | None, typer.Option(help="A skill that gets CMD as its arguments.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds until the command is killed.")] = None,
-    stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input on to the command.")] = False,
+    stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input to the command.")] = False,
 ) -> int:
-    """Run one command through the same path as a tool call, and exit with its code.
+    """Run one command as a tool call does, and exit with its code.
 
-    Output is shown when the command has ended. Ctrl-C kills it with everything that it started. The sandbox, and the
-    task's files, are gone afterwards.
+    The output is shown when the command has ended. Ctrl-C kills it with everything that it started. Afterwards the
+    sandbox and the task's files are gone.
     """
     import anyio
 
@@ -65,8 +68,8 @@ def exec_(
     return EXIT_INTERRUPTED if result is None else _show(result)
 
 
-def _check_free_form(name: str, loaded: Any) -> None:
-    """Raise BadArgument if a skill has typed tools, or if the name is a typed tool's: words cannot be its arguments."""
+def _check_free_form(name: str, loaded: Loaded) -> None:
+    """Raise BadArgument if the name is that of a skill with typed tools, or of a typed tool: words are no arguments."""
     for skill in loaded.skills:
         typed = [tool.name for tool in skill.tools]
         if typed and name in (skill.name, *typed):
@@ -87,17 +90,17 @@ def _read_stdin() -> str:
         ) from None
 
 
-async def _run(run: Invocation, loaded: Any, call: ToolCall) -> ProcessResult | None:
-    """The command's result; None when Ctrl-C or SIGTERM came first and everything was killed."""
+async def _run(run: Invocation, loaded: Loaded, call: ToolCall) -> ProcessResult | None:
+    """The command's result; None when Ctrl-C or SIGTERM came first, and everything was killed."""
     import anyio
 
-    from taskcell.assembly import stack
+    from taskcell.assembly.gateway import configured_gateway
 
     result: ProcessResult | None = None
     running = anyio.CancelScope()
 
     async def cancel_on_signal() -> None:
-        # A closed terminal window too; under nohup that signal is ignored, and stays so.
+        # SIGHUP comes when the terminal's window is closed; under nohup it is ignored, and stays so.
         hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
         ends = (signal.SIGINT, signal.SIGTERM, *hangup)
         with anyio.open_signal_receiver(*ends) as signals:
@@ -105,7 +108,7 @@ async def _run(run: Invocation, loaded: Any, call: ToolCall) -> ProcessResult | 
                 if running.cancel_called:
                     os._exit(EXIT_INTERRUPTED)
                 running.cancel()
-                # A thread, not the loop: an engine that hangs keeps a worker thread, which Python would wait for.
+                # A timer, not the event loop: Python would wait for the worker thread that a hanging engine keeps.
                 watchdog = threading.Timer(SHUTDOWN_LIMIT, os._exit, (EXIT_INTERRUPTED,))
                 watchdog.daemon = True
                 watchdog.start()
@@ -113,7 +116,7 @@ async def _run(run: Invocation, loaded: Any, call: ToolCall) -> ProcessResult | 
     async with anyio.create_task_group() as watching:
         watching.start_soon(cancel_on_signal)
         with running:
-            async with stack.gateway(run, loaded, for_one_call=True) as gateway:
+            async with configured_gateway(run, loaded, for_one_call=True) as gateway:
                 result = await gateway.call(call, hand_off=False)
         watching.cancel_scope.cancel()
     return None if running.cancelled_caught else result
@@ -132,7 +135,7 @@ def _show(result: ProcessResult) -> int:
 
 
 def _write(stream: Any, text: str) -> None:
-    """Raises TaskcellError where the output has no room; a stream that is closed takes nothing."""
+    """Raises TaskcellError when the output cannot be written; nothing is written to a closed stream."""
     if stream is None:
         return
     try:

@@ -13,7 +13,7 @@ from taskcell.cli.command import command
 from taskcell.errors import TaskcellError
 
 if TYPE_CHECKING:
-    from taskcell.engine.docker import DockerEngine
+    from taskcell.images.skills import ImageEngine
 
 EXIT_BAD_USAGE = 2
 
@@ -33,22 +33,22 @@ def build(
     *,
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Images of skills to build.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Build the images of all skills.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Build what is up to date too, for newer packages.")] = False,
-    listing: Annotated[bool, typer.Option("--list", help="Show what can be built and what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build even what is up to date, for newer packages.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List what can be built, and its state.")] = False,
     tag: Annotated[str | None, typer.Option(help="The default image's name; default: taskcell/base:latest.")] = None,
 ) -> int | None:
-    """Build the default image, or with names the images of skills that are missing or out of date.
+    """Build the default image, or with names those images of skills that are missing or out of date.
 
     No image registry is needed where Debian's packages can be reached.
     """
     import anyio
 
     if listing and (names or everything or force or tag):
-        return bad_usage("--list builds nothing; leave the rest out.")
+        return bad_usage("--list builds nothing; leave the other options out.")
     if tag and (names or everything):
-        return bad_usage("--tag is for the default image alone; leave it or the names out.")
+        return bad_usage("--tag names the default image only; leave it or the names out.")
     if everything and names:
-        return bad_usage("--all builds what is named too; leave it or the names out.")
+        return bad_usage("--all builds every image; leave it or the names out.")
     if listing:
         anyio.run(_list, run)
     elif names or everything:
@@ -66,7 +66,7 @@ def bad_usage(sentence: str) -> int:
 async def _build_default(run: Invocation, tag: str | None) -> None:
     from taskcell.images import default as image
 
-    async with _engine(run) as engine:
+    async with _images(run) as engine:
         await image.build(engine, reference=tag or image.REFERENCE, report=typer.echo)
 
 
@@ -74,7 +74,7 @@ async def _build_skills(run: Invocation, names: list[str], everything: bool, for
     from taskcell.images import skills as skill_images
 
     chosen = skill_images.select(names, everything=everything)
-    async with _engine(run) as engine:
+    async with _images(run) as engine:
         await skill_images.build(engine, chosen, report=typer.echo, force=force)
 
 
@@ -82,7 +82,7 @@ async def _list(run: Invocation) -> None:
     from taskcell.images import default as image
     from taskcell.images import skills as skill_images
 
-    async with _engine(run) as engine:
+    async with _images(run) as engine:
         state = await skill_images.state(engine, image.REFERENCE)
         rows = [("", image.REFERENCE, state.value, "the terminal, and the skills that need no image of their own")]
         for skill in skill_images.CATALOG.values():
@@ -94,12 +94,13 @@ async def _list(run: Invocation) -> None:
 
 
 @asynccontextmanager
-async def _engine(run: Invocation) -> AsyncIterator[DockerEngine]:
+async def _images(run: Invocation) -> AsyncIterator[ImageEngine]:
+    """The engine's images. Raises TaskcellError when it has none."""
     from taskcell.assembly import stack
-    from taskcell.engine.docker import DockerEngine
 
     settings = stack.load_settings(run)
     async with stack.opened_engine(run, settings) as engine:
-        if not isinstance(engine, DockerEngine):
-            raise TaskcellError("The engine 'local' has no images; set engine.kind to 'docker' to build one.")
-        yield engine
+        if engine.images is None:
+            kind = settings.engine.kind
+            raise TaskcellError(f"The engine '{kind}' has no images; choose another engine.kind to build one.")
+        yield engine.images

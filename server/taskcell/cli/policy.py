@@ -32,13 +32,13 @@ def explain(
     principal: Annotated[str, typer.Option(help="Who calls.")] = LOCAL_PRINCIPAL,
     as_json: Annotated[bool, typer.Option("--json", help="An object with effect, rule and reason.")] = False,
 ) -> None:
-    """Say what the policy decides on a call, by which rule and why, without running it."""
+    """Show what the policy decides about a call, by which rule and why, without running it."""
     from taskcell.assembly import stack
-    from taskcell.policy.policy import Decision, Effect, Policy
+    from taskcell.policy.policy import Decision, Effect
 
     loaded = stack.load(run)
     call = ToolCall(principal, tool, _object(arguments))
-    policy = Policy(loaded.settings.policy, loaded.settings.own_files, loaded.settings.secret_files)
+    policy = stack.policy_of(loaded.settings, stack.state_folder(run, loaded.settings))
     decisions = [policy.decide(command) for command in _judged(loaded, call)]
     refused = (decision for decision in decisions if decision.effect is not Effect.ALLOW)
     decision = next(refused, decisions[0] if decisions else Decision(Effect.ALLOW, "default", _NOT_JUDGED))
@@ -53,10 +53,10 @@ _NOT_JUDGED = "Only what is written to a process is judged."
 
 
 def _judged(loaded: Loaded, call: ToolCall) -> Sequence[Command]:
-    """What the rules would look at; a process that is written to is taken for one of the terminal."""
+    """The commands that the rules look at. A process that is written to counts as one of the terminal."""
     from taskcell.profile.build import TERMINAL
+    from taskcell.schema.arguments import nearest
     from taskcell.tools.process import NAME, process_tool
-    from taskcell.tools.tool import nearest
 
     if call.tool == NAME:
         limits = loaded.settings.limits

@@ -26,7 +26,7 @@ def ps(
     run: Invocation,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list of objects.")] = False,
 ) -> None:
-    """List the deployment's sandboxes, of all of its servers, with what each is doing."""
+    """List the sandboxes of all servers of the deployment, and what each is doing."""
     import anyio
 
     found = anyio.run(_find, run)
@@ -70,11 +70,11 @@ def _row(one: Deployed) -> tuple[str, ...]:
 
 
 def _rounded(size: int) -> str:
-    """Whole MiB, and below that whole KiB."""
+    """The size in whole MiB, or in whole KiB below one MiB."""
     bits = 20 if size >> 20 else 10
     return format_size(size >> bits << bits)
 
 
 def _plain(text: str) -> str:
-    """A client chose the name: nothing in it may speak to the terminal."""
+    """The text without control characters: a client chose the name, and the terminal must not obey it."""
     return "".join(character if character.isprintable() else "?" for character in text)

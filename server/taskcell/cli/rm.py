@@ -34,9 +34,9 @@ def rm(
     principal: Annotated[str | None, typer.Option(help="Only tasks of this principal.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list of what was closed.")] = False,
 ) -> int:
-    """Close sandboxes, whichever of the deployment's servers has them; what runs in them is killed.
+    """Close sandboxes of any server of the deployment; what runs in them is killed.
 
-    Files in memory are gone with them. Persistent workspaces stay, but with --purge.
+    Files in memory are lost. Persistent workspaces stay unless --purge is given.
     """
     import anyio
 
@@ -46,7 +46,7 @@ def rm(
     if as_json:
         typer.echo(json.dumps([one.structured() for one in closed], indent=2))
     else:
-        _tell(len(closed), purged, purge=purge)
+        _print_summary(len(closed), purged, purge=purge)
     found = {one.key.task for one in closed if one.key is not None} | {key.task for key in purged}
     missing = [task for task in tasks or [] if task not in found]
     if missing:
@@ -55,7 +55,7 @@ def rm(
     return 0
 
 
-def _tell(closed: int, purged: Collection[TaskKey], *, purge: bool) -> None:
+def _print_summary(closed: int, purged: Collection[TaskKey], *, purge: bool) -> None:
     words = f"{closed} sandbox{'' if closed == 1 else 'es'} closed"
     if purge:
         words += f", {len(purged)} persistent workspace{'' if len(purged) == 1 else 's'} deleted"
@@ -65,12 +65,16 @@ def _tell(closed: int, purged: Collection[TaskKey], *, purge: bool) -> None:
 async def _remove(
     run: Invocation, tasks: Collection[str], principal: str | None, purge: bool
 ) -> tuple[Sequence[Deployed], Sequence[TaskKey]]:
-    """What was closed, and whose workspaces were deleted. No names means all."""
+    """Returns what was closed, and the tasks whose workspaces were deleted.
+
+    Arguments:
+        tasks: names of tasks; none means all.
+    """
     from taskcell.assembly import stack
     from taskcell.deployment.records import Deployment
     from taskcell.deployment.sandboxes import find_deployed
 
-    def is_meant(key: TaskKey | None) -> bool:
+    def is_chosen(key: TaskKey | None) -> bool:
         if key is None:
             return not tasks and principal is None
         return (not tasks or key.task in tasks) and principal in (None, key.principal)
@@ -79,11 +83,11 @@ async def _remove(
     async with stack.opened_engine(run, settings) as engine:
         deployment = Deployment(stack.state_folder(run, settings))
         found = await find_deployed(engine, deployment, settings.deployment_id)
-        chosen = [one for one in found if is_meant(one.key)]
+        chosen = [one for one in found if is_chosen(one.key)]
         await _close(engine, chosen)
         if not tasks and principal is None:
             await engine.sweep(settings.deployment_id, ())
-        purged = [key for key in deployment.workspaces() if is_meant(key)] if purge else []
+        purged = [key for key in deployment.workspaces() if is_chosen(key)] if purge else []
         for key in purged:
             await _purge(engine, deployment, key)
     return chosen, purged
@@ -110,7 +114,7 @@ async def _purge(engine: Engine, deployment: Deployment, key: TaskKey) -> None:
             raise TaskcellError(f"{place} is not a workspace's folder; nothing was deleted there.")
         await anyio.to_thread.run_sync(shutil.rmtree, place, True)
         if await anyio.Path(place).exists():
-            raise TaskcellError(f"{place} could not be deleted whole; delete the rest as its owner.")
+            raise TaskcellError(f"{place} could not be deleted completely; delete the rest as its owner.")
     else:
         await engine.remove_workspace(place)
     deployment.forget_workspace(key)

@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 def serve(run: Invocation) -> None:
     """Serve MCP over standard input and output, until the client ends it.
 
-    An MCP client starts this command; nothing but MCP is read or written there, and logs go to standard error.
+    An MCP client starts this command. Standard input and output carry MCP alone; logs go to standard error.
     SIGTERM, SIGINT and the end of input close every sandbox and end the server with exit code 0.
     """
     from taskcell.mcp.transport.descriptors import claim_stdio
@@ -30,13 +30,14 @@ def serve(run: Invocation) -> None:
         import anyio
 
         from taskcell.assembly import reload, stack
+        from taskcell.engine import kinds
         from taskcell.mcp.server import serve_stdio
 
         loaded = stack.load(run)
         settings = loaded.settings
         file = str(settings.file) if settings.file else "none; the defaults hold"
         log.info("Serving with these files.", configuration=file, manifests=list(map(str, settings.manifest_paths)))
-        isolated = stack.is_isolated(settings)
+        isolated = kinds.kind_of(settings.engine).isolates
         stack.warn_unless_isolated(settings)
         if terminal:
             log.info("Serving MCP on this terminal; usually an MCP client starts this command. Ctrl-D ends it.")

@@ -27,7 +27,7 @@ def list_skills(
     run: Invocation,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list of objects.")] = False,
 ) -> None:
-    """List the skills with their images, and the typed tools of each."""
+    """List the skills with their images, and the typed tools of each skill."""
     from taskcell.assembly import stack
 
     loaded = stack.load(run)
@@ -44,7 +44,7 @@ def list_skills(
 
 
 def _objects(loaded: Loaded) -> list[dict[str, str]]:
-    """One for each tool, by name."""
+    """An object for each tool of a skill, sorted by name."""
     tools = [tool for tool in loaded.tools.values() if tool.profile.kind == "skill"]
     return [
         {"tool": tool.name, "skill": tool.profile.name, "image": tool.profile.image, "description": tool.description}
@@ -53,14 +53,14 @@ def _objects(loaded: Loaded) -> list[dict[str, str]]:
 
 
 def _rows(skill: Skill) -> Iterator[tuple[str, str, str]]:
-    """Name, image and description: of the skill, then of its typed tools."""
+    """Name, image and description of the skill, then of each of its typed tools."""
     yield skill.name, skill.image, skill.description
     for tool in sorted(skill.tools, key=lambda tool: tool.name):
         yield f"  {tool.name}", "", tool.description
 
 
 def check(run: Invocation) -> None:
-    """Check every manifest; each fault is one line with file, line and key, and the exit code is 1."""
+    """Check every manifest. Each fault is one line with file, line and key; the exit code is 1 if there is any."""
     from taskcell.assembly import stack
 
     loaded = stack.load(run)

@@ -15,61 +15,31 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from taskcell.config.container_table import default_tmpfs, expand_table
 from taskcell.config.fields import faults
 from taskcell.config.password_file import read_password
-from taskcell.config.settings import (
-    GENERATED,
-    AuditSettings,
-    EngineSettings,
-    HttpSettings,
-    LimitSettings,
-    PolicySettings,
-    PoolSettings,
-    RuleSettings,
-    Settings,
-    SudoSettings,
-    TerminalSettings,
-    WorkspaceSettings,
-)
-from taskcell.config.shipped import shipped_manifests
+from taskcell.config.settings import GENERATED, Settings
 from taskcell.config.toml_source import Fault, Key, TomlSource, UnreadableToml
 from taskcell.errors import ConfigError
 from taskcell.units import format_seconds, format_size
-
-__all__ = [
-    "AuditSettings",
-    "EngineSettings",
-    "HttpSettings",
-    "LimitSettings",
-    "PolicySettings",
-    "PoolSettings",
-    "RuleSettings",
-    "Settings",
-    "SudoSettings",
-    "TerminalSettings",
-    "WorkspaceSettings",
-    "find",
-    "load",
-    "shipped_manifests",
-]
 
 FILE_NAME = "taskcell.toml"
 FILE_VARIABLE = "TASKCELL_CONFIG"
 OVERRIDE_PREFIX = "TASKCELL__"
 
 
-def load(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Settings:
+def load(path: Path | None, environ: Mapping[str, str], cwd: Path, *, engines: Mapping[str, bool]) -> Settings:
     """Find, read and check the configuration.
 
     Arguments:
         path: the file that `--config` names; None means the usual places.
         environ: the server's environment: its overrides, and what `[terminal]` may expand.
         cwd: what relative paths begin at.
+        engines: the values that `engine.kind` may have, and whether each engine isolates.
 
     Raises:
         ConfigError: the message has one line for every fault, with file, line and key where they are known.
     """
     file = find(path, environ, cwd)
     document = _Document.read(file)
-    wrong = [*document.override(environ), *document.secrets_in_file()]
+    wrong = [*document.override(environ), *document.secrets_in_file(), *document.unknown_engine(engines)]
     try:
         settings = Settings.model_validate(document.data)
     except ValidationError as error:
@@ -86,7 +56,7 @@ def load(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Settings:
         wrong.append(Fault(("sudo", "password_file"), str(error)))
     was_only_found = file == cwd.absolute() / FILE_NAME and path is None and not environ.get(FILE_VARIABLE)
     if was_only_found:
-        wrong += document.isolation_turned_off()
+        wrong += document.isolation_turned_off(engines)
     if wrong:
         raise ConfigError(document.describe(wrong))
     return settings.placed(file, folder, expanded, password)
@@ -165,15 +135,27 @@ class _Document:
                 key, f"must be '{GENERATED}'; put a password into a file of its own and name it in password_file"
             )
 
-    def isolation_turned_off(self) -> Iterator[Fault]:
-        """Refuse what a file that nobody chose must not decide: a stranger may have written it."""
-        engine, key = self.data.get("engine"), ("engine", "kind")
-        if isinstance(engine, dict) and engine.get("kind") == "local" and key not in self.variables:
+    def unknown_engine(self, engines: Mapping[str, bool]) -> Iterator[Fault]:
+        """An engine that there is none of; one without isolation is proposed to nobody."""
+        kind = self._engine_kind()
+        if isinstance(kind, str) and kind not in engines:
+            choices = " or ".join(f"'{name}'" for name, isolates in engines.items() if isolates)
+            yield Fault(("engine", "kind"), f"must be {choices}; this version has no other engine")
+
+    def isolation_turned_off(self, engines: Mapping[str, bool]) -> Iterator[Fault]:
+        """What the writer of the file must not decide when nobody has chosen the file: it may be a stranger's."""
+        kind, key = self._engine_kind(), ("engine", "kind")
+        if isinstance(kind, str) and not engines.get(kind, True) and key not in self.variables:
             yield Fault(
                 key,
-                "'local' turns isolation off, which a file that was only found in the current folder may not; if you "
-                f"mean it, name the file with --config or ${FILE_VARIABLE}, or set {OVERRIDE_PREFIX}ENGINE__KIND=local",
+                f"'{kind}' turns isolation off, which a file that was only found in the current folder may not; if "
+                f"you mean it, name the file with --config or ${FILE_VARIABLE}, or set "
+                f"{OVERRIDE_PREFIX}ENGINE__KIND={kind}",
             )
+
+    def _engine_kind(self) -> object:
+        engine = self.data.get("engine")
+        return engine.get("kind") if isinstance(engine, dict) else None
 
     def describe(self, wrong: list[Fault]) -> str:
         return "\n".join(self._line(fault) for fault in wrong)

@@ -8,12 +8,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
 from taskcell.config.container_table import ContainerTable, Expanded, expand_table
-from taskcell.config.fields import Bytes, Cores, Count, Seconds, Table, Word, Words, as_tuple
-from taskcell.config.image_reference import full_pattern
+from taskcell.config.fields import Bytes, Count, Seconds, Table, Word, Words
 from taskcell.config.password_file import check_password
+from taskcell.config.policy_tables import PolicySettings
 from taskcell.config.shipped import PACKAGE, shipped_manifests
 from taskcell.errors import ConfigError
 from taskcell.model import GIB, MIB
@@ -24,26 +24,12 @@ GENERATED = "generated"
 _DEPLOYMENT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 
 
-def _refuse(value: object, instead: str) -> None:
-    """Raise ValueError: a value that the contract knows and this version cannot honour must not be ignored."""
-    raise ValueError(f"{value} is not supported by this version yet; {instead}")
-
-
 class EngineSettings(Table):
-    """`[engine]`: what runs the containers. `local` has no isolation and is for tests."""
+    """`[engine]`: what runs the containers. `engine/kinds.py` says which values of `kind` there are."""
 
     kind: Word = "docker"
     host: Word = ""
     runtime: Word = ""
-
-    @field_validator("kind")
-    @classmethod
-    def _kind_is_supported(cls, value: str) -> str:
-        if value == "kubernetes":
-            _refuse("'kubernetes'", "use 'docker'")
-        if value not in ("docker", "local"):
-            raise ValueError("must be 'docker'")
-        return value
 
 
 class TerminalSettings(ContainerTable):
@@ -110,70 +96,6 @@ class LimitSettings(Table):
     output_chars: Annotated[int, Field(ge=200, le=100_000_000)] = 50_000
     spool: Bytes = 16 * MIB
     max_processes: Count = 64
-
-
-class RuleSettings(Table):
-    """One of `[[policy.rules]]`: patterns over tool and principal, a regular expression over the command."""
-
-    name: Annotated[Word, Field(min_length=1)]
-    tool: Word = "*"
-    principal: Word = "*"
-    command: str = ""
-    effect: Literal["allow", "deny", "ask"]
-    reason: str = ""
-
-    @field_validator("command")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"is not a regular expression: {error}") from None
-        return value
-
-
-Namespace = Literal["network", "pid", "ipc", "uts", "user"]
-
-
-class PolicySettings(Table):
-    """`[policy]`: what profiles and calls may do."""
-
-    allow_privileged: bool = False
-    allow_docker_socket: bool = False
-    allow_host_namespaces: Annotated[tuple[Namespace, ...], BeforeValidator(as_tuple)] = ()
-    allow_networks: Words = ("none",)
-    blocked_mount_paths: Words = (
-        "/etc/passwd",
-        "/etc/shadow",
-        "/var/run/docker.sock",
-        "/root",
-        "/proc",
-        "/sys",
-        "/dev",
-        "/boot",
-    )
-    allowed_mount_roots: Words = ()
-    allowed_capabilities: Words = ()
-    allowed_images: Words = ("*",)
-    require_resource_limits: bool = True
-    max_memory: Bytes = 4 * GIB
-    max_cpus: Cores = 4.0
-    max_pids: Count = 1024
-    allow_sudo: bool = False
-    allow_gpus: bool = False
-    rules: Annotated[tuple[RuleSettings, ...], BeforeValidator(as_tuple)] = ()
-
-    @field_validator("allowed_mount_roots", "blocked_mount_paths")
-    @classmethod
-    def _absolute_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(path.startswith("/") for path in value):
-            raise ValueError("must be absolute paths of the host, as in '/srv/data'; '~' and variables do not expand")
-        return value
-
-    @field_validator("allowed_images")
-    @classmethod
-    def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(full_pattern(pattern) for pattern in value)
 
 
 class SudoSettings(Table):

@@ -1,4 +1,4 @@
-"""What taskcell needs of a container engine, and nothing more."""
+"""What taskcell needs from a container engine, and nothing more."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Protocol
 
 from anyio.abc import ByteStream
 
+from taskcell.images.skills import ImageEngine
 from taskcell.policy.policy import AuthorizedProfile
 
 
@@ -26,10 +27,10 @@ class Workspace:
 
     Arguments:
         size: bytes that it may hold.
-        name: of its volume; empty where it has none yet.
+        name: of its volume; empty when it has none yet.
         holders: containers that may have it mounted: in memory, files live only while one of them runs.
         persistent: on disk, whether or not anything mounts it.
-        folder: absolute path of the host folder that it is instead of a volume; empty: a volume.
+        folder: absolute path of the host folder that is used instead of a volume; empty: a volume.
     """
 
     size: int
@@ -66,11 +67,11 @@ class Container:
         environment: the image's own variables.
         entrypoint, command: the image's own.
         working_dir: the image's own; empty means none.
-        image_id: the engine's id of the image that it was made of.
+        image_id: the engine's id of the image that it was made from.
         volume: name of the workspace's volume, or its folder.
         is_fresh: its workspace was made with it, so that it holds no file of an earlier sandbox.
         is_owner: the engine removes the volume by itself with the last of the containers that own it.
-        is_child: it is a process of this server's, which the engine does not remove by itself.
+        is_child: it is a process of this server, and the engine does not remove it by itself.
     """
 
     id: str
@@ -91,7 +92,13 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A container of a deployment, as the engine lists it. `age` in seconds, `labels` as it was created with."""
+    """A container of a deployment, as the engine lists it.
+
+    Arguments:
+        labels: those that it was created with.
+        state: in the engine's words, such as `running` or `paused`.
+        age: seconds since its creation.
+    """
 
     id: str
     name: str
@@ -104,7 +111,8 @@ class Listed:
 class EngineFacts:
     """What the engine can and cannot do, found by asking it once.
 
-    `weaknesses` are sentences for the operator: each names a default of the contract that does not hold here.
+    `weaknesses` are sentences for the operator: each names a protection that taskcell has by default and that does
+    not hold on this engine.
     """
 
     name: str
@@ -114,39 +122,35 @@ class EngineFacts:
 
 
 class Engine(Protocol):
-    """Creates and removes containers and opens the byte stream to a container's supervisor."""
+    """Creates and removes containers and opens the byte stream to a container's supervisor.
+
+    Every method raises EngineUnavailable when the engine does not answer, and EngineError for anything else that it
+    refuses, unless its own docstring says otherwise.
+    """
+
+    @property
+    def images(self) -> ImageEngine | None:
+        """The images that it has; None for an engine that makes its sandboxes from none."""
 
     async def facts(self) -> EngineFacts:
-        """Probe the engine once; later calls answer from memory. Raises EngineUnavailable."""
+        """Ask the engine once; later calls return the same answer."""
 
-    async def remove_workspace(self, name: str) -> None:
-        """Remove a volume and its files. It is gone already: nothing happens."""
-
-    async def sweep(self, deployment: str, living: Collection[str]) -> None:
-        """Remove the volumes that servers of a deployment left when they were killed, and that nothing mounts.
-
-        Arguments:
-            living: instances that still run; theirs are left alone.
-        """
-
-    async def sweep_own(self, instance: str) -> None:
-        """Remove the volumes that one server made and nothing mounts: a restarted engine leaves some."""
+    # --- containers
 
     async def start(self, spec: ContainerSpec) -> Container:
         """Create and start a container with the supervisor as PID 1.
 
-        Raises:
-            EngineUnavailable: the engine does not answer.
-            ImageMissing: the image is not there and cannot be pulled.
-            EngineError: anything else the engine refuses.
         A container that was created but could not be started is removed.
+
+        Raises:
+            ImageMissing: the image is not there and cannot be pulled.
         """
 
     async def find(self, container_id: str, profile: AuthorizedProfile) -> Container | None:
-        """A container that was started earlier, maybe by another server; None where it does not run any more."""
+        """A container that was started earlier, maybe by another server; None when it does not run."""
 
     async def image_id(self, profile: AuthorizedProfile) -> str:
-        """The id of the image that a container of this profile would be made of now; empty where there is none."""
+        """The id of the image that a container of this profile would be made from now; empty when there is none."""
 
     async def rename(self, container: Container, name: str) -> Container:
         """Give a container another name."""
@@ -157,20 +161,38 @@ class Engine(Protocol):
     async def stop(self, container_id: str) -> None:
         """Have a container's supervisor kill everything and end, as at the end of its server; then remove it.
 
-        It is gone already: nothing happens.
+        Does nothing when it is gone already.
         """
 
     async def remove(self, container: Container, *, keep: bool = False) -> None:
-        """Kill and remove; `keep` stops it only. It is gone already: nothing happens."""
+        """Kill and remove; `keep` only kills. Does nothing when it is gone already."""
 
     async def why_dead(self, container: Container) -> str:
-        """One sentence on why a container is not running any more; never raises."""
+        """One sentence on why a container has stopped running; never raises."""
 
     def connect(self, container: Container) -> AbstractAsyncContextManager[ByteStream]:
         """Open the stream to the supervisor. Raises SandboxLost when the container is gone."""
 
     async def memory(self, container: Container) -> int | None:
-        """Bytes of memory that the container uses now; None where the engine does not tell."""
+        """Bytes of memory that the container uses now; None when the engine cannot measure it."""
+
+    # --- workspaces
+
+    async def bounds_volumes(self, size: int) -> bool:
+        """Whether a volume on disk can be bounded to `size` bytes."""
+
+    async def remove_workspace(self, name: str) -> None:
+        """Remove a volume and its files. Does nothing when it is gone already."""
+
+    async def sweep(self, deployment: str, living: Collection[str]) -> None:
+        """Remove the volumes that killed servers of a deployment left and nothing mounts.
+
+        Arguments:
+            living: instances that still run; theirs are left alone.
+        """
+
+    async def sweep_own(self, instance: str) -> None:
+        """Remove the volumes that one server made and nothing mounts: a restarted engine leaves some."""
 
     async def aclose(self) -> None:
-        """Let go of connections; containers stay."""
+        """Close connections; containers stay."""

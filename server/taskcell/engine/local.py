@@ -23,7 +23,7 @@ from taskcell.errors import EngineError, SandboxLost
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.supervisor import binary
 
-#: Seconds for the supervisor to listen on its socket after its start.
+#: Seconds for the supervisor to listen on its socket after its start, which takes milliseconds, and between two looks.
 LISTEN_TIMEOUT = 5.0
 LISTEN_POLL = 0.005
 #: Seconds for the supervisor to kill what it started after SIGTERM: its grace of 2 s, and the count.
@@ -31,7 +31,10 @@ EXIT_TIMEOUT = 4.0
 
 
 class LocalEngine:
-    """Runs supervisors as child processes, in a folder of its own that goes with it."""
+    """Runs supervisors as child processes, in a folder of its own that is deleted with it."""
+
+    #: Its sandboxes are this machine; nothing is made from an image.
+    images = None
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="taskcell-local-"))
@@ -42,6 +45,9 @@ class LocalEngine:
             "The local engine has no isolation: commands run as this user on this machine. Use it for tests only."
         )
         return EngineFacts("local", "no isolation", isolated=False, weaknesses=(weakness,))
+
+    async def bounds_volumes(self, size: int) -> bool:
+        return False
 
     async def remove_workspace(self, name: str) -> None:
         await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._folder / name, ignore_errors=True))
@@ -61,27 +67,7 @@ class LocalEngine:
         name = secrets.token_hex(8)
         home = self._folder / name
         home.mkdir(mode=0o700)
-        process = await anyio.open_process(
-            [program, "init", "--socket", home / "s"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=None,
-            env={},
-            cwd="/",
-            start_new_session=True,
-        )
-        self._processes[name] = process
-        try:
-            with anyio.fail_after(LISTEN_TIMEOUT):
-                while not await _accepts(home / "s"):
-                    if process.returncode is not None:
-                        raise EngineError(f"The local supervisor ended with code {process.returncode} at its start.")
-                    await anyio.sleep(LISTEN_POLL)
-        except BaseException as error:
-            process.kill()
-            if isinstance(error, TimeoutError):
-                raise EngineError("The local supervisor did not listen on its socket.") from None
-            raise
+        await self._start_supervisor(name, program, home / "s")
         return Container(
             id=name,
             name=spec.name,
@@ -94,8 +80,34 @@ class LocalEngine:
             is_child=True,
         )
 
+    async def _start_supervisor(self, name: str, program: Path, socket: Path) -> None:
+        """Start a supervisor and wait until it listens on its socket. Raises EngineError."""
+        process = await anyio.open_process(
+            [program, "init", "--socket", socket],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=None,
+            env={},
+            cwd="/",
+            start_new_session=True,
+        )
+        self._processes[name] = process
+        try:
+            with anyio.fail_after(LISTEN_TIMEOUT):
+                while not await _accepts(socket):
+                    if process.returncode is not None:
+                        raise EngineError(f"The local supervisor ended with code {process.returncode} at its start.")
+                    await anyio.sleep(LISTEN_POLL)
+        except BaseException as error:
+            process.kill()
+            if isinstance(error, TimeoutError):
+                raise EngineError(
+                    f"The local supervisor did not listen on its socket within {LISTEN_TIMEOUT:g} s; try again."
+                ) from None
+            raise
+
     async def find(self, container_id: str, profile: AuthorizedProfile) -> Container | None:
-        """Another server's supervisors are that server's children: none is found."""
+        """None: the supervisors of another server are children of that server."""
         return None
 
     async def image_id(self, profile: AuthorizedProfile) -> str:
@@ -108,19 +120,21 @@ class LocalEngine:
         return []
 
     async def stop(self, container_id: str) -> None:
-        """What runs is this server's own, and `remove` ends it."""
+        """Does nothing: what runs is this server's own, and `remove` ends it."""
 
     async def remove(self, container: Container, *, keep: bool = False) -> None:
         process = self._processes.pop(container.id, None)
         if process is None:
             return
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-            with anyio.move_on_after(EXIT_TIMEOUT):
-                await process.wait()
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        try:
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+                with anyio.move_on_after(EXIT_TIMEOUT):
+                    await process.wait()
+        finally:
+            if process.returncode is None:  # also for a caller that is cancelled
+                process.kill()
+        await process.wait()
         shutil.rmtree(self._folder / container.id, ignore_errors=True)
 
     async def why_dead(self, container: Container) -> str:
@@ -146,7 +160,10 @@ class LocalEngine:
 
 
 def _make_workspace(folder: Path, workspace: Workspace) -> str:
-    """Where the task's files are, relative to the engine's folder or absolute. Raises EngineError."""
+    """Make the folder of the task's files; returns its path, relative to the engine's folder or absolute.
+
+    Raises EngineError.
+    """
     if workspace.folder:
         Path(workspace.folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         return workspace.folder

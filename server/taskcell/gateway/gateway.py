@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import anyio
 
-from taskcell.config.load import Settings
 from taskcell.config.settings import LimitSettings, PoolSettings
-from taskcell.deployment.records import Deployment
 from taskcell.engine.base import Engine
-from taskcell.errors import BadArgument, Denied, FileRefused, SandboxLost, TaskcellError, UnknownTool
+from taskcell.errors import BadArgument, FileRefused, SandboxLost, TaskcellError, UnknownTool
 from taskcell.files.answers import FileReport
 from taskcell.files.run import run_file_command
 from taskcell.gateway.background import Background
 from taskcell.gateway.processes import ProcessCalls, ProcessReport
 from taskcell.model import Command, ProcessResult, Status, TaskKey, ToolCall
-from taskcell.policy.policy import AuthorizedProfile, Policy
-from taskcell.pool.bounds import Bounds
-from taskcell.pool.launcher import LaunchOptions
-from taskcell.pool.pool import Pool, PoolOptions
+from taskcell.policy.policy import Policy
+from taskcell.pool.pool import Pool
 from taskcell.pool.slot import Slot
 from taskcell.process.kept_output import Piece, read_piece
 from taskcell.process.process import Process
@@ -214,69 +209,3 @@ class Gateway:
         except TaskcellError:
             pass  # the figure is missing, the status is not
         return SandboxInfo(slot.shared_key[1], sandbox.container.name, state, age, processes, memory)
-
-
-@asynccontextmanager
-async def open_gateway(
-    settings: Settings,
-    tools: Mapping[str, CommandTool],
-    engine: Engine,
-    state: Path | None = None,
-    *,
-    for_one_call: bool = False,
-) -> AsyncIterator[Gateway]:
-    """A gateway with its pool; leaving closes every sandbox, shielded and bounded.
-
-    Arguments:
-        state: the deployment's folder; None where servers are to know nothing of each other.
-        for_one_call: make nothing beforehand, and leave alone what other servers left.
-    Raises Denied: the policy refuses the folder of persistent workspaces.
-    """
-    # Whoever reads the folder of a deployment can derive the tokens of its sandboxes.
-    secret = (*settings.secret_files, *(() if state is None else (state.parent,)))
-    policy = Policy(settings.policy, (*settings.own_files, *secret), secret)
-    if settings.workspace.persistent and settings.workspace_root is not None:
-        policy.authorize_root(settings.workspace_root)
-
-    def profile_of(name: str) -> AuthorizedProfile | None:
-        profile = next((tool.profile for tool in gateway.tools.values() if tool.profile.name == name), None)
-        try:
-            return None if profile is None else policy.authorize_profile(profile)
-        except Denied:
-            return None
-
-    options = _pool_options(settings, for_one_call=for_one_call)
-    pool = Pool(engine, options, Deployment(state), profile_of)
-    async with pool, Background() as background:
-        gateway = Gateway(
-            tools, policy, pool, engine, background=background, limits=settings.limits, idle_ttl=settings.pool.idle_ttl
-        )
-        yield gateway
-
-
-def _pool_options(settings: Settings, *, for_one_call: bool) -> PoolOptions:
-    pool, workspace = settings.pool, settings.workspace
-    return PoolOptions(
-        launch=LaunchOptions(
-            deployment=settings.deployment_id,
-            orphan_ttl=pool.orphan_ttl,
-            workspace_size=workspace.size,
-            output_chars=settings.limits.output_chars,
-            spool=settings.limits.spool,
-            max_processes=settings.limits.max_processes,
-            shell=tuple(settings.terminal.shell),
-            persistent=workspace.persistent,
-            root=settings.workspace_root,
-            sudo_password=settings.sudo_password,
-        ),
-        bounds=Bounds(
-            max_sandboxes=pool.max_sandboxes,
-            max_per_principal=pool.max_per_principal,
-            warm=0 if for_one_call else pool.warm,
-            persistent=workspace.persistent,
-        ),
-        idle_ttl=pool.idle_ttl,
-        acquire_timeout=pool.acquire_timeout,
-        keep=pool.on_exit == "keep" and not for_one_call,
-        adopt=not for_one_call,
-    )

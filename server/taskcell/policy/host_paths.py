@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
-from taskcell.config.settings import PolicySettings
+from taskcell.config.policy_tables import PolicySettings
 
 #: Device and inode: what a file or folder is, whatever it is called and wherever it is mounted.
 Identity = tuple[int, int]

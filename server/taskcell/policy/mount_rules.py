@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Iterator
 
-from taskcell.config.settings import PolicySettings
+from taskcell.config.policy_tables import PolicySettings
 from taskcell.model import WORKSPACE, Profile
 from taskcell.policy.host_paths import HostFacts, HostPath, PathKind
 from taskcell.refusal import Refusal, Rule

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from taskcell.config.settings import PolicySettings, RuleSettings
+from taskcell.config.policy_tables import PolicySettings, RuleSettings
 from taskcell.errors import Denied
 from taskcell.model import Command, Profile
 from taskcell.policy.host_paths import Changed, HostFacts, HostPath, held, survey

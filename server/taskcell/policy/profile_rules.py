@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from taskcell.config.fields import check_variable_name
 from taskcell.config.image_reference import full_reference
-from taskcell.config.settings import PolicySettings
+from taskcell.config.policy_tables import PolicySettings
 from taskcell.model import Profile, Reuse
 from taskcell.policy import mount_rules
 from taskcell.policy.capabilities import GRANTABLE, plain_name

@@ -1,4 +1,4 @@
-"""What dead servers of the same deployment left: whose it is, and what of it can be taken up."""
+"""What dead servers of the same deployment left: which task each sandbox belongs to, and which can be adopted."""
 
 from __future__ import annotations
 
@@ -20,29 +20,33 @@ from taskcell.sandbox.sandbox import Sandbox
 
 log = structlog.get_logger(__name__)
 
-#: Sandboxes that are taken up at once: each is a handful of calls to the engine, which others want too.
+#: Sandboxes that are adopted at once: each takes a handful of calls to the engine, which has others to answer too.
 AT_ONCE = 8
-#: States of a container in which no supervisor will ever end it.
+#: States of a container in which its supervisor will never end it.
 _STUCK = frozenset({"created", "paused", "removing", "dead"})
 
 
 class Inheritance:
-    """Finds and takes up sandboxes of dead servers.
+    """Finds and adopts sandboxes of dead servers.
 
     Arguments:
-        deployment_id: as in the containers' labels; `instance` is this server's own name there.
-        profile_of: the authorised profile of that name as it is now; None where there is none.
+        deployment_id: as in the containers' labels.
+        instance: this server's own name there.
+        profile_of: the authorised profile of that name as it is now; None when there is none.
     """
 
     def __init__(
         self,
         engine: Engine,
+        launcher: Launcher,
         deployment: Deployment,
+        profile_of: Callable[[str], AuthorizedProfile | None],
+        *,
         deployment_id: str,
         instance: str,
-        profile_of: Callable[[str], AuthorizedProfile | None],
     ) -> None:
         self._engine = engine
+        self._launcher = launcher
         self._deployment = deployment
         self._deployment_id = deployment_id
         self._instance = instance
@@ -50,7 +54,11 @@ class Inheritance:
         self._limiter = anyio.CapacityLimiter(AT_ONCE)
 
     async def begin(self, *, adopt: bool) -> Sequence[SandboxRecord]:
-        """Join the deployment, and take over what dead servers left: from now on nobody else does."""
+        """Join the deployment, and take over what dead servers left, so that no other server does.
+
+        Arguments:
+            adopt: False leaves it to others.
+        """
         return await anyio.to_thread.run_sync(self._begin, adopt)
 
     def _begin(self, adopt: bool) -> Sequence[SandboxRecord]:
@@ -59,14 +67,14 @@ class Inheritance:
         if adopt and self._deployment.is_shared:
             for _, records in self._deployment.bequeathed():
                 found.update((record.container, record) for record in records)
-                # In our own file before theirs goes: whoever dies in between leaves them to the next.
+                # In our own file before theirs is removed: if this server dies in between, the next one finds them.
                 self._deployment.write(tuple(found.values()))
         return tuple(found.values())
 
     def slots(self, records: Iterable[SandboxRecord], first: TaskKey) -> list[Slot]:
-        """A place for each sandbox that can be of use to its task; those of the task that asks come first.
+        """A slot for each sandbox that its task can use; those of the task `first` come first.
 
-        Two servers may have served tasks of one name: the sandbox that was used last is the task's.
+        Two servers may have served tasks of one name: the task gets the sandbox that was used last.
         """
         found: dict[SlotKey, Slot] = {}
         for record in sorted(records, key=lambda record: record.idle_since or float("inf")):
@@ -79,7 +87,7 @@ class Inheritance:
         profile = self._profile_of(record.profile)
         if profile is None:
             return None
-        # Ages go on: the two clocks differ, their distance does not.
+        # Ages stay as they are: the two clocks differ, and their distance does not change.
         shift = time.monotonic() - time.time()
         idle_since = record.idle_since + shift if record.idle_since else time.monotonic()
         return Slot(
@@ -91,27 +99,27 @@ class Inheritance:
             outdated=record.fingerprint != self._deployment.fingerprint(profile.profile),
         )
 
-    async def take_up(self, slot: Slot, launcher: Launcher) -> Sandbox | None:
-        """The slot's sandbox, connected to; None where it is gone and a call waits for another.
+    async def adopt(self, slot: Slot) -> Sandbox | None:
+        """Connect to the slot's sandbox; None when it is gone and a call waits for another one.
 
-        Raises SandboxLost: it is gone, and nobody waits.
+        Raises SandboxLost: it is gone, and no call waits.
         """
         async with self._limiter:
-            sandbox = await launcher.adopt(slot)
+            sandbox = await self._launcher.adopt(slot)
         if sandbox is not None:
             return sandbox
         slot.inherited, slot.outdated = None, False
-        # Whoever calls next is told, though nobody waits now.
+        # The next call says so, though none waits now.
         slot.ended = "had ended with the server before this one"
         if not slot.leases:
             raise SandboxLost("The sandbox of an earlier server is gone.")
         return None
 
     async def clear_up(self, records: Iterable[SandboxRecord], taken: Collection[str]) -> None:
-        """Remove what dead servers left and nobody can use: containers of no task, volumes that nothing mounts.
+        """Remove what dead servers left and no task can use: containers without a task, volumes that nothing mounts.
 
         Arguments:
-            taken: ids of the containers that are being taken up.
+            taken: ids of the containers that are being adopted.
         """
         if not self._deployment.is_shared:
             return
@@ -127,4 +135,4 @@ class Inheritance:
                     await self._engine.stop(found.id)
             await self._engine.sweep(self._deployment_id, living)
         except TaskcellError as error:
-            log.info("what earlier servers left was not looked through", reason=str(error))
+            log.info("what earlier servers left was not cleared up", reason=str(error))

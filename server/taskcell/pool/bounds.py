@@ -1,6 +1,5 @@
-"""When the pool is full: whose turn it is, whose sandbox is closed for whom, and what a call without a place is told.
-
-All of it is pure.
+"""What happens when the pool is full: which waiting call is served next, which idle sandbox is evicted, and the error
+for a call that times out. All of it is pure.
 """
 
 from __future__ import annotations
@@ -12,16 +11,19 @@ from dataclasses import dataclass
 from taskcell.model import TaskKey
 from taskcell.pool.slot import Lease, Slot
 
-#: Names of tasks that an error tells at most; a model does nothing with more.
+#: Names of tasks in an error at most; a model does nothing with more.
 MAX_NAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many sandboxes there may be: in all, of one principal, and ready for the next task, of each profile.
+    """How many sandboxes there may be.
 
     Arguments:
-        persistent: files are on disk: closing a sandbox loses none, and one that is made beforehand cannot have them.
+        max_sandboxes: in all.
+        max_per_principal: for the tasks of one principal.
+        warm: ready for the next task, of each profile.
+        persistent: files are on disk: closing a sandbox loses none, and a sandbox made beforehand cannot have them.
     """
 
     max_sandboxes: int = 32
@@ -31,16 +33,16 @@ class Bounds:
 
 
 def next_turn(waiting: Iterable[Lease], slots: Iterable[Slot]) -> Lease | None:
-    """The first call of the principal that holds the fewest sandboxes."""
+    """The first waiting call of the principal that holds the fewest sandboxes."""
     held = Counter(slot.task.principal for slot in slots)
     return min(waiting, key=lambda lease: (held[lease.key[0].principal], lease.arrived), default=None)
 
 
 def make_room(slots: Collection[Slot], bounds: Bounds, task: TaskKey, *, needs_more: bool) -> list[Slot] | None:
-    """Idle slots to close so that the task may have one more; None: there are not enough.
+    """The idle slots to close so that the task may have one more; None when there are not enough.
 
     Arguments:
-        needs_more: than there are sandboxes now; a warm one is counted already.
+        needs_more: the task needs a new sandbox; a warm one that it takes is counted already.
     """
     own = [slot for slot in slots if slot.task.principal == task.principal]
     chosen: list[Slot] = []
@@ -61,7 +63,7 @@ def make_room(slots: Collection[Slot], bounds: Bounds, task: TaskKey, *, needs_m
 
 def _least_recently_used(among: Collection[Slot], bounds: Bounds, task: TaskKey) -> Slot | None:
     idle = [slot for slot in among if not slot.is_busy and not slot.is_warm]
-    # Whoever asks keeps its files: of its own sandboxes the last one is not closed for another of them.
+    # A task keeps its files: its last sandbox is not closed to make room for another one of its own.
     idle = [slot for slot in idle if slot.task != task or bounds.persistent or _has_another(among, slot)]
     return min(idle, key=lambda slot: (slot.task == task, slot.quiet_since), default=None)
 
@@ -71,18 +73,15 @@ def _has_another(among: Iterable[Slot], slot: Slot) -> bool:
 
 
 def who_holds(slots: Collection[Slot], bounds: Bounds, principal: str, waited: float) -> str:
-    """Why a call got no place though it waited so many seconds.
-
-    Other principals' tasks are told by their number alone.
-    """
+    """Why a call got no sandbox though it waited so many seconds. Tasks of other principals are counted, not named."""
     own = [slot for slot in slots if slot.task.principal == principal]
     names = sorted({slot.task.task for slot in own})
-    told = ", ".join(f"'{name}'" for name in names[:MAX_NAMES]) + (" and others" if len(names) > MAX_NAMES else "")
+    named = ", ".join(f"'{name}'" for name in names[:MAX_NAMES]) + (" and others" if len(names) > MAX_NAMES else "")
     bound = f"max_sandboxes ({bounds.max_sandboxes})"
     if len(own) >= bounds.max_per_principal:
         bound = f"max_per_principal ({bounds.max_per_principal})"
     return (
         f"No sandbox was free within {waited:g} s: pool.{bound} is reached and all are in "
-        f"use, {len(own)} by your tasks ({told or 'none'}) and {len(slots) - len(own)} by others. Try again "
+        f"use, {len(own)} by your tasks ({named or 'none'}) and {len(slots) - len(own)} by others. Try again "
         "later, or end what runs there (`sandbox` with action 'close')."
     )

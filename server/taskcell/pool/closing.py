@@ -1,9 +1,9 @@
-"""The end of sandboxes: one that is replaced, an idle one, a task's, and all of them."""
+"""Closes sandboxes: one that is replaced, an idle one, all of a task, or all of the server."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import anyio
 import structlog
@@ -11,9 +11,10 @@ import structlog
 from taskcell.engine.base import Engine
 from taskcell.errors import TaskcellError
 from taskcell.model import TaskKey
-from taskcell.pool.launcher import Launcher, TaskRecord
+from taskcell.pool.launcher import Launcher
 from taskcell.pool.slot import Slot, SlotState
 from taskcell.pool.state import Slots
+from taskcell.pool.workspaces import TaskRecord, Workspaces
 from taskcell.sandbox.sandbox import KILL_SLACK, Sandbox
 from taskcell.sandbox.spawn import GRACE
 
@@ -26,35 +27,55 @@ EXIT_GRACE = 2.0
 EXIT_KILL_SLACK = 0.7
 #: Seconds between two looks whether the engine has removed the last container; a look is one call for all of them.
 GONE_POLL = 0.1
-#: Seconds that the engine has for it. One that fails at its own removal (Docker 20.10 does when the container's folder
-#: is written to meanwhile) leaves a dead container for good; it is removed by a second request.
+#: Seconds that the engine has to remove a container by itself. One that fails at that (Docker 20.10 does when the
+#: container's folder is written to meanwhile) leaves a dead container for good; a request then removes it.
 GONE_PATIENCE = 1.0
+#: Seconds of CLOSE_TIMEOUT that are kept for one request about volumes, whatever the sandboxes take.
+SWEEP_TIME = 0.5
 
 
 class Closing:
-    """Ends sandboxes, and knows those that are on their way out. None of it is on a request's path."""
+    """Closes sandboxes, and remembers which are being closed. No request waits for it, but for one that closes a task.
 
-    def __init__(self, engine: Engine, launcher: Launcher, slots: Slots, deployment: str, instance: str) -> None:
+    Arguments:
+        deployment_id: as in the containers' labels.
+        instance: the server's own name there.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        launcher: Launcher,
+        workspaces: Workspaces,
+        slots: Slots,
+        *,
+        deployment_id: str,
+        instance: str,
+    ) -> None:
         self._engine = engine
         self._launcher = launcher
+        self._workspaces = workspaces
         self._slots = slots
-        self._deployment = deployment
+        self._deployment_id = deployment_id
         self._instance = instance
         self._leaving: set[Slot] = set()
+        self._looking = anyio.Lock()
+        self._looked = 0.0
+        self._listed: set[str] = set()
 
     def begin(self, slot: Slot) -> None:
-        """From now on the slot counts as leaving; one of the methods below ends it."""
+        """From now on the slot counts as leaving; one of the methods below closes it."""
         self._leaving.add(slot)
-
-    @property
-    def leaving(self) -> list[Slot]:
-        return list(self._leaving)
 
     def of_task(self, task: TaskKey) -> list[Slot]:
         return [slot for slot in self._leaving if slot.task == task]
 
     async def retire(self, old: Slot, successor: Slot, at_once: bool) -> None:
-        """Close a slot when its successor is there: a workspace in memory lives only while it is mounted."""
+        """Close a slot when its successor is ready: a workspace in memory lives only while it is mounted.
+
+        Arguments:
+            at_once: do not wait for the calls that still run in the old one.
+        """
         await successor.settled.wait()
         while successor.error is not None:
             heir = self._slots.heir(old)
@@ -67,32 +88,32 @@ class Closing:
             await successor.settled.wait()
         if old.leases and not at_once:
             await old.idle.wait()
-        if old.state is not SlotState.CLOSED:  # by somebody who did not wait for its calls
+        if old.state is not SlotState.CLOSED:  # a closed task did not wait for its calls
             await self._close_one(old)
         self._leaving.discard(old)
 
     async def close_idle(self, slot: Slot) -> None:
-        """Close a slot that nobody uses, and with the last of its task the workspace."""
+        """Close a slot that no call uses, and remove the workspace with the last slot of its task."""
         await self._close_one(slot)
         self._leaving.discard(slot)
         if not slot.is_warm:
-            await self._launcher.drop_workspace(self._launcher.record(slot.task))
+            await self._workspaces.drop(self._workspaces.record(slot.task))
 
     async def close_stray(self, sandbox: Sandbox) -> None:
-        """Close a warm sandbox that was not fit for a task."""
+        """Close a warm sandbox that was not in order."""
         await sandbox.close(0)
         await sandbox.wait_closed(KILL_SLACK)
         await self._launcher.remove(sandbox.container, sandbox.profile)
 
-    async def close_and_tell(self, slots: set[Slot], record: TaskRecord | None, closed: anyio.Event) -> None:
-        """Close sandboxes of one task, and then remove its workspace, but for a container that is kept with it."""
+    async def close_task(self, slots: set[Slot], record: TaskRecord | None, closed: anyio.Event) -> None:
+        """Close a task's sandboxes, then remove its workspace unless a container is kept with it; set `closed`."""
         try:
             async with anyio.create_task_group() as closing:
                 for slot in slots:
                     closing.start_soon(self._close_one, slot)
             if record is not None and all(slot.profile.profile.remove for slot in slots):
                 record.holders.clear()
-                await self._launcher.drop_workspace(record)
+                await self._workspaces.drop(record)
             self._leaving.difference_update(slots)
         finally:
             closed.set()
@@ -105,64 +126,99 @@ class Closing:
         await sandbox.close(GRACE)
         await sandbox.wait_closed(GRACE + KILL_SLACK)
         await self._launcher.remove(sandbox.container, slot.profile)
-        self._launcher.let_go(slot.task, sandbox.container)
+        self._workspaces.let_go(slot.task, sandbox.container)
         slot.state = SlotState.CLOSED
 
     # --- the server's end ----------------------------------------------------------------------------------------
 
+    async def close_all_but_kept(self) -> None:
+        """Close what the deployment's next server has no use for: sandboxes without a task, or without its files."""
+        useless = self._slots.take(lambda slot: slot.inherited is None and (slot.is_warm or not slot.holds_files))
+        await self.close_everything({*useless, *self._leaving})
+
     async def close_everything(self, chosen: Iterable[Slot] | None = None) -> None:
-        """Close all sandboxes, or some: shielded, and bounded by CLOSE_TIMEOUT. What takes longer removes itself."""
+        """Close all sandboxes, or some: shielded, and bounded by CLOSE_TIMEOUT.
+
+        Each is closed for itself, so that one that cannot be closed in time keeps no other. It is named in the log.
+        """
+        is_the_end = chosen is None
         slots = {*self._slots.take(lambda slot: True), *self._leaving} if chosen is None else set(chosen)
         if not slots:
             return
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as bound:
+        left, tasks = set(slots), {slot.task for slot in slots}
+        if is_the_end:
+            tasks |= {record.key for record in self._workspaces.records()}
+        have_ended = anyio.Event()
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
             async with anyio.create_task_group() as closing:
-                for slot in slots:
-                    closing.start_soon(self._end, slot)
-            await self._removed(slots)
-            if chosen is None:
-                await self._drop_workspaces(slots)
-        if bound.cancelled_caught:
-            log.warning("not every sandbox was closed in time; they remove themselves", count=len(slots))
+                if is_the_end:
+                    closing.start_soon(self._sweep, have_ended)
+                async with anyio.create_task_group() as ends:
+                    for task in tasks:
+                        own = [slot for slot in slots if slot.task == task]
+                        ends.start_soon(self._end_task, task, own, left, is_the_end)
+                have_ended.set()
+        if left:
+            names = sorted(map(_name, left))
+            log.warning("not every sandbox could be closed in time; the rest removes itself or is removed", names=names)
 
-    async def _end(self, slot: Slot) -> None:
-        """One request to each supervisor; the engine removes the container of one that is gone by itself."""
+    async def _end_task(self, task: TaskKey, slots: Collection[Slot], left: set[Slot], is_the_end: bool) -> None:
+        """Close a task's sandboxes, and at the server's end remove its workspace unless a container is kept with it."""
+        async with anyio.create_task_group() as ends:
+            for slot in slots:
+                ends.start_soon(self._end, slot, left)
+        if is_the_end and left.isdisjoint(slots) and all(slot.profile.profile.remove for slot in slots):
+            record = self._workspaces.forget(task)
+            if record is not None:
+                record.holders.clear()
+            await self._workspaces.drop(record)
+
+    async def _end(self, slot: Slot, left: set[Slot]) -> None:
+        """Ask the supervisor to end; then the engine removes the container by itself."""
         await slot.settled.wait()
-        sandbox = slot.sandbox
-        if sandbox is None:
-            return
-        # One whose channel is lost cannot be asked, and may well be running.
-        was_asked = sandbox.channel.alive
-        await sandbox.close(EXIT_GRACE)
-        went = was_asked and await sandbox.wait_closed(EXIT_GRACE + EXIT_KILL_SLACK)
-        if not went or sandbox.container.is_child or not slot.profile.profile.remove:
-            await self._launcher.remove(sandbox.container, slot.profile)
+        sandbox, is_gone = slot.sandbox, True
+        if sandbox is not None:
+            # A supervisor whose channel is lost cannot be asked, and may still run.
+            was_asked = sandbox.channel.alive
+            await sandbox.close(EXIT_GRACE)
+            has_ended = was_asked and await sandbox.wait_closed(EXIT_GRACE + EXIT_KILL_SLACK)
+            if has_ended and slot.profile.profile.remove and not sandbox.container.is_child:
+                is_gone = await self._removed(sandbox)
+            else:
+                is_gone = await self._launcher.remove(sandbox.container, slot.profile)
         slot.state = SlotState.CLOSED
+        if is_gone:
+            left.discard(slot)
 
-    async def _removed(self, slots: Iterable[Slot]) -> None:
-        """Wait until the engine has removed the containers, and help it in the end; the caller bounds it."""
-        sandboxes = (slot.sandbox for slot in slots if slot.sandbox and slot.profile.profile.remove)
-        left = {sandbox.container.id: sandbox for sandbox in sandboxes}
+    async def _removed(self, sandbox: Sandbox) -> bool:
+        """Wait until the engine has removed the container, and remove it after GONE_PATIENCE; whether it is gone."""
         patience = time.monotonic() + GONE_PATIENCE
-        while left and time.monotonic() < patience:
-            try:
-                ids = {found.id for found in await self._engine.containers(self._deployment)}
-            except TaskcellError:
-                return
-            left = {id_: sandbox for id_, sandbox in left.items() if id_ in ids}
-            if left:
+        try:
+            while await self._is_listed(sandbox):
+                if time.monotonic() > patience:
+                    return await self._launcher.remove(sandbox.container, sandbox.profile)
                 await anyio.sleep(GONE_POLL)
-        for sandbox in left.values():
-            await self._launcher.remove(sandbox.container, sandbox.profile)
+        except TaskcellError:
+            return False
+        return True
 
-    async def _drop_workspaces(self, slots: Iterable[Slot]) -> None:
-        kept = {slot.task for slot in slots if not slot.profile.profile.remove}
-        async with anyio.create_task_group() as dropping:
-            for record in self._launcher.records():
-                if record.key not in kept:
-                    record.holders.clear()
-                    dropping.start_soon(self._launcher.drop_workspace, record)
+    async def _is_listed(self, sandbox: Sandbox) -> bool:
+        """Whether the engine has the container: one look for all that ask within GONE_POLL. Raises EngineError."""
+        async with self._looking:
+            if time.monotonic() - self._looked >= GONE_POLL:
+                self._listed = {found.id for found in await self._engine.containers(self._deployment_id)}
+                self._looked = time.monotonic()
+        return sandbox.container.id in self._listed
+
+    async def _sweep(self, have_ended: anyio.Event) -> None:
+        """Remove what a restarted engine left of this server's volumes, when its sandboxes have ended or time is up."""
+        with anyio.move_on_after(CLOSE_TIMEOUT - SWEEP_TIME):
+            await have_ended.wait()
         try:
             await self._engine.sweep_own(self._instance)
         except TaskcellError as error:
             log.warning("workspaces may be left; the next server removes them", reason=str(error))
+
+
+def _name(slot: Slot) -> str:
+    return f"(one for {slot.shared_key[1]}, still being made)" if slot.sandbox is None else slot.sandbox.container.name

@@ -1,11 +1,11 @@
-"""How the last sandboxes of tasks ended, until the answer to the task's next call has told it."""
+"""How the last sandbox of each task ended, kept until the answer to the task's next call has said it."""
 
 from __future__ import annotations
 
 from taskcell.model import TaskKey
 from taskcell.pool.slot import SlotKey
 
-#: Ends of idle sandboxes that are remembered for the answer to their task's next call; a task is a few hundred bytes.
+#: Endings that are kept for the next call of their task; each takes a few hundred bytes.
 MAX_REMEMBERED = 10_000
 CHANGED = "The sandbox was replaced because its configuration changed"
 
@@ -17,17 +17,17 @@ class Endings:
         self._ended: dict[SlotKey, str] = {}
 
     def remember(self, key: SlotKey, ended: str) -> None:
-        """`ended` goes on after the words "The task's sandbox"."""
+        """Keep an ending. `ended` continues the words "The task's sandbox"."""
         self._ended[key] = ended
         while len(self._ended) > MAX_REMEMBERED:
             del self._ended[next(iter(self._ended))]
 
     def take(self, key: SlotKey) -> str:
-        """How it ended, for its successor to tell; empty where there is nothing to tell."""
+        """The ending, for the successor's first answer; empty when there is none."""
         return self._ended.pop(key, "")
 
     def forget(self, task: TaskKey) -> None:
-        """The task was closed on purpose: nobody need be told how its sandboxes ended."""
+        """The task was closed on purpose: no later answer needs to say how its sandboxes ended."""
         for key in [key for key in self._ended if key[0] == task]:
             del self._ended[key]
 

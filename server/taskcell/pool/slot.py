@@ -1,4 +1,4 @@
-"""One place of the pool, and what a decision about places says: plain state."""
+"""One place of the pool, a call's claim on it, and one step of a decision: plain state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SlotKey = tuple[TaskKey, str]
 
-#: Whose the ready sandboxes are that no task has yet. No principal has an empty name.
+#: The task of warm sandboxes, which no task has yet. No principal has an empty name.
 NOBODY = TaskKey("", "")
 
 
@@ -34,17 +34,18 @@ class SlotState(Enum):
 class Slot:
     """A place in the pool: (task, profile), and the sandbox that is or will be in it.
 
-    A sandbox for one call has a key of its own while that call has it, so that no other is given it; so has a warm one
-    until a task takes it.
+    A sandbox for one call has a key of its own while that call has it, so that no other call gets it; a warm one has a
+    key of its own until a task takes it.
 
     Arguments:
-        settled: set when the creation has succeeded or failed; `idle`: when the last lease of a retired slot ended.
+        settled: set when the creation has succeeded or failed.
+        idle: set when the last lease of a retired slot has ended.
         replaces: the slot that this one is to succeed, until it has.
-        inherited: the sandbox of an earlier server that is to be taken up, until it has been.
-        outdated: its container was made with another profile than `profile`, or that is not known.
+        inherited: the sandbox of an earlier server that is to be adopted, until it has been.
+        outdated: its container was made with another profile than `profile`, or with an unknown one.
         nonce: what the token of its sandbox was derived from.
         fingerprint: of its profile, for other servers; empty until it is needed.
-        ended: how the task's last sandbox of this profile ended; empty where there was none, or it was meant to.
+        ended: how the task's last sandbox of this profile ended; empty when no answer needs to say it.
     """
 
     key: SlotKey
@@ -75,7 +76,7 @@ class Slot:
 
     @property
     def shared_key(self) -> SlotKey:
-        """Where calls look for it: the key of every slot but one that a single call has."""
+        """The key that calls look under: every slot's own, but for one that a single call has."""
         return self.key[0], self.profile.profile.name
 
     @property
@@ -89,7 +90,7 @@ class Slot:
 
     @property
     def holds_files(self) -> bool:
-        """Its container runs, and with it the workspace lives."""
+        """Its container runs and keeps the workspace alive."""
         return self.sandbox is not None and self.sandbox.state is SandboxState.READY and self.sandbox.channel.alive
 
     @property
@@ -101,14 +102,14 @@ class Slot:
 
     @property
     def is_busy(self) -> bool:
-        """A call has it, or one of its processes lives, or it is not there yet: it must not be closed."""
+        """It must not be closed: a call has it, one of its processes lives, or it is still being made."""
         if self.leases or self.sandbox is None:
             return True
         return bool(self.sandbox.channel.living) and self.sandbox.usable
 
     @property
     def quiet_since(self) -> float:
-        """When its last call or process ended (monotonic)."""
+        """When its last call or process ended (monotonic seconds)."""
         return max(self.idle_since, self.sandbox.channel.quiet_since if self.sandbox is not None else 0.0)
 
     def fits(self, profile: AuthorizedProfile) -> bool:
@@ -118,26 +119,31 @@ class Slot:
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """One call's claim on a sandbox: `slot` is the one it has been granted. `arrived` orders those that wait."""
+    """One call's claim on a sandbox.
+
+    Arguments:
+        arrived: orders the calls that wait.
+        slot: the one that it has been granted.
+        granted: set when it is granted a slot; made by the call that waits, for most are granted one at once.
+    """
 
     key: SlotKey
     profile: AuthorizedProfile
     arrived: int
     slot: Slot | None = None
-    #: Made by who waits: the common call is granted its slot at once.
     granted: anyio.Event | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """What to do now.
+class Step:
+    """What is to be done for one slot.
 
     Arguments:
         create: start the slot's sandbox.
-        check: the slot's sandbox is a warm one: look whether it is in order, and make another where it is not.
+        check: the slot's sandbox is a warm one: look whether it is in order, and make another one when it is not.
         retired: to be closed once `slot` is settled, for the successor holds the workspace by then.
-        at_once: not to wait for the calls that still run in the retired one.
-        evicted: to be closed, for `slot` has its place.
+        at_once: do not wait for the calls that still run in the retired one.
+        evicted: to be closed, for `slot` has their place.
     """
 
     slot: Slot

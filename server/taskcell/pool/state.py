@@ -1,4 +1,7 @@
-"""The pool's state and its decisions: synchronous, without I/O, so that no decision can be cut in two."""
+"""The pool's state and its decisions: synchronous, without I/O, so that no decision can be cut in two.
+
+Each decision changes the state at once and returns the steps that the executor carries out afterwards.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import Bounds, make_room, next_turn
 from taskcell.pool.ending_notes import CHANGED, Endings, how_ended
-from taskcell.pool.slot import NOBODY, Decision, Lease, Slot, SlotKey, SlotState
+from taskcell.pool.slot import NOBODY, Lease, Slot, SlotKey, SlotState, Step
 from taskcell.pool.warm import missing_warm, outdated_warm, warm_for
 from taskcell.sandbox.sandbox import Sandbox
 
 
 class Slots:
-    """Every slot of the pool; at most one for a key can be leased, and one for a single call by that call alone."""
+    """Every slot of the pool. A key has at most one slot that calls can lease; a slot for one call is leased once."""
 
     def __init__(self, bounds: Bounds | None = None) -> None:
         self.bounds = bounds or Bounds()
@@ -42,7 +45,7 @@ class Slots:
     # --- leases --------------------------------------------------------------------------------------------------
 
     def lease(self, key: SlotKey, profile: AuthorizedProfile) -> Lease:
-        """A claim on the key's slot, granted at once where it can be used. Else `assign` decides."""
+        """A claim on the key's slot, granted at once when that slot can be used. Otherwise `assign` decides."""
         lease = Lease(key, profile, next(self._numbers))
         self._used[key[1]] = profile
         current = self._slots.get(key)
@@ -53,29 +56,29 @@ class Slots:
         return lease
 
     def hold(self, slot: Slot) -> Lease:
-        """A claim on this very slot, of what runs there already."""
+        """A claim on this very slot, for what runs in it already."""
         lease = Lease(slot.shared_key, slot.profile, next(self._numbers))
         self._grant(lease, slot)
         return lease
 
-    def assign(self, now: float) -> list[Decision]:
-        """Grant what can be granted of the waiting leases; where there is room for some only, in turn."""
-        decisions: list[Decision] = []
+    def assign(self, now: float) -> list[Step]:
+        """Grant the waiting leases that there is room for, in turn."""
+        steps: list[Step] = []
         stuck: set[SlotKey] = set()
         while self._waiting:
             turn = next_turn((lease for lease in self._waiting if lease.key not in stuck), self._slots.values())
             if turn is None:
                 break
-            decision = self._place(turn, now)
-            if decision is None:
+            step = self._place(turn, now)
+            if step is None:
                 stuck.add(turn.key)
                 continue
-            decisions.append(decision)
-            self._join_others(turn, decision.slot)
-        return decisions
+            steps.append(step)
+            self._join_others(turn, step.slot)
+        return steps
 
     def _join_others(self, lease: Lease, slot: Slot) -> None:
-        """A herd of calls for one new task waits for one creation."""
+        """Grant the slot to every call that waits for it: many calls for one new task make one sandbox."""
         self._waiting.remove(lease)
         if slot.is_for_one_call:
             return
@@ -96,38 +99,38 @@ class Slots:
         slot.key = key
         self._slots[key] = slot
 
-    def _place(self, lease: Lease, now: float) -> Decision | None:
-        """Find or make the lease's slot; None: there is no room for it now."""
+    def _place(self, lease: Lease, now: float) -> Step | None:
+        """Find or make the lease's slot; None when there is no room for it now."""
         current = self._slots.get(lease.key)
         if current is not None:
             fits = current.fits(lease.profile)
-            decision = Decision(current) if fits else self._succeed(current, lease.profile, now)
+            step = Step(current) if fits else self._succeed(current, lease.profile, now)
         else:
             warm = warm_for(self._slots.values(), lease)
             victims = make_room(list(self), self.bounds, lease.key[0], needs_more=warm is None)
             if victims is None:
                 return None
             evicted = tuple(self._out(victims, "was closed to make room for another task's"))
-            decision = self._take_warm(warm, lease, evicted, now) if warm else self._new(lease, evicted, now)
-        self._grant(lease, decision.slot)
-        return decision
+            step = self._take_warm(warm, lease, evicted, now) if warm else self._new(lease, evicted, now)
+        self._grant(lease, step.slot)
+        return step
 
-    def _new(self, lease: Lease, evicted: tuple[Slot, ...], now: float) -> Decision:
+    def _new(self, lease: Lease, evicted: tuple[Slot, ...], now: float) -> Step:
         slot = Slot(lease.key, lease.profile, created=now, idle_since=now, ended=self._endings.take(lease.key))
         self._slots[lease.key] = slot
-        return Decision(slot, create=True, evicted=evicted)
+        return Step(slot, create=True, evicted=evicted)
 
-    def withdraw(self, lease: Lease, now: float) -> list[Decision]:
-        """Take a lease back, granted or not: its call has ended, or waits no more."""
-        decisions = []
+    def withdraw(self, lease: Lease, now: float) -> list[Step]:
+        """Take a lease back, granted or not: its call has ended, or gave up waiting."""
+        steps = []
         if lease.slot is None:
             self._waiting.remove(lease)
-        elif (decision := self._release(lease.slot, now)) is not None:
-            decisions.append(decision)
-        return decisions + self.assign(now) if self._waiting else decisions
+        elif (step := self._release(lease.slot, now)) is not None:
+            steps.append(step)
+        return steps + self.assign(now) if self._waiting else steps
 
-    def _release(self, slot: Slot, now: float) -> Decision | None:
-        """A sandbox that must not be used again is replaced at once, not at the next call."""
+    def _release(self, slot: Slot, now: float) -> Step | None:
+        """End one lease. A sandbox that must not be used again is replaced now, not at the next call."""
         slot.leases -= 1
         slot.idle_since = now
         if slot.state in (SlotState.RETIRED, SlotState.CLOSED) and slot.leases == 0:
@@ -139,23 +142,23 @@ class Slots:
             return self._succeed(slot, slot.profile, now)
         return None
 
-    def _put_back(self, slot: Slot) -> Decision | None:
-        """Its call was cancelled before it was ready: nothing ran in it, so the next call may have it."""
+    def _put_back(self, slot: Slot) -> Step | None:
+        """Leave a slot to the next call: its own call was cancelled before it was ready, so nothing ran in it."""
         if slot.shared_key not in self._slots:
             self._move(slot, slot.shared_key)
             return None
         self._retire(slot)
-        return Decision(self._slots[slot.shared_key], retired=slot)
+        return Step(self._slots[slot.shared_key], retired=slot)
 
-    def _spend(self, slot: Slot, now: float) -> Decision:
-        """Retire a slot that had its one call. Where no other slot holds the workspace, the next call's one is made."""
+    def _spend(self, slot: Slot, now: float) -> Step:
+        """Retire a slot that had its one call. A successor is made if no other slot holds the workspace."""
         ready = (other for other in self if other.task == slot.task and other.state is SlotState.READY)
         holder = next((other for other in ready if other is not slot and other.usable), None)
         holder = holder or self._slots.get(slot.shared_key)
         if holder is None:
             return self._succeed(slot, slot.profile, now, reset=True)
         self._retire(slot)
-        return Decision(holder, retired=slot)
+        return Step(holder, retired=slot)
 
     # --- leaving -------------------------------------------------------------------------------------------------
 
@@ -172,7 +175,7 @@ class Slots:
         return chosen
 
     def take_idle(self, now: float, ttl: float) -> list[Slot]:
-        """Take out the slots that had neither a call nor a process for `ttl` seconds; and warm ones that died."""
+        """Take out the slots that had neither a call nor a process for `ttl` seconds, and warm ones that died."""
         tired = [slot for slot in self if self._is_tired(slot, now - ttl)]
         return self._out(tired, f"was closed after {ttl:g} s without a call or a process")
 
@@ -184,37 +187,37 @@ class Slots:
 
     # --- warm ----------------------------------------------------------------------------------------------------
 
-    def next_warm(self, now: float) -> list[Decision]:
-        """What to do for the ready sandboxes: make one, where one is missing, or drop outdated ones."""
+    def next_warm(self, now: float) -> list[Step]:
+        """Make one warm sandbox when one is missing, or drop outdated ones."""
         outdated = self._out(outdated_warm(list(self), self._used), "")
         if outdated:
-            return [Decision(outdated[0], evicted=tuple(outdated))]
+            return [Step(outdated[0], evicted=tuple(outdated))]
         profile = None if self._waiting else missing_warm(self._slots.values(), self._used, self.bounds)
         if profile is None:
             return []
         key = NOBODY, f"{profile.profile.name}#{next(self._numbers)}"
         slot = self._slots[key] = Slot(key, profile, created=now, idle_since=now)
-        return [Decision(slot, create=True)]
+        return [Step(slot, create=True)]
 
-    def _take_warm(self, slot: Slot, lease: Lease, evicted: tuple[Slot, ...], now: float) -> Decision:
-        """From now on it is the task's; a sandbox that is ready is looked at first."""
+    def _take_warm(self, slot: Slot, lease: Lease, evicted: tuple[Slot, ...], now: float) -> Step:
+        """Give a warm slot to the lease's task; a sandbox that is ready already is checked first."""
         self._move(slot, lease.key)
         slot.idle_since, slot.ended = now, self._endings.take(lease.key)
         if slot.state is SlotState.CREATING:
-            return Decision(slot, evicted=evicted)
+            return Step(slot, evicted=evicted)
         slot.state, slot.settled = SlotState.CREATING, anyio.Event()
-        return Decision(slot, check=True, evicted=evicted)
+        return Step(slot, check=True, evicted=evicted)
 
     # --- inheritance ---------------------------------------------------------------------------------------------
 
     def inherit(self, slot: Slot) -> None:
-        """Give a place to the sandbox of an earlier server, which is being taken up; it may be over the bounds."""
+        """Add a slot for an earlier server's sandbox that is being adopted; the bounds do not count here."""
         self._slots.setdefault(slot.key, slot)
 
     # --- ends ----------------------------------------------------------------------------------------------------
 
-    def replace(self, chosen: Callable[[Slot], bool], now: float) -> list[Decision]:
-        """A successor for each chosen slot that is not already being made; what runs in the old ones is killed."""
+    def replace(self, chosen: Callable[[Slot], bool], now: float) -> list[Step]:
+        """A successor for each chosen slot that is ready; what runs in the old ones is killed."""
         old = [slot for slot in self if chosen(slot) and slot.state is SlotState.READY]
         return [
             self._spend(slot, now)
@@ -223,10 +226,10 @@ class Slots:
             for slot in old
         ]
 
-    def _succeed(self, old: Slot, profile: AuthorizedProfile, now: float, *, reset: bool = False) -> Decision:
+    def _succeed(self, old: Slot, profile: AuthorizedProfile, now: float, *, reset: bool = False) -> Step:
         slot = Slot(old.shared_key, profile, created=now, idle_since=now, replaces=old)
         if old.sandbox is None:
-            # It is being made, or taken up, and nobody was told yet.
+            # It is being made, or adopted, and no answer has said yet how the one before it ended.
             slot.ended = old.ended if old.inherited is None else CHANGED
         elif not old.sandbox.usable:
             slot.ended = f"had died ({old.sandbox.doomed or old.sandbox.channel.lost_reason or 'it ended'})"
@@ -235,7 +238,7 @@ class Slots:
         at_once = reset or not old.usable
         self._retire(old)
         self._slots[slot.key] = slot
-        return Decision(slot, create=True, retired=old, at_once=at_once)
+        return Step(slot, create=True, retired=old, at_once=at_once)
 
     def ready(self, slot: Slot, sandbox: Sandbox, *, kept_files: bool = False) -> None:
         """The slot's sandbox can be used. `kept_files`: its workspace is the one that the task had before."""
@@ -249,9 +252,9 @@ class Slots:
         slot.settled.set()
 
     def failed(self, slot: Slot, error: TaskcellError) -> None:
-        """Nothing is kept of a failed creation: the next lease tries afresh.
+        """A creation has failed: the next lease tries again with a new slot.
 
-        What it was to succeed is put back where it still holds the task's files, for they live in it alone.
+        The slot that it was to succeed is put back if it still holds the task's files, for they live in it alone.
         """
         slot.error, slot.state = error, SlotState.FAILED
         old, slot.replaces = slot.replaces, None
@@ -266,7 +269,7 @@ class Slots:
         slot.settled.set()
 
     def _put_in_place(self, old: Slot) -> None:
-        """Have a slot back that could not be succeeded, or leave it to who has its key by now."""
+        """Put back a slot that got no successor, or leave it to the slot that has its key by now."""
         current = self._slots.get(old.key)
         if current is None:
             old.state = SlotState.READY
@@ -275,21 +278,21 @@ class Slots:
             current.replaces = old
 
     def heir(self, old: Slot) -> Slot | None:
-        """The slot that is to succeed another."""
+        """The slot that is to succeed `old`."""
         return next((slot for slot in self if slot.replaces is old), None)
 
     def take(self, chosen: Callable[[Slot], bool]) -> list[Slot]:
-        """Take slots out, to be closed: from now on a lease makes a new one."""
+        """Take slots out, to be closed: from now on a lease makes a new slot."""
         taken = [slot for slot in self if chosen(slot)]
         for slot in taken:
             self._retire(slot)
         return taken
 
     def forget(self, task: TaskKey) -> None:
-        """The task was closed on purpose: nobody need be told how its sandboxes ended."""
+        """The task was closed on purpose: no later answer needs to say how its sandboxes ended."""
         self._endings.forget(task)
 
     def take_notes(self, slot: Slot) -> list[str]:
-        """Notes for the next answer; each is told once."""
+        """Notes for the next answer; each is returned once."""
         notes, slot.notes = slot.notes, []
         return notes

@@ -1,9 +1,10 @@
-"""What a pool does by itself: close idle sandboxes, keep some warm, notice dead ones, write down how things stand."""
+"""What the pool does without being asked: it closes idle sandboxes, keeps some warm, notices dead ones, and writes down
+which there are.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
 
 import anyio
 import anyio.abc
@@ -12,22 +13,22 @@ import structlog
 
 from taskcell.deployment.records import Deployment, SandboxRecord
 from taskcell.errors import SandboxLost
-from taskcell.pool.closing import Closing
-from taskcell.pool.launcher import Launcher
-from taskcell.pool.slot import Decision, Slot, SlotState
+from taskcell.pool.executor import Executor
+from taskcell.pool.slot import Slot, SlotState
 from taskcell.pool.state import Slots
+from taskcell.pool.workspaces import Workspaces
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks at all sandboxes: how exact `idle_ttl` is, and how old what other servers read may be.
+#: Seconds between two looks at all sandboxes: `idle_ttl` is exact to that, and other servers read nothing older.
 TICK = 1.0
-#: Seconds to leave the engine alone after a creation: a warm sandbox must not slow down the call that took the last.
+#: Seconds to leave the engine alone after a creation: making a warm sandbox must not slow down the call before it.
 WARM_DELAY = 0.25
-#: Seconds without a warm sandbox after one could not be made.
+#: Seconds to the next attempt after a warm sandbox could not be made.
 WARM_RETRY = 30.0
-#: Seconds of silence after which a sandbox that is in use is asked whether it lives, and to wait for its answer. Its
-#: supervisor comes before everything that it runs, so that only a paused container or a hanging engine takes longer.
-QUIET = 5.0
+#: Seconds of silence after which the supervisor of a sandbox in use is pinged, and seconds to wait for its answer. It
+#: runs before everything that it started, so that only a paused container or a hanging engine takes longer.
+PING_AFTER = 5.0
 PING_TIMEOUT = 15.0
 
 
@@ -36,57 +37,42 @@ class Upkeep:
 
     Arguments:
         idle_ttl: seconds without a call or a process after which a sandbox is closed.
-        act, close_idle: the pool's.
     """
 
     def __init__(
-        self,
-        slots: Slots,
-        launcher: Launcher,
-        deployment: Deployment,
-        *,
-        idle_ttl: float,
-        act: Callable[[Iterable[Decision]], None],
-        close_idle: Callable[[Slot], None],
+        self, slots: Slots, workspaces: Workspaces, executor: Executor, deployment: Deployment, *, idle_ttl: float
     ) -> None:
         self._slots = slots
-        self._launcher = launcher
+        self._workspaces = workspaces
+        self._executor = executor
         self._deployment = deployment
         self._idle_ttl = idle_ttl
-        self._act = act
-        self._close_idle = close_idle
-        self._woken = anyio.Event()
         self._written: list[SandboxRecord] | None = None
         self._warm: Slot | None = None
         self._warm_after = 0.0
 
-    def wake(self) -> None:
-        """Something was made or closed: look at once, not at the next tick."""
-        self._woken.set()
-
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Look at everything again and again, until the pool closes."""
         async with anyio.create_task_group() as asking:
-            while True:
+            while not self._executor.is_stopped:
                 try:
                     await self._look(asking)
-                except Exception:  # whatever it is: calls must not end with what is only done beside them
+                except Exception:  # whatever it is: a fault in the upkeep must not end the calls
                     log.exception("the upkeep of the pool failed, and goes on")
                 with anyio.move_on_after(min(TICK, self._idle_ttl)):
-                    await self._woken.wait()
+                    await self._executor.changed()
                     await anyio.sleep(WARM_DELAY)
-                self._woken = anyio.Event()
 
     async def _look(self, asking: anyio.abc.TaskGroup) -> None:
         now = time.monotonic()
         for slot in self._slots.take_idle(now, self._idle_ttl):
-            self._close_idle(slot)
-        self._act(self._slots.assign(now))
+            self._executor.close_idle(slot)
+        self._executor.begin(self._slots.assign(now))
         for slot in self._slots:
             if self._is_suspect(slot, now):
                 asking.start_soon(self._ask, slot)
         self._keep_warm(now)
-        await self._write()
+        await self.write()
 
     # --- warm ----------------------------------------------------------------------------------------------------
 
@@ -97,16 +83,16 @@ class Upkeep:
         self._warm = None
         if now < self._warm_after:
             return
-        decisions = self._slots.next_warm(now)
-        self._act(decisions)
-        self._warm = next((decision.slot for decision in decisions if decision.create), None)
+        steps = self._slots.next_warm(now)
+        self._executor.begin(steps)
+        self._warm = next((step.slot for step in steps if step.create), None)
 
     # --- the dead ------------------------------------------------------------------------------------------------
 
     @staticmethod
     def _is_suspect(slot: Slot, now: float) -> bool:
         sandbox = slot.sandbox
-        return slot.leases > 0 and sandbox is not None and sandbox.usable and now - sandbox.channel.heard > QUIET
+        return slot.leases > 0 and sandbox is not None and sandbox.usable and now - sandbox.channel.heard > PING_AFTER
 
     @staticmethod
     async def _ask(slot: Slot) -> None:
@@ -123,16 +109,17 @@ class Upkeep:
 
     # --- what others read ----------------------------------------------------------------------------------------
 
-    async def _write(self) -> None:
+    async def write(self) -> None:
+        """Write the records for other servers, if they have changed since they were written last."""
         if not self._deployment.is_shared:
             return
-        records = self.records()
+        records = self._records()
         if records != self._written:
             self._written = records
             await anyio.to_thread.run_sync(self._deployment.write, records)
 
-    def records(self) -> list[SandboxRecord]:
-        """Every sandbox that another server could use or should know of."""
+    def _records(self) -> list[SandboxRecord]:
+        """Every sandbox that another server could use or should know about."""
         shift = time.time() - time.monotonic()
         return [
             record
@@ -158,17 +145,10 @@ class Upkeep:
             created=round(slot.created + shift, 1),
             idle_since=idle_since,
             processes=len(sandbox.channel.living),
-            commands=0 if slot.is_warm else self._launcher.record(task).processes,
+            commands=0 if slot.is_warm else self._workspaces.record(task).processes,
         )
 
     def _fingerprint(self, slot: Slot) -> str:
         if not slot.fingerprint:
             slot.fingerprint = self._deployment.fingerprint(slot.profile.profile)
         return slot.fingerprint
-
-    async def keep_all(self, closing: Closing) -> None:
-        """The server ends and its sandboxes live on: write down how they stand, and close what is nobody's."""
-        useless = self._slots.take(lambda slot: slot.inherited is None and (slot.is_warm or not slot.holds_files))
-        await closing.close_everything([*useless, *closing.leaving])
-        with anyio.CancelScope(shield=True):
-            await self._write()

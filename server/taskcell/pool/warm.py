@@ -1,4 +1,4 @@
-"""Which sandboxes stand ready for the next task, and which of them a call may take: pure."""
+"""Which sandboxes stand ready for the next task, and which of them a call may take. All of it is pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from taskcell.pool.slot import Lease, Slot, SlotState
 
 
 def outdated_warm(slots: Collection[Slot], used: Mapping[str, AuthorizedProfile]) -> list[Slot]:
-    """Ready ones of a profile that no call would want as it is.
+    """The warm slots whose profile has changed, so that no call can take them.
 
     Arguments:
-        used: the profiles that this server was asked for, by name, as the last call wanted each.
+        used: the profiles that calls have asked for, by name, as the last call asked for each.
     """
     return [slot for slot in slots if slot.is_warm and used.get(slot.profile.profile.name) != slot.profile]
 
@@ -21,23 +21,23 @@ def outdated_warm(slots: Collection[Slot], used: Mapping[str, AuthorizedProfile]
 def missing_warm(
     slots: Collection[Slot], used: Mapping[str, AuthorizedProfile], bounds: Bounds
 ) -> AuthorizedProfile | None:
-    """The profile of which one more is to be made now; None: there are enough, or something more urgent is being made.
+    """The profile to make one more warm sandbox for; None when there are enough, or another sandbox is being made.
 
-    Only of profiles that this server has been asked for: twenty skills would be twenty containers for nobody.
+    Only for profiles that calls have asked for: with twenty skills, nobody would use most of twenty containers.
     """
     if bounds.persistent or len(slots) >= bounds.max_sandboxes:
         return None
     if any(slot.state is SlotState.CREATING for slot in slots):
         return None
     for profile in used.values():
-        # One that is kept for inspection would be kept without ever having been anybody's.
+        # One that is kept for inspection would be kept without ever having had a task.
         if profile.profile.remove and sum(slot.is_warm and slot.profile == profile for slot in slots) < bounds.warm:
             return profile
     return None
 
 
 def warm_for(slots: Collection[Slot], lease: Lease) -> Slot | None:
-    """One for a task that has no files yet: another volume cannot be mounted into it any more."""
+    """A warm slot for a task that has no files yet: no other volume can be mounted into it any more."""
     if any(slot.task == lease.key[0] for slot in slots):
         return None
     fitting = [slot for slot in slots if slot.is_warm and slot.fits(lease.profile)]

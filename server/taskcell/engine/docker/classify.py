@@ -1,7 +1,7 @@
 """What the engine's messages mean, in one place.
 
-Messages are not an interface: this reads the ones of Docker 20.10 to 29 and Podman 4, and anything that it does not
-know becomes a general error with the engine's own words. It never sees what a command printed.
+Messages are not an interface: this module reads those of Docker 20.10 to 29 and Podman 4, and makes a general error
+with the engine's own words from any other. It never sees what a command printed.
 """
 
 from __future__ import annotations
@@ -48,35 +48,35 @@ def _classify_api(error: APIError, doing: str) -> EngineError:
 
 
 def is_gone(error: Exception) -> bool:
-    """The object is not there any more, or is being removed right now."""
+    """The object is gone, or is being removed."""
     return isinstance(error, NotFound) or (
         isinstance(error, APIError) and error.status_code == 409 and "already in progress" in str(error)
     )
 
 
 def is_not_running(error: BaseException | None) -> bool:
-    """The container is there, but its processes are not."""
+    """The container exists but does not run."""
     return isinstance(error, APIError) and error.status_code in {404, 409}
 
 
 def is_paused(error: Exception) -> bool:
-    """Somebody has paused the container: it cannot be killed so."""
+    """The container is paused: it cannot be killed before it goes on."""
     return isinstance(error, APIError) and "is paused" in str(error)
 
 
 def is_in_use(error: Exception) -> bool:
-    """A volume or a name that something else still holds."""
+    """Something else still uses the volume or the name."""
     return isinstance(error, APIError) and error.status_code == 409
 
 
 def is_unlimited(error: Exception) -> bool:
-    """The storage of the engine's volumes knows no quota, or the engine is too old to know the option."""
+    """The storage of the engine's volumes has no quotas, or the engine is too old to know the option."""
     text = str(error)
     return isinstance(error, APIError) and ("quota" in text or "invalid option" in text)
 
 
 def lacks_supervisor(error: Exception) -> bool:
-    """The supervisor's volume is empty: somebody removed it since it was filled."""
+    """The supervisor's volume is empty: it was removed after it had been filled."""
     text = str(error)
     return isinstance(error, APIError) and "supervisor" in text and "no such file or directory" in text
 

@@ -11,7 +11,7 @@ from taskcell.engine.docker.endpoint import Endpoint, find
 from taskcell.engine.docker.supervisor_volume import SupervisorVolumes
 from taskcell.errors import EngineUnavailable
 
-#: Oldest API with everything that a sandbox needs (Engine 20.10: one-shot statistics, cgroup v2).
+#: Oldest API with everything that a sandbox needs (Docker Engine 20.10: one-shot statistics, cgroup v2).
 OLDEST_API = (1, 41)
 #: Seconds for one API call; creating on a busy disk is the slowest that is not a pull or a build.
 CALL_TIMEOUT = 60
@@ -19,7 +19,7 @@ CALL_TIMEOUT = 60
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What the engine's calls need."""
+    """A client that speaks the engine's API version, where it connects to, and the supervisor's volumes there."""
 
     client: APIClient
     endpoint: Endpoint
@@ -27,7 +27,7 @@ class Connection:
 
 
 def connect(host: str, environ: Mapping[str, str]) -> Connection:
-    """Find the engine and agree on an API version. Raises EngineUnavailable."""
+    """Find the engine and agree on an API version. Blocking. Raises EngineUnavailable."""
     endpoint = find(host, environ)
     try:
         client = APIClient(
@@ -40,5 +40,7 @@ def connect(host: str, environ: Mapping[str, str]) -> Connection:
         ) from error
     version = str(client.api_version)
     if tuple(map(int, version.split("."))) < OLDEST_API:
-        raise EngineUnavailable(f"The engine speaks API {version}; 1.41 (Docker 20.10) or newer is needed.")
+        raise EngineUnavailable(
+            f"The engine speaks API {version}, but 1.41 (Docker 20.10) or newer is needed; update it."
+        )
     return Connection(client, endpoint, SupervisorVolumes(client))

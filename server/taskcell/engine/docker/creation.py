@@ -1,4 +1,4 @@
-"""One container, from its creation to its end; blocking."""
+"""Creates, finds, stops and removes one container. Everything here blocks."""
 
 from __future__ import annotations
 
@@ -35,12 +35,15 @@ _FAR = (
 def create_and_start(
     on: Connection, spec: ContainerSpec, image: Mapping[str, Any], runtime: str, abandoned: threading.Event
 ) -> Container:
-    """Create, start, and look whether it is what was asked for; on any failure nothing is left of it.
+    """Create and start a container, and check that it is what was asked for. After a failure nothing is left of it.
 
     Arguments:
         runtime: of the engine, for a profile that names none.
-        abandoned: set when nobody waits any more; what was made is removed then.
-    Raises APIError, EngineError, Denied.
+        abandoned: set when the caller has gone; what was made is removed then.
+
+    Raises:
+        APIError, EngineError: the engine failed, or made another container than was asked for.
+        Denied: a host folder was exchanged since the policy looked at it.
     """
     with spec.profile.host_mounts(on.endpoint.socket) as mounts:
         return _create_with(on, spec, mounts, image=image, runtime=runtime, abandoned=abandoned)
@@ -87,11 +90,11 @@ def _create_with(
 
 def _go_on(abandoned: threading.Event) -> None:
     if abandoned.is_set():
-        raise EngineError("Nobody waits for the sandbox any more.")
+        raise EngineError("The sandbox is not needed any longer.")
 
 
 def described(inspected: Mapping[str, Any], profile: Profile, image: Mapping[str, Any]) -> Container:
-    """What the engine's inspection of a container and of its image says of it."""
+    """The container that the engine's inspections of it and of its image describe."""
     own = image["Config"]
     mounted = {mount["Destination"]: mount for mount in inspected.get("Mounts") or ()}.get(WORKSPACE, {})
     return Container(
@@ -110,7 +113,7 @@ def described(inspected: Mapping[str, Any], profile: Profile, image: Mapping[str
 
 
 def find(client: APIClient, container_id: str, profile: Profile) -> Container | None:
-    """A container that runs already; None where it does not. Raises APIError."""
+    """A container that runs already; None when it does not run. Raises APIError."""
     try:
         inspected = client.inspect_container(container_id)
         if not inspected["State"].get("Running"):
@@ -121,7 +124,7 @@ def find(client: APIClient, container_id: str, profile: Profile) -> Container | 
 
 
 def stop(client: APIClient, container_id: str) -> None:
-    """Let the supervisor kill everything and end, then remove what is left. Raises APIError."""
+    """Have the supervisor kill everything and end, then remove the container. Raises APIError."""
     try:
         client.stop(container_id, timeout=STOP_TIMEOUT)
     except APIError as error:
@@ -131,9 +134,9 @@ def stop(client: APIClient, container_id: str) -> None:
 
 
 def remove(client: APIClient, container_id: str) -> None:
-    """Kill and remove; where it is going already, wait for its end. Raises APIError.
+    """Kill and remove; if the engine is removing it already, wait until it is gone. Raises APIError.
 
-    An engine whose own removal has failed does not try again, so this does until the container is gone.
+    An engine whose own removal has failed does not try again; this repeats the request until the container is gone.
     """
     deadline = time.monotonic() + REMOVAL_TIMEOUT
     while True:

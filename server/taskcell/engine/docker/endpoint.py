@@ -1,4 +1,4 @@
-"""Where the engine is: the same places, in the same order, as the docker command line looks at."""
+"""Finds the engine in the places that the docker command line looks at, in the same order."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from docker.tls import TLSConfig
 
 from taskcell.errors import EngineUnavailable
 
-#: A socket that does not accept within this many seconds has nobody behind it; it is on this machine.
+#: Seconds for a socket of this machine to accept; one that takes longer has no engine behind it.
 PROBE_TIMEOUT = 2.0
-#: Of the whole system, tried first and last: Docker's, and rootful Podman's.
+#: The system's own sockets: Docker's, tried first, and rootful Podman's, tried last.
 SYSTEM_SOCKETS = (Path("/var/run/docker.sock"), Path("/run/podman/podman.sock"))
 #: Below the home folder, in order: Docker Desktop (macOS, Linux), Colima, OrbStack, Rancher Desktop, Lima.
 _HOME_SOCKETS = (
@@ -45,7 +45,7 @@ class Endpoint:
 
     @property
     def socket(self) -> str:
-        """Path of the engine's socket on this machine; empty where it is reached over a network."""
+        """Path of the engine's socket on this machine; empty when it is reached over a network."""
         for prefix in ("unix://", "http+unix://"):
             if self.url.startswith(prefix):
                 return "/" + self.url.removeprefix(prefix).lstrip("/")
@@ -55,7 +55,7 @@ class Endpoint:
 def find(host: str, environ: Mapping[str, str]) -> Endpoint:
     """The configured host, DOCKER_HOST, the current docker context, or the first usual socket that accepts.
 
-    Raises EngineUnavailable, naming what was looked at.
+    Raises EngineUnavailable, which names the places that were tried.
     """
     if host:
         return Endpoint(host, "the configuration's engine.host", _tls_from(environ, host))

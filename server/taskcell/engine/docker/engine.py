@@ -5,85 +5,50 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
-import anyio.to_thread
-from docker.errors import APIError, NotFound
+from docker.errors import APIError
 
 from taskcell.engine.base import Container, ContainerSpec, EngineFacts, Listed
-from taskcell.engine.docker import creation, images, workspaces
-from taskcell.engine.docker.classify import classify, is_not_running, lacks_supervisor
-from taskcell.engine.docker.connection import Connection, connect
+from taskcell.engine.docker import creation, workspaces
+from taskcell.engine.docker.calls import Calls
+from taskcell.engine.docker.classify import is_not_running, lacks_supervisor
+from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.exec_stream import open_exec
 from taskcell.engine.docker.hardening import SOCKET, SUPERVISOR
+from taskcell.engine.docker.images import DockerImages
 from taskcell.errors import EngineError, EngineUnavailable, SandboxLost
 from taskcell.policy.policy import AuthorizedProfile
 
-T = TypeVar("T")
-
-#: Blocking calls at once: the engine handles creations mostly one after the other, so more would only wait there.
-CALLS_AT_ONCE = 16
-
 
 class DockerEngine:
-    """Talks to one engine. Nothing is connected before the first call, and a failed connection is tried afresh at the
-    next one: a server that was started before its engine works as soon as the engine does.
+    """Talks to one engine.
 
     Arguments:
-        host: the configuration's engine.host; empty to look where the docker command line does.
-        environ: of the server; DOCKER_HOST, DOCKER_CONTEXT, TLS and home are read from it.
+        calls: how it is reached.
         runtime: of the engine, for profiles that name none; empty means the engine's default.
     """
 
-    def __init__(self, host: str, environ: Mapping[str, str], runtime: str = "") -> None:
-        self._host = host
-        self._environ = environ
+    def __init__(self, calls: Calls, runtime: str = "") -> None:
+        self._call = calls
         self._runtime = runtime
-        self._limiter = anyio.CapacityLimiter(CALLS_AT_ONCE)
-        self._connecting = anyio.Lock()
-        self._connection: Connection | None = None
         self._facts: EngineFacts | None = None
+        self.images = DockerImages(calls)
 
     @classmethod
     async def open(cls, host: str, environ: Mapping[str, str], runtime: str = "") -> DockerEngine:
         """An engine that has answered already. Raises EngineUnavailable."""
-        engine = cls(host, environ, runtime)
-        await engine._connected()
-        return engine
-
-    @classmethod
-    def over(cls, connection: Connection) -> DockerEngine:
-        """An engine over a connection that stands already."""
-        engine = cls("", {})
-        engine._connection = connection
-        return engine
-
-    async def _connected(self) -> Connection:
-        if self._connection is None:
-            async with self._connecting:
-                if self._connection is None:
-                    self._connection = await anyio.to_thread.run_sync(
-                        connect, self._host, self._environ, abandon_on_cancel=True
-                    )
-        return self._connection
-
-    async def _call(self, doing: str, work: Callable[[Connection], T]) -> T:
-        """Run a blocking call in a thread; its errors come back as ours. A cancelled caller does not wait for it."""
-        connection = await self._connected()
-        try:
-            return await anyio.to_thread.run_sync(work, connection, abandon_on_cancel=True, limiter=self._limiter)
-        except Exception as error:
-            raise classify(error, doing) from error
+        calls = Calls(host, environ)
+        await calls.connected()
+        return cls(calls, runtime)
 
     async def facts(self) -> EngineFacts:
         if self._facts is None:
-            self._facts = await self._call("tell what it can do", self._probe)
+            self._facts = await self._call("say what it can do", self._probe)
         return self._facts
 
     @staticmethod
@@ -127,7 +92,7 @@ class DockerEngine:
     # --- containers ----------------------------------------------------------------------------------------------
 
     async def start(self, spec: ContainerSpec) -> Container:
-        image = await self.image(spec.profile.profile.image, spec.profile.profile.platform)
+        image = await self.images.ensure(spec.profile.profile.image, spec.profile.profile.platform)
         abandoned = threading.Event()
 
         def work(on: Connection) -> Container:
@@ -142,12 +107,8 @@ class DockerEngine:
         try:
             return await self._call("start the sandbox", work)
         except anyio.get_cancelled_exc_class():
-            abandoned.set()  # the thread goes on; it removes what it made
+            abandoned.set()  # the thread goes on, and removes what it made
             raise
-
-    async def image(self, reference: str, platform: str = "") -> Mapping[str, Any]:
-        """The engine's inspection of an image, pulled first if need be. Raises ImageMissing."""
-        return await self._call(f"get the image {reference}", lambda on: images.ensure(on.client, reference, platform))
 
     async def remove(self, container: Container, *, keep: bool = False) -> None:
         def work(on: Connection) -> None:
@@ -166,13 +127,7 @@ class DockerEngine:
         return await self._call("find the sandbox", lambda on: creation.find(on.client, container_id, profile.profile))
 
     async def image_id(self, profile: AuthorizedProfile) -> str:
-        def work(on: Connection) -> str:
-            try:
-                return str(on.client.inspect_image(profile.profile.image)["Id"])
-            except NotFound:
-                return ""
-
-        return await self._call("inspect the image", work)
+        return await self.images.image_id(profile.profile.image)
 
     async def rename(self, container: Container, name: str) -> Container:
         await self._call("rename the sandbox", lambda on: on.client.rename(container.id, name))
@@ -240,49 +195,12 @@ class DockerEngine:
             if is_not_running(error.__cause__):
                 raise SandboxLost("The sandbox's container does not run.") from error
             raise
-        on = await self._connected()
+        on = await self._call.connected()
         stream = await open_exec(on.endpoint, str(on.client.api_version), exec_id)
         try:
             yield stream
         finally:
             await anyio.aclose_forcefully(stream)
 
-    # --- images --------------------------------------------------------------------------------------------------
-
-    async def image_labels(self, reference: str) -> Mapping[str, str] | None:
-        """The labels of an image that the engine has; None when it has none of that name."""
-        return await self._call("inspect the image", lambda on: images.labels(on.client, reference))
-
-    async def import_image(self, tar: Path, reference: str, changes: Sequence[str]) -> None:
-        """Make an image from a root file system's tar file; `changes` are Dockerfile instructions."""
-        await self._call("import the image", lambda on: images.import_tar(on.client, tar, reference, changes))
-
-    async def image_architecture(self, reference: str) -> str:
-        """The architecture of an image, in the engine's words, such as `amd64`."""
-        return str((await self.image(reference))["Architecture"])
-
-    async def build_image(
-        self, dockerfile: str, reference: str, report: Callable[[str], None], context: Path | None = None
-    ) -> None:
-        """Build an image; `report` gets the build's lines, from a thread; `context` is a folder of files to copy.
-
-        Cancelled, the engine ends the build when its next line comes.
-        """
-        abandoned = threading.Event()
-
-        def keep(line: str) -> None:
-            if abandoned.is_set():
-                raise EngineError("Nobody waits for the image any more.")
-            report(line)
-
-        try:
-            await self._call(
-                "build the image", lambda on: images.build(on.client, dockerfile, reference, keep, context)
-            )
-        except anyio.get_cancelled_exc_class():
-            abandoned.set()
-            raise
-
     async def aclose(self) -> None:
-        if self._connection is not None:
-            self._connection.client.close()
+        self._call.close()

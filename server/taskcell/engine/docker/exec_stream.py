@@ -1,6 +1,6 @@
 """The byte stream of a `docker exec`: an HTTP connection that the engine turns into a raw one.
 
-It is opened on the event loop, beside the docker package, whose own streams block.
+It is opened on the event loop and not by the docker package, whose own streams block.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ _RECEIVE_SIZE = 1 << 17
 
 
 async def open_exec(endpoint: Endpoint, api_version: str, exec_id: str) -> ExecStream:
-    """Start the exec and take its stdin and stdout over.
+    """Start the exec and take over its stdin and stdout.
 
-    Raises EngineUnavailable when the engine cannot be reached, SandboxLost when it refuses.
+    Raises:
+        EngineUnavailable: the engine cannot be reached.
+        SandboxLost: it refuses.
     """
     try:
         with anyio.fail_after(OPEN_TIMEOUT):
@@ -111,7 +113,7 @@ async def _upgrade(stream: anyio.abc.ByteStream, api_version: str, exec_id: str)
             http.receive_data(await stream.receive(_RECEIVE_SIZE))
         elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
             is_plain = isinstance(stream, anyio.abc.UNIXSocketStream)
-            raw = stream.extra(SocketAttribute.raw_socket) if is_plain else None  # noqa: S610 - this is no Django
+            raw = stream.extra(SocketAttribute.raw_socket) if is_plain else None  # noqa: S610 - this is not Django
             return ExecStream(stream, bytearray(http.trailing_data[0]), raw)
         elif isinstance(event, h11.Response):
             raise SandboxLost(f"The engine refused the sandbox's channel (HTTP {event.status_code}).")
@@ -124,8 +126,8 @@ class ExecStream(anyio.abc.ByteStream):
     """stdin and stdout of an exec; its stderr goes to the log.
 
     Arguments:
-        _socket: of a UNIX stream, which is then read and written without the turns of the event loop that anyio takes
-            before each attempt: they are a tenth of a short command's time in the server.
+        _socket: of a UNIX stream. It is read and written directly: the turns of the event loop that anyio takes before
+            each attempt cost a tenth of a short command's time in the server.
     """
 
     _stream: anyio.abc.ByteStream
@@ -159,7 +161,7 @@ class ExecStream(anyio.abc.ByteStream):
                 await anyio.wait_readable(self._socket)
                 has_waited = True
                 continue
-            if not has_waited:  # what comes without a pause must not keep the loop to itself
+            if not has_waited:  # bytes that come without a pause must not occupy the event loop
                 await anyio.lowlevel.checkpoint()
             if not data:
                 raise anyio.EndOfStream

@@ -1,19 +1,23 @@
-"""Images: inspected, pulled with progress, imported, built."""
+"""Images: inspected, pulled with progress, imported, built. The functions block; `DockerImages` does not."""
 
 from __future__ import annotations
 
 import io
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import anyio
 import structlog
 from docker import APIClient
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError, ImageNotFound, NotFound
 
+from taskcell.engine.docker.calls import Calls
+from taskcell.engine.docker.connection import Connection
 from taskcell.errors import EngineError, ImageMissing
 from taskcell.images.skills import PREFIX, build_command
 
@@ -21,16 +25,79 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two lines of progress in the log.
 PROGRESS_EVERY = 2.0
-#: Seconds without a word from a build: a package of 100 MB on a slow line takes minutes and prints nothing.
+#: Seconds that a build may print nothing: a package of 100 MB on a slow line takes minutes.
 BUILD_SILENCE = 600
 
 
+class DockerImages:
+    """The images that one engine has."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def ensure(self, reference: str, platform: str = "") -> Mapping[str, Any]:
+        """The engine's inspection of an image, which is pulled first if need be.
+
+        Arguments:
+            platform: as in `linux/arm64`; empty for the engine's own.
+
+        Raises:
+            ImageMissing: it is not there and cannot be pulled.
+        """
+        return await self._calls(f"get the image {reference}", lambda on: ensure(on.client, reference, platform))
+
+    async def image_id(self, reference: str) -> str:
+        """The engine's id of an image; empty when it has none of that name."""
+
+        def work(on: Connection) -> str:
+            try:
+                return str(_inspect(on.client, reference)["Id"])
+            except NotFound:
+                return ""
+
+        return await self._calls("inspect the image", work)
+
+    async def image_labels(self, reference: str) -> Mapping[str, str] | None:
+        """The labels of an image that the engine has; None when it has none of that name."""
+        return await self._calls("inspect the image", lambda on: labels(on.client, reference))
+
+    async def image_architecture(self, reference: str) -> str:
+        """The architecture of an image, in the engine's words, such as `amd64`."""
+        return str((await self.ensure(reference))["Architecture"])
+
+    async def import_image(self, tar: Path, reference: str, changes: Sequence[str]) -> None:
+        """Make an image from a root file system's tar file; `changes` are Dockerfile instructions."""
+        await self._calls("import the image", lambda on: import_tar(on.client, tar, reference, changes))
+
+    async def build_image(
+        self, dockerfile: str, reference: str, report: Callable[[str], None], context: Path | None = None
+    ) -> None:
+        """Build an image. Cancelled, the engine ends the build when its next line comes.
+
+        Arguments:
+            report: gets the build's lines, from a thread.
+            context: folder of the files to copy.
+        """
+        abandoned = threading.Event()
+
+        def keep(line: str) -> None:
+            if abandoned.is_set():
+                raise EngineError("The build was cancelled.")
+            report(line)
+
+        try:
+            await self._calls("build the image", lambda on: build(on.client, dockerfile, reference, keep, context))
+        except anyio.get_cancelled_exc_class():
+            abandoned.set()
+            raise
+
+
 def ensure(client: APIClient, reference: str, platform: str) -> Mapping[str, Any]:
-    """Inspect the image; pull it where the engine does not have it. Raises ImageMissing."""
+    """Inspect the image, and pull it first when the engine does not have it. Raises ImageMissing."""
     try:
         return _inspect(client, reference)
     except ImageNotFound:
-        # Never pulled: a registry's image of the same name would be somebody else's.
+        # Never pulled: an image of the same name in a registry would not be taskcell's.
         if reference.startswith(PREFIX):
             raise ImageMissing(_how_to_build(reference)) from None
     _pull(client, reference, platform)
@@ -54,13 +121,13 @@ def _inspect(client: APIClient, reference: str) -> Mapping[str, Any]:
 
 def _pull(client: APIClient, reference: str, platform: str) -> None:
     log.info("pulling an image", image=reference)
-    told = time.monotonic()
+    logged = time.monotonic()
     try:
         for step in client.pull(reference, stream=True, decode=True, platform=platform or None):
             if "error" in step:
                 raise ImageMissing(_cannot_pull(reference, step["error"]))
-            if time.monotonic() - told > PROGRESS_EVERY:
-                told = time.monotonic()
+            if time.monotonic() - logged > PROGRESS_EVERY:
+                logged = time.monotonic()
                 log.info("pulling", image=reference, layer=step.get("id"), progress=step.get("progress"))
     except APIError as error:
         raise ImageMissing(_cannot_pull(reference, str(error.explanation or error))) from error
@@ -107,7 +174,7 @@ def _remove_replaced(client: APIClient, before: str | None, reference: str) -> N
         if not _inspect(client, before)["RepoTags"]:
             client.remove_image(before)
     except APIError as error:
-        # A container, or an image that was built on it, still uses it.
+        # A container or another image still uses it.
         log.debug("the replaced image stays", image=before, reason=str(error.explanation or error))
 
 
@@ -117,7 +184,7 @@ def build(
     """Build from a Dockerfile, with a folder as context if need be. Raises EngineError with the engine's reason.
 
     Nothing is taken from the engine's cache, which would keep old versions of packages. The steps use the engine's own
-    network: what reaches Debian's packages from there, a proxy on loopback too, need not be reachable from a bridge.
+    network: its way to Debian's packages, such as a proxy on loopback, may not be reachable from a bridge.
     """
     before = _id(client, reference)
     with tempfile.TemporaryFile() as file:

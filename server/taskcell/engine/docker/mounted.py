@@ -1,4 +1,4 @@
-"""Whether what a container really has mounted is what the policy looked at, whatever happened to its name meanwhile."""
+"""Checks that a container has mounted what the policy looked at: paths may have been exchanged in between."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from taskcell.text import shown
 
 
 def check_mounted(mounts: Sequence[HostMount], pid: int) -> None:
-    """Compare each mount with what was allowed. Raises Denied: one is another, or it cannot be told.
+    """Compare each mount with what was allowed. Raises Denied when one differs, or cannot be compared.
 
     Arguments:
-        pid: of the container's first process on this machine, which has started and runs nothing of anybody's yet.
+        pid: of the container's first process on this machine, which has started and runs no command yet.
     """
     if not mounts:
         return
     root = f"/proc/{pid}/root"
-    # An engine in a virtual machine names a pid of its own, which is somebody else here, or nobody.
+    # The pid that an engine in a virtual machine names is another process here, or none.
     if identity_below(root, SUPERVISOR) is None:
         reason = (
             "The server cannot see into the container, and so cannot tell whether the host folder that was mounted is "

@@ -1,6 +1,6 @@
 """The engine's volumes that bring the supervisor into every sandbox.
 
-It comes in a volume because an archive cannot be put into a container whose root file system is read-only,
+The supervisor comes in a volume because an archive cannot be put into a container whose root file system is read-only,
 and a host path cannot be mounted from another machine's engine.
 """
 
@@ -46,7 +46,7 @@ class SupervisorVolumes:
         self._filled: set[str] = set()
 
     def forget(self) -> None:
-        """Look again at the next `ensure`: somebody removed the volume."""
+        """Look again at the next `ensure`: a volume was removed."""
         with self._lock:
             self._filled.clear()
 
@@ -74,7 +74,7 @@ class SupervisorVolumes:
         self._remove_older(name)
 
     def _remove_older(self, name: str) -> None:
-        """Those of other versions that nothing mounts; a server that still wants one fills it again."""
+        """Remove those of other versions that nothing mounts; a server that still needs one fills it again."""
         for volume in self._client.volumes(filters={"label": _LABEL})["Volumes"] or ():
             if volume["Name"] != name:
                 with suppress(APIError):
@@ -99,7 +99,7 @@ class SupervisorVolumes:
             time.sleep(FILL_POLL)
 
     def _remove_stale(self, name: str) -> None:
-        """Whoever made it died in between."""
+        """Remove the container of a server that died while it filled the volume."""
         try:
             self._client.remove_container(name, force=True)
         except APIError as error:

@@ -1,9 +1,8 @@
-"""Where a container's workspace comes from: memory, a volume on disk, or a folder of the host. Blocking.
+"""Where a container's workspace comes from: memory, a volume on disk, or a folder of the host. Everything here blocks.
 
-In memory it is a volume without a name of its own, which the engine removes with the last container that owns it: so
-nothing is left of it when a killed server's sandboxes have removed themselves. A second container owns it too when it
-takes the volumes of the first (docker's `--volumes-from`); it may do so only where all that the first has mounted is
-the second's as well.
+In memory it is an anonymous volume, which the engine removes with the last container that owns it: so nothing is left
+when the sandboxes of a killed server have removed themselves. A second container owns the volume too when it takes the
+volumes of the first (docker's `--volumes-from`); it may do so only if it mounts everything that the first one mounts.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from taskcell.engine.docker.classify import is_in_use, is_unlimited
 from taskcell.engine.docker.hardening import Place, workspace_options
 from taskcell.errors import EngineError
 
-#: Seconds to wait for a container, or a volume's last user, that the engine is removing already; and between two looks.
+#: Seconds to wait for the end of a container, or of a volume's last user, that is being removed, and between two looks.
 REMOVAL_TIMEOUT = 10.0
 REMOVAL_POLL = 0.05
 #: Where the container that gives a volume on disk to its user has it; it is never started.
@@ -39,8 +38,9 @@ _KIND = "taskcell.kind"
 
 
 def find_place(client: APIClient, spec: ContainerSpec) -> Place:
-    """Where a new container is to get its workspace from; what is to be on disk is there afterwards. Raises APIError,
-    EngineError.
+    """Where a new container gets its workspace from; a folder or a volume on disk is made now.
+
+    Raises APIError, EngineError.
     """
     workspace = spec.workspace
     if workspace.folder:
@@ -55,7 +55,7 @@ def find_place(client: APIClient, spec: ContainerSpec) -> Place:
         return Place(workspace.name, owner, is_fresh=False)
     if not any(mount.source is None for mount in profile.mounts):
         return Place()
-    # It is mounted in more than one place, and only a name can say that it is the same one.
+    # The workspace is mounted in more than one place, and only a name can say that it is the same volume.
     name = f"taskcell-ws-{secrets.token_hex(12)}"
     options = workspace_options(workspace.size)
     client.create_volume(name, driver="local", driver_opts=options, labels=_labels(spec, "workspace"))
@@ -63,12 +63,12 @@ def find_place(client: APIClient, spec: ContainerSpec) -> Place:
 
 
 def was_held(client: APIClient, holders: Collection[Holder]) -> bool:
-    """Whether one of the containers still runs: then it has held the files in memory all the time."""
+    """Whether one of the containers still runs: then it has kept the files in memory all the time."""
     return any(runs(client, holder.id) for holder in holders)
 
 
 def runs(client: APIClient, container_id: str) -> bool:
-    """Whether a container has processes, if only paused ones. Raises APIError when the engine cannot tell."""
+    """Whether a container has processes, even paused ones. Raises APIError."""
     try:
         return bool(client.inspect_container(container_id)["State"].get("Running"))
     except NotFound:
@@ -92,9 +92,12 @@ def remove(client: APIClient, name: str) -> None:
 
 
 def sweep(client: APIClient, deployment: str, living: Collection[str]) -> None:
-    """Remove what servers of the same deployment left when they were killed.
+    """Remove the workspaces that killed servers of the same deployment left.
 
-    A workspace in memory that nothing mounts holds no file any more; the engine refuses to remove one that is in use.
+    A workspace in memory that nothing mounts has lost its files; the engine refuses to remove one that is in use.
+
+    Arguments:
+        living: instances that still run; theirs are left alone.
     """
     own = {"label": [f"taskcell.deployment={deployment}", f"{_KIND}=workspace"]}
     for volume in client.volumes(filters=own)["Volumes"] or ():
@@ -104,7 +107,7 @@ def sweep(client: APIClient, deployment: str, living: Collection[str]) -> None:
 
 
 def sweep_own(client: APIClient, instance: str) -> None:
-    """The same for one server's own: an engine that is restarted removes containers and leaves their volumes."""
+    """Remove one server's own workspaces: a restarted engine has removed the containers and left their volumes."""
     own = {"label": [f"taskcell.instance={instance}", f"{_KIND}=workspace"], "dangling": True}
     for volume in client.volumes(filters=own)["Volumes"] or ():
         with suppress(APIError):
@@ -115,10 +118,10 @@ def sweep_own(client: APIClient, instance: str) -> None:
 
 
 def prepare_folder(folder: Path) -> bool:
-    """Make a task's folder on the host, and see that nobody has put something else in its place. Raises EngineError.
+    """Make a task's folder on the host, and check that it is a folder. Returns whether it is new.
 
-    Answers whether it was not there before.
-    The server's own user must own it or be root; for root's servers it belongs to the sandbox's user.
+    The server's own user, or root, must own the folder above it. A server that runs as root gives the task's folder to
+    the sandbox's user. Raises EngineError.
     """
     try:
         root = folder.parent
@@ -146,10 +149,7 @@ def _check_owned(root: Path) -> None:
 
 
 def _prepare_volume(client: APIClient, spec: ContainerSpec) -> bool:
-    """Make the volume, with a bound where the engine's storage can hold one, and give it to the sandbox's user.
-
-    Answers whether it was not there before.
-    """
+    """Make the sandbox user's volume, bounded if the engine's storage has quotas. Returns whether it is new."""
     name = spec.workspace.name
     try:
         client.inspect_volume(name)
@@ -161,7 +161,7 @@ def _prepare_volume(client: APIClient, spec: ContainerSpec) -> bool:
 
 
 def make_bounded(client: APIClient, name: str, size: int, labels: dict[str, str]) -> bool:
-    """A volume on disk; answers whether its size is bounded. Raises APIError."""
+    """Make a volume on disk; returns whether its size is bounded. Raises APIError."""
     try:
         client.create_volume(name, driver="local", driver_opts={"size": str(size)}, labels=labels)
     except APIError as error:
@@ -173,7 +173,7 @@ def make_bounded(client: APIClient, name: str, size: int, labels: dict[str, str]
 
 
 def _give_to_user(client: APIClient, spec: ContainerSpec) -> None:
-    """A fresh volume belongs to root. Nobody in a sandbox may change that; unpacking an archive into it does."""
+    """Make the sandbox's user the owner of a new volume, which is root's: unpacking an archive into it does that."""
     name = spec.workspace.name
     mount = Mount(f"{_CARRIER_FOLDER}/data", name, type="volume", no_copy=True)
     host: dict[str, Any] = client.create_host_config(mounts=[mount], network_mode="none")
@@ -202,6 +202,6 @@ def _folder_archive() -> bytes:
 
 def _labels(spec: ContainerSpec, kind: str) -> dict[str, str]:
     labels = dict(spec.labels) | {_KIND: kind}
-    if kind == "data":  # it belongs to no instance
+    if kind == "data":  # it outlives the instance that made it
         labels.pop("taskcell.instance", None)
     return labels

@@ -1,0 +1,80 @@
+"""From settings and tools to a running gateway."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from taskcell.assembly import stack
+from taskcell.assembly.invocation import Invocation
+from taskcell.assembly.stack import Loaded
+from taskcell.config.settings import Settings
+from taskcell.deployment.records import Deployment
+from taskcell.engine import kinds
+from taskcell.engine.base import Engine
+from taskcell.errors import Denied
+from taskcell.gateway.background import Background
+from taskcell.gateway.gateway import Gateway
+from taskcell.policy.policy import AuthorizedProfile
+from taskcell.pool.pool import open_pool
+from taskcell.tools.tool import CommandTool
+
+
+@asynccontextmanager
+async def configured_gateway(run: Invocation, loaded: Loaded, *, for_one_call: bool = False) -> AsyncIterator[Gateway]:
+    """A gateway over the configured engine; leaving closes every sandbox.
+
+    Arguments:
+        for_one_call: as in `open_gateway`.
+
+    Raises:
+        ConfigError: there is no engine of the configured kind.
+        Denied: the policy refuses the folder of persistent workspaces.
+    """
+    hands_over = kinds.kind_of(loaded.settings.engine).outlives_server
+    state = stack.state_folder(run, loaded.settings) if hands_over else None
+    async with (
+        stack.opened_engine(run, loaded.settings) as engine,
+        open_gateway(loaded.settings, loaded.tools, engine, state, for_one_call=for_one_call) as opened,
+    ):
+        yield opened
+
+
+@asynccontextmanager
+async def open_gateway(
+    settings: Settings,
+    tools: Mapping[str, CommandTool],
+    engine: Engine,
+    state: Path | None = None,
+    *,
+    for_one_call: bool = False,
+) -> AsyncIterator[Gateway]:
+    """A gateway with its pool; leaving closes every sandbox, shielded and bounded.
+
+    Arguments:
+        state: the deployment's folder; None when servers are to know nothing about each other.
+        for_one_call: make nothing beforehand, leave nothing behind, and leave alone what other servers left.
+
+    Raises:
+        Denied: the policy refuses the folder of persistent workspaces.
+    """
+    policy = stack.policy_of(settings, state)
+    if settings.workspace.persistent and settings.workspace_root is not None:
+        policy.authorize_root(settings.workspace_root)
+
+    def profile_of(name: str) -> AuthorizedProfile | None:
+        profile = next((tool.profile for tool in gateway.tools.values() if tool.profile.name == name), None)
+        try:
+            return None if profile is None else policy.authorize_profile(profile)
+        except Denied:
+            return None
+
+    async with (
+        open_pool(engine, settings, Deployment(state), profile_of, for_one_call=for_one_call) as pool,
+        Background() as background,
+    ):
+        gateway = Gateway(
+            tools, policy, pool, engine, background=background, limits=settings.limits, idle_ttl=settings.pool.idle_ttl
+        )
+        yield gateway

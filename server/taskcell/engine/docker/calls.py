@@ -1,0 +1,65 @@
+"""Calls to one engine: each blocks a thread, not the event loop, and its failure becomes a TaskcellError."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+
+from taskcell.engine.docker.classify import classify
+from taskcell.engine.docker.connection import Connection, connect
+
+T = TypeVar("T")
+
+#: Blocking calls at once: the engine handles creations mostly one after the other, so more would only wait there.
+CALLS_AT_ONCE = 16
+
+
+class Calls:
+    """Nothing is connected before the first call, and a failed connection is tried again at the next one: a server
+    that was started before its engine works as soon as the engine does.
+
+    Arguments:
+        host: the configuration's engine.host; empty to look where the docker command line does.
+        environ: of the server; DOCKER_HOST, DOCKER_CONTEXT, TLS and home are read from it.
+        connection: one that stands already; None to connect.
+    """
+
+    def __init__(self, host: str, environ: Mapping[str, str], connection: Connection | None = None) -> None:
+        self._host = host
+        self._environ = environ
+        self._connection = connection
+        self._connecting = anyio.Lock()
+        self._limiter = anyio.CapacityLimiter(CALLS_AT_ONCE)
+
+    async def connected(self) -> Connection:
+        """The connection, made now if there is none yet. Raises EngineUnavailable."""
+        if self._connection is None:
+            async with self._connecting:
+                if self._connection is None:
+                    self._connection = await anyio.to_thread.run_sync(
+                        connect, self._host, self._environ, abandon_on_cancel=True
+                    )
+        return self._connection
+
+    async def __call__(self, doing: str, work: Callable[[Connection], T]) -> T:
+        """The result of `work`. A caller that is cancelled does not wait for the thread.
+
+        Arguments:
+            doing: what the call does, as in "start the sandbox"; it stands in the error.
+
+        Raises:
+            EngineError: what the engine refused or failed at.
+        """
+        connection = await self.connected()
+        try:
+            return await anyio.to_thread.run_sync(work, connection, abandon_on_cancel=True, limiter=self._limiter)
+        except Exception as error:
+            raise classify(error, doing) from error
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.client.close()

@@ -1,0 +1,186 @@
+"""Carries out the steps that the pool's state decides on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import anyio
+import anyio.abc
+import structlog
+
+from taskcell.errors import SandboxLost, TaskcellError
+from taskcell.pool.adoption import Inheritance
+from taskcell.pool.closing import Closing
+from taskcell.pool.launcher import Launcher
+from taskcell.pool.slot import Lease, Slot, SlotState, Step
+from taskcell.pool.state import Slots
+from taskcell.pool.workspaces import Workspaces
+from taskcell.process.record import Record
+from taskcell.sandbox.sandbox import Sandbox
+
+log = structlog.get_logger(__name__)
+
+_CLOSING = "The server is closing; the sandbox was not created."
+
+
+class Executor:
+    """Opens a sandbox in each slot that a step names, settles the slot whatever happens, and has others closed.
+
+    Arguments:
+        group: the pool's; everything that is begun runs in it.
+    """
+
+    def __init__(
+        self,
+        group: anyio.abc.TaskGroup,
+        slots: Slots,
+        *,
+        workspaces: Workspaces,
+        launcher: Launcher,
+        inheritance: Inheritance,
+        closing: Closing,
+    ) -> None:
+        self._group = group
+        self._slots = slots
+        self._workspaces = workspaces
+        self._launcher = launcher
+        self._inheritance = inheritance
+        self._closing = closing
+        self._creations: set[anyio.CancelScope] = set()
+        self._changed = anyio.Event()
+        self._is_stopped = False
+
+    def begin(self, steps: Iterable[Step]) -> None:
+        """Begin what was decided, each step in a task of its own, without waiting for any."""
+        for step in steps:
+            slot = step.slot
+            for evicted in step.evicted:
+                self.close_idle(evicted)
+            if slot.state is SlotState.CREATING and not slot.is_warm:
+                self._workspaces.claim_founding(slot)
+            if step.create and self._is_stopped:
+                self._slots.failed(slot, SandboxLost(_CLOSING))
+            elif step.create:
+                self._group.start_soon(self._create, slot)
+            if step.check:
+                self._group.start_soon(self._hand_out, slot)
+            if step.retired is not None:
+                self._closing.begin(step.retired)
+                self._group.start_soon(self._closing.retire, step.retired, slot, step.at_once)
+
+    def close_idle(self, slot: Slot) -> None:
+        """Begin to close a slot that was taken out."""
+        self._closing.begin(slot)
+        self._group.start_soon(self._closing.close_idle, slot)
+
+    def serve_waiting(self) -> None:
+        """Begin what waiting calls need, if there is room for it now."""
+        if self._slots.waiting and not self._is_stopped:
+            self.begin(self._slots.assign(time.monotonic()))
+
+    @property
+    def is_stopped(self) -> bool:
+        """The pool is closing."""
+        return self._is_stopped
+
+    def stop(self) -> None:
+        """The pool is closing: from now on no sandbox is made, for nobody would close it."""
+        self._is_stopped = True
+
+    def give_up(self) -> None:
+        """Cancel whatever is still being made."""
+        for creation in self._creations:
+            creation.cancel()
+
+    # --- news ----------------------------------------------------------------------------------------------------
+
+    def note_change(self) -> None:
+        """A sandbox was made or closed: whoever waits in `changed` goes on."""
+        self._changed.set()
+
+    async def changed(self) -> None:
+        """Wait until a sandbox is made or closed, or return at once if one was since this returned last."""
+        await self._changed.wait()
+        self._changed = anyio.Event()
+
+    # --- opening -------------------------------------------------------------------------------------------------
+
+    async def _create(self, slot: Slot) -> None:
+        """Start the slot's sandbox. The call that asked for it may be gone by now; the slot is settled either way."""
+        # Shielded: nobody would own a half-made container. A closing pool waits, and cancels at its own end.
+        with anyio.CancelScope(shield=True) as scope:
+            self._creations.add(scope)
+            try:
+                await self._make(slot)
+            finally:
+                self._creations.discard(scope)
+        self.note_change()
+
+    async def _make(self, slot: Slot) -> None:
+        try:
+            sandbox = await self._inheritance.adopt(slot) if slot.inherited else None
+            was_inherited = sandbox is not None
+            if sandbox is None:
+                sandbox = await self._launcher.create(slot)
+        except TaskcellError as error:
+            self._slots.failed(slot, error)
+        except Exception as error:
+            log.exception("a sandbox could not be created")
+            self._slots.failed(slot, SandboxLost(f"The sandbox could not be created: {type(error).__name__}."))
+        else:
+            self._settle(slot, sandbox, kept_files=was_inherited or not sandbox.container.is_fresh)
+            if was_inherited:
+                self._hold_for_processes(slot, sandbox)
+        finally:
+            if not slot.settled.is_set():
+                self._slots.failed(slot, SandboxLost(_CLOSING))
+
+    async def _hand_out(self, slot: Slot) -> None:
+        """Give a warm sandbox to the task that has taken it, or make another one when it is not in order."""
+        sandbox = slot.sandbox
+        assert sandbox is not None
+        with anyio.CancelScope(shield=True) as scope:
+            self._creations.add(scope)
+            try:
+                if await self._launcher.is_in_order(slot):
+                    self._settle(slot, sandbox, kept_files=False)
+                    return
+            finally:
+                self._creations.discard(scope)
+                self.note_change()
+                if scope.cancel_called and not slot.settled.is_set():
+                    self._slots.failed(slot, SandboxLost(_CLOSING))
+        slot.sandbox = None
+        self._group.start_soon(self._closing.close_stray, sandbox)
+        await self._create(slot)
+
+    def _settle(self, slot: Slot, sandbox: Sandbox, *, kept_files: bool) -> None:
+        """Make the sandbox usable. Nothing in it waits, so that no other task sees half of it."""
+        self._slots.ready(slot, sandbox, kept_files=kept_files)
+        sandbox.channel.on_quiet = self.serve_waiting
+        sandbox.channel.when_lost(self.serve_waiting)
+        if not slot.is_warm:
+            self._workspaces.own(slot)
+            if sandbox.container.name.startswith("taskcell-warm-"):
+                self._group.start_soon(self._launcher.rename, slot)
+
+    def _hold_for_processes(self, slot: Slot, sandbox: Sandbox) -> None:
+        """Lease an adopted sandbox for the processes that still run in it, as the earlier server did.
+
+        The one sandbox of a single call is held too, running processes or not.
+        """
+        records = list(sandbox.processes)
+        running = [record for record in records if not record.process.has_ended]
+        if running or (records and slot.is_for_one_call):
+            self._group.start_soon(self._see_out, self._slots.hold(slot), sandbox, running)
+
+    async def _see_out(self, lease: Lease, sandbox: Sandbox, records: Iterable[Record]) -> None:
+        try:
+            async with anyio.create_task_group() as staying:
+                for record in records:
+                    staying.start_soon(sandbox.see_out, record)
+        except Exception:  # a fault in the server: it must not end the other sandboxes, and the server with them
+            log.exception("the processes of an earlier server are not waited for any longer")
+        finally:
+            self.begin(self._slots.withdraw(lease, time.monotonic()))

@@ -1,0 +1,171 @@
+"""The pool's decisions at its bounds, about idle sandboxes, and about warm ones, without any I/O."""
+
+from __future__ import annotations
+
+from pool_slots import (
+    AUTHORIZED,
+    CHANGED,
+    ONCE,
+    ask,
+    key,
+    made,
+    release,
+    sandbox,
+    warm,
+)
+from taskcell.pool.bounds import Bounds
+from taskcell.pool.state import Slots
+
+
+def test_at_the_bound_the_least_recently_used_idle_sandbox_makes_room() -> None:
+    slots = Slots(Bounds(max_sandboxes=2))
+    for now, task in enumerate("ab"):
+        asked = ask(slots, key(task), now=now)
+        made(slots, asked)
+        release(slots, asked, 10 - now)  # `b` was used before `a` in the end
+    third = ask(slots, key("c"), now=20)
+    assert third.create
+    assert [slot.task.task for slot in third.evicted] == ["b"]
+    again = ask(slots, key("b"), now=30)
+    slots.ready(again.slot, sandbox(AUTHORIZED))
+    assert "was closed to make room for another task's" in slots.take_notes(again.slot)[0]
+
+
+def test_a_sandbox_with_a_call_or_a_living_process_is_never_closed_for_another() -> None:
+    slots = Slots(Bounds(max_sandboxes=2))
+    called = ask(slots, key("called"))
+    made(slots, called)
+    works = ask(slots, key("works"))
+    made(slots, works).sandbox.channel.living.add(1)  # type: ignore[union-attr]
+    release(slots, works, 1)
+    waits = slots.lease(key("waits"), AUTHORIZED)
+    assert slots.assign(2) == []
+    assert waits.slot is None
+    works.slot.sandbox.channel.living.clear()  # type: ignore[union-attr]
+    (step,) = slots.assign(3)
+    assert (step.slot, step.evicted) == (waits.slot, (works.slot,))
+
+
+def test_a_principal_at_its_bound_gives_up_one_of_its_own() -> None:
+    slots = Slots(Bounds(max_per_principal=1))
+    mine, others = ask(slots, key(principal="me")), ask(slots, key(principal="you"))
+    for asked in (mine, others):
+        made(slots, asked)
+        release(slots, asked, 1)
+    assert ask(slots, key("next", principal="me"), now=2).evicted == (mine.slot,)
+
+
+def test_a_freed_place_goes_to_the_principal_that_holds_the_fewest_and_then_to_who_came_first() -> None:
+    slots = Slots(Bounds(max_sandboxes=2))
+    held = [ask(slots, key(f"old-{number}", principal="greedy")) for number in range(2)]
+    for asked in held:
+        made(slots, asked)
+    waiting = [
+        slots.lease(key(name, principal=name.split("-")[0]), AUTHORIZED) for name in ("greedy-1", "poor-1", "poor-2")
+    ]
+    assert slots.assign(1) == []
+    assert [step.slot.task.task for step in slots.withdraw(held[0].lease, 2)] == ["poor-1"]
+    assert [step.slot.task.task for step in slots.withdraw(held[1].lease, 3)] == ["greedy-1"]
+    assert waiting[2].slot is None
+
+
+def test_a_task_keeps_its_files_when_it_needs_one_more_sandbox() -> None:
+    slots = Slots(Bounds(max_sandboxes=1))
+    terminal = ask(slots, key())
+    made(slots, terminal)
+    release(slots, terminal, 1)
+    skill = slots.lease(key(profile="skill"), ONCE)
+    assert slots.assign(2) == []
+    assert skill.slot is None
+
+
+def test_a_herd_of_calls_for_few_new_tasks_makes_one_creation_for_each() -> None:
+    slots = Slots(Bounds(max_sandboxes=100, max_per_principal=100))
+    leases = [slots.lease(key(f"task-{number % 50}"), AUTHORIZED) for number in range(200)]
+    assert sum(step.create for step in slots.assign(0)) == 50
+    assert all(lease.slot is not None for lease in leases)
+    assert {lease.slot.leases for lease in leases if lease.slot} == {4}
+
+
+def test_idle_is_counted_from_the_end_of_the_last_call_or_process() -> None:
+    slots = Slots()
+    asked = ask(slots, key(), now=0)
+    slot = made(slots, asked)
+    assert slot.sandbox is not None
+    slot.sandbox.channel.quiet_since = 0
+    assert slots.take_idle(1000, 10) == []
+    release(slots, asked, 1000)
+    slot.sandbox.channel.living.add(1)
+    assert slots.take_idle(2000, 10) == []
+    slot.sandbox.channel.living.clear()
+    slot.sandbox.channel.quiet_since = 2000
+    assert slots.take_idle(2009, 10) == []
+    assert slots.take_idle(2010, 10) == [slot]
+
+
+# --- warm
+
+
+def test_a_new_task_takes_a_warm_sandbox_and_no_other_task_ever_gets_it() -> None:
+    slots = Slots(Bounds(warm=1))
+    made(slots, ask(slots, key("first")))
+    ready = warm(slots)
+    assert slots.next_warm(0) == []
+    taken = ask(slots, key("second"))
+    assert (taken.slot, taken.create, taken.check, ready.task) == (ready, False, True, key("second")[0])
+    assert not ready.settled.is_set()
+    assert ask(slots, key("second")).slot is ready
+    assert ask(slots, key("third")).slot is not ready
+
+
+def test_a_new_task_waits_for_the_warm_sandbox_that_is_being_made() -> None:
+    slots = Slots(Bounds(warm=1))
+    made(slots, ask(slots, key("first")))
+    (step,) = slots.next_warm(0)
+    taken = ask(slots, key("second"))
+    assert (taken.slot, taken.create, taken.check) == (step.slot, False, False)
+
+
+def test_a_task_that_has_files_takes_no_warm_sandbox() -> None:
+    slots = Slots(Bounds(warm=1))
+    made(slots, ask(slots, key("first")))
+    warm(slots)
+    assert ask(slots, key("first", "skill")).create
+
+
+def test_warm_sandboxes_count_and_make_room_first() -> None:
+    slots = Slots(Bounds(max_sandboxes=2, warm=1))
+    first = ask(slots, key("first"))
+    made(slots, first)
+    ready = warm(slots)
+    skill = ask(slots, key("second", "skill"), ONCE)
+    assert (skill.create, skill.evicted) == (True, (ready,))
+    made(slots, skill)
+    assert slots.next_warm(1) == []
+
+
+def test_a_warm_sandbox_of_a_changed_profile_is_dropped() -> None:
+    slots = Slots(Bounds(warm=1))
+    made(slots, ask(slots, key("first")))
+    old = warm(slots)
+    made(slots, ask(slots, key("second"), CHANGED))
+    (drop,) = slots.next_warm(1)
+    assert drop.evicted == (old,)
+    assert warm(slots).profile == CHANGED
+
+
+def test_all_warm_sandboxes_of_changed_profiles_are_closed() -> None:
+    slots = Slots(Bounds(warm=2))
+    made(slots, ask(slots, key("first")))
+    old = {warm(slots), warm(slots)}
+    made(slots, ask(slots, key("second"), CHANGED))
+    (drop,) = slots.next_warm(1)
+    assert set(drop.evicted) == old
+    assert not old & set(slots)
+
+
+def test_nothing_is_made_ready_before_a_profile_was_asked_for_or_where_files_are_on_disk() -> None:
+    assert Slots(Bounds(warm=3)).next_warm(0) == []
+    slots = Slots(Bounds(warm=3, persistent=True))
+    made(slots, ask(slots, key()))
+    assert slots.next_warm(0) == []
