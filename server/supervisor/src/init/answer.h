@@ -12,7 +12,7 @@ void answer_killed(struct supervisor *s, uint32_t number, uint8_t reason, uint32
 void answer_listing(struct supervisor *s);
 void answer_ack(struct supervisor *s, uint32_t number, uint32_t count);
 void answer_pong(struct supervisor *s);
-void answer_state(struct supervisor *s);
+void answer_state(struct supervisor *s, uint32_t from);
 /* A piece of a spool; `p` NULL: there is no such process. */
 void answer_data(struct supervisor *s, const struct request *q, const struct process *p);
 /* `problem` is empty when sudo is ready. */

@@ -19,6 +19,7 @@ enum {
     CONNS_MAX = 5,      /* one that is served and four that have not said HELLO yet */
     STREAMS = 2,
     PROCESSES_MAX = 256, /* a container's usual limit of pids could not hold more anyway */
+    REPORTS_PATH = 256,  /* of the folder of state reports */
     FINISHED_MAX = 64,   /* gone but not forgotten: the oldest is forgotten first */
 };
 
@@ -89,7 +90,8 @@ struct process {
     int64_t user_us, system_us, max_rss_kb;
     uint32_t oom_before, oom_kills, descendants, survivors;
     uint64_t exit_totals[STREAMS];
-    struct buffer report; /* cwd and environment as they stand in the EXIT */
+    struct buffer report; /* what its shell told about its end */
+    size_t report_size;   /* of all of it, where it has moved to the supervisor's `state` */
     char *tag;            /* the server's own, given back in each LISTING */
 };
 
@@ -110,7 +112,9 @@ struct supervisor {
     struct process *processes;
     size_t process_count;
     uint32_t turn; /* the process whose output is sent next */
-    struct buffer state; /* a tag, and the report of its process: the last one that ended by itself */
+    char reports[REPORTS_PATH]; /* the folder of state reports; empty: there is none */
+    char *state_tag;     /* of the process that was the last to end by itself with a report; NULL: none */
+    struct buffer state; /* its report */
     struct kill everything;
     bool told_everything; /* KILLED for process 0 is owed */
     uint32_t everything_survivors;

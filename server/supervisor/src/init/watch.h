@@ -8,7 +8,7 @@
 struct supervisor;
 
 /* What an epoll event is about: the kind stands above the number of a connection or process. */
-enum watch { WATCH_LISTENER = 1, WATCH_SIGNALS, WATCH_CONN, WATCH_REPORTS, WATCH_OUT, WATCH_ERR, WATCH_IN, WATCH_ASKPASS };
+enum watch { WATCH_LISTENER = 1, WATCH_SIGNALS, WATCH_CONN, WATCH_REPORTS, WATCH_OUT, WATCH_ERR, WATCH_IN, WATCH_STATE, WATCH_ASKPASS };
 
 bool watch_add(struct supervisor *s, int fd, enum watch kind, uint32_t number, uint32_t events);
 void watch_change(struct supervisor *s, int fd, enum watch kind, uint32_t number, uint32_t events);

@@ -12,19 +12,23 @@
 /* All that a main process needs to be started. */
 struct launch {
     char **argv, **env;
+    struct hidden *hidden; /* the same with the last argument out of sight; NULL: it may be seen */
     char *cwd, *user;
     struct identity who;
     bool pty;
     bool exposed; /* fs.suid_dumpable is 1: the memory of one that has become `who` is open to all of that user's */
     int nice;
     uint64_t capabilities;   /* that stay in the bounding set: what sudo may give, nothing else */
-    int in, out, err, state; /* -1: /dev/null; no state report */
+    int in, out, err;        /* -1: /dev/null */
     struct rlimit files;     /* as the supervisor found it: its own limit is raised */
 };
 
 struct fault {
     int32_t stage, error;
 };
+
+/* Not a failure: this kernel lets nobody trace, so the last argument can be seen. */
+enum { STAGE_SEEN = 0 };
 
 /* Become the main process. What fails is written to `errors` as a struct fault. */
 _Noreturn void child_run(const struct launch *l, int errors);
