@@ -93,16 +93,40 @@ async def test_a_path_without_the_shell_does_not_lock_the_terminal_out(gw: Gatew
     assert (await terminal(gw, 'echo "$PATH"', env={"PATH": "/elsewhere"})).stdout == "/elsewhere\n"
 
 
-@pytest.mark.parametrize("line", ["cd /; f() { exec true; }; f", "cd /; trap 'echo bye' EXIT", "cd /; exec 199>&-"])
-async def test_an_answer_says_when_it_is_not_known_where_the_command_ended(gw: Gateway, line: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("cd /; c=exec; $c true", "its shell was replaced by exec"),
+        ("cd /; set -v", "set -v"),
+        ("cd /; trap : DEBUG", "DEBUG"),
+        ("cd /; ulimit -n 4", "open files"),
+    ],
+)
+async def test_an_answer_says_why_it_is_not_known_where_the_command_ended(gw: Gateway, line: str, why: str) -> None:
     result = await terminal(gw, line)
-    assert "did not report where it ended" in result.notes[0]
+    assert result.notes[0].startswith("Where the command ended is not known")
+    assert why in result.notes[0]
     assert (await terminal(gw, 'basename "$PWD"')).stdout != "/\n"
 
 
 @pytest.mark.parametrize(
     "end",
-    ["exit 3", "exec true", "exec sh -c 'exit 4'", "(exec true); true", "exec nothing-like-that", "set -e; false"],
+    [
+        "exit 3",
+        "exec true",
+        "exec sh -c 'exit 4'",
+        "(exec true); true",
+        "exec nothing-like-that",
+        "set -e; false",
+        "exec 2>&- 1>&- 0<&-",
+        "trap 'echo bye' EXIT",
+        "trap 'exit 5' EXIT; exit 4",
+        "ulimit -f 0",
+        "export() { :; }; pwd() { :; }; printf() { :; }; builtin() { command builtin true; }; unset -f builtin",
+        "IFS=; set -u; : $nothing",
+        "readonly A=1; A=2",
+        "shopt -s expand_aliases\nalias export=true pwd=true printf=true",
+    ],
 )
 async def test_the_terminal_goes_on_where_it_ended_however_it_did(gw: Gateway, end: str) -> None:
     await terminal(gw, f"cd /; export LEFT=behind; exec 2>&1; {end}")

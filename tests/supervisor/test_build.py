@@ -75,4 +75,4 @@ def test_the_whole_program_compiles_with_the_sanitizers(build: ModuleType, tmp_p
     assert shutil.which("gcc"), "gcc is needed for the sanitized build"
     build.build_with_gcc(build.sources(), tmp_path / "supervisor")
     done = subprocess.run([tmp_path / "supervisor", "version"], capture_output=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (0, b"supervisor 2\n")
+    assert (done.returncode, done.stdout) == (0, b"supervisor 3\n")

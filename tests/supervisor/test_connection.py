@@ -384,6 +384,6 @@ def test_the_bridge_says_when_there_is_no_supervisor(binary: Path, tmp_path: Pat
 
 def test_the_version_and_bad_usage(binary: Path) -> None:
     done = subprocess.run([binary, "version"], capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert (done.returncode, done.stdout) == (0, "supervisor 2\n")
+    assert (done.returncode, done.stdout) == (0, "supervisor 3\n")
     for words in ([], ["init"], ["init", "--sock", "x"], ["dance", "--socket", "x"]):
         assert subprocess.run([binary, *words], capture_output=True, timeout=PATIENCE, check=False).returncode == 2

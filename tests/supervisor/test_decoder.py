@@ -12,7 +12,7 @@ from taskcell.supervisor.decoder import Decoder
 from taskcell.supervisor.protocol import Reason
 
 ENDING = struct.pack("<BiBIQQQQQQI", 0, 3, 0, 0, 1, 2, 3, 4, 5, 6, 0)
-CUT_SHORT, LONG_STRING, LONG_LIST = "is cut short", "string from .* is longer than", "list from .* is longer than"
+CUT_SHORT, LONG_STRING = "is cut short", "string from .* is longer than"
 
 
 def frame(kind: int, body: bytes) -> bytes:
@@ -27,10 +27,20 @@ def string(value: bytes) -> bytes:
     return number(len(value)) + value
 
 
-def test_an_end_carries_its_directory_and_environment() -> None:
-    body = ENDING + string(b"/tmp") + number(3) + string(b"A=1") + string(b"") + string(b"B=\xff")
-    (found,) = Decoder().feed(frame(0x86, body))
-    assert found == events.Exit(7, Reason.ITSELF, 3, 0, 0, 1, 2, 3, 4, 5, 6, 0, b"/tmp", (b"A=1", b"", b"B=\xff"))
+def test_an_end_carries_its_report_as_it_came() -> None:
+    (found,) = Decoder().feed(frame(0x86, ENDING + number(4) + b"a\0\xffb"))
+    assert found == events.Exit(7, Reason.ITSELF, 3, 0, 0, 1, 2, 3, 4, 5, 6, 0, 4, b"a\0\xffb")
+
+
+def test_a_report_that_is_too_long_for_the_end_is_told_by_its_size() -> None:
+    (found,) = Decoder().feed(frame(0x86, ENDING + number(1 << 20)))
+    assert isinstance(found, events.Exit)
+    assert (found.report_size, found.report) == (1 << 20, b"")
+
+
+def test_a_state_carries_a_tag_a_size_and_a_piece() -> None:
+    (found,) = Decoder().feed(frame(0x8E, string(b"tag") + number(9) + b"piece"))
+    assert found == events.State(7, b"tag", 9, b"piece")
 
 
 @pytest.mark.parametrize(
@@ -38,15 +48,11 @@ def test_an_end_carries_its_directory_and_environment() -> None:
     [
         (frame(0x86, ENDING[:-1]), CUT_SHORT),
         (frame(0x86, ENDING + b"\1\0\0"), CUT_SHORT),
-        (frame(0x86, ENDING + number(3) + b"/a"), LONG_STRING),
-        (frame(0x86, ENDING + number((1 << 32) - 1)), LONG_STRING),
-        (frame(0x86, ENDING + string(b"/") + b"\0"), CUT_SHORT),
-        (frame(0x86, ENDING + string(b"/") + number(2) + string(b"A=1")[:-1]), LONG_LIST),
-        (frame(0x86, ENDING + string(b"/") + number((1 << 32) - 1) + bytes(64)), LONG_LIST),
-        (frame(0x86, ENDING + string(b"/") + number(2) + string(b"A=1") + b"\1\0\0"), CUT_SHORT),
-        (frame(0x86, ENDING + string(b"/") + number(2) + string(b"A=1") + number(2) + b"B"), LONG_STRING),
-        (frame(0x86, ENDING + string(b"/") + number(1) + string(b"A=1") + b"\0"), "bytes left over"),
-        (frame(0x86, b"\3" + ENDING[1:] + string(b"/") + number(0)), "bad value: 3 is not a valid Reason"),
+        (frame(0x86, b"\3" + ENDING[1:] + number(0)), "bad value: 3 is not a valid Reason"),
+        (frame(0x8E, number(3) + b"ta"), LONG_STRING),
+        (frame(0x8E, number((1 << 32) - 1)), LONG_STRING),
+        (frame(0x8E, string(b"tag") + b"\1\0\0"), CUT_SHORT),
+        (frame(0x8D, string(b"problem") + b"\0"), "bytes left over"),
         (frame(0x84, struct.pack("<BQ", 0, 0)), "bad value: 0 is not a valid Stream"),
         (frame(0x89, b"\1" + number((1 << 32) - 1)), CUT_SHORT),
         (frame(0x8F, b""), "unknown type 0x8f"),

@@ -19,7 +19,7 @@ from taskcell.supervisor.protocol import FailedStage, Reason, SpawnFlag, Stream
 def test_the_exit_code_is_told(client: Client, code: int) -> None:
     end = client.run(1, "sh", "-c", f"exit {code}")
     assert (end.exit_code, end.signal, end.reason, end.descendants, end.oom_kills) == (code, 0, Reason.ITSELF, 0, 0)
-    assert (end.cwd, end.env) == (b"", ())
+    assert (end.report, end.report_size) == (b"", 0)
     client.wait(events.Gone, 1)
 
 

@@ -1,145 +1,114 @@
-"""The state report: the directory and the environment that a shell ends with."""
+"""The state report: what a shell tells of its end, by a FIFO that only the supervisor reads."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from supervisor_driver import PATH, Client, Supervisor
+from supervisor_driver import Client, Supervisor
 from taskcell.supervisor import events, requests
 from taskcell.supervisor.protocol import SpawnFlag
 
 REPORT = SpawnFlag.REPORT_STATE
-#: How a hostile program writes the file: it knows its layout, `u32 size, cwd NUL, entry NUL …`.
-HOSTILE = """
-import os, sys
-data = eval(sys.argv[1])
-os.pwrite(199, data, 0)
-"""
+#: Bytes of a report in one frame, and of one in all.
+PIECE, MOST = 1 << 16, 4 << 20
 
 
-def hostile(client: Client, data: str) -> events.Exit:
-    return client.run(1, "python3", "-c", HOSTILE, data, flags=REPORT)
+def fifo(supervisor: Supervisor, number: int) -> str:
+    return f"{supervisor.path.parent}.state/{number}"
 
 
-def test_the_report_carries_directory_and_environment(client: Client, supervisor: Supervisor, tmp_path: Path) -> None:
-    script = f"cd {tmp_path}; export A='x\ny' B=; unset PATH; exec {supervisor.binary} report 3"
-    end = client.run(1, "/usr/bin/env", "-i", "C=1", "/bin/dash", "-c", script, flags=REPORT)
-    assert (end.exit_code, end.cwd) == (3, bytes(tmp_path))
-    assert {b"A=x\ny", b"B=", b"C=1"} <= set(end.env)
-    assert not [entry for entry in end.env if entry.startswith(b"PATH=")]
+def telling(client: Client, supervisor: Supervisor, number: int, script: str, **options: object) -> events.Exit:
+    """Run a script in which FIFO stands for the file that it reports to."""
+    return client.run(number, "bash", "-c", script.replace("FIFO", fifo(supervisor, number)), flags=REPORT, **options)
 
 
-def test_nothing_of_the_report_shows_in_the_environment(client: Client) -> None:
-    client.run(1, "env", flags=REPORT)
-    assert client.output(1) == b"PATH=" + PATH + b"\n"
+def last_state(client: Client, offset: int = 0) -> events.State:
+    client.send(requests.state(offset))
+    return client.wait(events.State)
 
 
-def test_a_directory_that_was_removed_is_reported_as_none(
-    client: Client, supervisor: Supervisor, tmp_path: Path
-) -> None:
-    script = f"mkdir {tmp_path}/x; cd {tmp_path}/x; rmdir {tmp_path}/x; export A=1; exec {supervisor.binary} report 0"
-    end = client.run(1, "bash", "-c", script, flags=REPORT)
-    assert end.cwd == b""
-    assert b"A=1" in end.env
+def test_the_exit_carries_what_was_told_byte_for_byte(client: Client, supervisor: Supervisor) -> None:
+    end = telling(client, supervisor, 1, r"printf 'a\0\377b' > FIFO; printf c > FIFO; exit 3")
+    assert (end.exit_code, end.report, end.report_size) == (3, b"a\0\xffbc", 5)
 
 
-def test_a_trap_reports_whatever_the_script_does(client: Client, supervisor: Supervisor) -> None:
-    script = f"trap '{supervisor.binary} report $?' EXIT; export KEY=1; cd /usr; exit 42"
-    end = client.run(1, "bash", "-c", script, flags=REPORT)
-    assert (end.exit_code, end.cwd) == (42, b"/usr")
-    assert b"KEY=1" in end.env
-
-
-def test_the_last_report_counts(client: Client, supervisor: Supervisor) -> None:
-    script = f"cd /usr; {supervisor.binary} report 1; cd /; export LAST=1; {supervisor.binary} report 0"
-    end = client.run(1, "bash", "-c", script, flags=REPORT)
-    assert end.cwd == b"/"
-    assert b"LAST=1" in end.env
-
-
-def test_without_a_report_both_are_empty(client: Client, supervisor: Supervisor) -> None:
+def test_without_a_report_there_is_none(client: Client) -> None:
     end = client.run(1, "true", flags=REPORT)
-    assert (end.cwd, end.env) == (b"", ())
-    end = client.run(2, "sh", "-c", f"exec {supervisor.binary} report 5")
-    assert (end.exit_code, end.cwd, end.env) == (5, b"", ())
+    assert (end.report, end.report_size) == (b"", 0)
 
 
-def test_a_report_that_is_too_large_is_dropped(client: Client, supervisor: Supervisor) -> None:
-    script = f"big=$(head -c {{}} /dev/zero | tr '\\0' x); export big; exec {supervisor.binary} report 0"
-    assert reporting(client, 1, script.format(60000)).cwd == b"/"
-    end = reporting(client, 2, script.format(66000))
-    assert (end.exit_code, end.cwd, end.env) == (0, b"", ())
+def test_without_the_flag_there_is_no_fifo(client: Client, supervisor: Supervisor) -> None:
+    assert client.run(1, "test", "-e", fifo(supervisor, 1)).exit_code == 1
 
 
-def reporting(client: Client, number: int, script: str) -> events.Exit:
-    return client.run(number, "bash", "-c", script, flags=REPORT)
+def test_the_shell_reads_its_prologue_first_and_neither_file_outlives_the_process(
+    client: Client, supervisor: Supervisor
+) -> None:
+    file = fifo(supervisor, 1) + ".bash"
+    options = {"env": {b"BASH_ENV": file.encode()}, "prologue": b"echo first\nunset BASH_ENV\n"}
+    client.run(1, "bash", "-c", "echo then; printf %s $BASH_ENV", flags=REPORT, **options)
+    assert client.output(1) == b"first\nthen\n"
+    assert os.listdir(f"{supervisor.path.parent}.state") == []
 
 
-def test_report_never_writes_into_a_file_that_is_not_the_reports(
+def test_a_long_report_is_asked_for_in_pieces(client: Client, supervisor: Supervisor) -> None:
+    end = telling(client, supervisor, 1, "head -c 200000 /dev/zero | tr '\\0' x > FIFO", tag=b"long")
+    assert (end.report, end.report_size) == (b"", 200_000)
+    pieces = []
+    while sum(map(len, pieces)) < end.report_size:
+        state = last_state(client, sum(map(len, pieces)))
+        assert (state.tag, state.size) == (b"long", 200_000)
+        assert 0 < len(state.report) <= PIECE
+        pieces.append(state.report)
+    assert b"".join(pieces) == b"x" * 200_000
+    assert last_state(client, 200_000).report == b""
+
+
+def test_a_report_without_end_harms_nothing_and_is_dropped(client: Client, supervisor: Supervisor) -> None:
+    end = telling(client, supervisor, 1, f"head -c {MOST + 1} /dev/zero > FIFO; exit 4", tag=b"huge")
+    assert (end.exit_code, end.report, end.report_size) == (4, b"", 0)
+    assert last_state(client).tag == b""
+
+
+def test_a_descendant_that_goes_on_writing_holds_up_nobody(client: Client, supervisor: Supervisor) -> None:
+    end = telling(client, supervisor, 1, "printf told > FIFO; (exec > FIFO; while :; do echo y; done) & exit 0")
+    assert end.report[:4] == b"told"
+    client.send(requests.kill(1, 0))
+    client.wait(events.Gone, 1)
+
+
+def test_a_file_that_was_put_in_the_fifos_place_is_neither_read_nor_kept(
     client: Client, supervisor: Supervisor, tmp_path: Path
 ) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    script = f"exec 199<>{victim}; exec {supervisor.binary} report 6"
-    assert client.run(1, "bash", "-c", script, flags=REPORT).exit_code == 6
+    os.symlink(victim, fifo(supervisor, 1))
+    os.symlink(victim, fifo(supervisor, 1) + ".bash")
+    end = telling(client, supervisor, 1, "printf told > FIFO", prologue=b"true\n")
+    assert end.report == b"told"
     assert victim.read_text() == "mine"
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        "b'\\xff' * 1000",
-        "(0).to_bytes(4, 'little') + b'/x\\0A=1\\0'",
-        "(8).to_bytes(4, 'little') + b'relative\\0'",
-        "(7).to_bytes(4, 'little') + b'/x\\0A=1x'",
-        "(8).to_bytes(4, 'little') + b'/x\\0NONE\\0'",
-        "(6).to_bytes(4, 'little') + b'/x\\0=1\\0'",
-        "(65537).to_bytes(4, 'little') + b'/x\\0A=1\\0'",
-        "(65536).to_bytes(4, 'little') + b'/x\\0' + b'a=\\0' * 30000",
-        "(4).to_bytes(4, 'little') + b'/x\\0\\0'",
-        "b''",
-    ],
-)
-def test_a_hostile_report_is_dropped_and_harms_nothing(client: Client, data: str) -> None:
-    end = hostile(client, data)
-    assert (end.exit_code, end.cwd, end.env) == (0, b"", ())
+@pytest.mark.parametrize("script", ["rm -f FIFO", "rm -f FIFO; mkdir FIFO", "cat FIFO & kill %1; wait"])
+def test_what_happens_to_the_fifo_costs_the_report_alone(client: Client, supervisor: Supervisor, script: str) -> None:
+    assert telling(client, supervisor, 1, script + "; exit 6").exit_code == 6
     client.sync()
 
 
-def test_a_report_that_the_program_forged_well_is_only_its_own_words(client: Client) -> None:
-    end = hostile(client, "(7).to_bytes(4, 'little') + b'/x\\0A=1\\0'")
-    assert (end.cwd, end.env) == (b"/x", (b"A=1",))
-
-
-def test_the_file_cannot_be_grown_to_hide_memory(client: Client) -> None:
-    script = "import os; print(os.fstat(199).st_size); os.ftruncate(199, 1 << 30)"
-    end = client.run(1, "python3", "-c", script, flags=REPORT)
-    assert end.exit_code == 1
-    assert int(client.output(1)) <= 66000
-    end = client.run(2, "python3", "-c", "import os; os.pwrite(199, bytes(10), 1 << 20)", flags=REPORT)
-    assert end.exit_code == 1
-
-
-def last_state(client: Client) -> events.State:
-    client.send(requests.state())
-    return client.wait(events.State)
-
-
 def test_the_last_report_that_counts_is_kept_for_the_next_server(supervisor: Supervisor) -> None:
-    report = f"exec {supervisor.binary} report 0"
     with supervisor.claim() as client:
-        assert last_state(client) == events.State(0, b"", b"", ())
-        client.run(1, "bash", "-c", f"cd /usr; export A=1; {report}", flags=REPORT, tag=b"one")
-        client.run(2, "bash", "-c", f"cd /tmp; {report}", flags=REPORT)  # has no tag
-        client.run(3, "bash", "-c", f"cd /tmp; {report}", tag=b"three")  # does not report
-        client.run(4, "bash", "-c", f"cd /tmp; {supervisor.binary} report 0; kill -9 $$", flags=REPORT, tag=b"four")
+        assert last_state(client) == events.State(0, b"", 0, b"")
+        telling(client, supervisor, 1, "printf one > FIFO", tag=b"one")
+        telling(client, supervisor, 2, "printf two > FIFO")  # has no tag
+        client.run(3, "true", tag=b"three")  # does not report
+        telling(client, supervisor, 4, "printf four > FIFO; kill -9 $$", tag=b"four")
         client.run(5, "true", flags=REPORT, tag=b"five")
-        client.shell(6, f"cd /tmp; read x; {report}", flags=REPORT | SpawnFlag.STDIN, tag=b"six")
+        script = f"read x; printf six > {fifo(supervisor, 6)}"
+        client.shell(6, script, flags=REPORT | SpawnFlag.STDIN, tag=b"six")
         client.send(requests.no_report(6), requests.stdin(6, b"go\n"))
         client.wait(events.Exit, 6)
     with supervisor.claim() as client:
-        found = last_state(client)
-        assert (found.tag, found.cwd) == (b"one", b"/usr")
-        assert b"A=1" in found.env
+        assert last_state(client) == events.State(0, b"one", 3, b"one")

@@ -45,7 +45,9 @@ def sandbox(profile: AuthorizedProfile) -> Sandbox:
     channel = Channel(b"t" * 32, 60)
     channel._stream = OpenStream()
     channel.quiet_since = 0
-    container = Container(f"id-{next(NUMBERS)}", "name", "/workspace", "/.taskcell/supervisor", "1000:1000")
+    container = Container(
+        f"id-{next(NUMBERS)}", "name", "/workspace", "/.taskcell/supervisor", "/run/taskcell.state", "1000:1000"
+    )
     return Sandbox(profile, container, channel, output_chars=1000, spool=1000)
 
 

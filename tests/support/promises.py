@@ -71,7 +71,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_killed_command_keeps_no_state_and_a_finished_one_does",
         "test_a_removed_working_directory_is_replaced_by_the_workspace_with_a_note",
         "test_a_path_without_the_shell_does_not_lock_the_terminal_out",
-        "test_an_answer_says_when_it_is_not_known_where_the_command_ended",
+        "test_an_answer_says_why_it_is_not_known_where_the_command_ended",
         "test_the_terminal_goes_on_where_it_ended_however_it_did",
         "test_neither_a_background_command_nor_one_handed_off_moves_the_terminal",
     ),

@@ -1,5 +1,5 @@
-/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `report` and `file` run in it. By other
-   names the program is the front of sudo, and what sudo asks for the password. */
+/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `file` is run in it. By other names
+   it is the front of sudo and the program that sudo asks for the password. */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -11,12 +11,11 @@
 #include "bridge.h"
 #include "file/file.h"
 #include "init/init.h"
-#include "start/report.h"
 #include "sudo/askpass.h"
 #include "sudo/front.h"
 
 static int usage(void) {
-    fputs("usage: supervisor init --socket PATH | connect --socket PATH | report CODE | file ... | version\n", stderr);
+    fputs("usage: supervisor init --socket PATH | connect --socket PATH | file ... | version\n", stderr);
     return 2;
 }
 
@@ -30,12 +29,8 @@ int main(int argc, char **argv) {
     if (readlink("/proc/self/exe", self, sizeof self - 1) > 0 && front_is(self)) return front_run(argc, argv);
     if (!strcmp(own_name(argc, argv), "askpass")) return askpass_run();
     const char *what = argc > 1 ? argv[1] : "";
-    if (!strcmp(what, "report") && argc == 3) {
-        report_write();
-        return atoi(argv[2]) & 255;
-    }
     if (!strcmp(what, "file")) return file_run(argc - 2, argv + 2);
-    if (!strcmp(what, "version") && argc == 2) return printf("supervisor 2\n") < 0;
+    if (!strcmp(what, "version") && argc == 2) return printf("supervisor 3\n") < 0;
     if (argc != 4 || strcmp(argv[2], "--socket")) return usage();
     /* This comes before we hold a secret: processes of our user must neither trace us nor read our memory. */
     prctl(PR_SET_DUMPABLE, 0);

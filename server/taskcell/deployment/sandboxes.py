@@ -100,7 +100,7 @@ async def _memory(engine: Engine, listed: Collection[Listed]) -> Mapping[str, in
 
     async def measure(one: Listed) -> None:
         try:
-            memory[one.id] = await engine.memory(Container(one.id, one.name, "", "", None))
+            memory[one.id] = await engine.memory(Container(one.id, one.name, "", "", "", None))
         except TaskcellError:
             memory[one.id] = None  # it went away meanwhile
 

@@ -63,6 +63,7 @@ class Container:
         id: the engine's id.
         workspace: absolute path of the task's files as processes in it see them.
         supervisor: absolute path of the supervisor's program as processes in it see it.
+        reports: absolute path of the folder in which shells report where they end, as processes in it see it.
         user: whom commands run as; None means the supervisor's own user.
         environment: the image's own variables.
         entrypoint, command: the image's own.
@@ -78,6 +79,7 @@ class Container:
     name: str
     workspace: str
     supervisor: str
+    reports: str
     user: str | None
     environment: Mapping[str, str] = field(default_factory=dict)
     entrypoint: tuple[str, ...] = ()

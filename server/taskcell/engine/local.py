@@ -73,6 +73,7 @@ class LocalEngine:
             name=spec.name,
             workspace=str(self._folder / volume),
             supervisor=str(program),
+            reports=f"{home}.state",
             user=None,
             volume=volume,
             is_fresh=not (spec.workspace.name or spec.workspace.folder),
@@ -135,7 +136,8 @@ class LocalEngine:
             if process.returncode is None:  # also for a caller that is cancelled
                 process.kill()
         await process.wait()
-        shutil.rmtree(self._folder / container.id, ignore_errors=True)
+        for folder in (self._folder / container.id, Path(container.reports)):
+            shutil.rmtree(folder, ignore_errors=True)
 
     async def why_dead(self, container: Container) -> str:
         process = self._processes.get(container.id)

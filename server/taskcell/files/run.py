@@ -33,7 +33,7 @@ async def run_file_command(sandbox: Sandbox, authorized: AuthorizedCommand, outp
     command = authorized.command
     process = Process(sandbox.channel, output_chars)
     try:
-        await process.start(_spawn_request(sandbox, command), command.stdin)
+        await process.start(lambda _: _spawn_request(sandbox, command), command.stdin)
         with anyio.move_on_after(command.timeout + DEADLINE_SLACK) as backstop:
             await process.finished()
         if backstop.cancelled_caught:

@@ -119,4 +119,4 @@ class Listener:
         """Free the captured output: from now on it is read from the supervisor."""
         self.stdout = self.stderr = _NOTHING
         if self.exit is not None:
-            self.exit = replace(self.exit, cwd=b"", env=())
+            self.exit = replace(self.exit, report_size=0, report=b"")

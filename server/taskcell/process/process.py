@@ -78,14 +78,18 @@ class Process(Listener):
 
     # --- its life ----------------------------------------------------------------------------------------------
 
-    async def start(self, request: requests.Spawn, stdin: bytes | None = None, *, more: bool = False) -> None:
-        """Send the request. Raises SandboxLost; a failed start is raised by `finished`.
+    async def start(
+        self, make: Callable[[int], requests.Spawn], stdin: bytes | None = None, *, more: bool = False
+    ) -> None:
+        """Send the request to start it. Raises SandboxLost; a failed start is raised by `finished`.
 
         Arguments:
+            make: makes the request for the number that the process gets.
             stdin: the first bytes of its standard input.
             more: keep its standard input open after them.
         """
         self.number = self._channel.add(self)
+        request = make(self.number)
         self._began = time.monotonic()
         self._credit = [request.credit, request.credit]
         given = self.input.begin(self.number, stdin or b"", is_open=more)
@@ -104,7 +108,7 @@ class Process(Listener):
             return
         totals = (listed.stdout_total, listed.stderr_total)
         ending = (listed.reason, listed.exit_code, listed.signal, listed.oom_kills, listed.duration_us)
-        self.exit = events.Exit(listed.process, *ending, 0, 0, 0, *totals, 0, b"", ())
+        self.exit = events.Exit(listed.process, *ending, 0, 0, 0, *totals, 0, 0, b"")
         if listed.reason is not protocol.Reason.ITSELF:
             self.killed = events.Killed(listed.process, listed.reason, listed.survivors, *totals)
         self._tell_end()

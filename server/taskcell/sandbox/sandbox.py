@@ -22,6 +22,7 @@ from taskcell.process.result import SandboxFacts, plain_texts, result_of
 from taskcell.process.table import ProcessTable
 from taskcell.resource_uris import output_address
 from taskcell.sandbox.login_profile import read_login_profile
+from taskcell.sandbox.shell import ShellRun
 from taskcell.sandbox.spawn import GRACE, Spawner
 from taskcell.sandbox.sudo_notes import notes_on_sudo
 from taskcell.supervisor import events, protocol, requests
@@ -99,10 +100,19 @@ class Sandbox:
         if self.profile.profile.kind != "terminal":
             return
         await self.read_login_profile(shell)
-        (state,) = await self.channel.ask(requests.state(), events.State, ANSWER_TIMEOUT)
-        about = About.from_tag(state.tag)
+        tag, report = await self._last_report()
+        about = About.from_tag(tag)
         if about is not None and about.given is not None:
-            self.spawner.take_up(state.cwd, state.env, about.given)
+            self.spawner.take_up(report, about.given)
+
+    async def _last_report(self) -> tuple[bytes, bytes]:
+        """The tag of the process that was the last to report where it ended, and its report. Raises SandboxLost."""
+        report = b""
+        while True:
+            (state,) = await self.channel.ask(requests.state(len(report)), events.State, ANSWER_TIMEOUT)
+            report += state.report
+            if not state.report or len(report) >= state.size:
+                return state.tag, report
 
     # --- one command -------------------------------------------------------------------------------------------
 
@@ -141,11 +151,15 @@ class Sandbox:
         record = self.processes.add(About.of(command, process_id), self.output_chars)
         process = record.process
         try:
-            request = self.spawner.command(command, record.about.tag())
-            await process.start(request, command.stdin, more=command.takes_input)
+            run = self.spawner.shell_run(command)
+
+            def make(number: int) -> requests.Spawn:
+                return self.spawner.command(command, run, number, record.about.tag())
+
+            await process.start(make, command.stdin, more=command.takes_input)
             if watch is not None:
                 watch(process)
-            return await self._result(record, command)
+            return await self._result(record, command, run)
         except SpawnFailed:
             self.processes.remove(record)
             raise
@@ -153,11 +167,11 @@ class Sandbox:
             await self.kill(process)
             raise
         except SandboxLost:
-            return self._ended(record, command)
+            return self._ended(record, command, None)
         finally:
             process.let_go()
 
-    async def _result(self, record: Record, command: Command) -> ProcessResult:
+    async def _result(self, record: Record, command: Command, run: ShellRun | None) -> ProcessResult:
         """Wait as long as the call does, and return its result. Raises SpawnFailed, SandboxLost."""
         process = record.process
         waited = await self._wait(process, command)
@@ -170,7 +184,15 @@ class Sandbox:
             with anyio.move_on_after(GRACE + KILL_SLACK):  # it ended at this very moment: its kill is still counted
                 await process.finished()
         await process.fetch_tails()
-        return self._ended(record, command)
+        return self._ended(record, command, run, await self._report(record))
+
+    async def _report(self, record: Record) -> bytes:
+        """What its shell reported of where the command ended. Raises SandboxLost."""
+        ended = record.process.exit
+        if ended is None or len(ended.report) == ended.report_size:
+            return b"" if ended is None else ended.report
+        tag, report = await self._last_report()
+        return report if tag == record.about.tag() else b""
 
     async def _wait(self, process: Process, command: Command) -> _Waited:
         """Wait for the command's end as long as the call does. Raises SpawnFailed, SandboxLost."""
@@ -199,10 +221,12 @@ class Sandbox:
         """What the results of its processes need to know about it."""
         return SandboxFacts(self.state is SandboxState.CLOSED, self.doomed, self.spawner.next_folder)
 
-    def _ended(self, record: Record, command: Command) -> ProcessResult:
+    def _ended(self, record: Record, command: Command, run: ShellRun | None, report: bytes = b"") -> ProcessResult:
         """Return the result of a command that its call has waited for, and keep where it ended for the next one."""
         process = record.process
-        notes = [] if process.exit is None else self.spawner.keep_state(process.exit, command)
+        notes = []
+        if process.exit is not None and run is not None:
+            notes += self.spawner.keep_state(process.exit, command, run, report)
         notes += notes_on_sudo(self.profile.profile, command.text, self.sudo_problem)
         self._doom_for_survivors(process)
         record.tell()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import posixpath
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from taskcell.engine.base import Container
 from taskcell.model import Command, Profile
 from taskcell.process.output import Capture
+from taskcell.sandbox.shell import PROLOGUE_SUFFIX, ShellRun, Way, parse_report, plan
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.protocol import SpawnFlag
 
@@ -20,12 +20,10 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: TERM for commands with a terminal, and for those without one.
 TERMINAL_TYPE, NO_TERMINAL_TYPE = "xterm-256color", "dumb"
 #: Variables that a shell sets itself; the user did not export them.
-SHELL_OWN = frozenset({"_", "SHLVL", "PWD", "OLDPWD", "TASKCELL_STATE_FD"})
-_EXEC = re.compile(r"\bexec\b")
-_UNREPORTED = (
-    "The command did not report where it ended: it has a syntax error, replaced its shell by exec inside a function, "
-    "has an EXIT trap of its own, or exports more than 64 KiB."
-)
+SHELL_OWN = frozenset({"_", "SHLVL", "BASH_ENV"})
+#: Bytes of a variable, and of all, that a later command is started with: Linux takes no longer string (MAX_ARG_STRLEN,
+#: include/uapi/linux/binfmts.h), and they share a frame to the supervisor with the command itself.
+VARIABLE_MAX, VARIABLES_MAX = 131_071, 512 * 1024
 
 
 @dataclass(slots=True)
@@ -56,25 +54,41 @@ class Spawner:
     login_env: dict[str, str] = field(default_factory=dict)
     shell: str = ""
 
-    def command(self, command: Command, tag: bytes) -> requests.Spawn:
-        """Make the request for a tool's command."""
+    def shell_run(self, command: Command) -> ShellRun | None:
+        """How the shell is given a terminal command; None for other commands."""
+        if self.profile.kind != "terminal":
+            return None
+        if command.background:
+            return ShellRun(command.argv[-1])
+        env = self.start_env() | self._given(command)
+        return plan(command.argv[-1], self.shell or command.argv[0], env)
+
+    def command(self, command: Command, run: ShellRun | None, number: int, tag: bytes) -> requests.Spawn:
+        """Make the request for a tool's command. `run` is what `shell_run` says of it."""
         flags = SpawnFlag.STDIN if command.stdin or command.takes_input else SpawnFlag.NONE
-        argv: tuple[str, ...]
-        if self.profile.kind == "terminal":
-            flags |= SpawnFlag.MERGE_STDERR
-            shell = (self.shell or command.argv[0], *command.argv[1:-1])
-            line = command.argv[-1]
-            if not command.background:
-                flags |= SpawnFlag.REPORT_STATE
-                line = self._with_report(line)
-            argv = (*shell, line)
-        else:
+        folder, env, prologue = self.folder(command), self.start_env() | self._given(command), ""
+        if run is None:
             argv = (*self._entrypoint(), *command.argv)
+        else:
+            fifo, shell = self.report_of(number), self.shell or command.argv[0]
+            argv = (shell, *command.argv[1:-1], run.argument(fifo))
+            prologue = run.prologue(fifo, shell)
+            flags |= SpawnFlag.MERGE_STDERR | SpawnFlag.HIDE_LAST
+            if run.way is not Way.NONE:
+                flags |= SpawnFlag.REPORT_STATE
+            if prologue:
+                env["BASH_ENV"] = fifo + PROLOGUE_SUFFIX
+            if command.workdir is not None:
+                env["PWD"] = folder
         if command.pty is not None:
             flags |= SpawnFlag.PTY
-        env = self.start_env() | self._given(command)
+        request = self.request(argv, env, folder, flags, command.timeout)
         rows, cols = command.pty or (0, 0)
-        return self.request(argv, env, self.folder(command), flags, command.timeout, tag=tag, rows=rows, cols=cols)
+        return replace(request, tag=tag, rows=rows, cols=cols, prologue=_bytes(prologue))
+
+    def report_of(self, number: int) -> str:
+        """Path of a process's state report; the supervisor calls it so (docs/protocol.md)."""
+        return f"{self.container.reports}/{number}"
 
     def request(
         self,
@@ -83,10 +97,6 @@ class Spawner:
         cwd: str,
         flags: SpawnFlag,
         timeout: float,
-        *,
-        tag: bytes = b"",
-        rows: int = 0,
-        cols: int = 0,
     ) -> requests.Spawn:
         """Make a request with this sandbox's user and bounds. `timeout` in seconds."""
         return requests.Spawn(
@@ -99,21 +109,7 @@ class Spawner:
             grace_ms=round(GRACE * 1000),
             spool=self.spool,
             credit=Capture(self.output_chars).head_bytes,
-            rows=rows,
-            cols=cols,
-            tag=tag,
         )
-
-    def _with_report(self, line: str) -> str:
-        # On the command's own first line, so that its line numbers stay right. The supervisor's `report` replaces the
-        # shell instead of being forked, and passes the exit code on.
-        report = f"{self.container.supervisor} report"
-        traps = f"trap 'exec {report} $?' EXIT; "
-        if _EXEC.search(line) and posixpath.basename(self.shell) == "bash":
-            # A shell that `exec` replaces runs no EXIT trap, so it reports just before. Only if the word occurs at all,
-            # for this trap runs before each simple command.
-            traps += f"trap 'case $BASH_COMMAND in exec\\ [!0-9\\<\\>]*) {report} 0;; esac' DEBUG; "
-        return traps + line
 
     def base_env(self) -> dict[str, str]:
         """Return the variables of the image, our own, and the profile's; later ones win."""
@@ -155,41 +151,66 @@ class Spawner:
         """The folder in which the next command starts unless it names one."""
         return self.terminal.cwd or self.profile.working_dir or self.container.workspace
 
-    def keep_state(self, ended: events.Exit, command: Command) -> list[str]:
-        """Keep where the command ended for the task's next one, and return notes on what could not be kept."""
-        is_reported = self.profile.kind == "terminal" and not command.background
-        if not is_reported or ended.signal or ended.reason is not protocol.Reason.ITSELF:
+    def keep_state(self, ended: events.Exit, command: Command, run: ShellRun, report: bytes) -> list[str]:
+        """Keep where the command ended for the task's next one, and return notes on what could not be kept.
+
+        Arguments:
+            report: what its shell reported, whole.
+        """
+        if command.background or ended.signal or ended.reason is not protocol.Reason.ITSELF:
             return []
-        if not (ended.cwd or ended.env):
+        if run.way is Way.NONE and not run.unreported:
+            # It can have changed neither folder nor variables.
+            self.terminal.cwd = self.folder(command)
+            return []
+        found = parse_report(report)
+        if found is None:
+            why = run.unreported or "its shell was replaced by exec, or was not left to end by itself"
             start = self.terminal.cwd or self.container.workspace
-            return [f"{_UNREPORTED} The next command starts in {start}, with the variables that this one started with."]
-        env = reported_env(ended.env)
-        before = self.start_env()
+            return [
+                f"Where the command ended is not known: {why}. The next command starts in {start}, with the variables "
+                "that this one started with."
+            ]
+        env, before = dict(found.env), self.start_env()
         for key, value in self._given(command).items():
             # A variable of this call alone is not kept, unless the command changed it.
             if env.get(key) == value:
                 del env[key]
                 env |= {key: before[key]} if key in before else {}
-        kept = {k: v for k, v in env.items() if k not in SHELL_OWN}
-        self.terminal = TerminalState(ended.cwd.decode("utf-8", "surrogateescape") or None, kept)
-        if ended.cwd:
-            return []
-        return [f"The folder that the command ended in is gone; the next one starts in {self.container.workspace}."]
+        return self._keep(found.folder, env)
 
-    def take_up(self, cwd: bytes, env: Sequence[bytes], given: Iterable[str]) -> None:
+    def _keep(self, folder: str, env: Mapping[str, str]) -> list[str]:
+        kept, dropped = fitting({key: value for key, value in env.items() if key not in SHELL_OWN})
+        self.terminal = TerminalState(folder or None, kept)
+        notes = []
+        if not folder:
+            notes.append(f"The folder that the command ended in is gone; the next one starts in {self.next_folder}.")
+        if dropped:
+            notes.append(f"Too large to start a program with, so not kept for the next command: {', '.join(dropped)}.")
+        return notes
+
+    def take_up(self, report: bytes, given: Iterable[str]) -> None:
         """Start the next command where one of an earlier server ended, without the variables of that call alone."""
-        before, kept = self.start_env(), reported_env(env)
+        found = parse_report(report)
+        if found is None:
+            return
+        before, env = self.start_env(), dict(found.env)
         for name in given:
-            kept.pop(name, None)
-            kept |= {name: before[name]} if name in before else {}
-        kept = {k: v for k, v in kept.items() if k not in SHELL_OWN}
-        self.terminal = TerminalState(cwd.decode("utf-8", "surrogateescape") or None, kept)
+            env.pop(name, None)
+            env |= {name: before[name]} if name in before else {}
+        self._keep(found.folder, env)
 
 
-def reported_env(entries: Sequence[bytes]) -> dict[str, str]:
-    """Return the variables of a state report."""
-    pairs = (entry.decode("utf-8", "surrogateescape").partition("=") for entry in entries)
-    return {key: value for key, _, value in pairs if key}
+def fitting(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The variables that a program can be started with, and the names of the others: the largest go first."""
+    sizes = {key: len(_bytes(key)) + len(_bytes(value)) + 2 for key, value in env.items()}
+    total, dropped = sum(sizes.values()), []
+    for key in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        if sizes[key] <= VARIABLE_MAX and total <= VARIABLES_MAX:
+            break
+        dropped.append(key)
+        total -= sizes[key]
+    return {key: value for key, value in env.items() if key not in dropped}, dropped
 
 
 def _bytes(text: str) -> bytes:

@@ -28,7 +28,7 @@ _NUMBER = struct.Struct("<I")
 _WELCOME = struct.Struct("<IBQ")
 _FAILED = struct.Struct("<BI")
 _OUTPUT = struct.Struct("<BQ")
-_EXIT = struct.Struct("<BiBIQQQQQQI")
+_EXIT = struct.Struct("<BiBIQQQQQQII")
 _KILLED = struct.Struct("<BIQQ")
 _LISTING = struct.Struct("<BI")
 _LISTED = struct.Struct("<IBIQQQQQBiBIQI")
@@ -54,29 +54,13 @@ class _Body:
         return layout.unpack_from(self._data, at)
 
     def string(self) -> bytes:
-        return self._take_strings(1)[0]
-
-    def strings(self) -> tuple[bytes, ...]:
-        (count,) = self.unpack(COUNT)
-        if count * COUNT.size > len(self._data) - self._at:
-            raise ProtocolError("a list from the supervisor is longer than its frame")
-        return tuple(self._take_strings(count))
-
-    def _take_strings(self, count: int) -> list[bytes]:
-        """One loop that calls no function of ours: the EXIT of each command lists its whole environment."""
-        data, at, end = self._data, self._at, len(self._data)
-        values = []
-        for _ in range(count):
-            start = at + COUNT.size
-            if start > end:
-                raise ProtocolError(_CUT_SHORT)
-            (length,) = COUNT.unpack_from(data, at)
-            if length > end - start:
-                raise ProtocolError("a string from the supervisor is longer than its frame")
-            at = start + length
-            values.append(data[start:at])
-        self._at = at
-        return values
+        (length,) = self.unpack(COUNT)
+        end = self._at + length
+        if end > len(self._data):
+            raise ProtocolError("a string from the supervisor is longer than its frame")
+        value = self._data[self._at : end]
+        self._at = end
+        return value
 
     def rest(self) -> bytes:
         value = self._data[self._at :]
@@ -93,7 +77,8 @@ def _text(value: bytes) -> str:
 
 
 def _parse_exit(process: int, body: _Body) -> events.Exit:
-    reason, code, signo, oom, duration, user, system, rss, out_total, err_total, descendants = body.unpack(_EXIT)
+    reason, code, signo, oom, duration, user, system, rss, *totals, descendants, size = body.unpack(_EXIT)
+    out_total, err_total = totals
     return events.Exit(
         process,
         Reason(reason),
@@ -107,9 +92,14 @@ def _parse_exit(process: int, body: _Body) -> events.Exit:
         out_total,
         err_total,
         descendants,
-        body.string(),
-        body.strings(),
+        size,
+        body.rest(),
     )
+
+
+def _parse_state(process: int, body: _Body) -> events.State:
+    tag, (size,) = body.string(), body.unpack(COUNT)
+    return events.State(process, tag, size, body.rest())
 
 
 def _parse_listing(process: int, body: _Body) -> events.Listing:
@@ -180,7 +170,7 @@ _PARSERS: dict[int, Callable[[int, _Body], events.Event]] = {
     0x8B: lambda process, body: events.Error(process, _text(body.string())),
     0x8C: _parse_data,
     0x8D: lambda process, body: events.Sudo(process, _text(body.string())),
-    0x8E: lambda process, body: events.State(process, body.string(), body.string(), body.strings()),
+    0x8E: _parse_state,
 }
 
 

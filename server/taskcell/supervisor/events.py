@@ -57,8 +57,8 @@ class Exit:
     stdout_total: int
     stderr_total: int
     descendants: int
-    cwd: bytes
-    env: tuple[bytes, ...]
+    report_size: int
+    report: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +117,12 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The state report of the last process that ended by itself, with its tag; all fields are empty if none did."""
+    """A piece of the state report of the last process that ended by itself, and its tag; all empty without one."""
 
     process: int
     tag: bytes
-    cwd: bytes
-    env: tuple[bytes, ...]
+    size: int
+    report: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum, IntFlag
 
-VERSION = 2
+VERSION = 3
 #: Frame limits of `docs/protocol.md`; the length counts type, process and body.
 MAX_TO_SUPERVISOR = 1 << 20
 MAX_FROM_SUPERVISOR = 1 << 17
@@ -48,6 +48,8 @@ class SpawnFlag(IntFlag):
     MERGE_STDERR = 2
     PTY = 4
     REPORT_STATE = 8
+    #: The last argument stands in no argument list that others can read.
+    HIDE_LAST = 16
 
 
 class SudoFlag(IntFlag):

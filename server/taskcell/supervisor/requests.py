@@ -64,6 +64,7 @@ class Spawn:
     rows: int = 24
     cols: int = 80
     tag: bytes = b""
+    prologue: bytes = b""
 
 
 def spawn(process: int, request: Spawn) -> bytes:
@@ -77,7 +78,7 @@ def spawn(process: int, request: Spawn) -> bytes:
         _strings(r.cwd),
         _list(r.argv),
         _list(env),
-        _strings(r.tag),
+        _strings(r.tag, r.prologue),
     )
     return _frame(Request.SPAWN, process, b"".join(body))
 
@@ -113,9 +114,9 @@ def read(process: int, stream: Stream, cursor: int, size: int) -> bytes:
     return _frame(Request.READ, process, struct.pack("<BQI", stream, cursor, size))
 
 
-def state() -> bytes:
-    """Ask for the last state report that counts."""
-    return _frame(Request.STATE, 0)
+def state(offset: int = 0) -> bytes:
+    """Ask for a piece of the last state report that counts, from so many bytes on."""
+    return _frame(Request.STATE, 0, struct.pack("<I", offset))
 
 
 def no_report(process: int) -> bytes:

@@ -3,14 +3,16 @@
 #define BASE_PROTOCOL_H
 
 enum {
-    PROTOCOL_VERSION = 2,
+    PROTOCOL_VERSION = 3,
     STDIN_MAX = 1 << 16,
     TOKEN_MIN = 16,
     TOKEN_MAX = 64,
     SIGNAL_MAX = 64,
-    TAG_MAX = 1024,               /* what the server notes about a process, for the next server */
-    READ_MAX = 1 << 16,           /* bytes of one READ */
-    PASSWORD_MAX = 255, /* bytes, without the newline at its end */
+    TAG_MAX = 1024,               /* what the server says of a process, for whoever serves it next */
+    READ_MAX = 1 << 16,           /* of a spool at once */
+    REPORT_MAX = 4 << 20,         /* of a state report: more than any environment that a program can be started with */
+    REPORT_PIECE = 1 << 16,       /* of it in one frame */
+    PASSWORD_MAX = 255, /* without its end */
 };
 
 enum request_type {
@@ -50,7 +52,7 @@ enum answer_type {
     ANS_STATE,
 };
 
-enum spawn_flag { SPAWN_STDIN = 1, SPAWN_MERGE = 2, SPAWN_PTY = 4, SPAWN_REPORT = 8, SPAWN_ALL = 15 };
+enum spawn_flag { SPAWN_STDIN = 1, SPAWN_MERGE = 2, SPAWN_PTY = 4, SPAWN_REPORT = 8, SPAWN_HIDE = 16, SPAWN_ALL = 31 };
 
 enum sudo_flag { SUDO_SET_PASSWORD = 1, SUDO_ALL = 1 };
 

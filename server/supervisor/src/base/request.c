@@ -26,6 +26,7 @@ static void parse_spawn(struct reader *r, struct spawn *s) {
     s->argv = get_strings(r);
     s->env = get_strings(r);
     s->tag = get_str(r);
+    s->prologue = get_str(r);
 }
 
 static const char *parse_stream(struct reader *r, struct request *q) {
@@ -76,13 +77,13 @@ static const char *parse_body(struct reader *r, struct request *q) {
     case REQ_CREDIT:
     case REQ_ATTACH: return parse_stream(r, q);
     case REQ_READ: return parse_read(r, q);
+    case REQ_STATE: q->size = get_u32(r); return NULL;
     case REQ_RESIZE:
         q->rows = get_u16(r);
         q->cols = get_u16(r);
         return NULL;
     case REQ_STDIN_EOF:
     case REQ_LIST:
-    case REQ_STATE:
     case REQ_NO_REPORT:
     case REQ_FORGET:
     case REQ_PING: return NULL;

@@ -21,7 +21,7 @@ struct spawn {
     uint16_t rows, cols;
     struct slice cwd;
     struct strings argv, env;
-    struct slice tag;
+    struct slice tag, prologue;
 };
 
 struct sudo_request {
@@ -42,7 +42,7 @@ struct request {
     uint32_t grace_ms;               /* KILL, SHUTDOWN */
     uint8_t stream;                  /* CREDIT, ATTACH, READ: 1 or 2 */
     uint64_t cursor, credit;         /* ATTACH; CREDIT; READ: the cursor */
-    uint32_t size;                   /* READ */
+    uint32_t size;                   /* READ; STATE: where its piece begins */
     uint16_t rows, cols;             /* RESIZE */
 };
 

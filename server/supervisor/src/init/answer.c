@@ -94,6 +94,7 @@ static void answer_exit(struct buffer *out, struct process *p) {
     put_u64(out, (uint64_t)p->max_rss_kb);
     for (int i = 0; i < STREAMS; i++) put_u64(out, p->exit_totals[i]);
     put_u32(out, p->descendants);
+    put_u32(out, (uint32_t)p->report_size);
     put_bytes(out, p->report.data, p->report.size);
     frame_end(out, at);
     buffer_free(&p->report);
@@ -128,11 +129,14 @@ void answer_listing(struct supervisor *s) {
     } while (left);
 }
 
-void answer_state(struct supervisor *s) {
+void answer_state(struct supervisor *s, uint32_t from) {
     struct buffer *out = urgent(s);
+    bool is_kept = s->state_tag && !s->state.failed;
+    size_t total = is_kept ? s->state.size : 0, left = from < total ? total - from : 0;
     size_t at = frame_begin(out, ANS_STATE, 0);
-    if (s->state.size && !s->state.failed) put_bytes(out, s->state.data, s->state.size);
-    else for (int i = 0; i < 3; i++) put_u32(out, 0); /* an empty tag, folder and list */
+    put_str(out, is_kept ? s->state_tag : "", is_kept ? strlen(s->state_tag) : 0);
+    put_u32(out, (uint32_t)total);
+    if (left) put_bytes(out, s->state.data + from, left < REPORT_PIECE ? left : REPORT_PIECE);
     frame_end(out, at);
 }
 

@@ -13,8 +13,8 @@ void answer_killed(struct supervisor *s, uint32_t number, uint8_t reason, uint32
 void answer_listing(struct supervisor *s);
 void answer_ack(struct supervisor *s, uint32_t number, uint32_t count);
 void answer_pong(struct supervisor *s);
-void answer_state(struct supervisor *s);
-/* Answers with a piece of a spool; `p` is NULL when there is no such process. */
+void answer_state(struct supervisor *s, uint32_t from);
+/* A piece of a spool; `p` NULL: there is no such process. */
 void answer_data(struct supervisor *s, const struct request *q, const struct process *p);
 /* `problem` is empty when sudo is ready. */
 void answer_sudo(struct supervisor *s, const char *problem);

@@ -130,7 +130,7 @@ static const char *serve(struct supervisor *s, struct conn *c, const struct fram
     case REQ_PING: answer_pong(s); return NULL;
     case REQ_SHUTDOWN: kill_and_leave(s, q.grace_ms); return NULL;
     case REQ_READ: answer_data(s, &q, p); return NULL;
-    case REQ_STATE: answer_state(s); return NULL;
+    case REQ_STATE: answer_state(s, q.size); return NULL;
     default: break;
     }
     if (p) return about_process(s, p, &q);

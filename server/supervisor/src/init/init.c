@@ -17,6 +17,7 @@
 #include "base/spool.h"
 #include "init/cgroup.h"
 #include "init/loop.h"
+#include "init/report.h"
 #include "init/supervisor.h"
 #include "init/watch.h"
 #include "start/child.h"
@@ -127,6 +128,7 @@ int init_run(const char *path) {
     hold_signals(&waited);
     s.listener = listen_at(path);
     if (s.listener < 0) return 1;
+    report_prepare(&s, path);
     s.self = getpid();
     s.is_init = s.self == 1;
     s.changes_user = user_can_change();

@@ -14,6 +14,7 @@
 #include "init/input.h"
 #include "init/kill.h"
 #include "init/process.h"
+#include "init/report.h"
 #include "init/supervisor.h"
 #include "init/table.h"
 #include "init/watch.h"
@@ -58,6 +59,7 @@ static void take_process_event(struct supervisor *s, enum watch kind, uint32_t n
     if (kind == WATCH_REPORTS) take_reports(s, p);
     else if (kind == WATCH_OUT) process_output(p, 0);
     else if (kind == WATCH_ERR) process_output(p, 1);
+    else if (kind == WATCH_STATE) report_read(p);
     else if (events & (EPOLLERR | EPOLLHUP)) input_close(p);
     else input_flush(s, p);
 }

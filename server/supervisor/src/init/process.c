@@ -15,9 +15,9 @@
 #include "init/cgroup.h"
 #include "init/descendants.h"
 #include "init/input.h"
+#include "init/report.h"
 #include "init/table.h"
 #include "start/leader.h"
-#include "start/report.h"
 
 enum {
     READ_CHUNK = 128 << 10,   /* bytes per turn of the loop: a process that prints without end starves nobody */
@@ -57,14 +57,24 @@ static uint8_t reason_of(const struct supervisor *s, const struct process *p) {
     return s->everything.phase != KILL_IDLE ? s->everything.reason : REASON_ITSELF;
 }
 
-/* Keeps a state report for a later server. A process without a tag is the server's own; 8 bytes are an empty folder
-   and an empty list. */
-static void keep_report(struct supervisor *s, const struct process *p) {
-    bool counts = p->flags & SPAWN_REPORT && p->reason == REASON_ITSELF && WIFEXITED(p->status);
-    if (!counts || !*p->tag || p->report.size <= 8 || p->report.failed) return;
-    buffer_free(&s->state);
-    put_str(&s->state, p->tag, strlen(p->tag));
-    put_bytes(&s->state, p->report.data, p->report.size);
+/* For a server that comes later, and what is too long for the EXIT. One without a tag is the server's own. */
+static void keep_report(struct supervisor *s, struct process *p) {
+    bool counts = p->flags & SPAWN_REPORT && p->reason == REASON_ITSELF && WIFEXITED(p->status) && *p->tag;
+    bool is_long = p->report.size > REPORT_PIECE;
+    char *tag = counts && p->report.size ? strdup(p->tag) : NULL;
+    if (tag) {
+        free(s->state_tag);
+        buffer_free(&s->state);
+        s->state_tag = tag;
+        if (is_long) s->state = p->report;
+        else put_bytes(&s->state, p->report.data, p->report.size);
+        p->report_size = p->report.size;
+        if (is_long) p->report = (struct buffer){0};
+    } else if (is_long) {
+        buffer_free(&p->report);
+    } else {
+        p->report_size = p->report.size;
+    }
 }
 
 void process_ended(struct supervisor *s, struct process *p, int status, uint32_t descendants) {
@@ -78,9 +88,8 @@ void process_ended(struct supervisor *s, struct process *p, int status, uint32_t
     if (!p->ended) p->ended = clock_now();
     p->oom_kills = oom_kills() - p->oom_before;
     p->timeout = NEVER;
-    report_read(p->state_fd, &p->report);
+    report_close(s, p);
     keep_report(s, p);
-    close_fd(&p->state_fd);
     close_fd(&p->slave_fd);
     input_close(p);
     if (s->active) p->owed |= OWED_EXIT;

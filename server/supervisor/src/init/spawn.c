@@ -17,11 +17,12 @@
 #include "base/request.h"
 #include "init/answer.h"
 #include "init/cgroup.h"
+#include "init/report.h"
 #include "init/table.h"
 #include "init/watch.h"
 #include "start/child.h"
+#include "start/hide.h"
 #include "start/leader.h"
-#include "start/report.h"
 #include "start/user.h"
 
 enum { PIPE_SIZE = 256 << 10 }; /* bytes: a process that prints much needs fewer turns; the kernel may refuse */
@@ -100,18 +101,23 @@ static bool make_files(struct making *m, const struct spawn *q) {
         prctl(PR_SET_DUMPABLE, 0);
     }
     if (!made) return false;
-    if (m->p->flags & SPAWN_REPORT && (m->p->state_fd = report_create()) < 0) return fail(m, STAGE_FORK);
-    m->l.state = m->p->state_fd;
     return true;
+}
+
+/* Without one the command runs all the same: that nothing was told is seen at its end. */
+static void make_report(struct supervisor *s, struct process *p, const struct spawn *q) {
+    if (p->flags & SPAWN_REPORT && !report_open(s, p, q->prologue)) report_close(s, p);
 }
 
 static bool copy_words(struct making *m, const struct spawn *q) {
     struct launch *l = &m->l;
     l->argv = strings_copy(&q->argv);
     l->env = strings_copy(&q->env);
+    bool hides = m->p->flags & SPAWN_HIDE && l->argv && l->env;
+    if (hides) l->hidden = hide_words(l->argv, l->env);
     l->cwd = slice_copy(q->cwd);
     l->user = slice_copy(q->user);
-    if (!l->argv || !l->env || !l->cwd || !l->user) {
+    if (!l->argv || !l->env || (hides && !l->hidden) || !l->cwd || !l->user) {
         errno = ENOMEM;
         return fail(m, STAGE_FORK);
     }
@@ -147,6 +153,7 @@ static void free_launch(struct making *m) {
         close_fd(&l->in);
     }
     close_fd(&m->reports);
+    free(l->hidden);
     free(l->argv);
     free(l->env);
     free(l->cwd);
@@ -173,7 +180,7 @@ static const char *find_fault(const struct supervisor *s, const struct spawn *q)
 
 void spawn(struct supervisor *s, uint32_t number, const struct spawn *q) {
     const char *fault = find_fault(s, q);
-    struct making m = {.l = {.in = -1, .out = -1, .err = -1, .state = -1, .files = s->files}, .reports = -1};
+    struct making m = {.l = {.in = -1, .out = -1, .err = -1, .files = s->files}, .reports = -1};
     if (!fault && !(m.p = table_add(s, number, q))) fault = "there is no memory left for a process";
     if (fault) {
         answer_failed(s, number, STAGE_REQUEST, EINVAL, fault);
@@ -183,6 +190,7 @@ void spawn(struct supervisor *s, uint32_t number, const struct spawn *q) {
     m.l.pty = m.p->flags & SPAWN_PTY;
     m.l.nice = s->nice;
     m.l.capabilities = s->sudo.capabilities;
+    make_report(s, m.p, q);
     bool started = copy_words(&m, q) && resolve_user(s, number, &m) && make_files(&m, q) && start_leader(s, &m);
     if (!started && m.stage) {
         char text[FAULT_TEXT];

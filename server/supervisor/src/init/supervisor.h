@@ -18,8 +18,9 @@
 enum {
     CONNS_MAX = 5,      /* one that is served and four that have not sent HELLO yet */
     STREAMS = 2,
-    PROCESSES_MAX = 256, /* the usual pids limit of a container allows no more anyway */
-    FINISHED_MAX = 64,   /* gone and not forgotten; the oldest is forgotten first */
+    PROCESSES_MAX = 256, /* a container's usual limit of pids could not hold more anyway */
+    REPORTS_PATH = 256,  /* of the folder of state reports */
+    FINISHED_MAX = 64,   /* gone but not forgotten: the oldest is forgotten first */
 };
 
 enum state { STATE_STARTING, STATE_RUNNING, STATE_EXITED, STATE_GONE };
@@ -89,8 +90,9 @@ struct process {
     int64_t user_us, system_us, max_rss_kb;
     uint32_t oom_before, oom_kills, descendants, survivors;
     uint64_t exit_totals[STREAMS];
-    struct buffer report; /* cwd and environment as they stand in the EXIT */
-    char *tag;            /* what the server noted; LISTING gives it back */
+    struct buffer report; /* what its shell told about its end */
+    size_t report_size;   /* of all of it, where it has moved to the supervisor's `state` */
+    char *tag;            /* the server's own, given back in each LISTING */
 };
 
 struct supervisor {
@@ -109,8 +111,10 @@ struct supervisor {
     int64_t last_seen;   /* when there was one for the last time */
     struct process *processes;
     size_t process_count;
-    uint32_t turn; /* number of the process whose output is sent next */
-    struct buffer state; /* tag and report of the last process that ended by itself */
+    uint32_t turn; /* the process whose output is sent next */
+    char reports[REPORTS_PATH]; /* the folder of state reports; empty: there is none */
+    char *state_tag;     /* of the process that was the last to end by itself with a report; NULL: none */
+    struct buffer state; /* its report */
     struct kill everything;
     bool told_everything; /* KILLED for process 0 is owed */
     uint32_t everything_survivors;

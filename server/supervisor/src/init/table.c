@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/fd.h"
 #include "base/spool.h"
+#include "init/report.h"
 
 enum { SPOOL_HEADROOM = 4 << 20 }; /* bytes: finished processes are forgotten early enough for running ones to print */
 
@@ -66,7 +67,7 @@ void table_remove(struct supervisor *s, struct process *p) {
     }
     close_fd(&p->reports_fd);
     close_fd(&p->slave_fd);
-    close_fd(&p->state_fd);
+    report_close(s, p);
     close_fd(&p->input.fd);
     buffer_free(&p->input.buffer);
     buffer_free(&p->report);

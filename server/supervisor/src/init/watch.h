@@ -16,6 +16,7 @@ enum watch {
     WATCH_OUT,
     WATCH_ERR,
     WATCH_IN,
+    WATCH_STATE,
     WATCH_ASKPASS,
 };
 

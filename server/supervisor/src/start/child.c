@@ -12,12 +12,13 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/protocol.h"
-#include "start/report.h"
+#include "start/hide.h"
 
 static const char DEFAULT_PATH[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 static const char OOM_SCORE[] = "1000"; /* the kernel kills the command first, never PID 1 */
@@ -91,19 +92,12 @@ static bool place(int fd, int target) {
     return dup2(fd, target) == target;
 }
 
-/* Moves stdio to 0..2, the state report to its number and `errors` out of their way; returns its new number, or -1. */
+/* stdio to 0..2, `errors` out of their way: its new number, or -1. */
 static int place_files(const struct launch *l, int errors) {
-    errors = fcntl(errors, F_DUPFD_CLOEXEC, REPORT_FD + 1);
+    errors = fcntl(errors, F_DUPFD_CLOEXEC, 3);
     int in = l->in >= 0 ? l->in : open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (errors < 0 || in < 0 || !place(in, 0) || !place(l->out, 1) || !place(l->err, 2)) return -1;
-    if (l->state >= 0 && !place(l->state, REPORT_FD)) return -1;
     return errors;
-}
-
-static void close_others(bool has_state, int errors) {
-    const int plain[] = {0, 1, 2, errors}, with_state[] = {0, 1, 2, REPORT_FD, errors};
-    if (has_state) close_except(with_state, 5);
-    else close_except(plain, 4);
 }
 
 static void drop_bounding_set(uint64_t keep) {
@@ -144,22 +138,22 @@ static const char *search_path(char *const *env) {
     return DEFAULT_PATH;
 }
 
-/* Like execvpe(3), but with the PATH of the program's own environment; returns on failure only. */
-static void execute(const struct launch *l) {
-    const char *name = l->argv[0];
+/* As execvpe(3), but by the PATH of the environment that the program gets; returns on failure only. */
+static void execute(char *const *argv, char *const *env) {
+    const char *name = argv[0];
     if (strchr(name, '/') || !*name) {
-        execve(name, l->argv, l->env);
+        execve(name, argv, env);
         return;
     }
     bool denied = false;
     char path[PATH_MAX];
-    for (const char *at = search_path(l->env), *end; at; at = *end ? end + 1 : NULL) {
+    for (const char *at = search_path(env), *end; at; at = *end ? end + 1 : NULL) {
         end = strchrnul(at, ':');
         int length = (int)(end - at);
         /* An empty element of PATH means the current directory. */
         int size = snprintf(path, sizeof path, "%.*s%s%s", length, at, length ? "/" : "./", name);
         if (size >= (int)sizeof path) continue;
-        execve(path, l->argv, l->env);
+        execve(path, argv, env);
         if (errno == EACCES) denied = true;
         else if (errno != ENOENT && errno != ENOTDIR) return;
     }
@@ -176,7 +170,8 @@ void child_run(const struct launch *l, int errors) {
     int moved = place_files(l, errors);
     if (moved < 0) fail(errors, STAGE_FORK);
     errors = moved;
-    close_others(l->state >= 0, errors);
+    const int kept[] = {0, 1, 2, errors};
+    close_except(kept, 4);
     if (l->pty && ioctl(0, TIOCSCTTY, 0)) fail(errors, STAGE_PTY);
     if (geteuid()) {
         /* The /proc files of a process that is not dumpable belong to root. Our secrets have been wiped by now. */
@@ -188,6 +183,8 @@ void child_run(const struct launch *l, int errors) {
     if (!become(&l->who, l->capabilities)) fail(errors, STAGE_USER);
     umask(022);
     if (chdir(l->cwd)) fail(errors, STAGE_CWD);
-    execute(l);
+    bool hides = l->hidden && ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0;
+    if (l->hidden && !hides) (void)!write(errors, &(struct fault){.stage = STAGE_SEEN}, sizeof(struct fault));
+    execute(hides ? l->hidden->argv : l->argv, hides ? l->hidden->env : l->env);
     fail(errors, STAGE_EXEC);
 }

@@ -12,21 +12,25 @@
 /* Everything that is needed to start a main process. */
 struct launch {
     char **argv, **env;
+    struct hidden *hidden; /* the same with the last argument out of sight; NULL: it may be seen */
     char *cwd, *user;
     struct identity who;
     bool pty;
     bool exposed; /* fs.suid_dumpable is 1: others of its user can read the memory of a child that became `who` */
     int nice;
-    uint64_t capabilities;   /* that stay in the bounding set, for sudo to give */
-    int in, out, err, state; /* -1: /dev/null, or no state report */
-    struct rlimit files;     /* the limit that the supervisor found: its own is raised */
+    uint64_t capabilities;   /* that stay in the bounding set: what sudo may give, nothing else */
+    int in, out, err;        /* -1: /dev/null */
+    struct rlimit files;     /* as the supervisor found it: its own limit is raised */
 };
 
 struct fault {
     int32_t stage, error;
 };
 
-/* Becomes the main process. A failure is written to `errors` as a struct fault. */
+/* Not a failure: this kernel lets nobody trace, so the last argument can be seen. */
+enum { STAGE_SEEN = 0 };
+
+/* Become the main process. What fails is written to `errors` as a struct fault. */
 _Noreturn void child_run(const struct launch *l, int errors);
 /* Writes the sentence for a FAILED. */
 void launch_fault(const struct launch *l, int stage, int error, char *text, size_t size);

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/protocol.h"
 #include "base/tree.h"
+#include "start/hide.h"
 
 /* us that a leader whose supervisor died goes on killing its tree: as long as the supervisor itself would. */
 static const int64_t ABANDON_LIMIT = 1500000;
@@ -114,34 +115,50 @@ static ssize_t read_fault(int errors, struct fault *fault) {
     return size;
 }
 
-/* Starts the main process and reports how that went; returns its pid, or 0. */
-static pid_t start(const struct launch *l, int reports) {
-    int errors[2];
+/* What came of starting a child: 0, or a fault. `seen`: it does not hide its last argument. */
+static struct fault wait_started(int errors, bool *seen) {
     struct fault fault;
-    if (pipe2(errors, O_CLOEXEC)) {
-        tell_failure(l, reports, STAGE_FORK, errno);
-        return 0;
+    while (read_fault(errors, &fault) == sizeof fault) {
+        if (fault.stage != STAGE_SEEN) return fault;
+        *seen = true;
     }
-    struct leader_report started = {.kind = LEADER_STARTED, .when = clock_now()};
-    /* As root, the child borrows our memory until the exec, which spares a copy. It must not where that would open
-       our memory to the user: without root the child makes itself dumpable, and some kernels do it for us. */
-    started.pid = geteuid() == 0 && !l->exposed ? vfork() : fork();
-    if (started.pid == 0) child_run(l, errors[1]);
-    /* The kernel may have made our memory dumpable when the child changed its user. */
+    return (struct fault){0};
+}
+
+/* Start one child; its pid, or 0 with the fault. */
+static pid_t start_child(const struct launch *l, struct fault *fault) {
+    int errors[2];
+    bool seen = false;
+    *fault = (struct fault){STAGE_FORK, 0};
+    if (pipe2(errors, O_CLOEXEC)) return fault->error = errno, 0;
+    /* Root lends the child its memory until the exec, which spares copying it. Not where that would open a leader's
+       memory to the user: as anybody but root the child makes itself dumpable, and some kernels are told to do it. */
+    pid_t pid = geteuid() == 0 && !l->exposed ? vfork() : fork();
+    if (pid == 0) child_run(l, errors[1]);
+    /* The kernel may have made the memory dumpable when the child became somebody else. */
     prctl(PR_SET_DUMPABLE, 0);
-    if (started.pid < 0) {
-        tell_failure(l, reports, STAGE_FORK, errno);
-        return 0;
-    }
-    int keep[] = {errors[0] < reports ? errors[0] : reports, errors[0] < reports ? reports : errors[0]};
-    close_except(keep, 2);
-    if (read_fault(errors[0], &fault) == sizeof fault) {
-        waitpid(started.pid, NULL, 0);
-        tell_failure(l, reports, fault.stage, fault.error);
-        return 0;
-    }
+    if (pid < 0) return fault->error = errno, 0;
+    close(errors[1]);
+    *fault = wait_started(errors[0], &seen);
     close(errors[0]);
-    tell(reports, &started);
+    if (fault->stage) {
+        waitpid(pid, NULL, 0);
+        return 0;
+    }
+    if (!l->hidden || seen || hide_settle(pid, l->hidden)) return pid;
+    struct launch plain = *l;
+    plain.hidden = NULL;
+    return start_child(&plain, fault);
+}
+
+/* Start main and tell how that went; its pid, or 0. */
+static pid_t start(const struct launch *l, int reports) {
+    struct leader_report started = {.kind = LEADER_STARTED, .when = clock_now()};
+    struct fault fault;
+    started.pid = start_child(l, &fault);
+    close_except(&reports, 1);
+    if (!started.pid) tell_failure(l, reports, fault.stage, fault.error);
+    else tell(reports, &started);
     return started.pid;
 }
 

@@ -28,6 +28,7 @@ static void put_spawn(struct buffer *out, const struct spawn *s) {
     put_strings(out, &s->argv);
     put_strings(out, &s->env);
     put_slice(out, s->tag);
+    put_slice(out, s->prologue);
 }
 
 static void put_hello(struct buffer *out, const struct request *q) {
@@ -63,6 +64,7 @@ static void put_body(struct buffer *out, const struct request *q) {
     case REQ_CREDIT:
     case REQ_ATTACH:
     case REQ_READ: put_stream(out, q); break;
+    case REQ_STATE: put_u32(out, q->size); break;
     case REQ_RESIZE:
         put_u16(out, q->rows);
         put_u16(out, q->cols);

@@ -69,8 +69,9 @@ static void end(struct process *p) {
     p->state = STATE_EXITED;
     p->ended = ++now;
     for (int i = 0; i < STREAMS; i++) p->streams[i].gate = p->streams[i].spool.total;
-    put_u32(&p->report, 0);
-    put_u32(&p->report, 0);
+    put_bytes(&p->report, "report", 6);
+    p->report_size = p->report.size;
+    if (!s.state_tag) s.state_tag = strdup("tag"), put_bytes(&s.state, "report", 6);
     if (s.active) p->owed |= OWED_EXIT;
 }
 
@@ -132,7 +133,7 @@ static void answer(uint8_t what) {
     case 1: answer_failed(&s, what & 127, STAGE_EXEC, 2, "there is none"); break;
     case 2: answer_pong(&s); break;
     case 3: answer_sudo(&s, what & 8 ? "there is none" : ""); break;
-    case 4: answer_state(&s); break;
+    case 4: answer_state(&s, what >> 4); break;
     default: answer_listing(&s); break;
     }
     check_answers();

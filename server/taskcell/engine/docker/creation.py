@@ -16,7 +16,7 @@ from taskcell.engine.base import Container, ContainerSpec
 from taskcell.engine.docker import workspaces
 from taskcell.engine.docker.classify import is_gone, is_paused
 from taskcell.engine.docker.connection import Connection
-from taskcell.engine.docker.hardening import SUPERVISOR, container_config, not_as_asked
+from taskcell.engine.docker.hardening import REPORTS, SUPERVISOR, container_config, not_as_asked
 from taskcell.engine.docker.mounted import check_mounted
 from taskcell.engine.docker.workspaces import REMOVAL_POLL, REMOVAL_TIMEOUT
 from taskcell.errors import Denied, EngineError
@@ -102,6 +102,7 @@ def described(inspected: Mapping[str, Any], profile: Profile, image: Mapping[str
         name=str(inspected["Name"]).removeprefix("/"),
         workspace=WORKSPACE,
         supervisor=SUPERVISOR,
+        reports=REPORTS,
         user=profile.user,
         environment=dict(entry.partition("=")[::2] for entry in own.get("Env") or ()),
         entrypoint=tuple(own.get("Entrypoint") or ()),

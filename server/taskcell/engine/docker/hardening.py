@@ -25,6 +25,8 @@ SUPERVISOR_LABELS = {"taskcell": "1", "taskcell.kind": "supervisor"}
 #: The supervisor's socket, in a folder that only PID 1's user may enter.
 SOCKET_FOLDER = "/run/taskcell"
 SOCKET = f"{SOCKET_FOLDER}/supervisor.sock"
+#: The supervisor makes it beside the folder of its socket.
+REPORTS = f"{SOCKET_FOLDER}.state"
 #: What PID 1 keeps: to change user, to clear the bounding set, and to kill what runs as another user. What it starts
 #: has none of them.
 SUPERVISOR_CAPABILITIES = ("KILL", "SETGID", "SETPCAP", "SETUID")
