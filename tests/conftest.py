@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: the event loop's backend, and the two engines that tests run on."""
+"""Fixtures of the whole suite: the event loop's backend, and the two engines and the images that tests run on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import docker
 import pytest
 
@@ -19,6 +20,7 @@ from taskcell.engine.base import Engine
 from taskcell.engine.docker.engine import DockerEngine
 from taskcell.engine.local import LocalEngine
 from taskcell.gateway.gateway import Gateway
+from taskcell.images import skills as skill_images
 from taskcell.skills import manifest
 from taskcell.tools import tool
 
@@ -33,6 +35,20 @@ def docker_api() -> Iterator[docker.APIClient]:
     client = docker.APIClient(version="auto")
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def skill_images_built() -> None:
+    """Every skill's image, built first where it is missing or outdated: two minutes on a machine without any."""
+
+    async def build() -> None:
+        engine = await DockerEngine.open("", {})
+        try:
+            await skill_images.build(engine.images, tuple(skill_images.CATALOG.values()), report=print)
+        finally:
+            await engine.aclose()
+
+    anyio.run(build)
 
 
 @pytest.fixture

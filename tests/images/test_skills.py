@@ -84,6 +84,17 @@ async def test_only_what_is_missing_or_outdated_is_built_unless_forced() -> None
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("changed", ["ffmpeg", "python"])  # not duckdb, whose program would be downloaded
+async def test_a_change_of_one_images_definition_builds_that_one_alone(changed: str) -> None:
+    before = {**CATALOG, changed: dataclasses.replace(CATALOG[changed], packages=("before",))}
+    built_from = {skill.reference: skill_images.definition_hash(skill) for skill in before.values()}
+    labels = {reference: {image.DEFINITION_LABEL: hashed} for reference, hashed in built_from.items()}
+    engine = RecordingEngine({image.REFERENCE: BASE} | labels)
+    await skill_images.build(engine, list(CATALOG.values()), report=lambda line: None)
+    assert [reference for reference, _, _ in engine.built] == [CATALOG[changed].reference]
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("images", [{}, {image.REFERENCE: {}}, {image.REFERENCE: {image.DEFINITION_LABEL: "old"}}])
 async def test_a_missing_or_outdated_default_image_is_built_first(
     images: dict[str, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

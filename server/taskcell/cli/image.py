@@ -37,7 +37,7 @@ def build(
     listing: Annotated[bool, typer.Option("--list", help="List what can be built, and its state.")] = False,
     tag: Annotated[str | None, typer.Option(help="The default image's name; default: taskcell/base:latest.")] = None,
 ) -> int | None:
-    """Build the default image, or with names those images of skills that are missing or out of date.
+    """Build the default image, or with names the images of skills. What is up to date stays as it is.
 
     No image registry is needed where Debian's packages can be reached.
     """
@@ -54,7 +54,7 @@ def build(
     elif names or everything:
         anyio.run(_build_skills, run, names or [], everything, force)
     else:
-        anyio.run(_build_default, run, tag)
+        anyio.run(_build_default, run, tag, force)
     return None
 
 
@@ -63,11 +63,11 @@ def bad_usage(sentence: str) -> int:
     return EXIT_BAD_USAGE
 
 
-async def _build_default(run: Invocation, tag: str | None) -> None:
+async def _build_default(run: Invocation, tag: str | None, force: bool) -> None:
     from taskcell.images import default as image
 
     async with _images(run) as engine:
-        await image.build(engine, reference=tag or image.REFERENCE, report=typer.echo)
+        await image.build(engine, reference=tag or image.REFERENCE, report=typer.echo, force=force)
 
 
 async def _build_skills(run: Invocation, names: list[str], everything: bool, force: bool) -> None:
@@ -84,7 +84,8 @@ async def _list(run: Invocation) -> None:
 
     async with _images(run) as engine:
         state = await skill_images.state(engine, image.REFERENCE)
-        rows = [("", image.REFERENCE, state.value, "the terminal, and the skills that need no image of their own")]
+        purpose = f"the terminal, and the skills that need no image of their own ({image.SIZE} MB)"
+        rows = [("", image.REFERENCE, state.value, purpose)]
         for skill in skill_images.CATALOG.values():
             state = await skill_images.state(engine, skill.reference)
             rows.append((skill.name, skill.reference, state.value, f"{skill.purpose} (adds {skill.size} MB)"))

@@ -25,8 +25,10 @@ from taskcell.errors import EngineError
 REFERENCE = "taskcell/base:latest"
 #: The label that carries `definition_hash` of what an image was built from.
 DEFINITION_LABEL = "taskcell.definition"
+#: Megabytes of the built image, measured on x86_64.
+SIZE = 490
 
-#: Seconds. A build takes half a minute on a good line; twenty minutes is a slow mirror, longer is a dead one.
+#: Seconds. A build takes about a minute on a good line; twenty minutes is a slow mirror, longer is a dead one.
 BUILD_TIMEOUT = 1200.0
 #: Seconds that mmdebstrap gets to unmount and delete its tree after SIGTERM; deleting 300 MB takes one or two.
 CLEANUP_TIMEOUT = 30.0
@@ -61,6 +63,7 @@ class ImageDefinition:
         packages: Debian packages beside the suite's required ones; recommended packages stay out.
         uid: user and group id of `user`, whose password is locked; its group `sudo` serves profiles with sudo alone.
         excluded: path patterns that dpkg leaves out, as `debian:*-slim` does.
+        removed: path patterns that are deleted after the packages are installed.
     """
 
     suite: str
@@ -72,6 +75,7 @@ class ImageDefinition:
     login_shell: str
     environment: tuple[tuple[str, str], ...]
     excluded: tuple[str, ...]
+    removed: tuple[str, ...]
 
     def setup(self) -> str:
         """The shell script that turns the unpacked packages into the image; it runs as root inside of it."""
@@ -84,7 +88,13 @@ class ImageDefinition:
                 f"install -d -m 0755 -o {uid} -g {uid} {self.home}",
                 # The same shell without a dynamic linker: it starts in half the time, and every command starts one.
                 "ln -s /bin/bash-static /usr/local/bin/bash",
+                # Else git refuses to work in a folder of the host that shows another owner in the sandbox. What it
+                # guards against, another user's configuration, does not exist where there is one user.
+                "git config --system safe.directory '*'",
+                # Else each `git init` prints ten lines about the name.
+                "git config --system init.defaultBranch main",
                 ": > /etc/machine-id",
+                f"rm -f {' '.join(self.removed)}",
                 "rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/*.log /var/log/apt",
             )
         )
@@ -100,10 +110,13 @@ class ImageDefinition:
         )
 
 
+#: What an agent reaches for in its first minute. A sandbox has no network by default: what is not here cannot be had.
 _PACKAGES = (
-    "bash", "bash-static", "bc", "bzip2", "ca-certificates", "coreutils", "curl", "diffutils", "file", "findutils",
-    "gawk", "git", "grep", "gzip", "jq", "less", "make", "openssl", "patch", "procps", "psmisc", "python3", "ripgrep",
-    "rsync", "sed", "sqlite3", "sudo", "tar", "tree", "tzdata", "unzip", "xz-utils", "zip",
+    "bash", "bash-static", "bc", "bsdextrautils", "bzip2", "ca-certificates", "coreutils", "curl", "diffutils", "file",
+    "findutils", "g++", "gawk", "gcc", "git", "grep", "gzip", "iproute2", "jq", "less", "libc6-dev", "lsof", "make",
+    "netcat-openbsd", "openssh-client", "openssl", "patch", "pkg-config", "procps", "psmisc", "python-is-python3",
+    "python3", "python3-dev", "python3-pip", "python3-pytest", "python3-venv", "ripgrep", "rsync", "sed", "sqlite3",
+    "sudo", "tar", "time", "tree", "tzdata", "unzip", "wget", "xxd", "xz-utils", "zip", "zstd",
 )  # fmt: skip
 
 DEFAULT = ImageDefinition(
@@ -115,13 +128,23 @@ DEFAULT = ImageDefinition(
     home="/workspace",
     login_shell="/bin/bash",
     environment=(
-        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        # The last entry is where pip puts programs for a user who cannot write to the system's folders. It is last, so
+        # that a file in the workspace never takes the place of a program of the image.
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/workspace/.local/bin"),
         # Not LANG: of what it means, only the characters differ from C, and a program reads one file instead of twelve.
         ("LC_CTYPE", "C.UTF-8"),
         # Without it, bash looks its user up at each start.
         ("SHELL", "/bin/bash"),
     ),
     excluded=("/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/doc/*"),
+    removed=(
+        # Makes pip refuse to install outside of a virtual environment, to protect the system's Python. Here that is
+        # read-only, and the sandbox is thrown away: pip installs into the user's own folder.
+        "/usr/lib/python3*/EXTERNALLY-MANAGED",
+        # 57 MB that only developers of gcc, and programs that contain Python whole, have a use for.
+        "/usr/bin/*lto-dump*",
+        "/usr/lib/python3*/config-*/libpython*.a /usr/lib/*/libpython*.a",
+    ),
 )
 
 
@@ -162,22 +185,31 @@ async def is_current(engine: ImageEngine, *, reference: str = REFERENCE) -> bool
 
 
 async def build(
-    engine: ImageEngine, *, reference: str = REFERENCE, report: Report, mmdebstrap: str | None = None
+    engine: ImageEngine,
+    *,
+    reference: str = REFERENCE,
+    report: Report,
+    force: bool = False,
+    mmdebstrap: str | None = None,
 ) -> None:
-    """Build the default image under the name `reference`, replacing what had it.
+    """Build the default image under the name `reference` where that is missing or outdated, replacing what had it.
 
     Arguments:
         report: takes one line of progress at a time.
+        force: build also what is current, for newer versions of Debian's packages.
         mmdebstrap: path of the program; None means the one on PATH, and the engine builds when there is none.
 
     Raises:
         EngineError: the packages could not be fetched, the engine refused the image, or BUILD_TIMEOUT passed.
     """
+    if not force and await is_current(engine, reference=reference):
+        report(f"{reference} is up to date.")
+        return
     program = mmdebstrap or shutil.which("mmdebstrap")
     try:
         with anyio.fail_after(BUILD_TIMEOUT):
             if program is None:
-                report(f"Building {reference} from {DEFAULT.base} with the engine (about a minute).")
+                report(f"Building {reference} from {DEFAULT.base} with the engine: {SIZE} MB, about a minute.")
                 await engine.build_image(dockerfile(), reference, report)
             else:
                 await _bootstrap(engine, program, reference, report)
@@ -193,7 +225,8 @@ async def _bootstrap(engine: ImageEngine, program: str, reference: str, report: 
     with tempfile.TemporaryDirectory(prefix="taskcell-image-", dir=TEMPORARY_FOLDER) as name:
         unpack = _make_unpack_folder(Path(name))
         tar = Path(name) / "root.tar"
-        report(f"Unpacking Debian {DEFAULT.suite} and {len(DEFAULT.packages)} packages (about half a minute).")
+        packages = f"Debian {DEFAULT.suite} and {len(DEFAULT.packages)} packages"
+        report(f"Unpacking {packages} for {reference}: {SIZE} MB, about a minute.")
         await _run(["env", f"TMPDIR={unpack}", program, *mmdebstrap_command(tar)[1:]])
         report("Importing it into the engine.")
         await engine.import_image(tar, reference, DEFAULT.changes())

@@ -108,7 +108,7 @@ CATALOG: Mapping[str, SkillImage] = {
         SkillImage(
             "python",
             "Python with NumPy, pandas, Pillow, openpyxl and Beautiful Soup",
-            184,
+            181,
             (
                 "python3-numpy",
                 "python3-pandas",

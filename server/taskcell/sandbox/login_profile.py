@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import anyio
 
 from taskcell.errors import SpawnFailed
 from taskcell.process.process import Process
 from taskcell.sandbox.shell import parse_report, report_now
-from taskcell.sandbox.spawn import Spawner
+from taskcell.sandbox.spawn import DEFAULT_PATH, Spawner
 from taskcell.supervisor import protocol, requests
 from taskcell.supervisor.channel import ANSWER_TIMEOUT, Channel
 
@@ -19,10 +19,12 @@ LOGIN_TIMEOUT = 5.0
 _SHELL_VARIABLE = "TASKCELL_SHELL"
 #: The shell sets them anew for each command.
 _NOT_THE_PROFILES = frozenset({"_", "SHLVL", "PWD", "OLDPWD"})
+#: Where programs of administration lie. Debian's login profile leaves them out for a user who is not root.
+_ADMINISTRATION = ("/usr/sbin", "/sbin")
 
 
 async def read_login_profile(channel: Channel, spawner: Spawner, shell: Sequence[str]) -> None:
-    """Run the login shell and keep its environment and its path in `spawner`. Raises SandboxLost."""
+    """Run the login shell and keep in `spawner` what its profile adds, and its path. Raises SandboxLost."""
     # The shell's path too, so that a command that exports a PATH without it cannot lock itself out.
     learn = f"export {_SHELL_VARIABLE}=$(command -v {shlex.quote(shell[0])})"
     process = Process(channel, spawner.output_chars)
@@ -46,4 +48,26 @@ async def read_login_profile(channel: Channel, spawner: Spawner, shell: Sequence
         return
     found = dict(report.env)
     spawner.shell = found.pop(_SHELL_VARIABLE, "") or shell[0]
-    spawner.login_env = {k: v for k, v in found.items() if k not in _NOT_THE_PROFILES}
+    spawner.login_env = added_by_login(found, spawner.container.environment)
+
+
+def added_by_login(found: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """Return what the login profile adds to a terminal's variables.
+
+    The image's own variables stand, as they do in a plain `bash -c` of the image: many login profiles set PATH anew and
+    would take the image's programs away.
+
+    Arguments:
+        found: what the login shell exported.
+        own: the image's variables.
+    """
+    added = {key: value for key, value in found.items() if key not in _NOT_THE_PROFILES and key not in own}
+    return added | {"PATH": joined_path(own.get("PATH") or DEFAULT_PATH, found.get("PATH", ""))}
+
+
+def joined_path(image: str, login: str) -> str:
+    """Return the image's PATH, then the login profile's folders that it lacks, then those of administration."""
+    lacking = dict.fromkeys((*login.split(":"), *_ADMINISTRATION))
+    for folder in ("", *image.split(":")):  # an empty entry is the working directory, and is not taken over
+        lacking.pop(folder, None)
+    return ":".join((image, *lacking))

@@ -42,7 +42,7 @@ class Spawner:
         output_chars: characters of output in one result.
         spool: bytes that the supervisor keeps of each stream of a process.
         terminal: where the next terminal command starts.
-        login_env: variables that the login profile exports.
+        login_env: variables that the login profile adds to the image's; its PATH is the two joined.
         shell: path of the terminal's shell.
     """
 
