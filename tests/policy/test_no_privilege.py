@@ -28,6 +28,7 @@ from taskcell.skills.manifest import Skill
 
 #: The engine's own description of an image that asks for much.
 IMAGE = {"Id": "sha256:" + "a" * 64, "Config": {"Volumes": {"/data": {}, "/etc": {}}, "User": "root"}}
+FILTER = "seccomp={}"
 RULES = {"allowed_mount_roots": ["ROOT"], "blocked_mount_paths": ["ROOT/blocked", "/etc"], "max_memory": "3g"}
 
 _HOST_PATHS = (
@@ -134,7 +135,16 @@ def asked_of_the_engine(
         with profile.host_mounts() as mounts:
             spec = ContainerSpec(profile, "name", Workspace(1 << 20, "ws"), {"taskcell": "1"})
             place = Place("ws")
-            return container_config(client, spec, mounts, volume="supervisor", place=place, image=IMAGE, runtime="")
+            return container_config(
+                client,
+                spec,
+                mounts,
+                volume="supervisor",
+                place=place,
+                image=IMAGE,
+                runtime="",
+                seccomp=FILTER,
+            )
     except Denied:
         return None
 
@@ -151,7 +161,7 @@ def assert_holds_no_privilege(body: Mapping[str, Any], root: str) -> None:
     assert_is_a_sandbox(body, root)
     host = body["HostConfig"]
     assert sorted(host["CapAdd"]) == ["KILL", "SETGID", "SETPCAP", "SETUID"]
-    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["SecurityOpt"] == ["no-new-privileges", FILTER]
     assert not host.get("ExtraHosts")
 
 
@@ -161,7 +171,7 @@ def assert_holds_what_sudo_needs(body: Mapping[str, Any], root: str) -> None:
     host = body["HostConfig"]
     needed = {"AUDIT_WRITE", "CHOWN", "FOWNER", "KILL", "SETGID", "SETPCAP", "SETUID"}
     assert needed <= set(host["CapAdd"]) <= needed | {"DAC_OVERRIDE", "FSETID"}
-    assert host["SecurityOpt"] == []
+    assert host["SecurityOpt"] == [FILTER]
     assert host["ReadonlyRootfs"] is False
     assert all(mount["ReadOnly"] for mount in host["Mounts"] if mount["Type"] == "bind")
 

@@ -224,6 +224,14 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_the_root_file_system_is_read_only_and_what_can_be_written_is_bounded",
         "test_home_and_working_directory_are_the_workspace_and_nothing_of_the_host_is_in_the_environment",
     ),
+    "The filter of system calls is never weaker than the engine's own": (
+        "test_what_the_engines_own_filter_refuses_is_refused_in_a_sandbox",
+        "test_what_the_engines_own_filter_refuses_to_root_is_refused_to_root_by_sudo",
+        "test_families_of_sockets_are_those_that_programs_need_however_they_are_asked_for",
+        "test_the_ways_in_of_attacks_are_closed",
+        "test_the_filter_says_on_aarch64_what_it_says_here",
+        "test_a_filter_that_the_operator_gave_the_engine_stays_and_is_named",
+    ),
     "What runs in a sandbox cannot reach its supervisor": (
         "test_what_runs_in_it_cannot_reach_the_supervisor",
         "test_a_name_that_the_image_gives_to_root_is_refused",

@@ -18,6 +18,7 @@ from taskcell.engine.docker.classify import is_gone, is_paused
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.hardening import SUPERVISOR, container_config, not_as_asked
 from taskcell.engine.docker.mounted import check_mounted
+from taskcell.engine.docker.seccomp import filter_option
 from taskcell.engine.docker.workspaces import REMOVAL_POLL, REMOVAL_TIMEOUT
 from taskcell.errors import Denied, EngineError
 from taskcell.model import WORKSPACE, Profile
@@ -64,15 +65,23 @@ def _create_with(
     volume = on.supervisors.ensure(image)
     in_memory = not (spec.workspace.persistent or spec.workspace.folder)
     place = workspaces.find_place(on.client, spec)
-    config = container_config(
-        on.client, spec, mounts, volume=volume, place=place, image=image, runtime=profile.runtime or runtime
-    )
-    container_id = str(on.client.create_container_from_config(config, spec.name, profile.platform or None)["Id"])
+    with filter_option(on.traits.filter_use) as seccomp:
+        config = container_config(
+            on.client,
+            spec,
+            mounts,
+            volume=volume,
+            place=place,
+            image=image,
+            runtime=profile.runtime or runtime,
+            seccomp=seccomp,
+        )
+        container_id = str(on.client.create_container_from_config(config, spec.name, profile.platform or None)["Id"])
     try:
         _go_on(abandoned)
         on.client.start(container_id)
         inspected = on.client.inspect_container(container_id)
-        wrong = not_as_asked(profile, mounts, inspected)
+        wrong = not_as_asked(profile, mounts, seccomp, inspected)
         if wrong:
             raise EngineError(f"The engine silently dropped {', '.join(wrong)}; it cannot hold a sandbox safely.")
         check_mounted(mounts, int(inspected["State"]["Pid"]))

@@ -59,8 +59,8 @@ class DockerEngine:
             for what, key in (("memory", "MemoryLimit"), ("cpus", "CpuCfsQuota"), ("processes", "PidsLimit"))
             if not info.get(key, True)
         ]
-        if not any("seccomp" in option for option in info.get("SecurityOptions") or ()):
-            weak.append("The engine has no seccomp filter: commands can make every system call.")
+        if on.traits.filter_weakness:
+            weak.append(on.traits.filter_weakness)
         if not info.get("SwapLimit", True):
             weak.append("The engine cannot limit swap: a sandbox may use swap beyond its memory.")
         name = (version.get("Platform") or {}).get("Name") or "Docker Engine"

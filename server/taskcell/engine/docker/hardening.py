@@ -65,6 +65,7 @@ def container_config(
     place: Place,
     image: Mapping[str, Any],
     runtime: str,
+    seccomp: str,
 ) -> dict[str, Any]:
     """The body of the engine's "create container".
 
@@ -74,6 +75,7 @@ def container_config(
         place: where the workspace comes from.
         image: the engine's inspection of the image.
         runtime: of the engine; empty means its default.
+        seccomp: the security option with the filter of system calls; empty: the engine's own filter.
     """
     profile = spec.profile.profile
     config: dict[str, Any] = client.create_container_config(
@@ -93,6 +95,7 @@ def container_config(
             volumes_from=place.container,
             image=image,
             runtime=runtime,
+            seccomp=seccomp,
         ),
     )
     return config
@@ -106,6 +109,7 @@ def _host_config(
     volumes_from: str,
     image: Mapping[str, Any],
     runtime: str,
+    seccomp: str,
 ) -> dict[str, Any]:
     shm = next((tmpfs.size for tmpfs in profile.tmpfs if tmpfs.target == "/dev/shm"), 64 * MIB)  # noqa: S108
     devices = [] if not profile.gpus else [_gpus(profile.gpus)]
@@ -113,7 +117,7 @@ def _host_config(
         auto_remove=profile.remove,
         cap_add=sorted({*SUPERVISOR_CAPABILITIES, *root_capabilities(profile)}),
         cap_drop=["ALL"],
-        security_opt=[] if profile.sudo else ["no-new-privileges"],
+        security_opt=[*([] if profile.sudo else ["no-new-privileges"]), *([seccomp] if seccomp else [])],
         read_only=profile.read_only,
         network_mode=profile.network,
         ipc_mode="host" if "ipc" in profile.host_namespaces else "private",
@@ -210,7 +214,9 @@ def _bind(target: str, source: str, read_only: bool) -> Mount:
     return bind
 
 
-def not_as_asked(profile: Profile, host_mounts: Sequence[HostMount], inspected: Mapping[str, Any]) -> Sequence[str]:
+def not_as_asked(
+    profile: Profile, host_mounts: Sequence[HostMount], seccomp: str, inspected: Mapping[str, Any]
+) -> Sequence[str]:
     """Names of what the engine dropped or changed without an error, as rootless ones do with limits."""
     host = inspected["HostConfig"]
     wrong = []
@@ -226,6 +232,8 @@ def not_as_asked(profile: Profile, host_mounts: Sequence[HostMount], inspected: 
         wrong.append("network")
     if not profile.sudo and not any("no-new-privileges" in option for option in host.get("SecurityOpt") or ()):
         wrong.append("no-new-privileges")
+    if seccomp and not any(option.startswith("seccomp=") for option in host.get("SecurityOpt") or ()):
+        wrong.append("seccomp")
     if host.get("Privileged"):
         wrong.append("privileged")
     wrong += [
