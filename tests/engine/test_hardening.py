@@ -10,6 +10,7 @@ import pytest
 from dash import dash_image
 from gateways import GatewayFactory
 from observe import containers
+from taskcell.engine.docker import tcp_memory
 from taskcell.errors import SpawnFailed
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ToolCall
@@ -46,6 +47,68 @@ async def test_pids_memory_and_cpu_are_bounded_in_the_cgroup(gateway: GatewayFac
     assert pids == 256
     assert memory == 2 << 30
     assert quota == period
+
+
+async def test_what_system_v_ipc_holds_after_its_command_is_bounded(gateway: GatewayFactory) -> None:
+    script = """
+import ctypes, errno
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_void_p
+message = ctypes.create_string_buffer(8200)
+message[0] = 1
+def fill(make, bytes_each):
+    made = 0
+    while (one := make()) >= 0 and made < 2000: made += 1
+    print(made * bytes_each >> 20, errno.errorcode.get(ctypes.get_errno()))
+def memory():
+    one = libc.shmget(0, 4 << 20, 0o1600)
+    if one >= 0: ctypes.memset(libc.shmat(one, None, 0), 1, 4 << 20)
+    return one
+def queue():
+    one = libc.msgget(0, 0o1600)
+    while one >= 0 and libc.msgsnd(one, message, 8000, 0o4000) == 0: pass
+    return one
+fill(memory, 4 << 20)
+fill(queue, 16 << 10)
+fill(lambda: libc.semget(0, 32000, 0o1600), 32000 * 64)
+"""
+    async with gateway() as gw:
+        result = await gw.call(ToolCall("local", "terminal", {"command": "python3 -", "stdin": script}))
+        assert result.stdout.split() == ["64", "ENOSPC", "16", "ENOSPC", "15", "ENOSPC"], result
+        assert await output(gw, "ipcs -m | grep -c 4194304") == "16\n"  # it is all there still
+
+
+@pytest.mark.skipif(not tcp_memory.can_bound(), reason="cgroup v2 counts sockets as memory by itself")
+async def test_what_connections_hold_is_bounded_and_they_go_on_at_the_bound(gateway: GatewayFactory) -> None:
+    script = """
+import pathlib, socket, threading
+def used(): return int(pathlib.Path("/sys/fs/cgroup/memory/memory.kmem.tcp.usage_in_bytes").read_text()) >> 20
+listener = socket.create_server(("127.0.0.1", 0), backlog=200)
+def connected():
+    client = socket.create_connection(listener.getsockname(), timeout=20)
+    return client, listener.accept()[0]
+held, sent = [], 0
+while sent < 100 << 20 and len(held) < 150:
+    client, server = connected()
+    held.append((client, server))
+    client.setblocking(False)
+    try:
+        while sent < 100 << 20: sent += client.send(bytes(65536))
+    except BlockingIOError: pass
+print(len(held), used())
+client, server = connected()
+threading.Thread(target=lambda: (client.sendall(bytes(20 << 20)), client.close())).start()
+moved = 0
+while got := server.recv(1 << 20): moved += len(got)
+print(moved >> 20)
+"""
+    async with gateway('[terminal]\nmemory = "256m"\n[workspace]\nsize = "64m"') as gw:
+        result = await gw.call(ToolCall("local", "terminal", {"command": "python3 -", "stdin": script}))
+    assert result.exit_code == 0, result
+    connections, used, moved = map(int, result.stdout.split())
+    # The kernel gives each connection a page or two beyond the bound of 32 MiB.
+    assert (connections, moved) == (150, 20)
+    assert 16 <= used <= 48
 
 
 async def test_there_is_only_loopback(gateway: GatewayFactory) -> None:

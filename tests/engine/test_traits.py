@@ -57,6 +57,15 @@ def test_an_engine_without_seccomp_is_asked_for_no_filter() -> None:
     assert (found.filter_use, "no seccomp filter" in found.filter_weakness) == (FilterUse.NONE, True)
 
 
+def test_users_that_are_mapped_and_the_version_of_cgroups_are_seen() -> None:
+    seccomp = "name=seccomp,profile=default"
+    assert not traits(DOCKER, [seccomp]).maps_users
+    assert traits(DOCKER, [seccomp, "name=rootless"]).maps_users
+    assert traits(DOCKER, [seccomp, "name=userns"]).maps_users
+    assert not traits(DOCKER, [seccomp], "1").counts_sockets
+    assert traits(DOCKER, [seccomp], "2").counts_sockets
+
+
 def test_the_filters_file_is_there_for_another_user_to_read_while_it_is_needed() -> None:
     with filter_option(FilterUse.FILE) as option:
         file = Path(option.removeprefix(OPTION))

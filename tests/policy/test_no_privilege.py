@@ -144,6 +144,7 @@ def asked_of_the_engine(
                 image=IMAGE,
                 runtime="",
                 seccomp=FILTER,
+                maps_users=False,
             )
     except Denied:
         return None
@@ -188,7 +189,7 @@ def assert_is_a_sandbox(body: Mapping[str, Any], root: str) -> None:
     assert host["CgroupnsMode"] == "private"
     assert host["LogConfig"]["Type"] == "none"
     for key in (
-        "Binds", "Devices", "DeviceRequests", "DeviceCgroupRules", "VolumesFrom", "GroupAdd", "Sysctls", "Ulimits",
+        "Binds", "Devices", "DeviceRequests", "DeviceCgroupRules", "VolumesFrom", "GroupAdd", "Ulimits",
         "CgroupParent", "PidMode", "UTSMode", "UsernsMode", "PortBindings", "PublishAllPorts", "OomKillDisable",
         "OomScoreAdj", "Links", "RestartPolicy", "StorageOpt", "Runtime", "Isolation", "Dns",
     ):  # fmt: skip
@@ -198,6 +199,8 @@ def assert_is_a_sandbox(body: Mapping[str, Any], root: str) -> None:
     assert 0 < host["NanoCpus"] <= 4_000_000_000
     assert 0 < host["PidsLimit"] <= 1024
     assert 0 < host["ShmSize"] < host["Memory"]
+    assert set(host["Sysctls"]) == {"kernel.shmall", "kernel.msgmni", "kernel.sem"}
+    assert int(host["Sysctls"]["kernel.shmall"]) * 4096 <= host["ShmSize"]
     assert_mounts_are_safe(host, root)
 
 

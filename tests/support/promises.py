@@ -220,6 +220,8 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "A process has no capability, no new privileges, a seccomp filter, bounded resources and only loopback": (
         "test_a_process_has_no_capability_no_new_privileges_and_a_seccomp_filter",
         "test_pids_memory_and_cpu_are_bounded_in_the_cgroup",
+        "test_what_system_v_ipc_holds_after_its_command_is_bounded",
+        "test_what_connections_hold_is_bounded_and_they_go_on_at_the_bound",
         "test_there_is_only_loopback",
         "test_the_root_file_system_is_read_only_and_what_can_be_written_is_bounded",
         "test_home_and_working_directory_are_the_workspace_and_nothing_of_the_host_is_in_the_environment",

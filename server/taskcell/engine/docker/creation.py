@@ -13,7 +13,7 @@ from docker import APIClient
 from docker.errors import APIError, NotFound
 
 from taskcell.engine.base import Container, ContainerSpec
-from taskcell.engine.docker import workspaces
+from taskcell.engine.docker import tcp_memory, workspaces
 from taskcell.engine.docker.classify import is_gone, is_paused
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.hardening import SUPERVISOR, container_config, not_as_asked
@@ -75,6 +75,7 @@ def _create_with(
             image=image,
             runtime=profile.runtime or runtime,
             seccomp=seccomp,
+            maps_users=on.traits.maps_users,
         )
         container_id = str(on.client.create_container_from_config(config, spec.name, profile.platform or None)["Id"])
     try:
@@ -84,7 +85,10 @@ def _create_with(
         wrong = not_as_asked(profile, mounts, seccomp, inspected)
         if wrong:
             raise EngineError(f"The engine silently dropped {', '.join(wrong)}; it cannot hold a sandbox safely.")
-        check_mounted(mounts, int(inspected["State"]["Pid"]))
+        pid = int(inspected["State"]["Pid"])
+        check_mounted(mounts, pid)
+        if not on.traits.counts_sockets:
+            tcp_memory.bound(container_id, pid, profile.memory)
         _go_on(abandoned)
         lost = in_memory and not place.is_fresh and not workspaces.was_held(on.client, spec.workspace.holders)
     except BaseException:

@@ -32,6 +32,9 @@ SUPERVISOR_CAPABILITIES = ("KILL", "SETGID", "SETPCAP", "SETUID")
 HOSTNAME, OWN_ADDRESS = "sandbox", "127.0.1.1"
 #: A volume that the image declares would be an unbounded folder on disk: it becomes a tmpfs of at most this size.
 IMAGE_VOLUME_SIZE = 64 * MIB
+#: Bytes of what System V IPC is counted in: a page of shared memory (where the kernel's are larger, so is the bound), a
+#: queue that is full (kernel.msgmnb), a semaphore.
+_PAGE, _QUEUE, _SEMAPHORE = 4096, 16384, 64
 #: cpus of 1.5 are 1 500 000 000 of the engine's unit.
 _NANO = 1_000_000_000
 
@@ -66,6 +69,7 @@ def container_config(
     image: Mapping[str, Any],
     runtime: str,
     seccomp: str,
+    maps_users: bool,
 ) -> dict[str, Any]:
     """The body of the engine's "create container".
 
@@ -76,6 +80,7 @@ def container_config(
         image: the engine's inspection of the image.
         runtime: of the engine; empty means its default.
         seccomp: the security option with the filter of system calls; empty: the engine's own filter.
+        maps_users: the engine maps root of a container to another user.
     """
     profile = spec.profile.profile
     config: dict[str, Any] = client.create_container_config(
@@ -96,6 +101,7 @@ def container_config(
             image=image,
             runtime=runtime,
             seccomp=seccomp,
+            maps_users=maps_users,
         ),
     )
     return config
@@ -110,6 +116,7 @@ def _host_config(
     image: Mapping[str, Any],
     runtime: str,
     seccomp: str,
+    maps_users: bool,
 ) -> dict[str, Any]:
     shm = next((tmpfs.size for tmpfs in profile.tmpfs if tmpfs.target == "/dev/shm"), 64 * MIB)  # noqa: S108
     devices = [] if not profile.gpus else [_gpus(profile.gpus)]
@@ -118,6 +125,7 @@ def _host_config(
         cap_add=sorted({*SUPERVISOR_CAPABILITIES, *root_capabilities(profile)}),
         cap_drop=["ALL"],
         security_opt=[*([] if profile.sudo else ["no-new-privileges"]), *([seccomp] if seccomp else [])],
+        sysctls=_ipc_settings(profile, shm, maps_users=maps_users),
         read_only=profile.read_only,
         network_mode=profile.network,
         ipc_mode="host" if "ipc" in profile.host_namespaces else "private",
@@ -138,6 +146,21 @@ def _host_config(
         extra_hosts={HOSTNAME: OWN_ADDRESS} if profile.sudo else None,
     )
     return host
+
+
+def _ipc_settings(profile: Profile, shm: int, *, maps_users: bool) -> dict[str, str] | None:
+    """Bounds of System V IPC, which outlives the command that made it and counts as the sandbox's memory.
+
+    Shared memory gets as much as POSIX has, the size of /dev/shm; queues and semaphores get a quarter of that each.
+    """
+    if maps_users or "ipc" in profile.host_namespaces:
+        return None
+    return {
+        "kernel.shmall": str(shm // _PAGE),
+        "kernel.msgmni": str(shm // 4 // _QUEUE),
+        # In one set, together, in one operation, sets: all but the second are the kernel's own.
+        "kernel.sem": f"32000 {shm // 4 // _SEMAPHORE} 500 32000",
+    }
 
 
 def _gpus(gpus: str) -> DeviceRequest:

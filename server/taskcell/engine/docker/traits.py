@@ -39,15 +39,20 @@ class FilterUse(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What an engine is like. The defaults are Docker's.
+    """What an engine is like. The defaults are Docker's on cgroup v2.
 
     Arguments:
         filter_use: how it takes a filter of system calls.
         filter_weakness: a sentence for the operator where it takes none; else empty.
+        maps_users: root in a container is not root outside. Before Linux 5.19 such a root may not write the settings of
+            its own IPC namespace, and the container would not start.
+        counts_sockets: buffers of sockets count as memory of their container, which cgroup v1 does not do by itself.
     """
 
     filter_use: FilterUse = FilterUse.TEXT
     filter_weakness: str = ""
+    maps_users: bool = False
+    counts_sockets: bool = True
 
 
 def look(client: APIClient, *, is_here: bool) -> Traits:
@@ -62,6 +67,8 @@ def look(client: APIClient, *, is_here: bool) -> Traits:
     return Traits(
         filter_use=use,
         filter_weakness=weakness,
+        maps_users=any(option.partition(",")[0] in {"name=rootless", "name=userns"} for option in options),
+        counts_sockets=str(info.get("CgroupVersion")) != "1",
     )
 
 
