@@ -11,7 +11,7 @@ from dash import dash_image
 from gateways import GatewayFactory
 from observe import containers
 from taskcell.engine.docker import tcp_memory
-from taskcell.errors import SpawnFailed
+from taskcell.errors import EngineError, SpawnFailed
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ToolCall
 
@@ -197,6 +197,25 @@ async def test_a_name_that_the_image_gives_to_root_is_refused(
                 await gw.call(ToolCall("local", "terminal", {"command": "echo $0"}))
     finally:
         docker_api.remove_image("taskcell/test-toor:latest", force=True)
+
+
+@pytest.mark.parametrize("path", ["/.taskcell", "/.taskcell/x", "/proc", "/proc/sys/../x", "/", "/dev"])
+async def test_an_image_with_a_volume_where_a_sandbox_has_its_own_is_refused_in_a_sentence(
+    gateway: GatewayFactory, docker_api: docker.APIClient, tmp_path: Path, path: str
+) -> None:
+    (tmp_path / "image.tar").write_bytes(dash_image())
+    changes = [f'VOLUME ["{path}"]']
+    docker_api.import_image(
+        str(tmp_path / "image.tar"), repository="taskcell/test-volume", tag="latest", changes=changes
+    )
+    toml = 'deployment = "volume"\n[terminal]\nimage = "taskcell/test-volume:latest"\nshell = ["/bin/sh", "-c"]'
+    try:
+        async with gateway(toml) as gw:
+            with pytest.raises(EngineError, match=r"declares a volume at '/.*'.*; build it without that VOLUME"):
+                await gw.call(ToolCall("local", "terminal", {"command": "true"}))
+            assert containers(docker_api, taskcell__deployment="volume") == []
+    finally:
+        docker_api.remove_image("taskcell/test-volume:latest", force=True)
 
 
 async def test_the_supervisors_volume_is_filled_again_when_somebody_removes_it_and_older_ones_go(

@@ -13,7 +13,7 @@ from docker import APIClient
 from docker.errors import APIError, NotFound
 
 from taskcell.engine.base import Container, ContainerSpec
-from taskcell.engine.docker import tcp_memory, workspaces
+from taskcell.engine.docker import image_volumes, tcp_memory, workspaces
 from taskcell.engine.docker.classify import is_gone, is_paused
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.hardening import SUPERVISOR, container_config, not_as_asked
@@ -62,6 +62,7 @@ def _create_with(
     profile = spec.profile.profile
     if (mounts or spec.workspace.folder) and not on.endpoint.socket:
         raise Denied(Rule.MOUNTS.value, _FAR.format(url=on.endpoint.shown))
+    image_volumes.check(image, profile.image)
     volume = on.supervisors.ensure(image)
     in_memory = not (spec.workspace.persistent or spec.workspace.folder)
     place = workspaces.find_place(on.client, spec)

@@ -13,6 +13,7 @@ from docker import APIClient
 from docker.types import DeviceRequest, DriverConfig, LogConfig, Mount
 
 from taskcell.engine.base import ContainerSpec
+from taskcell.engine.docker import image_volumes
 from taskcell.model import MIB, WORKSPACE, Profile
 from taskcell.policy.capabilities import root_capabilities
 from taskcell.policy.policy import HostMount
@@ -30,8 +31,6 @@ SOCKET = f"{SOCKET_FOLDER}/supervisor.sock"
 SUPERVISOR_CAPABILITIES = ("KILL", "SETGID", "SETPCAP", "SETUID")
 #: The name that a sandbox gives itself, and its address where sudo would else complain that it has none.
 HOSTNAME, OWN_ADDRESS = "sandbox", "127.0.1.1"
-#: A volume that the image declares would be an unbounded folder on disk: it becomes a tmpfs of at most this size.
-IMAGE_VOLUME_SIZE = 64 * MIB
 #: Bytes of what System V IPC is counted in: a page of shared memory (where the kernel's are larger, so is the bound), a
 #: queue that is full (kernel.msgmnb), a semaphore.
 _PAGE, _QUEUE, _SEMAPHORE = 4096, 16384, 64
@@ -171,8 +170,8 @@ def _gpus(gpus: str) -> DeviceRequest:
 
 
 def _tmpfs(profile: Profile, image: Mapping[str, Any]) -> dict[str, str]:
-    declared = image["Config"].get("Volumes") or {}
-    size = _image_volume_size(profile, len(declared))
+    declared = image_volumes.declared(image)
+    size = image_volumes.size_of_each(profile, len(declared))
     mounts = {target: _options(size, 0o1777) for target in declared}
     for tmpfs in profile.tmpfs:
         if tmpfs.target != "/dev/shm":  # noqa: S108
@@ -181,14 +180,6 @@ def _tmpfs(profile: Profile, image: Mapping[str, Any]) -> dict[str, str]:
     mounts = {target: options for target, options in mounts.items() if target not in taken}
     mounts[SOCKET_FOLDER] = "rw,nosuid,nodev,noexec,size=65536,mode=0700,uid=0,gid=0"
     return mounts
-
-
-def _image_volume_size(profile: Profile, count: int) -> int:
-    """Bytes of each: together they leave half of the memory that the profile's own file systems leave."""
-    if profile.memory is None or not count:
-        return IMAGE_VOLUME_SIZE
-    room = profile.memory - sum(tmpfs.size for tmpfs in profile.tmpfs)
-    return max(1, min(IMAGE_VOLUME_SIZE, room // (2 * count)))
 
 
 def _options(size: int, mode: int) -> str:
