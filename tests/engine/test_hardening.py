@@ -185,15 +185,23 @@ async def test_closing_leaves_no_container_and_no_volume(gateway: GatewayFactory
     assert not volumes
 
 
-async def test_a_name_that_the_image_gives_to_root_is_refused(
-    gateway: GatewayFactory, docker_api: docker.APIClient, tmp_path: Path
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        (("toor:x:0:0::/:/bin/sh\n", ""), "commands may not run as root"),
+        (("toor:x:1000:0::/:/bin/sh\n", ""), "the image gives it root's group; name another one, as in 'uid:gid'"),
+        (("toor:x:1000:1000::/:/bin/sh\n", "root:x:0:other,toor\n"), "the image gives it root's group"),
+    ],
+)
+async def test_a_name_to_which_the_image_gives_root_or_its_group_is_refused(
+    gateway: GatewayFactory, docker_api: docker.APIClient, tmp_path: Path, files: tuple[str, str], why: str
 ) -> None:
-    (tmp_path / "image.tar").write_bytes(dash_image("toor:x:0:0::/:/bin/sh\n"))
+    (tmp_path / "image.tar").write_bytes(dash_image(*files))
     docker_api.import_image(str(tmp_path / "image.tar"), repository="taskcell/test-toor", tag="latest")
     toml = '[terminal]\nimage = "taskcell/test-toor:latest"\nshell = ["/bin/sh", "-c"]\nuser = "toor"'
     try:
         async with gateway(toml) as gw:
-            with pytest.raises(SpawnFailed, match="commands may not run as root"):
+            with pytest.raises(SpawnFailed, match=why):
                 await gw.call(ToolCall("local", "terminal", {"command": "echo $0"}))
     finally:
         docker_api.remove_image("taskcell/test-toor:latest", force=True)

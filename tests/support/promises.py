@@ -237,7 +237,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "What runs in a sandbox cannot reach its supervisor": (
         "test_what_runs_in_it_cannot_reach_the_supervisor",
         "test_an_image_with_a_volume_where_a_sandbox_has_its_own_is_refused_in_a_sentence",
-        "test_a_name_that_the_image_gives_to_root_is_refused",
+        "test_a_name_to_which_the_image_gives_root_or_its_group_is_refused",
         "test_another_users_process_can_reach_neither_the_supervisor_nor_its_leader",
     ),
     "sudo gets its password exactly when it asks, and the command's standard input is the caller's": (

@@ -20,7 +20,7 @@ CALL_TIMEOUT = 60
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A client that speaks the engine's API version, where it connects to, the supervisor's volumes there, and its traits."""
+    """A client that speaks the engine's API version, where it connects to, the supervisor's volumes, the traits."""
 
     client: APIClient
     endpoint: Endpoint
