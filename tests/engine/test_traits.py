@@ -10,7 +10,7 @@ import pytest
 
 from taskcell.engine.docker.seccomp import OPTION, filter_option
 from taskcell.engine.docker.seccomp_table import profile
-from taskcell.engine.docker.traits import FilterUse, Traits, look
+from taskcell.engine.docker.traits import FilterUse, Traits, traits_of
 
 DOCKER = {"Components": [{"Name": "Engine"}, {"Name": "containerd"}, {"Name": "runc"}]}
 PODMAN = {"Components": [{"Name": "Podman Engine"}, {"Name": "Conmon"}, {"Name": "OCI Runtime (runc)"}]}
@@ -31,7 +31,7 @@ class Described:
 
 
 def traits(*described: Any, is_here: bool = True) -> Traits:
-    return look(Described(*described), is_here=is_here)  # type: ignore[arg-type]
+    return traits_of(Described(*described), is_here=is_here)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["default", "builtin", "unconfined"])

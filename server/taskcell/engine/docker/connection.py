@@ -9,7 +9,7 @@ from docker import APIClient
 
 from taskcell.engine.docker.endpoint import Endpoint, find
 from taskcell.engine.docker.supervisor_volume import SupervisorVolumes
-from taskcell.engine.docker.traits import Traits, look
+from taskcell.engine.docker.traits import Traits, traits_of
 from taskcell.errors import EngineUnavailable
 
 #: Oldest API with everything that a sandbox needs (Docker Engine 20.10: one-shot statistics, cgroup v2).
@@ -35,7 +35,7 @@ def connect(host: str, environ: Mapping[str, str]) -> Connection:
         client = APIClient(
             endpoint.url, version="auto", timeout=CALL_TIMEOUT, tls=endpoint.tls or False, use_ssh_client=True
         )
-        traits = look(client, is_here=bool(endpoint.socket))
+        traits = traits_of(client, is_here=bool(endpoint.socket))
     except Exception as error:
         raise EngineUnavailable(
             f"No container engine answers at {endpoint.shown} (from {endpoint.origin}). "

@@ -229,7 +229,7 @@ def _bind(target: str, source: str, read_only: bool) -> Mount:
 
 
 def not_as_asked(
-    profile: Profile, host_mounts: Sequence[HostMount], seccomp: str, inspected: Mapping[str, Any]
+    profile: Profile, host_mounts: Sequence[HostMount], inspected: Mapping[str, Any], *, has_filter: bool
 ) -> Sequence[str]:
     """Names of what the engine dropped or changed without an error, as rootless ones do with limits."""
     host = inspected["HostConfig"]
@@ -246,7 +246,7 @@ def not_as_asked(
         wrong.append("network")
     if not profile.sudo and not any("no-new-privileges" in option for option in host.get("SecurityOpt") or ()):
         wrong.append("no-new-privileges")
-    if seccomp and not any(option.startswith("seccomp=") for option in host.get("SecurityOpt") or ()):
+    if has_filter and not any(option.startswith("seccomp=") for option in host.get("SecurityOpt") or ()):
         wrong.append("seccomp")
     if host.get("Privileged"):
         wrong.append("privileged")

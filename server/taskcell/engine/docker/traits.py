@@ -55,7 +55,7 @@ class Traits:
     counts_sockets: bool = True
 
 
-def look(client: APIClient, *, is_here: bool) -> Traits:
+def traits_of(client: APIClient, *, is_here: bool) -> Traits:
     """Ask the engine. Raises what docker-py raises.
 
     Arguments:
