@@ -15,7 +15,7 @@ from taskcell.engine.docker.classify import (
 )
 from taskcell.errors import EngineError, EngineUnavailable, ImageMissing
 
-#: Captured from Docker 20.10: status, message, and what the user must read.
+#: Captured from Docker 20.10 and Podman 5.4: status, message, and what the user must read.
 CAPTURED = [
     (500, "write /var/lib/docker/tmp/x: no space left on device", "disk is full"),
     (400, "Unknown runtime specified runsc", "does not have the configured runtime"),
@@ -25,6 +25,11 @@ CAPTURED = [
         "no GPU support",
     ),
     (404, "network backend not found", "does not have the profile's network"),
+    (
+        500,
+        "container create: opening seccomp profile failed: open /tmp/x.json: no such file or directory",
+        "TMPDIR",
+    ),
     (500, "something that nobody has seen before", "something that nobody has seen before"),
 ]
 

@@ -10,7 +10,8 @@ import pytest
 from dash import dash_image
 from gateways import GatewayFactory
 from observe import containers
-from taskcell.errors import SpawnFailed
+from taskcell.engine.docker import tcp_memory
+from taskcell.errors import EngineError, SpawnFailed
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ToolCall
 
@@ -46,6 +47,68 @@ async def test_pids_memory_and_cpu_are_bounded_in_the_cgroup(gateway: GatewayFac
     assert pids == 256
     assert memory == 2 << 30
     assert quota == period
+
+
+async def test_what_system_v_ipc_holds_after_its_command_is_bounded(gateway: GatewayFactory) -> None:
+    script = """
+import ctypes, errno
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_void_p
+message = ctypes.create_string_buffer(8200)
+message[0] = 1
+def fill(make, bytes_each):
+    made = 0
+    while (one := make()) >= 0 and made < 2000: made += 1
+    print(made * bytes_each >> 20, errno.errorcode.get(ctypes.get_errno()))
+def memory():
+    one = libc.shmget(0, 4 << 20, 0o1600)
+    if one >= 0: ctypes.memset(libc.shmat(one, None, 0), 1, 4 << 20)
+    return one
+def queue():
+    one = libc.msgget(0, 0o1600)
+    while one >= 0 and libc.msgsnd(one, message, 8000, 0o4000) == 0: pass
+    return one
+fill(memory, 4 << 20)
+fill(queue, 16 << 10)
+fill(lambda: libc.semget(0, 32000, 0o1600), 32000 * 64)
+"""
+    async with gateway() as gw:
+        result = await gw.call(ToolCall("local", "terminal", {"command": "python3 -", "stdin": script}))
+        assert result.stdout.split() == ["64", "ENOSPC", "16", "ENOSPC", "15", "ENOSPC"], result
+        assert await output(gw, "ipcs -m | grep -c 4194304") == "16\n"  # it is all there still
+
+
+@pytest.mark.skipif(not tcp_memory.can_bound(), reason="cgroup v2 counts sockets as memory by itself")
+async def test_what_connections_hold_is_bounded_and_they_go_on_at_the_bound(gateway: GatewayFactory) -> None:
+    script = """
+import pathlib, socket, threading
+def used(): return int(pathlib.Path("/sys/fs/cgroup/memory/memory.kmem.tcp.usage_in_bytes").read_text()) >> 20
+listener = socket.create_server(("127.0.0.1", 0), backlog=200)
+def connected():
+    client = socket.create_connection(listener.getsockname(), timeout=20)
+    return client, listener.accept()[0]
+held, sent = [], 0
+while sent < 100 << 20 and len(held) < 150:
+    client, server = connected()
+    held.append((client, server))
+    client.setblocking(False)
+    try:
+        while sent < 100 << 20: sent += client.send(bytes(65536))
+    except BlockingIOError: pass
+print(len(held), used())
+client, server = connected()
+threading.Thread(target=lambda: (client.sendall(bytes(20 << 20)), client.close())).start()
+moved = 0
+while got := server.recv(1 << 20): moved += len(got)
+print(moved >> 20)
+"""
+    async with gateway('[terminal]\nmemory = "256m"\n[workspace]\nsize = "64m"') as gw:
+        result = await gw.call(ToolCall("local", "terminal", {"command": "python3 -", "stdin": script}))
+    assert result.exit_code == 0, result
+    connections, used, moved = map(int, result.stdout.split())
+    # The kernel gives each connection a page or two beyond the bound of 32 MiB.
+    assert (connections, moved) == (150, 20)
+    assert 16 <= used <= 48
 
 
 async def test_there_is_only_loopback(gateway: GatewayFactory) -> None:
@@ -122,18 +185,45 @@ async def test_closing_leaves_no_container_and_no_volume(gateway: GatewayFactory
     assert not volumes
 
 
-async def test_a_name_that_the_image_gives_to_root_is_refused(
-    gateway: GatewayFactory, docker_api: docker.APIClient, tmp_path: Path
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        (("toor:x:0:0::/:/bin/sh\n", ""), "commands may not run as root"),
+        (("toor:x:1000:0::/:/bin/sh\n", ""), "the image gives it root's group; name another one, as in 'uid:gid'"),
+        (("toor:x:1000:1000::/:/bin/sh\n", "root:x:0:other,toor\n"), "the image gives it root's group"),
+    ],
+)
+async def test_a_name_to_which_the_image_gives_root_or_its_group_is_refused(
+    gateway: GatewayFactory, docker_api: docker.APIClient, tmp_path: Path, files: tuple[str, str], why: str
 ) -> None:
-    (tmp_path / "image.tar").write_bytes(dash_image("toor:x:0:0::/:/bin/sh\n"))
+    (tmp_path / "image.tar").write_bytes(dash_image(*files))
     docker_api.import_image(str(tmp_path / "image.tar"), repository="taskcell/test-toor", tag="latest")
     toml = '[terminal]\nimage = "taskcell/test-toor:latest"\nshell = ["/bin/sh", "-c"]\nuser = "toor"'
     try:
         async with gateway(toml) as gw:
-            with pytest.raises(SpawnFailed, match="commands may not run as root"):
+            with pytest.raises(SpawnFailed, match=why):
                 await gw.call(ToolCall("local", "terminal", {"command": "echo $0"}))
     finally:
         docker_api.remove_image("taskcell/test-toor:latest", force=True)
+
+
+@pytest.mark.parametrize("path", ["/.taskcell", "/.taskcell/x", "/proc", "/proc/sys/../x", "/", "/dev"])
+async def test_an_image_with_a_volume_where_a_sandbox_has_its_own_is_refused_in_a_sentence(
+    gateway: GatewayFactory, docker_api: docker.APIClient, tmp_path: Path, path: str
+) -> None:
+    (tmp_path / "image.tar").write_bytes(dash_image())
+    changes = [f'VOLUME ["{path}"]']
+    docker_api.import_image(
+        str(tmp_path / "image.tar"), repository="taskcell/test-volume", tag="latest", changes=changes
+    )
+    toml = 'deployment = "volume"\n[terminal]\nimage = "taskcell/test-volume:latest"\nshell = ["/bin/sh", "-c"]'
+    try:
+        async with gateway(toml) as gw:
+            with pytest.raises(EngineError, match=r"declares a volume at '/.*'.*; build it without that VOLUME"):
+                await gw.call(ToolCall("local", "terminal", {"command": "true"}))
+            assert containers(docker_api, taskcell__deployment="volume") == []
+    finally:
+        docker_api.remove_image("taskcell/test-volume:latest", force=True)
 
 
 async def test_the_supervisors_volume_is_filled_again_when_somebody_removes_it_and_older_ones_go(

@@ -22,6 +22,7 @@ from taskcell.engine.docker.endpoint import Endpoint
 from taskcell.engine.docker.engine import DockerEngine
 from taskcell.engine.docker.mounted import check_mounted
 from taskcell.engine.docker.supervisor_volume import SupervisorVolumes
+from taskcell.engine.docker.traits import Traits
 from taskcell.errors import Denied
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import MIB, Mount, Profile, ToolCall
@@ -147,7 +148,7 @@ async def test_a_folder_exchanged_between_the_check_and_the_mount_is_not_given_t
     client = Exchanging(version="auto")
     setattr(client, moment, exchange)
     endpoint = Endpoint("unix:///var/run/docker.sock", "a test")
-    engine = DockerEngine(Calls("", {}, Connection(client, endpoint, SupervisorVolumes(client))))
+    engine = DockerEngine(Calls("", {}, Connection(client, endpoint, SupervisorVolumes(client), Traits())))
     profile = authorized(folder)
     try:
         with pytest.raises(Denied, match=r"mounts.*(was exchanged in between)"):
@@ -163,7 +164,7 @@ async def test_an_engine_on_another_machine_mounts_no_folder_of_this_one(
 ) -> None:
     client = docker.APIClient(version="auto")
     endpoint = Endpoint("tcp://192.0.2.1:2376", "a test")
-    engine = DockerEngine(Calls("", {}, Connection(client, endpoint, SupervisorVolumes(client))))
+    engine = DockerEngine(Calls("", {}, Connection(client, endpoint, SupervisorVolumes(client), Traits())))
     try:
         with pytest.raises(Denied, match=r"tcp://192\.0\.2\.1:2376 is not on this machine"):
             await engine.start(spec(authorized(folder)))

@@ -28,6 +28,7 @@ from taskcell.skills.manifest import Skill
 
 #: The engine's own description of an image that asks for much.
 IMAGE = {"Id": "sha256:" + "a" * 64, "Config": {"Volumes": {"/data": {}, "/etc": {}}, "User": "root"}}
+FILTER = "seccomp={}"
 RULES = {"allowed_mount_roots": ["ROOT"], "blocked_mount_paths": ["ROOT/blocked", "/etc"], "max_memory": "3g"}
 
 _HOST_PATHS = (
@@ -134,7 +135,17 @@ def asked_of_the_engine(
         with profile.host_mounts() as mounts:
             spec = ContainerSpec(profile, "name", Workspace(1 << 20, "ws"), {"taskcell": "1"})
             place = Place("ws")
-            return container_config(client, spec, mounts, volume="supervisor", place=place, image=IMAGE, runtime="")
+            return container_config(
+                client,
+                spec,
+                mounts,
+                volume="supervisor",
+                place=place,
+                image=IMAGE,
+                runtime="",
+                seccomp=FILTER,
+                maps_users=False,
+            )
     except Denied:
         return None
 
@@ -151,7 +162,7 @@ def assert_holds_no_privilege(body: Mapping[str, Any], root: str) -> None:
     assert_is_a_sandbox(body, root)
     host = body["HostConfig"]
     assert sorted(host["CapAdd"]) == ["KILL", "SETGID", "SETPCAP", "SETUID"]
-    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["SecurityOpt"] == ["no-new-privileges", FILTER]
     assert not host.get("ExtraHosts")
 
 
@@ -161,7 +172,7 @@ def assert_holds_what_sudo_needs(body: Mapping[str, Any], root: str) -> None:
     host = body["HostConfig"]
     needed = {"AUDIT_WRITE", "CHOWN", "FOWNER", "KILL", "SETGID", "SETPCAP", "SETUID"}
     assert needed <= set(host["CapAdd"]) <= needed | {"DAC_OVERRIDE", "FSETID"}
-    assert host["SecurityOpt"] == []
+    assert host["SecurityOpt"] == [FILTER]
     assert host["ReadonlyRootfs"] is False
     assert all(mount["ReadOnly"] for mount in host["Mounts"] if mount["Type"] == "bind")
 
@@ -178,7 +189,7 @@ def assert_is_a_sandbox(body: Mapping[str, Any], root: str) -> None:
     assert host["CgroupnsMode"] == "private"
     assert host["LogConfig"]["Type"] == "none"
     for key in (
-        "Binds", "Devices", "DeviceRequests", "DeviceCgroupRules", "VolumesFrom", "GroupAdd", "Sysctls", "Ulimits",
+        "Binds", "Devices", "DeviceRequests", "DeviceCgroupRules", "VolumesFrom", "GroupAdd", "Ulimits",
         "CgroupParent", "PidMode", "UTSMode", "UsernsMode", "PortBindings", "PublishAllPorts", "OomKillDisable",
         "OomScoreAdj", "Links", "RestartPolicy", "StorageOpt", "Runtime", "Isolation", "Dns",
     ):  # fmt: skip
@@ -188,6 +199,8 @@ def assert_is_a_sandbox(body: Mapping[str, Any], root: str) -> None:
     assert 0 < host["NanoCpus"] <= 4_000_000_000
     assert 0 < host["PidsLimit"] <= 1024
     assert 0 < host["ShmSize"] < host["Memory"]
+    assert set(host["Sysctls"]) == {"kernel.shmall", "kernel.msgmni", "kernel.sem"}
+    assert int(host["Sysctls"]["kernel.shmall"]) * 4096 <= host["ShmSize"]
     assert_mounts_are_safe(host, root)
 
 

@@ -7,11 +7,11 @@ import subprocess
 import tarfile
 
 
-def dash_image(passwd: str = "") -> bytes:
+def dash_image(passwd: str = "", group: str = "") -> bytes:
     """A root file system's tar: the host's dash and sleep, with the libraries that they are linked to.
 
     Arguments:
-        passwd: what stands in /etc/passwd.
+        passwd, group: what stands in /etc/passwd and /etc/group.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", dereference=True) as archive:
@@ -20,7 +20,8 @@ def dash_image(passwd: str = "") -> bytes:
         names |= {word: word for word in linked.split() if word.startswith("/") and not word.endswith(":")}
         for name, source in names.items():
             archive.add(source, arcname=name.lstrip("/"))
-        entry = tarfile.TarInfo("etc/passwd")
-        entry.size = len(passwd)
-        archive.addfile(entry, io.BytesIO(passwd.encode()))
+        for name, text in (("etc/passwd", passwd), ("etc/group", group)):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
     return buffer.getvalue()

@@ -220,13 +220,24 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "A process has no capability, no new privileges, a seccomp filter, bounded resources and only loopback": (
         "test_a_process_has_no_capability_no_new_privileges_and_a_seccomp_filter",
         "test_pids_memory_and_cpu_are_bounded_in_the_cgroup",
+        "test_what_system_v_ipc_holds_after_its_command_is_bounded",
+        "test_what_connections_hold_is_bounded_and_they_go_on_at_the_bound",
         "test_there_is_only_loopback",
         "test_the_root_file_system_is_read_only_and_what_can_be_written_is_bounded",
         "test_home_and_working_directory_are_the_workspace_and_nothing_of_the_host_is_in_the_environment",
     ),
+    "The filter of system calls is never weaker than the engine's own": (
+        "test_what_the_engines_own_filter_refuses_is_refused_in_a_sandbox",
+        "test_what_the_engines_own_filter_refuses_to_root_is_refused_to_root_by_sudo",
+        "test_families_of_sockets_are_those_that_programs_need_however_they_are_asked_for",
+        "test_the_ways_in_of_attacks_are_closed",
+        "test_the_filter_says_on_aarch64_what_it_says_here",
+        "test_a_filter_that_the_operator_gave_the_engine_stays_and_is_named",
+    ),
     "What runs in a sandbox cannot reach its supervisor": (
         "test_what_runs_in_it_cannot_reach_the_supervisor",
-        "test_a_name_that_the_image_gives_to_root_is_refused",
+        "test_an_image_with_a_volume_where_a_sandbox_has_its_own_is_refused_in_a_sentence",
+        "test_a_name_to_which_the_image_gives_root_or_its_group_is_refused",
         "test_another_users_process_can_reach_neither_the_supervisor_nor_its_leader",
     ),
     "sudo gets its password exactly when it asks, and the command's standard input is the caller's": (

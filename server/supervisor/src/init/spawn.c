@@ -160,10 +160,17 @@ static void free_launch(struct making *m) {
     free(l->user);
 }
 
+/* A name that the image chose may mean root, whose processes could attack us, or bring root's group. */
+static const char *find_root(const struct identity *who) {
+    if (who->uid == 0) return "commands may not run as root";
+    for (size_t i = 0; i < who->group_count; i++)
+        if (who->groups[i] == 0) return "the image gives it root's group; name another one, as in 'uid:gid'";
+    return NULL;
+}
+
 static bool resolve_user(struct supervisor *s, uint32_t number, struct making *m) {
     const char *fault = user_resolve(m->l.user, &m->l.who);
-    /* A name that the image chose may mean root, whose processes could attack us. */
-    if (!fault && s->is_init && m->l.who.change && m->l.who.uid == 0) fault = "commands may not run as root";
+    if (!fault && s->is_init && m->l.who.change) fault = find_root(&m->l.who);
     if (!fault) return true;
     char text[FAULT_TEXT];
     snprintf(text, sizeof text, "cannot become the user '%.100s': %s", m->l.user, fault);

@@ -44,6 +44,11 @@ def _classify_api(error: APIError, doing: str) -> EngineError:
         return EngineError(f"The engine could not {doing}: it has no GPU support ({said}).")
     if "network" in lower and "not found" in lower:
         return EngineError(f"The engine could not {doing}: it does not have the profile's network ({said}).")
+    if "opening seccomp profile failed" in lower:
+        return EngineError(
+            f"The engine could not {doing}: it does not find the file with the filter of system calls that the server "
+            f"gave it ({said}); set TMPDIR of the server to a folder that both of them see."
+        )
     return EngineError(f"The engine could not {doing}: {said}.")
 
 

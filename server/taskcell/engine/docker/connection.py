@@ -9,6 +9,7 @@ from docker import APIClient
 
 from taskcell.engine.docker.endpoint import Endpoint, find
 from taskcell.engine.docker.supervisor_volume import SupervisorVolumes
+from taskcell.engine.docker.traits import Traits, traits_of
 from taskcell.errors import EngineUnavailable
 
 #: Oldest API with everything that a sandbox needs (Docker Engine 20.10: one-shot statistics, cgroup v2).
@@ -19,11 +20,12 @@ CALL_TIMEOUT = 60
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A client that speaks the engine's API version, where it connects to, and the supervisor's volumes there."""
+    """A client that speaks the engine's API version, where it connects to, the supervisor's volumes, the traits."""
 
     client: APIClient
     endpoint: Endpoint
     supervisors: SupervisorVolumes
+    traits: Traits
 
 
 def connect(host: str, environ: Mapping[str, str]) -> Connection:
@@ -33,6 +35,7 @@ def connect(host: str, environ: Mapping[str, str]) -> Connection:
         client = APIClient(
             endpoint.url, version="auto", timeout=CALL_TIMEOUT, tls=endpoint.tls or False, use_ssh_client=True
         )
+        traits = traits_of(client, is_here=bool(endpoint.socket))
     except Exception as error:
         raise EngineUnavailable(
             f"No container engine answers at {endpoint.shown} (from {endpoint.origin}). "
@@ -43,4 +46,4 @@ def connect(host: str, environ: Mapping[str, str]) -> Connection:
         raise EngineUnavailable(
             f"The engine speaks API {version}, but 1.41 (Docker 20.10) or newer is needed; update it."
         )
-    return Connection(client, endpoint, SupervisorVolumes(client))
+    return Connection(client, endpoint, SupervisorVolumes(client), traits)

@@ -13,11 +13,13 @@ from docker import APIClient
 from docker.errors import APIError, NotFound
 
 from taskcell.engine.base import Container, ContainerSpec
-from taskcell.engine.docker import workspaces
+from taskcell.engine.docker import image_volumes, tcp_memory, workspaces
 from taskcell.engine.docker.classify import is_gone, is_paused
 from taskcell.engine.docker.connection import Connection
-from taskcell.engine.docker.hardening import REPORTS, SUPERVISOR, container_config, not_as_asked
+from taskcell.engine.docker.hardening import REPORTS, SUPERVISOR, Place, container_config, not_as_asked
 from taskcell.engine.docker.mounted import check_mounted
+from taskcell.engine.docker.seccomp import filter_option
+from taskcell.engine.docker.traits import FilterUse
 from taskcell.engine.docker.workspaces import REMOVAL_POLL, REMOVAL_TIMEOUT
 from taskcell.errors import Denied, EngineError
 from taskcell.model import WORKSPACE, Profile
@@ -59,23 +61,15 @@ def _create_with(
     abandoned: threading.Event,
 ) -> Container:
     profile = spec.profile.profile
+    image_volumes.check(image, profile.image)
     if (mounts or spec.workspace.folder) and not on.endpoint.socket:
         raise Denied(Rule.MOUNTS.value, _FAR.format(url=on.endpoint.shown))
-    volume = on.supervisors.ensure(image)
     in_memory = not (spec.workspace.persistent or spec.workspace.folder)
     place = workspaces.find_place(on.client, spec)
-    config = container_config(
-        on.client, spec, mounts, volume=volume, place=place, image=image, runtime=profile.runtime or runtime
-    )
-    container_id = str(on.client.create_container_from_config(config, spec.name, profile.platform or None)["Id"])
+    container_id = _create(on, spec, mounts, place, image=image, runtime=profile.runtime or runtime)
     try:
         _go_on(abandoned)
-        on.client.start(container_id)
-        inspected = on.client.inspect_container(container_id)
-        wrong = not_as_asked(profile, mounts, inspected)
-        if wrong:
-            raise EngineError(f"The engine silently dropped {', '.join(wrong)}; it cannot hold a sandbox safely.")
-        check_mounted(mounts, int(inspected["State"]["Pid"]))
+        inspected = _start(on, container_id, profile, mounts)
         _go_on(abandoned)
         lost = in_memory and not place.is_fresh and not workspaces.was_held(on.client, spec.workspace.holders)
     except BaseException:
@@ -84,8 +78,50 @@ def _create_with(
             with suppress(APIError):
                 on.client.remove_volume(place.volume)
         raise
-    found = described(inspected, spec.profile.profile, image)
+    found = described(inspected, profile, image)
     return replace(found, is_fresh=place.is_fresh or lost, is_owner=place.is_owned)
+
+
+def _create(
+    on: Connection,
+    spec: ContainerSpec,
+    mounts: Sequence[HostMount],
+    place: Place,
+    *,
+    image: Mapping[str, Any],
+    runtime: str,
+) -> str:
+    """The id of the new container, which does not run yet."""
+    volume = on.supervisors.ensure(image)
+    with filter_option(on.traits.filter_use) as seccomp:
+        config = container_config(
+            on.client,
+            spec,
+            mounts,
+            volume=volume,
+            place=place,
+            image=image,
+            runtime=runtime,
+            seccomp=seccomp,
+            maps_users=on.traits.maps_users,
+        )
+        made = on.client.create_container_from_config(config, spec.name, spec.profile.profile.platform or None)
+    return str(made["Id"])
+
+
+def _start(on: Connection, container_id: str, profile: Profile, mounts: Sequence[HostMount]) -> Mapping[str, Any]:
+    """Start it and check it, before anything but the supervisor runs in it; the engine's inspection of it."""
+    on.client.start(container_id)
+    inspected: Mapping[str, Any] = on.client.inspect_container(container_id)
+    has_filter = on.traits.filter_use is not FilterUse.NONE
+    wrong = not_as_asked(profile, mounts, inspected, has_filter=has_filter)
+    if wrong:
+        raise EngineError(f"The engine silently dropped {', '.join(wrong)}; it cannot hold a sandbox safely.")
+    pid = int(inspected["State"]["Pid"])
+    check_mounted(mounts, pid)
+    if not on.traits.counts_sockets:
+        tcp_memory.bound(container_id, pid, profile.memory)
+    return inspected
 
 
 def _go_on(abandoned: threading.Event) -> None:

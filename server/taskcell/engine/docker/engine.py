@@ -14,7 +14,7 @@ import anyio.abc
 from docker.errors import APIError
 
 from taskcell.engine.base import Container, ContainerSpec, EngineFacts, Listed
-from taskcell.engine.docker import creation, workspaces
+from taskcell.engine.docker import creation, tcp_memory, workspaces
 from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.classify import is_not_running, lacks_supervisor
 from taskcell.engine.docker.connection import Connection
@@ -59,8 +59,10 @@ class DockerEngine:
             for what, key in (("memory", "MemoryLimit"), ("cpus", "CpuCfsQuota"), ("processes", "PidsLimit"))
             if not info.get(key, True)
         ]
-        if not any("seccomp" in option for option in info.get("SecurityOptions") or ()):
-            weak.append("The engine has no seccomp filter: commands can make every system call.")
+        if on.traits.filter_weakness:
+            weak.append(on.traits.filter_weakness)
+        if not (on.traits.counts_sockets or (on.endpoint.socket and tcp_memory.can_bound())):
+            weak.append(tcp_memory.WEAKNESS)
         if not info.get("SwapLimit", True):
             weak.append("The engine cannot limit swap: a sandbox may use swap beyond its memory.")
         name = (version.get("Platform") or {}).get("Name") or "Docker Engine"

@@ -13,6 +13,7 @@ from docker import APIClient
 from docker.types import DeviceRequest, DriverConfig, LogConfig, Mount
 
 from taskcell.engine.base import ContainerSpec
+from taskcell.engine.docker import image_volumes
 from taskcell.model import MIB, WORKSPACE, Profile
 from taskcell.policy.capabilities import root_capabilities
 from taskcell.policy.policy import HostMount
@@ -32,8 +33,9 @@ REPORTS = f"{SOCKET_FOLDER}.state"
 SUPERVISOR_CAPABILITIES = ("KILL", "SETGID", "SETPCAP", "SETUID")
 #: The name that a sandbox gives itself, and its address where sudo would else complain that it has none.
 HOSTNAME, OWN_ADDRESS = "sandbox", "127.0.1.1"
-#: A volume that the image declares would be an unbounded folder on disk: it becomes a tmpfs of at most this size.
-IMAGE_VOLUME_SIZE = 64 * MIB
+#: Bytes of what System V IPC is counted in: a page of shared memory (where the kernel's are larger, so is the bound), a
+#: queue that is full (kernel.msgmnb), a semaphore.
+_PAGE, _QUEUE, _SEMAPHORE = 4096, 16384, 64
 #: cpus of 1.5 are 1 500 000 000 of the engine's unit.
 _NANO = 1_000_000_000
 
@@ -67,6 +69,8 @@ def container_config(
     place: Place,
     image: Mapping[str, Any],
     runtime: str,
+    seccomp: str,
+    maps_users: bool,
 ) -> dict[str, Any]:
     """The body of the engine's "create container".
 
@@ -76,6 +80,8 @@ def container_config(
         place: where the workspace comes from.
         image: the engine's inspection of the image.
         runtime: of the engine; empty means its default.
+        seccomp: the security option with the filter of system calls; empty: the engine's own filter.
+        maps_users: the engine maps root of a container to another user.
     """
     profile = spec.profile.profile
     config: dict[str, Any] = client.create_container_config(
@@ -95,6 +101,8 @@ def container_config(
             volumes_from=place.container,
             image=image,
             runtime=runtime,
+            seccomp=seccomp,
+            maps_users=maps_users,
         ),
     )
     return config
@@ -108,6 +116,8 @@ def _host_config(
     volumes_from: str,
     image: Mapping[str, Any],
     runtime: str,
+    seccomp: str,
+    maps_users: bool,
 ) -> dict[str, Any]:
     shm = next((tmpfs.size for tmpfs in profile.tmpfs if tmpfs.target == "/dev/shm"), 64 * MIB)  # noqa: S108
     devices = [] if not profile.gpus else [_gpus(profile.gpus)]
@@ -115,7 +125,8 @@ def _host_config(
         auto_remove=profile.remove,
         cap_add=sorted({*SUPERVISOR_CAPABILITIES, *root_capabilities(profile)}),
         cap_drop=["ALL"],
-        security_opt=[] if profile.sudo else ["no-new-privileges"],
+        security_opt=[*([] if profile.sudo else ["no-new-privileges"]), *([seccomp] if seccomp else [])],
+        sysctls=_ipc_settings(profile, shm, maps_users=maps_users),
         read_only=profile.read_only,
         network_mode=profile.network,
         ipc_mode="host" if "ipc" in profile.host_namespaces else "private",
@@ -138,6 +149,21 @@ def _host_config(
     return host
 
 
+def _ipc_settings(profile: Profile, shm: int, *, maps_users: bool) -> dict[str, str] | None:
+    """Bounds of System V IPC, which outlives the command that made it and counts as the sandbox's memory.
+
+    Shared memory gets as much as POSIX has, the size of /dev/shm; queues and semaphores get a quarter of that each.
+    """
+    if maps_users or "ipc" in profile.host_namespaces:
+        return None
+    return {
+        "kernel.shmall": str(shm // _PAGE),
+        "kernel.msgmni": str(shm // 4 // _QUEUE),
+        # In one set, together, in one operation, sets: all but the second are the kernel's own.
+        "kernel.sem": f"32000 {shm // 4 // _SEMAPHORE} 500 32000",
+    }
+
+
 def _gpus(gpus: str) -> DeviceRequest:
     """`all`, a count, or `device=ID,…`, as `docker run --gpus` reads them."""
     if gpus.startswith("device="):
@@ -146,8 +172,8 @@ def _gpus(gpus: str) -> DeviceRequest:
 
 
 def _tmpfs(profile: Profile, image: Mapping[str, Any]) -> dict[str, str]:
-    declared = image["Config"].get("Volumes") or {}
-    size = _image_volume_size(profile, len(declared))
+    declared = image_volumes.declared(image)
+    size = image_volumes.size_of_each(profile, len(declared))
     mounts = {target: _options(size, 0o1777) for target in declared}
     for tmpfs in profile.tmpfs:
         if tmpfs.target != "/dev/shm":  # noqa: S108
@@ -156,14 +182,6 @@ def _tmpfs(profile: Profile, image: Mapping[str, Any]) -> dict[str, str]:
     mounts = {target: options for target, options in mounts.items() if target not in taken}
     mounts[SOCKET_FOLDER] = "rw,nosuid,nodev,noexec,size=65536,mode=0700,uid=0,gid=0"
     return mounts
-
-
-def _image_volume_size(profile: Profile, count: int) -> int:
-    """Bytes of each: together they leave half of the memory that the profile's own file systems leave."""
-    if profile.memory is None or not count:
-        return IMAGE_VOLUME_SIZE
-    room = profile.memory - sum(tmpfs.size for tmpfs in profile.tmpfs)
-    return max(1, min(IMAGE_VOLUME_SIZE, room // (2 * count)))
 
 
 def _options(size: int, mode: int) -> str:
@@ -212,7 +230,9 @@ def _bind(target: str, source: str, read_only: bool) -> Mount:
     return bind
 
 
-def not_as_asked(profile: Profile, host_mounts: Sequence[HostMount], inspected: Mapping[str, Any]) -> Sequence[str]:
+def not_as_asked(
+    profile: Profile, host_mounts: Sequence[HostMount], inspected: Mapping[str, Any], *, has_filter: bool
+) -> Sequence[str]:
     """Names of what the engine dropped or changed without an error, as rootless ones do with limits."""
     host = inspected["HostConfig"]
     wrong = []
@@ -228,6 +248,8 @@ def not_as_asked(profile: Profile, host_mounts: Sequence[HostMount], inspected: 
         wrong.append("network")
     if not profile.sudo and not any("no-new-privileges" in option for option in host.get("SecurityOpt") or ()):
         wrong.append("no-new-privileges")
+    if has_filter and not any(option.startswith("seccomp=") for option in host.get("SecurityOpt") or ()):
+        wrong.append("seccomp")
     if host.get("Privileged"):
         wrong.append("privileged")
     wrong += [

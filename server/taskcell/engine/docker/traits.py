@@ -1,0 +1,86 @@
+"""How one engine differs from another in what a sandbox needs; asked once, when it is connected to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from docker import APIClient
+
+from taskcell.text import shown
+
+#: What `docker info` calls the engine's built-in filter of system calls, and none at all: 20.10 and Podman say default,
+#: newer ones builtin. Anything else is the path of a filter that the operator has given the engine.
+_BUILT_IN = frozenset({"", "default", "builtin", "unconfined"})
+_NO_FILTER = "The engine has no seccomp filter: commands can make every system call."
+_OPERATORS = (
+    "The engine has a seccomp filter of its operator's, {file}, which stays in the place of taskcell's; see that it "
+    "refuses AF_VSOCK, AF_ALG and io_uring."
+)
+_FAR = (
+    "Podman reads seccomp filters from files of its own machine, so its own filter stays in the place of taskcell's; "
+    "run the server on that machine, by the engine's Unix socket."
+)
+
+
+class FilterUse(Enum):
+    """How taskcell's filter of system calls reaches the engine.
+
+    `TEXT`: in the request. `FILE`: as the path of a file that the engine reads. `NONE`: it does not, and
+    `Traits.filter_weakness` says why.
+    """
+
+    TEXT = "text"
+    FILE = "file"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What an engine is like. The defaults are Docker's on cgroup v2.
+
+    Arguments:
+        filter_use: how it takes a filter of system calls.
+        filter_weakness: a sentence for the operator where it takes none; else empty.
+        maps_users: root in a container is not root outside. Before Linux 5.19 such a root may not write the settings of
+            its own IPC namespace, and the container would not start.
+        counts_sockets: buffers of sockets count as memory of their container, which cgroup v1 does not do by itself.
+    """
+
+    filter_use: FilterUse = FilterUse.TEXT
+    filter_weakness: str = ""
+    maps_users: bool = False
+    counts_sockets: bool = True
+
+
+def traits_of(client: APIClient, *, is_here: bool) -> Traits:
+    """Ask the engine. Raises what docker-py raises.
+
+    Arguments:
+        is_here: it is reached by a Unix socket, and so can most likely read this machine's files.
+    """
+    info, version = client.info(), client.version()
+    options = [str(option) for option in info.get("SecurityOptions") or ()]
+    use, weakness = _filter_use(options, version, is_here=is_here)
+    return Traits(
+        filter_use=use,
+        filter_weakness=weakness,
+        maps_users=any(option.partition(",")[0] in {"name=rootless", "name=userns"} for option in options),
+        counts_sockets=str(info.get("CgroupVersion")) != "1",
+    )
+
+
+def _filter_use(options: Sequence[str], version: Mapping[str, Any], *, is_here: bool) -> tuple[FilterUse, str]:
+    filters = [option for option in options if option.startswith("name=seccomp")]
+    if not filters:
+        return FilterUse.NONE, _NO_FILTER
+    file = filters[0].partition("profile=")[2]
+    if file not in _BUILT_IN:
+        return FilterUse.NONE, _OPERATORS.format(file=shown(file))
+    names = {str(component.get("Name")) for component in version.get("Components") or ()}
+    if "Podman Engine" not in names:
+        return FilterUse.TEXT, ""
+    # Podman up to 5.8 at least takes the filter's text for the name of a file.
+    return (FilterUse.FILE, "") if is_here else (FilterUse.NONE, _FAR)
