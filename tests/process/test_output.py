@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taskcell.process.output import BYTES_PER_CHAR, Capture, page, share
-from taskcell.process.terminal_text import shown
+from taskcell.process.terminal_text import displayed
 
 FRAMES = "".join(f"\rDownloading {i}/5000" for i in range(5001)).encode()
 PIECES = [
@@ -206,7 +206,7 @@ def test_pages_cut_no_sequence_in_two_and_show_no_control_character(pieces: list
     assert controls("".join(found)) <= ({"\t", "\n", "\x1b"} if ansi else {"\t", "\n"})
     if b"\r" not in whole and b"\b" not in whole and b"\x1b[K" not in whole:
         # Nothing is overwritten, so that what a page shows depends on its own bytes alone.
-        assert "".join(found) == shown(whole.decode("utf-8", "surrogateescape"), ansi=ansi)
+        assert "".join(found) == displayed(whole.decode("utf-8", "surrogateescape"), ansi=ansi)
 
 
 def test_a_page_of_frames_is_one_line_and_the_next_one_goes_on_where_it_ended() -> None:

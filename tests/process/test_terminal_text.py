@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from taskcell.process.terminal_text import SEQUENCE_MAX, after_sequence, shown, unfinished
+from taskcell.process.terminal_text import SEQUENCE_MAX, after_sequence, displayed, unfinished
 
 FRAMES = "".join(f"\rDownloading {i}/5000" for i in range(5001))
 PIECES = (
@@ -68,8 +68,8 @@ def on_a_terminal(line: str) -> str:
 @example("a\tb\rX\tY")
 def test_an_overwritten_line_is_what_a_terminal_shows_at_its_end(line: str) -> None:
     # A tab that nothing overwrites stays one: a file's columns are not to become blanks.
-    assert shown(line + "\r\b", ansi=False).expandtabs(8).rstrip(" ") == on_a_terminal(line)
-    assert re.sub("\x1b\\[[0-9]*m", "", shown(line, ansi=True)) == shown(line, ansi=False)
+    assert displayed(line + "\r\b", ansi=False).expandtabs(8).rstrip(" ") == on_a_terminal(line)
+    assert re.sub("\x1b\\[[0-9]*m", "", displayed(line, ansi=True)) == displayed(line, ansi=False)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_an_overwritten_line_is_what_a_terminal_shows_at_its_end(line: str) -> N
     ],
 )
 def test_examples_without_escape_sequences(written: str, plain: str) -> None:
-    assert shown(written, ansi=False) == plain
+    assert displayed(written, ansi=False) == plain
 
 
 @pytest.mark.parametrize(
@@ -116,22 +116,22 @@ def test_examples_without_escape_sequences(written: str, plain: str) -> None:
     ],
 )
 def test_examples_with_escape_sequences(written: str, kept: str) -> None:
-    assert shown(written, ansi=True) == kept
+    assert displayed(written, ansi=True) == kept
 
 
 @settings(deadline=None)
 @given(TEXTS)
 def test_no_control_character_leaves_but_tab_newline_and_where_wanted_escape(text: str) -> None:
-    assert controls(shown(text, ansi=False)) <= {"\t", "\n"}
-    assert controls(shown(text, ansi=True)) <= {"\t", "\n", "\x1b"}
-    shown(text, ansi=True).encode()
-    assert shown(text, ansi=False).count("\n") == text.count("\n")
+    assert controls(displayed(text, ansi=False)) <= {"\t", "\n"}
+    assert controls(displayed(text, ansi=True)) <= {"\t", "\n", "\x1b"}
+    displayed(text, ansi=True).encode()
+    assert displayed(text, ansi=False).count("\n") == text.count("\n")
 
 
 @given(TEXTS)
 def test_plain_text_is_shown_as_it_is_and_showing_it_again_changes_nothing(text: str) -> None:
-    once = shown(text, ansi=False)
-    assert shown(once, ansi=False) == once
+    once = displayed(text, ansi=False)
+    assert displayed(once, ansi=False) == once
     if not controls(text) - {"\t", "\n"} and "\udcff" not in text:
         assert once == text
 
@@ -148,8 +148,8 @@ def test_what_is_begun_is_found_and_a_cut_in_a_sequence_moves_behind_it(text: st
 
 def test_five_thousand_frames_are_one_line_and_soon_shown() -> None:
     began = time.monotonic()
-    assert shown(FRAMES, ansi=False) == "Downloading 5000/5000"
-    assert shown(FRAMES.replace("\r", "\r\x1b[K\x1b[32m"), ansi=True).endswith("Downloading 5000/5000")
+    assert displayed(FRAMES, ansi=False) == "Downloading 5000/5000"
+    assert displayed(FRAMES.replace("\r", "\r\x1b[K\x1b[32m"), ansi=True).endswith("Downloading 5000/5000")
     assert time.monotonic() - began < 5
 
 
@@ -176,5 +176,5 @@ HOSTILE = {
 def test_hostile_text_takes_no_long_time_and_no_memory(text: str) -> None:
     began = time.monotonic()
     for ansi in (False, True):
-        assert len(shown(text, ansi=ansi)) <= 4 * len(text)
+        assert len(displayed(text, ansi=ansi)) <= 4 * len(text)
     assert time.monotonic() - began < 20

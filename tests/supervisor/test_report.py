@@ -122,15 +122,15 @@ def test_the_file_cannot_be_grown_to_hide_memory(client: Client) -> None:
     assert end.exit_code == 1
 
 
-def last_state(client: Client) -> events.State:
+def last_state(client: Client) -> events.LastState:
     client.send(requests.state())
-    return client.wait(events.State)
+    return client.wait(events.LastState)
 
 
 def test_the_last_report_that_counts_is_kept_for_the_next_server(supervisor: Supervisor) -> None:
     report = f"exec {supervisor.binary} report 0"
     with supervisor.claim() as client:
-        assert last_state(client) == events.State(0, b"", b"", ())
+        assert last_state(client) == events.LastState(0, b"", b"", ())
         client.run(1, "bash", "-c", f"cd /usr; export A=1; {report}", flags=REPORT, tag=b"one")
         client.run(2, "bash", "-c", f"cd /tmp; {report}", flags=REPORT)  # has no tag
         client.run(3, "bash", "-c", f"cd /tmp; {report}", tag=b"three")  # does not report

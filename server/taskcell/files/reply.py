@@ -22,9 +22,9 @@ from taskcell.units import format_size
 #: Characters of one line that are shown; a longer one is cut.
 LINE_CHARS = 2000
 #: Characters of an answer that are kept free for notes, those on the sandbox among them.
-NOTES_CHARS = 1000
+_NOTES_CHARS = 1000
 #: Characters of a line's number at least, and around each note.
-NUMBER_WIDTH, NOTE_MARKS = 6, 3
+NUMBER_WIDTH, _NOTE_MARKS = 6, 3
 _UNKNOWN = (1 << 64) - 1
 _DONE = 0
 _LINE = struct.Struct("<IQ")
@@ -153,7 +153,7 @@ def _text(reply: _Reply, path: str, first: int, size: int, output_chars: int) ->
     notes += [f"Control characters are shown as symbols, as ␛ for ESC: line {_some(hidden)}."] if hidden else []
     notes += ["The lines end in CRLF, which `edit_file` keeps."] if is_crlf else []
     left = output_chars - sum(map(len, lines)) - beside * len(lines)
-    return FileText(path, text, first, last, known, size, more, fitting(notes, left, NOTE_MARKS))
+    return FileText(path, text, first, last, known, size, more, fitting(notes, left, _NOTE_MARKS))
 
 
 def _is_crlf(lines: list[tuple[bytes, int]]) -> bool:
@@ -171,7 +171,7 @@ def _lines(reply: _Reply, count: int) -> Iterator[tuple[bytes, int]]:
 
 def _room(output_chars: int) -> int:
     """Return how many characters of an answer its lines may take."""
-    return output_chars - min(output_chars // 4, NOTES_CHARS)
+    return output_chars - min(output_chars // 4, _NOTES_CHARS)
 
 
 def _line(line: str, kept: int, whole: int, room: int) -> str:
@@ -222,7 +222,7 @@ def _listing(reply: _Reply, path: str, output_chars: int) -> FolderListing:
     if any(entry.is_altered or "\ufffd" in entry.path for entry in shown):
         notes.append("Names with U+FFFD or a symbol such as ␛ have other bytes there; only the terminal can use them.")
     left = output_chars - sum(len(entry.shown()) + 1 for entry in shown)
-    return FolderListing(path, tuple(shown), more or bool(flags & 2), fitting(notes, left, NOTE_MARKS))
+    return FolderListing(path, tuple(shown), more or bool(flags & 2), fitting(notes, left, _NOTE_MARKS))
 
 
 def _entry(reply: _Reply) -> Entry:

@@ -14,7 +14,7 @@ from taskcell.model import ProcessResult, TaskKey
 from taskcell.policy.policy import Policy
 from taskcell.pool.pool import Pool
 from taskcell.process.kept_output import Reading, measure, read_overview, read_page
-from taskcell.process.output import Text
+from taskcell.process.output import Excerpt
 from taskcell.process.process import Process, Totals
 from taskcell.process.record import Record
 from taskcell.process.result import output_room, result_of, status_of
@@ -118,15 +118,8 @@ class ProcessCalls:
             notes.append(f"There are {reading.more_bytes:,} bytes more already; ask again with {cursors}.")
         if reading.lost_bytes:
             notes.append(f"{reading.lost_bytes:,} bytes of the output are not kept any more.")
-        result = result_of(
-            record,
-            asked.task.task,
-            reading.texts,
-            sandbox.facts,
-            limit=self._output_chars,
-            notes=notes,
-            cursors=reading.cursors,
-        )
+        facts, limit, ends = sandbox.facts, self._output_chars, reading.cursors
+        result = result_of(record, asked.task.task, reading.texts, facts, limit=limit, notes=notes, cursors=ends)
         return ProcessReport(
             asked.task.task,
             asked.action,
@@ -218,7 +211,7 @@ class ProcessCalls:
         except SandboxLost:
             if not process.has_ended:
                 raise
-            none = (Text("", 0), Text("", 0))
+            none = (Excerpt("", 0), Excerpt("", 0))
             lost = max(0, sum(process.written) - sum(cursors or (0, 0)))
             return Reading(none, cursors or process.written, lost, 0), ["Its output went with its sandbox."]
 

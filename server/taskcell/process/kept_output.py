@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from taskcell.errors import BadArgument
-from taskcell.process.output import BYTES_PER_CHAR, STDERR_SHARE, Capture, Page, Text, page, share
+from taskcell.process.output import BYTES_PER_CHAR, STDERR_SHARE, Capture, Excerpt, Page, page, share
 from taskcell.process.process import Process, Totals
 from taskcell.supervisor import protocol
 from taskcell.supervisor.protocol import Stream
@@ -39,7 +39,7 @@ class Reading:
         more_bytes: bytes after the cursors that are there already.
     """
 
-    texts: tuple[Text, Text]
+    texts: tuple[Excerpt, Excerpt]
     cursors: Totals
     lost_bytes: int
     more_bytes: int
@@ -110,7 +110,7 @@ async def read_page(process: Process, cursors: Totals, chars: int, *, ansi: bool
         shown_out = _page(out, max(1, chars - min(len(shown_err.text), for_err)), over, ansi)
     ends = (shown_out.end, shown_err.end)
     more = max(0, out.total - ends[0]) + max(0, err.total - ends[1])
-    return Reading((Text(shown_out.text, 0), Text(shown_err.text, 0)), ends, out.lost + err.lost, more)
+    return Reading((Excerpt(shown_out.text, 0), Excerpt(shown_err.text, 0)), ends, out.lost + err.lost, more)
 
 
 def _page(piece: Piece, chars: int, over: bool, ansi: bool) -> Page:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taskcell.process.terminal_text import SEQUENCE_MAX, after_sequence, is_plain, shown, unfinished
+from taskcell.process.terminal_text import SEQUENCE_MAX, after_sequence, displayed, is_plain, unfinished
 
 #: UTF-8 needs at most this many bytes for a character (RFC 3629), so this many bytes a character are always enough.
 BYTES_PER_CHAR = 4
@@ -16,7 +16,7 @@ STDERR_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class Excerpt:
     """What is shown of a stream. `omitted_bytes` of it are not."""
 
     text: str
@@ -70,7 +70,7 @@ class Capture:
             self._tail_start, self._tail = offset, bytearray()
         self._tail += data
 
-    def render(self, total: int, limit: int, where: str = "", *, ansi: bool = False) -> Text:
+    def render(self, total: int, limit: int, where: str = "", *, ansi: bool = False) -> Excerpt:
         """Return the stream's text, the line about what is left out included, in at most `limit` characters.
 
         Arguments:
@@ -82,9 +82,9 @@ class Capture:
         head = _decode(self._head[:total])
         tail = "" if self._tail_start is None else _decode(_whole(self._tail[: max(0, total - self._tail_start)]))
         if self._tail_start is None and len(self._head) >= total:
-            text = shown(head, ansi=ansi)
+            text = displayed(head, ansi=ansi)
             if len(text) <= limit:
-                return Text(text, 0)
+                return Excerpt(text, 0)
         line = _left_out(total, where)
         if len(line) > limit // 4:
             line, where = _left_out(total, ""), ""
@@ -93,9 +93,9 @@ class Capture:
         last = _fit_end(head[len(first.raw) :] if self._tail_start is None else tail, half, ansi=ansi)
         omitted = total - _size(first.raw) - _size(last.raw)
         if not omitted:
-            return Text(first.text + last.text, 0)
+            return Excerpt(first.text + last.text, 0)
         start = "" if not first.text or first.text.endswith("\n") else "\n"
-        return Text(f"{first.text}{start}{_left_out(omitted, where)}{last.text}", omitted)
+        return Excerpt(f"{first.text}{start}{_left_out(omitted, where)}{last.text}", omitted)
 
     def whole(self, total: int) -> int:
         """Return `total` less the bytes before it that begin a character or a control sequence and do not end it."""
@@ -123,11 +123,11 @@ def _fit_start(text: str, room: int, *, ansi: bool) -> _Fit:
     """Return the beginning of `text` that is shown in `room` characters: whole lines, where they fill half of it."""
     if is_plain(text):
         cut = _cut_head(text[:room])
-        return _Fit(cut, shown(cut, ansi=ansi))
+        return _Fit(cut, displayed(cut, ansi=ansi))
     parts, used, at = [], 0, 0
     while at < len(text):
         end = text.find("\n", at) + 1 or len(text)
-        line = shown(text[at:end], ansi=ansi)
+        line = displayed(text[at:end], ansi=ansi)
         if used + len(line) > room:
             break
         parts.append(line)
@@ -135,7 +135,7 @@ def _fit_start(text: str, room: int, *, ansi: bool) -> _Fit:
     if at < len(text) and used <= room // 2:
         piece = text[at : min(end, at + room - used)]
         piece = piece[: len(piece) - unfinished(piece)] or piece[:1]
-        while len(line := shown(piece, ansi=ansi)) > room - used:
+        while len(line := displayed(piece, ansi=ansi)) > room - used:
             piece = piece[: len(piece) // 2]
         parts.append(line)
         at += len(piece)
@@ -146,18 +146,18 @@ def _fit_end(text: str, room: int, *, ansi: bool) -> _Fit:
     """Return the end of `text` that is shown in `room` characters: whole lines, where they fill half of it."""
     if is_plain(text):
         cut = _cut_tail(text, max(0, len(text) - room))
-        return _Fit(cut, shown(cut, ansi=ansi))
+        return _Fit(cut, displayed(cut, ansi=ansi))
     parts, used, at = [], 0, len(text)
     while at:
         start = text.rfind("\n", 0, at - 1) + 1
-        line = shown(text[start:at], ansi=ansi)
+        line = displayed(text[start:at], ansi=ansi)
         if used + len(line) > room:
             break
         parts.append(line)
         used, at = used + len(line), start
     if at and used <= room // 2:
         piece = text[after_sequence(text, max(start, at - (room - used))) : at]
-        while len(line := shown(piece, ansi=ansi)) > room - used:
+        while len(line := displayed(piece, ansi=ansi)) > room - used:
             piece = piece[(len(piece) + 1) // 2 :]
         parts.append(line)
         at -= len(piece)
@@ -197,7 +197,7 @@ def _cut_tail(text: str, start: int) -> str:
 
 def share(
     stdout: Capture, stderr: Capture, totals: tuple[int, int], limit: int, where: str = "", *, ansi: bool = False
-) -> tuple[Text, Text]:
+) -> tuple[Excerpt, Excerpt]:
     """Return both streams' texts in at most `limit` characters: stderr gets its share, and what the other one leaves.
 
     Arguments:
@@ -234,7 +234,7 @@ def page(data: bytes, offset: int, limit: int, *, is_last: bool, ansi: bool) -> 
     text = _decode(data if is_last else whole_characters(data))
     if not is_last:
         text = text[: len(text) - unfinished(text)]
-    fit = _fit_start(text, limit, ansi=ansi) if len(text) > limit else _Fit(text, shown(text, ansi=ansi))
+    fit = _fit_start(text, limit, ansi=ansi) if len(text) > limit else _Fit(text, displayed(text, ansi=ansi))
     if len(fit.text) > limit:
         fit = _fit_start(text, limit, ansi=ansi)
     return Page(fit.text, offset + _size(fit.raw))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from taskcell.model import ProcessResult, Status
-from taskcell.process.output import Text
+from taskcell.process.output import Excerpt
 from taskcell.process.process import Process, Totals
 from taskcell.process.record import About, Record
 from taskcell.supervisor import protocol
@@ -78,7 +78,7 @@ def notes_on(process: Process, about: About, status: Status, facts: SandboxFacts
 def result_of(
     record: Record,
     task_id: str,
-    texts: tuple[Text, Text],
+    texts: tuple[Excerpt, Excerpt],
     facts: SandboxFacts,
     *,
     limit: int,

@@ -40,7 +40,7 @@ _OVERWRITES = re.compile("\b|\r(?!\r*\\Z)|(?:\x1b\\[|\x9b)[0-?]*[ -/]*[CDGKPX@]"
 _TOKEN = re.compile(f"(?P<sequence>{_SEQUENCE.pattern})|(?P<control>[\x01-\x1f\x7f-\x9f])|[^\x01-\x1f\x7f-\x9f]+")
 
 
-def shown(text: str, *, ansi: bool) -> str:
+def displayed(text: str, *, ansi: bool) -> str:
     """Return text as a terminal would show it.
 
     Half a surrogate pair, which stands for a byte that is not UTF-8, becomes U+FFFD.
@@ -54,7 +54,7 @@ def shown(text: str, *, ansi: bool) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether `shown` changes no more than halves of surrogate pairs."""
+    """Whether `displayed` changes no more than halves of surrogate pairs."""
     return _CONTROL.search(text) is None
 
 

@@ -98,7 +98,7 @@ class Sandbox:
         if self.profile.profile.kind != "terminal":
             return
         await self.read_login_profile(shell)
-        (state,) = await self.channel.ask(requests.state(), events.State, ANSWER_TIMEOUT)
+        (state,) = await self.channel.ask(requests.state(), events.LastState, ANSWER_TIMEOUT)
         about = About.from_tag(state.tag)
         if about is not None and about.given is not None:
             self.spawner.take_up(state.cwd, state.env, about.given)

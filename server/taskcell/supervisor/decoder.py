@@ -120,7 +120,7 @@ def _parse_listing(process: int, body: _Body) -> events.Listing:
         number, state, pid, age, out_start, out_total, err_start, err_total = numbers[:8]
         reason, code, signo, oom, duration, survivors = numbers[8:]
         entries.append(
-            events.Listed(
+            events.ListedProcess(
                 number,
                 ProcessState(state),
                 pid,
@@ -180,7 +180,7 @@ _PARSERS: dict[int, Callable[[int, _Body], events.Event]] = {
     0x8B: lambda process, body: events.Error(process, _text(body.string())),
     0x8C: _parse_data,
     0x8D: lambda process, body: events.Sudo(process, _text(body.string())),
-    0x8E: lambda process, body: events.State(process, body.string(), body.string(), body.strings()),
+    0x8E: lambda process, body: events.LastState(process, body.string(), body.string(), body.strings()),
 }
 
 
