@@ -155,6 +155,11 @@ class Command:
         """Whether its standard input stays open, so that a client can write to it while it runs."""
         return self.pty is not None or (self.background and self.stdin is None)
 
+    @property
+    def shows_ansi(self) -> bool:
+        """Its output is shown with escape sequences: they are the program's answer to having a terminal."""
+        return self.pty is not None and not self.strip_ansi
+
 
 class Status(Enum):
     """How a run ended, or that it goes on. The values are those of `status` in a tool's answer."""

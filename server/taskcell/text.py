@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
+#: C0 but tab and newline, DEL, and C1.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_SYMBOLS = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
 
 def shown(text: str) -> str:
     """Quote, escape and shorten untrusted text for a message."""
@@ -12,3 +19,28 @@ def shown(text: str) -> str:
 def one_line(name: str | None) -> str:
     """Put a name on one line: quote it if it holds line breaks or control characters."""
     return repr(name) if name is not None and not name.isprintable() else str(name)
+
+
+def is_visible(text: str) -> bool:
+    """Whether text has no control character but tab and newline."""
+    return _CONTROL.search(text) is None
+
+
+def visible(text: str) -> str:
+    """Show each control character but tab and newline by its symbol, such as U+241B for ESC; one of C1 as U+FFFD."""
+    return _CONTROL.sub(lambda found: chr(_SYMBOLS[ord(found[0])]), text)
+
+
+def fitting(notes: Iterable[str], room: int, marks: int) -> tuple[str, ...]:
+    """Return the notes that fit into `room` characters, with `marks` characters around each; the last may be cut."""
+    kept: list[str] = []
+    for note in notes:
+        room -= marks
+        if len(note) <= room:
+            kept.append(note)
+            room -= len(note)
+            continue
+        if room > 1:
+            kept.append(f"{note[: room - 1]}…")
+        break
+    return tuple(kept)

@@ -24,6 +24,14 @@ def test_output_goes_to_standard_output_and_the_exit_code_is_passed_on(taskcell:
     assert (done.code, done.out) == (7, "out\n")
 
 
+def test_output_is_passed_on_whole_and_as_it_was_written(taskcell: Taskcell) -> None:
+    done = taskcell("exec", "--", r"seq 100000; printf '\033[31mred\r\0\b'")
+    assert done.out == "".join(f"{n}\n" for n in range(1, 100_001)) + "\033[31mred\r\0\b"
+    lost = taskcell("exec", "--", "seq 100000", toml=LOCAL + '[limits]\nspool = "64k"\n')
+    assert lost.out.endswith("\n99999\n100000\n")
+    assert "The first 523,359 bytes of stdout were not kept." in lost.err
+
+
 def test_an_engine_without_isolation_is_warned_of_on_standard_error(taskcell: Taskcell) -> None:
     done = taskcell("exec", "--", "true")
     assert done.code == 0

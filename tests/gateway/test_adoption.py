@@ -54,7 +54,7 @@ def found(sandbox: Sandbox, process_id: str) -> Record:
 
 
 async def text(record: Record) -> str:
-    return (await read_overview(record.process, 1000, "")).texts[0].text
+    return (await read_overview(record.process, 1000, "", ansi=False)).texts[0].text
 
 
 async def test_a_background_process_is_found_again_with_its_output_and_goes_on(task: Task) -> None:
@@ -77,7 +77,7 @@ async def test_a_background_process_is_found_again_with_its_output_and_goes_on(t
         assert sandbox.channel.living == {record.process.number}
         assert await record.process.input.write(b"it\n", 5.0) == 3
         with anyio.fail_after(20):
-            while "got it" not in (page := (await read_page(record.process, (0, 0), 1000, plain=False)).texts[0]).text:
+            while "got it" not in (page := (await read_page(record.process, (0, 0), 1000, ansi=False)).texts[0]).text:
                 await record.process.news((len(page.text), 0))
         assert page.text == "before\ngot it\n"
         await sandbox.kill(record.process)
@@ -121,7 +121,7 @@ async def test_lost_bytes_are_counted_by_the_next_server_too(engine: str, gatewa
         task = Task(gw)
         await task.terminal("seq -w 100000")
         async with taken_up(task) as sandbox:
-            reading = await read_page(found(sandbox, "p1").process, (0, 0), 14, plain=False)
+            reading = await read_page(found(sandbox, "p1").process, (0, 0), 14, ansi=False)
             assert (reading.lost_bytes, reading.cursors[0]) == (700_000 - 65_536, 700_000 - 65_536 + 9)
 
 

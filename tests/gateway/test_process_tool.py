@@ -153,9 +153,9 @@ async def test_a_terminal_has_its_size_and_takes_another(task: Task) -> None:
         "stty size; echo $TERM; trap 'stty size' WINCH; while :; do sleep 0.1; done",
         pty=True, rows=33, cols=101, background=True,
     )  # fmt: skip
-    await until(task, started.process_id, "33 101\r\nxterm-256color\r\n")
+    await until(task, started.process_id, "33 101\nxterm-256color\n")
     await task.process("resize", started.process_id, rows=20, cols=60)
-    await until(task, started.process_id, "20 60\r\n")
+    await until(task, started.process_id, "20 60\n")
     plain = await task.terminal("sleep 60", background=True)
     with pytest.raises(BadArgument, match="no terminal"):
         await task.process("resize", plain.process_id, rows=20, cols=60)
@@ -163,10 +163,11 @@ async def test_a_terminal_has_its_size_and_takes_another(task: Task) -> None:
 
 async def test_colours_are_kept_and_left_out_on_demand(task: Task) -> None:
     line = "printf '\\033[1;31mred\\033[0m\\n'"
-    assert (await task.terminal(line, pty=True)).stdout == "\x1b[1;31mred\x1b[0m\r\n"
+    assert (await task.terminal(line, pty=True)).stdout == "\x1b[1;31mred\x1b[0m\n"
     assert (await task.terminal(line, pty=True, strip_ansi=True)).stdout == "red\n"
     assert (await task.ask("poll", "p1", strip_ansi=True)).stdout == "red\n"
     assert (await task.ask("poll", "p1", cursor=0, strip_ansi=True)).stdout == "red\n"
+    assert (await task.terminal(line)).stdout == "red\n"
     assert (await task.terminal("echo $TERM")).stdout == "dumb\n"
 
 

@@ -119,7 +119,7 @@ async def test_progress_of_a_flood_shows_its_end_and_waiting_for_a_process_tells
 
 def test_the_newest_lines_are_plain_short_and_whatever_the_bytes_are() -> None:
     assert newest_lines(b"a\n\n b\r\n\x1b[31mc\x1b[0m\nd\n") == " b\nc\nd"
-    assert newest_lines(b"10%\r20%\r30%") == "10%\n20%\n30%"
+    assert newest_lines(b"10%\r20%\r30%\0") == "30%␀"
     assert len(newest_lines(b"\xff" * 5000)) == 400
     assert newest_lines(b"") == ""
 

@@ -255,10 +255,12 @@ def test_a_timeout_completes_the_task_with_an_error_in_the_result(client: Modern
 
 def test_the_result_is_as_free_of_control_sequences_as_the_call_wanted_it(client: ModernClient) -> None:
     line = r"sleep 0.1; printf '\033[31mred\033[0m\n'"
-    plain = client.end(client.start(line, strip_ansi=True))
-    colour = client.end(client.start(line), "p2")
+    plain = client.end(client.start(line, pty=True, strip_ansi=True))
+    colour = client.end(client.start(line, pty=True), "p2")
+    piped = client.end(client.start(line), "p3")
     assert plain["result"]["structuredContent"]["stdout"] == "red\n"
     assert colour["result"]["structuredContent"]["stdout"] == "\033[31mred\033[0m\n"
+    assert piped["result"]["structuredContent"]["stdout"] == "red\n"
 
 
 def test_the_end_can_be_asked_for_again_also_where_the_sandbox_was_for_this_call_alone(client: ModernClient) -> None:

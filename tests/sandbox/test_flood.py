@@ -11,6 +11,7 @@ from mcp.client.client import Client
 from mcp.types import CallToolResult
 
 from serving import peak_memory, serving
+from taskcell.process.result import output_room
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -43,7 +44,7 @@ async def test_floods_of_every_kind_leave_the_server_small_and_the_answers_right
         head, _, tail = split(yes["stdout"])
         assert head.startswith("first\ny\ny\n")
         assert set(tail.split()) == {"y"}
-        assert len(yes["stdout"]) < LIMIT + 100
+        assert len(yes["stdout"]) < LIMIT
 
         size = 1 << 30
         big = await run(client, f"head -c {size} /dev/zero | tr '\\0' 'x'; echo end", timeout=120)
@@ -54,8 +55,9 @@ async def test_floods_of_every_kind_leave_the_server_small_and_the_answers_right
         assert big["omitted_bytes"] == size + 4 - head.rstrip("\n").count("x") - len(tail)
 
         line = await run(client, "head -c 100000000 /dev/zero | tr '\\0' 'z'")
-        assert line["stdout"].count("z") == LIMIT
-        assert line["omitted_bytes"] == 100_000_000 - LIMIT
+        shown = line["stdout"].count("z")
+        assert output_room(LIMIT) - 200 < shown < LIMIT
+        assert line["omitted_bytes"] == 100_000_000 - shown
 
         stdin = "i" * 200_000
         never = await run(client, "sleep 1; echo did not read", stdin=stdin)
@@ -69,7 +71,7 @@ async def test_floods_of_every_kind_leave_the_server_small_and_the_answers_right
 async def test_invalid_utf8_and_nul_bytes_come_through(tmp_path: Path) -> None:
     async with serving(tmp_path, "") as (client, _):
         result = await run(client, r"printf 'a\000b\377\376c\303\251\n'")
-        assert result["stdout"] == "a\x00b\ufffd\ufffdcé\n"
+        assert result["stdout"] == "a␀b\ufffd\ufffdcé\n"
         assert (result["status"], result["omitted_bytes"]) == ("exited", 0)
 
 

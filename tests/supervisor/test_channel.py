@@ -35,7 +35,7 @@ async def test_many_questions_at_once_are_each_answered(gateway: GatewayFactory)
 
         async def ask() -> None:
             answers.append(await listed(channel))
-            (state,) = await channel.ask(requests.state(), events.State, ANSWER_TIMEOUT)
+            (state,) = await channel.ask(requests.state(), events.LastState, ANSWER_TIMEOUT)
             answers.append(state.report)
             await channel.ping()
 

@@ -213,7 +213,7 @@ def test_an_end_that_nobody_saw_is_in_the_listing(supervisor: Supervisor) -> Non
         assert listed(client, 1).exit_code == 9
 
 
-def listed(client: Client, process: int) -> events.Listed:
+def listed(client: Client, process: int) -> events.ListedProcess:
     client.send(requests.list_processes())
     return next(entry for entry in client.wait(events.Listing).entries if entry.process == process)
 

@@ -40,7 +40,7 @@ def test_a_report_that_is_too_long_for_the_end_is_told_by_its_size() -> None:
 
 def test_a_state_carries_a_tag_a_size_and_a_piece() -> None:
     (found,) = Decoder().feed(frame(0x8E, string(b"tag") + number(9) + b"piece"))
-    assert found == events.State(7, b"tag", 9, b"piece")
+    assert found == events.LastState(7, b"tag", 9, b"piece")
 
 
 @pytest.mark.parametrize(

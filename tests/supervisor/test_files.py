@@ -172,7 +172,37 @@ def test_crlf_is_noted_and_not_shown(files: Files) -> None:
     assert files.text("a").text == "a\nb\n"
     assert "CRLF" in files.text("a").notes[0]
     (files / "b").write_bytes(b"a\r\nb\n")
-    assert files.text("b").text == "a\r\nb\n"
+    assert files.text("b").text == "a␍\nb\n"
+    assert files.text("b").notes == ("Control characters are shown as symbols, as ␛ for ESC: line 1.",)
+
+
+def test_control_characters_are_shown_as_symbols_and_named_in_a_note(files: Files) -> None:
+    (files / "a").write_bytes(("fine\ttoo\n" * 50 + "\x1b[31mred\x7f\x0c\x08\n\x85c1\n").encode())
+    answer = files.text("a")
+    assert answer.text == "fine\ttoo\n" * 50 + "␛[31mred␡␌␈\n\ufffdc1\n"
+    assert "symbols, as ␛ for ESC: line 51, 52" in answer.notes[0]
+    (files / "\x07bell").touch()
+    assert [(entry.path, entry.is_altered) for entry in files.list().entries] == [("␇bell", True), ("a", False)]
+    assert "symbol such as ␛ have other bytes" in files.list().notes[0]
+
+
+@pytest.mark.parametrize("output_chars", [200, 1000, 5000])
+def test_all_the_text_of_an_answer_is_bounded_its_notes_too(files: Files, output_chars: int) -> None:
+    (files / "lines").write_bytes(b"a\n" * 5000)
+    (files / "bad").write_bytes(b"\xe9t\xe9 \x1b " + b"x" * 300 + b"\r\n" + ("\u4e0b" * 3000 + "\r\n").encode() * 99)
+    for name in ("lines", "bad"):
+        for offset in (1, 2):
+            answer = files.text(name, output_chars, offset=offset)
+            assert len(answer.shown()) <= output_chars
+            assert answer.text
+            assert answer.notes
+    for number in range(200):
+        (files / f"a file with a name of some length {number}").touch()
+    listing = files.run(files.bind("list_files"), output_chars)
+    assert isinstance(listing, FolderListing)
+    assert len(listing.shown()) <= output_chars
+    assert listing.entries
+    assert "narrow" in listing.notes[0] or output_chars == 200
 
 
 def test_a_few_bytes_that_are_no_utf8_are_replaced_with_a_note(files: Files) -> None:
@@ -544,7 +574,7 @@ def test_names_of_any_bytes_are_listed_on_one_line_each(files: Files) -> None:
     (files / "two\nlines\x1b").write_text("")
     (files.folder / os.fsdecode(b"\xff\xfe")).write_text("")
     listing = files.list()
-    assert [entry.path for entry in listing.entries] == ["two\nlines\x1b", "\ufffd\ufffd"]
+    assert [entry.path for entry in listing.entries] == ["two\nlines␛", "\ufffd\ufffd"]
     assert len(listing.shown().splitlines()) == 3
     assert "terminal" in listing.notes[0]
 

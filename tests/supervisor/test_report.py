@@ -25,9 +25,9 @@ def telling(client: Client, supervisor: Supervisor, number: int, script: str, **
     return client.run(number, "bash", "-c", script.replace("FIFO", fifo(supervisor, number)), flags=REPORT, **options)
 
 
-def last_state(client: Client, offset: int = 0) -> events.State:
+def last_state(client: Client, offset: int = 0) -> events.LastState:
     client.send(requests.state(offset))
-    return client.wait(events.State)
+    return client.wait(events.LastState)
 
 
 def test_the_exit_carries_what_was_told_byte_for_byte(client: Client, supervisor: Supervisor) -> None:
@@ -100,7 +100,7 @@ def test_what_happens_to_the_fifo_costs_the_report_alone(client: Client, supervi
 
 def test_the_last_report_that_counts_is_kept_for_the_next_server(supervisor: Supervisor) -> None:
     with supervisor.claim() as client:
-        assert last_state(client) == events.State(0, b"", 0, b"")
+        assert last_state(client) == events.LastState(0, b"", 0, b"")
         telling(client, supervisor, 1, "printf one > FIFO", tag=b"one")
         telling(client, supervisor, 2, "printf two > FIFO")  # has no tag
         client.run(3, "true", tag=b"three")  # does not report
@@ -111,4 +111,4 @@ def test_the_last_report_that_counts_is_kept_for_the_next_server(supervisor: Sup
         client.send(requests.no_report(6), requests.stdin(6, b"go\n"))
         client.wait(events.Exit, 6)
     with supervisor.claim() as client:
-        assert last_state(client) == events.State(0, b"one", 3, b"one")
+        assert last_state(client) == events.LastState(0, b"one", 3, b"one")

@@ -162,6 +162,18 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_eight_floods_at_once_do_not_stop_a_small_command",
         "test_whatever_comes_in_the_answer_is_bounded_encodable_and_counts_every_byte",
     ),
+    "An answer shows what a terminal would, without control characters, and the resource keeps the bytes": (
+        "test_an_overwritten_line_is_what_a_terminal_shows_at_its_end",
+        "test_no_control_character_leaves_but_tab_newline_and_where_wanted_escape",
+        "test_five_thousand_frames_of_progress_are_one_line_and_the_bytes_are_kept",
+        "test_pages_of_progress_are_a_line_each_and_leave_no_byte_out",
+        "test_no_control_character_leaves_but_for_a_terminals_escapes",
+        "test_control_characters_are_shown_as_symbols_and_named_in_a_note",
+    ),
+    "All the text of an answer stays within `output_chars`, its notes too": (
+        "test_all_the_text_of_an_answer_is_bounded_its_notes_too",
+        "test_whatever_comes_in_the_answer_is_bounded_encodable_and_counts_every_byte",
+    ),
     "Commands at the same time keep their outputs apart": (
         "test_many_commands_at_once_in_one_sandbox_keep_their_outputs_apart",
         "test_calls_run_at_the_same_time",

@@ -7,21 +7,27 @@ import shlex
 import signal
 import sys
 import threading
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from taskcell.assembly.invocation import Invocation
 from taskcell.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, command
-from taskcell.errors import BadArgument, TaskcellError
-from taskcell.model import DEFAULT_TASK, LOCAL_PRINCIPAL, ProcessResult, Status, ToolCall
+from taskcell.errors import BadArgument, SandboxLost, TaskcellError, UnknownProcess
+from taskcell.model import DEFAULT_TASK, LOCAL_PRINCIPAL, MIB, ProcessResult, Status, TaskKey, ToolCall
 
 if TYPE_CHECKING:
     from taskcell.assembly.stack import Loaded
+    from taskcell.gateway.gateway import Gateway
+    from taskcell.process.kept_output import Piece
 
 TERMINAL = "terminal"
 #: Seconds for the kill path and the closing after a signal, as in `serve`.
 SHUTDOWN_LIMIT = 4.5
+#: Bytes of a stream that are shown; a sandbox keeps no more of one.
+KEPT_MAX = 256 * MIB
 
 
 def register(app: typer.Typer) -> None:
@@ -64,8 +70,8 @@ def exec_(
     loaded = stack.load(run)
     stack.warn_unless_isolated(loaded.settings)
     _check_free_form(tool, loaded)
-    result = anyio.run(_run, run, loaded, ToolCall(LOCAL_PRINCIPAL, tool, arguments))
-    return EXIT_INTERRUPTED if result is None else _show(result)
+    ended = anyio.run(_run, run, loaded, ToolCall(LOCAL_PRINCIPAL, tool, arguments))
+    return EXIT_INTERRUPTED if ended is None else _show(*ended)
 
 
 def _check_free_form(name: str, loaded: Loaded) -> None:
@@ -90,13 +96,13 @@ def _read_stdin() -> str:
         ) from None
 
 
-async def _run(run: Invocation, loaded: Loaded, call: ToolCall) -> ProcessResult | None:
-    """The command's result; None when Ctrl-C or SIGTERM came first, and everything was killed."""
+async def _run(run: Invocation, loaded: Loaded, call: ToolCall) -> tuple[ProcessResult, Mapping[str, Piece]] | None:
+    """The command's result and its output; None when Ctrl-C or SIGTERM came first, and everything was killed."""
     import anyio
 
     from taskcell.assembly.gateway import configured_gateway
 
-    result: ProcessResult | None = None
+    ended: tuple[ProcessResult, Mapping[str, Piece]] | None = None
     running = anyio.CancelScope()
 
     async def cancel_on_signal() -> None:
@@ -118,15 +124,29 @@ async def _run(run: Invocation, loaded: Loaded, call: ToolCall) -> ProcessResult
         with running:
             async with configured_gateway(run, loaded, for_one_call=True) as gateway:
                 result = await gateway.call(call, hand_off=False)
+                ended = result, await _kept_output(gateway, call, result)
         watching.cancel_scope.cancel()
-    return None if running.cancelled_caught else result
+    return None if running.cancelled_caught else ended
 
 
-def _show(result: ProcessResult) -> int:
+async def _kept_output(gateway: Gateway, call: ToolCall, result: ProcessResult) -> Mapping[str, Piece]:
+    """Both streams' bytes as they were written, by name; nothing where the output went with its sandbox."""
+    from taskcell.supervisor.protocol import Stream
+
+    task = TaskKey(call.principal, result.task_id)
+    with suppress(UnknownProcess, SandboxLost):
+        _, pieces = await gateway.output(task, result.process_id, list(Stream), 0, KEPT_MAX)
+        return {stream.name: piece for stream, piece in pieces.items()}
+    return {}
+
+
+def _show(result: ProcessResult, kept: Mapping[str, Piece]) -> int:
     from taskcell.mcp.text import ending
 
-    _write(sys.stdout, result.stdout)
-    _write(sys.stderr, result.stderr)
+    for name, stream, text in (("STDOUT", sys.stdout, result.stdout), ("STDERR", sys.stderr, result.stderr)):
+        _write(stream, kept[name].data if name in kept else text.encode("utf-8", "replace"))
+        if name in kept and kept[name].lost:
+            print(f"taskcell: The first {kept[name].lost:,} bytes of {name.lower()} were not kept.", file=sys.stderr)  # noqa: T201
     if result.status is not Status.EXITED:
         print(f"taskcell: {ending(result)}", file=sys.stderr)  # noqa: T201
     for note in result.notes:
@@ -134,12 +154,12 @@ def _show(result: ProcessResult) -> int:
     return EXIT_FAILED if result.exit_code is None else result.exit_code
 
 
-def _write(stream: Any, text: str) -> None:
+def _write(stream: Any, data: bytes) -> None:
     """Raises TaskcellError when the output cannot be written; nothing is written to a closed stream."""
     if stream is None:
         return
     try:
-        stream.buffer.write(text.encode("utf-8", "replace"))
+        stream.buffer.write(data)
         stream.flush()
     except OSError as error:
         if isinstance(error, BrokenPipeError):

@@ -109,13 +109,21 @@ class Edited:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One path in a folder. `size` in bytes, of files only; `modified` in UTC; `target` of links only."""
+    """One path in a folder.
+
+    Arguments:
+        size: in bytes, of files only.
+        modified: in UTC.
+        target: of links only.
+        is_altered: `path` has symbols in the place of control characters.
+    """
 
     path: str
     type: str
     size: int | None
     modified: str
     target: str | None
+    is_altered: bool = False
 
     def shown(self) -> str:
         size = "-" if self.size is None else str(self.size)

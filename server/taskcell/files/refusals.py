@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from taskcell.model import WORKSPACE
-from taskcell.text import one_line
+from taskcell.text import one_line, visible
 from taskcell.tools.files import MAX_PICTURE, MAX_RESOURCE
 
 
@@ -68,7 +68,7 @@ _VERBS = {"read": "read", "fetch": "read", "write": "written", "edit": "changed"
 
 def sentence(what: str, path: str, refused: Refused) -> str:
     """Say what happened and what to do next. `what` is the file command, such as `read`."""
-    number, words = refused.number, " ".join(refused.words[:200].split())
+    number, words = refused.number, visible(" ".join(refused.words[:200].split()))
     near = f"Line {number} differs from it in blanks only: read" if number else "Read"
     sentences = {
         RefusalReason.SYSTEM: _system(what, path, refused.errno, words),

@@ -14,14 +14,17 @@ from taskcell.errors import FileRefused
 from taskcell.files.answers import Edited, Entry, FileAnswer, FileBytes, FileText, FolderListing, Written, picture_type
 from taskcell.files.refusals import RefusalReason, Refused, sentence
 from taskcell.model import Command
+from taskcell.text import fitting, is_visible, visible
 from taskcell.tools.binding import MAX_PATH
 from taskcell.tools.files import MAX_ENTRIES, MAX_PLACES
 from taskcell.units import format_size
 
 #: Characters of one line that are shown; a longer one is cut.
 LINE_CHARS = 2000
-#: Characters that are added to each line: its number, the tab and the line break.
-NUMBER_WIDTH = 8
+#: Characters of an answer that are kept free for notes, those on the sandbox among them.
+_NOTES_CHARS = 1000
+#: Characters of a line's number at least, and around each note.
+NUMBER_WIDTH, _NOTE_MARKS = 6, 3
 _UNKNOWN = (1 << 64) - 1
 _DONE = 0
 _LINE = struct.Struct("<IQ")
@@ -119,22 +122,27 @@ def _text(reply: _Reply, path: str, first: int, size: int, output_chars: int) ->
     lines: list[str] = []
     cut: list[int] = []
     broken: list[int] = []
-    used = 0
+    hidden: list[int] = []
+    used, room = 0, _room(output_chars)
+    # The number, a tab and a line break.
+    beside = max(NUMBER_WIDTH, len(str(first + count))) + 2
     # Each line uses at least one byte of the requested size.
     raw = list(_lines(reply, _bounded(count, output_chars)))
     is_crlf = _is_crlf(raw if ends_whole or total > first + count - 1 else raw[:-1])
     for number, (data, whole) in enumerate(raw, first):
         line = data.decode("utf-8", "replace")
         line = line.removesuffix("\r") if is_crlf else line
-        shown = _line(line, len(data), whole, output_chars)
-        used += len(shown) + NUMBER_WIDTH
-        if lines and used > output_chars:
+        shown = _line(line, len(data), whole, room - beside)
+        used += len(shown) + beside
+        if lines and used > room:
             break
-        lines.append(shown)
+        lines.append(visible(shown))
         if shown is not line:
             cut.append(number)
         if "\ufffd" in shown and b"\xef\xbf\xbd" not in data:
             broken.append(number)
+        if not is_visible(shown):
+            hidden.append(number)
     last = first + len(lines) - 1
     known = None if total == _UNKNOWN else total
     more = last < total
@@ -142,8 +150,10 @@ def _text(reply: _Reply, path: str, first: int, size: int, output_chars: int) ->
     notes = _notes_on_text(first, last, known, more, size)
     notes += [f"Too long, cut: line {_some(cut)}; `cut -c` in the terminal shows the rest."] if cut else []
     notes += [f"Not UTF-8, shown as U+FFFD: line {_some(broken)}; `edit_file` cannot match that."] if broken else []
+    notes += [f"Control characters are shown as symbols, as ␛ for ESC: line {_some(hidden)}."] if hidden else []
     notes += ["The lines end in CRLF, which `edit_file` keeps."] if is_crlf else []
-    return FileText(path, text, first, last, known, size, more, tuple(notes))
+    left = output_chars - sum(map(len, lines)) - beside * len(lines)
+    return FileText(path, text, first, last, known, size, more, fitting(notes, left, _NOTE_MARKS))
 
 
 def _is_crlf(lines: list[tuple[bytes, int]]) -> bool:
@@ -159,10 +169,15 @@ def _lines(reply: _Reply, count: int) -> Iterator[tuple[bytes, int]]:
         yield reply.take(kept), whole
 
 
-def _line(line: str, kept: int, whole: int, output_chars: int) -> str:
-    most = min(LINE_CHARS, max(1, output_chars - NUMBER_WIDTH))
-    if len(line) <= most and whole <= kept:
+def _room(output_chars: int) -> int:
+    """Return how many characters of an answer its lines may take."""
+    return output_chars - min(output_chars // 4, _NOTES_CHARS)
+
+
+def _line(line: str, kept: int, whole: int, room: int) -> str:
+    if len(line) <= min(LINE_CHARS, room) and whole <= kept:
         return line
+    most = min(LINE_CHARS, max(1, room - len(f"… [{whole:,} bytes more]")))
     shown = line[:most].removesuffix("\ufffd")  # of a character that was cut in two
     return f"{shown}… [{max(0, whole - len(shown.encode())):,} bytes more]"
 
@@ -190,10 +205,10 @@ def _listing(reply: _Reply, path: str, output_chars: int) -> FolderListing:
     flags = reply.number("B")
     entries = [_entry(reply) for _ in range(_bounded(reply.number("I"), MAX_ENTRIES))]
     shown: list[Entry] = []
-    used = 0
+    used, room = 0, _room(output_chars)
     for entry in entries:
         used += len(entry.shown()) + 1
-        if shown and used > output_chars:
+        if shown and used > room:
             break
         shown.append(entry)
     more = bool(flags & 1) or len(shown) < len(entries)
@@ -204,16 +219,24 @@ def _listing(reply: _Reply, path: str, output_chars: int) -> FolderListing:
         notes.append("Not everything was searched: there is too much, or it is too deep; name a folder in 'path'.")
     if flags & 4:
         notes.append("The sandbox's user may not read some of the folders; what is in them is not shown.")
-    if any("\ufffd" in entry.path for entry in shown):
-        notes.append("Names with U+FFFD are not UTF-8; only the terminal can use them.")
-    return FolderListing(path, tuple(shown), more or bool(flags & 2), tuple(notes))
+    if any(entry.is_altered or "\ufffd" in entry.path for entry in shown):
+        notes.append("Names with U+FFFD or a symbol such as ␛ have other bytes there; only the terminal can use them.")
+    left = output_chars - sum(len(entry.shown()) + 1 for entry in shown)
+    return FolderListing(path, tuple(shown), more or bool(flags & 2), fitting(notes, left, _NOTE_MARKS))
 
 
 def _entry(reply: _Reply) -> Entry:
     kind = _TYPES.get(chr(reply.number("B")), "other")
     size, modified = reply.number("Q"), reply.number("q")
     path, target = reply.text(), reply.text()
-    return Entry(path, kind, size if kind == "file" else None, _time(modified), target if kind == "link" else None)
+    return Entry(
+        visible(path),
+        kind,
+        size if kind == "file" else None,
+        _time(modified),
+        visible(target) if kind == "link" else None,
+        is_altered=not is_visible(path),
+    )
 
 
 def _time(seconds: int) -> str:

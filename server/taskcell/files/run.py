@@ -15,8 +15,9 @@ from taskcell.files.reply import parse_reply
 from taskcell.model import Command
 from taskcell.policy.policy import AuthorizedCommand
 from taskcell.process.process import Process
-from taskcell.sandbox.sandbox import DEADLINE_SLACK, Sandbox
+from taskcell.sandbox.sandbox import Sandbox
 from taskcell.sandbox.spawn import GRACE
+from taskcell.sandbox.wait import DEADLINE_SLACK
 from taskcell.supervisor import protocol, requests
 from taskcell.tools.files import MAX_REPLY
 

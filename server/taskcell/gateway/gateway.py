@@ -130,11 +130,11 @@ class Gateway:
         async with AsyncExitStack() as held:
             sandbox, notes = await held.enter_async_context(self._pool.lease(command.task, authorized.profile))
             process_id = self._pool.next_process_id(command.task)
-            result = await sandbox.run(authorized, process_id, watch)
+            result = await sandbox.run(authorized, process_id, watch, notes)
             record = sandbox.processes.get(process_id) if result.status is Status.RUNNING else None
             if record is not None:
                 self._background.keep(held.pop_all(), sandbox, record)
-            return replace(result, notes=(*notes, *result.notes)) if notes else result
+            return result
 
     async def process(self, call: ToolCall, watch: Callable[[Process], None] | None = None) -> ProcessReport:
         """The tool `process`. Raises a TaskcellError."""

@@ -14,10 +14,10 @@ from taskcell.model import ProcessResult, TaskKey
 from taskcell.policy.policy import Policy
 from taskcell.pool.pool import Pool
 from taskcell.process.kept_output import Reading, measure, read_overview, read_page
-from taskcell.process.output import Text
+from taskcell.process.output import Excerpt
 from taskcell.process.process import Process, Totals
 from taskcell.process.record import Record
-from taskcell.process.result import plain_texts, result_of, status_of
+from taskcell.process.result import output_room, result_of, status_of
 from taskcell.process.table import FINISHED_MAX
 from taskcell.resource_uris import output_address
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
@@ -118,9 +118,8 @@ class ProcessCalls:
             notes.append(f"There are {reading.more_bytes:,} bytes more already; ask again with {cursors}.")
         if reading.lost_bytes:
             notes.append(f"{reading.lost_bytes:,} bytes of the output are not kept any more.")
-        texts = plain_texts(reading.texts, plain=asked.strip_ansi)
-        facts = sandbox.facts
-        result = result_of(record, asked.task.task, texts, facts, notes=notes, cursors=reading.cursors)
+        facts, limit, ends = sandbox.facts, self._output_chars, reading.cursors
+        result = result_of(record, asked.task.task, reading.texts, facts, limit=limit, notes=notes, cursors=ends)
         return ProcessReport(
             asked.task.task,
             asked.action,
@@ -198,6 +197,7 @@ class ProcessCalls:
     ) -> tuple[Reading, list[str]]:
         """The output that is asked for; where the sandbox is lost, none, with a note."""
         process = record.process
+        ansi, room = record.about.is_terminal and not asked.strip_ansi, output_room(self._output_chars)
         cursors = None if asked.cursor is None else (asked.cursor, asked.stderr_cursor)
         if cursors is None and not asked.is_about_all:
             cursors = before
@@ -206,12 +206,12 @@ class ProcessCalls:
                 await self._news(process, (0, 0) if cursors is None else cursors, asked.wait)
             if cursors is None:
                 where = output_address(asked.task.task, record.about.process_id)
-                return await read_overview(process, self._output_chars, where), []
-            return await read_page(process, cursors, self._output_chars, plain=asked.strip_ansi), []
+                return await read_overview(process, room, where, ansi=ansi), []
+            return await read_page(process, cursors, room, ansi=ansi), []
         except SandboxLost:
             if not process.has_ended:
                 raise
-            none = (Text("", 0), Text("", 0))
+            none = (Excerpt("", 0), Excerpt("", 0))
             lost = max(0, sum(process.written) - sum(cursors or (0, 0)))
             return Reading(none, cursors or process.written, lost, 0), ["Its output went with its sandbox."]
 

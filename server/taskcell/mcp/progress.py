@@ -13,8 +13,8 @@ import anyio
 import structlog
 
 from taskcell.errors import SandboxLost
-from taskcell.process.output import stripped
 from taskcell.process.process import Process, Totals
+from taskcell.process.terminal_text import displayed
 from taskcell.supervisor import protocol
 
 log = structlog.get_logger(__name__)
@@ -90,6 +90,6 @@ async def newest_output(process: Process) -> str:
 
 def newest_lines(data: bytes) -> str:
     """The last lines of some output, as plain text."""
-    text = stripped(data.decode("utf-8", "replace")).replace("\r", "\n")
-    lines = [line for line in text.splitlines() if line.strip()]
+    text = displayed(data.decode("utf-8", "replace"), ansi=False)
+    lines = [line for line in text.split("\n") if line.strip()]
     return "\n".join(lines[-SHOWN_LINES:])[-SHOWN_CHARS:]

@@ -43,7 +43,8 @@ from taskcell.mcp.text import ending, seconds
 from taskcell.mcp.tools import Tools
 from taskcell.model import Reuse, Status, TaskKey, ToolCall
 from taskcell.process.record import Record
-from taskcell.sandbox.sandbox import DEADLINE_SLACK, Sandbox
+from taskcell.sandbox.sandbox import Sandbox
+from taskcell.sandbox.wait import DEADLINE_SLACK
 from taskcell.supervisor import protocol
 
 log = structlog.get_logger(__name__)

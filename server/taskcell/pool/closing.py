@@ -15,8 +15,9 @@ from taskcell.pool.launcher import Launcher
 from taskcell.pool.slot import Slot, SlotState
 from taskcell.pool.state import Slots
 from taskcell.pool.workspaces import TaskRecord, Workspaces
-from taskcell.sandbox.sandbox import KILL_SLACK, Sandbox
+from taskcell.sandbox.sandbox import Sandbox
 from taskcell.sandbox.spawn import GRACE
+from taskcell.sandbox.wait import KILL_SLACK
 
 log = structlog.get_logger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from taskcell.errors import BadArgument
-from taskcell.process.output import BYTES_PER_CHAR, STDERR_SHARE, Capture, Page, Text, page, share, whole_characters
+from taskcell.process.output import BYTES_PER_CHAR, STDERR_SHARE, Capture, Excerpt, Page, page, share
 from taskcell.process.process import Process, Totals
 from taskcell.supervisor import protocol
 from taskcell.supervisor.protocol import Stream
@@ -39,7 +39,7 @@ class Reading:
         more_bytes: bytes after the cursors that are there already.
     """
 
-    texts: tuple[Text, Text]
+    texts: tuple[Excerpt, Excerpt]
     cursors: Totals
     lost_bytes: int
     more_bytes: int
@@ -70,12 +70,13 @@ async def measure(process: Process) -> Totals:
     return out, err
 
 
-async def read_overview(process: Process, chars: int, where: str) -> Reading:
+async def read_overview(process: Process, chars: int, where: str, *, ansi: bool) -> Reading:
     """Read head and tail of all output so far, as the call's own answer would show it. Raises SandboxLost.
 
     Arguments:
         chars: characters for both streams.
         where: address of the whole output.
+        ansi: keep escape sequences.
     """
     captures, totals, lost = [], [], 0
     for stream in Stream:
@@ -86,18 +87,15 @@ async def read_overview(process: Process, chars: int, where: str) -> Reading:
         if head.end < total:
             last = await read_piece(process, stream, max(head.end, total - capture.tail_bytes), capture.tail_bytes)
             capture.add(last.offset, last.data)
-        total = last.end
-        if process.exit is None:
-            # The first bytes of an incomplete character belong to the next answer.
-            total -= len(last.data) - len(whole_characters(last.data))
         captures.append(capture)
-        totals.append(total)
+        # What is begun belongs to the next answer.
+        totals.append(last.end if process.exit is not None else capture.whole(last.end))
         lost += head.lost
-    texts = share(captures[0], captures[1], totals[0], totals[1], where)
+    texts = share(captures[0], captures[1], (totals[0], totals[1]), chars, where, ansi=ansi)
     return Reading(texts, (totals[0], totals[1]), lost, 0)
 
 
-async def read_page(process: Process, cursors: Totals, chars: int, *, plain: bool) -> Reading:
+async def read_page(process: Process, cursors: Totals, chars: int, *, ansi: bool) -> Reading:
     """Read the output from the cursors on, both streams within `chars` characters. Raises BadArgument, SandboxLost."""
     out = await read_piece(process, Stream.STDOUT, cursors[0], chars * BYTES_PER_CHAR)
     err = await read_piece(process, Stream.STDERR, cursors[1], chars * BYTES_PER_CHAR)
@@ -105,15 +103,15 @@ async def read_page(process: Process, cursors: Totals, chars: int, *, plain: boo
         written = f"{out.total} bytes" + (f" and {err.total} of standard error" if err.total or cursors[1] else "")
         raise BadArgument(f"The cursor is past the end: the process has written {written} so far.")
     over = process.has_ended
-    shown_out, shown_err = _page(out, chars, over, plain), _page(err, chars, over, plain)
+    shown_out, shown_err = _page(out, chars, over, ansi), _page(err, chars, over, ansi)
     if len(shown_out.text) + len(shown_err.text) > chars:
         for_err = max(int(chars * STDERR_SHARE), chars - len(shown_out.text))
-        shown_err = _page(err, for_err, over, plain)
-        shown_out = _page(out, max(1, chars - min(len(shown_err.text), for_err)), over, plain)
+        shown_err = _page(err, for_err, over, ansi)
+        shown_out = _page(out, max(1, chars - min(len(shown_err.text), for_err)), over, ansi)
     ends = (shown_out.end, shown_err.end)
     more = max(0, out.total - ends[0]) + max(0, err.total - ends[1])
-    return Reading((Text(shown_out.text, 0), Text(shown_err.text, 0)), ends, out.lost + err.lost, more)
+    return Reading((Excerpt(shown_out.text, 0), Excerpt(shown_err.text, 0)), ends, out.lost + err.lost, more)
 
 
-def _page(piece: Piece, chars: int, over: bool, plain: bool) -> Page:
-    return page(piece.data, piece.offset, chars, is_last=over and piece.end >= piece.total, plain=plain)
+def _page(piece: Piece, chars: int, over: bool, ansi: bool) -> Page:
+    return page(piece.data, piece.offset, chars, is_last=over and piece.end >= piece.total, ansi=ansi)

@@ -1,22 +1,22 @@
 """Bounded output: the head and the tail of what a process wrote, as text that a model can read.
 
-Bytes come in as pieces at offsets; gaps are allowed. Decoding never raises: a byte that is not UTF-8 becomes U+FFFD.
+Bytes arrive as pieces at offsets, with gaps. Decoding never raises: a byte that is not UTF-8 becomes U+FFFD.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+
+from taskcell.process.terminal_text import SEQUENCE_MAX, after_sequence, displayed, is_plain, unfinished
 
 #: UTF-8 needs at most this many bytes for a character (RFC 3629), so this many bytes a character are always enough.
 BYTES_PER_CHAR = 4
 #: stderr gets at least this share of a result's characters, if it needs them: it says why a skill failed.
 STDERR_SHARE = 0.2
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class Excerpt:
     """What is shown of a stream. `omitted_bytes` of it are not."""
 
     text: str
@@ -70,26 +70,98 @@ class Capture:
             self._tail_start, self._tail = offset, bytearray()
         self._tail += data
 
-    def render(self, total: int, limit: int | None = None, where: str = "") -> Text:
-        """The stream's text in at most `limit` characters, beside the line that says what is left out.
+    def render(self, total: int, limit: int, where: str = "", *, ansi: bool = False) -> Excerpt:
+        """Return the stream's text, the line about what is left out included, in at most `limit` characters.
 
         Arguments:
             total: bytes that the process wrote; later ones are not shown.
-            limit: characters; None means the limit of the capture.
+            limit: characters; the line about what is left out may need more than a very small one.
             where: the address at which the whole can be read; empty means that it cannot.
+            ansi: keep escape sequences.
         """
-        limit = self.limit if limit is None else limit
         head = _decode(self._head[:total])
         tail = "" if self._tail_start is None else _decode(_whole(self._tail[: max(0, total - self._tail_start)]))
         if self._tail_start is None and len(self._head) >= total:
-            if len(head) <= limit:
-                return Text(_readable(head), 0)
-            tail = head
-        half = limit // 2
-        head = _cut_head(head[:half])
-        tail = _cut_tail(tail, max(0, len(tail) - half))
-        omitted = max(0, total - _size(head) - _size(tail))
-        return Text(_readable(head) + _left_out(omitted, head, where) + _readable(tail), omitted)
+            text = displayed(head, ansi=ansi)
+            if len(text) <= limit:
+                return Excerpt(text, 0)
+        line = _left_out(total, where)
+        if len(line) > limit // 4:
+            line, where = _left_out(total, ""), ""
+        half = max(0, limit - len(line) - 1) // 2
+        first = _fit_start(head, half, ansi=ansi)
+        last = _fit_end(head[len(first.raw) :] if self._tail_start is None else tail, half, ansi=ansi)
+        omitted = total - _size(first.raw) - _size(last.raw)
+        if not omitted:
+            return Excerpt(first.text + last.text, 0)
+        start = "" if not first.text or first.text.endswith("\n") else "\n"
+        return Excerpt(f"{first.text}{start}{_left_out(omitted, where)}{last.text}", omitted)
+
+    def whole(self, total: int) -> int:
+        """Return `total` less the bytes before it that begin a character or a control sequence and do not end it."""
+        held, start = (self._head, 0) if self._tail_start is None else (self._tail, self._tail_start)
+        end = bytes(held[max(0, total - start - SEQUENCE_MAX) : max(0, total - start)])
+        if self.end < total:
+            return total
+        text = _decode(whole_characters(end))
+        return total - len(end) + _size(text[: len(text) - unfinished(text)])
+
+
+def _left_out(omitted: int, where: str) -> str:
+    return f"[… {omitted:,} bytes left out{f'; the whole: {where}' if where else ''} …]\n"
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """A part of some output, as it was written and as it is shown."""
+
+    raw: str
+    text: str
+
+
+def _fit_start(text: str, room: int, *, ansi: bool) -> _Fit:
+    """Return the beginning of `text` that is shown in `room` characters: whole lines, where they fill half of it."""
+    if is_plain(text):
+        cut = _cut_head(text[:room])
+        return _Fit(cut, displayed(cut, ansi=ansi))
+    parts, used, at = [], 0, 0
+    while at < len(text):
+        end = text.find("\n", at) + 1 or len(text)
+        line = displayed(text[at:end], ansi=ansi)
+        if used + len(line) > room:
+            break
+        parts.append(line)
+        used, at = used + len(line), end
+    if at < len(text) and used <= room // 2:
+        piece = text[at : min(end, at + room - used)]
+        piece = piece[: len(piece) - unfinished(piece)] or piece[:1]
+        while len(line := displayed(piece, ansi=ansi)) > room - used:
+            piece = piece[: len(piece) // 2]
+        parts.append(line)
+        at += len(piece)
+    return _Fit(text[:at], "".join(parts))
+
+
+def _fit_end(text: str, room: int, *, ansi: bool) -> _Fit:
+    """Return the end of `text` that is shown in `room` characters: whole lines, where they fill half of it."""
+    if is_plain(text):
+        cut = _cut_tail(text, max(0, len(text) - room))
+        return _Fit(cut, displayed(cut, ansi=ansi))
+    parts, used, at = [], 0, len(text)
+    while at:
+        start = text.rfind("\n", 0, at - 1) + 1
+        line = displayed(text[start:at], ansi=ansi)
+        if used + len(line) > room:
+            break
+        parts.append(line)
+        used, at = used + len(line), start
+    if at and used <= room // 2:
+        piece = text[after_sequence(text, max(start, at - (room - used))) : at]
+        while len(line := displayed(piece, ansi=ansi)) > room - used:
+            piece = piece[(len(piece) + 1) // 2 :]
+        parts.append(line)
+        at -= len(piece)
+    return _Fit(text[at:], "".join(reversed(parts)))
 
 
 def _decode(data: bytes | bytearray) -> str:
@@ -98,10 +170,6 @@ def _decode(data: bytes | bytearray) -> str:
 
 def _size(text: str) -> int:
     return len(text.encode("utf-8", "surrogateescape"))
-
-
-def _readable(text: str) -> str:
-    return _LONE_SURROGATE.sub("\ufffd", text)
 
 
 def _whole(data: bytearray) -> bytearray:
@@ -127,21 +195,22 @@ def _cut_tail(text: str, start: int) -> str:
     return text[start:]
 
 
-def _left_out(omitted: int, head: str, where: str) -> str:
-    start = "" if not head or head.endswith("\n") else "\n"
-    return f"{start}[… {omitted:,} bytes left out{f'; the whole: {where}' if where else ''} …]\n"
+def share(
+    stdout: Capture, stderr: Capture, totals: tuple[int, int], limit: int, where: str = "", *, ansi: bool = False
+) -> tuple[Excerpt, Excerpt]:
+    """Return both streams' texts in at most `limit` characters: stderr gets its share, and what the other one leaves.
 
-
-def share(stdout: Capture, stderr: Capture, stdout_total: int, stderr_total: int, where: str = "") -> tuple[Text, Text]:
-    """Both streams of a skill within one limit: stderr its share at least, stdout the rest, and the other way round."""
-    limit = stdout.limit
-    err = stderr.render(stderr_total, None, where)
-    out = stdout.render(stdout_total, None, where)
+    Arguments:
+        totals: bytes that the process wrote to each.
+        where, ansi: as in `Capture.render`.
+    """
+    err = stderr.render(totals[1], limit, where, ansi=ansi)
+    out = stdout.render(totals[0], limit, where, ansi=ansi)
     if len(out.text) + len(err.text) <= limit:
         return out, err
     for_err = max(int(limit * STDERR_SHARE), limit - len(out.text))
-    err = stderr.render(stderr_total, for_err, where)
-    return stdout.render(stdout_total, max(0, limit - min(len(err.text), for_err)), where), err
+    err = stderr.render(totals[1], for_err, where, ansi=ansi)
+    return stdout.render(totals[0], max(0, limit - len(err.text)), where, ansi=ansi), err
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,49 +221,35 @@ class Page:
     end: int
 
 
-def page(data: bytes, offset: int, limit: int, *, is_last: bool, plain: bool) -> Page:
-    """As much of a stream's bytes from `offset` on as `limit` characters hold, cut at a character's and a line's end.
+def page(data: bytes, offset: int, limit: int, *, is_last: bool, ansi: bool) -> Page:
+    """Return as much of a stream's bytes from `offset` on as `limit` characters show, cut at a line's end if possible.
+
+    A page shows what its own bytes leave on the screen: what a later one overwrites stays in this one.
 
     Arguments:
-        is_last: nothing follows; else what may be the beginning of a character is left for the next page.
-        plain: without control sequences; what may be the beginning of one is left for the next page too.
+        is_last: nothing follows; else what may be the beginning of a character or of a control sequence is left for
+            the next page.
+        ansi: keep escape sequences.
     """
+    text = _decode(data if is_last else whole_characters(data))
     if not is_last:
-        data = data[: len(data) - _unfinished(data)]
-    text = _decode(data)
-    if len(text) > limit:
-        text = _cut_head(text[:limit])
-        is_last = False
-    if plain and not is_last and (rest := _UNFINISHED_SEQUENCE.search(text, max(0, len(text) - SEQUENCE_MAX))):
-        text = text[: rest.start()]
-    end = offset + _size(text)
-    return Page(_readable(stripped(text) if plain else text), end)
+        text = text[: len(text) - unfinished(text)]
+    fit = _fit_start(text, limit, ansi=ansi) if len(text) > limit else _Fit(text, displayed(text, ansi=ansi))
+    if len(fit.text) > limit:
+        fit = _fit_start(text, limit, ansi=ansi)
+    return Page(fit.text, offset + _size(fit.raw))
 
 
 def whole_characters(data: bytes) -> bytes:
-    """Without the beginning of a character that may go on after them."""
+    """Return them without the beginning of a character that may go on after them."""
     return data[: len(data) - _unfinished(data)]
 
 
 def _unfinished(data: bytes) -> int:
-    """How many bytes at the end are the beginning of a character of UTF-8."""
+    """Return how many bytes at the end are the beginning of a character of UTF-8."""
     for back in range(1, min(3, len(data)) + 1):
         byte = data[-back]
         if byte & 0xC0 != 0x80:
             size = 4 if byte & 0xF8 == 0xF0 else 3 if byte & 0xF0 == 0xE0 else 2 if byte & 0xE0 == 0xC0 else 1
             return back if size > back else 0
     return 0
-
-
-#: Characters within which a control sequence ends; a longer one is shown as what it is.
-SEQUENCE_MAX = 128
-#: ECMA-48: CSI with its parameters, OSC to BEL or ST, the other strings to ST, and the escapes of two or three bytes.
-_SEQUENCE = re.compile(
-    "\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)|[PX^_][^\x1b]*\x1b\\\\|[ -/]*[0-OQ-WYZ\\\\`-~])"
-)
-_UNFINISHED_SEQUENCE = re.compile("\x1b(?:\\[[0-?]*[ -/]*|\\][^\x07\x1b]*\x1b?|[PX^_][^\x1b]*\x1b?|[ -/]*)\\Z")
-
-
-def stripped(text: str) -> str:
-    """What a terminal's output says, without colours, cursor movements and the carriage returns before line ends."""
-    return _SEQUENCE.sub("", text).replace("\r\n", "\n")

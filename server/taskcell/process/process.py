@@ -95,7 +95,7 @@ class Process(Listener):
         given = self.input.begin(self.number, stdin or b"", is_open=more)
         await self._channel.send(requests.spawn(self.number, request) + given)
 
-    def take_up(self, listed: events.Listed, *, stdin_open: bool) -> None:
+    def take_up(self, listed: events.ListedProcess, *, stdin_open: bool) -> None:
         """Listen to a process that an earlier connection started."""
         self.number = listed.process
         self._channel.listen(self, listed.process)

@@ -7,13 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from taskcell.model import ProcessResult, Status
-from taskcell.process.output import Text, stripped
+from taskcell.process.output import Excerpt
 from taskcell.process.process import Process, Totals
 from taskcell.process.record import About, Record
 from taskcell.supervisor import protocol
+from taskcell.text import fitting, visible
 
 #: As in timeout(1); and as shells report SIGKILL.
 EXIT_TIMED_OUT, EXIT_OOM = 124, 137
+#: Characters of an answer's line on how the command ended, with `[stderr]` and line breaks; and around each note.
+ENDING_CHARS, NOTE_MARKS = 120, 10
+#: Characters of an answer that are kept free for notes: five long ones.
+NOTES_CHARS = 1200
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +78,26 @@ def notes_on(process: Process, about: About, status: Status, facts: SandboxFacts
 def result_of(
     record: Record,
     task_id: str,
-    texts: tuple[Text, Text],
+    texts: tuple[Excerpt, Excerpt],
     facts: SandboxFacts,
     *,
+    limit: int,
+    first: Iterable[str] = (),
     notes: Iterable[str] = (),
     cursors: Totals | None = None,
 ) -> ProcessResult:
-    """Return how a process stands now, with these texts as its output."""
+    """Return how a process stands now.
+
+    Arguments:
+        texts: of its output, in at most `output_room` characters.
+        limit: characters of all the text of the answer.
+        first, notes: sentences for the caller before and after those on the process.
+    """
     process, about = record.process, record.about
     status, code = status_of(process, closed=facts.closed)
     ended, killed = process.exit, process.killed
     out, err = texts
+    room = limit - ENDING_CHARS - len(out.text) - len(err.text)
     return ProcessResult(
         status=status,
         exit_code=code,
@@ -95,20 +109,17 @@ def result_of(
         duration_ms=process.duration_ms,
         task_id=task_id,
         process_id=about.process_id,
-        workdir=facts.workdir,
+        workdir=visible(facts.workdir),
         survivors=killed.survivors if killed is not None else 0,
-        notes=(*notes_on(process, about, status, facts), *notes),
+        notes=fitting((*first, *notes_on(process, about, status, facts), *notes), room, NOTE_MARKS),
         cursor=None if cursors is None else cursors[0],
         stderr_cursor=None if cursors is None or about.kind == "terminal" else cursors[1],
     )
 
 
-def plain_texts(texts: tuple[Text, Text], *, plain: bool) -> tuple[Text, Text]:
-    """Return both texts, without control sequences if `plain`."""
-    if not plain:
-        return texts
-    out, err = texts
-    return Text(stripped(out.text), out.omitted_bytes), Text(stripped(err.text), err.omitted_bytes)
+def output_room(limit: int) -> int:
+    """Return how many characters of output fit into an answer of `limit` characters, beside its ending and notes."""
+    return max(0, limit - ENDING_CHARS - min(limit // 4, NOTES_CHARS))
 
 
 def signal_name(number: int) -> str:

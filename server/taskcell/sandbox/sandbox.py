@@ -15,24 +15,22 @@ from taskcell.engine.base import Container
 from taskcell.errors import BadArgument, SandboxLost, SpawnFailed
 from taskcell.model import Command, ProcessResult, Reuse, Status
 from taskcell.policy.policy import AuthorizedCommand, AuthorizedProfile
-from taskcell.process.output import Text, share
+from taskcell.process.output import share
 from taskcell.process.process import Process, Totals
 from taskcell.process.record import About, Record
-from taskcell.process.result import SandboxFacts, plain_texts, result_of
+from taskcell.process.result import SandboxFacts, output_room, result_of
 from taskcell.process.table import ProcessTable
 from taskcell.resource_uris import output_address
 from taskcell.sandbox.login_profile import read_login_profile
 from taskcell.sandbox.shell import ShellRun
 from taskcell.sandbox.spawn import GRACE, Spawner
 from taskcell.sandbox.sudo_notes import notes_on_sudo
+from taskcell.sandbox.wait import DEADLINE_SLACK, KILL_SLACK, Waited, wait_for
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.channel import ANSWER_TIMEOUT, Channel
+from taskcell.text import one_line
 from taskcell.units import format_seconds
 
-#: Seconds beyond the grace that the supervisor may take to stop, kill and count.
-KILL_SLACK = 4.0
-#: Seconds beyond a command's timeout after which a supervisor that has not reported its end counts as dead.
-DEADLINE_SLACK = GRACE + KILL_SLACK + 5.0
 #: Seconds that a sandbox for one call stays after the end of a handed-off process, so that its output can be fetched.
 TELL_TIMEOUT = 600.0
 _SILENT = "its supervisor stopped answering"
@@ -43,12 +41,14 @@ class SandboxState(Enum):
     CLOSED = "closed"
 
 
-class _Waited(Enum):
-    """How a call's wait for its command ended."""
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call's command, how a shell is given it, the record of its process, and notes for its answer."""
 
-    ENDED = "the command has ended"
-    RUNNING = "the call waits no longer, and the command goes on"
-    SILENT = "the supervisor has not reported what it must have reported by now"
+    command: Command
+    run: ShellRun | None
+    record: Record
+    notes: Sequence[str]
 
 
 @dataclass(slots=True)
@@ -106,10 +106,10 @@ class Sandbox:
             self.spawner.take_up(report, about.given)
 
     async def _last_report(self) -> tuple[bytes, bytes]:
-        """The tag of the process that was the last to report where it ended, and its report. Raises SandboxLost."""
+        """Return the tag of the last process that reported where it ended, and its report. Raises SandboxLost."""
         report = b""
         while True:
-            (state,) = await self.channel.ask(requests.state(len(report)), events.State, ANSWER_TIMEOUT)
+            (state,) = await self.channel.ask(requests.state(len(report)), events.LastState, ANSWER_TIMEOUT)
             report += state.report
             if not state.report or len(report) >= state.size:
                 return state.tag, report
@@ -117,7 +117,11 @@ class Sandbox:
     # --- one command -------------------------------------------------------------------------------------------
 
     async def run(
-        self, authorized: AuthorizedCommand, process_id: str, watch: Callable[[Process], None] | None = None
+        self,
+        authorized: AuthorizedCommand,
+        process_id: str,
+        watch: Callable[[Process], None] | None = None,
+        notes: Sequence[str] = (),
     ) -> ProcessResult:
         """Run a command until its end, its timeout, the caller's cancellation, or the end of the caller's `wait`.
 
@@ -129,37 +133,38 @@ class Sandbox:
 
         Arguments:
             watch: called with the process as soon as its start is requested.
+            notes: sentences about the sandbox for the result.
         """
         command, terminal = authorized.command, self.spawner.terminal
         try:
-            return await self._run(command, process_id, watch)
+            return await self._run(command, process_id, watch, notes)
         except SpawnFailed as failure:
             if not failure.no_folder or command.workdir is not None or terminal.cwd is None:
                 raise
         # The folder that the last command ended in is gone. Nothing was executed yet, so this is not a second run.
         gone, terminal.cwd = terminal.cwd, None
-        result = await self._run(command, process_id, watch)
-        note = f"The working directory {gone} is gone; the command ran in {self.container.workspace}."
-        return replace(result, notes=(note, *result.notes))
+        note = f"The working directory {one_line(gone)} is gone; the command ran in {self.container.workspace}."
+        return await self._run(command, process_id, watch, (*notes, note))
 
-    async def _run(self, command: Command, process_id: str, watch: Callable[[Process], None] | None) -> ProcessResult:
+    async def _run(
+        self, command: Command, process_id: str, watch: Callable[[Process], None] | None, notes: Sequence[str]
+    ) -> ProcessResult:
         if self.processes.running >= self.max_processes:
             raise BadArgument(
                 f"{self.processes.running} commands run in this sandbox, and no more may at once: wait for one, or end "
                 "one with `process` and the action 'kill'."
             )
         record = self.processes.add(About.of(command, process_id), self.output_chars)
-        process = record.process
+        call, process = _Call(command, self.spawner.shell_run(command), record, notes), record.process
+
+        def make(number: int) -> requests.Spawn:
+            return self.spawner.command(command, call.run, number, record.about.tag())
+
         try:
-            run = self.spawner.shell_run(command)
-
-            def make(number: int) -> requests.Spawn:
-                return self.spawner.command(command, run, number, record.about.tag())
-
             await process.start(make, command.stdin, more=command.takes_input)
             if watch is not None:
                 watch(process)
-            return await self._result(record, command, run)
+            return await self._result(call)
         except SpawnFailed:
             self.processes.remove(record)
             raise
@@ -167,50 +172,32 @@ class Sandbox:
             await self.kill(process)
             raise
         except SandboxLost:
-            return self._ended(record, command, None)
+            return self._ended(call)
         finally:
             process.let_go()
 
-    async def _result(self, record: Record, command: Command, run: ShellRun | None) -> ProcessResult:
+    async def _result(self, call: _Call) -> ProcessResult:
         """Wait as long as the call does, and return its result. Raises SpawnFailed, SandboxLost."""
-        process = record.process
-        waited = await self._wait(process, command)
-        if waited is _Waited.SILENT:
+        process = call.record.process
+        waited = await wait_for(process, call.command)
+        if waited is Waited.SILENT:
             self._give_up(process)
-        elif waited is _Waited.RUNNING:
-            result = await self._handed_off(record, command)
+        elif waited is Waited.RUNNING:
+            result = await self._handed_off(call)
             if result.status is Status.RUNNING:
                 return result
             with anyio.move_on_after(GRACE + KILL_SLACK):  # it ended at this very moment: its kill is still counted
                 await process.finished()
         await process.fetch_tails()
-        return self._ended(record, command, run, await self._report(record))
+        return self._ended(call, await self._report(call))
 
-    async def _report(self, record: Record) -> bytes:
-        """What its shell reported of where the command ended. Raises SandboxLost."""
-        ended = record.process.exit
+    async def _report(self, call: _Call) -> bytes:
+        """Return what its shell reported of where the command ended. Raises SandboxLost."""
+        ended = call.record.process.exit
         if ended is None or len(ended.report) == ended.report_size:
             return b"" if ended is None else ended.report
         tag, report = await self._last_report()
-        return report if tag == record.about.tag() else b""
-
-    async def _wait(self, process: Process, command: Command) -> _Waited:
-        """Wait for the command's end as long as the call does. Raises SpawnFailed, SandboxLost."""
-        limit = command.timeout + DEADLINE_SLACK
-        wait = 0.0 if command.background else limit if command.wait is None else command.wait
-        hands_off = command.background or wait < command.timeout
-        with anyio.move_on_after(wait if hands_off else limit) as bound:
-            await process.finished()
-        if not bound.cancelled_caught or process.has_ended:
-            return _Waited.ENDED
-        if not hands_off:
-            return _Waited.SILENT
-        # Whether it could be started at all is known by now, or in a moment.
-        with anyio.move_on_after(ANSWER_TIMEOUT) as bound:
-            await process.running()
-        if bound.cancelled_caught:
-            return _Waited.SILENT
-        return _Waited.ENDED if process.has_ended else _Waited.RUNNING
+        return report if tag == call.record.about.tag() else b""
 
     def _give_up(self, process: Process) -> None:
         self.doom(_SILENT)
@@ -221,36 +208,44 @@ class Sandbox:
         """What the results of its processes need to know about it."""
         return SandboxFacts(self.state is SandboxState.CLOSED, self.doomed, self.spawner.next_folder)
 
-    def _ended(self, record: Record, command: Command, run: ShellRun | None, report: bytes = b"") -> ProcessResult:
+    def _ended(self, call: _Call, report: bytes = b"") -> ProcessResult:
         """Return the result of a command that its call has waited for, and keep where it ended for the next one."""
-        process = record.process
+        process, command = call.record.process, call.command
         notes = []
-        if process.exit is not None and run is not None:
-            notes += self.spawner.keep_state(process.exit, command, run, report)
+        if process.exit is not None and call.run is not None:
+            notes += self.spawner.keep_state(process.exit, command, call.run, report)
         notes += notes_on_sudo(self.profile.profile, command.text, self.sudo_problem)
         self._doom_for_survivors(process)
-        record.tell()
+        call.record.tell()
         facts = self.facts
         if self.spawner.terminal.cwd is None:
             facts = replace(facts, workdir=self.spawner.folder(command))
-        texts = self._texts(record, command, process.totals())
-        return result_of(record, command.task.task, texts, facts, notes=notes)
+        return self._answer(call, process.totals(), facts, notes)
 
-    async def _handed_off(self, record: Record, command: Command) -> ProcessResult:
+    async def _handed_off(self, call: _Call) -> ProcessResult:
         """Return the result of a command that goes on: the output so far. Raises SandboxLost."""
-        totals = await record.process.fetch_tails()
+        process = call.record.process
+        totals = await process.fetch_tails()
         # Where it ends is not where the next command starts, for a later server neither.
-        await self.channel.send(requests.no_report(record.process.number))
+        await self.channel.send(requests.no_report(process.number))
         how = (
-            f"It goes on, for at most {format_seconds(command.timeout)} s in all; get more with `process`, "
-            f"process_id '{record.about.process_id}' and the action 'wait' or 'poll'."
+            f"It goes on, for at most {format_seconds(call.command.timeout)} s in all; get more with `process`, "
+            f"process_id '{call.record.about.process_id}' and the action 'wait' or 'poll'."
         )
-        texts = self._texts(record, command, totals)
-        return result_of(record, command.task.task, texts, self.facts, notes=[how], cursors=totals)
+        # What is begun belongs to the next answer.
+        cursors = process.stdout.whole(totals[0]), process.stderr.whole(totals[1])
+        return self._answer(call, cursors, self.facts, [how], cursors)
 
-    def _texts(self, record: Record, command: Command, totals: Totals) -> tuple[Text, Text]:
-        process, where = record.process, output_address(command.task.task, record.about.process_id)
-        return plain_texts(share(process.stdout, process.stderr, *totals, where), plain=command.strip_ansi)
+    def _answer(
+        self, call: _Call, totals: Totals, facts: SandboxFacts, notes: Sequence[str], cursors: Totals | None = None
+    ) -> ProcessResult:
+        """Return the result with the output up to `totals`."""
+        command, process, limit = call.command, call.record.process, self.output_chars
+        where, ansi = output_address(command.task.task, call.record.about.process_id), command.shows_ansi
+        texts = share(process.stdout, process.stderr, totals, output_room(limit), where, ansi=ansi)
+        return result_of(
+            call.record, command.task.task, texts, facts, limit=limit, first=call.notes, notes=notes, cursors=cursors
+        )
 
     async def see_out(self, record: Record) -> None:
         """Stay with a process that goes on after its call's answer until it ends."""

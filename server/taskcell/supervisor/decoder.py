@@ -97,9 +97,9 @@ def _parse_exit(process: int, body: _Body) -> events.Exit:
     )
 
 
-def _parse_state(process: int, body: _Body) -> events.State:
+def _parse_state(process: int, body: _Body) -> events.LastState:
     tag, (size,) = body.string(), body.unpack(COUNT)
-    return events.State(process, tag, size, body.rest())
+    return events.LastState(process, tag, size, body.rest())
 
 
 def _parse_listing(process: int, body: _Body) -> events.Listing:
@@ -110,7 +110,7 @@ def _parse_listing(process: int, body: _Body) -> events.Listing:
         number, state, pid, age, out_start, out_total, err_start, err_total = numbers[:8]
         reason, code, signo, oom, duration, survivors = numbers[8:]
         entries.append(
-            events.Listed(
+            events.ListedProcess(
                 number,
                 ProcessState(state),
                 pid,

@@ -76,7 +76,7 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedProcess:
     process: int
     state: ProcessState
     pid: int
@@ -100,7 +100,7 @@ class Listing:
 
     process: int
     is_last: bool
-    entries: tuple[Listed, ...]
+    entries: tuple[ListedProcess, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class LastState:
     """A piece of the state report of the last process that ended by itself, and its tag; all empty without one."""
 
     process: int
@@ -145,5 +145,18 @@ class Sudo:
 
 
 Event = (
-    Welcome | Spawned | Failed | Output | StdinAck | Exit | Killed | Gone | Listing | Data | State | Pong | Error | Sudo
+    Welcome
+    | Spawned
+    | Failed
+    | Output
+    | StdinAck
+    | Exit
+    | Killed
+    | Gone
+    | Listing
+    | Data
+    | LastState
+    | Pong
+    | Error
+    | Sudo
 )

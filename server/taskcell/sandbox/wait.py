@@ -1,0 +1,44 @@
+"""How long a call waits for its command, and how the wait ends."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import anyio
+
+from taskcell.model import Command
+from taskcell.process.process import Process
+from taskcell.sandbox.spawn import GRACE
+from taskcell.supervisor.channel import ANSWER_TIMEOUT
+
+#: Seconds beyond the grace that the supervisor may take to stop, kill and count.
+KILL_SLACK = 4.0
+#: Seconds beyond a command's timeout after which a supervisor that has not reported its end counts as dead.
+DEADLINE_SLACK = GRACE + KILL_SLACK + 5.0
+
+
+class Waited(Enum):
+    """How a call's wait for its command ended."""
+
+    ENDED = "the command has ended"
+    RUNNING = "the call waits no longer, and the command goes on"
+    SILENT = "the supervisor has not reported what it must have reported by now"
+
+
+async def wait_for(process: Process, command: Command) -> Waited:
+    """Wait for a command's end as long as its call does. Raises SpawnFailed, SandboxLost."""
+    limit = command.timeout + DEADLINE_SLACK
+    wait = 0.0 if command.background else limit if command.wait is None else command.wait
+    hands_off = command.background or wait < command.timeout
+    with anyio.move_on_after(wait if hands_off else limit) as bound:
+        await process.finished()
+    if not bound.cancelled_caught or process.has_ended:
+        return Waited.ENDED
+    if not hands_off:
+        return Waited.SILENT
+    # Whether it could be started at all is known by now, or in a moment.
+    with anyio.move_on_after(ANSWER_TIMEOUT) as bound:
+        await process.running()
+    if bound.cancelled_caught:
+        return Waited.SILENT
+    return Waited.ENDED if process.has_ended else Waited.RUNNING
