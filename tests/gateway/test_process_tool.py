@@ -85,7 +85,7 @@ async def test_the_two_streams_of_a_skill_have_a_cursor_each(
         rest = await task.process("wait", first.process_id, cursor=4, stderr_cursor=4, wait=20)
         assert rest.result is not None
         assert (rest.result.stdout, rest.result.stderr, rest.result.exit_code) == ("more\n", "worse\n", 3)
-        assert rest.is_skill
+        assert rest.result.kind == "skill"
 
 
 async def test_input_can_be_written_and_ended(task: Task) -> None:

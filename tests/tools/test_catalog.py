@@ -12,7 +12,8 @@ from taskcell.errors import ConfigError
 from taskcell.model import ToolCall
 from taskcell.policy.policy import Effect, Policy
 from taskcell.skills.manifest import load
-from taskcell.tools.tool import CommandTool, build_tools
+from taskcell.tools.catalog import build_tools, built_in_names
+from taskcell.tools.tool import Tool
 
 MANIFEST = """
 version = "1"
@@ -35,13 +36,13 @@ code = { type = "string", description = "The script." }
 """
 
 
-def made(folder: Path, rule: str) -> tuple[Policy, dict[str, CommandTool]]:
+def made(folder: Path, rule: str) -> tuple[Policy, dict[str, Tool]]:
     (folder / "py.toml").write_text(MANIFEST)
     (folder / "taskcell.toml").write_text(
         f'manifests = ["py.toml"]\n[[policy.rules]]\nname = "r"\neffect = "deny"\n{rule}'
     )
     settings = load_settings(Invocation({}, folder, folder / "taskcell.toml"))
-    return Policy(settings.policy), build_tools(settings, load(settings.manifest_paths, {}))
+    return Policy(settings.policy), build_tools(settings, load(settings.manifest_paths, {}, built_in_names()))
 
 
 @pytest.mark.parametrize(

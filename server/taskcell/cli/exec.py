@@ -63,13 +63,17 @@ def exec_(
         arguments["stdin"] = _read_stdin()
     loaded = stack.load(run)
     stack.warn_unless_isolated(loaded.settings)
-    _check_free_form(tool, loaded)
-    result = anyio.run(_run, run, loaded, ToolCall(LOCAL_PRINCIPAL, tool, arguments))
+    _check_runs_words(tool, loaded)
+    result = anyio.run(_run, run, loaded, ToolCall(LOCAL_PRINCIPAL, tool, arguments, hand_off=False))
     return EXIT_INTERRUPTED if result is None else _show(result)
 
 
-def _check_free_form(name: str, loaded: Loaded) -> None:
-    """Raise BadArgument if the name is that of a skill with typed tools, or of a typed tool: words are no arguments."""
+def _check_runs_words(name: str, loaded: Loaded) -> None:
+    """Raise BadArgument if words cannot be the arguments of the tool: a skill's typed one, or one of taskcell's own."""
+    from taskcell.tools.binding import ProgramTool
+
+    if not isinstance(loaded.tools.get(name, None), ProgramTool | None):
+        raise BadArgument(f"'{name}' runs no program; use `terminal` or a skill for that.")
     for skill in loaded.skills:
         typed = [tool.name for tool in skill.tools]
         if typed and name in (skill.name, *typed):
@@ -117,18 +121,18 @@ async def _run(run: Invocation, loaded: Loaded, call: ToolCall) -> ProcessResult
         watching.start_soon(cancel_on_signal)
         with running:
             async with configured_gateway(run, loaded, for_one_call=True) as gateway:
-                result = await gateway.call(call, hand_off=False)
+                report = await gateway.call(call)
+                assert isinstance(report, ProcessResult)
+                result = report
         watching.cancel_scope.cancel()
     return None if running.cancelled_caught else result
 
 
 def _show(result: ProcessResult) -> int:
-    from taskcell.mcp.text import ending
-
     _write(sys.stdout, result.stdout)
     _write(sys.stderr, result.stderr)
     if result.status is not Status.EXITED:
-        print(f"taskcell: {ending(result)}", file=sys.stderr)  # noqa: T201
+        print(f"taskcell: {result.ending()}", file=sys.stderr)  # noqa: T201
     for note in result.notes:
         print(f"taskcell: {note}", file=sys.stderr)  # noqa: T201
     return EXIT_FAILED if result.exit_code is None else result.exit_code

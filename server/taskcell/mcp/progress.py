@@ -28,14 +28,14 @@ SHOWN_CHARS = 400
 
 T = TypeVar("T")
 #: Takes bytes of output so far, and the newest lines.
-Report = Callable[[float, str], Awaitable[None]]
+Notify = Callable[[float, str], Awaitable[None]]
 
 
 class Progress:
     """Tells of one process, once there is one: give `watch` to whoever starts it."""
 
-    def __init__(self, report: Report) -> None:
-        self._report = report
+    def __init__(self, notify: Notify) -> None:
+        self._notify = notify
         self._process: Process | None = None
         self._started = anyio.Event()
 
@@ -76,7 +76,7 @@ class Progress:
             if seen != told:
                 told = seen
                 with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the client has gone
-                    await self._report(float(sum(told)), newest)
+                    await self._notify(float(sum(told)), newest)
 
 
 async def newest_output(process: Process) -> str:

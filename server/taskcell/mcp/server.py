@@ -22,7 +22,6 @@ from taskcell.mcp.tools import Tools
 from taskcell.mcp.transport.descriptors import Wire
 from taskcell.mcp.transport.shutdown import Shutdown
 from taskcell.mcp.transport.stdio import stdio_streams
-from taskcell.model import LOCAL_PRINCIPAL
 
 INSTRUCTIONS = """\
 Every task has its own container. Calls with the same task_id share their files in /workspace, and for `terminal` also \
@@ -52,16 +51,15 @@ class TaskcellServer(Server[ToolChanges]):
         return super().create_initialization_options(changing, experimental_capabilities, extensions)
 
 
-def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> TaskcellServer:
+def build_server(gateway: Gateway, *, isolated: bool = True) -> TaskcellServer:
     """A server for both eras of the protocol: the `initialize` handshake, and `server/discover`.
 
     Arguments:
-        principal: whose tasks the calls belong to.
         isolated: False when the engine has no isolation, which the instructions then say.
     """
-    tools = Tools(gateway, principal)
+    tools = Tools(gateway)
     changes = ToolChanges(tools)
-    resources = Resources(principal, (output_resources(gateway), file_resources(gateway)))
+    resources = Resources((output_resources(gateway), file_resources(gateway)))
 
     @asynccontextmanager
     async def lifespan(_: Server[ToolChanges]) -> AsyncIterator[ToolChanges]:
@@ -87,7 +85,7 @@ def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> 
     server.middleware.clear()
     server.add_notification_handler("notifications/initialized", NotificationParams, changes.initialized)
     server.changes = changes
-    Tasks(gateway, principal, tools, changes).serve(server)
+    Tasks(gateway, tools, changes).serve(server)
     return server
 
 
@@ -114,7 +112,7 @@ async def serve_stdio(
                 stdio_streams(wire, on_end=at_end.close, on_broken=shutdown.stop) as (reader, writer),
                 open_gateway() as gateway,
             ):
-                server = build_server(gateway, principal=LOCAL_PRINCIPAL, isolated=isolated)
+                server = build_server(gateway, isolated=isolated)
                 # A client that listens for changes must not be waited for as for one that is owed an answer.
                 at_end.callback(server.changes.close)
                 await server.run(reader, writer, server.create_initialization_options())

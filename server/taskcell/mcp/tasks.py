@@ -36,15 +36,19 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from taskcell.errors import SandboxLost, TaskcellError, UnknownProcess
 from taskcell.gateway.gateway import Gateway
-from taskcell.mcp.answer import run_answer
+from taskcell.mcp.answer import answer
 from taskcell.mcp.changes import ToolChanges
+from taskcell.mcp.principal import principal_of
 from taskcell.mcp.progress import newest_output
-from taskcell.mcp.text import ending, seconds
 from taskcell.mcp.tools import Tools
-from taskcell.model import Reuse, Status, TaskKey, ToolCall
+from taskcell.model import ProcessResult, Reuse, Status, TaskKey, ToolCall
 from taskcell.process.record import Record
 from taskcell.sandbox.sandbox import DEADLINE_SLACK, Sandbox
 from taskcell.supervisor import protocol
+from taskcell.tools.process_calls import NAME as PROCESS
+from taskcell.tools.process_calls import find_process
+from taskcell.tools.process_report import ProcessReport
+from taskcell.units import format_milliseconds
 
 log = structlog.get_logger(__name__)
 
@@ -73,13 +77,11 @@ class TaskParams(RequestParams):
 class Tasks:
     """The handlers of the extension's methods, and of those that behave otherwise where a client declares it.
 
-    Arguments:
-        principal: whose tasks these are; nobody else's can be named.
+    Nobody else's tasks than the caller's can be named.
     """
 
-    def __init__(self, gateway: Gateway, principal: str, tools: Tools, changes: ToolChanges) -> None:
+    def __init__(self, gateway: Gateway, tools: Tools, changes: ToolChanges) -> None:
         self._gateway = gateway
-        self._principal = principal
         self._tools = tools
         self._changes = changes
         self._ends: OrderedDict[tuple[str, str], State] = OrderedDict()
@@ -95,17 +97,14 @@ class Tasks:
 
     async def call(self, context: Context, params: CallToolRequestParams) -> HandlerResult:
         """Run one call; where its command goes on, a client that declares the extension is answered a task."""
-        result = await self._tools.call(context, params)
-        run = result.structured_content or {}
-        if run.get("status") != Status.RUNNING.value or params.name == self._gateway.process_tool.name:
-            return result
-        if not _declares(context):
-            return result
-        task = TaskKey(self._principal, run["task_id"])
+        report = await self._tools.report(context, params)
+        if not isinstance(report, ProcessResult) or report.status is not Status.RUNNING or not _declares(context):
+            return answer(report)
+        task = TaskKey(principal_of(context), report.task_id)
         try:
-            _, record = await self._gateway.find(task, run["process_id"])
+            _, record = await find_process(self._gateway.pool, task, report.process_id)
         except UnknownProcess:  # it has ended since, and its sandbox with it
-            return result
+            return answer(report)
         return {"resultType": "task", **self._state(_identity(task, record), record, "working", _brief(record))}
 
     async def listen(self, context: Context, params: SubscriptionsListenRequestParams) -> HandlerResult:
@@ -128,13 +127,14 @@ class Tasks:
         return await self._guarded(context, params, self._update)
 
     async def _guarded(
-        self, context: Context, params: TaskParams, answer: Callable[[str], Awaitable[State]]
+        self, context: Context, params: TaskParams, act: Callable[[str, str], Awaitable[State]]
     ) -> HandlerResult:
         """Whatever goes wrong is the protocol's error, with a sentence."""
         _require(context)
         _check_header(context, params.task_id)
+        principal = principal_of(context)
         try:
-            return await answer(params.task_id)
+            return await act(principal, params.task_id)
         except UnknownProcess as error:
             raise MCPError(code=INVALID_PARAMS, message=str(error)) from None
         except TaskcellError as error:
@@ -143,18 +143,18 @@ class Tasks:
             log.exception("A task could not be asked for.")
             raise MCPError(code=INTERNAL_ERROR, message="Internal error; see the server's log.") from None
 
-    async def _get(self, identity: str) -> State:
-        kept = self._ends.get((self._principal, identity))
+    async def _get(self, principal: str, identity: str) -> State:
+        kept = self._ends.get((principal, identity))
         if kept is not None:
             return kept
-        task, sandbox, record = await self._find(identity)
+        task, sandbox, record = await self._find(principal, identity)
         if record.process.has_ended:
             return await self._end(identity, task, sandbox, record)
         return self._state(identity, record, "working", await _news(record))
 
-    async def _cancel(self, identity: str) -> State:
-        if (self._principal, identity) not in self._ends:
-            task, sandbox, record = await self._find(identity)
+    async def _cancel(self, principal: str, identity: str) -> State:
+        if (principal, identity) not in self._ends:
+            task, sandbox, record = await self._find(principal, identity)
             if not record.process.has_ended:
                 await sandbox.kill(record.process)
                 if record.process.has_ended:
@@ -162,17 +162,17 @@ class Tasks:
                     await self._end(identity, task, sandbox, record)
         return {}
 
-    async def _update(self, identity: str) -> State:
-        if (self._principal, identity) not in self._ends:
-            await self._find(identity)
+    async def _update(self, principal: str, identity: str) -> State:
+        if (principal, identity) not in self._ends:
+            await self._find(principal, identity)
         return {}
 
-    async def _find(self, identity: str) -> tuple[TaskKey, Sandbox, Record]:
+    async def _find(self, principal: str, identity: str) -> tuple[TaskKey, Sandbox, Record]:
         """Raises UnknownProcess."""
         try:
             key, process_id, task_id = _parse(identity)
-            task = TaskKey(self._principal, task_id)
-            sandbox, record = await self._gateway.find(task, process_id)
+            task = TaskKey(principal, task_id)
+            sandbox, record = await find_process(self._gateway.pool, task, process_id)
             known = record.about.key
             if known and hmac.compare_digest(known.encode(), key.encode()):
                 return task, sandbox, record
@@ -192,18 +192,18 @@ class Tasks:
             "task_id": task.task,
             "strip_ansi": about.strip_ansi,
         }
-        report = await self._gateway.process(ToolCall(self._principal, self._gateway.process_tool.name, arguments))
+        report = await self._gateway.call(ToolCall(task.principal, PROCESS, arguments))
+        assert isinstance(report, ProcessReport)
         assert report.result is not None
         result = replace(report.result, cursor=None, stderr_cursor=None)
         killed = record.process.exit is not None and record.process.exit.reason is protocol.Reason.KILL
         if killed and result.status is Status.KILLED:
-            state = self._state(identity, record, "cancelled", ending(result))
+            state = self._state(identity, record, "cancelled", result.ending())
         else:
-            answer = run_answer(result, is_skill=about.kind == "skill")
-            state = self._state(identity, record, "completed", ending(result))
-            state["result"] = answer.model_dump(by_alias=True, mode="json", exclude_none=True)
+            state = self._state(identity, record, "completed", result.ending())
+            state["result"] = answer(result).model_dump(by_alias=True, mode="json", exclude_none=True)
         if sandbox.profile.profile.reuse is Reuse.CALL:
-            self._ends[self._principal, identity] = state
+            self._ends[task.principal, identity] = state
             while len(self._ends) > KEPT_ENDS:
                 self._ends.popitem(last=False)
         return state
@@ -253,7 +253,7 @@ async def _news(record: Record) -> str:
 
 def _brief(record: Record) -> str:
     size = sum(record.process.written)
-    after = seconds(record.process.duration_ms)
+    after = format_milliseconds(record.process.duration_ms)
     return f"running for {after} as process {record.about.process_id}; {size:,} bytes of output so far"
 
 

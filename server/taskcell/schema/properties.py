@@ -5,7 +5,6 @@ No references and no alternatives; a type and a description on every property.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from taskcell.model import DEFAULT_TASK
@@ -13,16 +12,6 @@ from taskcell.model import DEFAULT_TASK
 MAX_TASK_ID = 128
 #: More words than a command line needs, and few enough that their lengths fit one frame to the supervisor.
 MAX_ARGS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class ToolAnnotations:
-    """Hints for a client on what a tool may do; not a promise."""
-
-    read_only: bool
-    destructive: bool
-    idempotent: bool
-    open_world: bool
 
 
 TASK_ID = {

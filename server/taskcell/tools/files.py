@@ -1,44 +1,62 @@
-"""The file tools: what a model reads of them, and how their arguments become a `supervisor file` command."""
+"""The tools `read_file`, `write_file`, `edit_file` and `list_files`, in the terminal's sandbox."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import posixpath
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from taskcell.errors import BadArgument
-from taskcell.model import MIB, WORKSPACE
-from taskcell.schema.arguments import as_utf8, encoded
-from taskcell.schema.properties import TASK_ID, ToolAnnotations
-from taskcell.tools.binding import MAX_PATH, MAX_STDIN, Binding, Bound
+from taskcell.config.settings import Settings
+from taskcell.errors import FileRefused
+from taskcell.files.answers import FileBytes, FileReport
+from taskcell.files.limits import MAX_ENTRIES
+from taskcell.files.run import run_file_command
+from taskcell.model import WORKSPACE, Command, TaskKey, ToolCall
+from taskcell.profile.build import terminal_profile
+from taskcell.schema.properties import TASK_ID, described, object_schema, or_null
+from taskcell.tools.binding import MAX_STDIN, Binding, CommandTool
+from taskcell.tools.describe import NOTES
+from taskcell.tools.file_commands import MAX_LINE, EditFile, FetchFile, ListFiles, ReadFile, WriteFile
+from taskcell.tools.tool import Access, BuiltIn, Report, Tool, ToolAnnotations, Watch
 from taskcell.units import format_size
 
 #: Seconds for a file command: it reads and writes memory or a local disk, and bounds its own searches to ten seconds.
 FILE_TIMEOUT = 30.0
-#: Bytes of a picture that is shown to the model: what its providers take, and a third more as base64.
-MAX_PICTURE = 5 * MIB
-#: Bytes of a file that is answered as a resource.
-MAX_RESOURCE = 4 * MIB
-#: Bytes of one reply of a `supervisor file` command: a picture and its header.
-MAX_REPLY = 6 * MIB
-#: More lines than any answer can show.
-MAX_LINE = 10**15
-#: As the supervisor has it.
-MAX_ENTRIES = 1000
-MAX_PLACES = 20
-MAX_PATTERNS = 32
-MAX_PARTS = 62
-
-_BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _ENCODINGS = ("text", "utf-8", "base64")
 
 
-def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    return {"type": "object", "required": required, "additionalProperties": False, "properties": properties}
+@dataclass(frozen=True, kw_only=True)
+class FileTool(CommandTool):
+    """A file tool: its command is one of `supervisor file`.
+
+    Arguments:
+        output_chars: characters of one answer.
+    """
+
+    output_chars: int
+
+    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> Report:
+        report = await self._run(gateway, self.bind(call))
+        if isinstance(report.answer, FileBytes) and report.answer.mime is None:
+            raise FileRefused(f"{report.answer.path} changed while it was read; read it again.")
+        return report
+
+    async def fetch(self, gateway: Access, task: TaskKey, path: str) -> FileReport:
+        """Read a whole file, whatever is in it. Raises a TaskcellError, FileRefused where the sandbox says no."""
+        return await self._run(gateway, self.fetching(task, path))
+
+    def fetching(self, task: TaskKey, path: str) -> Command:
+        """The command that reads a whole file. Raises BadArgument."""
+        return FetchFile().bind(self.blank(task), {"path": path})
+
+    async def _run(self, gateway: Access, command: Command) -> FileReport:
+        authorized = gateway.authorize(command)
+        async with gateway.pool.lease(command.task, authorized.profile) as (sandbox, notes):
+            try:
+                answer = await run_file_command(sandbox, authorized, self.output_chars)
+            except FileRefused as refused:
+                raise refused.noted(notes) from None
+            return FileReport(command.task.task, answer, tuple(notes))
 
 
 def _path(what: str) -> dict[str, Any]:
@@ -49,7 +67,7 @@ def _path(what: str) -> dict[str, Any]:
     }
 
 
-READ_SCHEMA = _object(
+READ_SCHEMA = object_schema(
     {
         "path": _path("file"),
         "task_id": TASK_ID,
@@ -69,7 +87,7 @@ READ_SCHEMA = _object(
     },
     ["path"],
 )
-WRITE_SCHEMA = _object(
+WRITE_SCHEMA = object_schema(
     {
         "path": _path("file"),
         "content": {"type": "string", "description": "All that the file is to hold."},
@@ -83,7 +101,7 @@ WRITE_SCHEMA = _object(
     },
     ["path", "content"],
 )
-EDIT_SCHEMA = _object(
+EDIT_SCHEMA = object_schema(
     {
         "path": _path("file"),
         "old": {
@@ -103,7 +121,7 @@ EDIT_SCHEMA = _object(
     },
     ["path", "old", "new"],
 )
-LIST_SCHEMA = _object(
+LIST_SCHEMA = object_schema(
     {
         "path": {**_path("folder"), "default": "."},
         "task_id": TASK_ID,
@@ -119,6 +137,65 @@ LIST_SCHEMA = _object(
     },
     [],
 )
+
+_FILE = described("string", "The absolute path in the task's container.")
+_TASK = described("string", "The task.")
+_SIZE = described("integer", "Bytes of the file.")
+_ENTRY = object_schema(
+    {
+        "path": described("string", "Relative to the folder."),
+        "type": described("string", "file, folder, link or other."),
+        "size": or_null("integer", "Bytes, of a file."),
+        "modified": described("string", "When it was last changed, in UTC."),
+        "target": or_null("string", "Where a link leads."),
+    }
+)
+REPORT_SCHEMAS = {
+    "read_file": object_schema(
+        {
+            "path": _FILE,
+            "kind": described("string", "text or image."),
+            "text": described("string", "The lines, without numbers; empty for an image."),
+            "mime_type": described("string", "Such as text/plain or image/png."),
+            "first_line": described("integer", "Number of the first line; 0 for an image."),
+            "last_line": described("integer", "Number of the last line."),
+            "total_lines": or_null("integer", "Lines of the whole file, where they were counted."),
+            "size": _SIZE,
+            "truncated": described("boolean", "Whether there are more lines after these."),
+            "notes": NOTES,
+            "task_id": _TASK,
+        }
+    ),
+    "write_file": object_schema(
+        {
+            "path": _FILE,
+            "size": _SIZE,
+            "replaced": described("boolean", "Whether there was such a file before."),
+            "notes": NOTES,
+            "task_id": _TASK,
+        }
+    ),
+    "edit_file": object_schema(
+        {
+            "path": _FILE,
+            "count": described("integer", "Places that were replaced."),
+            "lines": {"type": "array", "items": {"type": "integer"}, "description": "Lines of the first places."},
+            "size": _SIZE,
+            "notes": NOTES,
+            "task_id": _TASK,
+        }
+    ),
+    "list_files": object_schema(
+        {
+            "path": _FILE,
+            "entries": {"type": "array", "items": _ENTRY, "description": "In order of their paths."},
+            "truncated": described("boolean", "Whether there are more entries."),
+            "notes": NOTES,
+            "task_id": _TASK,
+        }
+    ),
+}
+
 
 _WHERE = f"Works in the task's own container, as `terminal` does; the files of {WORKSPACE} are shared with all skills."
 DESCRIPTIONS = {
@@ -164,120 +241,22 @@ def binding(name: str, output_chars: int) -> Binding:
             return ListFiles()
 
 
-def absolute(name: str, path: str) -> str:
-    """The one spelling of a path that policy rules and answers use. Raises BadArgument.
-
-    `..` goes by the names, before any link is looked at: what was judged is what is opened.
-    """
-    if len(encoded(name, path)) >= MAX_PATH:
-        raise BadArgument(f"'{name}' is longer than the {MAX_PATH - 1} bytes that a path may have.")
-    whole = posixpath.normpath(posixpath.join(WORKSPACE, path))
-    return whole[1:] if whole.startswith("//") else whole
-
-
-def _in_sandbox(whole: str) -> str:
-    """The same path as the command gets it, which starts in the workspace, wherever that is."""
-    if whole == WORKSPACE:
-        return "."
-    return whole.removeprefix(WORKSPACE + "/") if whole.startswith(WORKSPACE + "/") else whole
-
-
-@dataclass(frozen=True, slots=True)
-class ReadFile:
-    """`read_file`; its command is `read FIRST LINES BYTES PICTURE PATH`."""
-
-    output_chars: int
-
-    def bind(self, values: Mapping[str, Any]) -> Bound:
-        whole = absolute("path", values["path"])
-        window = (int(values.get("offset", 1)), int(values.get("limit", MAX_LINE)))
-        # Characters as bytes: what is more than ASCII fills an answer a little earlier.
-        bounds = (min(self.output_chars, MAX_PICTURE), MAX_PICTURE)
-        return Bound(argv=("read", *map(str, (*window, *bounds)), _in_sandbox(whole)), text=whole)
+def file_tools(settings: Settings) -> Iterator[Tool]:
+    """The four tools, with the bounds that the configuration says."""
+    profile, output_chars = terminal_profile(settings), settings.limits.output_chars
+    for name, input_schema in SCHEMAS.items():
+        yield FileTool(
+            name=name,
+            title=TITLES[name],
+            description=DESCRIPTIONS[name],
+            input_schema=input_schema,
+            output_schema=REPORT_SCHEMAS[name],
+            annotations=hints(name),
+            profile=profile,
+            timeout=FILE_TIMEOUT,
+            binding=binding(name, output_chars),
+            output_chars=output_chars,
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class FetchFile:
-    """A whole file for a resource; its command is `fetch BYTES PATH`."""
-
-    def bind(self, values: Mapping[str, Any]) -> Bound:
-        whole = absolute("path", values["path"])
-        return Bound(argv=("fetch", str(MAX_RESOURCE), _in_sandbox(whole)), text=whole)
-
-
-@dataclass(frozen=True, slots=True)
-class WriteFile:
-    """`write_file`; its command is `write BYTES PATH`, with the content on standard input."""
-
-    def bind(self, values: Mapping[str, Any]) -> Bound:
-        whole = absolute("path", values["path"])
-        content = as_utf8("content", values["content"])
-        if values.get("encoding") == "base64":
-            content = _from_base64(content)
-        _check_size("content", len(content), "write it in the terminal, from parts or from a download")
-        return Bound(argv=("write", str(len(content)), _in_sandbox(whole)), text=whole, stdin=content)
-
-
-@dataclass(frozen=True, slots=True)
-class EditFile:
-    """`edit_file`; its command is `edit COUNT OLD NEW PATH`, with both texts on standard input."""
-
-    def bind(self, values: Mapping[str, Any]) -> Bound:
-        whole = absolute("path", values["path"])
-        old, new = as_utf8("old", values["old"]), as_utf8("new", values["new"])
-        if old == new:
-            raise BadArgument("'old' and 'new' are the same: there is nothing to change.")
-        _check_size("old and new", len(old) + len(new), "use `write_file`, or a program in the terminal")
-        sizes = (int(values.get("count", 1)), len(old), len(new))
-        return Bound(argv=("edit", *map(str, sizes), _in_sandbox(whole)), text=whole, stdin=old + new)
-
-
-@dataclass(frozen=True, slots=True)
-class ListFiles:
-    """`list_files`; its command is `list ENTRIES PATH PATTERN…`."""
-
-    def bind(self, values: Mapping[str, Any]) -> Bound:
-        whole = absolute("path", values.get("path", "."))
-        glob = values.get("glob", "*")
-        if glob.startswith("/"):
-            glob = posixpath.normpath(glob).removeprefix(whole.rstrip("/") + "/")
-        if glob.startswith("/") or ".." in glob.split("/"):
-            raise BadArgument("'glob' is for paths below 'path'; name the folder in 'path' instead.")
-        encoded("glob", glob)
-        patterns = _expanded(glob)
-        return Bound(argv=("list", str(MAX_ENTRIES), _in_sandbox(whole), *patterns), text=whole)
-
-
-def _from_base64(text: bytes) -> bytes:
-    try:
-        return base64.b64decode(b"".join(text.split()), validate=True)
-    except binascii.Error:
-        raise BadArgument("'content' is not base64; send it so, or leave out 'encoding' for text.") from None
-
-
-def _check_size(name: str, size: int, instead: str) -> None:
-    if size > MAX_STDIN:
-        raise BadArgument(f"'{name}' is {size} bytes long, and at most {MAX_STDIN} can be given; {instead}.")
-
-
-def _expanded(glob: str) -> tuple[str, ...]:
-    """A glob without `{a,b}`: one pattern for each choice. Raises BadArgument."""
-    made, wanted = [], [glob]
-    while wanted:
-        pattern = wanted.pop()
-        choice = _BRACES.search(pattern)
-        if choice is None:
-            made.append(pattern)
-        else:
-            wanted += [pattern[: choice.start()] + word + pattern[choice.end() :] for word in choice[1].split(",")]
-        if len(made) + len(wanted) > MAX_PATTERNS:
-            raise BadArgument(f"'glob' stands for more than {MAX_PATTERNS} patterns; list them in several calls.")
-    return tuple(sorted({_tidy(pattern) for pattern in made}))
-
-
-def _tidy(pattern: str) -> str:
-    parts = [part for part in pattern.split("/") if part not in ("", ".")]
-    if not parts or len(parts) >= MAX_PARTS or len(pattern.encode()) >= MAX_PATH:
-        raise BadArgument("'glob' is empty or too long; write it as in `**/*.py`.")
-    # What ends in `**` means all that is in there, and not the folder itself.
-    return "/".join([*parts, "*"] if parts[-1] == "**" else parts)
+BUILT_IN = BuiltIn(names=tuple(SCHEMAS), make=file_tools, rank=4)

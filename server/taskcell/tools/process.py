@@ -1,27 +1,28 @@
-"""The tool `process`: what a model reads of it, and what its arguments ask for."""
+"""The tool `process`: what a model reads about it, and what its arguments ask for."""
 
 from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, get_args
 
+from taskcell.config.settings import Settings
 from taskcell.errors import BadArgument
-from taskcell.model import Command, Profile, TaskKey, ToolCall
-from taskcell.schema.arguments import Arguments, as_utf8, nearest
-from taskcell.schema.properties import COLS, ROWS, STRIP_ANSI, TASK_ID, ToolAnnotations, plain_number
+from taskcell.model import Command, Profile, ToolCall
+from taskcell.profile.build import TERMINAL, terminal_profile
+from taskcell.schema.arguments import as_utf8, nearest
+from taskcell.schema.properties import COLS, ROWS, STRIP_ANSI, TASK_ID, object_schema, plain_number
 from taskcell.tools.binding import task_key
+from taskcell.tools.process_calls import NAME, Action, ProcessAction, ProcessCalls
+from taskcell.tools.process_report import REPORT_SCHEMA
+from taskcell.tools.tool import Access, BuiltIn, Report, Tool, ToolAnnotations, Watch
 
-NAME = "process"
 #: Bytes of one write: what a process may have waiting before it takes more.
 MAX_DATA = 1 << 16
 #: A cursor that any client can hold: the largest integer that is exact in JavaScript.
 MAX_CURSOR = (1 << 53) - 1
-
-Action = Literal["list", "poll", "wait", "write", "close_stdin", "signal", "kill", "resize"]
-_ACTIONS = ["list", "poll", "wait", "write", "close_stdin", "signal", "kill", "resize"]
 
 DESCRIPTION = (
     "Look after commands that go on: those started with background, and those that were still running when a call had "
@@ -30,49 +31,12 @@ DESCRIPTION = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessAction:
-    """What the tool `process` is asked to do.
-
-    Arguments:
-        process_id: of one process; empty for `list` alone.
-        cursor, stderr_cursor: bytes of the streams from which on output is wanted; None means head and tail of all.
-        wait: seconds.
-        data: for standard input. signal: its number. size: rows and columns.
-    """
-
-    task: TaskKey
-    action: Action
-    process_id: str
-    cursor: int | None
-    stderr_cursor: int
-    wait: float
-    data: str = field(repr=False)
-    signal: int
-    size: tuple[int, int]
-    strip_ansi: bool
-
-    @property
-    def is_about_all(self) -> bool:
-        """Without a cursor, head and tail of all output is answered, not just what is new."""
-        return self.cursor is None and self.action in ("poll", "wait", "kill")
-
-    def commands(self, tool: str, profile: Profile) -> tuple[Command, ...]:
-        """What the policy's rules judge: text that is written may be as good as a command.
-
-        It is judged as one of this tool, and as one of the tool that started the process, with its profile.
-        """
-        if self.action != "write":
-            return ()
-        return tuple(Command(self.task, judged, profile, (), self.data) for judged in (NAME, tool))
-
-
 def schema(wait: float, max_wait: float) -> dict[str, Any]:
     """The schema of `process`. Times in seconds."""
     properties = {
         "action": {
             "type": "string",
-            "enum": _ACTIONS,
+            "enum": list(get_args(Action)),
             "description": (
                 "list: all of the task's processes. poll: what is new. wait: until its end. write: data to its "
                 "standard input. close_stdin: end that. signal: send one. kill: it and all it started. resize: its "
@@ -112,24 +76,26 @@ def schema(wait: float, max_wait: float) -> dict[str, Any]:
         "cols": COLS,
         "strip_ansi": STRIP_ANSI,
     }
-    return {"type": "object", "required": ["action"], "additionalProperties": False, "properties": properties}
+    return object_schema(properties, ["action"])
 
 
-@dataclass(frozen=True)
-class ProcessTool:
-    """The tool `process`, which starts nothing. Times in seconds."""
+@dataclass(frozen=True, kw_only=True)
+class ProcessTool(Tool):
+    """The tool `process`, which starts nothing.
 
-    name: str
-    title: str
-    description: str
-    input_schema: Mapping[str, Any]
-    annotations: ToolAnnotations
+    Arguments:
+        wait: seconds that the action `wait` waits if a call does not say.
+        output_chars: characters of output in one answer.
+        assumed: the profile of the process that a call is about, for whoever judges the call without looking.
+    """
+
     wait: float
-    _arguments: Arguments = field(repr=False, compare=False)
+    output_chars: int
+    assumed: Profile = field(repr=False)
 
     def bind(self, call: ToolCall) -> ProcessAction:
         """Check a call's arguments. Raises BadArgument."""
-        values = self._arguments.check(self.name, call.arguments)
+        values = self.check(call)
         action: Action = values["action"]
         process_id = values.get("process_id", "")
         if action != "list" and not process_id:
@@ -150,19 +116,35 @@ class ProcessTool:
             strip_ansi=values.get("strip_ansi", False),
         )
 
+    def commands(self, call: ToolCall) -> Sequence[Command]:
+        """What is written to a process; it is taken for one of the terminal."""
+        return self.bind(call).commands(TERMINAL, self.assumed)
 
-def process_tool(wait: float, max_wait: float) -> ProcessTool:
-    """The tool, with the longest and the usual time to wait, in seconds."""
-    made = schema(wait, max_wait)
+    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> Report:
+        return await ProcessCalls(gateway, self.output_chars).call(self.bind(call), watch)
+
+
+def process_tool(settings: Settings) -> ProcessTool:
+    """The tool, with the bounds that the configuration says."""
+    limits = settings.limits
     return ProcessTool(
         name=NAME,
         title="Process",
         description=DESCRIPTION,
-        input_schema=made,
+        input_schema=schema(limits.wait, limits.max_timeout),
+        output_schema=REPORT_SCHEMA,
         annotations=ToolAnnotations(read_only=False, destructive=True, idempotent=False, open_world=False),
-        wait=wait,
-        _arguments=Arguments(made),
+        wait=limits.wait,
+        output_chars=limits.output_chars,
+        assumed=terminal_profile(settings),
     )
+
+
+def _make(settings: Settings) -> Iterator[Tool]:
+    yield process_tool(settings)
+
+
+BUILT_IN = BuiltIn(names=(NAME,), make=_make, rank=2)
 
 
 def _data(action: Action, values: Mapping[str, Any]) -> str:

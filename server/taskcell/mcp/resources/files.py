@@ -13,10 +13,12 @@ from mcp_types import (
 
 from taskcell.errors import BadArgument, FileRefused, UnknownResource
 from taskcell.files.answers import FileAnswer, FileBytes
+from taskcell.files.limits import MAX_RESOURCE
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.resources.routes import Contents, Route
 from taskcell.model import WORKSPACE, TaskKey, ToolCall
-from taskcell.tools.files import MAX_RESOURCE, absolute
+from taskcell.tools.file_commands import absolute
+from taskcell.tools.files import FileTool
 from taskcell.units import format_size
 
 
@@ -24,17 +26,18 @@ def file_resources(gateway: Gateway) -> Route:
     """`taskcell://tasks/{task_id}/files/{+path}`: text as text, other bytes as blobs, folders as listings."""
 
     async def read(task: TaskKey, rest: str, uri: str) -> Contents:
-        path = _path(rest)
+        path, tool = _path(rest), gateway.tools["read_file"]
+        assert isinstance(tool, FileTool)
         try:
-            return [_contents(uri, (await gateway.fetch(task, path)).answer)]
+            return [_contents(uri, (await tool.fetch(gateway, task, path)).answer)]
         except FileRefused as refused:
             if refused.absent:
                 raise UnknownResource(str(refused)) from None
             if not refused.folder:
                 raise BadArgument(str(refused)) from None
         call = ToolCall(task.principal, "list_files", {"path": path, "task_id": task.task})
-        listing = await gateway.file(call)
-        return [TextResourceContents(uri=uri, mime_type="text/plain", text=listing.shown())]
+        listing = await gateway.call(call)
+        return [TextResourceContents(uri=uri, mime_type="text/plain", text=listing.text())]
 
     template = ResourceTemplate(
         uri_template="taskcell://tasks/{task_id}/files/{+path}",

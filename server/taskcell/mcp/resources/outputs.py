@@ -12,10 +12,11 @@ from taskcell.errors import UnknownProcess, UnknownResource
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.resources.routes import Contents, Route
 from taskcell.model import MIB, TaskKey
-from taskcell.process.kept_output import Piece
+from taskcell.process.kept_output import Piece, read_piece
 from taskcell.process.output import whole_characters
 from taskcell.resource_uris import output_address
 from taskcell.supervisor.protocol import Stream
+from taskcell.tools.process_calls import find_process
 
 #: Bytes of one page at most; as base64 it is still well below what clients take in one message.
 MAX_PAGE = MIB
@@ -33,13 +34,15 @@ def output_resources(gateway: Gateway) -> Route:
             raise UnknownResource("Of a process there is its output: `…/processes/{process_id}/output`.")
         streams, cursor, limit = _parse(query)
         try:
-            is_skill, pieces = await gateway.output(task, unquote(process_id), streams or list(Stream), cursor, limit)
+            _, record = await find_process(gateway.pool, task, unquote(process_id))
+            wanted = streams or list(Stream)
+            pieces = {stream: await read_piece(record.process, stream, cursor, limit) for stream in wanted}
         except UnknownProcess as error:
             raise UnknownResource(str(error)) from None
         contents: Contents = []
         for stream, piece in pieces.items():
             # A terminal's standard error is in its output.
-            if stream is Stream.STDOUT or streams or (is_skill and piece.total):
+            if stream is Stream.STDOUT or streams or (record.about.kind == "skill" and piece.total):
                 contents += _contents(task, unquote(process_id), stream, piece, uri)
         return contents
 

@@ -25,6 +25,7 @@ from mcp_types import (
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from taskcell.errors import BadArgument, TaskcellError, UnknownResource
+from taskcell.mcp.principal import principal_of
 from taskcell.model import TaskKey
 from taskcell.resource_uris import PREFIX
 from taskcell.schema.arguments import check_visible
@@ -56,14 +57,9 @@ class Route:
 
 
 class Resources:
-    """The handlers of a server's resource methods.
+    """The handlers of a server's resource methods. Nobody else's tasks than the caller's can be named."""
 
-    Arguments:
-        principal: whose tasks are read; nobody else's can be named.
-    """
-
-    def __init__(self, principal: str, routes: Iterable[Route]) -> None:
-        self._principal = principal
+    def __init__(self, routes: Iterable[Route]) -> None:
         self._routes = {route.kind: route for route in routes}
 
     async def list(self, context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
@@ -77,8 +73,9 @@ class Resources:
 
     async def read(self, context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         """Read one resource; what cannot be read is the protocol's error, with a sentence."""
+        principal = principal_of(context)
         try:
-            route, task, rest = self._find(params.uri)
+            route, task, rest = self._find(params.uri, principal)
             return ReadResourceResult(contents=await route.read(task, rest, params.uri))
         except UnknownResource as error:
             modern = context.protocol_version in MODERN_PROTOCOL_VERSIONS
@@ -92,11 +89,11 @@ class Resources:
             log.exception("A resource could not be read.")
             raise MCPError(code=INTERNAL_ERROR, message="Internal error; see the server's log.") from None
 
-    def _find(self, uri: str) -> tuple[Route, TaskKey, str]:
+    def _find(self, uri: str, principal: str) -> tuple[Route, TaskKey, str]:
         name, kind, rest = [*uri.removeprefix(PREFIX).split("/", 2), "", ""][:3]
         route = self._routes.get(kind)
         task = unquote(name, errors="surrogateescape")
         if not uri.startswith(PREFIX) or route is None or not 0 < len(task) <= MAX_TASK_ID:
             raise UnknownResource("There is no such resource; `resources/templates/list` says what there is.")
         check_visible("task_id", task)
-        return route, TaskKey(self._principal, task), rest
+        return route, TaskKey(principal, task), rest

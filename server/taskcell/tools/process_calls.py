@@ -1,17 +1,15 @@
-"""The tool `process`: looks after a task's processes, in whichever of its sandboxes they are."""
+"""What the tool `process` does: looks after a task's processes, in whichever of its sandboxes they are."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
 import anyio
 
 from taskcell.errors import BadArgument, SandboxLost, UnknownProcess
-from taskcell.model import ProcessResult, TaskKey
-from taskcell.policy.policy import Policy
+from taskcell.model import Command, Profile, TaskKey
 from taskcell.pool.pool import Pool
 from taskcell.process.kept_output import Reading, measure, read_overview, read_page
 from taskcell.process.output import Text
@@ -21,64 +19,65 @@ from taskcell.process.result import plain_texts, result_of, status_of
 from taskcell.process.table import FINISHED_MAX
 from taskcell.resource_uris import output_address
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
-from taskcell.tools.process import ProcessAction
+from taskcell.tools.process_report import ProcessInfo, ProcessReport
+from taskcell.tools.tool import Access, Watch
 
+NAME = "process"
 #: Seconds without a further byte after which what a program has said counts as said: a prompt, a line of a build.
-QUIET = 0.1
+OUTPUT_PAUSE = 0.1
 #: Seconds for a process to take what is written to it; one that reads takes it at once.
 WRITE_TIMEOUT = 2.0
 
-
-@dataclass(frozen=True, slots=True)
-class ProcessInfo:
-    """A process in a list. Times in seconds; `output_bytes` of both streams."""
-
-    process_id: str
-    status: str
-    exit_code: int | None
-    tool: str
-    command: str
-    age_s: float
-    output_bytes: int
-    pty: bool
+Action = Literal["list", "poll", "wait", "write", "close_stdin", "signal", "kill", "resize"]
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessReport:
-    """What the tool `process` answers: a list, or one process with its output.
+class ProcessAction:
+    """What the tool `process` is asked to do.
 
     Arguments:
-        result: how the process stands; its cursors are where output goes on.
-        lost_bytes: of the output that was asked for, kept no more. more_bytes: there already, after the cursors.
-        written_bytes: of `data`; None where nothing was to be written.
+        process_id: of one process; empty for `list` alone.
+        cursor, stderr_cursor: bytes of the streams from which on output is wanted; None means head and tail of all.
+        wait: seconds.
+        data: for standard input. signal: its number. size: rows and columns.
     """
 
-    task_id: str
-    action: str
-    processes: tuple[ProcessInfo, ...] = ()
-    result: ProcessResult | None = None
-    lost_bytes: int = 0
-    more_bytes: int = 0
-    written_bytes: int | None = None
-    is_skill: bool = False
+    task: TaskKey
+    action: Action
+    process_id: str
+    cursor: int | None
+    stderr_cursor: int
+    wait: float
+    data: str = field(repr=False)
+    signal: int
+    size: tuple[int, int]
+    strip_ansi: bool
 
-    def structured(self) -> dict[str, Any]:
-        if self.result is None:
-            fields = ProcessInfo.__slots__
-            listed = [{name: getattr(info, name) for name in fields} for info in self.processes]
-            return {"task_id": self.task_id, "action": self.action, "processes": listed, "notes": []}
-        written = {} if self.written_bytes is None else {"written_bytes": self.written_bytes}
-        more = {"lost_bytes": self.lost_bytes, "more_bytes": self.more_bytes}
-        return {**self.result.structured(), "action": self.action, **more, **written}
+    @property
+    def is_about_all(self) -> bool:
+        """Without a cursor, head and tail of all output is answered, not just what is new."""
+        return self.cursor is None and self.action in ("poll", "wait", "kill")
 
-    def text(self) -> str:
-        """A list as a person reads it."""
-        lines = [
-            f"{info.process_id}: {info.status}{'' if info.exit_code is None else f' {info.exit_code}'}, "
-            f"{info.age_s:.0f} s old, {info.output_bytes:,} bytes of output: {info.tool} {info.command!r}"
-            for info in self.processes
-        ]
-        return "\n".join(lines) or "The task has no processes."
+    def commands(self, tool: str, profile: Profile) -> tuple[Command, ...]:
+        """What the policy's rules judge: text that is written may be as good as a command.
+
+        It is judged as one of this tool, and as one of the tool that started the process, with its profile.
+        """
+        if self.action != "write":
+            return ()
+        return tuple(Command(self.task, judged, profile, (), self.data) for judged in (NAME, tool))
+
+
+async def find_process(pool: Pool, task: TaskKey, process_id: str) -> tuple[Sandbox, Record]:
+    """A process of a task that is known, and its sandbox. Raises UnknownProcess: also for another task's."""
+    for sandbox in await pool.sandboxes(task):
+        record = sandbox.processes.get(process_id)
+        if record is not None:
+            return sandbox, record
+    raise UnknownProcess(
+        f"There is no process '{process_id[:20]}' in this task; the action 'list' shows those that there "
+        f"are. A finished one is known until its sandbox is closed or {FINISHED_MAX} newer ones have finished."
+    )
 
 
 class ProcessCalls:
@@ -88,16 +87,15 @@ class ProcessCalls:
         output_chars: characters of output in one answer.
     """
 
-    def __init__(self, pool: Pool, policy: Policy, output_chars: int) -> None:
-        self._pool = pool
-        self._policy = policy
+    def __init__(self, gateway: Access, output_chars: int) -> None:
+        self._gateway = gateway
         self._output_chars = output_chars
 
-    async def call(self, asked: ProcessAction, watch: Callable[[Process], None] | None = None) -> ProcessReport:
+    async def call(self, asked: ProcessAction, watch: Watch | None = None) -> ProcessReport:
         """Raises UnknownProcess, BadArgument, Denied, SandboxLost."""
         if asked.action == "list":
             return ProcessReport(asked.task.task, asked.action, tuple(await self._list(asked.task)))
-        sandbox, record = await self.find(asked.task, asked.process_id)
+        sandbox, record = await find_process(self._gateway.pool, asked.task, asked.process_id)
         if watch is not None:
             watch(record.process)
         # What is new is what comes after this.
@@ -128,22 +126,10 @@ class ProcessCalls:
             lost_bytes=reading.lost_bytes,
             more_bytes=reading.more_bytes,
             written_bytes=written,
-            is_skill=record.about.kind == "skill",
-        )
-
-    async def find(self, task: TaskKey, process_id: str) -> tuple[Sandbox, Record]:
-        """Raises UnknownProcess: also for another task's or principal's."""
-        for sandbox in await self._pool.sandboxes(task):
-            record = sandbox.processes.get(process_id)
-            if record is not None:
-                return sandbox, record
-        raise UnknownProcess(
-            f"There is no process '{process_id[:20]}' in this task; the action 'list' shows those that there "
-            f"are. A finished one is known until its sandbox is closed or {FINISHED_MAX} newer ones have finished."
         )
 
     async def _list(self, task: TaskKey) -> list[ProcessInfo]:
-        sandboxes = await self._pool.sandboxes(task)
+        sandboxes = await self._gateway.pool.sandboxes(task)
         found = [(sandbox, record) for sandbox in sandboxes for record in sandbox.processes]
         found.sort(key=lambda pair: pair[1].about.started)
         return [self._info(sandbox, record) for sandbox, record in found]
@@ -182,7 +168,7 @@ class ProcessCalls:
     async def _write(self, sandbox: Sandbox, record: Record, asked: ProcessAction) -> int:
         self._check_open(record)
         for command in asked.commands(record.about.tool, sandbox.profile.profile):
-            self._policy.authorize(command)
+            self._gateway.authorize(command)
         return await record.process.input.write(asked.data.encode(), WRITE_TIMEOUT)
 
     @staticmethod
@@ -222,7 +208,7 @@ class ProcessCalls:
             await process.news(seen)
             while not process.has_ended:
                 now = process.written
-                with anyio.move_on_after(QUIET) as quiet:
+                with anyio.move_on_after(OUTPUT_PAUSE) as quiet:
                     await process.news(now)
                 if quiet.cancelled_caught:
                     return

@@ -1,0 +1,177 @@
+"""The tool `terminal`: a shell line in the task's own container."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from taskcell.config.fields import check_variable_name
+from taskcell.config.settings import Settings
+from taskcell.errors import BadArgument
+from taskcell.model import WORKSPACE, Command, Profile
+from taskcell.profile.build import TERMINAL, terminal_profile
+from taskcell.schema.arguments import encoded
+from taskcell.schema.properties import COLS, ROWS, STDIN, STRIP_ANSI, TASK_ID, object_schema, plain_number
+from taskcell.text import shown
+from taskcell.tools.binding import MAX_ARGUMENT, ProgramTool, program_hints, stdin_of, timeout_of, workdir_of
+from taskcell.tools.describe import RUN_SCHEMA, bounds, shared_files, timeout_property
+from taskcell.tools.tool import BuiltIn
+
+#: Bytes that the terminal may put around a command, in the same argument, to learn where it ended.
+WRAPPER_ROOM = 1024
+MAX_ENVIRONMENT = 256 * 1024
+MAX_VARIABLES = 1000
+
+
+def terminal_tool(settings: Settings) -> ProgramTool:
+    """The tool, with the profile and the bounds that the configuration says."""
+    profile, limits = terminal_profile(settings), settings.limits
+    timeout = limits.timeout if settings.terminal.timeout is None else settings.terminal.timeout
+    return ProgramTool(
+        name=TERMINAL,
+        title="Terminal",
+        description=description(profile, timeout),
+        input_schema=schema(timeout, limits.max_timeout, limits.wait),
+        output_schema=RUN_SCHEMA,
+        annotations=program_hints(profile),
+        profile=profile,
+        timeout=timeout,
+        wait=limits.wait,
+        binding=ShellLine(settings.terminal.shell, limits.max_timeout),
+    )
+
+
+def _make(settings: Settings) -> Iterator[ProgramTool]:
+    yield terminal_tool(settings)
+
+
+BUILT_IN = BuiltIn(names=(TERMINAL,), make=_make, rank=1)
+
+
+def description(profile: Profile, timeout: float) -> str:
+    """What the terminal is, in a few sentences. `timeout` in seconds."""
+    return (
+        "Run a shell command in the task's own Linux container. The working directory and the exported variables that "
+        "a command ends with are where the next one starts. "
+        f"{shared_files(profile)} {bounds(profile, timeout)} "
+        "Standard error is merged into the output; a non-zero exit code is a result, not a failure of the tool."
+    )
+
+
+def schema(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
+    """The schema of `terminal`. Times in seconds."""
+    return object_schema(
+        {
+            "command": {"type": "string", "minLength": 1, "description": "The shell command line, or a script."},
+            "task_id": TASK_ID,
+            "workdir": {
+                "type": "string",
+                "minLength": 1,
+                "description": (
+                    f"Folder to run in: absolute, or relative to {WORKSPACE}. "
+                    "Without it, where the task's last command ended."
+                ),
+            },
+            "timeout": timeout_property(timeout, max_timeout),
+            "wait": {
+                "type": "number",
+                "minimum": 0,
+                "maximum": plain_number(max_timeout),
+                "default": plain_number(wait),
+                "description": "Seconds to wait for the end. What still runs then goes on, and `process` shows more.",
+            },
+            "stdin": STDIN,
+            "env": {
+                "type": "object",
+                "maxProperties": MAX_VARIABLES,
+                "additionalProperties": {"type": "string"},
+                "description": "Environment variables for this command, by name.",
+            },
+            "background": {
+                "type": "boolean",
+                "default": False,
+                "description": (
+                    "Answer as soon as it runs. Without stdin, its standard input stays open for `process`. Where it "
+                    "ends is not where the next command starts."
+                ),
+            },
+            "pty": {
+                "type": "boolean",
+                "default": False,
+                "description": "Run it in a terminal of rows and cols, for programs that want one, such as a prompt.",
+            },
+            "rows": ROWS,
+            "cols": COLS,
+            "strip_ansi": STRIP_ANSI,
+        },
+        ["command"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ShellLine:
+    """One line for a shell. `max_timeout` in seconds."""
+
+    shell: tuple[str, ...]
+    max_timeout: float
+
+    def bind(self, blank: Command, values: Mapping[str, Any]) -> Command:
+        line = values["command"]
+        most = MAX_ARGUMENT - WRAPPER_ROOM
+        size = len(encoded("command", line))
+        if size > most:
+            raise BadArgument(
+                f"'command' is {size} bytes long, and at most {most} can be run; "
+                "write a script to a file in /workspace and run that, or give the data through 'stdin'."
+            )
+        return replace(
+            blank,
+            argv=(*self.shell, line),
+            text=line,
+            stdin=stdin_of("stdin", values.get("stdin")),
+            workdir=workdir_of(values),
+            env=_environment(values.get("env", {})),
+            timeout=timeout_of(values, blank.timeout, self.max_timeout),
+            wait=_wait(values, blank.wait),
+            background=values.get("background", False),
+            pty=_terminal_size(values),
+            strip_ansi=values.get("strip_ansi", False),
+        )
+
+
+def _wait(values: Mapping[str, Any], usual: float | None) -> float | None:
+    wait = values.get("wait")
+    if wait is None:
+        return usual
+    if not math.isfinite(wait):
+        raise BadArgument("'wait' must be a finite number of seconds.")
+    return float(wait)
+
+
+def _terminal_size(values: Mapping[str, Any]) -> tuple[int, int] | None:
+    if values.get("pty", False):
+        return values.get("rows", ROWS["default"]), values.get("cols", COLS["default"])
+    if "rows" in values or "cols" in values:
+        raise BadArgument("'rows' and 'cols' are the size of a terminal: give 'pty' too, or leave them out.")
+    return None
+
+
+def _environment(variables: Mapping[str, str]) -> Mapping[str, str]:
+    total = 0
+    for name, value in variables.items():
+        if not isinstance(name, str):
+            raise BadArgument("The names in 'env' must be text.")
+        try:
+            check_variable_name(name)
+        except ValueError as error:
+            raise BadArgument(f"In 'env', {shown(name)} {error}.") from None
+        size = len(name) + len(encoded(f"env.{name}", value)) + 2
+        total += size
+        if size > MAX_ARGUMENT or total > MAX_ENVIRONMENT:
+            raise BadArgument(
+                f"'env' is too large: a variable holds at most {MAX_ARGUMENT} bytes, all together {MAX_ENVIRONMENT}."
+            )
+    return MappingProxyType(dict(variables))
