@@ -202,7 +202,7 @@ class Tasks:
         else:
             state = self._state(identity, record, "completed", result.ending())
             state["result"] = answer(result).model_dump(by_alias=True, mode="json", exclude_none=True)
-        if sandbox.profile.profile.reuse is Reuse.CALL:
+        if sandbox.profile.reuse is Reuse.CALL:
             self._ends[task.principal, identity] = state
             while len(self._ends) > KEPT_ENDS:
                 self._ends.popitem(last=False)

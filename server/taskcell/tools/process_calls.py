@@ -167,7 +167,7 @@ class ProcessCalls:
 
     async def _write(self, sandbox: Sandbox, record: Record, asked: ProcessAction) -> int:
         self._check_open(record)
-        for command in asked.commands(record.about.tool, sandbox.profile.profile):
+        for command in asked.commands(record.about.tool, sandbox.profile):
             self._gateway.authorize(command)
         return await record.process.input.write(asked.data.encode(), WRITE_TIMEOUT)
 
