@@ -226,11 +226,12 @@ def test_the_descriptions_say_what_a_model_must_know(tools):
         if not isinstance(tool, ProgramTool):
             continue
         assert "/workspace" in tool.description
-        assert "shared by the terminal and all skills" in tool.description
-        assert "killed" in tool.description
+        assert "all skills of the task" in tool.description
+        assert "killed" in tool.description + str(tool.input_schema)
+        assert "`process`" in tool.description + str(tool.input_schema)
     assert tools["ff"].description.startswith("Convert. ")
     assert "(also at /workdir)" in tools["ff"].description
-    assert "There is no network." in tools["ff"].description
+    assert "No network." in tools["ff"].description
 
 
 def test_the_hints_do_not_promise_safety(tools):

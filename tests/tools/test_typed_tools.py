@@ -232,7 +232,7 @@ def test_what_a_client_reads_of_a_typed_tool(tools):
     tool = tools["x_all"]
     assert tool.title == "x all"
     assert tool.description.startswith("Does all. Files in /workspace are shared")
-    assert "After 60 s the command" in tool.description
+    assert "After 60 s the command and all it started are killed" in tool.description
     hints = tool.annotations
     assert (hints.read_only, hints.destructive, hints.idempotent, hints.open_world) == (False, True, False, False)
     hints = tools["x_taken"].annotations

@@ -19,20 +19,17 @@ TASK_ID = {
     "minLength": 1,
     "maxLength": MAX_TASK_ID,
     "default": DEFAULT_TASK,
-    "description": (
-        "Name of the task. Calls with the same task_id share one sandbox and one /workspace; "
-        "other tasks never see them."
-    ),
+    "description": "Task name; each task has its own sandbox and /workspace.",
 }
-STDIN = {"type": "string", "description": "Text for the standard input. Without it, standard input is empty."}
+STDIN = {"type": "string", "description": "Text for standard input; empty by default."}
 
 
-ROWS = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 24, "description": "Rows of the terminal."}
-COLS = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 80, "description": "Columns of the terminal."}
+ROWS = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 24, "description": "Terminal rows."}
+COLS = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 80, "description": "Terminal columns."}
 STRIP_ANSI = {
     "type": "boolean",
     "default": False,
-    "description": "Leave colours and other control sequences out of the output.",
+    "description": "Strip colours and other control sequences.",
 }
 
 

@@ -41,25 +41,23 @@ def timeout_property(default: float, most: float) -> dict[str, Any]:
         "exclusiveMinimum": 0,
         "maximum": plain_number(most),
         "default": plain_number(default),
-        "description": (
-            f"Seconds after which the command and every process it started are killed, at most {format_seconds(most)}. "
-            "The output until then is kept."
-        ),
+        "description": "Seconds until the command and all it started are killed; output so far is kept.",
     }
 
 
-def shared_files(profile: Profile) -> str:
-    """Where the task's files are."""
+def shared_files(profile: Profile, others: str) -> str:
+    """Say where the task's files are, and who else works on them."""
     here = [mount.target for mount in profile.mounts if mount.source is None]
     also = f" (also at {', '.join(here)})" if here else ""
-    return f"Files in {WORKSPACE}{also} are shared by the terminal and all skills of the task."
+    return f"Files in {WORKSPACE}{also} are shared with {others} of the task."
 
 
-def bounds(profile: Profile, timeout: float, unit: str = "s (or 'timeout')") -> str:
-    """Network, memory and time. `timeout` in seconds."""
-    network = "There is no network." if profile.network == "none" else f"The network is '{profile.network}'."
-    memory = f"Memory is limited to {format_size(profile.memory)}. " if profile.memory else ""
-    return (
-        f"{network} {memory}After {format_seconds(timeout)} {unit} the command and all that it started "
-        "are killed, and the output so far is returned. A command that takes long is handed over to `process`."
-    )
+def limits_of(profile: Profile) -> str:
+    """Say which network and how much memory there is."""
+    network = "No network." if profile.network == "none" else f"Network: '{profile.network}'."
+    return f"{network} Memory: {format_size(profile.memory)}." if profile.memory else network
+
+
+def killed_after(timeout: float) -> str:
+    """Say when a command is killed whose tool has no argument for that. `timeout` in seconds."""
+    return f"After {format_seconds(timeout)} s the command and all it started are killed; output so far is kept."

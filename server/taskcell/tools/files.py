@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from taskcell.config.settings import Settings
 from taskcell.errors import FileRefused
@@ -59,79 +58,77 @@ class FileTool(CommandTool):
             return FileReport(command.task.task, answer, tuple(notes))
 
 
-def _path(what: str) -> dict[str, Any]:
-    return {
-        "type": "string",
-        "minLength": 1,
-        "description": f"Path of the {what}: relative to {WORKSPACE}, or absolute in the task's container.",
-    }
-
+_PATH = {
+    "type": "string",
+    "minLength": 1,
+    "description": f"Absolute in the container, or relative to {WORKSPACE}.",
+}
 
 READ_SCHEMA = object_schema(
     {
-        "path": _path("file"),
+        "path": _PATH,
         "task_id": TASK_ID,
         "offset": {
             "type": "integer",
             "minimum": 1,
             "maximum": MAX_LINE,
             "default": 1,
-            "description": "Number of the first line to read; lines count from 1.",
+            "description": "First line, counted from 1.",
         },
         "limit": {
             "type": "integer",
             "minimum": 1,
             "maximum": MAX_LINE,
-            "description": "How many lines to read at most. Without it, as many as one answer holds.",
+            "description": "Maximum number of lines. Default: as many as one answer holds.",
         },
     },
     ["path"],
 )
 WRITE_SCHEMA = object_schema(
     {
-        "path": _path("file"),
-        "content": {"type": "string", "description": "All that the file is to hold."},
+        "path": _PATH,
+        "content": {"type": "string", "description": "The whole content."},
         "task_id": TASK_ID,
         "encoding": {
             "type": "string",
             "enum": list(_ENCODINGS),
             "default": "text",
-            "description": "How 'content' is given: as text (written as UTF-8), or as base64 for other bytes.",
+            "description": "`content` is text (written as UTF-8), or base64 for other bytes.",
         },
     },
     ["path", "content"],
 )
 EDIT_SCHEMA = object_schema(
     {
-        "path": _path("file"),
+        "path": _PATH,
         "old": {
             "type": "string",
             "minLength": 1,
-            "description": "The text to replace, exactly as in the file, without line numbers; several lines are fine.",
+            "description": "Text exactly as in the file, without line numbers; may span lines.",
         },
-        "new": {"type": "string", "description": "The text to put in its place; empty deletes it."},
+        "new": {"type": "string", "description": "Replacement; empty deletes `old`."},
         "task_id": TASK_ID,
         "count": {
             "type": "integer",
             "minimum": 1,
             "maximum": 1_000_000,
             "default": 1,
-            "description": "How often 'old' is in the file; each place is replaced. Another number changes nothing.",
+            "description": "How often `old` occurs; all are replaced, or none if the number is wrong.",
         },
     },
     ["path", "old", "new"],
 )
 LIST_SCHEMA = object_schema(
     {
-        "path": {**_path("folder"), "default": "."},
+        "path": {**_PATH, "default": "."},
         "task_id": TASK_ID,
         "glob": {
             "type": "string",
             "minLength": 1,
             "default": "*",
             "description": (
-                "Pattern of the paths below the folder: `*` and `?` within a name, `**` for any folders, `[a-z]`, "
-                "`{a,b}`, as in `**/*.py`. Hidden files match too."
+                "Such as `**/*.py`: `*` and `?` match within a name, `**` across folders; also `[a-z]`, `{a,b}`. "
+                "Hidden files match."
             ),
         },
     },
@@ -197,23 +194,19 @@ REPORT_SCHEMAS = {
 }
 
 
-_WHERE = f"Works in the task's own container, as `terminal` does; the files of {WORKSPACE} are shared with all skills."
 DESCRIPTIONS = {
-    "read_file": (
-        "Read a file: text with line numbers, from 'offset' on; a picture (PNG, JPEG, GIF, WebP) as a picture. "
-        f"{_WHERE}"
-    ),
+    "read_file": "Read a file: text with line numbers, a picture (PNG, JPEG, GIF, WebP) as a picture.",
     "write_file": (
-        "Write a whole file: makes its folders, replaces what was there in one step or not at all, and keeps the mode "
-        f"of a file that was there. At most {format_size(MAX_STDIN)}. To change a part, use `edit_file`. {_WHERE}"
+        f"Write a whole file of at most {format_size(MAX_STDIN)}. Makes its folders; replaces an existing file "
+        "atomically and keeps its mode. To change a part, use `edit_file`."
     ),
     "edit_file": (
-        "Replace exact text in a file. 'old' must be there exactly 'count' times: give enough of the lines around it "
-        f"to make it the only place. Where all lines end in CRLF, 'old' and 'new' may be given with LF. {_WHERE}"
+        "Replace exact text in a file. `old` must occur exactly `count` times: include enough context. If all lines "
+        "end in CRLF, `old` and `new` may use LF."
     ),
     "list_files": (
-        f"List a folder, or all paths that match a glob, with sizes and times; at most {MAX_ENTRIES}. "
-        f"Links are shown, not followed. {_WHERE}"
+        f"List a folder, or the paths in it that match `glob`, with sizes and times; at most {MAX_ENTRIES}. "
+        "Links are shown, not followed."
     ),
 }
 TITLES = {"read_file": "Read file", "write_file": "Write file", "edit_file": "Edit file", "list_files": "List files"}

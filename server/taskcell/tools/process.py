@@ -11,6 +11,7 @@ from typing import Any, get_args
 from taskcell.config.settings import Settings
 from taskcell.errors import BadArgument
 from taskcell.model import Command, Profile, ToolCall
+from taskcell.process.table import FINISHED_MAX
 from taskcell.profile.build import TERMINAL, terminal_profile
 from taskcell.schema.arguments import as_utf8, nearest
 from taskcell.schema.properties import COLS, ROWS, STRIP_ANSI, TASK_ID, object_schema, plain_number
@@ -25,9 +26,9 @@ MAX_DATA = 1 << 16
 MAX_CURSOR = (1 << 53) - 1
 
 DESCRIPTION = (
-    "Look after commands that go on: those started with background, and those that were still running when a call had "
-    "waited long enough. Output is asked for by cursor: each answer has the one to go on from. What a command printed "
-    "can be asked for again until its sandbox closes or 64 newer ones have finished."
+    "Inspect and control commands that were started with `background` or outlived their call's `wait`. Each answer "
+    "has the cursor to continue from. Output can be read again until the sandbox closes or "
+    f"{FINISHED_MAX} newer commands have finished."
 )
 
 
@@ -38,20 +39,20 @@ def schema(wait: float, max_wait: float) -> dict[str, Any]:
             "type": "string",
             "enum": list(get_args(Action)),
             "description": (
-                "list: all of the task's processes. poll: what is new. wait: until its end. write: data to its "
-                "standard input. close_stdin: end that. signal: send one. kill: it and all it started. resize: its "
-                "terminal."
+                "list: the task's processes. poll: state and output. wait: the same at its end. write: send `data` to "
+                "its stdin. close_stdin: close that. signal: send `signal`. kill: kill it and all it started. resize: "
+                "set its terminal's `rows` and `cols`."
             ),
         },
-        "process_id": {"type": "string", "minLength": 1, "description": "Such as p1; all actions but list need it."},
+        "process_id": {"type": "string", "minLength": 1, "description": "Such as p1; required except for list."},
         "task_id": TASK_ID,
         "cursor": {
             "type": "integer",
             "minimum": 0,
             "maximum": MAX_CURSOR,
             "description": (
-                "Where output is wanted from: the cursor of an earlier answer, or 0. Without it, poll, wait and kill "
-                "answer the head and the tail of all output so far, and the others what is new."
+                "Output from here on: an earlier answer's cursor, or 0. Default: head and tail of all output for poll, "
+                "wait and kill; else what is new."
             ),
         },
         "stderr_cursor": {
@@ -59,18 +60,18 @@ def schema(wait: float, max_wait: float) -> dict[str, Any]:
             "minimum": 0,
             "maximum": MAX_CURSOR,
             "default": 0,
-            "description": "The same for the standard error of a skill's process, beside cursor.",
+            "description": "The same for a skill's stderr.",
         },
         "wait": {
             "type": "number",
             "minimum": 0,
             "maximum": plain_number(max_wait),
             "description": (
-                f"Seconds that wait waits for the end (default {plain_number(wait):g}), and poll and write for output "
-                "(default 0)."
+                f"Seconds to wait for the end (wait, default {plain_number(wait):g}) or for output (poll, write; "
+                "default 0)."
             ),
         },
-        "data": {"type": "string", "description": "Text for write, with its line breaks."},
+        "data": {"type": "string", "description": "Text to write, line breaks included."},
         "signal": {"type": "string", "minLength": 1, "description": "Such as INT, TERM, HUP or USR1."},
         "rows": ROWS,
         "cols": COLS,

@@ -20,8 +20,7 @@ from taskcell.tools.tool import Access, BuiltIn, Report, Tool, ToolAnnotations, 
 
 NAME = "sandbox"
 DESCRIPTION = (
-    "Show, reset or close the sandbox of a task. Reset it when its processes or its environment are in disorder; "
-    "close it when the task is done."
+    "Show a task's sandbox, reset it when its processes or environment are broken, or close it when the task is done."
 )
 SCHEMA = object_schema(
     {
@@ -29,9 +28,8 @@ SCHEMA = object_schema(
             "type": "string",
             "enum": ["status", "reset", "close"],
             "description": (
-                "status: what runs and how much it uses. reset: a fresh container, working directory and environment; "
-                f"the files in {WORKSPACE} stay. close: end the task; its files are deleted, unless the workspace is "
-                "persistent."
+                "status: state, processes, memory. reset: fresh container, working directory and environment; "
+                f"{WORKSPACE} stays. close: end the task and delete its files, unless the workspace is persistent."
             ),
         },
         "task_id": TASK_ID,

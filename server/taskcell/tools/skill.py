@@ -17,7 +17,9 @@ from taskcell.skills.parameters import Parameter
 from taskcell.skills.template import Template
 from taskcell.skills.typed_tool import TypedTool
 from taskcell.tools.binding import ProgramTool, check_sizes, program_hints, stdin_of, timeout_of, workdir_of
-from taskcell.tools.describe import RUN_SCHEMA, bounds, shared_files, timeout_property
+from taskcell.tools.describe import RUN_SCHEMA, killed_after, limits_of, shared_files, timeout_property
+
+_HANDED_OVER = "A command that takes long goes on under `process`."
 
 
 def skill_tools(skill: Skill, settings: Settings) -> Iterator[ProgramTool]:
@@ -34,7 +36,7 @@ def _free_form(skill: Skill, profile: Profile, timeout: float, limits: LimitSett
     return ProgramTool(
         name=skill.name,
         title=skill.name,
-        description=f"{skill.description} {shared_files(profile)} {bounds(profile, timeout)}",
+        description=f"{skill.description} {_files_and_limits(profile)} {_HANDED_OVER}",
         input_schema=_free_form_schema(profile, timeout, limits.max_timeout),
         output_schema=RUN_SCHEMA,
         annotations=program_hints(profile),
@@ -51,7 +53,7 @@ def _typed(tool: TypedTool, profile: Profile, timeout: float, wait: float) -> Pr
     return ProgramTool(
         name=tool.name,
         title=tool.title,
-        description=f"{tool.description} {shared_files(profile)} {bounds(profile, timeout, 's')}",
+        description=f"{tool.description} {_files_and_limits(profile)} {killed_after(timeout)} {_HANDED_OVER}",
         input_schema=object_schema({**properties, "task_id": TASK_ID}, required),
         output_schema=RUN_SCHEMA,
         annotations=program_hints(profile, read_only=tool.read_only),
@@ -60,6 +62,10 @@ def _typed(tool: TypedTool, profile: Profile, timeout: float, wait: float) -> Pr
         wait=wait,
         binding=FilledTemplate(_prefix(profile), tool.template, tool.stdin, tool.parameters),
     )
+
+
+def _files_and_limits(profile: Profile) -> str:
+    return f"{shared_files(profile, 'the terminal and all skills')} {limits_of(profile)}"
 
 
 def _prefix(profile: Profile) -> tuple[str, ...]:
@@ -77,16 +83,13 @@ def _free_form_schema(profile: Profile, timeout: float, max_timeout: float) -> d
                 "maxItems": MAX_ARGS,
                 "items": {"type": "string", "description": "One argument."},
                 "default": [],
-                "description": "Arguments of the program, one element each; no shell reads them, so do not quote.",
+                "description": "Arguments of the program, one per element. No shell reads them: do not quote.",
             },
             "task_id": TASK_ID,
             "workdir": {
                 "type": "string",
                 "minLength": 1,
-                "description": (
-                    f"Folder to run in: absolute, or relative to {WORKSPACE}. "
-                    f"Without it, {profile.working_dir or WORKSPACE}."
-                ),
+                "description": f"Absolute or relative to {WORKSPACE}. Default: {profile.working_dir or WORKSPACE}.",
             },
             "timeout": timeout_property(timeout, max_timeout),
             "stdin": STDIN,

@@ -17,7 +17,7 @@ from taskcell.schema.arguments import encoded
 from taskcell.schema.properties import COLS, ROWS, STDIN, STRIP_ANSI, TASK_ID, object_schema, plain_number
 from taskcell.text import shown
 from taskcell.tools.binding import MAX_ARGUMENT, ProgramTool, program_hints, stdin_of, timeout_of, workdir_of
-from taskcell.tools.describe import RUN_SCHEMA, bounds, shared_files, timeout_property
+from taskcell.tools.describe import RUN_SCHEMA, limits_of, shared_files, timeout_property
 from taskcell.tools.tool import BuiltIn
 
 #: Bytes that the terminal may put around a command, in the same argument, to learn where it ended.
@@ -33,7 +33,7 @@ def terminal_tool(settings: Settings) -> ProgramTool:
     return ProgramTool(
         name=TERMINAL,
         title="Terminal",
-        description=description(profile, timeout),
+        description=description(profile),
         input_schema=schema(timeout, limits.max_timeout, limits.wait),
         output_schema=RUN_SCHEMA,
         annotations=program_hints(profile),
@@ -51,13 +51,12 @@ def _make(settings: Settings) -> Iterator[ProgramTool]:
 BUILT_IN = BuiltIn(names=(TERMINAL,), make=_make, rank=1)
 
 
-def description(profile: Profile, timeout: float) -> str:
-    """What the terminal is, in a few sentences. `timeout` in seconds."""
+def description(profile: Profile) -> str:
+    """What the terminal is, in a few sentences; its schema says the rest."""
     return (
-        "Run a shell command in the task's own Linux container. The working directory and the exported variables that "
-        "a command ends with are where the next one starts. "
-        f"{shared_files(profile)} {bounds(profile, timeout)} "
-        "Standard error is merged into the output; a non-zero exit code is a result, not a failure of the tool."
+        "Run a shell command in the task's own Linux container. Working directory and exported variables carry over to "
+        f"the next command. {shared_files(profile, 'all skills')} {limits_of(profile)} "
+        "Output includes stderr. A non-zero exit code is not a tool error."
     )
 
 
@@ -65,15 +64,12 @@ def schema(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
     """The schema of `terminal`. Times in seconds."""
     return object_schema(
         {
-            "command": {"type": "string", "minLength": 1, "description": "The shell command line, or a script."},
+            "command": {"type": "string", "minLength": 1, "description": "Shell command line or script."},
             "task_id": TASK_ID,
             "workdir": {
                 "type": "string",
                 "minLength": 1,
-                "description": (
-                    f"Folder to run in: absolute, or relative to {WORKSPACE}. "
-                    "Without it, where the task's last command ended."
-                ),
+                "description": (f"Absolute or relative to {WORKSPACE}. Default: where the last command ended."),
             },
             "timeout": timeout_property(timeout, max_timeout),
             "wait": {
@@ -81,27 +77,26 @@ def schema(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
                 "minimum": 0,
                 "maximum": plain_number(max_timeout),
                 "default": plain_number(wait),
-                "description": "Seconds to wait for the end. What still runs then goes on, and `process` shows more.",
+                "description": "Seconds until the call returns; a command still running goes on under `process`.",
             },
             "stdin": STDIN,
             "env": {
                 "type": "object",
                 "maxProperties": MAX_VARIABLES,
                 "additionalProperties": {"type": "string"},
-                "description": "Environment variables for this command, by name.",
+                "description": "Environment variables for this command only.",
             },
             "background": {
                 "type": "boolean",
                 "default": False,
                 "description": (
-                    "Answer as soon as it runs. Without stdin, its standard input stays open for `process`. Where it "
-                    "ends is not where the next command starts."
+                    "Return once started. Without `stdin`, `process` can write to it. Nothing carries over from it."
                 ),
             },
             "pty": {
                 "type": "boolean",
                 "default": False,
-                "description": "Run it in a terminal of rows and cols, for programs that want one, such as a prompt.",
+                "description": "Run in a terminal, for interactive programs.",
             },
             "rows": ROWS,
             "cols": COLS,
