@@ -123,8 +123,8 @@ class Command:
 
     Arguments:
         tool: MCP name of the tool that was called.
-        argv: what is executed: the whole argument list for the terminal; for a skill, what comes after the entrypoint
-            and `command` of the profile, or after the image's entrypoint where the profile names none.
+        argv: what is executed. For a terminal: the shell's words and one line for it. For a skill: what comes after the
+            entrypoint and `command` of the profile, or after the image's entrypoint where the profile names none.
         stdin: bytes for standard input; None means an empty one (`/dev/null`).
         workdir: absolute, or relative to the workspace; None means where the task's last terminal command ended,
             or the profile's working directory.
@@ -169,7 +169,7 @@ class Status(Enum):
     LOST = "lost"
 
 
-#: Ends that are errors whatever was called.
+#: Ends that are failures for every tool.
 _ERRORS = frozenset({Status.TIMED_OUT, Status.OOM_KILLED, Status.LOST})
 
 
@@ -180,7 +180,7 @@ class ProcessResult:
     Arguments:
         omitted_bytes: bytes of output that were left out between its head and its tail.
         survivors: processes that a kill could not end.
-        kind: of the tool that started it.
+        kind: the kind of tool that started it; it decides what a non-zero exit code means.
         cursor, stderr_cursor: where the output begins that is not in this answer; None for a run that has ended.
     """
 
@@ -205,7 +205,7 @@ class ProcessResult:
 
     @property
     def is_error(self) -> bool:
-        """These ends are errors whatever was called, and a non-zero exit code is one of a skill alone."""
+        """Whether the run failed: some ends always count as failures, a non-zero exit code only for a skill."""
         return self.status in _ERRORS or (self.kind == "skill" and self.exit_code not in (0, None))
 
     def structured(self) -> dict[str, Any]:
@@ -229,7 +229,7 @@ class ProcessResult:
         }
 
     def text(self) -> str:
-        """A run as the model reads it: output, `[stderr]` and what came there, one line on the end, notes."""
+        """Return the run as a model reads it: output, stderr under `[stderr]`, a line about the end, notes."""
         parts = [_ended(self.stdout)]
         if self.stderr:
             parts += ["[stderr]\n", _ended(self.stderr)]
@@ -238,7 +238,7 @@ class ProcessResult:
         return "".join(parts)
 
     def ending(self) -> str:
-        """How a run ended, in a few words."""
+        """Describe in a few words how the run ended."""
         after, signal = format_milliseconds(self.duration_ms), f" ({self.signal})" if self.signal else ""
         killed = f"after {after}; killed; survivors {self.survivors}"
         more = "" if self.stderr_cursor is None else f", stderr_cursor {self.stderr_cursor}"
@@ -264,7 +264,7 @@ class ToolCall:
     """One call as a client sent it. Nothing in it is checked yet.
 
     Arguments:
-        hand_off: answer `running` when the call has waited long enough; False: wait to the end of the command.
+        hand_off: return `running` when the command outlives its `wait`; False: wait until it ends.
     """
 
     principal: str

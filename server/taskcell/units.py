@@ -82,7 +82,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_milliseconds(duration_ms: int) -> str:
-    """A duration as a person says it: `0.012 s`, `0.2 s`, `3 s`, `75 s`."""
+    """Format a duration as people say it: `0.012 s`, `0.2 s`, `3 s`, `75 s`."""
     value = duration_ms / 1000
     digits = 3 if value < 0.1 else 1 if value < 10 else 0
     number = f"{value:.{digits}f}"

@@ -69,7 +69,7 @@ def exec_(
 
 
 def _check_runs_words(name: str, loaded: Loaded) -> None:
-    """Raise BadArgument if words cannot be the arguments of the tool: a skill's typed one, or one of taskcell's own."""
+    """Raise BadArgument unless the tool takes words as arguments: the terminal, or a free-form skill."""
     from taskcell.tools.binding import ProgramTool
 
     if not isinstance(loaded.tools.get(name, None), ProgramTool | None):

@@ -49,7 +49,7 @@ def explain(
         typer.echo(f"{decision.effect.value}, by the rule '{decision.rule}': {decision.reason}")
 
 
-_NOT_JUDGED = "The call runs no command, so there is nothing that a rule could judge."
+_NOT_JUDGED = "The call runs no command, so no rule judges it."
 
 
 def _judged(loaded: Loaded, call: ToolCall) -> Sequence[Command]:

@@ -148,7 +148,7 @@ FileAnswer = FileText | FileBytes | Written | Edited | FolderListing
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture that is shown beside the text of an answer. `mime` such as `image/png`."""
+    """A picture to show beside the text of an answer. `mime` is its type, such as `image/png`."""
 
     data: bytes
     mime: str

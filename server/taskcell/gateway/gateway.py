@@ -1,4 +1,4 @@
-"""The one way in for tool calls, and what tools may do: authorise, lease, run."""
+"""The one way in for tool calls, and what tools may do through it: authorise, lease, run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from taskcell.tools.tool import Report, Tool, Watch
 
 
 class Gateway:
-    """Every tool call comes through here, whatever brought it.
+    """Every tool call comes through here, whatever door it came through.
 
     Arguments:
-        tools: by name. A call keeps the tool that it began with when they are replaced.
-        idle_ttl: seconds that a sandbox outlives the last of its processes, unless somebody closes it.
+        tools: the tools by name. A call keeps its tool when the tools are replaced.
+        idle_ttl: seconds that an idle sandbox is kept after its last call or process.
     """
 
     def __init__(
@@ -46,22 +46,22 @@ class Gateway:
         self._policy = policy
 
     def replace_tools(self, tools: Mapping[str, Tool]) -> None:
-        """From now on these are the tools."""
+        """Use these tools from now on."""
         self.tools = tools
         replaced, self._replaced = self._replaced, anyio.Event()
         replaced.set()
 
     async def tools_after(self, seen: Mapping[str, Tool]) -> Mapping[str, Tool]:
-        """Wait until the tools are others than those that were seen; no replacement is missed between two calls."""
+        """Wait until the tools are not `seen` any more, and return them. No replacement between two calls is missed."""
         while self.tools is seen:
             await self._replaced.wait()
         return self.tools
 
     async def call(self, call: ToolCall, watch: Watch | None = None) -> Report:
-        """Do what one call asks for. Raises a TaskcellError when that was not possible.
+        """Do what one call asks for. Raises a TaskcellError if that is impossible.
 
         Arguments:
-            watch: called with the process that the call starts, or looks at.
+            watch: called with the process that the call starts or inspects.
         """
         tool = self.tools.get(call.tool)
         if tool is None:
@@ -75,12 +75,13 @@ class Gateway:
         return self._policy.authorize(command)
 
     async def run(self, command: Command, watch: Watch | None = None) -> ProcessResult:
-        """Authorise a command and run it in its task's sandbox; when it has waited long enough, it goes on by itself.
+        """Authorise a command and run it in its task's sandbox; return its result after at most the command's `wait`.
 
-        Raises a TaskcellError when it did not run; cancelled, it has killed what it started.
+        A command that outlives its `wait` goes on, and its sandbox stays leased until it ends. On cancellation the
+        command is killed first. Raises a TaskcellError if the command did not run.
 
         Arguments:
-            watch: called with the process when it is being started.
+            watch: called with the process once its start was requested.
         """
         authorized = self.authorize(command)
         async with AsyncExitStack() as held:

@@ -1,4 +1,4 @@
-"""What tools report, as MCP answers."""
+"""Turns reports of tools into MCP results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The report of a call that did not run: the model reads why, and what to do next."""
+    """The report of a call that did not run. The sentence tells the model why and what to do next."""
 
     sentence: str
 
@@ -32,7 +32,7 @@ class Failure:
 
 
 def answer(report: Report) -> CallToolResult:
-    """The answer to a call. Its structured content is of the tool's output schema: nothing checks it at each call."""
+    """Return the result of a call. Its structured content must match the output schema; it is not checked here."""
     pictures = [
         ImageContent(type="image", data=base64.b64encode(picture.data).decode("ascii"), mime_type=picture.mime)
         for picture in report.pictures
@@ -42,7 +42,7 @@ def answer(report: Report) -> CallToolResult:
 
 
 def _writable(value: Any) -> Any:
-    """The same value with U+FFFD for halves of surrogate pairs, which no UTF-8 and so no JSON line can hold."""
+    """Replace unpaired surrogates by U+FFFD: UTF-8, and so a line of JSON, cannot hold them."""
     match value:
         case str():
             return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)

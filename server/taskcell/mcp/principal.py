@@ -1,4 +1,4 @@
-"""Who calls: the one place that knows it, so that handlers need not ask how a request came in."""
+"""Who calls. This is the only place that knows how a door tells; handlers ask here."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from mcp_types import INVALID_REQUEST
 
 from taskcell.model import LOCAL_PRINCIPAL
 
-#: Where a door over HTTP writes who has been authenticated: `request.state.principal`.
+#: A door over HTTP stores whom it has authenticated in `request.state` under this name.
 STATE = "principal"
 
 
 def principal_of(context: ServerRequestContext[Any, Any]) -> str:
-    """Whose tasks a request is about: `local` for what came in through a pipe, which only its server's starter has.
+    """Return the principal of a request, whose tasks it may use.
 
-    A request that came over HTTP belongs to whom its door has authenticated, and to nobody else. Raises MCPError where
-    the door has authenticated nobody.
+    A request without an HTTP request came through a pipe, which only the program that started the server has: `local`.
+    Every other request belongs to the principal that its door has authenticated. Raises MCPError if there is none.
     """
     if context.request is None:
         return LOCAL_PRINCIPAL
     principal = getattr(context.request.state, STATE, None)
     if not isinstance(principal, str) or not principal:
-        raise MCPError(code=INVALID_REQUEST, message="Nobody is signed in; send the credentials with each request.")
+        raise MCPError(code=INVALID_REQUEST, message="Nobody is signed in; send credentials with each request.")
     return principal

@@ -1,4 +1,4 @@
-"""`tools/list` and `tools/call`: the gateway's tools in MCP's words. Whatever happens in a call becomes an answer."""
+"""`tools/list` and `tools/call`: the gateway's tools in MCP's terms. Every outcome of a call becomes an answer."""
 
 from __future__ import annotations
 
@@ -43,40 +43,40 @@ class Tools:
 
     @property
     def listing(self) -> Mapping[str, McpTool]:
-        """What `tools/list` answers, by name."""
+        """What `tools/list` returns, by name."""
         if self._described is not self._gateway.tools:
             self._described = self._gateway.tools
             self._listing = {name: _describe(tool) for name, tool in self._described.items()}
         return self._listing
 
     async def changes(self) -> AsyncIterator[None]:
-        """Each time that a client which listed the tools would now be answered something else."""
-        told, seen = self.listing, self._gateway.tools
+        """Yield each time that `tools/list` would return something else than before."""
+        before, seen = self.listing, self._gateway.tools
         while True:
             seen = await self._gateway.tools_after(seen)
-            if self.listing != told:
-                told = self.listing
+            if self.listing != before:
+                before = self.listing
                 yield
 
     async def list(self, context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
-        """All tools on one page."""
+        """Handle `tools/list`: all tools on one page."""
         if params is not None and params.cursor is not None:
             raise MCPError(
-                code=INVALID_PARAMS, message="Unknown cursor: the list of tools is one page; ask without a cursor."
+                code=INVALID_PARAMS, message="Unknown cursor: the list of tools is one page; leave out the cursor."
             )
         return ListToolsResult(tools=list(self.listing.values()))
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
-        """A tool's JSON Schema; None when there is no such tool."""
+        """Return a tool's input schema, or None if there is no such tool."""
         tool = self.listing.get(name)
         return None if tool is None else tool.input_schema
 
     async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
-        """Run one call, and answer it."""
+        """Handle `tools/call`."""
         return answer(await self.report(context, params))
 
     async def report(self, context: Context, params: CallToolRequestParams) -> Report:
-        """Run one call. Only an unknown tool is a protocol error, as the specification has it."""
+        """Run one call. Only an unknown tool is a protocol error, as the specification demands."""
         if params.name not in self.listing:
             raise MCPError(
                 code=INVALID_PARAMS, message=f"Unknown tool: '{params.name}'{nearest(params.name, self.listing)}."
@@ -89,17 +89,17 @@ class Tools:
             await context.session.report_progress(done, None, newest)
 
         progress = Progress(notify)
-        return await progress.tell_while(lambda: self._guarded(call, progress.watch))
+        return await progress.report_while(lambda: self._guarded(call, progress.watch))
 
     async def _guarded(self, call: ToolCall, watch: Watch | None = None) -> Report:
-        """Whatever happens in the call is a report."""
+        """Run one call; every failure becomes a report."""
         try:
             return await self._gateway.call(call, watch)
         except TaskcellError as error:
             return Failure(str(error))
         except anyio.get_cancelled_exc_class():
-            # A cancel that is meant comes from a scope. Any other (of a task that was awaited here and cancelled
-            # elsewhere) would end the dispatcher, and with it every other call of this server.
+            # A deliberate cancellation comes from a scope. Any other one (of a task that was awaited here and
+            # cancelled elsewhere) would end the dispatcher, and with it every other call of this server.
             if anyio.current_effective_deadline() == float("-inf"):
                 raise
             log.exception("A stray cancellation ended a call.", tool=call.tool)
@@ -109,7 +109,7 @@ class Tools:
             return _INTERNAL_ERROR
 
 
-_INTERNAL_ERROR = Failure("Internal error: the call failed in the server; see its log.")
+_INTERNAL_ERROR = Failure("Internal error: the call failed in the server, whose log tells why.")
 
 
 def _describe(tool: Tool) -> McpTool:

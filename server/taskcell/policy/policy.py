@@ -80,7 +80,7 @@ class HostMount:
 
 
 class AuthorizedProfile(_Sealed, Profile, metaclass=_MadeByThePolicy):
-    """A profile that the policy allows, with all of its fields. Two are equal if their profiles are."""
+    """A profile that the policy allows. It has the fields of the profile, and is equal to one with equal fields."""
 
     __slots__ = ("_policy",)
 
@@ -88,7 +88,7 @@ class AuthorizedProfile(_Sealed, Profile, metaclass=_MadeByThePolicy):
 
     @property
     def profile(self) -> Profile:
-        """The same fields, without the policy's word for them."""
+        """A plain profile with the same fields."""
         return Profile(**_fields(self))
 
     @contextmanager

@@ -1,6 +1,7 @@
-"""Pieces of JSON Schemas that several tools share.
+"""Parts of JSON Schemas that several tools share.
 
-No references and no alternatives; a type and a description on every property.
+For clients that know little of JSON Schema, input schemas have no references and no alternatives, and every
+property has a type and a description.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 from taskcell.model import DEFAULT_TASK
 
 MAX_TASK_ID = 128
-#: More words than a command line needs, and few enough that their lengths fit one frame to the supervisor.
+#: More arguments than a command line needs, and few enough that their lengths fit one frame to the supervisor.
 MAX_ARGS = 10_000
 
 
@@ -34,12 +35,12 @@ STRIP_ANSI = {
 
 
 def plain_number(number: float) -> float:
-    """3600 rather than 3600.0, as people write it."""
+    """Return 3600 for 3600.0, as people write it."""
     return int(number) if number.is_integer() else number
 
 
 def object_schema(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    """An object of these properties and no others. `required` None: all of them."""
+    """Return the schema of an object with these properties only. `required` None: all are required."""
     return {
         "type": "object",
         "required": list(properties) if required is None else required,
@@ -49,10 +50,10 @@ def object_schema(properties: dict[str, Any], required: list[str] | None = None)
 
 
 def described(kind: str, description: str, **more: Any) -> dict[str, Any]:
-    """A property of one type."""
+    """Return the schema of a property of one type."""
     return {"type": kind, "description": description, **more}
 
 
 def or_null(kind: str, description: str) -> dict[str, Any]:
-    """A property of a type, or null. Two branches of one type each: some clients know no list of types."""
+    """Return the schema of a property of one type or null, as two branches: some clients know no lists of types."""
     return {"anyOf": [{"type": kind}, {"type": "null"}], "description": description}

@@ -90,7 +90,7 @@ def load(paths: Sequence[Path], environ: Mapping[str, str], reserved: Collection
     Arguments:
         paths: TOML files, or folders whose `*.toml` files are read, in order of name.
         environ: the server's environment, for `${VAR}`.
-        reserved: names of taskcell's own tools; a tool of a skill with such a name would hide one.
+        reserved: names of taskcell's own tools, which a skill's tool would hide.
 
     Raises:
         ManifestError: it has every fault of every file, each as `FILE:LINE: key: sentence`, without the line where it

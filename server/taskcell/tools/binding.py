@@ -1,4 +1,4 @@
-"""Tools whose call is one command, and what the arguments of several of them mean."""
+"""Tools whose call is one command, and the arguments that several of them share."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from taskcell.model import DEFAULT_TASK, MIB, Command, Profile, TaskKey, ToolCal
 from taskcell.schema.arguments import as_utf8, check_visible, encoded, seconds
 from taskcell.tools.tool import Access, Report, Tool, ToolAnnotations, Watch
 
-#: Bytes, with the closing NUL: MAX_ARG_STRLEN, Linux include/uapi/linux/binfmts.h.
+#: Bytes, including the closing NUL: MAX_ARG_STRLEN, Linux include/uapi/linux/binfmts.h.
 MAX_ARGUMENT = 131_072
-#: Bytes of all arguments of one call: with the environment they must fit one frame to the supervisor, 1 MiB.
+#: Bytes of all arguments of one call: together with the environment they must fit one frame (1 MiB) to the supervisor.
 MAX_ARGUMENTS = 512 * 1024
-#: Bytes; what is larger belongs into a file of the workspace.
+#: Bytes; larger input belongs in a file of the workspace.
 MAX_STDIN = 4 * MIB
 
-_ELSEWHERE = "put the data into a file in /workspace"
+_INSTEAD = "put the data in a file in /workspace"
 
 
 class Binding(Protocol):
-    """How a tool's arguments, which its schema allows, become a command."""
+    """Turns a tool's arguments, already checked against its schema, into a command."""
 
     def bind(self, blank: Command, values: Mapping[str, Any]) -> Command:
-        """Fill in what is executed. Raises BadArgument where Linux, or the tool's author, would not have it.
+        """Fill in what is executed. Raises BadArgument if Linux or the tool's author does not allow the arguments.
 
         Arguments:
-            blank: a command with the tool's own bounds, and nothing to execute yet.
+            blank: a command with the tool's defaults and nothing to execute yet.
         """
 
 
@@ -39,7 +39,7 @@ class CommandTool(Tool):
     """A tool whose call is one command in its profile's sandbox.
 
     Arguments:
-        timeout, wait: seconds, of a call that names none.
+        timeout, wait: seconds, for a call that does not give them.
     """
 
     profile: Profile = field()
@@ -48,13 +48,13 @@ class CommandTool(Tool):
     binding: Binding = field(repr=False)
 
     def bind(self, call: ToolCall) -> Command:
-        """Check a call's arguments and make its command. Raises BadArgument, and nothing else."""
+        """Check a call's arguments and build its command. Raises BadArgument and nothing else."""
         values = self.check(call)
         command = self.binding.bind(self.blank(task_key(call, values)), values)
         return command if call.hand_off else replace(command, wait=None)
 
     def blank(self, task: TaskKey) -> Command:
-        """A command of this tool that has nothing to execute yet."""
+        """Return a command of this tool that has nothing to execute yet."""
         return Command(task, self.name, self.profile, (), "", timeout=self.timeout, wait=self.wait)
 
     def commands(self, call: ToolCall) -> Sequence[Command]:
@@ -66,63 +66,65 @@ class CommandTool(Tool):
 
 @dataclass(frozen=True, kw_only=True)
 class ProgramTool(CommandTool):
-    """A tool that runs a program: the terminal, and those of skills."""
+    """A tool that runs a program: the terminal, or a skill's tool."""
 
     async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> Report:
         return await gateway.run(self.bind(call), watch)
 
 
 def program_hints(profile: Profile, *, read_only: bool = False) -> ToolAnnotations:
-    """The hints of a tool that runs a program. One that only reads destroys nothing, and twice is as good as once."""
+    """Return the hints for a tool that runs a program. A tool that only reads is idempotent and destroys nothing."""
     return ToolAnnotations(
         read_only=read_only, destructive=not read_only, idempotent=read_only, open_world=profile.network != "none"
     )
 
 
 def task_key(call: ToolCall, values: Mapping[str, Any]) -> TaskKey:
-    """The task that a call names. Raises BadArgument."""
+    """Return the task that a call names. Raises BadArgument."""
     task = values.get("task_id", DEFAULT_TASK)
     check_visible("task_id", task)
     return TaskKey(call.principal, task)
 
 
 def timeout_of(values: Mapping[str, Any], usual: float, most: float) -> float:
-    """The argument `timeout`, in seconds. Raises BadArgument."""
+    """Return the argument `timeout` in seconds, or `usual` if it is missing. Raises BadArgument."""
     timeout = values.get("timeout")
     return usual if timeout is None else seconds("timeout", timeout, most)
 
 
 def stdin_of(name: str, text: str | None) -> bytes | None:
-    """Standard input that is given as text; None where none is given. Raises BadArgument."""
+    """Encode text for standard input; None stays None. Raises BadArgument."""
     if text is None:
         return None
     data = as_utf8(name, text)
     if len(data) > MAX_STDIN:
         raise BadArgument(
-            f"'{name}' is {len(data)} bytes long, and at most {MAX_STDIN} can be given; put it in a file in /workspace."
+            f"'{name}' is {len(data)} bytes long, and the limit is {MAX_STDIN}; put it in a file in /workspace."
         )
     return data
 
 
 def workdir_of(values: Mapping[str, Any]) -> str | None:
-    """The argument `workdir`; None where it is left out. Raises BadArgument."""
+    """Return the argument `workdir`, or None if it is missing. Raises BadArgument."""
     path: str | None = values.get("workdir")
     if path is not None and len(encoded("workdir", path)) >= MAX_PATH:
-        raise BadArgument(f"'workdir' is longer than the {MAX_PATH - 1} bytes that a path may have.")
+        raise BadArgument(
+            f"'workdir' is longer than the {MAX_PATH - 1} bytes that a path may have; use a shorter path."
+        )
     return path
 
 
 def check_sizes(named: Iterable[tuple[str, str]], all_of_them: str) -> None:
-    """Raise BadArgument if Linux, or a frame to the supervisor, cannot take the arguments."""
+    """Raise BadArgument if the arguments are too large for Linux or for a frame to the supervisor."""
     total = 0
     for name, word in named:
         size = len(word.encode("utf-8")) + 1
         total += size
         if size > MAX_ARGUMENT:
             raise BadArgument(
-                f"'{name}' is {size - 1} bytes long, and one argument holds at most {MAX_ARGUMENT - 1}; {_ELSEWHERE}."
+                f"'{name}' is {size - 1} bytes long, and one argument holds at most {MAX_ARGUMENT - 1}; {_INSTEAD}."
             )
     if total > MAX_ARGUMENTS:
         raise BadArgument(
-            f"{all_of_them} {total} bytes long together, and at most {MAX_ARGUMENTS} can be given; {_ELSEWHERE}."
+            f"{all_of_them} {total} bytes long together; the limit is {MAX_ARGUMENTS}. Instead, {_INSTEAD}."
         )

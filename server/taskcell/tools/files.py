@@ -26,10 +26,10 @@ _ENCODINGS = ("text", "utf-8", "base64")
 
 @dataclass(frozen=True, kw_only=True)
 class FileTool(CommandTool):
-    """A file tool: its command is one of `supervisor file`.
+    """A file tool. Its command is one of `supervisor file`.
 
     Arguments:
-        output_chars: characters of one answer.
+        output_chars: maximum characters of one answer.
     """
 
     output_chars: int
@@ -41,11 +41,11 @@ class FileTool(CommandTool):
         return report
 
     async def fetch(self, gateway: Access, task: TaskKey, path: str) -> FileReport:
-        """Read a whole file, whatever is in it. Raises a TaskcellError, FileRefused where the sandbox says no."""
+        """Read a whole file of any content. Raises a TaskcellError; FileRefused if the sandbox refuses."""
         return await self._run(gateway, self.fetching(task, path))
 
     def fetching(self, task: TaskKey, path: str) -> Command:
-        """The command that reads a whole file. Raises BadArgument."""
+        """Return the command that reads a whole file. Raises BadArgument."""
         return FetchFile().bind(self.blank(task), {"path": path})
 
     async def _run(self, gateway: Access, command: Command) -> FileReport:
@@ -135,16 +135,16 @@ LIST_SCHEMA = object_schema(
     [],
 )
 
-_FILE = described("string", "The absolute path in the task's container.")
-_TASK = described("string", "The task.")
-_SIZE = described("integer", "Bytes of the file.")
+_FILE = described("string", "Absolute path in the container.")
+_TASK = described("string", "Name of the task.")
+_SIZE = described("integer", "Size of the file in bytes.")
 _ENTRY = object_schema(
     {
         "path": described("string", "Relative to the folder."),
         "type": described("string", "file, folder, link or other."),
-        "size": or_null("integer", "Bytes, of a file."),
-        "modified": described("string", "When it was last changed, in UTC."),
-        "target": or_null("string", "Where a link leads."),
+        "size": or_null("integer", "Size in bytes, for a file."),
+        "modified": described("string", "Time of the last change, in UTC."),
+        "target": or_null("string", "Target of a link."),
     }
 )
 REPORT_SCHEMAS = {
@@ -152,13 +152,13 @@ REPORT_SCHEMAS = {
         {
             "path": _FILE,
             "kind": described("string", "text or image."),
-            "text": described("string", "The lines, without numbers; empty for an image."),
+            "text": described("string", "The lines without their numbers; empty for an image."),
             "mime_type": described("string", "Such as text/plain or image/png."),
             "first_line": described("integer", "Number of the first line; 0 for an image."),
             "last_line": described("integer", "Number of the last line."),
-            "total_lines": or_null("integer", "Lines of the whole file, where they were counted."),
+            "total_lines": or_null("integer", "Lines of the whole file, if they were counted."),
             "size": _SIZE,
-            "truncated": described("boolean", "Whether there are more lines after these."),
+            "truncated": described("boolean", "Whether more lines follow."),
             "notes": NOTES,
             "task_id": _TASK,
         }
@@ -167,7 +167,7 @@ REPORT_SCHEMAS = {
         {
             "path": _FILE,
             "size": _SIZE,
-            "replaced": described("boolean", "Whether there was such a file before."),
+            "replaced": described("boolean", "Whether the file existed before."),
             "notes": NOTES,
             "task_id": _TASK,
         }
@@ -175,8 +175,12 @@ REPORT_SCHEMAS = {
     "edit_file": object_schema(
         {
             "path": _FILE,
-            "count": described("integer", "Places that were replaced."),
-            "lines": {"type": "array", "items": {"type": "integer"}, "description": "Lines of the first places."},
+            "count": described("integer", "Number of replacements."),
+            "lines": {
+                "type": "array",
+                "items": {"type": "integer"},
+                "description": "Line numbers of the first replacements.",
+            },
             "size": _SIZE,
             "notes": NOTES,
             "task_id": _TASK,
@@ -185,7 +189,7 @@ REPORT_SCHEMAS = {
     "list_files": object_schema(
         {
             "path": _FILE,
-            "entries": {"type": "array", "items": _ENTRY, "description": "In order of their paths."},
+            "entries": {"type": "array", "items": _ENTRY, "description": "Ordered by path."},
             "truncated": described("boolean", "Whether there are more entries."),
             "notes": NOTES,
             "task_id": _TASK,
@@ -214,7 +218,7 @@ SCHEMAS = {"read_file": READ_SCHEMA, "write_file": WRITE_SCHEMA, "edit_file": ED
 
 
 def hints(name: str) -> ToolAnnotations:
-    """Reading changes nothing; a file that is written twice is the same file; a second edit is not the first."""
+    """Return a file tool's hints: reading changes nothing, and writing twice is the same as once, unlike editing."""
     reads = name in ("read_file", "list_files")
     return ToolAnnotations(
         read_only=reads, destructive=not reads, idempotent=reads or name == "write_file", open_world=False
@@ -222,7 +226,7 @@ def hints(name: str) -> ToolAnnotations:
 
 
 def binding(name: str, output_chars: int) -> Binding:
-    """How a file tool's arguments become its command. `output_chars`: characters of one answer."""
+    """Return what turns a file tool's arguments into its command. `output_chars`: maximum characters of one answer."""
     match name:
         case "read_file":
             return ReadFile(output_chars)
@@ -235,7 +239,7 @@ def binding(name: str, output_chars: int) -> Binding:
 
 
 def file_tools(settings: Settings) -> Iterator[Tool]:
-    """The four tools, with the bounds that the configuration says."""
+    """Create the four tools with the limits of the configuration."""
     profile, output_chars = terminal_profile(settings), settings.limits.output_chars
     for name, input_schema in SCHEMAS.items():
         yield FileTool(

@@ -1,4 +1,4 @@
-"""The tool `process`: what a model reads about it, and what its arguments ask for."""
+"""The tool `process`: what a model reads about it, and how its arguments are checked."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from taskcell.model import Command, Profile, ToolCall
 from taskcell.process.table import FINISHED_MAX
 from taskcell.profile.build import TERMINAL, terminal_profile
 from taskcell.schema.arguments import as_utf8, nearest
-from taskcell.schema.properties import COLS, ROWS, STRIP_ANSI, TASK_ID, object_schema, plain_number
+from taskcell.schema.properties import COLS, ROWS, STRIP_ANSI, TASK_ID, described, object_schema, plain_number
 from taskcell.tools.binding import task_key
 from taskcell.tools.process_calls import NAME, Action, ProcessAction, ProcessCalls
 from taskcell.tools.process_report import REPORT_SCHEMA
 from taskcell.tools.tool import Access, BuiltIn, Report, Tool, ToolAnnotations, Watch
 
-#: Bytes of one write: what a process may have waiting before it takes more.
+#: Bytes of one write: as much input as may wait for a process to read it.
 MAX_DATA = 1 << 16
-#: A cursor that any client can hold: the largest integer that is exact in JavaScript.
+#: The largest integer that is exact in JavaScript, so that any client can hold a cursor.
 MAX_CURSOR = (1 << 53) - 1
 
 DESCRIPTION = (
@@ -32,62 +32,52 @@ DESCRIPTION = (
 )
 
 
+_ACTIONS = (
+    "list: the task's processes. poll: state and output. wait: the same at its end. write: send `data` to its stdin. "
+    "close_stdin: close that. signal: send `signal`. kill: kill it and all it started. resize: set its terminal's "
+    "`rows` and `cols`."
+)
+_CURSOR = (
+    "Output from here on: an earlier answer's cursor, or 0. Default: head and tail of all output for poll, wait and "
+    "kill; else what is new."
+)
+_OFFSET = {"minimum": 0, "maximum": MAX_CURSOR}
+
+
 def schema(wait: float, max_wait: float) -> dict[str, Any]:
-    """The schema of `process`. Times in seconds."""
-    properties = {
-        "action": {
-            "type": "string",
-            "enum": list(get_args(Action)),
-            "description": (
-                "list: the task's processes. poll: state and output. wait: the same at its end. write: send `data` to "
-                "its stdin. close_stdin: close that. signal: send `signal`. kill: kill it and all it started. resize: "
-                "set its terminal's `rows` and `cols`."
-            ),
-        },
-        "process_id": {"type": "string", "minLength": 1, "description": "Such as p1; required except for list."},
-        "task_id": TASK_ID,
-        "cursor": {
-            "type": "integer",
-            "minimum": 0,
-            "maximum": MAX_CURSOR,
-            "description": (
-                "Output from here on: an earlier answer's cursor, or 0. Default: head and tail of all output for poll, "
-                "wait and kill; else what is new."
-            ),
-        },
-        "stderr_cursor": {
-            "type": "integer",
-            "minimum": 0,
-            "maximum": MAX_CURSOR,
-            "default": 0,
-            "description": "The same for a skill's stderr.",
-        },
-        "wait": {
-            "type": "number",
-            "minimum": 0,
-            "maximum": plain_number(max_wait),
-            "description": (
+    """Return the input schema. Times in seconds."""
+    return object_schema(
+        {
+            "action": described("string", _ACTIONS, enum=list(get_args(Action))),
+            "process_id": described("string", "Such as p1; required except for list.", minLength=1),
+            "task_id": TASK_ID,
+            "cursor": described("integer", _CURSOR, **_OFFSET),
+            "stderr_cursor": described("integer", "The same for a skill's stderr.", **_OFFSET, default=0),
+            "wait": described(
+                "number",
                 f"Seconds to wait for the end (wait, default {plain_number(wait):g}) or for output (poll, write; "
-                "default 0)."
+                "default 0).",
+                minimum=0,
+                maximum=plain_number(max_wait),
             ),
+            "data": described("string", "Text to write, line breaks included."),
+            "signal": described("string", "Such as INT, TERM, HUP or USR1.", minLength=1),
+            "rows": ROWS,
+            "cols": COLS,
+            "strip_ansi": STRIP_ANSI,
         },
-        "data": {"type": "string", "description": "Text to write, line breaks included."},
-        "signal": {"type": "string", "minLength": 1, "description": "Such as INT, TERM, HUP or USR1."},
-        "rows": ROWS,
-        "cols": COLS,
-        "strip_ansi": STRIP_ANSI,
-    }
-    return object_schema(properties, ["action"])
+        ["action"],
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessTool(Tool):
-    """The tool `process`, which starts nothing.
+    """The tool `process`. It starts nothing.
 
     Arguments:
-        wait: seconds that the action `wait` waits if a call does not say.
-        output_chars: characters of output in one answer.
-        assumed: the profile of the process that a call is about, for whoever judges the call without looking.
+        wait: seconds that the action `wait` waits by default.
+        output_chars: maximum characters of output in one answer.
+        assumed: the profile that `commands` assumes for the process, because it looks up none.
     """
 
     wait: float
@@ -118,7 +108,7 @@ class ProcessTool(Tool):
         )
 
     def commands(self, call: ToolCall) -> Sequence[Command]:
-        """What is written to a process; it is taken for one of the terminal."""
+        """Return what would be written, as if to a process of the terminal."""
         return self.bind(call).commands(TERMINAL, self.assumed)
 
     async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> Report:
@@ -126,7 +116,7 @@ class ProcessTool(Tool):
 
 
 def process_tool(settings: Settings) -> ProcessTool:
-    """The tool, with the bounds that the configuration says."""
+    """Create the tool with the limits of the configuration."""
     limits = settings.limits
     return ProcessTool(
         name=NAME,
@@ -155,10 +145,12 @@ def _data(action: Action, values: Mapping[str, Any]) -> str:
             raise BadArgument(f"'data' is for the action 'write', not for '{action}'.")
         return ""
     if not data:
-        raise BadArgument("The action 'write' needs 'data': the text, with its line break.")
+        raise BadArgument("The action 'write' needs 'data': the text, line breaks included.")
     size = len(as_utf8("data", data))
     if size > MAX_DATA:
-        raise BadArgument(f"'data' is {size} bytes long, and at most {MAX_DATA} can be written at once; write parts.")
+        raise BadArgument(
+            f"'data' is {size} bytes long, and at most {MAX_DATA} can be written at once; write it in parts."
+        )
     return data
 
 

@@ -1,8 +1,9 @@
-"""What the tool `process` does: looks after a task's processes, in whichever of its sandboxes they are."""
+"""What the tool `process` does with a task's processes, in whichever of the task's sandboxes they run."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,9 +24,9 @@ from taskcell.tools.process_report import ProcessInfo, ProcessReport
 from taskcell.tools.tool import Access, Watch
 
 NAME = "process"
-#: Seconds without a further byte after which what a program has said counts as said: a prompt, a line of a build.
+#: Seconds of silence after which a program's output counts as complete for now, such as a prompt or a line of a build.
 OUTPUT_PAUSE = 0.1
-#: Seconds for a process to take what is written to it; one that reads takes it at once.
+#: Seconds for a process to take what is written to it. A process that reads takes it immediately.
 WRITE_TIMEOUT = 2.0
 
 Action = Literal["list", "poll", "wait", "write", "close_stdin", "signal", "kill", "resize"]
@@ -33,13 +34,15 @@ Action = Literal["list", "poll", "wait", "write", "close_stdin", "signal", "kill
 
 @dataclass(frozen=True, slots=True)
 class ProcessAction:
-    """What the tool `process` is asked to do.
+    """A checked call of the tool `process`.
 
     Arguments:
-        process_id: of one process; empty for `list` alone.
-        cursor, stderr_cursor: bytes of the streams from which on output is wanted; None means head and tail of all.
-        wait: seconds.
-        data: for standard input. signal: its number. size: rows and columns.
+        process_id: empty only for `list`.
+        cursor, stderr_cursor: offsets, in bytes, from which to read each stream. `cursor` None: see `is_about_all`.
+        wait: seconds to wait for the end or for output.
+        data: text for standard input.
+        signal: number of the signal to send.
+        size: rows and columns of the terminal.
     """
 
     task: TaskKey
@@ -55,13 +58,13 @@ class ProcessAction:
 
     @property
     def is_about_all(self) -> bool:
-        """Without a cursor, head and tail of all output is answered, not just what is new."""
+        """Whether the answer shows head and tail of all output, and not only what is new."""
         return self.cursor is None and self.action in ("poll", "wait", "kill")
 
     def commands(self, tool: str, profile: Profile) -> tuple[Command, ...]:
-        """What the policy's rules judge: text that is written may be as good as a command.
+        """Return what the policy's rules judge: text that is written to a shell is as powerful as a command.
 
-        It is judged as one of this tool, and as one of the tool that started the process, with its profile.
+        The text is judged as a command of this tool, and as one of the tool that started the process.
         """
         if self.action != "write":
             return ()
@@ -69,22 +72,37 @@ class ProcessAction:
 
 
 async def find_process(pool: Pool, task: TaskKey, process_id: str) -> tuple[Sandbox, Record]:
-    """A process of a task that is known, and its sandbox. Raises UnknownProcess: also for another task's."""
+    """Return a task's process and its sandbox. Raises UnknownProcess, also if it belongs to another task."""
     for sandbox in await pool.sandboxes(task):
         record = sandbox.processes.get(process_id)
         if record is not None:
             return sandbox, record
     raise UnknownProcess(
-        f"There is no process '{process_id[:20]}' in this task; the action 'list' shows those that there "
-        f"are. A finished one is known until its sandbox is closed or {FINISHED_MAX} newer ones have finished."
+        f"This task has no process '{process_id[:20]}'; the action 'list' shows its processes. A finished process is "
+        f"forgotten when its sandbox is closed or {FINISHED_MAX} newer ones have finished."
     )
 
 
+def _notes(asked: ProcessAction, record: Record, reading: Reading, written: int | None) -> Iterator[str]:
+    """Say what the process did not take, and which output is not in the answer."""
+    if written is not None and written < len(asked.data.encode()):
+        yield (
+            f"The process took only {written} bytes within {WRITE_TIMEOUT:g} s: it does not read. Write the rest later."
+        )
+    if reading.more_bytes:
+        cursors = f"cursor {reading.cursors[0]}"
+        if record.about.kind == "skill":
+            cursors += f" and stderr_cursor {reading.cursors[1]}"
+        yield f"{reading.more_bytes:,} more bytes are available; continue with {cursors}."
+    if reading.lost_bytes:
+        yield f"{reading.lost_bytes:,} bytes of the output are no longer kept."
+
+
 class ProcessCalls:
-    """Does what `process` asks for.
+    """Carries out the actions of `process`.
 
     Arguments:
-        output_chars: characters of output in one answer.
+        output_chars: maximum characters of output in one answer.
     """
 
     def __init__(self, gateway: Access, output_chars: int) -> None:
@@ -92,30 +110,19 @@ class ProcessCalls:
         self._output_chars = output_chars
 
     async def call(self, asked: ProcessAction, watch: Watch | None = None) -> ProcessReport:
-        """Raises UnknownProcess, BadArgument, Denied, SandboxLost."""
+        """Carry out one action. Raises UnknownProcess, BadArgument, Denied, SandboxLost."""
         if asked.action == "list":
             return ProcessReport(asked.task.task, asked.action, tuple(await self._list(asked.task)))
         sandbox, record = await find_process(self._gateway.pool, asked.task, asked.process_id)
         if watch is not None:
             watch(record.process)
-        # What is new is what comes after this.
+        # Output after this offset is new.
         before = (0, 0) if asked.is_about_all else await measure(record.process)
         written = await self._act(sandbox, record, asked)
         reading, notes = await self._read(sandbox, record, asked, before)
         if record.process.has_ended:
             record.tell()
-        if written is not None and written < len(asked.data.encode()):
-            rest = (
-                f"Only {written} bytes were taken within {WRITE_TIMEOUT:g} s: it does not read. Write the rest later."
-            )
-            notes.append(rest)
-        if reading.more_bytes:
-            cursors = f"cursor {reading.cursors[0]}"
-            if record.about.kind == "skill":
-                cursors += f" and stderr_cursor {reading.cursors[1]}"
-            notes.append(f"There are {reading.more_bytes:,} bytes more already; ask again with {cursors}.")
-        if reading.lost_bytes:
-            notes.append(f"{reading.lost_bytes:,} bytes of the output are not kept any more.")
+        notes += _notes(asked, record, reading, written)
         texts = plain_texts(reading.texts, plain=asked.strip_ansi)
         facts = sandbox.facts
         result = result_of(record, asked.task.task, texts, facts, notes=notes, cursors=reading.cursors)
@@ -143,7 +150,7 @@ class ProcessCalls:
         return ProcessInfo(about.process_id, status.value, code, tool, about.text, age, size, about.is_terminal)
 
     async def _act(self, sandbox: Sandbox, record: Record, asked: ProcessAction) -> int | None:
-        """Do what changes the process; answers how many bytes were written to it."""
+        """Do what the action does to the process. Return how many bytes were written to it; None without a write."""
         process, action = record.process, asked.action
         if action == "kill":
             await sandbox.kill(record.process)
@@ -175,14 +182,14 @@ class ProcessCalls:
     def _check_open(record: Record) -> None:
         if not record.process.input.is_open:
             raise BadArgument(
-                f"The standard input of '{record.about.process_id}' is closed: start a command with 'background' or "
-                "'pty' to write to it."
+                f"The standard input of '{record.about.process_id}' is closed; to write to a command, start it with "
+                "'background' or 'pty'."
             )
 
     async def _read(
         self, sandbox: Sandbox, record: Record, asked: ProcessAction, before: Totals
     ) -> tuple[Reading, list[str]]:
-        """The output that is asked for; where the sandbox is lost, none, with a note."""
+        """Return the requested output and notes on it. If the sandbox is lost, there is a note and no output."""
         process = record.process
         cursors = None if asked.cursor is None else (asked.cursor, asked.stderr_cursor)
         if cursors is None and not asked.is_about_all:
@@ -199,11 +206,11 @@ class ProcessCalls:
                 raise
             none = (Text("", 0), Text("", 0))
             lost = max(0, sum(process.written) - sum(cursors or (0, 0)))
-            return Reading(none, cursors or process.written, lost, 0), ["Its output went with its sandbox."]
+            return Reading(none, cursors or process.written, lost, 0), ["The output was lost with the sandbox."]
 
     @staticmethod
     async def _news(process: Process, seen: Totals, seconds: float) -> None:
-        """Wait for output beyond the cursors, and then until no more comes for a moment; or for the end."""
+        """Wait for output beyond the cursors and then for a pause in it, or for the end of the process."""
         with anyio.move_on_after(seconds):
             await process.news(seen)
             while not process.has_ended:

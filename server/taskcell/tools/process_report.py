@@ -1,4 +1,4 @@
-"""What the tool `process` answers: a list of processes, or one with its output."""
+"""What the tool `process` returns: a list of processes, or one process with its output."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from taskcell.schema.properties import described, object_schema, or_null
 from taskcell.tools.describe import COUNT, RUN_SCHEMA
 
 _LISTED = {
-    "process_id": described("string", "Its name."),
-    "status": described("string", "As for a run."),
-    "exit_code": or_null("integer", "As for a run."),
-    "tool": described("string", "What started it."),
-    "command": described("string", "How its command begins."),
+    "process_id": described("string", "Name of the process."),
+    "status": described("string", "As for a command."),
+    "exit_code": or_null("integer", "As for a command."),
+    "tool": described("string", "Tool that started it."),
+    "command": described("string", "Beginning of its command."),
     "age_s": described("number", "Seconds since its start.", **COUNT),
-    "output_bytes": described("integer", "Bytes it has written, as far as is known.", **COUNT),
+    "output_bytes": described("integer", "Bytes written so far, as far as is known.", **COUNT),
     "pty": described("boolean", "Whether it has a terminal."),
 }
 REPORT_SCHEMA = object_schema(
     {
-        "action": described("string", "What was done."),
+        "action": described("string", "The action."),
         **RUN_SCHEMA["properties"],
-        "lost_bytes": described("integer", "Bytes of the wanted output that are kept no more.", **COUNT),
-        "more_bytes": described("integer", "Bytes after the cursor that are there already.", **COUNT),
-        "written_bytes": described("integer", "Bytes of data that were taken.", **COUNT),
-        "processes": {"type": "array", "description": "All of the task's.", "items": object_schema(_LISTED)},
+        "lost_bytes": described("integer", "Bytes of the requested output that are no longer kept.", **COUNT),
+        "more_bytes": described("integer", "Bytes that are available after the cursor.", **COUNT),
+        "written_bytes": described("integer", "Bytes of `data` that the process took.", **COUNT),
+        "processes": {"type": "array", "description": "All processes of the task.", "items": object_schema(_LISTED)},
     },
     required=["action", "task_id", "notes"],
 )
@@ -35,7 +35,7 @@ REPORT_SCHEMA = object_schema(
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
-    """A process in a list. Times in seconds; `output_bytes` of both streams."""
+    """One process of a list. `age_s` in seconds; `output_bytes` counts both streams."""
 
     process_id: str
     status: str
@@ -49,12 +49,13 @@ class ProcessInfo:
 
 @dataclass(frozen=True, slots=True)
 class ProcessReport:
-    """What the tool `process` answers: a list, or one process with its output.
+    """What the tool `process` returns: a list, or one process with its output.
 
     Arguments:
-        result: how the process stands; its cursors are where output goes on.
-        lost_bytes: of the output that was asked for, kept no more. more_bytes: there already, after the cursors.
-        written_bytes: of `data`; None where nothing was to be written.
+        result: the state of the process; its cursors tell where to continue reading. None for a list.
+        lost_bytes: bytes of the requested output that are no longer kept.
+        more_bytes: bytes that are available after the cursors.
+        written_bytes: bytes of `data` that the process took; None if there was nothing to write.
     """
 
     task_id: str
@@ -69,7 +70,7 @@ class ProcessReport:
 
     @property
     def is_error(self) -> bool:
-        """A command that failed is an error to whoever asks how it went, and not to whoever kills it."""
+        """A failed command makes `poll` and `wait` errors, but not `kill`, which did what it was asked for."""
         return self.result is not None and self.result.is_error and self.action in ("poll", "wait")
 
     def structured(self) -> dict[str, Any]:

@@ -38,19 +38,19 @@ SCHEMA = object_schema(
 )
 REPORT_SCHEMA = object_schema(
     {
-        "task_id": described("string", "The task."),
-        "action": described("string", "What was done: status, reset or close."),
+        "task_id": described("string", "Name of the task."),
+        "action": described("string", "The action: status, reset or close."),
         "sandboxes": {
             "type": "array",
-            "description": "The task's sandboxes, after the action.",
+            "description": "The task's sandboxes after the action.",
             "items": object_schema(
                 {
-                    "profile": described("string", "What shapes the sandbox: the terminal, or a skill's name."),
-                    "container": described("string", "The container's name."),
-                    "state": described("string", "Such as ready or lost."),
+                    "profile": described("string", "terminal, or the name of a skill."),
+                    "container": described("string", "Name of the container."),
+                    "state": described("string", "State, such as ready or lost."),
                     "age_s": described("number", "Seconds since it was created.", **COUNT),
-                    "processes": described("integer", "Processes that run in it.", **COUNT),
-                    "memory_bytes": or_null("integer", "Memory in use, where the engine tells."),
+                    "processes": described("integer", "Processes running in it.", **COUNT),
+                    "memory_bytes": or_null("integer", "Memory in use, if the engine reports it."),
                 }
             ),
         },
@@ -61,7 +61,7 @@ REPORT_SCHEMA = object_schema(
 
 @dataclass(frozen=True, slots=True)
 class SandboxAction:
-    """What the tool `sandbox` is asked to do, and for which task."""
+    """A checked call of the tool `sandbox`."""
 
     task: TaskKey
     action: Literal["status", "reset", "close"]
@@ -69,7 +69,7 @@ class SandboxAction:
 
 @dataclass(frozen=True, slots=True)
 class SandboxInfo:
-    """One sandbox of a task, as the tool `sandbox` shows it. Ages in seconds, memory in bytes."""
+    """One sandbox of a task. `age_s` in seconds, `memory_bytes` None if the engine does not report it."""
 
     profile: str
     container: str
@@ -81,7 +81,7 @@ class SandboxInfo:
 
 @dataclass(frozen=True, slots=True)
 class SandboxReport:
-    """What the tool `sandbox` answers."""
+    """What the tool `sandbox` returns."""
 
     task_id: str
     action: str
@@ -106,12 +106,12 @@ class SandboxReport:
             f"{'?' if info.memory_bytes is None else info.memory_bytes >> 20} MiB, up {info.age_s:.0f} s"
             for info in self.sandboxes
         ]
-        return "\n".join([*lines, *self.notes]) or "The task has no sandbox; its next command makes one."
+        return "\n".join([*lines, *self.notes]) or "The task has no sandbox; its next command creates one."
 
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxTool(Tool):
-    """The tool `sandbox`, which runs no command."""
+    """The tool `sandbox`. It runs no command."""
 
     def bind(self, call: ToolCall) -> SandboxAction:
         """Check a call's arguments. Raises BadArgument."""
@@ -122,11 +122,11 @@ class SandboxTool(Tool):
         action, pool = self.bind(call), gateway.pool
         notes = []
         if action.action == "reset":
-            notes += await pool.reset(action.task) or ["The task had no sandbox; its next command makes one."]
+            notes += await pool.reset(action.task) or ["The task had no sandbox; its next command creates one."]
         elif action.action == "close":
             count = await pool.close_task(action.task)
-            files = "stay" if pool.keeps_files else "are deleted"
-            notes.append(f"{count} sandbox{'' if count == 1 else 'es'} closed; the workspace's files {files}.")
+            files = "are kept" if pool.keeps_files else "are deleted"
+            notes.append(f"{count} sandbox{'' if count == 1 else 'es'} closed; the task's files {files}.")
         infos = [await _info(slot, gateway.engine) for slot in await pool.of_task(action.task)]
         return SandboxReport(action.task.task, action.action, tuple(infos), tuple(notes))
 
@@ -142,12 +142,12 @@ async def _info(slot: Slot, engine: Engine) -> SandboxInfo:
     except SandboxLost:
         state = "lost"
     except TaskcellError:
-        pass  # the figure is missing, the status is not
+        pass  # only the figure is missing
     return SandboxInfo(slot.shared_key[1], sandbox.container.name, state, age, processes, memory)
 
 
 def sandbox_tool() -> SandboxTool:
-    """The tool, which is the same whatever the configuration says."""
+    """Create the tool. It does not depend on the configuration."""
     return SandboxTool(
         name=NAME,
         title="Sandbox",

@@ -1,4 +1,4 @@
-"""The tools of skills: one that takes free arguments, or those that a manifest declares with their parameters."""
+"""The tools of skills: one free-form tool, or the typed tools that the manifest declares."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HANDED_OVER = "A command that takes long goes on under `process`."
 
 
 def skill_tools(skill: Skill, settings: Settings) -> Iterator[ProgramTool]:
-    """The tools of one skill."""
+    """Create the tools of one skill."""
     profile, limits = skill_profile(skill, settings), settings.limits
     timeout = min(limits.timeout if skill.docker.timeout is None else skill.docker.timeout, limits.max_timeout)
     if skill.tools:
@@ -69,13 +69,13 @@ def _files_and_limits(profile: Profile) -> str:
 
 
 def _prefix(profile: Profile) -> tuple[str, ...]:
-    """What stands before a call's arguments in the text that policy rules read."""
+    """Return the words that precede a call's arguments in the text that policy rules read."""
     entrypoint = (profile.name,) if profile.entrypoint is None else profile.entrypoint
     return entrypoint + (profile.command or ())
 
 
 def _free_form_schema(profile: Profile, timeout: float, max_timeout: float) -> dict[str, Any]:
-    """Times in seconds."""
+    """Return the input schema of a free-form tool. Times in seconds."""
     return object_schema(
         {
             "args": {
@@ -100,10 +100,10 @@ def _free_form_schema(profile: Profile, timeout: float, max_timeout: float) -> d
 
 @dataclass(frozen=True, slots=True)
 class FreeArguments:
-    """A skill without typed tools: `args` as they are.
+    """Passes `args` unchanged to the program of a skill without typed tools.
 
     Arguments:
-        prefix: what stands before them in the text that policy rules read.
+        prefix: the words that precede them in the text that policy rules read.
         max_timeout: seconds.
     """
 
@@ -127,11 +127,11 @@ class FreeArguments:
 
 @dataclass(frozen=True, slots=True)
 class FilledTemplate:
-    """A typed tool: its template, filled.
+    """Fills a typed tool's template with the arguments.
 
     Arguments:
-        prefix: what stands before the arguments in the text that policy rules read.
-        stdin: the parameter whose value is the standard input; empty: none.
+        prefix: the words that precede the arguments in the text that policy rules read.
+        stdin: the parameter whose value becomes the standard input; empty if there is none.
     """
 
     prefix: tuple[str, ...]
@@ -154,7 +154,7 @@ class FilledTemplate:
         text = shlex.join((*self.prefix, *argv))
         if not self.stdin:
             return replace(blank, argv=argv, text=text)
-        # What the tool's author sends through stdin may be the program itself: rules must see it.
+        # The text on stdin may be the program itself, such as a script: rules must see it.
         given_text = given[self.stdin]
         shown_too = "" if given_text is None else f"\n{given_text}"
         return replace(blank, argv=argv, text=text + shown_too, stdin=stdin_of(self.stdin, given_text))

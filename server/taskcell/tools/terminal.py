@@ -1,4 +1,4 @@
-"""The tool `terminal`: a shell line in the task's own container."""
+"""The tool `terminal`: runs a shell line in the task's own container."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from taskcell.errors import BadArgument
 from taskcell.model import WORKSPACE, Command, Profile
 from taskcell.profile.build import TERMINAL, terminal_profile
 from taskcell.schema.arguments import encoded
-from taskcell.schema.properties import COLS, ROWS, STDIN, STRIP_ANSI, TASK_ID, object_schema, plain_number
+from taskcell.schema.properties import COLS, ROWS, STDIN, STRIP_ANSI, TASK_ID, described, object_schema, plain_number
 from taskcell.text import shown
 from taskcell.tools.binding import MAX_ARGUMENT, ProgramTool, program_hints, stdin_of, timeout_of, workdir_of
 from taskcell.tools.describe import RUN_SCHEMA, limits_of, shared_files, timeout_property
 from taskcell.tools.tool import BuiltIn
 
-#: Bytes that the terminal may put around a command, in the same argument, to learn where it ended.
+#: Bytes that the sandbox may add around a command, in the same argument, to learn the state in which it ended.
 WRAPPER_ROOM = 1024
+#: Bytes of all variables of one call: together with the arguments they must fit one frame (1 MiB) to the supervisor.
 MAX_ENVIRONMENT = 256 * 1024
 MAX_VARIABLES = 1000
 
 
 def terminal_tool(settings: Settings) -> ProgramTool:
-    """The tool, with the profile and the bounds that the configuration says."""
+    """Create the tool with the profile and the limits of the configuration."""
     profile, limits = terminal_profile(settings), settings.limits
     timeout = limits.timeout if settings.terminal.timeout is None else settings.terminal.timeout
     return ProgramTool(
@@ -52,7 +53,7 @@ BUILT_IN = BuiltIn(names=(TERMINAL,), make=_make, rank=1)
 
 
 def description(profile: Profile) -> str:
-    """What the terminal is, in a few sentences; its schema says the rest."""
+    """Describe the terminal in a few sentences; its schema says the rest."""
     return (
         "Run a shell command in the task's own Linux container. Working directory and exported variables carry over to "
         f"the next command. {shared_files(profile, 'all skills')} {limits_of(profile)} "
@@ -61,43 +62,37 @@ def description(profile: Profile) -> str:
 
 
 def schema(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
-    """The schema of `terminal`. Times in seconds."""
+    """Return the input schema. Times in seconds."""
     return object_schema(
         {
-            "command": {"type": "string", "minLength": 1, "description": "Shell command line or script."},
+            "command": described("string", "Shell command line or script.", minLength=1),
             "task_id": TASK_ID,
-            "workdir": {
-                "type": "string",
-                "minLength": 1,
-                "description": (f"Absolute or relative to {WORKSPACE}. Default: where the last command ended."),
-            },
+            "workdir": described(
+                "string",
+                f"Absolute or relative to {WORKSPACE}. Default: where the last command ended.",
+                minLength=1,
+            ),
             "timeout": timeout_property(timeout, max_timeout),
-            "wait": {
-                "type": "number",
-                "minimum": 0,
-                "maximum": plain_number(max_timeout),
-                "default": plain_number(wait),
-                "description": "Seconds until the call returns; a command still running goes on under `process`.",
-            },
+            "wait": described(
+                "number",
+                "Seconds until the call returns; a command still running goes on under `process`.",
+                minimum=0,
+                maximum=plain_number(max_timeout),
+                default=plain_number(wait),
+            ),
             "stdin": STDIN,
-            "env": {
-                "type": "object",
-                "maxProperties": MAX_VARIABLES,
-                "additionalProperties": {"type": "string"},
-                "description": "Environment variables for this command only.",
-            },
-            "background": {
-                "type": "boolean",
-                "default": False,
-                "description": (
-                    "Return once started. Without `stdin`, `process` can write to it. Nothing carries over from it."
-                ),
-            },
-            "pty": {
-                "type": "boolean",
-                "default": False,
-                "description": "Run in a terminal, for interactive programs.",
-            },
+            "env": described(
+                "object",
+                "Environment variables for this command only.",
+                maxProperties=MAX_VARIABLES,
+                additionalProperties={"type": "string"},
+            ),
+            "background": described(
+                "boolean",
+                "Return once started. Without `stdin`, `process` can write to it. Nothing carries over from it.",
+                default=False,
+            ),
+            "pty": described("boolean", "Run in a terminal, for interactive programs.", default=False),
             "rows": ROWS,
             "cols": COLS,
             "strip_ansi": STRIP_ANSI,
@@ -108,7 +103,7 @@ def schema(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class ShellLine:
-    """One line for a shell. `max_timeout` in seconds."""
+    """Runs `command` as one line of a shell. `max_timeout` in seconds."""
 
     shell: tuple[str, ...]
     max_timeout: float
@@ -119,8 +114,8 @@ class ShellLine:
         size = len(encoded("command", line))
         if size > most:
             raise BadArgument(
-                f"'command' is {size} bytes long, and at most {most} can be run; "
-                "write a script to a file in /workspace and run that, or give the data through 'stdin'."
+                f"'command' is {size} bytes long; the limit is {most}. "
+                "Instead, write a script to a file in /workspace and run that, or pass the data through 'stdin'."
             )
         return replace(
             blank,
@@ -167,6 +162,7 @@ def _environment(variables: Mapping[str, str]) -> Mapping[str, str]:
         total += size
         if size > MAX_ARGUMENT or total > MAX_ENVIRONMENT:
             raise BadArgument(
-                f"'env' is too large: a variable holds at most {MAX_ARGUMENT} bytes, all together {MAX_ENVIRONMENT}."
+                f"'env' is too large: one variable may have at most {MAX_ARGUMENT} bytes, all of them together "
+                f"{MAX_ENVIRONMENT}. Pass larger data through 'stdin' or a file."
             )
     return MappingProxyType(dict(variables))

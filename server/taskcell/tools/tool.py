@@ -1,4 +1,4 @@
-"""What a tool is: what a client reads about it, and what one call of it does and answers."""
+"""What a tool is: what a client reads about it, what a call of it does, and what a call returns."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from taskcell.pool.pool import Pool
 from taskcell.process.process import Process
 from taskcell.schema.arguments import Arguments
 
-#: Called with the process that a call starts, or looks at.
+#: Called with the process that a call starts or inspects.
 Watch = Callable[[Process], None]
 
 
 class Report(Protocol):
-    """What a call answers, whatever the door is."""
+    """What a call returns, whatever door it came through."""
 
     @property
     def is_error(self) -> bool:
-        """The call did not do what it was asked for."""
+        """Whether the client should treat the answer as a failure."""
 
     @property
     def pictures(self) -> Sequence[Picture]:
-        """What is shown beside the text."""
+        """Pictures to show beside the text."""
 
     def structured(self) -> dict[str, Any] | None:
-        """JSON-ready values of the tool's output schema; None where there are none."""
+        """Return JSON-ready values that match the tool's output schema, or None if there are none."""
 
     def text(self) -> str:
-        """The answer as a model reads it."""
+        """Return the answer as a model reads it."""
 
 
 class Access(Protocol):
-    """The gateway as tools see it. Nothing that `authorize` has not allowed gets a sandbox or runs in one."""
+    """The gateway as a tool sees it. The types let nothing into a sandbox that `authorize` has not allowed."""
 
     @property
     def pool(self) -> Pool: ...
@@ -51,12 +51,12 @@ class Access(Protocol):
         """Allow a command and its profile. Raises Denied."""
 
     async def run(self, command: Command, watch: Watch | None = None) -> ProcessResult:
-        """Authorise a command and run it in its task's sandbox. Raises a TaskcellError when it did not run."""
+        """Authorise a command and run it in its task's sandbox. Raises a TaskcellError if it did not run."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolAnnotations:
-    """Hints for a client on what a tool may do; not a promise."""
+    """Hints for clients about what a tool may do. They are not a promise."""
 
     read_only: bool
     destructive: bool
@@ -66,11 +66,11 @@ class ToolAnnotations:
 
 @dataclass(frozen=True, kw_only=True)
 class Tool(ABC):
-    """One tool. Two are equal if a client could not tell them apart and their calls do the same.
+    """One tool. Two tools are equal if they look the same to a client and their calls do the same.
 
     Arguments:
-        input_schema, output_schema: JSON Schema, draft 2020-12, without references.
-        profile: what shapes the sandbox that its calls run in; None if they need none of their own.
+        input_schema, output_schema: JSON Schemas, draft 2020-12, without references.
+        profile: shapes the sandbox that the calls run in; None if they need no sandbox of their own.
     """
 
     name: str
@@ -86,26 +86,26 @@ class Tool(ABC):
         object.__setattr__(self, "_arguments", Arguments(self.input_schema))
 
     def check(self, call: ToolCall) -> Mapping[str, Any]:
-        """A call's arguments, if they are what the input schema says. Raises BadArgument."""
+        """Return a call's arguments. Raises BadArgument if they do not match the input schema."""
         return self._arguments.check(self.name, call.arguments)
 
     def commands(self, call: ToolCall) -> Sequence[Command]:
-        """What the policy's rules judge of a call; nothing if it runs no command. Raises BadArgument."""
+        """Return the commands that the policy's rules judge for this call. Raises BadArgument."""
         return ()
 
     @abstractmethod
     async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> Report:
-        """Do what a call asks for. Raises a TaskcellError when that was not possible."""
+        """Do what the call asks for. Raises a TaskcellError if that is impossible."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltIn:
-    """Tools of taskcell's own. A module of this package that has some says so in its `BUILT_IN`.
+    """Some of taskcell's own tools. A module of this package declares the tools that it has as its `BUILT_IN`.
 
     Arguments:
-        names: what they are called; no skill may take these names.
-        make: makes them, in the order of their names.
-        rank: where `tools/list` has them: lower ranks first.
+        names: the tools' names, which no skill may take.
+        make: creates the tools, in the order of `names`.
+        rank: position in `tools/list`; lower ranks come first.
     """
 
     names: tuple[str, ...]

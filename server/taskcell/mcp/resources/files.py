@@ -1,4 +1,4 @@
-"""The workspace's files as resources: text as text, other bytes as blobs, folders as listings."""
+"""Serves the workspace's files as resources: text as text, other bytes as blobs, folders as listings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from taskcell.units import format_size
 
 
 def file_resources(gateway: Gateway) -> Route:
-    """`taskcell://tasks/{task_id}/files/{+path}`: text as text, other bytes as blobs, folders as listings."""
+    """Return the route of `taskcell://tasks/{task_id}/files/{+path}`."""
 
     async def read(task: TaskKey, rest: str, uri: str) -> Contents:
         path, tool = _path(rest), gateway.tools["read_file"]
@@ -44,18 +44,18 @@ def file_resources(gateway: Gateway) -> Route:
         name="workspace-files",
         title="Files of a task",
         description=(
-            f"A file or folder below {WORKSPACE}: text as text, other files as blobs, a folder as its listing. At most "
-            f"{format_size(MAX_RESOURCE)}; `read_file` reads larger text in parts."
+            f"A file of at most {format_size(MAX_RESOURCE)} below {WORKSPACE}, as text or a blob, or a folder as its "
+            "listing. `read_file` reads larger text in parts."
         ),
     )
     return Route("files", (template,), read)
 
 
 def _path(rest: str) -> str:
-    """The path that an address names, below the workspace. Raises UnknownResource."""
+    """Return the path that an address names below the workspace. Raises UnknownResource."""
     path = absolute("path", f"{WORKSPACE}/{unquote(rest, errors='surrogateescape')}")
     if path != WORKSPACE and not path.startswith(WORKSPACE + "/"):
-        raise UnknownResource(f"Resources are files below {WORKSPACE}; `read_file` reads others of the container.")
+        raise UnknownResource(f"Resources are files below {WORKSPACE}; `read_file` reads other files of the container.")
     return path
 
 
