@@ -12,7 +12,7 @@ from mcp_types import TextContent
 from taskcell.mcp.answer import Failure, answer
 from taskcell.model import ProcessResult, Status
 from taskcell.tools.describe import RUN_SCHEMA
-from taskcell.tools.sandbox import REPORT_SCHEMA, SandboxInfo, SandboxReport
+from taskcell.tools.sandbox import SANDBOX_SCHEMA, SandboxInfo, SandboxReport
 from taskcell.units import format_milliseconds
 
 DONE = ProcessResult(
@@ -114,10 +114,10 @@ def test_every_result_answers_what_the_schema_says(result: ProcessResult) -> Non
     st.builds(SandboxReport, sandboxes=st.tuples(st.builds(SandboxInfo, age_s=st.floats(0), processes=st.integers(0))))
 )
 def test_every_report_on_sandboxes_answers_what_the_schema_says(report: SandboxReport) -> None:
-    Draft202012Validator(REPORT_SCHEMA).validate(answer(report).structured_content)
+    Draft202012Validator(SANDBOX_SCHEMA).validate(answer(report).structured_content)
 
 
 def test_both_schemas_are_valid_schemas_with_a_description_for_each_field() -> None:
-    for schema in (RUN_SCHEMA, REPORT_SCHEMA):
+    for schema in (RUN_SCHEMA, SANDBOX_SCHEMA):
         Draft202012Validator.check_schema(schema)
         assert all(field.get("description") for field in schema["properties"].values())

@@ -17,7 +17,7 @@ from gateways import OWN_TOOLS
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.server import build_server
 from taskcell.model import ToolCall
-from taskcell.tools.tool import Report, Watch
+from taskcell.tools.tool import ToolReport, Watch
 
 pytestmark = pytest.mark.anyio
 
@@ -55,8 +55,8 @@ class Broken(Gateway):
         )
         self._fault = fault
 
-    async def call(self, call: ToolCall, watch: Watch | None = None) -> Report:
-        result: Report = await self._fault()
+    async def call(self, call: ToolCall, watch: Watch | None = None) -> ToolReport:
+        result: ToolReport = await self._fault()
         return result
 
 

@@ -27,10 +27,10 @@ from dataclasses import dataclass, field
 from taskcell.config.settings import Settings
 from taskcell.model import Command, Profile, ToolCall
 from taskcell.profile.build import terminal_profile
-from taskcell.schema.properties import TASK_ID, described, object_schema
+from taskcell.schema.properties import TASK_ID, value_schema, object_schema
 from taskcell.tools.binding import task_key
 from taskcell.tools.counting import count_words
-from taskcell.tools.tool import Access, BuiltIn, Report, Tool, ToolAnnotations, Watch
+from taskcell.tools.tool import Access, BuiltIn, ToolReport, Tool, ToolAnnotations, Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class WordCount(Tool):
         line = f"wc -w < {shlex.quote(values['path'])}"
         return (Command(task_key(call, values), self.name, self.profile, (*self.shell, line), line, timeout=10),)
 
-    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> Report:
+    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> ToolReport:
         (command,) = self.commands(call)
         return await count_words(gateway, command, watch)
 
@@ -53,8 +53,8 @@ def _make(settings: Settings) -> Iterator[Tool]:
         name="word_count",
         title="Count words",
         description="Count the words of a file.",
-        input_schema=object_schema({"path": described("string", "Path of the file."), "task_id": TASK_ID}, ["path"]),
-        output_schema=object_schema({"words": described("integer", "How many there are.")}),
+        input_schema=object_schema({"path": value_schema("string", "Path of the file."), "task_id": TASK_ID}, ["path"]),
+        output_schema=object_schema({"words": value_schema("integer", "How many there are.")}),
         annotations=ToolAnnotations(read_only=True, destructive=False, idempotent=True, open_world=False),
         profile=terminal_profile(settings),
         shell=tuple(settings.terminal.shell),

@@ -16,7 +16,7 @@ from taskcell.model import Command, ProcessResult, Status, ToolCall
 from taskcell.policy.policy import AuthorizedCommand, Policy
 from taskcell.pool.pool import Pool
 from taskcell.schema.arguments import nearest
-from taskcell.tools.tool import Report, Tool, Watch
+from taskcell.tools.tool import Tool, ToolReport, Watch
 
 
 class Gateway:
@@ -57,7 +57,7 @@ class Gateway:
             await self._replaced.wait()
         return self.tools
 
-    async def call(self, call: ToolCall, watch: Watch | None = None) -> Report:
+    async def call(self, call: ToolCall, watch: Watch | None = None) -> ToolReport:
         """Do what one call asks for. Raises a TaskcellError if that is impossible.
 
         Arguments:

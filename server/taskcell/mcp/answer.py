@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
 
 from taskcell.files.answers import Picture
-from taskcell.tools.tool import Report
+from taskcell.tools.tool import ToolReport
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -31,7 +31,7 @@ class Failure:
         return self.sentence
 
 
-def answer(report: Report) -> CallToolResult:
+def answer(report: ToolReport) -> CallToolResult:
     """Return the result of a call. Its structured content must match the output schema; it is not checked here."""
     pictures = [
         ImageContent(type="image", data=base64.b64encode(picture.data).decode("ascii"), mime_type=picture.mime)

@@ -45,8 +45,7 @@ from taskcell.model import ProcessResult, Reuse, Status, TaskKey, ToolCall
 from taskcell.process.record import Record
 from taskcell.sandbox.sandbox import DEADLINE_SLACK, Sandbox
 from taskcell.supervisor import protocol
-from taskcell.tools.process_calls import NAME as PROCESS
-from taskcell.tools.process_calls import find_process
+from taskcell.tools.process_calls import PROCESS, find_process
 from taskcell.tools.process_report import ProcessReport
 from taskcell.units import format_milliseconds
 
@@ -65,7 +64,7 @@ KEPT_ENDS = 16
 
 Context = ServerRequestContext[Any, Any]
 #: A task as `tasks/get` returns it.
-State = dict[str, Any]
+TaskState = dict[str, Any]
 
 
 class TaskParams(RequestParams):
@@ -84,7 +83,7 @@ class Tasks:
         self._gateway = gateway
         self._tools = tools
         self._changes = changes
-        self._ends: OrderedDict[tuple[str, str], State] = OrderedDict()
+        self._ends: OrderedDict[tuple[str, str], TaskState] = OrderedDict()
 
     def serve(self, server: Server[Any]) -> None:
         """Declare the extension and register its handlers."""
@@ -127,7 +126,7 @@ class Tasks:
         return await self._guarded(context, params, self._update)
 
     async def _guarded(
-        self, context: Context, params: TaskParams, act: Callable[[str, str], Awaitable[State]]
+        self, context: Context, params: TaskParams, act: Callable[[str, str], Awaitable[TaskState]]
     ) -> HandlerResult:
         """Run one handler; every failure becomes a protocol error with a sentence."""
         _require(context)
@@ -143,7 +142,7 @@ class Tasks:
             log.exception("A request about a task failed unexpectedly.")
             raise MCPError(code=INTERNAL_ERROR, message="Internal error; the server's log tells why.") from None
 
-    async def _get(self, principal: str, identity: str) -> State:
+    async def _get(self, principal: str, identity: str) -> TaskState:
         kept = self._ends.get((principal, identity))
         if kept is not None:
             return kept
@@ -152,7 +151,7 @@ class Tasks:
             return await self._end(identity, task, sandbox, record)
         return self._state(identity, record, "working", await _news(record))
 
-    async def _cancel(self, principal: str, identity: str) -> State:
+    async def _cancel(self, principal: str, identity: str) -> TaskState:
         if (principal, identity) not in self._ends:
             task, sandbox, record = await self._find(principal, identity)
             if not record.process.has_ended:
@@ -162,7 +161,7 @@ class Tasks:
                     await self._end(identity, task, sandbox, record)
         return {}
 
-    async def _update(self, principal: str, identity: str) -> State:
+    async def _update(self, principal: str, identity: str) -> TaskState:
         if (principal, identity) not in self._ends:
             await self._find(principal, identity)
         return {}
@@ -183,7 +182,7 @@ class Tasks:
             "commands have finished in it. Run the command again if you need its result."
         )
 
-    async def _end(self, identity: str, task: TaskKey, sandbox: Sandbox, record: Record) -> State:
+    async def _end(self, identity: str, task: TaskKey, sandbox: Sandbox, record: Record) -> TaskState:
         """Return the final state of a task, with the result that its call would have had."""
         about = record.about
         arguments = {
@@ -208,7 +207,7 @@ class Tasks:
                 self._ends.popitem(last=False)
         return state
 
-    def _state(self, identity: str, record: Record, status: str, message: str) -> State:
+    def _state(self, identity: str, record: Record, status: str, message: str) -> TaskState:
         """Return the fields that describe a task in every answer."""
         about, over = record.about, status != "working"
         age = max(0.0, (record.ended if over else time.time()) - about.started)

@@ -26,7 +26,7 @@ from taskcell.mcp.principal import principal_of
 from taskcell.mcp.progress import Progress
 from taskcell.model import ToolCall
 from taskcell.schema.arguments import nearest
-from taskcell.tools.tool import Report, Tool, Watch
+from taskcell.tools.tool import Tool, ToolReport, Watch
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class Tools:
         """Handle `tools/call`."""
         return answer(await self.report(context, params))
 
-    async def report(self, context: Context, params: CallToolRequestParams) -> Report:
+    async def report(self, context: Context, params: CallToolRequestParams) -> ToolReport:
         """Run one call. Only an unknown tool is a protocol error, as the specification demands."""
         if params.name not in self.listing:
             raise MCPError(
@@ -91,7 +91,7 @@ class Tools:
         progress = Progress(notify)
         return await progress.report_while(lambda: self._guarded(call, progress.watch))
 
-    async def _guarded(self, call: ToolCall, watch: Watch | None = None) -> Report:
+    async def _guarded(self, call: ToolCall, watch: Watch | None = None) -> ToolReport:
         """Run one call; every failure becomes a report."""
         try:
             return await self._gateway.call(call, watch)

@@ -49,7 +49,7 @@ def object_schema(properties: dict[str, Any], required: list[str] | None = None)
     }
 
 
-def described(kind: str, description: str, **more: Any) -> dict[str, Any]:
+def value_schema(kind: str, description: str, **more: Any) -> dict[str, Any]:
     """Return the schema of a property of one type."""
     return {"type": kind, "description": description, **more}
 

@@ -11,7 +11,7 @@ from taskcell.errors import BadArgument
 from taskcell.files.limits import MAX_PATH
 from taskcell.model import DEFAULT_TASK, MIB, Command, Profile, TaskKey, ToolCall
 from taskcell.schema.arguments import as_utf8, check_visible, encoded, seconds
-from taskcell.tools.tool import Access, Report, Tool, ToolAnnotations, Watch
+from taskcell.tools.tool import Access, Tool, ToolAnnotations, ToolReport, Watch
 
 #: Bytes, including the closing NUL: MAX_ARG_STRLEN, Linux include/uapi/linux/binfmts.h.
 MAX_ARGUMENT = 131_072
@@ -61,14 +61,14 @@ class CommandTool(Tool):
         return (self.bind(call),)
 
     @abstractmethod
-    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> Report: ...
+    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> ToolReport: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProgramTool(CommandTool):
     """A tool that runs a program: the terminal, or a skill's tool."""
 
-    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> Report:
+    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> ToolReport:
         return await gateway.run(self.bind(call), watch)
 
 

@@ -5,30 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 from taskcell.model import WORKSPACE, Profile, Status
-from taskcell.schema.properties import described, object_schema, or_null, plain_number
+from taskcell.schema.properties import object_schema, or_null, plain_number, value_schema
 from taskcell.units import format_seconds, format_size
 
-COUNT = {"minimum": 0}
+NOT_NEGATIVE = {"minimum": 0}
 NOTES = {"type": "array", "items": {"type": "string"}, "description": "Remarks that the caller should read."}
 
 RUN = {
-    "status": described("string", "How the command ended, or running.", enum=[status.value for status in Status]),
+    "status": value_schema("string", "How the command ended, or running.", enum=[status.value for status in Status]),
     "exit_code": or_null("integer", "124: timed out. 130: cancelled. 137: out of memory or killed."),
     "signal": or_null("string", "Signal that ended the command."),
-    "stdout": described("string", "Output; the terminal's includes stderr."),
-    "stderr": described("string", "A skill's stderr; empty for the terminal."),
-    "truncated": described("boolean", "Whether the middle of the output was cut out."),
-    "omitted_bytes": described("integer", "Bytes of output that were cut out.", **COUNT),
-    "duration_ms": described("integer", "Milliseconds that the command has run.", **COUNT),
-    "task_id": described("string", "The task whose sandbox ran the command."),
-    "process_id": described("string", "Name of the command's process, for `process`."),
-    "workdir": described("string", "Where the task's next command starts."),
-    "survivors": described("integer", "Processes that survived a kill.", **COUNT),
+    "stdout": value_schema("string", "Output; the terminal's includes stderr."),
+    "stderr": value_schema("string", "A skill's stderr; empty for the terminal."),
+    "truncated": value_schema("boolean", "Whether the middle of the output was cut out."),
+    "omitted_bytes": value_schema("integer", "Bytes of output that were cut out.", **NOT_NEGATIVE),
+    "duration_ms": value_schema("integer", "Milliseconds that the command has run.", **NOT_NEGATIVE),
+    "task_id": value_schema("string", "The task whose sandbox ran the command."),
+    "process_id": value_schema("string", "Name of the command's process, for `process`."),
+    "workdir": value_schema("string", "Where the task's next command starts."),
+    "survivors": value_schema("integer", "Processes that survived a kill.", **NOT_NEGATIVE),
     "notes": NOTES,
 }
 _CURSORS = {
-    "cursor": described("integer", "Where to continue reading the output with `process`.", **COUNT),
-    "stderr_cursor": described("integer", "The same for a skill's stderr.", **COUNT),
+    "cursor": value_schema("integer", "Where to continue reading the output with `process`.", **NOT_NEGATIVE),
+    "stderr_cursor": value_schema("integer", "The same for a skill's stderr.", **NOT_NEGATIVE),
 }
 #: The output schema of tools that run a program. A command that is still running has cursors.
 RUN_SCHEMA = object_schema({**RUN, **_CURSORS}, required=list(RUN))

@@ -17,7 +17,7 @@ from taskcell.schema.arguments import as_utf8, encoded
 from taskcell.tools.binding import MAX_STDIN
 
 #: More lines than any file has.
-MAX_LINE = 10**15
+MAX_LINE_NUMBER = 10**15
 #: The supervisor's limits: patterns of one command, and parts of one pattern.
 MAX_PATTERNS = 32
 MAX_PARTS = 62
@@ -51,7 +51,7 @@ class ReadFile:
 
     def bind(self, blank: Command, values: Mapping[str, Any]) -> Command:
         whole = absolute("path", values["path"])
-        window = (int(values.get("offset", 1)), int(values.get("limit", MAX_LINE)))
+        window = (int(values.get("offset", 1)), int(values.get("limit", MAX_LINE_NUMBER)))
         # The limit in characters is used as bytes: text beyond ASCII fills an answer a little earlier.
         bounds = (min(self.output_chars, MAX_PICTURE), MAX_PICTURE)
         return replace(blank, argv=("read", *map(str, (*window, *bounds)), _in_sandbox(whole)), text=whole)
@@ -81,7 +81,7 @@ class WriteFile:
 
 @dataclass(frozen=True, slots=True)
 class EditFile:
-    """`edit_file`; its command is `edit COUNT OLD NEW PATH`, with both texts on standard input."""
+    """`edit_file`; its command is `edit NOT_NEGATIVE OLD NEW PATH`, with both texts on standard input."""
 
     def bind(self, blank: Command, values: Mapping[str, Any]) -> Command:
         whole = absolute("path", values["path"])

@@ -12,11 +12,11 @@ from taskcell.files.limits import MAX_ENTRIES
 from taskcell.files.run import run_file_command
 from taskcell.model import WORKSPACE, Command, TaskKey, ToolCall
 from taskcell.profile.build import terminal_profile
-from taskcell.schema.properties import TASK_ID, described, object_schema, or_null
+from taskcell.schema.properties import TASK_ID, object_schema, or_null, value_schema
 from taskcell.tools.binding import MAX_STDIN, Binding, CommandTool
 from taskcell.tools.describe import NOTES
-from taskcell.tools.file_commands import MAX_LINE, EditFile, FetchFile, ListFiles, ReadFile, WriteFile
-from taskcell.tools.tool import Access, BuiltIn, Report, Tool, ToolAnnotations, Watch
+from taskcell.tools.file_commands import MAX_LINE_NUMBER, EditFile, FetchFile, ListFiles, ReadFile, WriteFile
+from taskcell.tools.tool import Access, BuiltIn, Tool, ToolAnnotations, ToolReport, Watch
 from taskcell.units import format_size
 
 #: Seconds for a file command: it reads and writes memory or a local disk, and bounds its own searches to ten seconds.
@@ -34,7 +34,7 @@ class FileTool(CommandTool):
 
     output_chars: int
 
-    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> Report:
+    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> ToolReport:
         report = await self._run(gateway, self.bind(call))
         if isinstance(report.answer, FileBytes) and report.answer.mime is None:
             raise FileRefused(f"{report.answer.path} changed while it was read; read it again.")
@@ -71,14 +71,14 @@ READ_SCHEMA = object_schema(
         "offset": {
             "type": "integer",
             "minimum": 1,
-            "maximum": MAX_LINE,
+            "maximum": MAX_LINE_NUMBER,
             "default": 1,
             "description": "First line, counted from 1.",
         },
         "limit": {
             "type": "integer",
             "minimum": 1,
-            "maximum": MAX_LINE,
+            "maximum": MAX_LINE_NUMBER,
             "description": "Maximum number of lines. Default: as many as one answer holds.",
         },
     },
@@ -135,15 +135,15 @@ LIST_SCHEMA = object_schema(
     [],
 )
 
-_FILE = described("string", "Absolute path in the container.")
-_TASK = described("string", "Name of the task.")
-_SIZE = described("integer", "Size of the file in bytes.")
+_FILE = value_schema("string", "Absolute path in the container.")
+_TASK = value_schema("string", "Name of the task.")
+_SIZE = value_schema("integer", "Size of the file in bytes.")
 _ENTRY = object_schema(
     {
-        "path": described("string", "Relative to the folder."),
-        "type": described("string", "file, folder, link or other."),
+        "path": value_schema("string", "Relative to the folder."),
+        "type": value_schema("string", "file, folder, link or other."),
         "size": or_null("integer", "Size in bytes, for a file."),
-        "modified": described("string", "Time of the last change, in UTC."),
+        "modified": value_schema("string", "Time of the last change, in UTC."),
         "target": or_null("string", "Target of a link."),
     }
 )
@@ -151,14 +151,14 @@ REPORT_SCHEMAS = {
     "read_file": object_schema(
         {
             "path": _FILE,
-            "kind": described("string", "text or image."),
-            "text": described("string", "The lines without their numbers; empty for an image."),
-            "mime_type": described("string", "Such as text/plain or image/png."),
-            "first_line": described("integer", "Number of the first line; 0 for an image."),
-            "last_line": described("integer", "Number of the last line."),
+            "kind": value_schema("string", "text or image."),
+            "text": value_schema("string", "The lines without their numbers; empty for an image."),
+            "mime_type": value_schema("string", "Such as text/plain or image/png."),
+            "first_line": value_schema("integer", "Number of the first line; 0 for an image."),
+            "last_line": value_schema("integer", "Number of the last line."),
             "total_lines": or_null("integer", "Lines of the whole file, if they were counted."),
             "size": _SIZE,
-            "truncated": described("boolean", "Whether more lines follow."),
+            "truncated": value_schema("boolean", "Whether more lines follow."),
             "notes": NOTES,
             "task_id": _TASK,
         }
@@ -167,7 +167,7 @@ REPORT_SCHEMAS = {
         {
             "path": _FILE,
             "size": _SIZE,
-            "replaced": described("boolean", "Whether the file existed before."),
+            "replaced": value_schema("boolean", "Whether the file existed before."),
             "notes": NOTES,
             "task_id": _TASK,
         }
@@ -175,7 +175,7 @@ REPORT_SCHEMAS = {
     "edit_file": object_schema(
         {
             "path": _FILE,
-            "count": described("integer", "Number of replacements."),
+            "count": value_schema("integer", "Number of replacements."),
             "lines": {
                 "type": "array",
                 "items": {"type": "integer"},
@@ -190,7 +190,7 @@ REPORT_SCHEMAS = {
         {
             "path": _FILE,
             "entries": {"type": "array", "items": _ENTRY, "description": "Ordered by path."},
-            "truncated": described("boolean", "Whether there are more entries."),
+            "truncated": value_schema("boolean", "Whether there are more entries."),
             "notes": NOTES,
             "task_id": _TASK,
         }

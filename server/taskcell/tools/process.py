@@ -14,18 +14,18 @@ from taskcell.model import Command, Profile, ToolCall
 from taskcell.process.table import FINISHED_MAX
 from taskcell.profile.build import TERMINAL, terminal_profile
 from taskcell.schema.arguments import as_utf8, nearest
-from taskcell.schema.properties import COLS, ROWS, STRIP_ANSI, TASK_ID, described, object_schema, plain_number
+from taskcell.schema.properties import COLS, ROWS, STRIP_ANSI, TASK_ID, object_schema, plain_number, value_schema
 from taskcell.tools.binding import task_key
-from taskcell.tools.process_calls import NAME, Action, ProcessAction, ProcessCalls
-from taskcell.tools.process_report import REPORT_SCHEMA
-from taskcell.tools.tool import Access, BuiltIn, Report, Tool, ToolAnnotations, Watch
+from taskcell.tools.process_calls import PROCESS, Action, ProcessAction, ProcessCalls
+from taskcell.tools.process_report import PROCESS_SCHEMA
+from taskcell.tools.tool import Access, BuiltIn, Tool, ToolAnnotations, ToolReport, Watch
 
 #: Bytes of one write: as much input as may wait for a process to read it.
 MAX_DATA = 1 << 16
 #: The largest integer that is exact in JavaScript, so that any client can hold a cursor.
 MAX_CURSOR = (1 << 53) - 1
 
-DESCRIPTION = (
+_DESCRIPTION = (
     "Inspect and control commands that were started with `background` or outlived their call's `wait`. Each answer "
     "has the cursor to continue from. Output can be read again until the sandbox closes or "
     f"{FINISHED_MAX} newer commands have finished."
@@ -48,20 +48,20 @@ def schema(wait: float, max_wait: float) -> dict[str, Any]:
     """Return the input schema. Times in seconds."""
     return object_schema(
         {
-            "action": described("string", _ACTIONS, enum=list(get_args(Action))),
-            "process_id": described("string", "Such as p1; required except for list.", minLength=1),
+            "action": value_schema("string", _ACTIONS, enum=list(get_args(Action))),
+            "process_id": value_schema("string", "Such as p1; required except for list.", minLength=1),
             "task_id": TASK_ID,
-            "cursor": described("integer", _CURSOR, **_OFFSET),
-            "stderr_cursor": described("integer", "The same for a skill's stderr.", **_OFFSET, default=0),
-            "wait": described(
+            "cursor": value_schema("integer", _CURSOR, **_OFFSET),
+            "stderr_cursor": value_schema("integer", "The same for a skill's stderr.", **_OFFSET, default=0),
+            "wait": value_schema(
                 "number",
                 f"Seconds to wait for the end (wait, default {plain_number(wait):g}) or for output (poll, write; "
                 "default 0).",
                 minimum=0,
                 maximum=plain_number(max_wait),
             ),
-            "data": described("string", "Text to write, line breaks included."),
-            "signal": described("string", "Such as INT, TERM, HUP or USR1.", minLength=1),
+            "data": value_schema("string", "Text to write, line breaks included."),
+            "signal": value_schema("string", "Such as INT, TERM, HUP or USR1.", minLength=1),
             "rows": ROWS,
             "cols": COLS,
             "strip_ansi": STRIP_ANSI,
@@ -111,7 +111,7 @@ class ProcessTool(Tool):
         """Return what would be written, as if to a process of the terminal."""
         return self.bind(call).commands(TERMINAL, self.assumed)
 
-    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> Report:
+    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> ToolReport:
         return await ProcessCalls(gateway, self.output_chars).call(self.bind(call), watch)
 
 
@@ -119,11 +119,11 @@ def process_tool(settings: Settings) -> ProcessTool:
     """Create the tool with the limits of the configuration."""
     limits = settings.limits
     return ProcessTool(
-        name=NAME,
+        name=PROCESS,
         title="Process",
-        description=DESCRIPTION,
+        description=_DESCRIPTION,
         input_schema=schema(limits.wait, limits.max_timeout),
-        output_schema=REPORT_SCHEMA,
+        output_schema=PROCESS_SCHEMA,
         annotations=ToolAnnotations(read_only=False, destructive=True, idempotent=False, open_world=False),
         wait=limits.wait,
         output_chars=limits.output_chars,
@@ -135,7 +135,7 @@ def _make(settings: Settings) -> Iterator[Tool]:
     yield process_tool(settings)
 
 
-BUILT_IN = BuiltIn(names=(NAME,), make=_make, rank=2)
+BUILT_IN = BuiltIn(names=(PROCESS,), make=_make, rank=2)
 
 
 def _data(action: Action, values: Mapping[str, Any]) -> str:

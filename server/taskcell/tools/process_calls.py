@@ -23,7 +23,7 @@ from taskcell.sandbox.sandbox import Sandbox, SandboxState
 from taskcell.tools.process_report import ProcessInfo, ProcessReport
 from taskcell.tools.tool import Access, Watch
 
-NAME = "process"
+PROCESS = "process"
 #: Seconds of silence after which a program's output counts as complete for now, such as a prompt or a line of a build.
 OUTPUT_PAUSE = 0.1
 #: Seconds for a process to take what is written to it. A process that reads takes it immediately.
@@ -68,7 +68,7 @@ class ProcessAction:
         """
         if self.action != "write":
             return ()
-        return tuple(Command(self.task, judged, profile, (), self.data) for judged in (NAME, tool))
+        return tuple(Command(self.task, judged, profile, (), self.data) for judged in (PROCESS, tool))
 
 
 async def find_process(pool: Pool, task: TaskKey, process_id: str) -> tuple[Sandbox, Record]:

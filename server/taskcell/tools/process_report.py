@@ -7,26 +7,26 @@ from typing import Any, ClassVar
 
 from taskcell.files.answers import Picture
 from taskcell.model import ProcessResult
-from taskcell.schema.properties import described, object_schema, or_null
-from taskcell.tools.describe import COUNT, RUN_SCHEMA
+from taskcell.schema.properties import object_schema, or_null, value_schema
+from taskcell.tools.describe import NOT_NEGATIVE, RUN_SCHEMA
 
 _LISTED = {
-    "process_id": described("string", "Name of the process."),
-    "status": described("string", "As for a command."),
+    "process_id": value_schema("string", "Name of the process."),
+    "status": value_schema("string", "As for a command."),
     "exit_code": or_null("integer", "As for a command."),
-    "tool": described("string", "Tool that started it."),
-    "command": described("string", "Beginning of its command."),
-    "age_s": described("number", "Seconds since its start.", **COUNT),
-    "output_bytes": described("integer", "Bytes written so far, as far as is known.", **COUNT),
-    "pty": described("boolean", "Whether it has a terminal."),
+    "tool": value_schema("string", "Tool that started it."),
+    "command": value_schema("string", "Beginning of its command."),
+    "age_s": value_schema("number", "Seconds since its start.", **NOT_NEGATIVE),
+    "output_bytes": value_schema("integer", "Bytes written so far, as far as is known.", **NOT_NEGATIVE),
+    "pty": value_schema("boolean", "Whether it has a terminal."),
 }
-REPORT_SCHEMA = object_schema(
+PROCESS_SCHEMA = object_schema(
     {
-        "action": described("string", "The action."),
+        "action": value_schema("string", "The action."),
         **RUN_SCHEMA["properties"],
-        "lost_bytes": described("integer", "Bytes of the requested output that are no longer kept.", **COUNT),
-        "more_bytes": described("integer", "Bytes that are available after the cursor.", **COUNT),
-        "written_bytes": described("integer", "Bytes of `data` that the process took.", **COUNT),
+        "lost_bytes": value_schema("integer", "Bytes of the requested output that are no longer kept.", **NOT_NEGATIVE),
+        "more_bytes": value_schema("integer", "Bytes that are available after the cursor.", **NOT_NEGATIVE),
+        "written_bytes": value_schema("integer", "Bytes of `data` that the process took.", **NOT_NEGATIVE),
         "processes": {"type": "array", "description": "All processes of the task.", "items": object_schema(_LISTED)},
     },
     required=["action", "task_id", "notes"],

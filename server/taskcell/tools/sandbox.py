@@ -13,16 +13,16 @@ from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.files.answers import Picture
 from taskcell.model import WORKSPACE, TaskKey, ToolCall
 from taskcell.pool.slot import Slot
-from taskcell.schema.properties import TASK_ID, described, object_schema, or_null
+from taskcell.schema.properties import TASK_ID, object_schema, or_null, value_schema
 from taskcell.tools.binding import task_key
-from taskcell.tools.describe import COUNT, NOTES
-from taskcell.tools.tool import Access, BuiltIn, Report, Tool, ToolAnnotations, Watch
+from taskcell.tools.describe import NOT_NEGATIVE, NOTES
+from taskcell.tools.tool import Access, BuiltIn, Tool, ToolAnnotations, ToolReport, Watch
 
-NAME = "sandbox"
-DESCRIPTION = (
+SANDBOX = "sandbox"
+_DESCRIPTION = (
     "Show a task's sandbox, reset it when its processes or environment are broken, or close it when the task is done."
 )
-SCHEMA = object_schema(
+_SCHEMA = object_schema(
     {
         "action": {
             "type": "string",
@@ -36,20 +36,20 @@ SCHEMA = object_schema(
     },
     ["action"],
 )
-REPORT_SCHEMA = object_schema(
+SANDBOX_SCHEMA = object_schema(
     {
-        "task_id": described("string", "Name of the task."),
-        "action": described("string", "The action: status, reset or close."),
+        "task_id": value_schema("string", "Name of the task."),
+        "action": value_schema("string", "The action: status, reset or close."),
         "sandboxes": {
             "type": "array",
             "description": "The task's sandboxes after the action.",
             "items": object_schema(
                 {
-                    "profile": described("string", "terminal, or the name of a skill."),
-                    "container": described("string", "Name of the container."),
-                    "state": described("string", "State, such as ready or lost."),
-                    "age_s": described("number", "Seconds since it was created.", **COUNT),
-                    "processes": described("integer", "Processes running in it.", **COUNT),
+                    "profile": value_schema("string", "terminal, or the name of a skill."),
+                    "container": value_schema("string", "Name of the container."),
+                    "state": value_schema("string", "State, such as ready or lost."),
+                    "age_s": value_schema("number", "Seconds since it was created.", **NOT_NEGATIVE),
+                    "processes": value_schema("integer", "Processes running in it.", **NOT_NEGATIVE),
                     "memory_bytes": or_null("integer", "Memory in use, if the engine reports it."),
                 }
             ),
@@ -118,7 +118,7 @@ class SandboxTool(Tool):
         values = self.check(call)
         return SandboxAction(task_key(call, values), values["action"])
 
-    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> Report:
+    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> ToolReport:
         action, pool = self.bind(call), gateway.pool
         notes = []
         if action.action == "reset":
@@ -149,11 +149,11 @@ async def _info(slot: Slot, engine: Engine) -> SandboxInfo:
 def sandbox_tool() -> SandboxTool:
     """Create the tool. It does not depend on the configuration."""
     return SandboxTool(
-        name=NAME,
+        name=SANDBOX,
         title="Sandbox",
-        description=DESCRIPTION,
-        input_schema=SCHEMA,
-        output_schema=REPORT_SCHEMA,
+        description=_DESCRIPTION,
+        input_schema=_SCHEMA,
+        output_schema=SANDBOX_SCHEMA,
         annotations=ToolAnnotations(read_only=False, destructive=True, idempotent=True, open_world=False),
     )
 
@@ -162,4 +162,4 @@ def _make(settings: Settings) -> Iterator[Tool]:
     yield sandbox_tool()
 
 
-BUILT_IN = BuiltIn(names=(NAME,), make=_make, rank=3)
+BUILT_IN = BuiltIn(names=(SANDBOX,), make=_make, rank=3)

@@ -14,7 +14,7 @@ from taskcell.errors import BadArgument
 from taskcell.model import WORKSPACE, Command, Profile
 from taskcell.profile.build import TERMINAL, terminal_profile
 from taskcell.schema.arguments import encoded
-from taskcell.schema.properties import COLS, ROWS, STDIN, STRIP_ANSI, TASK_ID, described, object_schema, plain_number
+from taskcell.schema.properties import COLS, ROWS, STDIN, STRIP_ANSI, TASK_ID, object_schema, plain_number, value_schema
 from taskcell.text import shown
 from taskcell.tools.binding import MAX_ARGUMENT, ProgramTool, program_hints, stdin_of, timeout_of, workdir_of
 from taskcell.tools.describe import RUN_SCHEMA, limits_of, shared_files, timeout_property
@@ -65,15 +65,15 @@ def schema(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
     """Return the input schema. Times in seconds."""
     return object_schema(
         {
-            "command": described("string", "Shell command line or script.", minLength=1),
+            "command": value_schema("string", "Shell command line or script.", minLength=1),
             "task_id": TASK_ID,
-            "workdir": described(
+            "workdir": value_schema(
                 "string",
                 f"Absolute or relative to {WORKSPACE}. Default: where the last command ended.",
                 minLength=1,
             ),
             "timeout": timeout_property(timeout, max_timeout),
-            "wait": described(
+            "wait": value_schema(
                 "number",
                 "Seconds until the call returns; a command still running goes on under `process`.",
                 minimum=0,
@@ -81,18 +81,18 @@ def schema(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
                 default=plain_number(wait),
             ),
             "stdin": STDIN,
-            "env": described(
+            "env": value_schema(
                 "object",
                 "Environment variables for this command only.",
                 maxProperties=MAX_VARIABLES,
                 additionalProperties={"type": "string"},
             ),
-            "background": described(
+            "background": value_schema(
                 "boolean",
                 "Return once started. Without `stdin`, `process` can write to it. Nothing carries over from it.",
                 default=False,
             ),
-            "pty": described("boolean", "Run in a terminal, for interactive programs.", default=False),
+            "pty": value_schema("boolean", "Run in a terminal, for interactive programs.", default=False),
             "rows": ROWS,
             "cols": COLS,
             "strip_ansi": STRIP_ANSI,

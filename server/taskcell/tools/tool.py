@@ -20,7 +20,7 @@ from taskcell.schema.arguments import Arguments
 Watch = Callable[[Process], None]
 
 
-class Report(Protocol):
+class ToolReport(Protocol):
     """What a call returns, whatever door it came through."""
 
     @property
@@ -94,7 +94,7 @@ class Tool(ABC):
         return ()
 
     @abstractmethod
-    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> Report:
+    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> ToolReport:
         """Do what the call asks for. Raises a TaskcellError if that is impossible."""
 
 
