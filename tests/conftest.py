@@ -22,7 +22,7 @@ from taskcell.engine.local import LocalEngine
 from taskcell.gateway.gateway import Gateway
 from taskcell.images import skills as skill_images
 from taskcell.skills import manifest
-from taskcell.tools import tool
+from taskcell.tools.catalog import build_tools, built_in_names
 
 
 @pytest.fixture
@@ -66,10 +66,10 @@ def gateway(tmp_path: Path) -> GatewayFactory:
         path = tmp_path / f"taskcell-{next(numbers)}.toml"
         path.write_text(toml, encoding="utf-8")
         settings = load_settings(Invocation({"TASKCELL__POOL__WARM": str(warm)}, tmp_path, path))
-        skills = manifest.load(settings.manifest_paths, {})
+        skills = manifest.load(settings.manifest_paths, {}, built_in_names())
         made: Engine = LocalEngine() if engine == "local" else await DockerEngine.open(host, {})
         try:
-            async with open_gateway(settings, tool.build_tools(settings, skills), made, state) as gw:
+            async with open_gateway(settings, build_tools(settings, skills), made, state) as gw:
                 yield gw
         finally:
             await made.aclose()

@@ -14,9 +14,7 @@ import pytest
 from taskcell.assembly.invocation import Invocation
 from taskcell.assembly.stack import load_settings
 from taskcell.skills import manifest
-from taskcell.tools import files as file_tools
-from taskcell.tools import process as process_tool
-from taskcell.tools import tool
+from taskcell.tools.catalog import build_tools, built_in_names
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -61,7 +59,7 @@ def test_every_toml_block_is_a_manifest_or_a_configuration_that_loads(text: str,
     path = tmp_path / "taskcell.toml"
     path.write_text(text)
     if "version" in tomllib.loads(text):
-        assert manifest.load([path], {})
+        assert manifest.load([path], {}, built_in_names())
     else:
         load_settings(Invocation({}, tmp_path, path))
 
@@ -154,19 +152,15 @@ def test_every_commit_that_a_page_names_is_in_the_history_with_its_subject() -> 
 
 def test_the_tools_that_the_readme_names_are_there() -> None:
     settings = load_settings(Invocation({}, ROOT, ROOT / "examples" / "taskcell.toml"))
-    tools = {
-        *tool.build_tools(settings, manifest.load(settings.manifest_paths, {})),
-        tool.SANDBOX_TOOL.name,
-        process_tool.NAME,
-    }
+    tools = build_tools(settings, manifest.load(settings.manifest_paths, {}, built_in_names()))
     rows = [line.split("|")[1] for line in README.splitlines() if re.match(r"\| (`|a )", line)]
     named = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row)}
-    assert {"terminal", "process", "sandbox", *file_tools.SCHEMAS, "sql", "jq", "image_convert"} == named
-    assert named <= tools
+    assert {*built_in_names(), "sql", "jq", "image_convert"} == named
+    assert named <= tools.keys()
 
 
 def test_the_terminals_arguments_in_the_readme_are_those_of_its_schema() -> None:
     settings = load_settings(Invocation({}, ROOT))
     [row] = [line for line in README.splitlines() if line.startswith("| `terminal`")]
-    schema = tool.build_tools(settings, [])["terminal"].input_schema
+    schema = build_tools(settings, [])["terminal"].input_schema
     assert set(re.findall(r"`([a-z_]+)`", row.split("|")[2])) == set(schema["properties"])

@@ -9,9 +9,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from taskcell.refusal import Refusal
+from taskcell.units import format_milliseconds
 
 #: Bytes.
 MIB = 1 << 20
@@ -122,8 +123,8 @@ class Command:
 
     Arguments:
         tool: MCP name of the tool that was called.
-        argv: what is executed: the whole argument list for the terminal; for a skill, what comes after the entrypoint
-            and `command` of the profile, or after the image's entrypoint where the profile names none.
+        argv: what is executed. For a terminal: the shell's words and one line for it. For a skill: what comes after the
+            entrypoint and `command` of the profile, or after the image's entrypoint where the profile names none.
         stdin: bytes for standard input; None means an empty one (`/dev/null`).
         workdir: absolute, or relative to the workspace; None means where the task's last terminal command ended,
             or the profile's working directory.
@@ -173,6 +174,10 @@ class Status(Enum):
     LOST = "lost"
 
 
+#: Ends that are failures for every tool.
+_ERRORS = frozenset({Status.TIMED_OUT, Status.OOM_KILLED, Status.LOST})
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessResult:
     """The result of a run: the fields of a tool's structured content.
@@ -180,6 +185,7 @@ class ProcessResult:
     Arguments:
         omitted_bytes: bytes of output that were left out between its head and its tail.
         survivors: processes that a kill could not end.
+        kind: the kind of tool that started it; it decides what a non-zero exit code means.
         cursor, stderr_cursor: where the output begins that is not in this answer; None for a run that has ended.
     """
 
@@ -195,9 +201,17 @@ class ProcessResult:
     process_id: str
     workdir: str
     survivors: int
+    kind: Literal["terminal", "skill"]
     notes: tuple[str, ...] = ()
     cursor: int | None = None
     stderr_cursor: int | None = None
+
+    pictures: ClassVar[tuple[()]] = ()
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the run failed: some ends always count as failures, a non-zero exit code only for a skill."""
+        return self.status in _ERRORS or (self.kind == "skill" and self.exit_code not in (0, None))
 
     def structured(self) -> dict[str, Any]:
         """The structured content of a tool's answer, as JSON-ready values."""
@@ -219,11 +233,46 @@ class ProcessResult:
             **{name: cursor for name, cursor in cursors.items() if cursor is not None},
         }
 
+    def text(self) -> str:
+        """Return the run as a model reads it: output, stderr under `[stderr]`, a line about the end, notes."""
+        parts = [_ended(self.stdout)]
+        if self.stderr:
+            parts += ["[stderr]\n", _ended(self.stderr)]
+        parts.append(f"[{self.ending()}]")
+        parts += [f"\n[note: {note}]" for note in self.notes]
+        return "".join(parts)
+
+    def ending(self) -> str:
+        """Describe in a few words how the run ended."""
+        after, signal = format_milliseconds(self.duration_ms), f" ({self.signal})" if self.signal else ""
+        killed = f"after {after}; killed; survivors {self.survivors}"
+        more = "" if self.stderr_cursor is None else f", stderr_cursor {self.stderr_cursor}"
+        go_on = "" if self.cursor is None else f"; cursor {self.cursor}{more}"
+        words = {
+            Status.EXITED: f"exit {self.exit_code}{signal} in {after}",
+            Status.RUNNING: f"still running after {after} as process {self.process_id}{go_on}",
+            Status.TIMED_OUT: f"timed out {killed}",
+            Status.CANCELLED: f"cancelled {killed}",
+            Status.OOM_KILLED: f"out of memory {killed}",
+            Status.KILLED: f"killed{signal} after {after}; survivors {self.survivors}",
+            Status.LOST: f"the sandbox died after {after}; the command is not run again",
+        }
+        return words[self.status]
+
+
+def _ended(text: str) -> str:
+    return text if not text or text.endswith("\n") else text + "\n"
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call as a client sent it. Nothing in it is checked yet."""
+    """One call as a client sent it. Nothing in it is checked yet.
+
+    Arguments:
+        hand_off: return `running` when the command outlives its `wait`; False: wait until it ends.
+    """
 
     principal: str
     tool: str
     arguments: Mapping[str, Any]
+    hand_off: bool = True

@@ -81,6 +81,14 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds:.3f}".rstrip("0").rstrip(".")
 
 
+def format_milliseconds(duration_ms: int) -> str:
+    """Format a duration as people say it: `0.012 s`, `0.2 s`, `3 s`, `75 s`."""
+    value = duration_ms / 1000
+    digits = 3 if value < 0.1 else 1 if value < 10 else 0
+    number = f"{value:.{digits}f}"
+    return (number.rstrip("0").rstrip(".") if digits else number) + " s"
+
+
 def _finite(value: float, wrong: ValueError) -> float:
     try:
         number = float(value)

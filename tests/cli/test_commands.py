@@ -91,7 +91,7 @@ def test_a_file_tools_call_is_explained_by_its_absolute_path(taskcell: Taskcell)
     [
         ({"action": "write", "process_id": "p1", "data": "rm x\n"}, "deny, by the rule 'no-rm'"),
         ({"action": "write", "process_id": "p1", "data": "ls\n"}, "allow, by the rule 'default'"),
-        ({"action": "poll", "process_id": "p1"}, "allow, by the rule 'default': Only what is written"),
+        ({"action": "poll", "process_id": "p1"}, "allow, by the rule 'default': The call runs no command"),
     ],
 )
 @pytest.mark.parametrize("tool", ["process", "terminal", "*"])

@@ -117,3 +117,10 @@ def test_a_signal_kills_the_command_and_is_exit_code_130(tmp_path: Path, number:
     assert process.returncode == 130
     assert b"Traceback" not in err
     assert not alive(mark)
+
+
+@pytest.mark.parametrize("name", ["read_file", "process", "sandbox"])
+def test_a_tool_of_taskcells_own_that_runs_no_program_is_refused(taskcell: Taskcell, name: str) -> None:
+    done = taskcell("exec", "--skill", name, "--", "x", toml=LOCAL)
+    assert (done.code, done.out) == (1, "")
+    assert f"'{name}' runs no program" in done.err

@@ -159,7 +159,7 @@ async def test_closing_a_task_under_a_command_kills_it_and_says_so(gw: Gateway) 
     async with anyio.create_task_group() as calls:
         calls.start_soon(long)
         assert await anyio.to_thread.run_sync(eventually, lambda: bool(alive(mark)))
-        await gw.sandbox(ToolCall("local", "sandbox", {"action": "close"}))
+        await gw.call(ToolCall("local", "sandbox", {"action": "close"}))
     assert alive(mark) == []
     assert (results[0].status.value, results[0].stdout) == ("killed", "begun\n")
     assert (await terminal(gw, "ls -A")).stdout == ""

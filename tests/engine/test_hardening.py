@@ -238,7 +238,7 @@ async def test_the_supervisors_volume_is_filled_again_when_somebody_removes_it_a
         (container,) = containers(docker_api, taskcell__deployment="refilled")
         mounts = docker_api.inspect_container(container)["Mounts"]
         (own,) = [mount["Name"] for mount in mounts if mount["Destination"] == "/.taskcell"]
-        await gw.sandbox(ToolCall("local", "sandbox", {"action": "close", "task_id": "one"}))
+        await gw.call(ToolCall("local", "sandbox", {"action": "close", "task_id": "one"}))
         docker_api.remove_volume(own)
         docker_api.create_volume("taskcell-supervisor-of-an-older-version", labels={"taskcell.kind": "supervisor"})
         result = await gw.call(ToolCall("local", "terminal", {"command": "echo works", "task_id": "two"}))

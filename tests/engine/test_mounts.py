@@ -111,7 +111,7 @@ async def test_a_link_that_is_exchanged_after_it_was_allowed_is_judged_again(
         # The sandbox that runs has what was checked; its successor is judged afresh.
         assert await run(gw, "cat /data/name.txt") == "data"
         with pytest.raises(Denied, match="blocked-mount-paths"):
-            await gw.sandbox(ToolCall("local", "sandbox", {"action": "reset"}))
+            await gw.call(ToolCall("local", "sandbox", {"action": "reset"}))
     assert containers(docker_api, taskcell__deployment=DEPLOYMENT) == []
 
 

@@ -22,7 +22,7 @@ from mcp_types import (
 from gateways import GatewayFactory
 from serving import serving
 from taskcell.mcp.server import build_server
-from taskcell.tools.files import SCHEMAS
+from taskcell.tools.files import BUILT_IN
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +49,7 @@ FILES = "taskcell://tasks/{}/files/{}"
 async def client(request: pytest.FixtureRequest, gateway: GatewayFactory) -> AsyncIterator[Client]:
     async with (
         gateway(LOCAL, engine="local") as gw,
-        Client(build_server(gw, principal="p"), mode=request.param) as client,
+        Client(build_server(gw), mode=request.param) as client,
     ):
         yield client
 
@@ -86,7 +86,7 @@ async def read(client: Client, path: str, task: str = "t") -> TextResourceConten
 
 async def test_the_tools_say_what_they_read_and_what_they_change(client: Client) -> None:
     tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-    hints = {name: tool.annotations for name, tool in tools.items() if name in SCHEMAS}
+    hints = {name: tool.annotations for name, tool in tools.items() if name in BUILT_IN.names}
     flags = {name: (h.read_only_hint, h.destructive_hint, h.idempotent_hint) for name, h in hints.items() if h}
     assert flags == {
         "read_file": (True, False, True),

@@ -28,7 +28,7 @@ KEY = TaskKey(LOCAL_PRINCIPAL, "t")
 @asynccontextmanager
 async def taken_up(task: Task) -> AsyncIterator[Sandbox]:
     """The task's sandbox as another server has it: a new channel with the same token, and nothing else known."""
-    pool, engine = task.gateway._pool, task.gateway._engine
+    pool, engine = task.gateway.pool, task.gateway.engine
     (old,) = await pool.sandboxes(KEY)
     channel = Channel(old.channel._token, 60.0)
     async with anyio.create_task_group() as serving:
@@ -89,7 +89,7 @@ async def test_a_background_process_is_found_again_with_its_output_and_goes_on(t
 
 async def test_a_process_that_ended_meanwhile_tells_how(task: Task) -> None:
     started = await task.terminal("echo on; sleep 0.3; echo off; exit 9", background=True)
-    (old,) = await task.gateway._pool.sandboxes(KEY)
+    (old,) = await task.gateway.pool.sandboxes(KEY)
     record = old.processes.get(started.process_id)
     assert record is not None
     await record.process.over()

@@ -170,7 +170,7 @@ async def test_a_process_whose_sandbox_died_is_lost_and_not_run_again(
         async with anyio.create_task_group() as waiting:
             waiting.start_soon(wait)
             await anyio.wait_all_tasks_blocked()
-            (sandbox,) = await gw._pool.sandboxes(TaskKey("local", "t"))
+            (sandbox,) = await gw.pool.sandboxes(TaskKey("local", "t"))
             docker_api.kill(sandbox.container.id)
         assert (seen[0].status.value, seen[0].exit_code) == ("lost", None)
         assert any("not run again" in note for note in seen[0].notes)

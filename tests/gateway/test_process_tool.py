@@ -56,7 +56,7 @@ async def test_what_fell_out_of_the_spool_is_counted(engine: str, gateway: Gatew
         report = await task.process("poll", "p1", cursor=70)
         assert report.result is not None
         assert report.lost_bytes == 700_000 - 65_536 - 70
-        assert "not kept any more" in " ".join(report.result.notes)
+        assert "no longer kept" in " ".join(report.result.notes)
         assert report.result.cursor is not None
         assert report.more_bytes == 700_000 - report.result.cursor
         last = await task.ask("poll", "p1", cursor=699_986)
@@ -85,7 +85,7 @@ async def test_the_two_streams_of_a_skill_have_a_cursor_each(
         rest = await task.process("wait", first.process_id, cursor=4, stderr_cursor=4, wait=20)
         assert rest.result is not None
         assert (rest.result.stdout, rest.result.stderr, rest.result.exit_code) == ("more\n", "worse\n", 3)
-        assert rest.is_skill
+        assert rest.result.kind == "skill"
 
 
 async def test_input_can_be_written_and_ended(task: Task) -> None:
@@ -207,6 +207,6 @@ async def test_wrong_arguments_are_named(gateway: GatewayFactory, action: str, a
 
 
 async def test_a_process_that_never_was_is_told_from_the_list(task: Task) -> None:
-    with pytest.raises(UnknownProcess, match="no process 'p9' in this task; the action 'list'"):
+    with pytest.raises(UnknownProcess, match="This task has no process 'p9'; the action 'list'"):
         await task.process("poll", "p9")
     assert (await task.process("list")).text() == "The task has no processes."

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from mcp_types import TextContent
 
-from taskcell.gateway.gateway import SandboxInfo, SandboxReport
-from taskcell.mcp.answer import RUN_SCHEMA, SANDBOX_SCHEMA, error_answer, run_answer, sandbox_answer
-from taskcell.mcp.text import run_text, seconds
+from taskcell.mcp.answer import Failure, answer
 from taskcell.model import ProcessResult, Status
+from taskcell.tools.describe import RUN_SCHEMA
+from taskcell.tools.sandbox import SANDBOX_SCHEMA, SandboxInfo, SandboxReport
+from taskcell.units import format_milliseconds
 
 DONE = ProcessResult(
     status=Status.EXITED,
@@ -27,6 +28,7 @@ DONE = ProcessResult(
     process_id="p1",
     workdir="/workspace",
     survivors=0,
+    kind="terminal",
 )
 
 
@@ -58,42 +60,42 @@ def text_of(result: Any) -> str:
     ],
 )  # fmt: skip
 def test_a_run_reads_as_its_output_and_one_line_on_its_end(changes: dict[str, Any], text: str) -> None:
-    assert run_text(replace(DONE, **changes)) == text
+    assert replace(DONE, **changes).text() == text
 
 
 @pytest.mark.parametrize(
     ("duration_ms", "text"), [(0, "0 s"), (12, "0.012 s"), (100, "0.1 s"), (2960, "3 s"), (75_400, "75 s")]
 )
 def test_durations_read_as_a_person_says_them(duration_ms: int, text: str) -> None:
-    assert seconds(duration_ms) == text
+    assert format_milliseconds(duration_ms) == text
 
 
 @pytest.mark.parametrize("status", Status)
-@pytest.mark.parametrize("is_skill", [False, True])
-def test_timeouts_oom_and_lost_sandboxes_are_errors_for_every_tool(status: Status, is_skill: bool) -> None:
-    result = run_answer(replace(DONE, status=status), is_skill=is_skill)
+@pytest.mark.parametrize("kind", ["terminal", "skill"])
+def test_timeouts_oom_and_lost_sandboxes_are_errors_for_every_tool(status: Status, kind: str) -> None:
+    result = answer(replace(DONE, status=status, kind=kind))
     assert result.is_error is (status in (Status.TIMED_OUT, Status.OOM_KILLED, Status.LOST))
 
 
 def test_a_non_zero_exit_code_is_an_error_for_a_skill_alone() -> None:
     failed = replace(DONE, exit_code=3)
-    assert run_answer(failed, is_skill=True).is_error
-    assert not run_answer(failed, is_skill=False).is_error
+    assert answer(replace(failed, kind="skill")).is_error
+    assert not answer(failed).is_error
 
 
 @given(st.text(), st.text())
 def test_any_text_becomes_an_answer_that_json_and_the_schema_take(stdout: str, note: str) -> None:
-    result = run_answer(replace(DONE, stdout=stdout, notes=(note,)), is_skill=False)
+    result = answer(replace(DONE, stdout=stdout, notes=(note,)))
     result.model_dump_json()
     Draft202012Validator(RUN_SCHEMA).validate(result.structured_content)
 
 
 def test_halves_of_surrogate_pairs_are_replaced_and_nul_is_kept() -> None:
-    result = run_answer(replace(DONE, stdout="a\ud800b\0c"), is_skill=False)
+    result = answer(replace(DONE, stdout="a\ud800b\0c"))
     assert result.structured_content is not None
     assert result.structured_content["stdout"] == "a\ufffdb\0c"
     assert "a\ufffdb\0c" in text_of(result)
-    assert text_of(error_answer("no \udfff")) == "no \ufffd"
+    assert text_of(answer(Failure("no \udfff"))) == "no \ufffd"
 
 
 @given(
@@ -105,15 +107,14 @@ def test_halves_of_surrogate_pairs_are_replaced_and_nul_is_kept() -> None:
     )
 )
 def test_every_result_answers_what_the_schema_says(result: ProcessResult) -> None:
-    Draft202012Validator(RUN_SCHEMA).validate(run_answer(result, is_skill=False).structured_content)
+    Draft202012Validator(RUN_SCHEMA).validate(answer(result).structured_content)
 
 
 @given(
     st.builds(SandboxReport, sandboxes=st.tuples(st.builds(SandboxInfo, age_s=st.floats(0), processes=st.integers(0))))
 )
 def test_every_report_on_sandboxes_answers_what_the_schema_says(report: SandboxReport) -> None:
-    answer = sandbox_answer(report.structured(), report.text())
-    Draft202012Validator(SANDBOX_SCHEMA).validate(answer.structured_content)
+    Draft202012Validator(SANDBOX_SCHEMA).validate(answer(report).structured_content)
 
 
 def test_both_schemas_are_valid_schemas_with_a_description_for_each_field() -> None:

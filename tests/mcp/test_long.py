@@ -14,6 +14,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import BlobResourceContents, CallToolResult, TextContent, TextResourceContents
 
 from gateways import GatewayFactory
+from http_door import client_as, serving_http
 from raw_client import LOCAL, raw_client
 from serving import serving
 from taskcell.mcp.progress import newest_lines
@@ -44,7 +45,7 @@ async def test_a_build_under_a_client_that_gives_up_is_answered_in_time_and_fetc
     gives_up = 2.5
     async with (
         gateway(TOML, engine="local") as gw,
-        Client(build_server(gw, principal="p"), mode=era, read_timeout_seconds=gives_up) as client,
+        Client(build_server(gw), mode=era, read_timeout_seconds=gives_up) as client,
     ):
         began = time.monotonic()
         line = "for i in $(seq 16); do echo step $i; sleep 0.25; done; echo built > result; exit 3"
@@ -62,7 +63,7 @@ async def test_a_build_under_a_client_that_gives_up_is_answered_in_time_and_fetc
 
 
 async def test_the_answers_text_says_how_to_go_on(gateway: GatewayFactory) -> None:
-    async with gateway(TOML, engine="local") as gw, Client(build_server(gw, principal="p")) as client:
+    async with gateway(TOML, engine="local") as gw, Client(build_server(gw)) as client:
         result = await client.call_tool("terminal", {"command": "echo so far; sleep 60", "wait": 0.3})
         (content,) = result.content
         assert isinstance(content, TextContent)
@@ -77,7 +78,7 @@ async def test_the_answers_text_says_how_to_go_on(gateway: GatewayFactory) -> No
 
 
 async def test_a_timed_out_process_is_an_error_when_it_is_asked_for(gateway: GatewayFactory) -> None:
-    async with gateway(TOML, engine="local") as gw, Client(build_server(gw, principal="p")) as client:
+    async with gateway(TOML, engine="local") as gw, Client(build_server(gw)) as client:
         await client.call_tool("terminal", {"command": "sleep 60", "background": True, "timeout": 0.2})
         ended = await client.call_tool("process", {"action": "wait", "process_id": "p1"})
         assert (ended.is_error, structured(ended)["status"]) == (True, "timed_out")
@@ -146,7 +147,7 @@ def test_a_client_that_does_not_read_stops_no_command(tmp_path: Path) -> None:
 
 async def test_the_whole_output_is_a_resource_page_by_page(gateway: GatewayFactory, era: str) -> None:
     wanted = "".join(f"{n} äöü\n" for n in range(1, 150_001)).encode()
-    async with gateway(TOML, engine="local") as gw, Client(build_server(gw, principal="p"), mode=era) as client:
+    async with gateway(TOML, engine="local") as gw, Client(build_server(gw), mode=era) as client:
         templates = (await client.list_resource_templates()).resource_templates
         assert "taskcell://tasks/{task_id}/processes/{process_id}/output{?stream,cursor,limit}" in [
             template.uri_template for template in templates
@@ -168,7 +169,7 @@ async def test_the_whole_output_is_a_resource_page_by_page(gateway: GatewayFacto
 
 
 async def test_bytes_that_are_no_text_are_a_blob_and_a_piece_can_be_asked_for(gateway: GatewayFactory) -> None:
-    async with gateway(TOML, engine="local") as gw, Client(build_server(gw, principal="p")) as client:
+    async with gateway(TOML, engine="local") as gw, Client(build_server(gw)) as client:
         await client.call_tool("terminal", {"command": "printf 'abc\\377\\000def'"})
         base = "taskcell://tasks/default/processes/p1/output"
         (blob,) = (await client.read_resource(base)).contents
@@ -202,12 +203,22 @@ async def test_bytes_that_are_no_text_are_a_blob_and_a_piece_can_be_asked_for(ga
 async def test_what_is_no_resource_is_not_found_in_the_words_of_each_era(
     gateway: GatewayFactory, era: str, uri: str
 ) -> None:
-    async with gateway(TOML, engine="local") as gw:
-        async with Client(build_server(gw, principal="p"), mode=era) as client:
-            await client.call_tool("terminal", {"command": "echo mine"})
-            with pytest.raises(MCPError) as caught:
-                await client.read_resource(uri)
-            assert caught.value.error.code == (-32002 if era == "legacy" else -32602)
-        async with Client(build_server(gw, principal="somebody else"), mode=era) as client:
-            with pytest.raises(MCPError):
-                await client.read_resource("taskcell://tasks/default/processes/p1/output")
+    async with gateway(TOML, engine="local") as gw, Client(build_server(gw), mode=era) as client:
+        await client.call_tool("terminal", {"command": "echo mine"})
+        with pytest.raises(MCPError) as caught:
+            await client.read_resource(uri)
+        assert caught.value.error.code == (-32002 if era == "legacy" else -32602)
+
+
+async def test_nobody_elses_output_can_be_read(gateway: GatewayFactory) -> None:
+    output = "taskcell://tasks/default/processes/p1/output"
+    async with (
+        gateway(TOML, engine="local") as gw,
+        serving_http(build_server(gw)) as app,
+        client_as(app, "one") as one,
+        client_as(app, "two") as two,
+    ):
+        await one.call_tool("terminal", {"command": "echo mine"})
+        assert (await one.read_resource(output)).contents[0].text == "mine\n"
+        with pytest.raises(MCPError):
+            await two.read_resource(output)

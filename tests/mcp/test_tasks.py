@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import anyio
 import anyio.abc
-import httpx2
 import pytest
 from mcp.client.client import Client
 from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
@@ -22,12 +21,13 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, Request, RequestParams, Result
 
 from gateways import GatewayFactory
+from http_door import client_as, http_as, serving_http
 from observe import alive, eventually, marker
 from raw_client import RawClient, raw_client
 from serving import serving
 from taskcell.mcp.server import build_server
 from taskcell.mcp.tasks import EXTENSION
-from taskcell.model import Command, Profile, TaskKey
+from taskcell.model import LOCAL_PRINCIPAL, Command, Profile, TaskKey
 from taskcell.process.record import About
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.supervisor import protocol
@@ -287,7 +287,7 @@ def test_the_end_can_be_asked_for_again_also_where_the_sandbox_was_for_this_call
 
 def test_what_is_told_of_a_task_that_works_is_new(client: ModernClient) -> None:
     identity = client.start(r"printf 'one\n\033[1mtwo\033[0m\n'; until [ -e go ]; do sleep 0.02; done")
-    assert eventually(lambda: client.get(identity)["statusMessage"].endswith("at last:\none\ntwo"))
+    assert eventually(lambda: client.get(identity)["statusMessage"].endswith("the newest lines:\none\ntwo"))
     assert "process p1; 16 bytes of output so far" in client.get(identity)["statusMessage"]
 
 
@@ -404,8 +404,9 @@ def test_a_task_with_any_name_has_an_id_that_fits_into_a_header(tmp_path: Path) 
 async def test_another_principal_has_no_such_task(gateway: GatewayFactory) -> None:
     async with (
         gateway('manifests = []\n[engine]\nkind = "local"\n', engine="local") as gw,
-        Client(build_server(gw, principal="one"), mode="2026-07-28", extensions=[Extension()]) as one,
-        Client(build_server(gw, principal="two"), mode="2026-07-28", extensions=[Extension()]) as two,
+        serving_http(build_server(gw)) as app,
+        client_as(app, "one", extensions=[Extension()]) as one,
+        client_as(app, "two", extensions=[Extension()]) as two,
     ):
         created = await one.session.call_tool(
             "terminal", {"command": "sleep 60", "background": True}, allow_claimed=True
@@ -421,30 +422,28 @@ async def test_another_principal_has_no_such_task(gateway: GatewayFactory) -> No
 
 @pytest.mark.anyio
 async def test_over_http_the_header_that_requests_are_routed_by_must_name_the_task(gateway: GatewayFactory) -> None:
-    async with gateway('manifests = []\n[engine]\nkind = "local"\n', engine="local") as gw:
-        app = build_server(gw, principal="p").streamable_http_app()
-        transport = httpx2.ASGITransport(app)
-        async with (
-            app.router.lifespan_context(app),
-            httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8765") as http,
-        ):
+    async with (
+        gateway('manifests = []\n[engine]\nkind = "local"\n', engine="local") as gw,
+        serving_http(build_server(gw)) as app,
+        http_as(app, "p") as http,
+    ):
 
-            async def post(method: str, routed: str | None, **params: Any) -> dict[str, Any]:
-                headers = {"accept": "application/json, text/event-stream", "mcp-method": method}
-                headers |= {"mcp-protocol-version": "2026-07-28"} | ({} if routed is None else {"mcp-name": routed})
-                body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": META}}
-                answer = await http.post("/mcp", json=body, headers=headers, timeout=PATIENCE)
-                line = answer.text if answer.text.startswith("{") else answer.text.partition("data: ")[2]
-                found: dict[str, Any] = json.loads(line)
-                return found
+        async def post(method: str, routed: str | None, **params: Any) -> dict[str, Any]:
+            headers = {"accept": "application/json, text/event-stream", "mcp-method": method}
+            headers |= {"mcp-protocol-version": "2026-07-28"} | ({} if routed is None else {"mcp-name": routed})
+            body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": META}}
+            answer = await http.post("/mcp", json=body, headers=headers, timeout=PATIENCE)
+            line = answer.text if answer.text.startswith("{") else answer.text.partition("data: ")[2]
+            found: dict[str, Any] = json.loads(line)
+            return found
 
-            arguments = {"command": "sleep 60", "background": True}
-            created = (await post("tools/call", "terminal", name="terminal", arguments=arguments))["result"]
-            identity = created["taskId"]
-            assert (await post("tasks/get", identity, taskId=identity))["result"]["status"] == "working"
-            for routed in ("another", None):
-                error = (await post("tasks/get", routed, taskId=identity))["error"]
-                assert error["code"] == HEADER_MISMATCH
+        arguments = {"command": "sleep 60", "background": True}
+        created = (await post("tools/call", "terminal", name="terminal", arguments=arguments))["result"]
+        identity = created["taskId"]
+        assert (await post("tasks/get", identity, taskId=identity))["result"]["status"] == "working"
+        for routed in ("another", None):
+            error = (await post("tasks/get", routed, taskId=identity))["error"]
+            assert error["code"] == HEADER_MISMATCH
 
 
 # --- subscriptions -------------------------------------------------------------------------------------------------
@@ -502,7 +501,7 @@ def test_a_later_server_knows_a_process_by_the_same_key(tmp_path: Path) -> None:
 async def test_an_id_is_good_for_the_server_that_takes_the_sandbox_up(gateway: GatewayFactory) -> None:
     async with (
         gateway('manifests = []\n[engine]\nkind = "local"\n', engine="local") as gw,
-        Client(build_server(gw, principal="p"), mode="2026-07-28", extensions=[Extension()]) as client,
+        Client(build_server(gw), mode="2026-07-28", extensions=[Extension()]) as client,
         anyio.create_task_group() as serving,
     ):
         ids = []
@@ -515,13 +514,13 @@ async def test_an_id_is_good_for_the_server_that_takes_the_sandbox_up(gateway: G
         await client.call_tool("process", {"action": "wait", "process_id": "p1"})
         before = await ask(client, "tasks/get", ids[0])
 
-        (slot,) = await gw._pool.of_task(TaskKey("p", "default"))
+        (slot,) = await gw.pool.of_task(TaskKey(LOCAL_PRINCIPAL, "default"))
         old = slot.sandbox
         assert old is not None
         channel = Channel(old.channel._token, PATIENCE)
 
         async def serve(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-            async with gw._engine.connect(old.container) as stream:
+            async with gw.engine.connect(old.container) as stream:
                 await channel.run(stream, task_status=task_status)
 
         await serving.start(serve)

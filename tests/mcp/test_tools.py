@@ -14,11 +14,10 @@ from mcp_types import CallToolResult, TextContent
 from structlog.testing import capture_logs
 
 from gateways import OWN_TOOLS
-from taskcell.config.settings import Settings
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.server import build_server
-from taskcell.model import ProcessResult, ToolCall
-from taskcell.process.process import Process
+from taskcell.model import ToolCall
+from taskcell.tools.tool import ToolReport, Watch
 
 pytestmark = pytest.mark.anyio
 
@@ -50,17 +49,14 @@ class Broken(Gateway):
         super().__init__(
             whole.tools,
             whole._policy,
-            whole._pool,
-            whole._engine,
+            whole.pool,
+            whole.engine,
             background=whole._background,
-            limits=Settings().limits,
         )
         self._fault = fault
 
-    async def call(
-        self, call: ToolCall, watch: Callable[[Process], None] | None = None, *, hand_off: bool = True
-    ) -> ProcessResult:
-        result: ProcessResult = await self._fault()
+    async def call(self, call: ToolCall, watch: Watch | None = None) -> ToolReport:
+        result: ToolReport = await self._fault()
         return result
 
 
@@ -73,7 +69,7 @@ def era(request: pytest.FixtureRequest) -> str:
 async def test_tools_are_listed_in_the_same_order_with_all_that_a_client_needs(
     gateway: GatewayFactory, era: str
 ) -> None:
-    async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw, principal="p"), mode=era) as client:
+    async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw), mode=era) as client:
         first = (await client.list_tools()).tools
         second = (await client.list_tools()).tools
     assert [tool.name for tool in first] == OWN_TOOLS
@@ -87,14 +83,14 @@ async def test_tools_are_listed_in_the_same_order_with_all_that_a_client_needs(
 
 
 async def test_an_unknown_cursor_is_invalid_params(gateway: GatewayFactory, era: str) -> None:
-    async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw, principal="p"), mode=era) as client:
+    async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw), mode=era) as client:
         with pytest.raises(MCPError) as caught:
             await client.list_tools(cursor="page2")
     assert caught.value.error.code == -32602
 
 
 async def test_an_unknown_tool_is_invalid_params_and_names_the_nearest(gateway: GatewayFactory, era: str) -> None:
-    async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw, principal="p"), mode=era) as client:
+    async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw), mode=era) as client:
         with pytest.raises(MCPError) as caught:
             await client.session.call_tool("termnal", {})
     assert caught.value.error.code == -32602
@@ -116,14 +112,14 @@ async def test_an_unknown_tool_is_invalid_params_and_names_the_nearest(gateway: 
 async def test_bad_arguments_and_denials_are_answers_that_the_model_reads(
     gateway: GatewayFactory, tool: str, arguments: dict[str, Any], said: str
 ) -> None:
-    async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw, principal="p")) as client:
+    async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw)) as client:
         result = await client.session.call_tool(tool, arguments)
     assert result.is_error
     assert said in text_of(result)
 
 
 async def test_the_status_of_a_task_without_a_sandbox_is_an_answer(gateway: GatewayFactory, era: str) -> None:
-    async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw, principal="p"), mode=era) as client:
+    async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw), mode=era) as client:
         result = await client.call_tool("sandbox", {"action": "status", "task_id": "none"})
     assert not result.is_error
     assert result.structured_content == {"task_id": "none", "action": "status", "sandboxes": [], "notes": []}
@@ -137,7 +133,7 @@ async def test_an_unexpected_exception_is_an_internal_error_and_its_text_stays_i
 
     async with gateway(LOCAL, engine="local") as gw:
         with capture_logs() as logs:
-            async with Client(build_server(Broken(gw, fail), principal="p")) as client:
+            async with Client(build_server(Broken(gw, fail))) as client:
                 result = await client.session.call_tool("terminal", {"command": "x"})
                 again = await client.session.call_tool("terminal", {"command": "x"})
     assert result.is_error
@@ -155,7 +151,7 @@ async def test_a_cancellation_that_leaks_from_a_call_does_not_end_the_server(gat
 
     async with (
         gateway(LOCAL, engine="local") as gw,
-        Client(build_server(Broken(gw, leak), principal="p")) as client,
+        Client(build_server(Broken(gw, leak))) as client,
     ):
         with anyio.fail_after(PATIENCE):
             result = await client.session.call_tool("terminal", {"command": "x"})
@@ -167,10 +163,10 @@ async def test_a_cancellation_that_leaks_from_a_call_does_not_end_the_server(gat
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
 async def test_the_server_says_where_there_is_no_isolation(gateway: GatewayFactory, mode: str) -> None:
     async with gateway(LOCAL, engine="local") as gw:
-        async with Client(build_server(gw, principal="p", isolated=False), mode=mode) as client:
+        async with Client(build_server(gw, isolated=False), mode=mode) as client:
             assert client.instructions is not None
             assert "no isolation" in client.instructions
-        assert "no isolation" not in (build_server(gw, principal="p").instructions or "")
+        assert "no isolation" not in (build_server(gw).instructions or "")
 
 
 TYPED = """version = "1"
@@ -194,7 +190,7 @@ async def test_a_typed_tool_is_listed_and_runs_and_checks_what_it_is_given(
 ) -> None:
     (tmp_path / "typed.toml").write_text(TYPED)
     toml = 'manifests = ["typed.toml"]\n[engine]\nkind = "local"\n'
-    async with gateway(toml, engine="local") as gw, Client(build_server(gw, principal="p"), mode=era) as client:
+    async with gateway(toml, engine="local") as gw, Client(build_server(gw), mode=era) as client:
         tool = (await client.list_tools()).tools[len(OWN_TOOLS)]
         good = await client.call_tool("say_words", {"first": "a b", "loud": True, "more": [1, 2]})
         bad = await client.session.call_tool("say_words", {"first": "a", "more": [1, 10]})

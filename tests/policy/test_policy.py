@@ -156,7 +156,7 @@ def test_a_mount_may_not_lie_in_another_where_a_link_could_lead_it_elsewhere(pai
 )
 def test_what_the_policy_names_is_allowed(change, keys):
     profile = dataclasses.replace(PROFILE, **change)
-    assert policy(**keys).authorize_profile(profile).profile is profile
+    assert dataclasses.asdict(policy(**keys).authorize_profile(profile)) == dataclasses.asdict(profile)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,21 @@ def test_an_authorised_thing_cannot_be_duplicated(duplicate):
 def test_an_authorised_thing_cannot_be_changed():
     authorized = policy().authorize_profile(PROFILE)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        authorized.profile = dataclasses.replace(PROFILE, sudo=True)
+        authorized.sudo = True
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        authorized._policy = policy()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        policy().authorize(command()).profile = authorized
+
+
+def test_an_authorised_profile_has_every_field_of_its_profile():
+    authorized = policy().authorize_profile(PROFILE)
+    assert isinstance(authorized, Profile)
+    assert dataclasses.asdict(authorized) == dataclasses.asdict(PROFILE)
+    assert authorized == policy().authorize_profile(dataclasses.replace(PROFILE))
+    assert hash(authorized) == hash(policy().authorize_profile(dataclasses.replace(PROFILE)))
+    assert authorized != PROFILE
+    assert repr(authorized).startswith("AuthorizedProfile(name=")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ async def call(gw: Gateway, task: str, action: str = "run") -> None:
         result = await gw.call(ToolCall("local", "terminal", {"command": "echo works", "task_id": task}))
         assert result.stdout == "works\n"
     else:
-        await gw.sandbox(ToolCall("local", "sandbox", {"action": action, "task_id": task}))
+        await gw.call(ToolCall("local", "sandbox", {"action": action, "task_id": task}))
 
 
 async def cancelled_after(turns: int, gw: Gateway, task: str, action: str) -> bool:
@@ -60,17 +60,17 @@ async def test_a_call_that_is_cancelled_at_any_wait_leaves_the_pool_consistent(
                 if action != "run":
                     await call(gw, task)
                 cancelled += await cancelled_after(turns, gw, task, action)
-                slots = gw._pool._slots
+                slots = gw.pool._slots
                 assert slots.waiting == 0
                 assert all(slot.leases == 0 for slot in slots)
                 assert len(slots) <= 3
                 await call(gw, task)
                 await call(gw, task, "close")
         assert 0 < cancelled < len(TURNS), "some calls were cancelled under way, and some had ended"
-        assert gw._pool._deployment.is_shared
-    processes = gw._engine._processes  # type: ignore[attr-defined]
+        assert gw.pool._deployment.is_shared
+    processes = gw.engine._processes  # type: ignore[attr-defined]
     assert processes == {}
-    assert list(Path(gw._engine._folder).glob("ws-*")) == []  # type: ignore[attr-defined]
+    assert list(Path(gw.engine._folder).glob("ws-*")) == []  # type: ignore[attr-defined]
 
 
 async def test_calls_that_wait_for_a_place_and_give_up_leave_no_trace(gateway: GatewayFactory) -> None:
@@ -82,9 +82,9 @@ async def test_calls_that_wait_for_a_place_and_give_up_leave_no_trace(gateway: G
             for number in range(5):
                 calls.start_soon(call, gw, f"waits {number}")
             with anyio.fail_after(PATIENCE):
-                while gw._pool._slots.waiting < 5:
+                while gw.pool._slots.waiting < 5:
                     await anyio.sleep(0.01)
             calls.cancel_scope.cancel()
-        assert gw._pool._slots.waiting == 0
+        assert gw.pool._slots.waiting == 0
         await call(gw, "next")
-        assert len(gw._pool._slots) == 1
+        assert len(gw.pool._slots) == 1

@@ -19,7 +19,7 @@ from serving import serving
 from taskcell.errors import Denied, EngineUnavailable, ImageMissing, SpawnFailed
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ProcessResult, ToolCall
-from taskcell.tools.tool import CommandTool
+from taskcell.tools.binding import CommandTool
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -69,7 +69,7 @@ async def test_a_workspace_outlives_a_dead_sandbox_while_another_one_of_the_task
 async def test_reset_gives_a_fresh_container_with_the_same_workspace(gateway: GatewayFactory) -> None:
     async with gateway() as gw:
         await terminal(gw, "echo kept > file; echo gone > /tmp/file; cd /tmp; export A=1; sleep 300 &")
-        report = await gw.sandbox(ToolCall("local", "sandbox", {"action": "reset"}))
+        report = await gw.call(ToolCall("local", "sandbox", {"action": "reset"}))
         assert len(report.sandboxes) == 1
         after = await terminal(gw, 'pwd; cat file; ls /tmp; echo "[$A]"; ps -e -o args= | grep -c "[s]leep 300"')
         assert after.stdout == "/workspace\nkept\n[]\n0\n"
@@ -118,7 +118,7 @@ async def test_a_reset_after_a_death_says_that_the_files_are_lost(
         assert await anyio.to_thread.run_sync(
             eventually, lambda: not containers(docker_api, taskcell__deployment="reset-lost")
         )
-        report = await gw.sandbox(ToolCall("local", "sandbox", {"action": "reset"}))
+        report = await gw.call(ToolCall("local", "sandbox", {"action": "reset"}))
         assert "files that were in the workspace are lost" in report.notes[0]
 
 
@@ -233,7 +233,7 @@ async def test_the_policy_stands_between_every_call_and_the_engine(gateway: Gate
     async with gateway(rule) as gw:
         with pytest.raises(Denied, match="no-curl"):
             await terminal(gw, "curl x")
-        assert (await gw.sandbox(ToolCall("local", "sandbox", {"action": "status"}))).sandboxes == ()
+        assert (await gw.call(ToolCall("local", "sandbox", {"action": "status"}))).sandboxes == ()
 
 
 async def test_an_engine_that_goes_away_in_the_middle_loses_the_command_and_says_so_at_the_next(

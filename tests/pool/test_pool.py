@@ -108,7 +108,7 @@ async def test_a_warm_sandbox_that_is_not_in_order_is_not_handed_out(
 
 async def test_no_sandbox_is_made_ready_before_the_first_call(gateway: GatewayFactory, deployed: Deployed) -> None:
     async with gateway(deployed.toml, warm=2) as gw:
-        await gw.sandbox(ToolCall("local", "sandbox", {"action": "status"}))
+        await gw.call(ToolCall("local", "sandbox", {"action": "status"}))
         await anyio.sleep(1.5)  # longer than the pool's own look at things
         assert deployed.ids == []
 
@@ -195,7 +195,7 @@ async def test_persistent_files_outlive_sandboxes_and_servers_in_a_volume_of_the
         async with gateway(deployed.toml + PERSISTENT, state=state) as gw:
             assert (await terminal(gw, "echo kept > file; stat -c '%u %a' .")).stdout == "1000 2775\n"
             await gw.call(ToolCall("local", "jq", {"args": ["-n", "1"], "task_id": "t"}))
-            await gw.sandbox(ToolCall("local", "sandbox", {"action": "close", "task_id": "t"}))
+            await gw.call(ToolCall("local", "sandbox", {"action": "close", "task_id": "t"}))
             assert (await terminal(gw, "cat file")).stdout == "kept\n"
         assert deployed.ids == []
         async with gateway(deployed.toml + PERSISTENT, state=state) as gw:

@@ -113,7 +113,7 @@ async def test_a_container_that_is_to_be_kept_is_stopped_and_there_after_its_tas
     with anyio.fail_after(3 * HOST_TIMEOUT):
         async with gateway(toml) as gw:
             await run(gw, "true")
-            await gw.sandbox(ToolCall("local", "sandbox", {"action": "close", "task_id": "t"}))
+            await gw.call(ToolCall("local", "sandbox", {"action": "close", "task_id": "t"}))
     (kept,) = mine(docker_api, toml)
     try:
         state = docker_api.inspect_container(kept)["State"]

@@ -28,7 +28,7 @@ rm = false
 @pytest.fixture
 def skill(tmp_path):
     (tmp_path / "m.toml").write_text(MANIFEST)
-    return load([tmp_path / "m.toml"], {})[0]
+    return load([tmp_path / "m.toml"], {}, ())[0]
 
 
 def test_the_default_terminal_is_hardened_and_the_default_policy_allows_it():
@@ -67,7 +67,7 @@ def test_the_file_systems_in_memory_are_bounded_and_stay_below_a_quarter_of_it(m
 
 def test_a_secret_of_the_environment_shows_in_no_repr(tmp_path):
     (tmp_path / "m.toml").write_text(MANIFEST.replace("A=2", "A=${TOKEN}"))
-    skill = load([tmp_path / "m.toml"], {"TOKEN": "s3cret"})[0]
+    skill = load([tmp_path / "m.toml"], {"TOKEN": "s3cret"}, ())[0]
     profile = skill_profile(skill, Settings())
     assert dict(profile.environment)["A"] == "s3cret"
     assert "s3cret" not in repr(profile) + repr(skill)

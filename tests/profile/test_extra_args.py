@@ -168,7 +168,7 @@ def test_a_skills_entrypoint_may_be_given_as_an_option(tmp_path: Path):
         'version = "1"\n[skills.x]\ndescription = "x"\n[skills.x.docker]\nimage = "alpine"\n'
         'extra_args = ["--entrypoint=/bin/a b"]\n'
     )
-    assert skill_profile(load([tmp_path / "m.toml"], {})[0], Settings()).entrypoint == ("/bin/a b",)
+    assert skill_profile(load([tmp_path / "m.toml"], {}, ())[0], Settings()).entrypoint == ("/bin/a b",)
 
 
 def test_a_key_and_an_option_that_contradict_each_other_are_refused():

@@ -68,7 +68,7 @@ async def test_a_fork_bomb_is_dead_after_its_timeout_and_the_sandbox_works(
 ) -> None:
     async with gateway() as gw:
         await terminal(gw, "true")
-        report = await gw.sandbox(ToolCall("local", "sandbox", {"action": "status"}))
+        report = await gw.call(ToolCall("local", "sandbox", {"action": "status"}))
         container = report.sandboxes[0].container
         began = time.monotonic()
         result = await terminal(gw, "bomb() { bomb | bomb & }; bomb; sleep 60", timeout=1)
@@ -83,7 +83,7 @@ async def test_a_fork_bomb_is_dead_after_its_timeout_and_the_sandbox_works(
 async def test_a_fork_bomb_is_dead_after_a_cancel(gateway: GatewayFactory, docker_api: docker.APIClient) -> None:
     async with gateway() as gw:
         await terminal(gw, "true")
-        container = (await gw.sandbox(ToolCall("local", "sandbox", {"action": "status"}))).sandboxes[0].container
+        container = (await gw.call(ToolCall("local", "sandbox", {"action": "status"}))).sandboxes[0].container
         async with anyio.create_task_group() as calls:
             calls.start_soon(terminal, gw, "bomb() { bomb | bomb & }; bomb; sleep 60")
             assert await anyio.to_thread.run_sync(eventually, lambda: len(commands_in(docker_api, container)) > 50)
@@ -101,7 +101,7 @@ async def test_what_a_finished_command_left_in_the_background_lives_on_until_the
         assert result.status.value == "exited"
         assert any("1 process that it started still runs in the background" in note for note in result.notes)
         assert len(alive(mark)) == 1
-        await gw.sandbox(ToolCall("local", "sandbox", {"action": "close"}))
+        await gw.call(ToolCall("local", "sandbox", {"action": "close"}))
         assert alive(mark) == []
 
 

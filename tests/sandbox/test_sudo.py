@@ -569,7 +569,7 @@ async def test_root_that_harms_its_sandbox_costs_that_sandbox_at_most(gateway: G
     async with gateway(GENERATED) as gw:
         result = await terminal(gw, f"sudo {harm}; exec sleep 60", timeout=1)
         assert result.status.value in ("killed", "lost", "timed_out", "exited")
-        await gw.sandbox(ToolCall("local", "sandbox", {"action": "reset"}))
+        await gw.call(ToolCall("local", "sandbox", {"action": "reset"}))
         assert await output(gw, "sudo id -u") == "0\n"
 
 

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
 
 async def test_a_picture_that_a_skill_wrote_is_shown_as_one(skill_images_built: None, gateway: Any) -> None:
-    async with gateway(toml=f'manifests = ["{MANIFESTS}"]') as gw, Client(build_server(gw, principal="p")) as client:
+    async with gateway(toml=f'manifests = ["{MANIFESTS}"]') as gw, Client(build_server(gw)) as client:
         drawn = base64.b64encode(png(64, 32, lambda x, y: (4 * x, 8 * y, 0))).decode()
         await client.call_tool("write_file", {"path": "in.png", "content": drawn, "encoding": "base64"})
         made = await client.call_tool("image_convert", {"input": "in.png", "output": "small.jpg", "resize": "16x"})

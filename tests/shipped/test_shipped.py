@@ -17,13 +17,13 @@ from taskcell.images import skills as skill_images
 from taskcell.model import LOCAL_PRINCIPAL, ToolCall
 from taskcell.policy.policy import Policy
 from taskcell.skills import manifest
-from taskcell.tools import tool
-from taskcell.tools.tool import CommandTool
+from taskcell.tools.binding import CommandTool
+from taskcell.tools.catalog import build_tools, built_in_names
 
 DOCS = MANIFESTS.parent / "docs" / "skills.md"
 SETTINGS = load_settings(Invocation({}, MANIFESTS.parent, MANIFESTS.parent / "examples" / "taskcell.toml"))
-SKILLS = manifest.load([MANIFESTS], {})
-TOOLS = {name: made for name, made in tool.build_tools(SETTINGS, SKILLS).items() if made.profile.kind == "skill"}
+SKILLS = manifest.load([MANIFESTS], {}, built_in_names())
+TOOLS = {name: made for name, made in build_tools(SETTINGS, SKILLS).items() if name not in built_in_names()}
 
 
 def example(made: CommandTool) -> dict[str, Any]:
@@ -139,4 +139,4 @@ def test_the_documents_own_skill_is_good(tmp_path: Path) -> None:
     assert blocks
     for number, block in enumerate(blocks):
         (tmp_path / f"{number}.toml").write_text(block, encoding="utf-8")
-    assert manifest.load([tmp_path], {})
+    assert manifest.load([tmp_path], {}, built_in_names())

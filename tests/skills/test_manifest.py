@@ -6,7 +6,8 @@ import pytest
 
 from taskcell.errors import ManifestError
 from taskcell.model import Mount
-from taskcell.skills.manifest import RESERVED_NAMES, load, stamp
+from taskcell.skills.manifest import load, stamp
+from taskcell.tools.catalog import built_in_names
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 HEAD = 'version = "1"\n'
@@ -16,7 +17,7 @@ SKILL = '[skills.x]\ndescription = "Does x."\n[skills.x.docker]\nimage = "alpine
 def one(tmp_path, text, environ=None):
     path = tmp_path / "m.toml"
     path.write_text(text)
-    (skill,) = load([path], environ or {})
+    (skill,) = load([path], environ or {}, built_in_names())
     return skill
 
 
@@ -24,7 +25,7 @@ def faults(tmp_path, text, environ=None):
     path = tmp_path / "m.toml"
     path.write_text(text)
     with pytest.raises(ManifestError) as caught:
-        load([path], environ or {})
+        load([path], environ or {}, built_in_names())
     return [fault.replace(f"{tmp_path}/", "") for fault in caught.value.faults]
 
 
@@ -80,7 +81,7 @@ def test_every_fault_of_every_file_is_told_at_once(tmp_path):
     (tmp_path / "b.toml").write_text(HEAD + SKILL + "pids = 0\ncpus = -1\n[skils]\n")
     (tmp_path / "c.toml").write_text("version =\n")
     with pytest.raises(ManifestError) as caught:
-        load([tmp_path, tmp_path / "nowhere"], {})
+        load([tmp_path, tmp_path / "nowhere"], {}, ())
     told = [fault.removeprefix(f"{tmp_path}/") for fault in caught.value.faults]
     assert [fault.split(": ")[:2] for fault in told] == [
         ["a.toml", "version"],
@@ -160,7 +161,7 @@ def test_an_image_that_is_no_reference_is_a_fault(tmp_path, image):
     assert "skills.x.docker.image" in fault
 
 
-@pytest.mark.parametrize("name", sorted(RESERVED_NAMES))
+@pytest.mark.parametrize("name", sorted(built_in_names()))
 def test_a_skill_may_not_take_the_name_of_a_tool(tmp_path, name):
     text = HEAD + f'[skills.{name}]\ndescription = "x"\ndocker.image = "a"\n'
     (fault,) = faults(tmp_path, text)
@@ -171,14 +172,14 @@ def test_a_skill_that_stands_twice_names_both_places(tmp_path):
     for name in ("a.toml", "b.toml"):
         (tmp_path / name).write_text(HEAD + SKILL)
     with pytest.raises(ManifestError) as caught:
-        load([tmp_path], {})
+        load([tmp_path], {}, ())
     a, b = tmp_path / "a.toml", tmp_path / "b.toml"
     assert caught.value.faults == [f"{b}:2: skills.x: is declared at {a}:2 already; rename one of the two"]
 
 
 def test_a_file_that_is_named_twice_is_read_once(tmp_path):
     (tmp_path / "a.toml").write_text(HEAD + SKILL)
-    assert len(load([tmp_path, tmp_path / "a.toml"], {})) == 1
+    assert len(load([tmp_path, tmp_path / "a.toml"], {}, ())) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import pytest
 
 from taskcell.errors import ManifestError
-from taskcell.skills.manifest import RESERVED_NAMES, load
+from taskcell.skills.manifest import load
+from taskcell.tools.catalog import built_in_names
 
 HEAD = 'version = "1"\n[skills.x]\ndescription = "Does x."\nsource = "docker:alpine"\n'
 TOOL = HEAD + '[skills.x.tools.t]\ndescription = "Does t."\n'
@@ -12,14 +13,14 @@ TOOL = HEAD + '[skills.x.tools.t]\ndescription = "Does t."\n'
 def tools(tmp_path, text):
     path = tmp_path / "m.toml"
     path.write_text(text)
-    return {tool.name: tool for skill in load([path], {}) for tool in skill.tools}
+    return {tool.name: tool for skill in load([path], {}, ()) for tool in skill.tools}
 
 
 def faults(tmp_path, text):
     path = tmp_path / "m.toml"
     path.write_text(text)
     with pytest.raises(ManifestError) as caught:
-        load([path], {})
+        load([path], {}, built_in_names())
     return [fault.replace(f"{tmp_path}/m.toml", "m") for fault in caught.value.faults]
 
 
@@ -245,7 +246,7 @@ def test_two_tools_of_one_name_name_both_places(tmp_path):
     (tmp_path / "a.toml").write_text('version = "1"\n' + one.format("a", "a", "b_c"))
     (tmp_path / "b.toml").write_text('version = "1"\n' + one.format("a_b", "a_b", "c"))
     with pytest.raises(ManifestError) as caught:
-        load([tmp_path], {})
+        load([tmp_path], {}, ())
     a, b = tmp_path / "a.toml", tmp_path / "b.toml"
     assert caught.value.faults == [
         f"{b}:5: skills.a_b.tools.c: its name would be 'a_b_c', as a tool of 'a' at {a}:2; rename one"
@@ -260,11 +261,11 @@ def test_a_free_form_skill_may_not_have_the_name_of_a_typed_tool(tmp_path):
 def test_a_skill_with_tools_gives_no_tool_of_its_own_name(tmp_path):
     path = tmp_path / "m.toml"
     path.write_text(TOOL)
-    (skill,) = load([path], {})
+    (skill,) = load([path], {}, ())
     assert skill.tool_names == ("x_t",)
 
 
-@pytest.mark.parametrize("name", sorted(name for name in RESERVED_NAMES if "_" in name))
+@pytest.mark.parametrize("name", sorted(name for name in built_in_names() if "_" in name))
 def test_a_typed_tool_may_not_take_the_name_of_a_tool_of_taskcells_own(tmp_path, name):
     skill, _, tool = name.partition("_")
     text = f'version = "1"\n[skills.{skill}]\ndescription = "x"\nsource = "docker:a"\n'

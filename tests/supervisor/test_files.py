@@ -21,7 +21,8 @@ from taskcell.errors import BadArgument, FileRefused
 from taskcell.files.answers import Edited, FileAnswer, FileBytes, FileText, FolderListing, Written
 from taskcell.files.reply import LINE_CHARS, parse_reply
 from taskcell.model import Command, ToolCall
-from taskcell.tools.tool import FileTool, build_tools
+from taskcell.tools.catalog import build_tools
+from taskcell.tools.files import FileTool
 
 #: Seconds for a command that takes milliseconds.
 PATIENCE = 60
@@ -284,7 +285,7 @@ def test_dots_go_by_the_names_and_odd_names_are_files_too(files: Files) -> None:
 
 def test_fetching_stops_at_its_limit(files: Files) -> None:
     tool = TOOLS["read_file"]
-    command = tool.fetch(tool.bind(ToolCall("p", "read_file", {"path": "a"})).task, "a")
+    command = tool.fetching(tool.bind(ToolCall("p", "read_file", {"path": "a"})).task, "a")
     (files / "a").write_bytes(b"\0" * (4 << 20))
     answer = files.run(command)
     assert isinstance(answer, FileBytes)

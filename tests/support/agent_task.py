@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from taskcell.gateway.gateway import Gateway
-from taskcell.gateway.processes import ProcessReport
 from taskcell.model import ProcessResult, ToolCall
+from taskcell.tools.process_report import ProcessReport
 
 #: Short enough to be waited for in a test, long enough for a shell to start and print.
 LIMITS = '[limits]\nwait = "1s"\noutput_chars = 2000\n'
@@ -27,7 +27,7 @@ class Task:
     async def process(self, action: str, process_id: str = "", **arguments: Any) -> ProcessReport:
         named = {"process_id": process_id} if process_id else {}
         arguments = {"action": action, "task_id": self._task, **named, **arguments}
-        return await self.gateway.process(ToolCall(self._principal, "process", arguments))
+        return await self.gateway.call(ToolCall(self._principal, "process", arguments))
 
     async def ask(self, action: str, process_id: str, **arguments: Any) -> ProcessResult:
         """`process` for one process: how it stands."""
@@ -36,4 +36,4 @@ class Task:
         return result
 
     async def sandbox(self, action: str) -> None:
-        await self.gateway.sandbox(ToolCall(self._principal, "sandbox", {"action": action, "task_id": self._task}))
+        await self.gateway.call(ToolCall(self._principal, "sandbox", {"action": action, "task_id": self._task}))

@@ -20,12 +20,17 @@ async def serving(
     mode: str = "auto",
     env: dict[str, str] | None = None,
     extensions: Sequence[ClientExtension] = (),
+    *,
+    program: Sequence[str] = ("-m", "taskcell"),
 ) -> AsyncIterator[tuple[Client, int]]:
-    """`async with serving(tmp_path, toml) as (client, pid)`: `pid` is the server's, `mode` the protocol's era."""
+    """`async with serving(tmp_path, toml) as (client, pid)`: `pid` is the server's, `mode` the protocol's era.
+
+    `program`: Python's arguments that make it taskcell.
+    """
     config = folder / "taskcell.toml"
     config.write_text(toml, encoding="utf-8")
     before = _children()
-    arguments = ["-m", "taskcell", "serve", "--config", str(config)]
+    arguments = [*program, "serve", "--config", str(config)]
     # Servers of tests know nothing of this machine's others.
     own = {"XDG_STATE_HOME": str(folder / "state"), **(env or {})}
     server = StdioServerParameters(command=sys.executable, args=arguments, env=own, cwd=folder)

@@ -10,10 +10,13 @@ from jsonschema import Draft202012Validator
 from taskcell.config.settings import Settings
 from taskcell.errors import BadArgument
 from taskcell.model import MIB, Command, TaskKey, ToolCall
+from taskcell.schema.arguments import nearest
 from taskcell.skills.manifest import load
-from taskcell.tools.binding import MAX_ARGUMENT, MAX_ARGUMENTS, MAX_STDIN, WRAPPER_ROOM
-from taskcell.tools.process import process_tool
-from taskcell.tools.tool import SANDBOX_TOOL, FileTool, SandboxAction, build_tools, nearest
+from taskcell.tools.binding import MAX_ARGUMENT, MAX_ARGUMENTS, MAX_STDIN, ProgramTool
+from taskcell.tools.catalog import build_tools
+from taskcell.tools.process_calls import ProcessAction
+from taskcell.tools.sandbox import SandboxAction
+from taskcell.tools.terminal import WRAPPER_ROOM
 
 MANIFEST = """version = "1"
 [skills.ff]
@@ -36,7 +39,7 @@ docker.network = "bridge"
 def tools(tmp_path_factory):
     path = tmp_path_factory.mktemp("m") / "m.toml"
     path.write_text(MANIFEST)
-    return build_tools(Settings(), load([path], {}))
+    return build_tools(Settings(), load([path], {}, ()))
 
 
 def bind(tools, tool="terminal", **arguments):
@@ -61,7 +64,7 @@ def test_a_whole_number_that_is_written_as_a_fraction_is_one(tools):
     size = bind(tools, command="top", pty=True, rows=30.0, cols=1e2).pty
     assert (size, [type(number) for number in size]) == ((30, 100), [int, int])
     call = ToolCall("local", "process", {"action": "poll", "process_id": "p1", "cursor": 1.0, "stderr_cursor": 0.0})
-    asked = process_tool(1.0, 2.0).bind(call)
+    asked = tools["process"].bind(call)
     assert (type(asked.cursor), type(asked.stderr_cursor)) == (int, int)
     assert "whole number" in complaint(tools, command="top", pty=True, rows=30.5)
 
@@ -187,15 +190,15 @@ ARGUMENTS = st.dictionaries(NAMES | st.text(st.characters(), max_size=8), JSON, 
 def test_whatever_a_client_sends_is_a_command_or_a_bad_argument(tools, arguments, line):
     if line is not None and isinstance(arguments, dict):
         arguments = {**arguments, "command": line}
-    for tool in (*tools.values(), SANDBOX_TOOL):
+    for tool in tools.values():
         try:
             bound = tool.bind(ToolCall("local", tool.name, arguments))
         except BadArgument as error:
             complaint_text = str(error)
         else:
             complaint_text = ""
-            assert isinstance(bound, Command | SandboxAction)
-            assert isinstance(bound, SandboxAction) or 0 < bound.timeout <= 3600
+            assert isinstance(bound, Command | SandboxAction | ProcessAction)
+            assert not isinstance(bound, Command) or 0 < bound.timeout <= 3600
         assert complaint_text.encode().isascii()
 
 
@@ -208,7 +211,7 @@ def properties(schema):
 
 
 def test_every_schema_is_portable(tools):
-    for tool in (*tools.values(), SANDBOX_TOOL):
+    for tool in tools.values():
         Draft202012Validator.check_schema(tool.input_schema)
         assert tool.input_schema["type"] == "object"
         assert tool.input_schema["additionalProperties"] is False
@@ -220,28 +223,29 @@ def test_every_schema_is_portable(tools):
 
 def test_the_descriptions_say_what_a_model_must_know(tools):
     for tool in tools.values():
-        if isinstance(tool, FileTool):
+        if not isinstance(tool, ProgramTool):
             continue
         assert "/workspace" in tool.description
-        assert "shared by the terminal and all skills" in tool.description
-        assert "killed" in tool.description
+        assert "all skills of the task" in tool.description
+        assert "killed" in tool.description + str(tool.input_schema)
+        assert "`process`" in tool.description + str(tool.input_schema)
     assert tools["ff"].description.startswith("Convert. ")
     assert "(also at /workdir)" in tools["ff"].description
-    assert "There is no network." in tools["ff"].description
+    assert "No network." in tools["ff"].description
 
 
 def test_the_hints_do_not_promise_safety(tools):
     for tool in tools.values():
-        if isinstance(tool, FileTool) and tool.annotations.read_only:
+        if tool.annotations.read_only:
             assert tool.name in ("read_file", "list_files")
             continue
         assert (tool.annotations.read_only, tool.annotations.destructive) == (False, True)
     assert (tools["bare"].annotations.open_world, tools["ff"].annotations.open_world) == (True, False)
 
 
-def test_the_sandbox_tool_takes_an_action_and_a_task():
+def test_the_sandbox_tool_takes_an_action_and_a_task(tools):
     call = ToolCall("alice", "sandbox", {"action": "reset", "task_id": "t"})
-    assert SANDBOX_TOOL.bind(call) == SandboxAction(TaskKey("alice", "t"), "reset")
+    assert tools["sandbox"].bind(call) == SandboxAction(TaskKey("alice", "t"), "reset")
 
 
 @pytest.mark.parametrize(
@@ -253,9 +257,9 @@ def test_the_sandbox_tool_takes_an_action_and_a_task():
         ({"action": "close", "task": "x"}, "did you mean 'task_id'?"),
     ],
 )
-def test_a_wrong_sandbox_action_is_named_with_what_it_may_be(arguments, says):
+def test_a_wrong_sandbox_action_is_named_with_what_it_may_be(tools, arguments, says):
     with pytest.raises(BadArgument) as caught:
-        SANDBOX_TOOL.bind(ToolCall("local", "sandbox", arguments))
+        tools["sandbox"].bind(ToolCall("local", "sandbox", arguments))
     assert says in str(caught.value)
 
 

@@ -13,7 +13,7 @@ from taskcell.errors import BadArgument
 from taskcell.model import TaskKey, ToolCall
 from taskcell.skills.manifest import load
 from taskcell.tools.binding import MAX_ARGUMENT, MAX_ARGUMENTS, MAX_STDIN
-from taskcell.tools.tool import build_tools
+from taskcell.tools.catalog import build_tools
 
 MANIFEST = """version = "1"
 [skills.x]
@@ -63,7 +63,7 @@ wait = { type = "boolean" }
 def tools(tmp_path_factory):
     path = tmp_path_factory.mktemp("m") / "m.toml"
     path.write_text(MANIFEST)
-    return build_tools(Settings(), load([path], {}))
+    return build_tools(Settings(), load([path], {}, ()))
 
 
 def bind(tools, name="x_all", **arguments):
@@ -232,7 +232,7 @@ def test_what_a_client_reads_of_a_typed_tool(tools):
     tool = tools["x_all"]
     assert tool.title == "x all"
     assert tool.description.startswith("Does all. Files in /workspace are shared")
-    assert "After 60 s the command" in tool.description
+    assert "After 60 s the command and all it started are killed" in tool.description
     hints = tool.annotations
     assert (hints.read_only, hints.destructive, hints.idempotent, hints.open_world) == (False, True, False, False)
     hints = tools["x_taken"].annotations
@@ -242,7 +242,7 @@ def test_what_a_client_reads_of_a_typed_tool(tools):
 def test_tools_of_the_same_manifest_are_equal_and_of_a_changed_one_are_not(tmp_path):
     def read(text):
         (tmp_path / "m.toml").write_text(text)
-        return build_tools(Settings(), load([tmp_path], {}))
+        return build_tools(Settings(), load([tmp_path], {}, ()))
 
     first = read(MANIFEST)
     assert read(MANIFEST) == first

@@ -18,7 +18,8 @@ from taskcell.gateway.background import Background
 from taskcell.gateway.gateway import Gateway
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.pool import open_pool
-from taskcell.tools.tool import CommandTool
+from taskcell.tools.catalog import profiles
+from taskcell.tools.tool import Tool
 
 
 @asynccontextmanager
@@ -44,7 +45,7 @@ async def configured_gateway(run: Invocation, loaded: Loaded, *, for_one_call: b
 @asynccontextmanager
 async def open_gateway(
     settings: Settings,
-    tools: Mapping[str, CommandTool],
+    tools: Mapping[str, Tool],
     engine: Engine,
     state: Path | None = None,
     *,
@@ -64,7 +65,7 @@ async def open_gateway(
         policy.authorize_root(settings.workspace_root)
 
     def profile_of(name: str) -> AuthorizedProfile | None:
-        profile = next((tool.profile for tool in gateway.tools.values() if tool.profile.name == name), None)
+        profile = profiles(gateway.tools).get(name)
         try:
             return None if profile is None else policy.authorize_profile(profile)
         except Denied:
@@ -74,7 +75,5 @@ async def open_gateway(
         open_pool(engine, settings, Deployment(state), profile_of, for_one_call=for_one_call) as pool,
         Background() as background,
     ):
-        gateway = Gateway(
-            tools, policy, pool, engine, background=background, limits=settings.limits, idle_ttl=settings.pool.idle_ttl
-        )
+        gateway = Gateway(tools, policy, pool, engine, background=background, idle_ttl=settings.pool.idle_ttl)
         yield gateway

@@ -16,7 +16,7 @@ from taskcell.assembly.stack import Loaded
 from taskcell.errors import ManifestError, TaskcellError
 from taskcell.gateway.gateway import Gateway
 from taskcell.skills import manifest
-from taskcell.tools.tool import CommandTool
+from taskcell.tools.tool import Tool
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ async def _follow(run: Invocation, loaded: Loaded, gateway: Gateway) -> None:
                 gateway.replace_tools(tools)
 
 
-def _read(run: Invocation, loaded: Loaded) -> Mapping[str, CommandTool] | None:
+def _read(run: Invocation, loaded: Loaded) -> Mapping[str, Tool] | None:
     """The new tools; None when the manifests cannot be used: then each fault is logged."""
     faults: list[str] = []
     try:
@@ -69,7 +69,7 @@ def _read(run: Invocation, loaded: Loaded) -> Mapping[str, CommandTool] | None:
     return None
 
 
-def _log_difference(old: Mapping[str, CommandTool], new: Mapping[str, CommandTool]) -> None:
+def _log_difference(old: Mapping[str, Tool], new: Mapping[str, Tool]) -> None:
     both = old.keys() & new.keys()
     log.info(
         "The manifests have changed, and are in use.",

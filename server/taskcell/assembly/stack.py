@@ -18,8 +18,8 @@ from taskcell.engine.base import Engine
 from taskcell.policy.policy import Policy
 from taskcell.skills import manifest
 from taskcell.skills.manifest import Skill
-from taskcell.tools import tool
-from taskcell.tools.tool import CommandTool
+from taskcell.tools import catalog
+from taskcell.tools.tool import Tool
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +33,7 @@ class Loaded:
 
     settings: Settings
     skills: tuple[Skill, ...]
-    tools: Mapping[str, CommandTool]
+    tools: Mapping[str, Tool]
     stamp: manifest.Stamp
 
 
@@ -45,8 +45,8 @@ def load(run: Invocation) -> Loaded:
 def load_manifests(run: Invocation, settings: Settings) -> Loaded:
     """Read the manifests. Raises ManifestError, ConfigError."""
     stamp = manifest.stamp(settings.manifest_paths)
-    skills = manifest.load(settings.manifest_paths, run.environ)
-    return Loaded(settings, skills, tool.build_tools(settings, skills), stamp)
+    skills = manifest.load(settings.manifest_paths, run.environ, catalog.built_in_names())
+    return Loaded(settings, skills, catalog.build_tools(settings, skills), stamp)
 
 
 def load_settings(run: Invocation) -> Settings:

@@ -18,6 +18,7 @@ from taskcell.engine.base import Engine
 from taskcell.errors import Denied, ManifestError, TaskcellError
 from taskcell.images.skills import ImageEngine
 from taskcell.supervisor import binary
+from taskcell.tools.catalog import profiles
 from taskcell.units import format_size
 
 #: Seconds for the supervisor to print its version; it does nothing else.
@@ -83,8 +84,8 @@ def _policy(run: Invocation, loaded: Loaded) -> Iterator[Check]:
     """Each profile, authorised as it would be before its container is made."""
     policy = stack.policy_of(loaded.settings, stack.state_folder(run, loaded.settings))
     refused = 0
-    profiles = {tool.profile.name: tool.profile for tool in loaded.tools.values()}
-    for name, profile in profiles.items():
+    judged = profiles(loaded.tools)
+    for name, profile in judged.items():
         try:
             policy.authorize_profile(profile)
         except Denied as denial:
@@ -92,17 +93,17 @@ def _policy(run: Invocation, loaded: Loaded) -> Iterator[Check]:
             mend = f"change the profile '{name}', or [policy]; docs/security.md says what each rule refuses."
             yield Check("policy", Verdict.BROKEN, f"'{name}' cannot run. {_line(str(denial))}", mend)
     if not refused:
-        yield Check("policy", Verdict.GOOD, f"allows all {len(profiles)} profiles.")
+        yield Check("policy", Verdict.GOOD, f"allows all {len(judged)} profiles.")
 
 
 def _sudo(loaded: Loaded) -> Iterator[Check]:
     """Where the password comes from, for profiles that have sudo; a faulty source is a fault of the configuration."""
-    profiles = {tool.profile.name for tool in loaded.tools.values() if tool.profile.sudo}
-    if profiles:
+    having = sorted(name for name, profile in profiles(loaded.tools).items() if profile.sudo)
+    if having:
         secret = loaded.settings.sudo
         own = f"is what {secret.password_file} holds" if secret.password_file else "comes from the environment"
         source = "is random for each sandbox" if loaded.settings.sudo_password is None else own
-        yield Check("sudo", Verdict.GOOD, f"For {', '.join(sorted(profiles))}; the password {source}.")
+        yield Check("sudo", Verdict.GOOD, f"For {', '.join(having)}; the password {source}.")
 
 
 def _limits(settings: Settings) -> Check:
@@ -185,7 +186,7 @@ async def _images(engine: Engine, settings: Settings, loaded: Loaded | None) -> 
     if engine.images is None:
         return []
     users: dict[str, set[str]] = {}
-    for profile in {tool.profile for tool in loaded.tools.values()} if loaded else ():
+    for profile in profiles(loaded.tools).values() if loaded else ():
         users.setdefault(profile.image, set()).add(profile.name)
     users = users or {settings.terminal.image: {"terminal"}}
     return [await _image(engine.images, reference, sorted(users[reference])) for reference in sorted(users)]

@@ -69,13 +69,17 @@ def exec_(
         arguments["stdin"] = _read_stdin()
     loaded = stack.load(run)
     stack.warn_unless_isolated(loaded.settings)
-    _check_free_form(tool, loaded)
-    ended = anyio.run(_run, run, loaded, ToolCall(LOCAL_PRINCIPAL, tool, arguments))
+    _check_runs_words(tool, loaded)
+    ended = anyio.run(_run, run, loaded, ToolCall(LOCAL_PRINCIPAL, tool, arguments, hand_off=False))
     return EXIT_INTERRUPTED if ended is None else _show(*ended)
 
 
-def _check_free_form(name: str, loaded: Loaded) -> None:
-    """Raise BadArgument if the name is that of a skill with typed tools, or of a typed tool: words are no arguments."""
+def _check_runs_words(name: str, loaded: Loaded) -> None:
+    """Raise BadArgument unless the tool takes words as arguments: the terminal, or a free-form skill."""
+    from taskcell.tools.binding import ProgramTool
+
+    if not isinstance(loaded.tools.get(name, None), ProgramTool | None):
+        raise BadArgument(f"'{name}' runs no program; use `terminal` or a skill for that.")
     for skill in loaded.skills:
         typed = [tool.name for tool in skill.tools]
         if typed and name in (skill.name, *typed):
@@ -123,32 +127,33 @@ async def _run(run: Invocation, loaded: Loaded, call: ToolCall) -> tuple[Process
         watching.start_soon(cancel_on_signal)
         with running:
             async with configured_gateway(run, loaded, for_one_call=True) as gateway:
-                result = await gateway.call(call, hand_off=False)
-                ended = result, await _kept_output(gateway, call, result)
+                report = await gateway.call(call)
+                assert isinstance(report, ProcessResult)
+                ended = report, await _kept_output(gateway, call, report)
         watching.cancel_scope.cancel()
     return None if running.cancelled_caught else ended
 
 
 async def _kept_output(gateway: Gateway, call: ToolCall, result: ProcessResult) -> Mapping[str, Piece]:
     """Both streams' bytes as they were written, by name; nothing where the output went with its sandbox."""
+    from taskcell.process.kept_output import read_piece
     from taskcell.supervisor.protocol import Stream
+    from taskcell.tools.process_calls import find_process
 
     task = TaskKey(call.principal, result.task_id)
     with suppress(UnknownProcess, SandboxLost):
-        _, pieces = await gateway.output(task, result.process_id, list(Stream), 0, KEPT_MAX)
-        return {stream.name: piece for stream, piece in pieces.items()}
+        _, record = await find_process(gateway.pool, task, result.process_id)
+        return {stream.name: await read_piece(record.process, stream, 0, KEPT_MAX) for stream in Stream}
     return {}
 
 
 def _show(result: ProcessResult, kept: Mapping[str, Piece]) -> int:
-    from taskcell.mcp.text import ending
-
     for name, stream, text in (("STDOUT", sys.stdout, result.stdout), ("STDERR", sys.stderr, result.stderr)):
         _write(stream, kept[name].data if name in kept else text.encode("utf-8", "replace"))
         if name in kept and kept[name].lost:
             print(f"taskcell: The first {kept[name].lost:,} bytes of {name.lower()} were not kept.", file=sys.stderr)  # noqa: T201
     if result.status is not Status.EXITED:
-        print(f"taskcell: {ending(result)}", file=sys.stderr)  # noqa: T201
+        print(f"taskcell: {result.ending()}", file=sys.stderr)  # noqa: T201
     for note in result.notes:
         print(f"taskcell: {note}", file=sys.stderr)  # noqa: T201
     return EXIT_FAILED if result.exit_code is None else result.exit_code

@@ -49,23 +49,17 @@ def explain(
         typer.echo(f"{decision.effect.value}, by the rule '{decision.rule}': {decision.reason}")
 
 
-_NOT_JUDGED = "Only what is written to a process is judged."
+_NOT_JUDGED = "The call runs no command, so no rule judges it."
 
 
 def _judged(loaded: Loaded, call: ToolCall) -> Sequence[Command]:
-    """The commands that the rules look at. A process that is written to counts as one of the terminal."""
-    from taskcell.profile.build import TERMINAL
+    """The commands that the rules look at."""
     from taskcell.schema.arguments import nearest
-    from taskcell.tools.process import NAME, process_tool
 
-    if call.tool == NAME:
-        limits = loaded.settings.limits
-        asked = process_tool(limits.wait, limits.max_timeout).bind(call)
-        return asked.commands(TERMINAL, loaded.tools[TERMINAL].profile)
     found = loaded.tools.get(call.tool)
     if found is None:
-        raise UnknownTool(f"There is no tool '{call.tool}' that runs commands{nearest(call.tool, loaded.tools)}.")
-    return [found.bind(call)]
+        raise UnknownTool(f"There is no tool '{call.tool}'{nearest(call.tool, loaded.tools)}.")
+    return found.commands(call)
 
 
 def _object(text: str) -> dict[str, object]:

@@ -45,10 +45,10 @@ def list_skills(
 
 def _objects(loaded: Loaded) -> list[dict[str, str]]:
     """An object for each tool of a skill, sorted by name."""
-    tools = [tool for tool in loaded.tools.values() if tool.profile.kind == "skill"]
     return [
         {"tool": tool.name, "skill": tool.profile.name, "image": tool.profile.image, "description": tool.description}
-        for tool in sorted(tools, key=lambda tool: tool.name)
+        for tool in sorted(loaded.tools.values(), key=lambda tool: tool.name)
+        if tool.profile is not None and tool.profile.kind == "skill"
     ]
 
 
@@ -64,7 +64,7 @@ def check(run: Invocation) -> None:
     from taskcell.assembly import stack
 
     loaded = stack.load(run)
-    tools = sum(tool.profile.kind == "skill" for tool in loaded.tools.values())
+    tools = sum(len(skill.tool_names) for skill in loaded.skills)
     are = "is" if len(loaded.skills) == 1 else "are"
     typer.echo(f"{_counted(len(loaded.skills), 'skill')} with {_counted(tools, 'tool')} {are} good.")
 

@@ -155,6 +155,14 @@ FileAnswer = FileText | FileBytes | Written | Edited | FolderListing
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture to show beside the text of an answer. `mime` is its type, such as `image/png`."""
+
+    data: bytes
+    mime: str
+
+
+@dataclass(frozen=True, slots=True)
 class FileReport:
     """The result of a file tool for a task; `notes` are about its sandbox."""
 
@@ -162,9 +170,16 @@ class FileReport:
     answer: FileAnswer
     notes: tuple[str, ...] = ()
 
+    is_error: ClassVar[bool] = False
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        answer = self.answer
+        return (Picture(answer.data, answer.mime),) if isinstance(answer, FileBytes) and answer.mime else ()
+
     def structured(self) -> dict[str, Any]:
         answer = self.answer.structured()
         return {**answer, "notes": [*self.notes, *answer["notes"]], "task_id": self.task_id}
 
-    def shown(self) -> str:
+    def text(self) -> str:
         return "\n".join([self.answer.shown(), *(f"[{note}]" for note in self.notes)])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from taskcell.files.limits import MAX_PICTURE, MAX_RESOURCE
 from taskcell.model import WORKSPACE
 from taskcell.text import one_line, visible
-from taskcell.tools.files import MAX_PICTURE, MAX_RESOURCE
 
 
 class RefusalReason(IntEnum):

@@ -12,11 +12,10 @@ from datetime import UTC, datetime
 
 from taskcell.errors import FileRefused
 from taskcell.files.answers import Edited, Entry, FileAnswer, FileBytes, FileText, FolderListing, Written, picture_type
+from taskcell.files.limits import MAX_ENTRIES, MAX_PATH, MAX_PLACES
 from taskcell.files.refusals import RefusalReason, Refused, sentence
 from taskcell.model import Command
 from taskcell.text import fitting, is_visible, visible
-from taskcell.tools.binding import MAX_PATH
-from taskcell.tools.files import MAX_ENTRIES, MAX_PLACES
 from taskcell.units import format_size
 
 #: Characters of one line that are shown; a longer one is cut.

@@ -11,6 +11,7 @@ import anyio
 
 from taskcell.errors import FileRefused, SandboxLost
 from taskcell.files.answers import FileAnswer
+from taskcell.files.limits import MAX_REPLY
 from taskcell.files.reply import parse_reply
 from taskcell.model import Command
 from taskcell.policy.policy import AuthorizedCommand
@@ -19,7 +20,6 @@ from taskcell.sandbox.sandbox import Sandbox
 from taskcell.sandbox.spawn import GRACE
 from taskcell.sandbox.wait import DEADLINE_SLACK
 from taskcell.supervisor import protocol, requests
-from taskcell.tools.files import MAX_REPLY
 
 
 async def run_file_command(sandbox: Sandbox, authorized: AuthorizedCommand, output_chars: int) -> FileAnswer:

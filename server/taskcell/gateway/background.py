@@ -1,4 +1,4 @@
-"""What goes on after its call's answer: it keeps its place in the pool until it has ended."""
+"""Keeps the leases of commands that outlive their calls, until the commands end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class Background:
-    """Stays with processes that nobody waits for. Use as an async context manager; leaving it gives the places back."""
+    """Waits for processes that no call waits for. Use as an async context manager; leaving it returns the leases."""
 
     def __init__(self) -> None:
         self._group: anyio.abc.TaskGroup | None = None
@@ -35,10 +35,10 @@ class Background:
         await group.__aexit__(None, None, None)
 
     def keep(self, held: AsyncExitStack, sandbox: Sandbox, record: Record) -> None:
-        """Hold a lease until the process has ended.
+        """Hold a lease until the process ends.
 
         Arguments:
-            held: has the lease, and nothing that must be left in the task that entered it.
+            held: holds the lease, and nothing that must be exited in the task that entered it.
         """
         assert self._group is not None
         self._group.start_soon(self._stay, held, sandbox, record)
@@ -48,5 +48,5 @@ class Background:
         async with held:
             try:
                 await sandbox.see_out(record)
-            except Exception:  # a fault of ours: it must not take the other processes, and the server, along
-                log.exception("A process in the background is not looked after any more.")
+            except Exception:  # a bug here must not end the other processes and the server
+                log.exception("Watching a process in the background failed; its lease was returned.")

@@ -1,1 +1,1 @@
-"""MCP, and nothing else: only this package knows the protocol between the client and the server."""
+"""All of MCP: only this package knows the protocol between client and server."""

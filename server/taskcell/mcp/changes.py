@@ -1,4 +1,4 @@
-"""Telling clients, of both eras of the protocol, that the list of tools has changed."""
+"""Notifies clients of both eras of the protocol that the list of tools has changed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from taskcell.mcp.tools import Tools
 
 log = structlog.get_logger(__name__)
 
-#: Seconds for one client to take a notification; one that does not read must not keep the others from theirs.
+#: Seconds for one client to take a notification, so that a client that does not read does not block the others.
 NOTIFY_TIMEOUT = 5.0
 
 
 class ToolChanges:
-    """Who is to be told: clients of the handshake's era once they are initialized, later ones while they listen.
+    """Knows whom to notify: clients of the handshake's era once they are initialized, later ones while they listen.
 
     Arguments:
-        tools: whose list clients see.
+        tools: the tools whose changes are announced.
     """
 
     def __init__(self, tools: Tools) -> None:
@@ -36,15 +36,15 @@ class ToolChanges:
         self.listen = ListenHandler(self._bus)
 
     async def initialized(self, context: ServerRequestContext[Any, Any], params: NotificationParams | None) -> None:
-        """The handler of `notifications/initialized`: the client can be told until its connection ends."""
+        """Handle `notifications/initialized`: notify this client from now on, until its connection ends."""
         session = context.session
         self._sessions.add(session)
-        # The SDK gives a handler no other way to the connection, and sessions of HTTP come and go.
+        # The SDK offers a handler no other way to learn that a connection ends.
         session._connection.exit_stack.callback(self._sessions.discard, session)
 
     @asynccontextmanager
-    async def told(self) -> AsyncIterator[None]:
-        """While this is entered, clients are told of each change; on leaving, those that listen are let go."""
+    async def announced(self) -> AsyncIterator[None]:
+        """Announce each change to clients while this is entered; on leaving, end the requests of those that listen."""
         async with anyio.create_task_group() as telling:
             telling.start_soon(self._tell)
             try:
@@ -67,8 +67,8 @@ class ToolChanges:
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self._sessions.discard(session)
         if bound.cancelled_caught:
-            log.info("A client does not read; it was not told that the tools have changed.")
+            log.info("A client does not read, so it was not told that the tools have changed.")
 
     def close(self) -> None:
-        """Answer those that listen: there is no more to come."""
+        """End the requests of the clients that listen."""
         self.listen.close()

@@ -1,6 +1,6 @@
-"""MCP progress: the newest lines of a command that runs, from a task of its own.
+"""MCP progress: sends the newest lines of a running command, in a task of its own.
 
-The path of a command's output never waits for a client: what a slow one misses is replaced by what is newer.
+A command's output never waits for a client: a slow client misses lines and gets newer ones instead.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from taskcell.supervisor import protocol
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two messages: at most ten a second, as users are promised.
+#: Seconds between two messages: users are promised at most ten a second.
 INTERVAL = 0.1
-#: Bytes of the end of the output that are looked at, and what is shown of them at most.
+#: Bytes at the end of the output that are read, and the most of them that is shown.
 LOOKED_AT = 2048
 SHOWN_LINES = 3
 SHOWN_CHARS = 400
 
 T = TypeVar("T")
-#: Takes bytes of output so far, and the newest lines.
-Report = Callable[[float, str], Awaitable[None]]
+#: Called with the number of bytes of output so far, and the newest lines.
+Notify = Callable[[float, str], Awaitable[None]]
 
 
 class Progress:
-    """Tells of one process, once there is one: give `watch` to whoever starts it."""
+    """Reports the progress of one process. Pass `watch` to the call that starts it."""
 
-    def __init__(self, report: Report) -> None:
-        self._report = report
+    def __init__(self, notify: Notify) -> None:
+        self._notify = notify
         self._process: Process | None = None
         self._started = anyio.Event()
 
@@ -43,44 +43,44 @@ class Progress:
         self._process = process
         self._started.set()
 
-    async def tell_while(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Await a call that raises nothing, and tell of its process meanwhile."""
-        async with anyio.create_task_group() as telling:
-            telling.start_soon(self._guarded)
+    async def report_while(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Await a call that raises nothing, and report its process meanwhile."""
+        async with anyio.create_task_group() as reporting:
+            reporting.start_soon(self._guarded)
             answer = await call()
-            telling.cancel_scope.cancel()
+            reporting.cancel_scope.cancel()
         return answer
 
     async def _guarded(self) -> None:
-        """Whatever goes wrong with progress is no reason for the call to fail."""
+        """Report progress; no failure of that makes the call fail."""
         try:
-            await self._tell()
+            await self._report()
         except Exception:
-            log.exception("Progress of a call is not told any more.")
+            log.exception("Reporting the progress of a call failed.")
 
-    async def _tell(self) -> None:
+    async def _report(self) -> None:
         await self._started.wait()
         process = self._process
         assert process is not None
-        told: Totals = (0, 0)
+        reported: Totals = (0, 0)
         while not process.has_ended:
-            # First: most commands have ended by then.
+            # Sleep first: most commands end within this time.
             await anyio.sleep(INTERVAL)
             try:
-                await process.news(told)
-                # Before it is read: what comes meanwhile is told the next time.
+                await process.news(reported)
+                # Before reading, so that output that arrives meanwhile is reported the next time.
                 seen = process.written
                 newest = await newest_output(process)
             except SandboxLost:
                 return
-            if seen != told:
-                told = seen
+            if seen != reported:
+                reported = seen
                 with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the client has gone
-                    await self._report(float(sum(told)), newest)
+                    await self._notify(float(sum(reported)), newest)
 
 
 async def newest_output(process: Process) -> str:
-    """The last lines that a process has written, as plain text. Raises SandboxLost."""
+    """Return the last lines that a process has written, as plain text. Raises SandboxLost."""
     newest = b""
     for stream in protocol.Stream:
         found = await process.read(stream, protocol.FROM_THE_END, LOOKED_AT)
@@ -89,7 +89,7 @@ async def newest_output(process: Process) -> str:
 
 
 def newest_lines(data: bytes) -> str:
-    """The last lines of some output, as plain text."""
+    """Return the last lines of some output, as plain text."""
     text = displayed(data.decode("utf-8", "replace"), ansi=False)
     lines = [line for line in text.split("\n") if line.strip()]
     return "\n".join(lines[-SHOWN_LINES:])[-SHOWN_CHARS:]

@@ -1,4 +1,4 @@
-"""The MCP server: what it says about itself, and one session of it over stdio."""
+"""The MCP server: what it says about itself, and a session over stdio."""
 
 from __future__ import annotations
 
@@ -22,23 +22,22 @@ from taskcell.mcp.tools import Tools
 from taskcell.mcp.transport.descriptors import Wire
 from taskcell.mcp.transport.shutdown import Shutdown
 from taskcell.mcp.transport.stdio import stdio_streams
-from taskcell.model import LOCAL_PRINCIPAL
 
 INSTRUCTIONS = """\
-Every task has its own container. Calls with the same task_id share their files in /workspace, and for `terminal` also \
-the working directory and exported variables; calls with another task_id see nothing of them. Give each piece of work \
-a task_id of its own, and run `sandbox` with action "close" when it is done: files that are not kept on purpose are \
-deleted then.
-`terminal` runs a shell command; a skill runs one program, whose files are the task's too; \
-`read_file`, `write_file`, `edit_file` and `list_files` work on them without a shell. A \
-command that is over its timeout is killed with everything it started, and what it had written until then is answered. \
-One that takes long is answered as "running" and goes on: ask for it with `process`.\
+Every task has its own container. Calls with the same task_id share the files in /workspace and, for `terminal`, the \
+working directory and exported variables; calls with another task_id see none of them. Use a separate task_id for each \
+piece of work, and call `sandbox` with action "close" when it is done: this deletes the task's files, unless the \
+workspace is persistent.
+`terminal` runs a shell command. A skill runs one program on the same files. `read_file`, `write_file`, `edit_file` \
+and `list_files` work on them without a shell. A command that exceeds its timeout is killed with everything it \
+started; its output so far is returned. A command that outlives its call's wait is reported as "running" and goes on: \
+continue with `process`.\
 """
-NO_ISOLATION = "\nThis server runs commands with no isolation: they are ordinary processes of its own machine."
+NO_ISOLATION = "\nThis server has no isolation: commands run as ordinary processes on its own machine."
 
 
 class TaskcellServer(Server[ToolChanges]):
-    """Says in the handshake, too, that the list of tools may change; `server/discover` does so by itself."""
+    """Announces in the handshake that the list of tools may change, as `server/discover` does by itself."""
 
     changes: ToolChanges
 
@@ -52,20 +51,19 @@ class TaskcellServer(Server[ToolChanges]):
         return super().create_initialization_options(changing, experimental_capabilities, extensions)
 
 
-def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> TaskcellServer:
-    """A server for both eras of the protocol: the `initialize` handshake, and `server/discover`.
+def build_server(gateway: Gateway, *, isolated: bool = True) -> TaskcellServer:
+    """Create a server for both eras of the protocol: the `initialize` handshake, and `server/discover`.
 
     Arguments:
-        principal: whose tasks the calls belong to.
-        isolated: False when the engine has no isolation, which the instructions then say.
+        isolated: False if the engine has no isolation; the instructions then say so.
     """
-    tools = Tools(gateway, principal)
+    tools = Tools(gateway)
     changes = ToolChanges(tools)
-    resources = Resources(principal, (output_resources(gateway), file_resources(gateway)))
+    resources = Resources((output_resources(gateway), file_resources(gateway)))
 
     @asynccontextmanager
     async def lifespan(_: Server[ToolChanges]) -> AsyncIterator[ToolChanges]:
-        async with changes.told():
+        async with changes.announced():
             yield changes
 
     server = TaskcellServer(
@@ -83,22 +81,22 @@ def build_server(gateway: Gateway, *, principal: str, isolated: bool = True) -> 
         get_tool_input_schema=tools.input_schema,
         lifespan=lifespan,
     )
-    # The SDK's only one: spans of every message, which nobody here collects.
+    # The SDK's only middleware makes a span of every message, and nothing here collects spans.
     server.middleware.clear()
     server.add_notification_handler("notifications/initialized", NotificationParams, changes.initialized)
     server.changes = changes
-    Tasks(gateway, principal, tools, changes).serve(server)
+    Tasks(gateway, tools, changes).serve(server)
     return server
 
 
 async def serve_stdio(
     wire: Wire, open_gateway: Callable[[], AbstractAsyncContextManager[Gateway]], *, isolated: bool = True
 ) -> None:
-    """Serve one client until its input ends, it stops reading, or a signal comes; then clean up and return.
+    """Serve one client until its input ends, it stops reading, or a signal arrives; then clean up and return.
 
     Arguments:
         wire: from `claim_stdio`.
-        open_gateway: makes the gateway; it is closed, and with it every sandbox, before this returns.
+        open_gateway: opens the gateway, which is closed with every sandbox before this returns.
 
     Raises:
         TaskcellError: the gateway cannot be opened.
@@ -114,8 +112,8 @@ async def serve_stdio(
                 stdio_streams(wire, on_end=at_end.close, on_broken=shutdown.stop) as (reader, writer),
                 open_gateway() as gateway,
             ):
-                server = build_server(gateway, principal=LOCAL_PRINCIPAL, isolated=isolated)
-                # A client that listens for changes must not be waited for as for one that is owed an answer.
+                server = build_server(gateway, isolated=isolated)
+                # End the request of a client that listens for changes: unlike others, it would never be answered.
                 at_end.callback(server.changes.close)
                 await server.run(reader, writer, server.create_initialization_options())
         shutdown.begin()

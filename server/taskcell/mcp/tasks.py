@@ -1,7 +1,7 @@
-"""The tasks extension (SEP-2663): a call whose command goes on answers a task, which the client asks for by its id.
+"""The tasks extension (SEP-2663): a call whose command goes on returns a task, which the client polls by its id.
 
-A task is another view of a process that was handed off. Its id holds the task's and the process's names and the
-process's key: nothing must be kept here, and the id is good wherever the process is known, so for the next server too.
+A task is a view of a process that outlived its call. Its id holds the process's name, its task's name and its key.
+Nothing is stored here, and the id is valid wherever the process is known, so in the next server too.
 """
 
 from __future__ import annotations
@@ -36,57 +36,58 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from taskcell.errors import SandboxLost, TaskcellError, UnknownProcess
 from taskcell.gateway.gateway import Gateway
-from taskcell.mcp.answer import run_answer
+from taskcell.mcp.answer import answer
 from taskcell.mcp.changes import ToolChanges
+from taskcell.mcp.principal import principal_of
 from taskcell.mcp.progress import newest_output
-from taskcell.mcp.text import ending, seconds
 from taskcell.mcp.tools import Tools
-from taskcell.model import Reuse, Status, TaskKey, ToolCall
+from taskcell.model import ProcessResult, Reuse, Status, TaskKey, ToolCall
 from taskcell.process.record import Record
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.sandbox.wait import DEADLINE_SLACK
 from taskcell.supervisor import protocol
+from taskcell.tools.process_calls import PROCESS, find_process
+from taskcell.tools.process_report import ProcessReport
+from taskcell.units import format_milliseconds
 
 log = structlog.get_logger(__name__)
 
 EXTENSION = "io.modelcontextprotocol/tasks"
-#: Milliseconds between two questions: a tenth of the time that the command runs already, so that a short one is told
-#: of soon and a long one is not asked for a thousand times.
+#: The interval that clients are told to poll at, in milliseconds: a tenth of the command's age, so that the end of a
+#: short command is seen soon and a long command is not polled a thousand times.
 POLL_SHARE = 0.1
 POLL_MIN_MS, POLL_MAX_MS = 500, 5000
-#: Characters of an id: the longest name of a task in base64, a process's name and its key are well below it.
+#: Characters of an id: more than the longest task name, process name and key need in base64.
 MAX_ID = 1024
-#: Ends that are kept here, because the sandbox was one for this call alone and goes as soon as they are told: a client
-#: that lost the answer asks again within seconds.
+#: Final states that are kept here. A sandbox that serves one call is closed once its result was read; a client that
+#: lost the answer asks again within seconds.
 KEPT_ENDS = 16
 
 Context = ServerRequestContext[Any, Any]
-#: A task as `tasks/get` answers it.
-State = dict[str, Any]
+#: A task as `tasks/get` returns it.
+TaskState = dict[str, Any]
 
 
 class TaskParams(RequestParams):
-    """What the extension's methods are called with; `inputResponses` of `tasks/update` are to questions never asked."""
+    """Parameters of the extension's methods. `inputResponses` of `tasks/update` are ignored: no task asks."""
 
     task_id: str
 
 
 class Tasks:
-    """The handlers of the extension's methods, and of those that behave otherwise where a client declares it.
+    """The handlers of the extension's methods, and of methods that behave differently for a client that declares it.
 
-    Arguments:
-        principal: whose tasks these are; nobody else's can be named.
+    A caller can only name its own tasks.
     """
 
-    def __init__(self, gateway: Gateway, principal: str, tools: Tools, changes: ToolChanges) -> None:
+    def __init__(self, gateway: Gateway, tools: Tools, changes: ToolChanges) -> None:
         self._gateway = gateway
-        self._principal = principal
         self._tools = tools
         self._changes = changes
-        self._ends: OrderedDict[tuple[str, str], State] = OrderedDict()
+        self._ends: OrderedDict[tuple[str, str], TaskState] = OrderedDict()
 
     def serve(self, server: Server[Any]) -> None:
-        """Declare the extension, and take over its methods."""
+        """Declare the extension and register its handlers."""
         server.extensions[EXTENSION] = {}
         server.add_request_handler("tools/call", CallToolRequestParams, self.call)
         server.add_request_handler("subscriptions/listen", SubscriptionsListenRequestParams, self.listen)
@@ -95,97 +96,95 @@ class Tasks:
         server.add_request_handler("tasks/cancel", TaskParams, self.cancel)
 
     async def call(self, context: Context, params: CallToolRequestParams) -> HandlerResult:
-        """Run one call; where its command goes on, a client that declares the extension is answered a task."""
-        result = await self._tools.call(context, params)
-        run = result.structured_content or {}
-        if run.get("status") != Status.RUNNING.value or params.name == self._gateway.process_tool.name:
-            return result
-        if not _declares(context):
-            return result
-        task = TaskKey(self._principal, run["task_id"])
+        """Run one call. If its command goes on and the client declares the extension, return a task."""
+        report = await self._tools.report(context, params)
+        if not isinstance(report, ProcessResult) or report.status is not Status.RUNNING or not _declares(context):
+            return answer(report)
+        task = TaskKey(principal_of(context), report.task_id)
         try:
-            _, record = await self._gateway.find(task, run["process_id"])
-        except UnknownProcess:  # it has ended since, and its sandbox with it
-            return result
+            _, record = await find_process(self._gateway.pool, task, report.process_id)
+        except UnknownProcess:  # it has ended meanwhile, and so has its sandbox
+            return answer(report)
         return {"resultType": "task", **self._state(_identity(task, record), record, "working", _brief(record))}
 
     async def listen(self, context: Context, params: SubscriptionsListenRequestParams) -> HandlerResult:
-        """Serve `subscriptions/listen`. Ends of tasks are not told there, so none is in the acknowledgement."""
+        """Handle `subscriptions/listen`. It does not announce the end of tasks, so the acknowledgement names none."""
         wanted = (context.params or {}).get("notifications")
         if isinstance(wanted, Mapping) and wanted.get("taskIds") is not None:
             _require(context)
         return await self._changes.listen(context, params)
 
     async def get(self, context: Context, params: TaskParams) -> HandlerResult:
-        """How the task stands; with the call's result when it has ended."""
+        """Handle `tasks/get`: return the state of the task, with the call's result if it has ended."""
         return await self._guarded(context, params, self._get)
 
     async def cancel(self, context: Context, params: TaskParams) -> HandlerResult:
-        """Kill the command with all that it started; of one that has ended nothing changes."""
+        """Handle `tasks/cancel`: kill the command and everything it started, unless it has ended."""
         return await self._guarded(context, params, self._cancel)
 
     async def update(self, context: Context, params: TaskParams) -> HandlerResult:
-        """Acknowledge answers to questions: no task asks any."""
+        """Handle `tasks/update`: acknowledge it, since no task asks a question."""
         return await self._guarded(context, params, self._update)
 
     async def _guarded(
-        self, context: Context, params: TaskParams, answer: Callable[[str], Awaitable[State]]
+        self, context: Context, params: TaskParams, act: Callable[[str, str], Awaitable[TaskState]]
     ) -> HandlerResult:
-        """Whatever goes wrong is the protocol's error, with a sentence."""
+        """Run one handler; every failure becomes a protocol error with a sentence."""
         _require(context)
         _check_header(context, params.task_id)
+        principal = principal_of(context)
         try:
-            return await answer(params.task_id)
+            return await act(principal, params.task_id)
         except UnknownProcess as error:
             raise MCPError(code=INVALID_PARAMS, message=str(error)) from None
         except TaskcellError as error:
             raise MCPError(code=INTERNAL_ERROR, message=str(error)) from None
         except Exception:
-            log.exception("A task could not be asked for.")
-            raise MCPError(code=INTERNAL_ERROR, message="Internal error; see the server's log.") from None
+            log.exception("A request about a task failed unexpectedly.")
+            raise MCPError(code=INTERNAL_ERROR, message="Internal error; the server's log tells why.") from None
 
-    async def _get(self, identity: str) -> State:
-        kept = self._ends.get((self._principal, identity))
+    async def _get(self, principal: str, identity: str) -> TaskState:
+        kept = self._ends.get((principal, identity))
         if kept is not None:
             return kept
-        task, sandbox, record = await self._find(identity)
+        task, sandbox, record = await self._find(principal, identity)
         if record.process.has_ended:
             return await self._end(identity, task, sandbox, record)
         return self._state(identity, record, "working", await _news(record))
 
-    async def _cancel(self, identity: str) -> State:
-        if (self._principal, identity) not in self._ends:
-            task, sandbox, record = await self._find(identity)
+    async def _cancel(self, principal: str, identity: str) -> TaskState:
+        if (principal, identity) not in self._ends:
+            task, sandbox, record = await self._find(principal, identity)
             if not record.process.has_ended:
                 await sandbox.kill(record.process)
                 if record.process.has_ended:
-                    # Nobody may ask for it any more, and a sandbox for this call alone waits for that.
+                    # Read its end now: perhaps no client will, and a sandbox that serves one call waits for that.
                     await self._end(identity, task, sandbox, record)
         return {}
 
-    async def _update(self, identity: str) -> State:
-        if (self._principal, identity) not in self._ends:
-            await self._find(identity)
+    async def _update(self, principal: str, identity: str) -> TaskState:
+        if (principal, identity) not in self._ends:
+            await self._find(principal, identity)
         return {}
 
-    async def _find(self, identity: str) -> tuple[TaskKey, Sandbox, Record]:
-        """Raises UnknownProcess."""
+    async def _find(self, principal: str, identity: str) -> tuple[TaskKey, Sandbox, Record]:
+        """Return the process of a task id, with its task and sandbox. Raises UnknownProcess."""
         try:
             key, process_id, task_id = _parse(identity)
-            task = TaskKey(self._principal, task_id)
-            sandbox, record = await self._gateway.find(task, process_id)
+            task = TaskKey(principal, task_id)
+            sandbox, record = await find_process(self._gateway.pool, task, process_id)
             known = record.about.key
             if known and hmac.compare_digest(known.encode(), key.encode()):
                 return task, sandbox, record
         except (ValueError, UnknownProcess):
             pass
         raise UnknownProcess(
-            "There is no such task, or none any more: its sandbox was closed or replaced, or too many newer commands "
-            "have finished in it. Run the command again if its result is needed."
+            "There is no such task, or it was forgotten: its sandbox was closed or replaced, or too many newer "
+            "commands have finished in it. Run the command again if you need its result."
         )
 
-    async def _end(self, identity: str, task: TaskKey, sandbox: Sandbox, record: Record) -> State:
-        """How a task ended, with the answer that its call would have had."""
+    async def _end(self, identity: str, task: TaskKey, sandbox: Sandbox, record: Record) -> TaskState:
+        """Return the final state of a task, with the result that its call would have had."""
         about = record.about
         arguments = {
             "action": "poll",
@@ -193,27 +192,27 @@ class Tasks:
             "task_id": task.task,
             "strip_ansi": about.strip_ansi,
         }
-        report = await self._gateway.process(ToolCall(self._principal, self._gateway.process_tool.name, arguments))
+        report = await self._gateway.call(ToolCall(task.principal, PROCESS, arguments))
+        assert isinstance(report, ProcessReport)
         assert report.result is not None
         result = replace(report.result, cursor=None, stderr_cursor=None)
         killed = record.process.exit is not None and record.process.exit.reason is protocol.Reason.KILL
         if killed and result.status is Status.KILLED:
-            state = self._state(identity, record, "cancelled", ending(result))
+            state = self._state(identity, record, "cancelled", result.ending())
         else:
-            answer = run_answer(result, is_skill=about.kind == "skill")
-            state = self._state(identity, record, "completed", ending(result))
-            state["result"] = answer.model_dump(by_alias=True, mode="json", exclude_none=True)
-        if sandbox.profile.profile.reuse is Reuse.CALL:
-            self._ends[self._principal, identity] = state
+            state = self._state(identity, record, "completed", result.ending())
+            state["result"] = answer(result).model_dump(by_alias=True, mode="json", exclude_none=True)
+        if sandbox.profile.reuse is Reuse.CALL:
+            self._ends[task.principal, identity] = state
             while len(self._ends) > KEPT_ENDS:
                 self._ends.popitem(last=False)
         return state
 
-    def _state(self, identity: str, record: Record, status: str, message: str) -> State:
-        """What every answer tells of a task."""
+    def _state(self, identity: str, record: Record, status: str, message: str) -> TaskState:
+        """Return the fields that describe a task in every answer."""
         about, over = record.about, status != "working"
         age = max(0.0, (record.ended if over else time.time()) - about.started)
-        # It is known at least so long after its end; and nobody should give up on what may run longer than that.
+        # The process is known at least this long after its end, and a client must not give up while it may still run.
         ttl = age + self._gateway.idle_ttl
         if not over:
             ttl = max(ttl, about.timeout + DEADLINE_SLACK)
@@ -229,13 +228,13 @@ class Tasks:
 
 
 def _identity(task: TaskKey, record: Record) -> str:
-    """An id that fits into a header, and says nothing to whoever does not know how it is made."""
+    """Return an id that fits into a header and looks opaque."""
     words = f"{record.about.key} {record.about.process_id} {task.task}"
     return base64.urlsafe_b64encode(words.encode()).decode().rstrip("=")
 
 
 def _parse(identity: str) -> tuple[str, str, str]:
-    """Key, process and task of an id. Raises ValueError."""
+    """Return the key, process and task of an id. Raises ValueError."""
     if len(identity) > MAX_ID:
         raise ValueError("too long")
     words = base64.urlsafe_b64decode(identity + "=" * (-len(identity) % 4)).decode()
@@ -244,27 +243,27 @@ def _parse(identity: str) -> tuple[str, str, str]:
 
 
 async def _news(record: Record) -> str:
-    """How a command that runs is getting on: for how long, how much it has written, and the newest lines of that."""
+    """Describe a running command: its age, how much it has written, and its newest lines."""
     newest = ""
     with suppress(SandboxLost):
         newest = await newest_output(record.process)
     brief = _brief(record)
-    return f"{brief}, at last:\n{newest}" if newest else brief
+    return f"{brief}, the newest lines:\n{newest}" if newest else brief
 
 
 def _brief(record: Record) -> str:
     size = sum(record.process.written)
-    after = seconds(record.process.duration_ms)
+    after = format_milliseconds(record.process.duration_ms)
     return f"running for {after} as process {record.about.process_id}; {size:,} bytes of output so far"
 
 
 def _timestamp(when: float) -> str:
-    """Seconds since the epoch in ISO 8601."""
+    """Format seconds since the epoch as ISO 8601."""
     return datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _declares(context: Context) -> bool:
-    """Whether this very request declares the extension. Earlier revisions' results have no room for a task."""
+    """Whether this request declares the extension. Results of earlier revisions cannot hold a task."""
     capabilities = context.session.client_capabilities
     return (
         context.protocol_version in MODERN_PROTOCOL_VERSIONS
@@ -274,18 +273,18 @@ def _declares(context: Context) -> bool:
 
 
 def _require(context: Context) -> None:
-    """Raises MCPError where the request does not declare the extension."""
+    """Raise MCPError if the request does not declare the extension."""
     if context.protocol_version not in MODERN_PROTOCOL_VERSIONS:
         raise MCPError(code=METHOD_NOT_FOUND, message="Method not found", data=context.method)
     if not _declares(context):
         raise MCPError(
             code=MISSING_REQUIRED_CLIENT_CAPABILITY,
-            message=f"Only a client that declares the extension {EXTENSION} has tasks; declare it in each request.",
+            message=f"Tasks need the extension {EXTENSION}; declare it in the capabilities of each request.",
             data={"requiredCapabilities": {"extensions": {EXTENSION: {}}}},
         )
 
 
 def _check_header(context: Context, identity: str) -> None:
-    """Over HTTP the header that requests are routed by must name the task. Raises MCPError."""
+    """Raise MCPError if the header that HTTP requests are routed by does not name the task."""
     if context.request is not None and decode_header_value(context.request.headers.get(MCP_NAME_HEADER)) != identity:
-        raise MCPError(code=HEADER_MISMATCH, message="The header Mcp-Name must be there and be the request's taskId.")
+        raise MCPError(code=HEADER_MISMATCH, message="The header Mcp-Name must hold the request's taskId.")

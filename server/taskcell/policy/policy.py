@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, fields
 from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -53,16 +53,21 @@ class _MadeByThePolicy(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(f"only a Policy makes an {cls.__name__}")
 
-    def _make(cls: type[T], *args: Any) -> T:
-        made: T = type.__call__(cls, *args)
+    def _make(cls: type[T], *args: Any, **kwargs: Any) -> T:
+        made: T = type.__call__(cls, *args, **kwargs)
         return made
 
 
-class _Uncopyable:
+class _Sealed:
+    """Cannot be changed, copied or pickled."""
+
     __slots__ = ()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(f"an {type(self).__name__} cannot be copied or pickled: only a Policy makes one")
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +79,17 @@ class HostMount:
     read_only: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AuthorizedProfile(_Uncopyable, metaclass=_MadeByThePolicy):
-    """A profile that the policy allows. Two are equal if their profiles are."""
+class AuthorizedProfile(_Sealed, Profile, metaclass=_MadeByThePolicy):
+    """A profile that the policy allows. It has the fields of the profile, and is equal to one with equal fields."""
 
-    profile: Profile
-    _settings: PolicySettings = field(repr=False, compare=False)
-    _own_files: tuple[str, ...] = field(repr=False, compare=False)
-    _secret_files: tuple[str, ...] = field(repr=False, compare=False)
+    __slots__ = ("_policy",)
+
+    _policy: Policy
+
+    @property
+    def profile(self) -> Profile:
+        """A plain profile with the same fields."""
+        return Profile(**_fields(self))
 
     @contextmanager
     def host_mounts(self, engine_socket: str = "") -> Iterator[tuple[HostMount, ...]]:
@@ -93,18 +101,19 @@ class AuthorizedProfile(_Uncopyable, metaclass=_MadeByThePolicy):
         Arguments:
             engine_socket: path of the socket that the engine in use answers at; empty where that is not known.
         """
-        sources = _host_sources(self.profile)
+        sources = _host_sources(self)
         if not sources:
             yield ()
             return
-        host = survey(sources, self._settings, engine_socket, self._own_files, self._secret_files)
-        refusal = next(judge(self.profile, self._settings, host), None)
+        policy = self._policy
+        host = survey(sources, policy._settings, engine_socket, policy._own_files, policy._secret_files)
+        refusal = next(judge(self, policy._settings, host), None)
         if refusal is not None:
             raise Denied(refusal.rule.value, refusal.reason)
         found = {path.asked: path for path in host.sources}
         mounts = tuple(
             HostMount(found[mount.source], mount.target, mount.read_only)
-            for mount in self.profile.mounts
+            for mount in self.mounts
             if mount.source is not None
         )
         try:
@@ -116,7 +125,7 @@ class AuthorizedProfile(_Uncopyable, metaclass=_MadeByThePolicy):
 
 
 @dataclass(frozen=True, slots=True)
-class AuthorizedCommand(_Uncopyable, metaclass=_MadeByThePolicy):
+class AuthorizedCommand(_Sealed, metaclass=_MadeByThePolicy):
     """A command that the policy allows, with its allowed profile."""
 
     command: Command
@@ -180,7 +189,8 @@ class Policy:
         refusal = next(judge(profile, self._settings, host), None)
         judged: AuthorizedProfile | Decision
         if refusal is None:
-            judged = AuthorizedProfile._make(profile, self._settings, own, secret)
+            judged = AuthorizedProfile._make(**_fields(profile))
+            object.__setattr__(judged, "_policy", self)
         else:
             judged = Decision(Effect.DENY, refusal.rule.value, refusal.reason)
         if sources and refusal is not None:
@@ -211,6 +221,10 @@ class Policy:
                 continue
             if matches:
                 yield Decision(Effect(rule.effect), rule.name, rule.reason or _DEFAULT_REASONS[rule.effect])
+
+
+def _fields(profile: Profile) -> dict[str, Any]:
+    return {field.name: getattr(profile, field.name) for field in fields(Profile)}
 
 
 def _host_sources(profile: Profile) -> tuple[str, ...]:

@@ -111,6 +111,7 @@ def result_of(
         process_id=about.process_id,
         workdir=visible(facts.workdir),
         survivors=killed.survivors if killed is not None else 0,
+        kind=about.kind,
         notes=fitting((*first, *notes_on(process, about, status, facts), *notes), room, NOTE_MARKS),
         cursor=None if cursors is None else cursors[0],
         stderr_cursor=None if cursors is None or about.kind == "terminal" else cursors[1],

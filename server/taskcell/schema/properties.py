@@ -1,28 +1,18 @@
-"""Pieces of JSON Schemas that several tools share.
+"""Parts of JSON Schemas that several tools share.
 
-No references and no alternatives; a type and a description on every property.
+For clients that know little of JSON Schema, input schemas have no references and no alternatives, and every
+property has a type and a description.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from taskcell.model import DEFAULT_TASK
 
 MAX_TASK_ID = 128
-#: More words than a command line needs, and few enough that their lengths fit one frame to the supervisor.
+#: More arguments than a command line needs, and few enough that their lengths fit one frame to the supervisor.
 MAX_ARGS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class ToolAnnotations:
-    """Hints for a client on what a tool may do; not a promise."""
-
-    read_only: bool
-    destructive: bool
-    idempotent: bool
-    open_world: bool
 
 
 TASK_ID = {
@@ -30,30 +20,27 @@ TASK_ID = {
     "minLength": 1,
     "maxLength": MAX_TASK_ID,
     "default": DEFAULT_TASK,
-    "description": (
-        "Name of the task. Calls with the same task_id share one sandbox and one /workspace; "
-        "other tasks never see them."
-    ),
+    "description": "Task name; each task has its own sandbox and /workspace.",
 }
-STDIN = {"type": "string", "description": "Text for the standard input. Without it, standard input is empty."}
+STDIN = {"type": "string", "description": "Text for standard input; empty by default."}
 
 
-ROWS = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 24, "description": "Rows of the terminal."}
-COLS = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 80, "description": "Columns of the terminal."}
+ROWS = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 24, "description": "Terminal rows."}
+COLS = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 80, "description": "Terminal columns."}
 STRIP_ANSI = {
     "type": "boolean",
     "default": False,
-    "description": "Leave colours and other control sequences out of the output.",
+    "description": "Strip colours and other control sequences.",
 }
 
 
 def plain_number(number: float) -> float:
-    """3600 rather than 3600.0, as people write it."""
+    """Return 3600 for 3600.0, as people write it."""
     return int(number) if number.is_integer() else number
 
 
 def object_schema(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    """An object of these properties and no others. `required` None: all of them."""
+    """Return the schema of an object with these properties only. `required` None: all are required."""
     return {
         "type": "object",
         "required": list(properties) if required is None else required,
@@ -62,11 +49,11 @@ def object_schema(properties: dict[str, Any], required: list[str] | None = None)
     }
 
 
-def described(kind: str, description: str, **more: Any) -> dict[str, Any]:
-    """A property of one type."""
+def value_schema(kind: str, description: str, **more: Any) -> dict[str, Any]:
+    """Return the schema of a property of one type."""
     return {"type": kind, "description": description, **more}
 
 
 def or_null(kind: str, description: str) -> dict[str, Any]:
-    """A property of a type, or null. Two branches of one type each: some clients know no list of types."""
+    """Return the schema of a property of one type or null, as two branches: some clients know no lists of types."""
     return {"anyOf": [{"type": kind}, {"type": "null"}], "description": description}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,10 +16,6 @@ from taskcell.errors import ManifestError
 from taskcell.model import Mount
 from taskcell.skills.typed_tool import TOOL_NAME, TypedTool, check_description, read_tools
 
-#: taskcell's own tools; a skill of that name would hide one.
-RESERVED_NAMES = frozenset(
-    {"terminal", "process", "sandbox", "read_file", "write_file", "edit_file", "list_files"},
-)
 _SOURCE = "docker:"
 
 
@@ -88,12 +84,13 @@ class Skill:
         return f"{self.file}:{self.line}" if self.line else str(self.file)
 
 
-def load(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[Skill, ...]:
+def load(paths: Sequence[Path], environ: Mapping[str, str], reserved: Collection[str]) -> tuple[Skill, ...]:
     """Read and check all manifests.
 
     Arguments:
         paths: TOML files, or folders whose `*.toml` files are read, in order of name.
         environ: the server's environment, for `${VAR}`.
+        reserved: names of taskcell's own tools, which a skill's tool would hide.
 
     Raises:
         ManifestError: it has every fault of every file, each as `FILE:LINE: key: sentence`, without the line where it
@@ -108,7 +105,7 @@ def load(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[Skill, ...]
         except UnreadableToml as error:
             wrong.append(str(error))
             continue
-        found, faulty = _read(source, environ)
+        found, faulty = _read(source, environ, reserved)
         wrong += [source.describe(fault) for fault in faulty]
         for skill in found:
             first = skills.setdefault(skill.name, skill)
@@ -116,18 +113,18 @@ def load(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[Skill, ...]
                 fault = Fault(("skills", skill.name), f"is declared at {first.place} already; rename one of the two")
                 wrong.append(source.describe(fault))
             else:
-                wrong += [source.describe(fault) for fault in _collisions(skill, givers)]
+                wrong += [source.describe(fault) for fault in _collisions(skill, givers, reserved)]
     if wrong:
         raise ManifestError(wrong)
     return tuple(skills.values())
 
 
-def _collisions(skill: Skill, givers: dict[str, Skill]) -> Iterator[Fault]:
+def _collisions(skill: Skill, givers: dict[str, Skill], reserved: Collection[str]) -> Iterator[Fault]:
     """Report tools of a skill whose names are taken, by a skill in `givers` or by taskcell itself."""
     for full in skill.tool_names:
         key = ("skills", skill.name, *(("tools", full.removeprefix(f"{skill.name}_")) if skill.tools else ()))
         first = givers.setdefault(full, skill)
-        if full in RESERVED_NAMES:
+        if full in reserved:
             yield Fault(key, f"its name would be '{full}', as that of one of taskcell's own tools is; choose another")
         elif first is not skill:
             yield Fault(key, f"its name would be '{full}', as a tool of '{first.name}' at {first.place}; rename one")
@@ -173,7 +170,7 @@ def _files(paths: Sequence[Path], wrong: list[str]) -> Iterator[Path]:
                 yield file
 
 
-def _read(source: TomlSource, environ: Mapping[str, str]) -> tuple[list[Skill], list[Fault]]:
+def _read(source: TomlSource, environ: Mapping[str, str], reserved: Collection[str]) -> tuple[list[Skill], list[Fault]]:
     """Return the skills of one file that have no faults, and the faults of the others."""
     wrong: list[Fault] = []
     defaults = DefaultsTable()
@@ -187,6 +184,9 @@ def _read(source: TomlSource, environ: Mapping[str, str]) -> tuple[list[Skill], 
     skills = []
     for name, data in tables.items() if isinstance(tables, dict) else ():
         skill, faulty = _skill(name, data, shared, environ, source)
+        if name in reserved:
+            faulty.insert(0, Fault((), f"'{name}' is the name of one of taskcell's own tools; choose another"))
+            skill = None
         wrong += [Fault(("skills", name, *fault.key), fault.sentence) for fault in faulty]
         if skill is not None:
             skills.append(skill)
@@ -240,5 +240,3 @@ def _docker(data: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[Contai
 def _name_faults(name: str) -> Iterator[Fault]:
     if not TOOL_NAME.fullmatch(name):
         yield Fault((), "the name of a skill is 1 to 64 letters, digits, '_' or '-'")
-    elif name in RESERVED_NAMES:
-        yield Fault((), f"'{name}' is the name of one of taskcell's own tools; choose another")

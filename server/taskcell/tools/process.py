@@ -1,135 +1,92 @@
-"""The tool `process`: what a model reads of it, and what its arguments ask for."""
+"""The tool `process`: what a model reads about it, and how its arguments are checked."""
 
 from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, get_args
 
+from taskcell.config.settings import Settings
 from taskcell.errors import BadArgument
-from taskcell.model import Command, Profile, TaskKey, ToolCall
-from taskcell.schema.arguments import Arguments, as_utf8, nearest
-from taskcell.schema.properties import COLS, ROWS, STRIP_ANSI, TASK_ID, ToolAnnotations, plain_number
+from taskcell.model import Command, Profile, ToolCall
+from taskcell.process.table import FINISHED_MAX
+from taskcell.profile.build import TERMINAL, terminal_profile
+from taskcell.schema.arguments import as_utf8, nearest
+from taskcell.schema.properties import COLS, ROWS, STRIP_ANSI, TASK_ID, object_schema, plain_number, value_schema
 from taskcell.tools.binding import task_key
+from taskcell.tools.process_calls import PROCESS, Action, ProcessAction, ProcessCalls
+from taskcell.tools.process_report import PROCESS_SCHEMA
+from taskcell.tools.tool import Access, BuiltIn, Tool, ToolAnnotations, ToolReport, Watch
 
-NAME = "process"
-#: Bytes of one write: what a process may have waiting before it takes more.
+#: Bytes of one write: as much input as may wait for a process to read it.
 MAX_DATA = 1 << 16
-#: A cursor that any client can hold: the largest integer that is exact in JavaScript.
+#: The largest integer that is exact in JavaScript, so that any client can hold a cursor.
 MAX_CURSOR = (1 << 53) - 1
 
-Action = Literal["list", "poll", "wait", "write", "close_stdin", "signal", "kill", "resize"]
-_ACTIONS = ["list", "poll", "wait", "write", "close_stdin", "signal", "kill", "resize"]
-
-DESCRIPTION = (
-    "Look after commands that go on: those started with background, and those that were still running when a call had "
-    "waited long enough. Output is asked for by cursor: each answer has the one to go on from. What a command printed "
-    "can be asked for again until its sandbox closes or 64 newer ones have finished."
+_DESCRIPTION = (
+    "Inspect and control commands that were started with `background` or outlived their call's `wait`. Each answer "
+    "has the cursor to continue from. Output can be read again until the sandbox closes or "
+    f"{FINISHED_MAX} newer commands have finished."
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessAction:
-    """What the tool `process` is asked to do.
-
-    Arguments:
-        process_id: of one process; empty for `list` alone.
-        cursor, stderr_cursor: bytes of the streams from which on output is wanted; None means head and tail of all.
-        wait: seconds.
-        data: for standard input. signal: its number. size: rows and columns.
-    """
-
-    task: TaskKey
-    action: Action
-    process_id: str
-    cursor: int | None
-    stderr_cursor: int
-    wait: float
-    data: str = field(repr=False)
-    signal: int
-    size: tuple[int, int]
-    strip_ansi: bool
-
-    @property
-    def is_about_all(self) -> bool:
-        """Without a cursor, head and tail of all output is answered, not just what is new."""
-        return self.cursor is None and self.action in ("poll", "wait", "kill")
-
-    def commands(self, tool: str, profile: Profile) -> tuple[Command, ...]:
-        """What the policy's rules judge: text that is written may be as good as a command.
-
-        It is judged as one of this tool, and as one of the tool that started the process, with its profile.
-        """
-        if self.action != "write":
-            return ()
-        return tuple(Command(self.task, judged, profile, (), self.data) for judged in (NAME, tool))
+_ACTIONS = (
+    "list: the task's processes. poll: state and output. wait: the same at its end. write: send `data` to its stdin. "
+    "close_stdin: close that. signal: send `signal`. kill: kill it and all it started. resize: set its terminal's "
+    "`rows` and `cols`."
+)
+_CURSOR = (
+    "Output from here on: an earlier answer's cursor, or 0. Default: head and tail of all output for poll, wait and "
+    "kill; else what is new."
+)
+_OFFSET = {"minimum": 0, "maximum": MAX_CURSOR}
 
 
 def schema(wait: float, max_wait: float) -> dict[str, Any]:
-    """The schema of `process`. Times in seconds."""
-    properties = {
-        "action": {
-            "type": "string",
-            "enum": _ACTIONS,
-            "description": (
-                "list: all of the task's processes. poll: what is new. wait: until its end. write: data to its "
-                "standard input. close_stdin: end that. signal: send one. kill: it and all it started. resize: its "
-                "terminal."
+    """Return the input schema. Times in seconds."""
+    return object_schema(
+        {
+            "action": value_schema("string", _ACTIONS, enum=list(get_args(Action))),
+            "process_id": value_schema("string", "Such as p1; required except for list.", minLength=1),
+            "task_id": TASK_ID,
+            "cursor": value_schema("integer", _CURSOR, **_OFFSET),
+            "stderr_cursor": value_schema("integer", "The same for a skill's stderr.", **_OFFSET, default=0),
+            "wait": value_schema(
+                "number",
+                f"Seconds to wait for the end (wait, default {plain_number(wait):g}) or for output (poll, write; "
+                "default 0).",
+                minimum=0,
+                maximum=plain_number(max_wait),
             ),
+            "data": value_schema("string", "Text to write, line breaks included."),
+            "signal": value_schema("string", "Such as INT, TERM, HUP or USR1.", minLength=1),
+            "rows": ROWS,
+            "cols": COLS,
+            "strip_ansi": STRIP_ANSI,
         },
-        "process_id": {"type": "string", "minLength": 1, "description": "Such as p1; all actions but list need it."},
-        "task_id": TASK_ID,
-        "cursor": {
-            "type": "integer",
-            "minimum": 0,
-            "maximum": MAX_CURSOR,
-            "description": (
-                "Where output is wanted from: the cursor of an earlier answer, or 0. Without it, poll, wait and kill "
-                "answer the head and the tail of all output so far, and the others what is new."
-            ),
-        },
-        "stderr_cursor": {
-            "type": "integer",
-            "minimum": 0,
-            "maximum": MAX_CURSOR,
-            "default": 0,
-            "description": "The same for the standard error of a skill's process, beside cursor.",
-        },
-        "wait": {
-            "type": "number",
-            "minimum": 0,
-            "maximum": plain_number(max_wait),
-            "description": (
-                f"Seconds that wait waits for the end (default {plain_number(wait):g}), and poll and write for output "
-                "(default 0)."
-            ),
-        },
-        "data": {"type": "string", "description": "Text for write, with its line breaks."},
-        "signal": {"type": "string", "minLength": 1, "description": "Such as INT, TERM, HUP or USR1."},
-        "rows": ROWS,
-        "cols": COLS,
-        "strip_ansi": STRIP_ANSI,
-    }
-    return {"type": "object", "required": ["action"], "additionalProperties": False, "properties": properties}
+        ["action"],
+    )
 
 
-@dataclass(frozen=True)
-class ProcessTool:
-    """The tool `process`, which starts nothing. Times in seconds."""
+@dataclass(frozen=True, kw_only=True)
+class ProcessTool(Tool):
+    """The tool `process`. It starts nothing.
 
-    name: str
-    title: str
-    description: str
-    input_schema: Mapping[str, Any]
-    annotations: ToolAnnotations
+    Arguments:
+        wait: seconds that the action `wait` waits by default.
+        output_chars: maximum characters of output in one answer.
+        assumed: the profile that `commands` assumes for the process, because it looks up none.
+    """
+
     wait: float
-    _arguments: Arguments = field(repr=False, compare=False)
+    output_chars: int
+    assumed: Profile = field(repr=False)
 
     def bind(self, call: ToolCall) -> ProcessAction:
         """Check a call's arguments. Raises BadArgument."""
-        values = self._arguments.check(self.name, call.arguments)
+        values = self.check(call)
         action: Action = values["action"]
         process_id = values.get("process_id", "")
         if action != "list" and not process_id:
@@ -150,19 +107,35 @@ class ProcessTool:
             strip_ansi=values.get("strip_ansi", False),
         )
 
+    def commands(self, call: ToolCall) -> Sequence[Command]:
+        """Return what would be written, as if to a process of the terminal."""
+        return self.bind(call).commands(TERMINAL, self.assumed)
 
-def process_tool(wait: float, max_wait: float) -> ProcessTool:
-    """The tool, with the longest and the usual time to wait, in seconds."""
-    made = schema(wait, max_wait)
+    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> ToolReport:
+        return await ProcessCalls(gateway, self.output_chars).call(self.bind(call), watch)
+
+
+def process_tool(settings: Settings) -> ProcessTool:
+    """Create the tool with the limits of the configuration."""
+    limits = settings.limits
     return ProcessTool(
-        name=NAME,
+        name=PROCESS,
         title="Process",
-        description=DESCRIPTION,
-        input_schema=made,
+        description=_DESCRIPTION,
+        input_schema=schema(limits.wait, limits.max_timeout),
+        output_schema=PROCESS_SCHEMA,
         annotations=ToolAnnotations(read_only=False, destructive=True, idempotent=False, open_world=False),
-        wait=wait,
-        _arguments=Arguments(made),
+        wait=limits.wait,
+        output_chars=limits.output_chars,
+        assumed=terminal_profile(settings),
     )
+
+
+def _make(settings: Settings) -> Iterator[Tool]:
+    yield process_tool(settings)
+
+
+BUILT_IN = BuiltIn(names=(PROCESS,), make=_make, rank=2)
 
 
 def _data(action: Action, values: Mapping[str, Any]) -> str:
@@ -172,10 +145,12 @@ def _data(action: Action, values: Mapping[str, Any]) -> str:
             raise BadArgument(f"'data' is for the action 'write', not for '{action}'.")
         return ""
     if not data:
-        raise BadArgument("The action 'write' needs 'data': the text, with its line break.")
+        raise BadArgument("The action 'write' needs 'data': the text, line breaks included.")
     size = len(as_utf8("data", data))
     if size > MAX_DATA:
-        raise BadArgument(f"'data' is {size} bytes long, and at most {MAX_DATA} can be written at once; write parts.")
+        raise BadArgument(
+            f"'data' is {size} bytes long, and at most {MAX_DATA} can be written at once; write it in parts."
+        )
     return data
 
 

@@ -1,238 +1,113 @@
-"""The tools that run commands: what a model reads of them, and how its arguments become a command."""
+"""What a tool is: what a client reads about it, what a call of it does, and what a call returns."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Protocol
 
-from taskcell.config.settings import LimitSettings, Settings
-from taskcell.errors import ConfigError
-from taskcell.model import Command, Profile, TaskKey, ToolCall
-from taskcell.profile.build import TERMINAL, skill_profile, terminal_profile
-from taskcell.schema.arguments import Arguments, nearest
-from taskcell.schema.properties import ToolAnnotations
-from taskcell.skills.manifest import RESERVED_NAMES, Skill
-from taskcell.skills.typed_tool import TypedTool
-from taskcell.tools import describe as schemas
-from taskcell.tools import files as file_tools
-from taskcell.tools.binding import Binding, Bound, FilledTemplate, FreeArguments, ShellLine, task_key
-from taskcell.tools.files import FILE_TIMEOUT, FetchFile
+from taskcell.config.settings import Settings
+from taskcell.engine.base import Engine
+from taskcell.files.answers import Picture
+from taskcell.model import Command, ProcessResult, Profile, ToolCall
+from taskcell.policy.policy import AuthorizedCommand
+from taskcell.pool.pool import Pool
+from taskcell.process.process import Process
+from taskcell.schema.arguments import Arguments
 
-__all__ = [
-    "SANDBOX_TOOL",
-    "CommandTool",
-    "FileTool",
-    "SandboxAction",
-    "SandboxTool",
-    "ToolAnnotations",
-    "build_tools",
-    "nearest",
-]
+#: Called with the process that a call starts or inspects.
+Watch = Callable[[Process], None]
 
 
-#: What makes a rule's `tool` a pattern (fnmatch), which may match nothing yet.
-_WILDCARD = re.compile(r"[*?\[]")
+class ToolReport(Protocol):
+    """What a call returns, whatever door it came through."""
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the client should treat the answer as a failure."""
+
+    @property
+    def pictures(self) -> Sequence[Picture]:
+        """Pictures to show beside the text."""
+
+    def structured(self) -> dict[str, Any] | None:
+        """Return JSON-ready values that match the tool's output schema, or None if there are none."""
+
+    def text(self) -> str:
+        """Return the answer as a model reads it."""
 
 
-@dataclass(frozen=True)
-class CommandTool:
-    """A tool whose call is one command in one profile's sandbox.
+class Access(Protocol):
+    """The gateway as a tool sees it. The types let nothing into a sandbox that `authorize` has not allowed."""
 
-    Arguments:
-        input_schema: JSON Schema, draft 2020-12, without references.
-        timeout, wait: seconds, of a call that names none.
-    """
+    @property
+    def pool(self) -> Pool: ...
 
-    name: str
-    title: str
-    description: str
-    input_schema: Mapping[str, Any]
-    annotations: ToolAnnotations
-    profile: Profile
-    timeout: float
-    _binding: Binding = field(repr=False)
-    _arguments: Arguments = field(repr=False, compare=False)
-    wait: float | None = None
+    @property
+    def engine(self) -> Engine: ...
 
-    def bind(self, call: ToolCall) -> Command:
-        """Check a call's arguments and make its command. Raises BadArgument, and nothing else."""
-        values = self._arguments.check(self.name, call.arguments)
-        return self._command(task_key(call, values), self._binding.bind(values))
+    def authorize(self, command: Command) -> AuthorizedCommand:
+        """Allow a command and its profile. Raises Denied."""
 
-    def _command(self, task: TaskKey, bound: Bound) -> Command:
-        return Command(
-            task=task,
-            tool=self.name,
-            profile=self.profile,
-            argv=bound.argv,
-            text=bound.text,
-            stdin=bound.stdin,
-            workdir=bound.workdir,
-            env=bound.env,
-            timeout=self.timeout if bound.timeout is None else bound.timeout,
-            wait=self.wait if bound.wait is None else bound.wait,
-            background=bound.background,
-            pty=bound.pty,
-            strip_ansi=bound.strip_ansi,
-        )
-
-
-@dataclass(frozen=True)
-class FileTool(CommandTool):
-    """A file tool: its command is one of `supervisor file`, in the terminal's sandbox.
-
-    Arguments:
-        output_chars: characters of one answer.
-    """
-
-    output_chars: int = 0
-
-    def fetch(self, task: TaskKey, path: str) -> Command:
-        """The command that reads a whole file. Raises BadArgument."""
-        return self._command(task, FetchFile().bind({"path": path}))
+    async def run(self, command: Command, watch: Watch | None = None) -> ProcessResult:
+        """Authorise a command and run it in its task's sandbox. Raises a TaskcellError if it did not run."""
 
 
 @dataclass(frozen=True, slots=True)
-class SandboxAction:
-    """What the tool `sandbox` is asked to do, and for which task."""
+class ToolAnnotations:
+    """Hints for clients about what a tool may do. They are not a promise."""
 
-    task: TaskKey
-    action: Literal["status", "reset", "close"]
+    read_only: bool
+    destructive: bool
+    idempotent: bool
+    open_world: bool
 
 
-@dataclass(frozen=True)
-class SandboxTool:
-    """The tool `sandbox`, which runs nothing."""
+@dataclass(frozen=True, kw_only=True)
+class Tool(ABC):
+    """One tool. Two tools are equal if they look the same to a client and their calls do the same.
+
+    Arguments:
+        input_schema, output_schema: JSON Schemas, draft 2020-12, without references.
+        profile: shapes the sandbox that the calls run in; None if they need no sandbox of their own.
+    """
 
     name: str
     title: str
     description: str
     input_schema: Mapping[str, Any]
+    output_schema: Mapping[str, Any]
     annotations: ToolAnnotations
-    _arguments: Arguments = field(repr=False, compare=False)
+    profile: Profile | None = None
+    _arguments: Arguments = field(init=False, repr=False, compare=False)
 
-    def bind(self, call: ToolCall) -> SandboxAction:
-        """Check a call's arguments. Raises BadArgument."""
-        values = self._arguments.check(self.name, call.arguments)
-        return SandboxAction(task_key(call, values), values["action"])
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_arguments", Arguments(self.input_schema))
 
+    def check(self, call: ToolCall) -> Mapping[str, Any]:
+        """Return a call's arguments. Raises BadArgument if they do not match the input schema."""
+        return self._arguments.check(self.name, call.arguments)
 
-SANDBOX_TOOL = SandboxTool(
-    name="sandbox",
-    title="Sandbox",
-    description=schemas.SANDBOX_DESCRIPTION,
-    input_schema=schemas.SANDBOX,
-    annotations=ToolAnnotations(read_only=False, destructive=True, idempotent=True, open_world=False),
-    _arguments=Arguments(schemas.SANDBOX),
-)
+    def commands(self, call: ToolCall) -> Sequence[Command]:
+        """Return the commands that the policy's rules judge for this call. Raises BadArgument."""
+        return ()
 
-
-def build_tools(settings: Settings, skills: Iterable[Skill]) -> dict[str, CommandTool]:
-    """Every tool that runs in a sandbox, by name: terminal, file tools, and those of skills. Raises ConfigError."""
-    tools: dict[str, CommandTool] = {TERMINAL: _terminal(settings)}
-    tools.update((name, _file_tool(name, tools[TERMINAL].profile, settings)) for name in file_tools.SCHEMAS)
-    tools.update((tool.name, tool) for skill in skills for tool in _of_skill(skill, settings))
-    _check_rules(settings, tools)
-    return tools
+    @abstractmethod
+    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> ToolReport:
+        """Do what the call asks for. Raises a TaskcellError if that is impossible."""
 
 
-def _check_rules(settings: Settings, tools: Mapping[str, CommandTool]) -> None:
-    """A rule about a tool that is not there would never decide anything: a mistyped name must not go unnoticed."""
-    names = {*tools, *(tool.profile.name for tool in tools.values()), *RESERVED_NAMES}
-    for rule in settings.policy.rules:
-        if not _WILDCARD.search(rule.tool) and rule.tool not in names:
-            raise ConfigError(
-                f"The policy's rule '{rule.name}' is about the tool '{rule.tool}', which neither the server nor a "
-                f"manifest has{nearest(rule.tool, names)}; correct its 'tool', or use a pattern such as '*'."
-            )
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """Some of taskcell's own tools. A module of this package declares the tools that it has as its `BUILT_IN`.
 
+    Arguments:
+        names: the tools' names, which no skill may take.
+        make: creates the tools, in the order of `names`.
+        rank: position in `tools/list`; lower ranks come first.
+    """
 
-def _terminal(settings: Settings) -> CommandTool:
-    profile, limits = terminal_profile(settings), settings.limits
-    timeout = limits.timeout if settings.terminal.timeout is None else settings.terminal.timeout
-    schema = schemas.terminal(timeout, limits.max_timeout, limits.wait)
-    return CommandTool(
-        name=TERMINAL,
-        title="Terminal",
-        description=schemas.terminal_description(profile, timeout),
-        input_schema=schema,
-        annotations=_annotations(profile),
-        profile=profile,
-        timeout=timeout,
-        wait=limits.wait,
-        _binding=ShellLine(settings.terminal.shell, limits.max_timeout),
-        _arguments=Arguments(schema),
-    )
-
-
-def _file_tool(name: str, profile: Profile, settings: Settings) -> FileTool:
-    output_chars = settings.limits.output_chars
-    return FileTool(
-        name=name,
-        title=file_tools.TITLES[name],
-        description=file_tools.DESCRIPTIONS[name],
-        input_schema=file_tools.SCHEMAS[name],
-        annotations=file_tools.hints(name),
-        profile=profile,
-        timeout=FILE_TIMEOUT,
-        _binding=file_tools.binding(name, output_chars),
-        _arguments=Arguments(file_tools.SCHEMAS[name]),
-        output_chars=output_chars,
-    )
-
-
-def _of_skill(skill: Skill, settings: Settings) -> Iterator[CommandTool]:
-    profile, limits = skill_profile(skill, settings), settings.limits
-    timeout = min(limits.timeout if skill.docker.timeout is None else skill.docker.timeout, limits.max_timeout)
-    if skill.tools:
-        yield from (_typed(tool, profile, timeout, limits.wait) for tool in skill.tools)
-    else:
-        yield _free_form(skill, profile, timeout, limits)
-
-
-def _free_form(skill: Skill, profile: Profile, timeout: float, limits: LimitSettings) -> CommandTool:
-    schema = schemas.skill(profile, timeout, limits.max_timeout)
-    return CommandTool(
-        name=skill.name,
-        title=skill.name,
-        description=schemas.skill_description(skill.description, profile, timeout),
-        input_schema=schema,
-        annotations=_annotations(profile),
-        profile=profile,
-        timeout=timeout,
-        wait=limits.wait,
-        _binding=FreeArguments(_prefix(profile), limits.max_timeout),
-        _arguments=Arguments(schema),
-    )
-
-
-def _typed(tool: TypedTool, profile: Profile, timeout: float, wait: float) -> CommandTool:
-    properties = {parameter.name: parameter.schema for parameter in tool.parameters}
-    schema = schemas.typed(properties, [parameter.name for parameter in tool.parameters if parameter.required])
-    return CommandTool(
-        name=tool.name,
-        title=tool.title,
-        description=schemas.typed_description(tool.description, profile, timeout),
-        input_schema=schema,
-        annotations=_annotations(profile, read_only=tool.read_only),
-        profile=profile,
-        timeout=timeout,
-        wait=wait,
-        _binding=FilledTemplate(_prefix(profile), tool.template, tool.stdin, tool.parameters),
-        _arguments=Arguments(schema),
-    )
-
-
-def _prefix(profile: Profile) -> tuple[str, ...]:
-    """What stands before a call's arguments in the text that policy rules read."""
-    entrypoint = (profile.name,) if profile.entrypoint is None else profile.entrypoint
-    return entrypoint + (profile.command or ())
-
-
-def _annotations(profile: Profile, *, read_only: bool = False) -> ToolAnnotations:
-    """A tool that only reads destroys nothing, and twice is as good as once."""
-    return ToolAnnotations(
-        read_only=read_only, destructive=not read_only, idempotent=read_only, open_world=profile.network != "none"
-    )
+    names: tuple[str, ...]
+    make: Callable[[Settings], Iterable[Tool]]
+    rank: int

@@ -1,4 +1,4 @@
-"""The workspace's files as resources: text as text, other bytes as blobs, folders as listings."""
+"""Serves the workspace's files as resources: text as text, other bytes as blobs, folders as listings."""
 
 from __future__ import annotations
 
@@ -13,46 +13,49 @@ from mcp_types import (
 
 from taskcell.errors import BadArgument, FileRefused, UnknownResource
 from taskcell.files.answers import FileAnswer, FileBytes
+from taskcell.files.limits import MAX_RESOURCE
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.resources.routes import Contents, Route
 from taskcell.model import WORKSPACE, TaskKey, ToolCall
-from taskcell.tools.files import MAX_RESOURCE, absolute
+from taskcell.tools.file_commands import absolute
+from taskcell.tools.files import FileTool
 from taskcell.units import format_size
 
 
 def file_resources(gateway: Gateway) -> Route:
-    """`taskcell://tasks/{task_id}/files/{+path}`: text as text, other bytes as blobs, folders as listings."""
+    """Return the route of `taskcell://tasks/{task_id}/files/{+path}`."""
 
     async def read(task: TaskKey, rest: str, uri: str) -> Contents:
-        path = _path(rest)
+        path, tool = _path(rest), gateway.tools["read_file"]
+        assert isinstance(tool, FileTool)
         try:
-            return [_contents(uri, (await gateway.fetch(task, path)).answer)]
+            return [_contents(uri, (await tool.fetch(gateway, task, path)).answer)]
         except FileRefused as refused:
             if refused.absent:
                 raise UnknownResource(str(refused)) from None
             if not refused.folder:
                 raise BadArgument(str(refused)) from None
         call = ToolCall(task.principal, "list_files", {"path": path, "task_id": task.task})
-        listing = await gateway.file(call)
-        return [TextResourceContents(uri=uri, mime_type="text/plain", text=listing.shown())]
+        listing = await gateway.call(call)
+        return [TextResourceContents(uri=uri, mime_type="text/plain", text=listing.text())]
 
     template = ResourceTemplate(
         uri_template="taskcell://tasks/{task_id}/files/{+path}",
         name="workspace-files",
         title="Files of a task",
         description=(
-            f"A file or folder below {WORKSPACE}: text as text, other files as blobs, a folder as its listing. At most "
-            f"{format_size(MAX_RESOURCE)}; `read_file` reads larger text in parts."
+            f"A file of at most {format_size(MAX_RESOURCE)} below {WORKSPACE}, as text or a blob, or a folder as its "
+            "listing. `read_file` reads larger text in parts."
         ),
     )
     return Route("files", (template,), read)
 
 
 def _path(rest: str) -> str:
-    """The path that an address names, below the workspace. Raises UnknownResource."""
+    """Return the path that an address names below the workspace. Raises UnknownResource."""
     path = absolute("path", f"{WORKSPACE}/{unquote(rest, errors='surrogateescape')}")
     if path != WORKSPACE and not path.startswith(WORKSPACE + "/"):
-        raise UnknownResource(f"Resources are files below {WORKSPACE}; `read_file` reads others of the container.")
+        raise UnknownResource(f"Resources are files below {WORKSPACE}; `read_file` reads other files of the container.")
     return path
 
 

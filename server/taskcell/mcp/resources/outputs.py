@@ -1,4 +1,4 @@
-"""The kept output of a process as a resource, page by page where it is large."""
+"""Serves the kept output of a process as a resource, in pages if it is large."""
 
 from __future__ import annotations
 
@@ -12,34 +12,37 @@ from taskcell.errors import UnknownProcess, UnknownResource
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.resources.routes import Contents, Route
 from taskcell.model import MIB, TaskKey
-from taskcell.process.kept_output import Piece
+from taskcell.process.kept_output import Piece, read_piece
 from taskcell.process.output import whole_characters
 from taskcell.resource_uris import output_address
 from taskcell.supervisor.protocol import Stream
+from taskcell.tools.process_calls import find_process
 
-#: Bytes of one page at most; as base64 it is still well below what clients take in one message.
+#: Maximum bytes of one page. Even as base64 it is far below what clients accept in one message.
 MAX_PAGE = MIB
 TEMPLATE = "taskcell://tasks/{task_id}/processes/{process_id}/output{?stream,cursor,limit}"
 _STREAMS = {"stdout": Stream.STDOUT, "stderr": Stream.STDERR}
 
 
 def output_resources(gateway: Gateway) -> Route:
-    """The route of `processes`."""
+    """Return the route of `taskcell://tasks/{task_id}/processes/{process_id}/output`."""
 
     async def read(task: TaskKey, rest: str, uri: str) -> Contents:
         path, _, query = rest.partition("?")
         process_id, _, what = path.partition("/")
         if what != "output":
-            raise UnknownResource("Of a process there is its output: `…/processes/{process_id}/output`.")
+            raise UnknownResource("The only resource of a process is its output: `…/processes/{process_id}/output`.")
         streams, cursor, limit = _parse(query)
         try:
-            is_skill, pieces = await gateway.output(task, unquote(process_id), streams or list(Stream), cursor, limit)
+            _, record = await find_process(gateway.pool, task, unquote(process_id))
+            wanted = streams or list(Stream)
+            pieces = {stream: await read_piece(record.process, stream, cursor, limit) for stream in wanted}
         except UnknownProcess as error:
             raise UnknownResource(str(error)) from None
         contents: Contents = []
         for stream, piece in pieces.items():
-            # A terminal's standard error is in its output.
-            if stream is Stream.STDOUT or streams or (is_skill and piece.total):
+            # A terminal's stderr is part of its output.
+            if stream is Stream.STDOUT or streams or (record.about.kind == "skill" and piece.total):
                 contents += _contents(task, unquote(process_id), stream, piece, uri)
         return contents
 
@@ -48,9 +51,8 @@ def output_resources(gateway: Gateway) -> Route:
         name="output",
         title="Output of a process",
         description=(
-            "All that is kept of what a command printed, with its process_id: bytes from cursor on, at most limit "
-            f"(default and maximum {MAX_PAGE}); where there is more, the last part names the next page. stream is "
-            "stdout or stderr; without it, both."
+            f"A command's kept output: at most `limit` bytes (default and maximum {MAX_PAGE}) from `cursor` on. If "
+            "there is more, the last part names the next page. `stream` is stdout or stderr; default: both."
         ),
         mime_type="text/plain",
     )
@@ -58,22 +60,22 @@ def output_resources(gateway: Gateway) -> Route:
 
 
 def _parse(query: str) -> tuple[list[Stream], int, int]:
-    """Streams, cursor and limit. Raises UnknownResource."""
+    """Return streams, cursor and limit of a query. Raises UnknownResource."""
     values = dict(parse_qsl(query, keep_blank_values=True))
     names = [values.pop("stream")] if "stream" in values else []
     numbers = [values.pop("cursor", "0"), values.pop("limit", str(MAX_PAGE))]
     if values or not all(name in _STREAMS for name in names):
-        raise UnknownResource("The query may have stream (stdout or stderr), cursor and limit.")
+        raise UnknownResource("The query may hold stream (stdout or stderr), cursor and limit, and nothing else.")
     if not all(number.isascii() and number.isdigit() and len(number) < 17 for number in numbers):
-        raise UnknownResource("cursor and limit are numbers of bytes.")
+        raise UnknownResource("cursor and limit must be numbers of bytes.")
     cursor, limit = map(int, numbers)
     if not 0 < limit <= MAX_PAGE:
-        raise UnknownResource(f"limit is at least 1 and at most {MAX_PAGE} bytes; what follows is another page.")
+        raise UnknownResource(f"limit must be at least 1 and at most {MAX_PAGE} bytes; read the rest page by page.")
     return [_STREAMS[name] for name in names], cursor, limit
 
 
 def _contents(task: TaskKey, process_id: str, stream: Stream, piece: Piece, uri: str) -> Contents:
-    """One page: text where it is text, else its bytes; and a word on the next page where there is one."""
+    """Return one page, as text if it is UTF-8 and else as bytes, and a link to the next page if there is one."""
     data = piece.data
     if piece.end < piece.total:
         data = whole_characters(data) or data

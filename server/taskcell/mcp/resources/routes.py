@@ -1,4 +1,4 @@
-"""`resources/read` and the lists around it: `taskcell://tasks/{task_id}/…`, each kind by a route of its own."""
+"""`resources/read` and its lists: addresses `taskcell://tasks/{task_id}/…`, with one route for each kind."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from mcp_types import (
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from taskcell.errors import BadArgument, TaskcellError, UnknownResource
+from taskcell.mcp.principal import principal_of
 from taskcell.model import TaskKey
 from taskcell.resource_uris import PREFIX
 from taskcell.schema.arguments import check_visible
@@ -35,7 +36,7 @@ log = structlog.get_logger(__name__)
 Context = ServerRequestContext[Any, Any]
 Contents = list[TextResourceContents | BlobResourceContents]
 
-#: The handshake's era has a code of its own for a resource that is not there; later ones count it as a bad parameter.
+#: The handshake's era has its own code for a missing resource; later eras treat it as an invalid parameter.
 _NOT_FOUND = -32002
 
 
@@ -45,9 +46,9 @@ class Route:
 
     Arguments:
         kind: the word after the task's name in the address, such as `processes`.
-        templates: what `resources/templates/list` says of it.
-        read: from the task, the rest of the address after `kind/`, as it came (percent-encoded, with its query), and
-            the whole address. Raises UnknownResource where there is none, and other TaskcellErrors.
+        templates: its part of `resources/templates/list`.
+        read: called with the task, the rest of the address after `kind/` (still percent-encoded, with its query) and
+            the whole address. Raises UnknownResource if there is no such resource, and other TaskcellErrors.
     """
 
     kind: str
@@ -56,29 +57,25 @@ class Route:
 
 
 class Resources:
-    """The handlers of a server's resource methods.
+    """The handlers of a server's resource methods. A caller can only name its own tasks."""
 
-    Arguments:
-        principal: whose tasks are read; nobody else's can be named.
-    """
-
-    def __init__(self, principal: str, routes: Iterable[Route]) -> None:
-        self._principal = principal
+    def __init__(self, routes: Iterable[Route]) -> None:
         self._routes = {route.kind: route for route in routes}
 
     async def list(self, context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
-        """None by name: processes and files come and go with each call, and the answers name them."""
+        """Handle `resources/list`: none, since processes and files come and go, and answers of tools name them."""
         return ListResourcesResult(resources=[])
 
     async def templates(self, context: Context, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
-        """All templates on one page."""
+        """Handle `resources/templates/list`: all templates on one page."""
         templates = [template for route in self._routes.values() for template in route.templates]
         return ListResourceTemplatesResult(resource_templates=templates)
 
     async def read(self, context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
-        """Read one resource; what cannot be read is the protocol's error, with a sentence."""
+        """Handle `resources/read`. A resource that cannot be read is a protocol error with a sentence."""
+        principal = principal_of(context)
         try:
-            route, task, rest = self._find(params.uri)
+            route, task, rest = self._find(params.uri, principal)
             return ReadResourceResult(contents=await route.read(task, rest, params.uri))
         except UnknownResource as error:
             modern = context.protocol_version in MODERN_PROTOCOL_VERSIONS
@@ -90,13 +87,13 @@ class Resources:
             raise MCPError(code=INTERNAL_ERROR, message=str(error)) from None
         except Exception:
             log.exception("A resource could not be read.")
-            raise MCPError(code=INTERNAL_ERROR, message="Internal error; see the server's log.") from None
+            raise MCPError(code=INTERNAL_ERROR, message="Internal error; the server's log tells why.") from None
 
-    def _find(self, uri: str) -> tuple[Route, TaskKey, str]:
+    def _find(self, uri: str, principal: str) -> tuple[Route, TaskKey, str]:
         name, kind, rest = [*uri.removeprefix(PREFIX).split("/", 2), "", ""][:3]
         route = self._routes.get(kind)
         task = unquote(name, errors="surrogateescape")
         if not uri.startswith(PREFIX) or route is None or not 0 < len(task) <= MAX_TASK_ID:
-            raise UnknownResource("There is no such resource; `resources/templates/list` says what there is.")
+            raise UnknownResource("There is no such resource; `resources/templates/list` lists what exists.")
         check_visible("task_id", task)
-        return route, TaskKey(self._principal, task), rest
+        return route, TaskKey(principal, task), rest

@@ -1,0 +1,60 @@
+"""All tools of a server: taskcell's own, which are found in this package, and those of skills."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+
+from taskcell import tools as package
+from taskcell.config.settings import Settings
+from taskcell.errors import ConfigError
+from taskcell.model import Profile
+from taskcell.schema.arguments import nearest
+from taskcell.skills.manifest import Skill
+from taskcell.tools.skill import skill_tools
+from taskcell.tools.tool import BuiltIn, Tool
+
+#: Characters that make a rule's `tool` a pattern (fnmatch). A pattern may match no tool yet.
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+def built_in() -> list[BuiltIn]:
+    """Return the `BUILT_IN` of each module of this package that has one, by rank."""
+    modules = (import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__))
+    declared = [module.BUILT_IN for module in modules if hasattr(module, "BUILT_IN")]
+    return sorted(declared, key=lambda tools: (tools.rank, tools.names))
+
+
+def built_in_names() -> frozenset[str]:
+    """Return the names of taskcell's own tools, which no skill may take."""
+    return frozenset(name for tools in built_in() for name in tools.names)
+
+
+def build_tools(settings: Settings, skills: Iterable[Skill]) -> dict[str, Tool]:
+    """Create all tools, in the order of `tools/list`: taskcell's own by rank, then those of skills by name.
+
+    Raises ConfigError if a policy rule names a tool that does not exist.
+    """
+    own = [tool for tools in built_in() for tool in tools.make(settings)]
+    of_skills = [tool for skill in skills for tool in skill_tools(skill, settings)]
+    tools = {tool.name: tool for tool in (*own, *sorted(of_skills, key=lambda tool: tool.name))}
+    _check_rules(settings, tools)
+    return tools
+
+
+def profiles(tools: Mapping[str, Tool]) -> dict[str, Profile]:
+    """Return the profiles of these tools by the profiles' names."""
+    return {tool.profile.name: tool.profile for tool in tools.values() if tool.profile is not None}
+
+
+def _check_rules(settings: Settings, tools: Mapping[str, Tool]) -> None:
+    """Raise ConfigError if a rule names a tool that does not exist: a mistyped rule would never match."""
+    names = {*tools, *profiles(tools)}
+    for rule in settings.policy.rules:
+        if not _WILDCARD.search(rule.tool) and rule.tool not in names:
+            raise ConfigError(
+                f"The policy's rule '{rule.name}' is about the tool '{rule.tool}', which does not exist"
+                f"{nearest(rule.tool, names)}; correct its 'tool', or use a pattern such as '*'."
+            )

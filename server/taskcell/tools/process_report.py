@@ -1,0 +1,93 @@
+"""What the tool `process` returns: a list of processes, or one process with its output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from taskcell.files.answers import Picture
+from taskcell.model import ProcessResult
+from taskcell.schema.properties import object_schema, or_null, value_schema
+from taskcell.tools.describe import NOT_NEGATIVE, RUN_SCHEMA
+
+_LISTED = {
+    "process_id": value_schema("string", "Name of the process."),
+    "status": value_schema("string", "As for a command."),
+    "exit_code": or_null("integer", "As for a command."),
+    "tool": value_schema("string", "Tool that started it."),
+    "command": value_schema("string", "Beginning of its command."),
+    "age_s": value_schema("number", "Seconds since its start.", **NOT_NEGATIVE),
+    "output_bytes": value_schema("integer", "Bytes written so far, as far as is known.", **NOT_NEGATIVE),
+    "pty": value_schema("boolean", "Whether it has a terminal."),
+}
+PROCESS_SCHEMA = object_schema(
+    {
+        "action": value_schema("string", "The action."),
+        **RUN_SCHEMA["properties"],
+        "lost_bytes": value_schema("integer", "Bytes of the requested output that are no longer kept.", **NOT_NEGATIVE),
+        "more_bytes": value_schema("integer", "Bytes that are available after the cursor.", **NOT_NEGATIVE),
+        "written_bytes": value_schema("integer", "Bytes of `data` that the process took.", **NOT_NEGATIVE),
+        "processes": {"type": "array", "description": "All processes of the task.", "items": object_schema(_LISTED)},
+    },
+    required=["action", "task_id", "notes"],
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """One process of a list. `age_s` in seconds; `output_bytes` counts both streams."""
+
+    process_id: str
+    status: str
+    exit_code: int | None
+    tool: str
+    command: str
+    age_s: float
+    output_bytes: int
+    pty: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessReport:
+    """What the tool `process` returns: a list, or one process with its output.
+
+    Arguments:
+        result: the state of the process; its cursors tell where to continue reading. None for a list.
+        lost_bytes: bytes of the requested output that are no longer kept.
+        more_bytes: bytes that are available after the cursors.
+        written_bytes: bytes of `data` that the process took; None if there was nothing to write.
+    """
+
+    task_id: str
+    action: str
+    processes: tuple[ProcessInfo, ...] = ()
+    result: ProcessResult | None = None
+    lost_bytes: int = 0
+    more_bytes: int = 0
+    written_bytes: int | None = None
+
+    pictures: ClassVar[tuple[Picture, ...]] = ()
+
+    @property
+    def is_error(self) -> bool:
+        """A failed command makes `poll` and `wait` errors, but not `kill`, which did what it was asked for."""
+        return self.result is not None and self.result.is_error and self.action in ("poll", "wait")
+
+    def structured(self) -> dict[str, Any]:
+        if self.result is None:
+            fields = ProcessInfo.__slots__
+            listed = [{name: getattr(info, name) for name in fields} for info in self.processes]
+            return {"task_id": self.task_id, "action": self.action, "processes": listed, "notes": []}
+        written = {} if self.written_bytes is None else {"written_bytes": self.written_bytes}
+        more = {"lost_bytes": self.lost_bytes, "more_bytes": self.more_bytes}
+        return {**self.result.structured(), "action": self.action, **more, **written}
+
+    def text(self) -> str:
+        if self.result is not None:
+            return self.result.text()
+        lines = [
+            f"{info.process_id}: {info.status}{'' if info.exit_code is None else f' {info.exit_code}'}, "
+            f"{info.age_s:.0f} s old, {info.output_bytes:,} bytes of output: {info.tool} {info.command!r}"
+            for info in self.processes
+        ]
+        return "\n".join(lines) or "The task has no processes."

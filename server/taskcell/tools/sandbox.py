@@ -1,0 +1,165 @@
+"""The tool `sandbox`: shows, resets or closes the sandboxes of a task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from taskcell.config.settings import Settings
+from taskcell.engine.base import Engine
+from taskcell.errors import SandboxLost, TaskcellError
+from taskcell.files.answers import Picture
+from taskcell.model import WORKSPACE, TaskKey, ToolCall
+from taskcell.pool.slot import Slot
+from taskcell.schema.properties import TASK_ID, object_schema, or_null, value_schema
+from taskcell.tools.binding import task_key
+from taskcell.tools.describe import NOT_NEGATIVE, NOTES
+from taskcell.tools.tool import Access, BuiltIn, Tool, ToolAnnotations, ToolReport, Watch
+
+SANDBOX = "sandbox"
+_DESCRIPTION = (
+    "Show a task's sandbox, reset it when its processes or environment are broken, or close it when the task is done."
+)
+_SCHEMA = object_schema(
+    {
+        "action": {
+            "type": "string",
+            "enum": ["status", "reset", "close"],
+            "description": (
+                "status: state, processes, memory. reset: fresh container, working directory and environment; "
+                f"{WORKSPACE} stays. close: end the task and delete its files, unless the workspace is persistent."
+            ),
+        },
+        "task_id": TASK_ID,
+    },
+    ["action"],
+)
+SANDBOX_SCHEMA = object_schema(
+    {
+        "task_id": value_schema("string", "Name of the task."),
+        "action": value_schema("string", "The action: status, reset or close."),
+        "sandboxes": {
+            "type": "array",
+            "description": "The task's sandboxes after the action.",
+            "items": object_schema(
+                {
+                    "profile": value_schema("string", "terminal, or the name of a skill."),
+                    "container": value_schema("string", "Name of the container."),
+                    "state": value_schema("string", "State, such as ready or lost."),
+                    "age_s": value_schema("number", "Seconds since it was created.", **NOT_NEGATIVE),
+                    "processes": value_schema("integer", "Processes running in it.", **NOT_NEGATIVE),
+                    "memory_bytes": or_null("integer", "Memory in use, if the engine reports it."),
+                }
+            ),
+        },
+        "notes": NOTES,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxAction:
+    """A checked call of the tool `sandbox`."""
+
+    task: TaskKey
+    action: Literal["status", "reset", "close"]
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxInfo:
+    """One sandbox of a task. `age_s` in seconds, `memory_bytes` None if the engine does not report it."""
+
+    profile: str
+    container: str
+    state: str
+    age_s: float
+    processes: int
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxReport:
+    """What the tool `sandbox` returns."""
+
+    task_id: str
+    action: str
+    sandboxes: tuple[SandboxInfo, ...]
+    notes: tuple[str, ...] = ()
+
+    is_error: ClassVar[bool] = False
+    pictures: ClassVar[tuple[Picture, ...]] = ()
+
+    def structured(self) -> dict[str, Any]:
+        fields = ("profile", "container", "state", "age_s", "processes", "memory_bytes")
+        return {
+            "task_id": self.task_id,
+            "action": self.action,
+            "sandboxes": [{name: getattr(info, name) for name in fields} for info in self.sandboxes],
+            "notes": list(self.notes),
+        }
+
+    def text(self) -> str:
+        lines = [
+            f"{info.profile}: {info.state}, container {info.container}, {info.processes} processes, "
+            f"{'?' if info.memory_bytes is None else info.memory_bytes >> 20} MiB, up {info.age_s:.0f} s"
+            for info in self.sandboxes
+        ]
+        return "\n".join([*lines, *self.notes]) or "The task has no sandbox; its next command creates one."
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxTool(Tool):
+    """The tool `sandbox`. It runs no command."""
+
+    def bind(self, call: ToolCall) -> SandboxAction:
+        """Check a call's arguments. Raises BadArgument."""
+        values = self.check(call)
+        return SandboxAction(task_key(call, values), values["action"])
+
+    async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> ToolReport:
+        action, pool = self.bind(call), gateway.pool
+        notes = []
+        if action.action == "reset":
+            notes += await pool.reset(action.task) or ["The task had no sandbox; its next command creates one."]
+        elif action.action == "close":
+            count = await pool.close_task(action.task)
+            files = "are kept" if pool.keeps_files else "are deleted"
+            notes.append(f"{count} sandbox{'' if count == 1 else 'es'} closed; the task's files {files}.")
+        infos = [await _info(slot, gateway.engine) for slot in await pool.of_task(action.task)]
+        return SandboxReport(action.task.task, action.action, tuple(infos), tuple(notes))
+
+
+async def _info(slot: Slot, engine: Engine) -> SandboxInfo:
+    sandbox, age = slot.sandbox, round(time.monotonic() - slot.created, 1)
+    if sandbox is None:
+        return SandboxInfo(slot.shared_key[1], "", slot.state.value, age, 0, None)
+    processes, memory, state = 0, None, slot.state.value
+    try:
+        processes = await sandbox.living()
+        memory = await engine.memory(sandbox.container)
+    except SandboxLost:
+        state = "lost"
+    except TaskcellError:
+        pass  # only the figure is missing
+    return SandboxInfo(slot.shared_key[1], sandbox.container.name, state, age, processes, memory)
+
+
+def sandbox_tool() -> SandboxTool:
+    """Create the tool. It does not depend on the configuration."""
+    return SandboxTool(
+        name=SANDBOX,
+        title="Sandbox",
+        description=_DESCRIPTION,
+        input_schema=_SCHEMA,
+        output_schema=SANDBOX_SCHEMA,
+        annotations=ToolAnnotations(read_only=False, destructive=True, idempotent=True, open_world=False),
+    )
+
+
+def _make(settings: Settings) -> Iterator[Tool]:
+    yield sandbox_tool()
+
+
+BUILT_IN = BuiltIn(names=(SANDBOX,), make=_make, rank=3)

@@ -1,0 +1,168 @@
+"""The tool `terminal`: runs a shell line in the task's own container."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from taskcell.config.fields import check_variable_name
+from taskcell.config.settings import Settings
+from taskcell.errors import BadArgument
+from taskcell.model import WORKSPACE, Command, Profile
+from taskcell.profile.build import TERMINAL, terminal_profile
+from taskcell.schema.arguments import encoded
+from taskcell.schema.properties import COLS, ROWS, STDIN, STRIP_ANSI, TASK_ID, object_schema, plain_number, value_schema
+from taskcell.text import shown
+from taskcell.tools.binding import MAX_ARGUMENT, ProgramTool, program_hints, stdin_of, timeout_of, workdir_of
+from taskcell.tools.describe import RUN_SCHEMA, limits_of, shared_files, timeout_property
+from taskcell.tools.tool import BuiltIn
+
+#: Bytes that the sandbox may add around a command, in the same argument, to learn the state in which it ended.
+WRAPPER_ROOM = 1024
+#: Bytes of all variables of one call: together with the arguments they must fit one frame (1 MiB) to the supervisor.
+MAX_ENVIRONMENT = 256 * 1024
+MAX_VARIABLES = 1000
+
+
+def terminal_tool(settings: Settings) -> ProgramTool:
+    """Create the tool with the profile and the limits of the configuration."""
+    profile, limits = terminal_profile(settings), settings.limits
+    timeout = limits.timeout if settings.terminal.timeout is None else settings.terminal.timeout
+    return ProgramTool(
+        name=TERMINAL,
+        title="Terminal",
+        description=description(profile),
+        input_schema=schema(timeout, limits.max_timeout, limits.wait),
+        output_schema=RUN_SCHEMA,
+        annotations=program_hints(profile),
+        profile=profile,
+        timeout=timeout,
+        wait=limits.wait,
+        binding=ShellLine(settings.terminal.shell, limits.max_timeout),
+    )
+
+
+def _make(settings: Settings) -> Iterator[ProgramTool]:
+    yield terminal_tool(settings)
+
+
+BUILT_IN = BuiltIn(names=(TERMINAL,), make=_make, rank=1)
+
+
+def description(profile: Profile) -> str:
+    """Describe the terminal in a few sentences; its schema says the rest."""
+    return (
+        "Run a shell command in the task's own Linux container. Working directory and exported variables carry over to "
+        f"the next command. {shared_files(profile, 'all skills')} {limits_of(profile)} "
+        "Output includes stderr. A non-zero exit code is not a tool error."
+    )
+
+
+def schema(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
+    """Return the input schema. Times in seconds."""
+    return object_schema(
+        {
+            "command": value_schema("string", "Shell command line or script.", minLength=1),
+            "task_id": TASK_ID,
+            "workdir": value_schema(
+                "string",
+                f"Absolute or relative to {WORKSPACE}. Default: where the last command ended.",
+                minLength=1,
+            ),
+            "timeout": timeout_property(timeout, max_timeout),
+            "wait": value_schema(
+                "number",
+                "Seconds until the call returns; a command still running goes on under `process`.",
+                minimum=0,
+                maximum=plain_number(max_timeout),
+                default=plain_number(wait),
+            ),
+            "stdin": STDIN,
+            "env": value_schema(
+                "object",
+                "Environment variables for this command only.",
+                maxProperties=MAX_VARIABLES,
+                additionalProperties={"type": "string"},
+            ),
+            "background": value_schema(
+                "boolean",
+                "Return once started. Without `stdin`, `process` can write to it. Nothing carries over from it.",
+                default=False,
+            ),
+            "pty": value_schema("boolean", "Run in a terminal, for interactive programs.", default=False),
+            "rows": ROWS,
+            "cols": COLS,
+            "strip_ansi": STRIP_ANSI,
+        },
+        ["command"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ShellLine:
+    """Runs `command` as one line of a shell. `max_timeout` in seconds."""
+
+    shell: tuple[str, ...]
+    max_timeout: float
+
+    def bind(self, blank: Command, values: Mapping[str, Any]) -> Command:
+        line = values["command"]
+        most = MAX_ARGUMENT - WRAPPER_ROOM
+        size = len(encoded("command", line))
+        if size > most:
+            raise BadArgument(
+                f"'command' is {size} bytes long; the limit is {most}. "
+                "Instead, write a script to a file in /workspace and run that, or pass the data through 'stdin'."
+            )
+        return replace(
+            blank,
+            argv=(*self.shell, line),
+            text=line,
+            stdin=stdin_of("stdin", values.get("stdin")),
+            workdir=workdir_of(values),
+            env=_environment(values.get("env", {})),
+            timeout=timeout_of(values, blank.timeout, self.max_timeout),
+            wait=_wait(values, blank.wait),
+            background=values.get("background", False),
+            pty=_terminal_size(values),
+            strip_ansi=values.get("strip_ansi", False),
+        )
+
+
+def _wait(values: Mapping[str, Any], usual: float | None) -> float | None:
+    wait = values.get("wait")
+    if wait is None:
+        return usual
+    if not math.isfinite(wait):
+        raise BadArgument("'wait' must be a finite number of seconds.")
+    return float(wait)
+
+
+def _terminal_size(values: Mapping[str, Any]) -> tuple[int, int] | None:
+    if values.get("pty", False):
+        return values.get("rows", ROWS["default"]), values.get("cols", COLS["default"])
+    if "rows" in values or "cols" in values:
+        raise BadArgument("'rows' and 'cols' are the size of a terminal: give 'pty' too, or leave them out.")
+    return None
+
+
+def _environment(variables: Mapping[str, str]) -> Mapping[str, str]:
+    total = 0
+    for name, value in variables.items():
+        if not isinstance(name, str):
+            raise BadArgument("The names in 'env' must be text.")
+        try:
+            check_variable_name(name)
+        except ValueError as error:
+            raise BadArgument(f"In 'env', {shown(name)} {error}.") from None
+        size = len(name) + len(encoded(f"env.{name}", value)) + 2
+        total += size
+        if size > MAX_ARGUMENT or total > MAX_ENVIRONMENT:
+            raise BadArgument(
+                f"'env' is too large: one variable may have at most {MAX_ARGUMENT} bytes, all of them together "
+                f"{MAX_ENVIRONMENT}. Pass larger data through 'stdin' or a file."
+            )
+    return MappingProxyType(dict(variables))
