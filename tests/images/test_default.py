@@ -34,7 +34,7 @@ class RecordingEngine:
         with tarfile.open(tar) as archive:
             self.imported.append((archive.getnames(), reference, changes))
 
-    async def build_image(self, dockerfile: str, reference: str, report: image.Report) -> None:
+    async def build_image(self, dockerfile: str, reference: str, report: image.Announce) -> None:
         self.built.append((dockerfile, reference))
 
 
@@ -162,7 +162,7 @@ def test_the_built_image_is_todays_and_of_the_size_that_is_told(docker_api: dock
     assert found["Config"]["Labels"][image.DEFINITION_LABEL] == image.definition_hash()
     assert found["Config"]["User"] == "1000:1000"
     assert found["Config"]["WorkingDir"] == "/workspace"
-    assert found["Size"] == pytest.approx(image.SIZE * 1e6, rel=0.15)
+    assert found["Size"] == pytest.approx(image.MEGABYTES * 1e6, rel=0.15)
 
 
 @pytest.mark.engine

@@ -20,7 +20,7 @@ from taskcell.engine.docker.engine import DockerEngine
 from taskcell.errors import EngineError, ImageMissing, TaskcellError
 from taskcell.images import default as image
 from taskcell.images import skills as skill_images
-from taskcell.images.skills import CATALOG, State
+from taskcell.images.skills import CATALOG, ImageState
 from taskcell.images.wheel import fetch_program
 
 FFMPEG = CATALOG["ffmpeg"]
@@ -47,7 +47,7 @@ class RecordingEngine:
         self.imported.append(reference)
 
     async def build_image(
-        self, dockerfile: str, reference: str, report: image.Report, context: Path | None = None
+        self, dockerfile: str, reference: str, report: image.Announce, context: Path | None = None
     ) -> None:
         if self.failure:
             report("Step 1/3\nE: Unable to locate package")
@@ -208,7 +208,7 @@ async def test_the_built_images_are_todays_and_of_the_size_that_is_told(
     base = docker_api.inspect_image(image.REFERENCE)["Size"]
     try:
         for skill in CATALOG.values():
-            assert await skill_images.state(engine.images, skill.reference) is State.CURRENT
+            assert await skill_images.state(engine.images, skill.reference) is ImageState.CURRENT
             found = docker_api.inspect_image(skill.reference)
             assert found["Config"]["User"] == "1000:1000"
             assert found["Size"] - base == pytest.approx(skill.size * 1e6, rel=0.15)

@@ -16,7 +16,7 @@ from taskcell.assembly.stack import Loaded
 from taskcell.config.settings import EngineSettings, Settings
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied, ManifestError, TaskcellError
-from taskcell.images.skills import ImageEngine
+from taskcell.images.default import ImageEngine
 from taskcell.supervisor import binary
 from taskcell.tools.catalog import profiles
 from taskcell.units import format_size
@@ -203,7 +203,7 @@ async def _image(engine: ImageEngine, reference: str, users: list[str]) -> Check
         # Without the terminal's image nothing works; without a skill's image, only that skill does not.
         verdict = Verdict.BROKEN if "terminal" in users else Verdict.WEAK
         return Check("image", verdict, f"{what} is missing.", f"run `{command}`.")
-    if labels is None and reference.startswith(skill_images.PREFIX):
+    if labels is None and reference.startswith(skill_images.NAME_PREFIX):
         mend = "correct the image's name; `taskcell image build --list` shows those that taskcell builds."
         return Check("image", Verdict.BROKEN, f"{what} is missing, and no command builds it.", mend)
     if labels is None:

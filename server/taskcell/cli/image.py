@@ -13,7 +13,7 @@ from taskcell.cli.command import command
 from taskcell.errors import TaskcellError
 
 if TYPE_CHECKING:
-    from taskcell.images.skills import ImageEngine
+    from taskcell.images.default import ImageEngine
 
 EXIT_BAD_USAGE = 2
 
@@ -84,7 +84,7 @@ async def _list(run: Invocation) -> None:
 
     async with _images(run) as engine:
         state = await skill_images.state(engine, image.REFERENCE)
-        purpose = f"the terminal, and the skills that need no image of their own ({image.SIZE} MB)"
+        purpose = f"the terminal, and the skills that need no image of their own ({image.MEGABYTES} MB)"
         rows = [("", image.REFERENCE, state.value, purpose)]
         for skill in skill_images.CATALOG.values():
             state = await skill_images.state(engine, skill.reference)

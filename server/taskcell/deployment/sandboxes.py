@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import anyio
 
 from taskcell.deployment.records import Deployment, SandboxRecord
-from taskcell.engine.base import Container, Engine, Listed
+from taskcell.engine.base import Container, Engine, ListedContainer
 from taskcell.errors import TaskcellError
 from taskcell.model import TaskKey
 
@@ -82,7 +82,9 @@ async def find_deployed(engine: Engine, deployment: Deployment, name: str) -> li
     return sorted(found, key=lambda one: (one.key is None, one.structured()["principal"], str(one.key), one.profile))
 
 
-def _state(one: Listed, known: Mapping[str, SandboxRecord], served: Collection[str], living: Collection[str]) -> str:
+def _state(
+    one: ListedContainer, known: Mapping[str, SandboxRecord], served: Collection[str], living: Collection[str]
+) -> str:
     if one.state != "running":
         return one.state
     record = known.get(one.id)
@@ -95,10 +97,10 @@ def _state(one: Listed, known: Mapping[str, SandboxRecord], served: Collection[s
     return "ready" if record.idle_since else "busy"
 
 
-async def _memory(engine: Engine, listed: Collection[Listed]) -> Mapping[str, int | None]:
+async def _memory(engine: Engine, listed: Collection[ListedContainer]) -> Mapping[str, int | None]:
     memory: dict[str, int | None] = {}
 
-    async def measure(one: Listed) -> None:
+    async def measure(one: ListedContainer) -> None:
         try:
             memory[one.id] = await engine.memory(Container(one.id, one.name, "", "", "", None))
         except TaskcellError:

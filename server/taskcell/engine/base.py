@@ -9,7 +9,7 @@ from typing import Protocol
 
 from anyio.abc import ByteStream
 
-from taskcell.images.skills import ImageEngine
+from taskcell.images.default import ImageEngine
 from taskcell.policy.policy import AuthorizedProfile
 
 
@@ -93,7 +93,7 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedContainer:
     """A container of a deployment, as the engine lists it.
 
     Arguments:
@@ -157,7 +157,7 @@ class Engine(Protocol):
     async def rename(self, container: Container, name: str) -> Container:
         """Give a container another name."""
 
-    async def containers(self, deployment: str) -> Sequence[Listed]:
+    async def containers(self, deployment: str) -> Sequence[ListedContainer]:
         """A deployment's containers, whoever made them, running or not."""
 
     async def stop(self, container_id: str) -> None:

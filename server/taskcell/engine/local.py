@@ -18,7 +18,7 @@ from pathlib import Path
 import anyio
 import anyio.abc
 
-from taskcell.engine.base import Container, ContainerSpec, EngineFacts, Listed, Workspace
+from taskcell.engine.base import Container, ContainerSpec, EngineFacts, ListedContainer, Workspace
 from taskcell.errors import EngineError, SandboxLost
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.supervisor import binary
@@ -117,7 +117,7 @@ class LocalEngine:
     async def rename(self, container: Container, name: str) -> Container:
         return replace(container, name=name)
 
-    async def containers(self, deployment: str) -> Sequence[Listed]:
+    async def containers(self, deployment: str) -> Sequence[ListedContainer]:
         return []
 
     async def stop(self, container_id: str) -> None:

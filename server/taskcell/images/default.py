@@ -26,7 +26,7 @@ REFERENCE = "taskcell/base:latest"
 #: The label that carries `definition_hash` of what an image was built from.
 DEFINITION_LABEL = "taskcell.definition"
 #: Megabytes of the built image, measured on x86_64.
-SIZE = 490
+MEGABYTES = 490
 
 #: Seconds. A build takes about a minute on a good line; twenty minutes is a slow mirror, longer is a dead one.
 BUILD_TIMEOUT = 1200.0
@@ -37,19 +37,23 @@ _LAST_LINES = 8
 #: Not /tmp: that is often a file system in memory, too small for an image or mounted without device files.
 TEMPORARY_FOLDER = Path("/var/tmp")  # noqa: S108 - only the parent of a folder with a random name
 
-Report = Callable[[str], None]
+#: Called with a sentence on what the build does next.
+Announce = Callable[[str], None]
 
 
 class ImageEngine(Protocol):
-    """What a build needs of an engine."""
+    """What the builds of images need of an engine."""
 
     async def image_labels(self, reference: str) -> Mapping[str, str] | None:
         """The image's labels; None when the engine does not have it."""
 
+    async def image_architecture(self, reference: str) -> str:
+        """The architecture of an image that the engine has, such as `amd64`. Raises EngineError."""
+
     async def import_image(self, tar: Path, reference: str, changes: Sequence[str]) -> None:
         """Make an image of a root file system's tar; `changes` are Dockerfile instructions. Raises EngineError."""
 
-    async def build_image(self, dockerfile: str, reference: str, report: Report, context: Path | None = None) -> None:
+    async def build_image(self, dockerfile: str, reference: str, report: Announce, context: Path | None = None) -> None:
         """Build a Dockerfile; `context` is a folder of what it copies. Raises EngineError."""
 
 
@@ -188,7 +192,7 @@ async def build(
     engine: ImageEngine,
     *,
     reference: str = REFERENCE,
-    report: Report,
+    report: Announce,
     force: bool = False,
     mmdebstrap: str | None = None,
 ) -> None:
@@ -209,7 +213,7 @@ async def build(
     try:
         with anyio.fail_after(BUILD_TIMEOUT):
             if program is None:
-                report(f"Building {reference} from {DEFAULT.base} with the engine: {SIZE} MB, about a minute.")
+                report(f"Building {reference} from {DEFAULT.base} with the engine: {MEGABYTES} MB, about a minute.")
                 await engine.build_image(dockerfile(), reference, report)
             else:
                 await _bootstrap(engine, program, reference, report)
@@ -221,12 +225,12 @@ async def build(
     report(f"Built {reference}.")
 
 
-async def _bootstrap(engine: ImageEngine, program: str, reference: str, report: Report) -> None:
+async def _bootstrap(engine: ImageEngine, program: str, reference: str, report: Announce) -> None:
     with tempfile.TemporaryDirectory(prefix="taskcell-image-", dir=TEMPORARY_FOLDER) as name:
         unpack = _make_unpack_folder(Path(name))
         tar = Path(name) / "root.tar"
         packages = f"Debian {DEFAULT.suite} and {len(DEFAULT.packages)} packages"
-        report(f"Unpacking {packages} for {reference}: {SIZE} MB, about a minute.")
+        report(f"Unpacking {packages} for {reference}: {MEGABYTES} MB, about a minute.")
         await _run(["env", f"TMPDIR={unpack}", program, *mmdebstrap_command(tar)[1:]])
         report("Importing it into the engine.")
         await engine.import_image(tar, reference, DEFAULT.changes())

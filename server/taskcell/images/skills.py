@@ -15,28 +15,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 
 from taskcell.errors import EngineError, TaskcellError
 from taskcell.images import default as image
-from taskcell.images.default import DEFAULT, DEFINITION_LABEL, Report
+from taskcell.images.default import DEFAULT, DEFINITION_LABEL, Announce, ImageEngine
 from taskcell.images.wheel import Wheel, fetch_program
 
 #: Every image that is made here is called so; the engine never asks a registry for one.
-PREFIX = "taskcell/"
-_DEFAULT_NAME = image.REFERENCE.removeprefix(PREFIX).removesuffix(":latest")
+NAME_PREFIX = "taskcell/"
+_DEFAULT_NAME = image.REFERENCE.removeprefix(NAME_PREFIX).removesuffix(":latest")
 _FILES = Path(__file__).with_name("files")
 #: Lines of a failed build that go into the error; apt's reason stands in its last few.
 _LAST_LINES = 8
-
-
-class ImageEngine(image.ImageEngine, Protocol):
-    """What the build of a skill's image needs of an engine."""
-
-    async def image_architecture(self, reference: str) -> str:
-        """The architecture of an image that the engine has, such as `amd64`. Raises EngineError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +61,10 @@ class SkillImage:
 
     @property
     def reference(self) -> str:
-        return f"{PREFIX}{self.name}:latest"
+        return f"{NAME_PREFIX}{self.name}:latest"
 
 
-class State(Enum):
+class ImageState(Enum):
     """`OUTDATED`: built from another definition than today's."""
 
     CURRENT = "current"
@@ -169,21 +162,21 @@ def is_current(reference: str, labels: Mapping[str, str]) -> bool:
     return labels.get(DEFINITION_LABEL) == wanted
 
 
-async def state(engine: image.ImageEngine, reference: str) -> State:
+async def state(engine: ImageEngine, reference: str) -> ImageState:
     """Whether the engine has an image that is built here, from today's definition. Raises EngineError."""
     labels = await engine.image_labels(reference)
     if labels is None:
-        return State.MISSING
-    return State.CURRENT if is_current(reference, labels) else State.OUTDATED
+        return ImageState.MISSING
+    return ImageState.CURRENT if is_current(reference, labels) else ImageState.OUTDATED
 
 
 def _name(reference: str) -> str:
     """The name in `taskcell/NAME`, with the tag `latest` or none; empty for any other reference."""
-    found = re.fullmatch(rf"(?:docker\.io/)?{PREFIX}([a-z0-9]+)(?::latest)?", reference)
+    found = re.fullmatch(rf"(?:docker\.io/)?{NAME_PREFIX}([a-z0-9]+)(?::latest)?", reference)
     return found[1] if found else ""
 
 
-async def build(engine: ImageEngine, skills: Sequence[SkillImage], *, report: Report, force: bool = False) -> None:
+async def build(engine: ImageEngine, skills: Sequence[SkillImage], *, report: Announce, force: bool = False) -> None:
     """Build what is missing or outdated, the default image first where that is.
 
     Arguments:
@@ -197,7 +190,7 @@ async def build(engine: ImageEngine, skills: Sequence[SkillImage], *, report: Re
         report(f"{image.REFERENCE}, which the others are built on, is missing or outdated.")
         await image.build(engine, report=report)
     for skill in skills:
-        if not force and await state(engine, skill.reference) is State.CURRENT:
+        if not force and await state(engine, skill.reference) is ImageState.CURRENT:
             report(f"{skill.reference} is up to date.")
             continue
         report(f"Building {skill.reference}: {skill.purpose} (adds {skill.size} MB).")

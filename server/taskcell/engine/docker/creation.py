@@ -78,7 +78,7 @@ def _create_with(
             with suppress(APIError):
                 on.client.remove_volume(place.volume)
         raise
-    found = described(inspected, profile, image)
+    found = container_of(inspected, profile, image)
     return replace(found, is_fresh=place.is_fresh or lost, is_owner=place.is_owned)
 
 
@@ -129,7 +129,7 @@ def _go_on(abandoned: threading.Event) -> None:
         raise EngineError("The sandbox is not needed any longer.")
 
 
-def described(inspected: Mapping[str, Any], profile: Profile, image: Mapping[str, Any]) -> Container:
+def container_of(inspected: Mapping[str, Any], profile: Profile, image: Mapping[str, Any]) -> Container:
     """The container that the engine's inspections of it and of its image describe."""
     own = image["Config"]
     mounted = {mount["Destination"]: mount for mount in inspected.get("Mounts") or ()}.get(WORKSPACE, {})
@@ -155,7 +155,7 @@ def find(client: APIClient, container_id: str, profile: Profile) -> Container | 
         inspected = client.inspect_container(container_id)
         if not inspected["State"].get("Running"):
             return None
-        return replace(described(inspected, profile, client.inspect_image(inspected["Image"])), is_fresh=False)
+        return replace(container_of(inspected, profile, client.inspect_image(inspected["Image"])), is_fresh=False)
     except NotFound:
         return None
 

@@ -13,7 +13,7 @@ import anyio
 import anyio.abc
 from docker.errors import APIError
 
-from taskcell.engine.base import Container, ContainerSpec, EngineFacts, Listed
+from taskcell.engine.base import Container, ContainerSpec, EngineFacts, ListedContainer
 from taskcell.engine.docker import creation, tcp_memory, workspaces
 from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.classify import is_not_running, lacks_supervisor
@@ -135,13 +135,13 @@ class DockerEngine:
         await self._call("rename the sandbox", lambda on: on.client.rename(container.id, name))
         return replace(container, name=name)
 
-    async def containers(self, deployment: str) -> Sequence[Listed]:
+    async def containers(self, deployment: str) -> Sequence[ListedContainer]:
         wanted = {"label": ["taskcell=1", f"taskcell.deployment={deployment}"]}
 
-        def work(on: Connection) -> Sequence[Listed]:
+        def work(on: Connection) -> Sequence[ListedContainer]:
             now = time.time()
             return [
-                Listed(
+                ListedContainer(
                     id=str(found["Id"]),
                     name=str(found["Names"][0]).removeprefix("/"),
                     labels=dict(found.get("Labels") or {}),

@@ -19,7 +19,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.connection import Connection
 from taskcell.errors import EngineError, ImageMissing
-from taskcell.images.skills import PREFIX, build_command
+from taskcell.images.skills import NAME_PREFIX, build_command
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +98,7 @@ def ensure(client: APIClient, reference: str, platform: str) -> Mapping[str, Any
         return _inspect(client, reference)
     except ImageNotFound:
         # Never pulled: an image of the same name in a registry would not be taskcell's.
-        if reference.startswith(PREFIX):
+        if reference.startswith(NAME_PREFIX):
             raise ImageMissing(_how_to_build(reference)) from None
     _pull(client, reference, platform)
     return _inspect(client, reference)
