@@ -103,7 +103,7 @@ def test_every_link_leads_to_a_file_and_its_heading(path: Path) -> None:
         assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
 
 
-@pytest.mark.parametrize("name", ["architecture.md"])
+@pytest.mark.parametrize("name", ["architecture.md", "contributing.md"])
 def test_every_path_that_these_pages_name_exists(name: str) -> None:
     named = {path for path in PATH.findall((ROOT / "docs" / name).read_text()) if "NAME" not in path}
     homes = [ROOT, ROOT / "server" / "taskcell", ROOT / "server" / "supervisor" / "src", ROOT / "tests" / "cli"]
