@@ -10,6 +10,7 @@ import pytest
 from dash import dash_image
 from gateways import GatewayFactory
 from observe import containers
+from second_engine import DASH, SecondEngine
 from taskcell.engine.docker import tcp_memory
 from taskcell.errors import EngineError, SpawnFailed
 from taskcell.gateway.gateway import Gateway
@@ -224,6 +225,22 @@ async def test_an_image_with_a_volume_where_a_sandbox_has_its_own_is_refused_in_
             assert containers(docker_api, taskcell__deployment="volume") == []
     finally:
         docker_api.remove_image("taskcell/test-volume:latest", force=True)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+async def test_an_image_that_declares_a_volume_leaves_none(
+    gateway: GatewayFactory, second_engine: SecondEngine, tmp_path: Path, persistent: bool
+) -> None:
+    (tmp_path / "image.tar").write_bytes(dash_image())
+    api = docker.APIClient(second_engine.host, version="auto")
+    api.import_image(
+        str(tmp_path / "image.tar"), repository="taskcell/dash", tag="latest", changes=['VOLUME ["/data"]']
+    )
+    async with gateway(f"{DASH}[workspace]\npersistent = {str(persistent).lower()}", host=second_engine.host) as gw:
+        assert await output(gw, "echo works >/data/x; echo works") == "works\n"
+    left = [(volume["Labels"] or {}).get("taskcell.kind") for volume in api.volumes()["Volumes"]]
+    api.close()
+    assert sorted(map(str, left)) == (["data", "supervisor"] if persistent else ["supervisor"])
 
 
 async def test_the_supervisors_volume_is_filled_again_when_somebody_removes_it_and_older_ones_go(

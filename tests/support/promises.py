@@ -397,6 +397,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     ),
     "Nothing is left behind: no container, no volume, also without the server": (
         "test_closing_leaves_no_container_and_no_volume",
+        "test_an_image_that_declares_a_volume_leaves_none",
         "test_a_container_that_the_engine_failed_to_remove_by_itself_is_gone_at_the_servers_end",
         "test_a_sandbox_that_cannot_be_closed_keeps_no_other_and_no_new_one_is_made_meanwhile",
         "test_a_call_that_waits_for_a_place_gets_no_sandbox_from_a_server_that_ends",

@@ -70,7 +70,7 @@ class SupervisorVolumes:
             if not self._holds(carrier, program):
                 self._client.put_archive(carrier, SUPERVISOR_FOLDER, _archive(program))
         finally:
-            self._client.remove_container(carrier, force=True)
+            self._client.remove_container(carrier, force=True, v=True)
         self._remove_older(name)
 
     def _remove_older(self, name: str) -> None:
@@ -101,7 +101,7 @@ class SupervisorVolumes:
     def _remove_stale(self, name: str) -> None:
         """Remove the container of a server that died while it filled the volume."""
         try:
-            self._client.remove_container(name, force=True)
+            self._client.remove_container(name, force=True, v=True)
         except APIError as error:
             raise EngineError(f"The container {name} is in the way and cannot be removed; remove it.") from error
 

@@ -185,10 +185,10 @@ def _give_to_user(client: APIClient, spec: ContainerSpec) -> None:
         client.put_archive(carrier, _CARRIER_FOLDER, _folder_archive())
     except APIError:
         with suppress(APIError):
-            client.remove_container(carrier, force=True)
+            client.remove_container(carrier, force=True, v=True)
             client.remove_volume(name)
         raise
-    client.remove_container(carrier, force=True)
+    client.remove_container(carrier, force=True, v=True)
 
 
 def _folder_archive() -> bytes:
