@@ -48,6 +48,15 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_while_the_engine_is_away_each_call_says_so_and_when_it_is_back_they_work",
         "test_a_full_disk_is_one_clear_error_and_with_room_again_the_next_call_works",
     ),
+    "A call is answered in bounded time whatever the engine does, and what the engine leaves is removed": (
+        "test_a_start_that_never_ends_is_answered_in_time_and_what_it_leaves_is_removed_when_that_can_be",
+        "test_a_pull_that_takes_too_long_is_answered_in_time_and_goes_on",
+        "test_a_server_ends_in_time_while_a_start_hangs_and_the_next_one_removes_what_it_left",
+        "test_the_container_of_a_failed_start_is_removed_when_it_appears",
+        "test_what_cannot_be_removed_is_asked_for_again_and_named_until_it_is_gone",
+        "test_no_image_is_started_again_while_the_engine_can_neither_start_nor_remove_it",
+        "test_what_never_appears_is_forgotten_after_a_while",
+    ),
     # --- a run
     "A run answers output, exit code and signal, and a skill's failure is an error": (
         "test_a_command_answers_its_output_and_exit_code",

@@ -12,6 +12,7 @@ from taskcell.engine.base import Engine
 from taskcell.errors import TaskcellError
 from taskcell.model import TaskKey
 from taskcell.pool.launcher import Launcher
+from taskcell.pool.leftovers import Leftovers
 from taskcell.pool.slot import Slot, SlotState
 from taskcell.pool.state import Slots
 from taskcell.pool.workspaces import TaskRecord, Workspaces
@@ -50,6 +51,7 @@ class Closing:
         workspaces: Workspaces,
         slots: Slots,
         *,
+        leftovers: Leftovers,
         deployment_id: str,
         instance: str,
     ) -> None:
@@ -57,6 +59,7 @@ class Closing:
         self._launcher = launcher
         self._workspaces = workspaces
         self._slots = slots
+        self._leftovers = leftovers
         self._deployment_id = deployment_id
         self._instance = instance
         self._leaving: set[Slot] = set()
@@ -144,7 +147,7 @@ class Closing:
         """
         is_the_end = chosen is None
         slots = {*self._slots.take(lambda slot: True), *self._leaving} if chosen is None else set(chosen)
-        if not slots:
+        if not slots and not (is_the_end and self._leftovers.any):
             return
         left, tasks = set(slots), {slot.task for slot in slots}
         if is_the_end:
@@ -154,13 +157,14 @@ class Closing:
             async with anyio.create_task_group() as closing:
                 if is_the_end:
                     closing.start_soon(self._sweep, have_ended)
+                    closing.start_soon(self._leftovers.remove)
                 async with anyio.create_task_group() as ends:
                     for task in tasks:
                         own = [slot for slot in slots if slot.task == task]
                         ends.start_soon(self._end_task, task, own, left, is_the_end)
                 have_ended.set()
-        if left:
-            names = sorted(map(_name, left))
+        names = sorted({*map(_name, left), *(self._leftovers.names if is_the_end else ())})
+        if names:
             log.warning("not every sandbox could be closed in time; the rest removes itself or is removed", names=names)
 
     async def _end_task(self, task: TaskKey, slots: Collection[Slot], left: set[Slot], is_the_end: bool) -> None:

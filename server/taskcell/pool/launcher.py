@@ -13,8 +13,9 @@ import structlog
 from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
 from taskcell.engine.base import Container, ContainerSpec, Engine, Workspace
-from taskcell.errors import SandboxLost, TaskcellError
+from taskcell.errors import Denied, ImageMissing, SandboxLost, TaskcellError
 from taskcell.policy.policy import AuthorizedProfile
+from taskcell.pool.leftovers import Leftovers
 from taskcell.pool.slot import Slot
 from taskcell.pool.workspaces import Workspaces
 from taskcell.sandbox import sudo
@@ -47,6 +48,7 @@ class Launcher:
         deployment: Deployment,
         workspaces: Workspaces,
         *,
+        leftovers: Leftovers,
         instance: str,
     ) -> None:
         self._group = group
@@ -54,6 +56,7 @@ class Launcher:
         self._settings = settings
         self._deployment = deployment
         self._workspaces = workspaces
+        self._leftovers = leftovers
         self._instance = instance
 
     # --- making --------------------------------------------------------------------------------------------------
@@ -67,8 +70,10 @@ class Launcher:
             sandbox = await self._connect(container, slot, nonce)
         except BaseException:
             if container is not None:
-                with anyio.move_on_after(UNDO_TIMEOUT, shield=True):
+                with anyio.move_on_after(UNDO_TIMEOUT, shield=True) as bound:
                     await self.remove(container, slot.profile)
+                if bound.cancelled_caught:
+                    self._leftovers.add_removal(container, f"it took longer than {UNDO_TIMEOUT:g} s")
                 self._workspaces.let_go(slot.task, container)
             raise
         slot.nonce = nonce
@@ -76,15 +81,26 @@ class Launcher:
 
     async def _start(self, slot: Slot) -> Container:
         if slot.is_warm:
-            return await self._engine.start(self._spec(slot, Workspace(self._settings.workspace.size)))
+            return await self._start_container(self._spec(slot, Workspace(self._settings.workspace.size)))
         record = self._workspaces.record(slot.task)
         workspace = await self._workspaces.choose(record, slot)
-        container = await self._engine.start(self._spec(slot, workspace))
+        container = await self._start_container(self._spec(slot, workspace))
         self._workspaces.hold(record, container, slot.profile, None)
         if workspace.name and container.volume != workspace.name:
             # A restarted engine has removed the task's containers and left their volume.
             self._group.start_soon(self._workspaces.remove, workspace.name)
         return container
+
+    async def _start_container(self, spec: ContainerSpec) -> Container:
+        image = spec.profile.profile.image
+        await self._leftovers.check(image)
+        try:
+            return await self._engine.start(spec)
+        except (Denied, ImageMissing):
+            raise  # the engine was asked for no container, or has removed it
+        except BaseException as error:
+            self._leftovers.add_start(spec.name, image, error)
+            raise
 
     def _spec(self, slot: Slot, workspace: Workspace) -> ContainerSpec:
         labels = {
@@ -198,11 +214,15 @@ class Launcher:
     # --- the end -------------------------------------------------------------------------------------------------
 
     async def remove(self, container: Container, profile: AuthorizedProfile) -> bool:
-        """Remove a container, or only kill it if its profile says so. A failure is a line in the log, and False."""
+        """Remove a container, or only kill it if its profile says so.
+
+        Returns False when that fails; the engine is then asked again to remove it.
+        """
         try:
             await self._engine.remove(container, keep=not profile.profile.remove)
         except TaskcellError as error:
-            log.warning("a container could not be removed; it removes itself", name=container.name, reason=str(error))
+            if profile.profile.remove:
+                self._leftovers.add_removal(container, str(error))
             return False
         return True
 

@@ -5,9 +5,9 @@ Each decision is made synchronously on plain state (`Slots`); the `Executor` the
 
 from __future__ import annotations
 
-import secrets
+import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -16,21 +16,17 @@ import anyio.abc
 from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
 from taskcell.engine.base import Engine
-from taskcell.errors import NoRoom, SandboxLost
+from taskcell.errors import EngineError, NoRoom, SandboxLost
 from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
-from taskcell.pool.adoption import Inheritance
-from taskcell.pool.bounds import Bounds, who_holds
-from taskcell.pool.closing import Closing
-from taskcell.pool.executor import Executor
-from taskcell.pool.launcher import Launcher
+from taskcell.pool.bounds import who_holds
+from taskcell.pool.parts import Parts, ProfileOf
 from taskcell.pool.slot import Lease, Slot, Step
-from taskcell.pool.state import Slots
-from taskcell.pool.upkeep import Upkeep
-from taskcell.pool.workspaces import Workspaces
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
 
-ProfileOf = Callable[[str], AuthorizedProfile | None]
+#: Seconds that a call waits for a sandbox: for its own start, after one that had its turn before (START_TIMEOUT of the
+#: engine, twice). Only a pull takes longer; it goes on, and a later call has it.
+CREATION_PATIENCE = 90.0
 
 
 @asynccontextmanager
@@ -47,7 +43,8 @@ async def open_pool(
     host = await anyio.create_task_group().__aenter__()
     with anyio.CancelScope(shield=True):  # for one turn of the loop
         group = await host.start(_hold_group)
-    pool = Pool(group, engine, settings, deployment, profile_of, for_one_call=for_one_call)
+    parts = Parts.make(group, engine, settings, deployment, profile_of=profile_of, for_one_call=for_one_call)
+    pool = Pool(group, parts, settings, deployment, for_one_call=for_one_call)
     try:
         yield pool
     finally:
@@ -82,37 +79,27 @@ class Pool:
     def __init__(
         self,
         group: anyio.abc.TaskGroup,
-        engine: Engine,
+        parts: Parts,
         settings: Settings,
         deployment: Deployment,
-        profile_of: ProfileOf,
         *,
         for_one_call: bool,
     ) -> None:
-        name, instance = settings.deployment_id, secrets.token_hex(8)
-        bounds = _bounds(settings, for_one_call=for_one_call)
         self._group = group
+        self._slots = parts.slots
+        self._workspaces = parts.workspaces
+        self._closing = parts.closing
+        self._inheritance = parts.inheritance
+        self._executor = parts.executor
+        self._upkeep = parts.upkeep
         self._settings = settings
         self._deployment = deployment
         self._adopts = not for_one_call
-        self.keeps_sandboxes = settings.pool.on_exit == "keep" and not for_one_call
-        self._slots = slots = Slots(bounds)
-        self._workspaces = workspaces = Workspaces(engine, settings, deployment)
-        launcher = Launcher(group, engine, settings, deployment, workspaces, instance=instance)
-        self._closing = Closing(engine, launcher, workspaces, slots, deployment_id=name, instance=instance)
-        self._inheritance = Inheritance(engine, launcher, deployment, profile_of, deployment_id=name, instance=instance)
-        self._executor = Executor(
-            group,
-            slots,
-            workspaces=workspaces,
-            launcher=launcher,
-            inheritance=self._inheritance,
-            closing=self._closing,
-        )
-        self._upkeep = Upkeep(slots, workspaces, self._executor, deployment, idle_ttl=settings.pool.idle_ttl)
+        self._patience = math.inf if for_one_call else CREATION_PATIENCE
         self._has_begun = False
         self._beginning = anyio.Lock()
         self._inherited: list[Slot] = []
+        self.keeps_sandboxes = settings.pool.on_exit == "keep" and not for_one_call
 
     @property
     def keeps_files(self) -> bool:
@@ -132,7 +119,7 @@ class Pool:
         """The task's sandbox for this profile, and notes for the answer; it is not closed while it is leased.
 
         Raises:
-            EngineError: it cannot be created.
+            EngineError: it cannot be created, or not in time.
             NoRoom: all places stayed in use for too long.
             SandboxLost: the server is closing.
         """
@@ -141,7 +128,7 @@ class Pool:
         lease = self._slots.lease((task, profile.profile.name), profile)
         try:
             slot = lease.slot or await self._acquire(lease)
-            await slot.settled.wait()
+            await self._settled(slot)
             if slot.error is not None:
                 raise slot.error
             assert slot.sandbox is not None
@@ -161,6 +148,18 @@ class Pool:
             raise NoRoom(who_holds(list(self._slots), self._slots.bounds, principal, waited))
         return lease.slot
 
+    async def _settled(self, slot: Slot) -> None:
+        """Wait until the slot's creation has succeeded or failed. Raises EngineError when that takes too long."""
+        if slot.settled.is_set():
+            return
+        with anyio.move_on_after(self._patience):
+            await slot.settled.wait()
+        if not slot.settled.is_set():
+            raise EngineError(
+                f"The sandbox is not ready after {self._patience:g} s. The engine is still creating it, or pulling its "
+                "image, and goes on; call again in a minute."
+            )
+
     # --- the beginning -----------------------------------------------------------------------------------------
 
     async def _begin(self, task: TaskKey) -> None:
@@ -173,7 +172,7 @@ class Pool:
         if self._inherited:
             for slot in self._inherited:
                 if slot.task == task:
-                    await slot.settled.wait()
+                    await self._settled(slot)
             self._inherited = [slot for slot in self._inherited if not slot.settled.is_set()]
 
     async def _inherit(self, task: TaskKey) -> None:
@@ -219,7 +218,11 @@ class Pool:
     async def close_task(self, task: TaskKey) -> int:
         """Close all of the task's sandboxes and delete its workspace; returns how many there were.
 
-        A persistent workspace stays. Raises SandboxLost: the server is closing.
+        A persistent workspace stays.
+
+        Raises:
+            EngineError: the engine does not remove them in time; it is asked again.
+            SandboxLost: the server is closing.
         """
         self._check_open()
         await self._begin(task)
@@ -232,7 +235,13 @@ class Pool:
         # In the pool's own group: a caller that gives up leaves nothing half closed.
         closed = anyio.Event()
         self._group.start_soon(self._closing.close_task, slots, record, closed)
-        await closed.wait()
+        with anyio.move_on_after(self._patience):
+            await closed.wait()
+        if not closed.is_set():
+            raise EngineError(
+                f"The task's sandboxes are not closed after {self._patience:g} s: the engine does not remove them. "
+                "It is asked again; the task's next command gets a fresh sandbox."
+            )
         self._executor.note_change()
         return len(taken)
 
@@ -250,7 +259,7 @@ class Pool:
         steps = self._slots.replace(lambda slot: slot.task == task, time.monotonic())
         self._executor.begin([*steps, *self._slots.assign(time.monotonic())])
         for step in steps:
-            await step.slot.settled.wait()
+            await self._settled(step.slot)
             if step.slot.error is not None:
                 raise step.slot.error
         notes = [note for step in steps for note in self._slots.take_notes(step.slot)]
@@ -273,13 +282,3 @@ class Pool:
         finally:
             self._group.cancel_scope.cancel()
             self._executor.give_up()
-
-
-def _bounds(settings: Settings, *, for_one_call: bool) -> Bounds:
-    pool = settings.pool
-    return Bounds(
-        max_sandboxes=pool.max_sandboxes,
-        max_per_principal=pool.max_per_principal,
-        warm=0 if for_one_call else pool.warm,
-        persistent=settings.workspace.persistent,
-    )

@@ -14,6 +14,7 @@ import structlog
 from taskcell.deployment.records import Deployment, SandboxRecord
 from taskcell.errors import SandboxLost
 from taskcell.pool.executor import Executor
+from taskcell.pool.leftovers import Leftovers
 from taskcell.pool.slot import Slot, SlotState
 from taskcell.pool.state import Slots
 from taskcell.pool.workspaces import Workspaces
@@ -40,12 +41,20 @@ class Upkeep:
     """
 
     def __init__(
-        self, slots: Slots, workspaces: Workspaces, executor: Executor, deployment: Deployment, *, idle_ttl: float
+        self,
+        slots: Slots,
+        executor: Executor,
+        workspaces: Workspaces,
+        deployment: Deployment,
+        *,
+        leftovers: Leftovers,
+        idle_ttl: float,
     ) -> None:
         self._slots = slots
         self._workspaces = workspaces
         self._executor = executor
         self._deployment = deployment
+        self._leftovers = leftovers
         self._idle_ttl = idle_ttl
         self._written: list[SandboxRecord] | None = None
         self._warm: Slot | None = None
@@ -71,6 +80,8 @@ class Upkeep:
         for slot in self._slots:
             if self._is_suspect(slot, now):
                 asking.start_soon(self._ask, slot)
+        if self._leftovers.is_due(now):
+            asking.start_soon(self._leftovers.remove)
         self._keep_warm(now)
         await self.write()
 

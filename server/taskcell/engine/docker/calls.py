@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -9,12 +10,14 @@ import anyio
 import anyio.to_thread
 
 from taskcell.engine.docker.classify import classify
-from taskcell.engine.docker.connection import Connection, connect
+from taskcell.engine.docker.connection import CALL_TIMEOUT, Connection, connect
+from taskcell.errors import EngineUnavailable
 
 T = TypeVar("T")
 
 #: Blocking calls at once: the engine handles creations mostly one after the other, so more would only wait there.
 CALLS_AT_ONCE = 16
+_ADVICE = "Restart it, or see `taskcell doctor`."
 
 
 class Calls:
@@ -32,7 +35,9 @@ class Calls:
         self._environ = environ
         self._connection = connection
         self._connecting = anyio.Lock()
-        self._limiter = anyio.CapacityLimiter(CALLS_AT_ONCE)
+        self._turns = anyio.CapacityLimiter(CALLS_AT_ONCE)
+        # Threads that nobody waits for any more take no turns: an engine that hangs would have them all.
+        self._threads = anyio.CapacityLimiter(math.inf)
 
     async def connected(self) -> Connection:
         """The connection, made now if there is none yet. Raises EngineUnavailable."""
@@ -44,20 +49,35 @@ class Calls:
                     )
         return self._connection
 
-    async def __call__(self, doing: str, work: Callable[[Connection], T]) -> T:
-        """The result of `work`. A caller that is cancelled does not wait for the thread.
+    async def __call__(
+        self,
+        doing: str,
+        work: Callable[[Connection], T],
+        *,
+        within: float = CALL_TIMEOUT,
+        advice: str = _ADVICE,
+    ) -> T:
+        """The result of `work`. A caller that is cancelled, or has waited long enough, does not wait for the thread.
 
         Arguments:
             doing: what the call does, as in "start the sandbox"; it stands in the error.
+            within: seconds from the call's turn on; infinite for one whose requests alone are bounded.
+            advice: what to do when they are over.
 
         Raises:
-            EngineError: what the engine refused or failed at.
+            EngineUnavailable: the engine does not answer.
+            EngineError: what it refused or failed at.
         """
         connection = await self.connected()
-        try:
-            return await anyio.to_thread.run_sync(work, connection, abandon_on_cancel=True, limiter=self._limiter)
-        except Exception as error:
-            raise classify(error, doing) from error
+        async with self._turns:
+            with anyio.move_on_after(within):
+                try:
+                    return await anyio.to_thread.run_sync(
+                        work, connection, abandon_on_cancel=True, limiter=self._threads
+                    )
+                except Exception as error:
+                    raise classify(error, doing) from error
+        raise EngineUnavailable(f"The engine could not {doing} within {within:g} s. {advice}")
 
     def close(self) -> None:
         """Close the connection, if there is one."""

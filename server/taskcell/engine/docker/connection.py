@@ -14,7 +14,8 @@ from taskcell.errors import EngineUnavailable
 
 #: Oldest API with everything that a sandbox needs (Docker Engine 20.10: one-shot statistics, cgroup v2).
 OLDEST_API = (1, 41)
-#: Seconds for one API call; creating on a busy disk is the slowest that is not a pull or a build.
+#: Seconds for one request; creating on a busy disk is the slowest that is not a pull or a build, which are bounded by
+#: their silence.
 CALL_TIMEOUT = 60
 
 

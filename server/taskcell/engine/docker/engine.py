@@ -18,11 +18,21 @@ from taskcell.engine.docker import creation, tcp_memory, workspaces
 from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.classify import is_not_running, lacks_supervisor
 from taskcell.engine.docker.connection import Connection
-from taskcell.engine.docker.exec_stream import open_exec
+from taskcell.engine.docker.exec_stream import OPEN_TIMEOUT, open_exec
 from taskcell.engine.docker.hardening import SOCKET, SUPERVISOR
 from taskcell.engine.docker.images import DockerImages
 from taskcell.errors import EngineError, EngineUnavailable, SandboxLost
 from taskcell.policy.policy import AuthorizedProfile
+
+#: Seconds to create and start a container, which takes less than one; sixteen at once on a busy machine take ten. More
+#: would not help: clients give up on a call after about a minute.
+START_TIMEOUT = 45.0
+#: Seconds to end and remove a container: STOP_TIMEOUT and REMOVAL_TIMEOUT, and a busy machine.
+REMOVE_TIMEOUT = 30.0
+_START_ADVICE = (
+    "It hangs or is overloaded, or the image {image} cannot be started. Call again in a minute; if that fails too, the "
+    "person who runs the server must look at the engine (`taskcell doctor`) and at the image."
+)
 
 
 class DockerEngine:
@@ -106,11 +116,11 @@ class DockerEngine:
                 on.supervisors.forget()
                 return creation.create_and_start(on, spec, image, self._runtime, abandoned)
 
+        advice = _START_ADVICE.format(image=spec.profile.profile.image)
         try:
-            return await self._call("start the sandbox", work)
-        except anyio.get_cancelled_exc_class():
-            abandoned.set()  # the thread goes on, and removes what it made
-            raise
+            return await self._call("start the sandbox", work, within=START_TIMEOUT, advice=advice)
+        finally:
+            abandoned.set()  # a thread that goes on removes what it made
 
     async def remove(self, container: Container, *, keep: bool = False) -> None:
         def work(on: Connection) -> None:
@@ -120,7 +130,7 @@ class DockerEngine:
                 creation.remove(on.client, container.id)
 
         try:
-            await self._call("remove the sandbox", work)
+            await self._call("remove the sandbox", work, within=REMOVE_TIMEOUT)
         except EngineError as error:
             if not is_not_running(error.__cause__):
                 raise
@@ -155,7 +165,7 @@ class DockerEngine:
         return await self._call("list the sandboxes", work)
 
     async def stop(self, container_id: str) -> None:
-        await self._call("stop the sandbox", lambda on: creation.stop(on.client, container_id))
+        await self._call("stop the sandbox", lambda on: creation.stop(on.client, container_id), within=REMOVE_TIMEOUT)
 
     async def why_dead(self, container: Container) -> str:
         def work(on: Connection) -> str:
@@ -192,7 +202,7 @@ class DockerEngine:
             return str(made["Id"])
 
         try:
-            exec_id = await self._call("open the sandbox's channel", create)
+            exec_id = await self._call("open the sandbox's channel", create, within=OPEN_TIMEOUT)
         except EngineError as error:
             if is_not_running(error.__cause__):
                 raise SandboxLost("The sandbox's container does not run.") from error

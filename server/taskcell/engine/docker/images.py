@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import tarfile
 import tempfile
 import threading
@@ -44,7 +45,13 @@ class DockerImages:
         Raises:
             ImageMissing: it is not there and cannot be pulled.
         """
-        return await self._calls(f"get the image {reference}", lambda on: ensure(on.client, reference, platform))
+        doing = f"get the image {reference}"
+        found = await self._calls(doing, lambda on: inspect(on.client, reference))
+        if found is None:
+            # It may take long, and says how far it is; one that stands still is given up.
+            await self._calls(doing, lambda on: pull(on.client, reference, platform), within=math.inf)
+            found = await self._calls(doing, lambda on: _inspect(on.client, reference))
+        return found
 
     async def image_id(self, reference: str) -> str:
         """The engine's id of an image; empty when it has none of that name."""
@@ -67,7 +74,9 @@ class DockerImages:
 
     async def import_image(self, tar: Path, reference: str, changes: Sequence[str]) -> None:
         """Make an image from a root file system's tar file; `changes` are Dockerfile instructions."""
-        await self._calls("import the image", lambda on: import_tar(on.client, tar, reference, changes))
+        await self._calls(
+            "import the image", lambda on: import_tar(on.client, tar, reference, changes), within=math.inf
+        )
 
     async def build_image(
         self, dockerfile: str, reference: str, report: Callable[[str], None], context: Path | None = None
@@ -86,22 +95,25 @@ class DockerImages:
             report(line)
 
         try:
-            await self._calls("build the image", lambda on: build(on.client, dockerfile, reference, keep, context))
+            await self._calls(
+                "build the image",
+                lambda on: build(on.client, dockerfile, reference, keep, context),
+                within=math.inf,
+            )
         except anyio.get_cancelled_exc_class():
             abandoned.set()
             raise
 
 
-def ensure(client: APIClient, reference: str, platform: str) -> Mapping[str, Any]:
-    """Inspect the image, and pull it first when the engine does not have it. Raises ImageMissing."""
+def inspect(client: APIClient, reference: str) -> Mapping[str, Any] | None:
+    """Inspect the image; None when the engine does not have it. Raises ImageMissing for one that is never pulled."""
     try:
         return _inspect(client, reference)
     except ImageNotFound:
         # Never pulled: an image of the same name in a registry would not be taskcell's.
         if reference.startswith(NAME_PREFIX):
             raise ImageMissing(_how_to_build(reference)) from None
-    _pull(client, reference, platform)
-    return _inspect(client, reference)
+    return None
 
 
 def _how_to_build(reference: str) -> str:
@@ -119,7 +131,8 @@ def _inspect(client: APIClient, reference: str) -> Mapping[str, Any]:
     return image
 
 
-def _pull(client: APIClient, reference: str, platform: str) -> None:
+def pull(client: APIClient, reference: str, platform: str) -> None:
+    """Pull the image, with lines of progress in the log. Raises ImageMissing."""
     log.info("pulling an image", image=reference)
     logged = time.monotonic()
     try:
