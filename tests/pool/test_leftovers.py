@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from gateways import GatewayFactory
 from held_engine import HeldEngine
 from observe import containers, eventually, marker
-from taskcell.engine.base import Container, Listed
+from taskcell.engine.base import Container, ListedContainer
 from taskcell.engine.docker.engine import START_TIMEOUT
 from taskcell.errors import EngineError, EngineUnavailable, ImageMissing, SandboxLost
 from taskcell.gateway.gateway import Gateway
@@ -22,7 +22,7 @@ from taskcell.model import ProcessResult, ToolCall
 from taskcell.pool import leftovers
 from taskcell.pool.closing import CLOSE_TIMEOUT
 from taskcell.pool.launcher import UNDO_TIMEOUT
-from taskcell.pool.leftovers import CHECK_TIMEOUT, Leftovers
+from taskcell.pool.leftovers import LIST_TIMEOUT, Leftovers
 from taskcell.pool.pool import CREATION_PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -42,8 +42,8 @@ class Stubborn:
         self.stuck: set[str] = set()
         self.asked: list[str] = []
 
-    async def containers(self, deployment: str) -> Sequence[Listed]:
-        return [Listed(id_, name, {}, "created", 1.0) for name, id_ in self.there.items()]
+    async def containers(self, deployment: str) -> Sequence[ListedContainer]:
+        return [ListedContainer(id_, name, {}, "created", 1.0) for name, id_ in self.there.items()]
 
     async def stop(self, container_id: str) -> None:
         self.asked.append(container_id)
@@ -154,7 +154,7 @@ async def test_a_start_that_never_ends_is_answered_in_time_and_what_it_leaves_is
                 await terminal(gw, "true")
         assert len(held.ids) == 2
         for _ in range(2):
-            with anyio.fail_after(CHECK_TIMEOUT + SLACK):
+            with anyio.fail_after(LIST_TIMEOUT + SLACK):
                 with pytest.raises(EngineError, match="can neither start nor remove, so no other is started"):
                     await terminal(gw, "true")
         assert held.engine.seen("POST .*/containers/create.*name=taskcell-[^ws]") == 2

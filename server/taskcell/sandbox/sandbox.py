@@ -21,6 +21,7 @@ from taskcell.process.record import About, Record
 from taskcell.process.result import SandboxFacts, output_room, result_of
 from taskcell.process.table import ProcessTable
 from taskcell.resource_uris import output_address
+from taskcell.sandbox.last_report import last_report
 from taskcell.sandbox.login_profile import read_login_profile
 from taskcell.sandbox.shell import ShellRun
 from taskcell.sandbox.spawn import GRACE, Spawner
@@ -100,19 +101,10 @@ class Sandbox:
         if self.profile.profile.kind != "terminal":
             return
         await self.read_login_profile(shell)
-        tag, report = await self._last_report()
+        tag, report = await last_report(self.channel)
         about = About.from_tag(tag)
         if about is not None and about.given is not None:
             self.spawner.take_up(report, about.given)
-
-    async def _last_report(self) -> tuple[bytes, bytes]:
-        """Return the tag of the last process that reported where it ended, and its report. Raises SandboxLost."""
-        report = b""
-        while True:
-            (state,) = await self.channel.ask(requests.state(len(report)), events.LastState, ANSWER_TIMEOUT)
-            report += state.report
-            if not state.report or len(report) >= state.size:
-                return state.tag, report
 
     # --- one command -------------------------------------------------------------------------------------------
 
@@ -196,7 +188,7 @@ class Sandbox:
         ended = call.record.process.exit
         if ended is None or len(ended.report) == ended.report_size:
             return b"" if ended is None else ended.report
-        tag, report = await self._last_report()
+        tag, report = await last_report(self.channel)
         return report if tag == call.record.about.tag() else b""
 
     def _give_up(self, process: Process) -> None:

@@ -180,7 +180,7 @@ class Spawner:
         return self._keep(found.folder, env)
 
     def _keep(self, folder: str, env: Mapping[str, str]) -> list[str]:
-        kept, dropped = fitting({key: value for key, value in env.items() if key not in SHELL_OWN})
+        kept, dropped = startable({key: value for key, value in env.items() if key not in SHELL_OWN})
         self.terminal = TerminalState(folder or None, kept)
         notes = []
         if not folder:
@@ -201,7 +201,7 @@ class Spawner:
         self._keep(found.folder, env)
 
 
-def fitting(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+def startable(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """The variables that a program can be started with, and the names of the others: the largest go first."""
     sizes = {key: len(_bytes(key)) + len(_bytes(value)) + 2 for key, value in env.items()}
     total, dropped = sum(sizes.values()), []
