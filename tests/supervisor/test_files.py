@@ -7,93 +7,19 @@ import os
 import random
 import stat
 import struct
-import subprocess
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from taskcell.config.settings import Settings
+from file_driver import PATIENCE, TOOLS, Files
 from taskcell.errors import BadArgument, FileRefused
-from taskcell.files.answers import Edited, FileAnswer, FileBytes, FileText, FolderListing, Written
+from taskcell.files.answers import Edited, FileBytes, FolderListing, Written
 from taskcell.files.reply import LINE_CHARS, parse_reply
-from taskcell.model import Command, ToolCall
-from taskcell.tools.catalog import build_tools
-from taskcell.tools.files import FileTool
+from taskcell.model import ToolCall
 
-#: Seconds for a command that takes milliseconds.
-PATIENCE = 60
-TOOLS = {name: tool for name, tool in build_tools(Settings(), []).items() if isinstance(tool, FileTool)}
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
-
-
-class Files:
-    """A folder in the place of a workspace, and the file tools on it."""
-
-    def __init__(self, binary: Path, folder: Path) -> None:
-        self.binary = binary
-        self.folder = folder
-        folder.mkdir()
-
-    def __truediv__(self, name: str) -> Path:
-        return self.folder / name
-
-    def run(self, command: Command, output_chars: int = 50_000, stdin: bytes | None = None) -> FileAnswer:
-        done = subprocess.run(
-            [self.binary, "file", *command.argv],
-            cwd=self.folder,
-            env={"ASAN_OPTIONS": "detect_leaks=0"},  # what ends at once leaves its memory to the kernel
-            input=command.stdin if stdin is None else stdin,
-            capture_output=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, b"")
-        return parse_reply(command, done.stdout, output_chars)
-
-    def bind(self, tool: str, **arguments: Any) -> Command:
-        return TOOLS[tool].bind(ToolCall("p", tool, arguments))
-
-    def read(self, path: str, output_chars: int = 50_000, **arguments: Any) -> FileAnswer:
-        tool = next(
-            tool
-            for tool in build_tools(Settings(limits={"output_chars": output_chars}), []).values()
-            if tool.name == "read_file"
-        )
-        return self.run(tool.bind(ToolCall("p", "read_file", {"path": path, **arguments})), output_chars)
-
-    def text(self, path: str, output_chars: int = 50_000, **arguments: Any) -> FileText:
-        answer = self.read(path, output_chars, **arguments)
-        assert isinstance(answer, FileText)
-        return answer
-
-    def write(self, path: str, content: str, **arguments: Any) -> Written:
-        answer = self.run(self.bind("write_file", path=path, content=content, **arguments))
-        assert isinstance(answer, Written)
-        return answer
-
-    def edit(self, path: str, old: str, new: str, **arguments: Any) -> Edited:
-        answer = self.run(self.bind("edit_file", path=path, old=old, new=new, **arguments))
-        assert isinstance(answer, Edited)
-        return answer
-
-    def list(self, path: str = ".", **arguments: Any) -> FolderListing:
-        answer = self.run(self.bind("list_files", path=path, **arguments))
-        assert isinstance(answer, FolderListing)
-        return answer
-
-    def names(self, path: str = ".", **arguments: Any) -> list[str]:
-        return [entry.path for entry in self.list(path, **arguments).entries]
-
-    def refused(self, act: Callable[[], object]) -> FileRefused:
-        """The refusal, after which no temporary file is left."""
-        with pytest.raises(FileRefused) as caught:
-            act()
-        assert not [path for path in self.folder.rglob("*") if path.name.startswith(".taskcell")]
-        return caught.value
 
 
 @pytest.fixture
@@ -327,7 +253,7 @@ def test_bytes_come_as_base64_and_nothing_else_passes_for_it(files: Files) -> No
 
 def test_content_has_a_limit_to_the_byte(files: Files) -> None:
     assert files.write("a", "x" * (4 << 20)).size == 4 << 20
-    with pytest.raises(BadArgument, match="at most 4194304"):
+    with pytest.raises(BadArgument, match="the limit is 4194304"):
         files.write("a", "x" * ((4 << 20) + 1))
     assert files.write("a", "").size == 0
     assert (files / "a").read_bytes() == b""
@@ -428,7 +354,7 @@ def test_text_that_is_not_there_says_which_line_comes_near(files: Files) -> None
     assert files.refused(lambda: files.edit("missing", "a", "b")).absent
     (files / "folder").mkdir()
     assert files.refused(lambda: files.edit("folder", "a", "b")).folder
-    with pytest.raises(BadArgument, match="the same"):
+    with pytest.raises(BadArgument, match="are equal"):
         files.edit("a.py", "a", "a")
 
 
