@@ -8,7 +8,12 @@
 #include <unistd.h>
 
 enum {
-    STAT_MAX = 512,    /* bytes */
+    STAT_MAX = 512, /* bytes: pid, a name of 64 bytes and the numbers up to THREADS stand well within it */
+    /* The numbers after the state, as proc(5) lists them from its fourth field on. */
+    PARENT = 0,
+    GROUP = 1,
+    THREADS = 16,
+    NUMBERS,
     ENTRIES_FIRST = 512,
 };
 
@@ -22,11 +27,13 @@ static const char *skip_number(const char *at, long *value) {
 static bool parse_stat(char *text, struct entry *e) {
     char *at = strrchr(text, ')');
     if (!at || at[1] != ' ' || !at[2]) return false;
-    long parent, group;
+    long numbers[NUMBERS];
+    const char *number = at + 3;
+    for (int i = 0; i < NUMBERS; i++) number = skip_number(number, &numbers[i]);
     e->state = at[2];
-    skip_number(skip_number(at + 3, &parent), &group);
-    e->parent = (pid_t)parent;
-    e->group = (pid_t)group;
+    e->parent = (pid_t)numbers[PARENT];
+    e->group = (pid_t)numbers[GROUP];
+    e->threads = numbers[THREADS];
     return true;
 }
 

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/types.h>
 
 enum { OWNER_NONE = 0, OWNER_ORPHAN = -1, OWNER_UNKNOWN = -2 };
@@ -12,6 +13,7 @@ enum { OWNER_NONE = 0, OWNER_ORPHAN = -1, OWNER_UNKNOWN = -2 };
 struct entry {
     pid_t pid, parent, group;
     char state;
+    long threads; /* that live; a zombie whose main thread alone has ended has others */
     pid_t owner; /* the leader above it, OWNER_ORPHAN, or OWNER_NONE: a leader, or not ours */
 };
 
@@ -37,7 +39,8 @@ bool tree_scan(struct scan *scan, const struct family *family, tree_visitor *vis
 /* Returns the entry of a pid, or NULL. During a scan it searches what has been read so far. */
 struct entry *tree_find(const struct scan *scan, pid_t pid);
 void tree_free(struct scan *scan);
-static inline bool entry_dead(const struct entry *e) { return e->state == 'Z' || e->state == 'X' || e->state == 'x'; }
+/* Returns whether no thread of the process lives. The state is that of its main thread, which the kernel counts too. */
+static inline bool entry_dead(const struct entry *e) { return strchr("ZXx", e->state) && e->threads <= 1; }
 static inline bool entry_stopped(const struct entry *e) { return e->state == 'T' || e->state == 't'; }
 
 #endif

@@ -43,7 +43,9 @@ static bool is_own_group(const struct supervisor *s, const struct entry *e) {
 /* A group gets the signal in one call, which no fork inside it can outrun. */
 static void hit(const struct entry *e, void *context) {
     struct hitting *h = context;
-    if (!descends_from(h->p, e) || entry_dead(e) || (h->number == SIGSTOP && entry_stopped(e))) return;
+    if (!descends_from(h->p, e) || (h->number == SIGSTOP && entry_stopped(e))) return;
+    /* KILL costs a zombie nothing, and does not depend on what a kernel counts as a thread. */
+    if (entry_dead(e) && h->number != SIGKILL) return;
     if (e->group > 1 && e->group != h->last_group && is_own_group(h->s, e)) kill(-e->group, h->number);
     h->last_group = e->group;
     kill(e->pid, h->number);
