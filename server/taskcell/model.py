@@ -184,7 +184,7 @@ class ProcessResult:
 
     Arguments:
         omitted_bytes: bytes of output that were left out between its head and its tail.
-        survivors: processes that a kill could not end.
+        survivors: processes that a kill could not end; None if that is unknown.
         kind: the kind of tool that started it; it decides what a non-zero exit code means.
         cursor, stderr_cursor: where the output begins that is not in this answer; None for a run that has ended.
     """
@@ -200,7 +200,7 @@ class ProcessResult:
     task_id: str
     process_id: str
     workdir: str
-    survivors: int
+    survivors: int | None
     kind: Literal["terminal", "skill"]
     notes: tuple[str, ...] = ()
     cursor: int | None = None
@@ -245,7 +245,8 @@ class ProcessResult:
     def ending(self) -> str:
         """Describe in a few words how the run ended."""
         after, signal = format_milliseconds(self.duration_ms), f" ({self.signal})" if self.signal else ""
-        killed = f"after {after}; killed; survivors {self.survivors}"
+        survivors = "unknown" if self.survivors is None else self.survivors
+        killed = f"after {after}; killed; survivors {survivors}"
         more = "" if self.stderr_cursor is None else f", stderr_cursor {self.stderr_cursor}"
         go_on = "" if self.cursor is None else f"; cursor {self.cursor}{more}"
         words = {
@@ -254,7 +255,7 @@ class ProcessResult:
             Status.TIMED_OUT: f"timed out {killed}",
             Status.CANCELLED: f"cancelled {killed}",
             Status.OOM_KILLED: f"out of memory {killed}",
-            Status.KILLED: f"killed{signal} after {after}; survivors {self.survivors}",
+            Status.KILLED: f"killed{signal} after {after}; survivors {survivors}",
             Status.LOST: f"the sandbox died after {after}; the command is not run again",
         }
         return words[self.status]

@@ -29,6 +29,13 @@ DETACHED = {
         'os.closerange(0,256); time.sleep({mark})"'
     ),
     "stopped": "(sleep {mark} & kill -STOP $!; sleep {mark}) & sleep {mark}",
+    # The kernel shows it as a zombie, and its other thread lives on. 60 and 93 are the system call exit.
+    "as a process whose main thread has ended": (
+        "python3 -c 'import ctypes, os, platform, threading, time\n"
+        "if os.fork(): time.sleep({mark})\nos.setsid()\n"
+        "threading.Thread(target=time.sleep, args=[{mark}]).start()\n"
+        'ctypes.CDLL(None).syscall(60 if platform.machine() == "x86_64" else 93, 0)\''
+    ),
 }
 
 

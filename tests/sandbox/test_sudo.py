@@ -29,6 +29,8 @@ from taskcell.supervisor.protocol import VERSION
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
+#: Seconds from a call to its answer, when a sandbox has to be replaced for it.
+REPLACED_WITHIN = 5.0
 #: Of an image whose user has it already: the tests can look for it everywhere.
 PASSWORD = f"hunter-{secrets.token_hex(8)}"
 IMAGE = "taskcell/test-sudo:latest"
@@ -571,6 +573,25 @@ async def test_root_that_harms_its_sandbox_costs_that_sandbox_at_most(gateway: G
         assert result.status.value in ("killed", "lost", "timed_out", "exited")
         await gw.call(ToolCall("local", "sandbox", {"action": "reset"}))
         assert await output(gw, "sudo id -u") == "0\n"
+
+
+@pytest.mark.parametrize("limit", ["nofile=1:1", "nofile=0:0", "as=1:1", "data=0:0", "nproc=1:1", "fsize=0:0"])
+async def test_root_that_takes_pid_1s_limits_gets_no_false_count_and_the_next_call_a_new_sandbox(
+    gateway: GatewayFactory, limit: str
+) -> None:
+    mark = marker()
+    async with gateway(GENERATED) as gw:
+        took = f"sudo prlimit --pid 1 --{limit}; (setsid sleep {mark} &); sleep {mark}"
+        result = await terminal(gw, took, timeout=1)
+        assert result.status.value == "timed_out"
+        if limit.startswith("nofile"):
+            assert result.survivors is None
+            assert "could not find out" in " ".join(result.notes)
+        else:
+            assert (result.survivors, alive(mark)) == (0, [])
+        with anyio.fail_after(REPLACED_WITHIN):
+            assert await output(gw, "echo works") == "works\n"
+        assert eventually(lambda: not alive(mark))
 
 
 async def test_a_stopped_leader_is_woken_by_the_kill_and_reaps_what_is_dead(gateway: GatewayFactory) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import time
 from pathlib import Path
@@ -11,7 +12,19 @@ import pytest
 
 from supervisor_driver import Client, Supervisor, alive, until
 from taskcell.supervisor import events, requests
-from taskcell.supervisor.protocol import Reason
+from taskcell.supervisor.protocol import ProcessState, Reason, SpawnFlag
+
+SYS_EXIT = {"x86_64": 60, "aarch64": 93}[platform.machine()]
+#: A program whose main thread ends while another one lives: the kernel shows such a process as a zombie.
+HEADLESS = f"""
+import ctypes, os, threading, time
+def work():
+    while open("/proc/self/stat").read().rpartition(")")[2].split()[0] != "Z": time.sleep(0.001)
+    print(os.getpid(), "up", sep="\\n", flush=True)
+    time.sleep(300)
+threading.Thread(target=work).start()
+ctypes.CDLL(None).syscall({SYS_EXIT}, 0)
+"""
 
 #: Each prints the pids of all that it starts, then "up"; none ends by itself.
 SHAPES = {
@@ -27,6 +40,9 @@ SHAPES = {
     "one that starts others when it is told to end": (
         "trap 'for i in $(seq 5); do setsid sleep 300 & done; wait' TERM; echo $$; echo up; while :; do sleep 0.1; done"
     ),
+    "one whose main thread has ended": f"exec python3 -c '{HEADLESS}'",
+    "a session whose main thread has ended": f"echo $$; setsid python3 -c '{HEADLESS}' & wait",
+    "an orphan whose main thread has ended": f"(setsid python3 -c '{HEADLESS}' &); exit 0",
 }
 
 
@@ -186,6 +202,16 @@ def test_a_stopped_leader_does_not_save_its_tree(client: Client, supervisor: Sup
     # The kill has woken it up, or nobody would ever reap them.
     client.wait(events.Gone, 1)
     until(lambda: children_of(supervisor.child.pid) == [], "the leader to end")
+
+
+def test_a_process_whose_main_thread_has_ended_counts_as_alive(client: Client) -> None:
+    client.shell(1, f"setsid python3 -c '{HEADLESS}' & read -r line; exit 3", flags=SpawnFlag.STDIN)
+    client.wait_output(1, b"up\n")
+    client.send(requests.stdin(1, b"end\n"))
+    assert client.wait(events.Exit, 1).descendants == 1
+    client.send(requests.list_processes())
+    (entry,) = client.wait(events.Listing).entries
+    assert entry.state is ProcessState.EXITED
 
 
 def test_zombies_do_not_pile_up(client: Client, supervisor: Supervisor) -> None:

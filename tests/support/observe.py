@@ -19,19 +19,17 @@ def marker() -> str:
 
 
 def alive(mark: str) -> list[str]:
-    """Command lines, on the host, of living processes that hold the mark."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
+    """Command lines, on the host, of living processes that hold the mark. A process lives while a thread of it does."""
+    found = {}
+    for thread in Path("/proc").glob("[0-9]*/task/[0-9]*"):
         try:
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-            state = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+            line = (thread / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            state = (thread / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
         except OSError:
             continue
         if mark in line and state not in "ZX" and "pytest" not in line:
-            found.append(line)
-    return found
+            found[thread.parts[2]] = line
+    return list(found.values())
 
 
 def eventually(holds: Callable[[], bool], within: float = HOST_TIMEOUT) -> bool:

@@ -33,11 +33,12 @@ def until(condition: Callable[[], object], what: str, patience: float = PATIENCE
 
 
 def alive(pid: int) -> bool:
-    """True while a process runs; a zombie is dead."""
+    """True while a thread of the process lives: a zombie is dead, unless only its main thread has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return False
+    return state not in "ZX" or int(numbers[16]) > 1
 
 
 class Closed(Exception):

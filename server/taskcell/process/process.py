@@ -172,8 +172,8 @@ class Process(Listener):
             await self._change().wait()
         return self.killed
 
-    async def kill(self, grace: float) -> int:
-        """Kill the whole tree and return the number of survivors. Raises SandboxLost.
+    async def kill(self, grace: float) -> int | None:
+        """Kill the whole tree and return the number of survivors; None if it is unknown. Raises SandboxLost.
 
         Arguments:
             grace: seconds between TERM and KILL.

@@ -56,23 +56,48 @@ def status_of(process: Process, *, closed: bool) -> tuple[Status, int | None]:
 def notes_on(process: Process, about: About, status: Status, facts: SandboxFacts) -> Sequence[str]:
     """Return the sentences that the caller should know."""
     notes = []
-    ended = process.exit
+    ended, survivors = process.exit, survivors_of(process, closed=facts.closed)
     if status is Status.LOST:
         why = facts.doomed or process.lost or "its channel ended"
         notes.append(f"The sandbox died under this command ({why}). The command was not run again.")
     if status is Status.TIMED_OUT:
-        notes.append(f"It reached its timeout of {about.timeout:g} s and was killed with everything that it started.")
+        whole = " with everything that it started" if survivors == 0 else ""
+        notes.append(f"It reached its timeout of {about.timeout:g} s and was killed{whole}.")
     if status is Status.OOM_KILLED:
         notes.append("The sandbox's memory was used up, so the kernel killed the command; use less memory at a time.")
     elif ended is not None and ended.oom_kills:
         notes.append(f"The sandbox's memory was used up, so the kernel killed {ended.oom_kills} of its processes.")
-    if ended is not None and ended.reason is protocol.Reason.ITSELF and ended.descendants and process.killed is None:
-        count = ended.descendants
-        what = "1 process that it started still runs" if count == 1 else f"{count} processes that it started still run"
-        notes.append(f"{what} in the background, until the sandbox is closed or reset.")
+    if ended is not None and ended.reason is protocol.Reason.ITSELF and process.killed is None:
+        notes += _notes_on_the_rest(ended.descendants)
+    if survivors is None:
+        notes.append(
+            "The sandbox could not find out whether all processes of the command are dead, so it is removed with all "
+            "of them; the next call gets a new one."
+        )
     if status is Status.KILLED and facts.closed:
         notes.append("Its sandbox was closed, reset or replaced while it ran.")
     return notes
+
+
+def _notes_on_the_rest(count: int | None) -> Sequence[str]:
+    """Say how many processes a command left behind that ended by itself."""
+    if count is None:
+        return ["The sandbox could not find out whether processes that it started still run."]
+    if not count:
+        return []
+    what = "1 process that it started still runs" if count == 1 else f"{count} processes that it started still run"
+    return [f"{what} in the background, until the sandbox is closed or reset."]
+
+
+def survivors_of(process: Process, *, closed: bool) -> int | None:
+    """Return how many of its processes a kill could not end; None if that is unknown.
+
+    A sandbox that we closed is gone with all that ran in it; one that died after a timeout leaves the question open.
+    """
+    if process.killed is not None:
+        return process.killed.survivors
+    timed_out = process.exit is not None and process.exit.reason is protocol.Reason.TIMEOUT
+    return None if timed_out and process.lost is not None and not closed else 0
 
 
 def result_of(
@@ -95,7 +120,7 @@ def result_of(
     """
     process, about = record.process, record.about
     status, code = status_of(process, closed=facts.closed)
-    ended, killed = process.exit, process.killed
+    ended = process.exit
     out, err = texts
     room = limit - ENDING_CHARS - len(out.text) - len(err.text)
     return ProcessResult(
@@ -110,7 +135,7 @@ def result_of(
         task_id=task_id,
         process_id=about.process_id,
         workdir=visible(facts.workdir),
-        survivors=killed.survivors if killed is not None else 0,
+        survivors=survivors_of(process, closed=facts.closed),
         kind=about.kind,
         notes=fitting((*first, *notes_on(process, about, status, facts), *notes), room, NOTE_MARKS),
         cursor=None if cursors is None else cursors[0],

@@ -265,8 +265,11 @@ class Sandbox:
             self.doom("its supervisor did not confirm the kill")
 
     def _doom_for_survivors(self, process: Process) -> None:
-        if process.killed is not None and process.killed.survivors:
-            self.doom(f"{process.killed.survivors} of its processes survived the kill")
+        killed = process.killed
+        if killed is not None and killed.survivors is None:
+            self.doom("its supervisor could not see whether a kill left processes alive")
+        elif killed is not None and killed.survivors:
+            self.doom(f"{killed.survivors} of its processes survived the kill")
 
     # --- its end -----------------------------------------------------------------------------------------------
 

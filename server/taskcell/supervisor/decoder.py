@@ -16,6 +16,7 @@ from taskcell.supervisor.protocol import (
     HEADER,
     MAX_FROM_SUPERVISOR,
     MIN_LENGTH,
+    UNKNOWN_COUNT,
     FailedStage,
     ProcessState,
     Reason,
@@ -76,6 +77,10 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
+def _processes(count: int) -> int | None:
+    return None if count == UNKNOWN_COUNT else count
+
+
 def _parse_exit(process: int, body: _Body) -> events.Exit:
     reason, code, signo, oom, duration, user, system, rss, *totals, descendants, size = body.unpack(_EXIT)
     out_total, err_total = totals
@@ -91,7 +96,7 @@ def _parse_exit(process: int, body: _Body) -> events.Exit:
         rss,
         out_total,
         err_total,
-        descendants,
+        _processes(descendants),
         size,
         body.rest(),
     )
@@ -124,7 +129,7 @@ def _parse_listing(process: int, body: _Body) -> events.Listing:
                 signo,
                 oom,
                 duration,
-                survivors,
+                _processes(survivors),
                 body.string(),
             )
         )
@@ -133,7 +138,7 @@ def _parse_listing(process: int, body: _Body) -> events.Listing:
 
 def _parse_killed(process: int, body: _Body) -> events.Killed:
     reason, survivors, out_total, err_total = body.unpack(_KILLED)
-    return events.Killed(process, Reason(reason), survivors, out_total, err_total)
+    return events.Killed(process, Reason(reason), _processes(survivors), out_total, err_total)
 
 
 def _parse_output(process: int, body: _Body) -> events.Output:

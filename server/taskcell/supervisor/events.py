@@ -56,7 +56,7 @@ class Exit:
     max_rss_kb: int
     stdout_total: int
     stderr_total: int
-    descendants: int
+    descendants: int | None
     report_size: int
     report: bytes
 
@@ -65,7 +65,7 @@ class Exit:
 class Killed:
     process: int
     reason: Reason
-    survivors: int
+    survivors: int | None
     stdout_total: int
     stderr_total: int
 
@@ -90,7 +90,7 @@ class ListedProcess:
     signal: int
     oom_kills: int
     duration_us: int
-    survivors: int
+    survivors: int | None
     tag: bytes
 
 

@@ -22,6 +22,8 @@ TAG_MAX = 1024
 READ_MAX = 1 << 16
 #: A READ with this cursor returns the last bytes.
 FROM_THE_END = (1 << 64) - 1
+#: A number of processes that the supervisor could not find out.
+UNKNOWN_COUNT = (1 << 32) - 1
 
 #: The start of every frame: length, type, process.
 HEADER = struct.Struct("<IBI")

@@ -23,7 +23,7 @@ RUN = {
     "task_id": value_schema("string", "The task whose sandbox ran the command."),
     "process_id": value_schema("string", "Name of the command's process, for `process`."),
     "workdir": value_schema("string", "Where the task's next command starts."),
-    "survivors": value_schema("integer", "Processes that survived a kill.", **NOT_NEGATIVE),
+    "survivors": or_null("integer", "Processes that survived a kill; null: unknown."),
     "notes": NOTES,
 }
 _CURSORS = {

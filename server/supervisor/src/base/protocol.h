@@ -15,6 +15,9 @@ enum {
     PASSWORD_MAX = 255, /* without its end */
 };
 
+/* A number of processes that could not be found out: for those that need not be counted, 0 would be a promise. */
+#define COUNT_UNKNOWN UINT32_MAX
+
 enum request_type {
     REQ_HELLO = 0x01,
     REQ_SPAWN,

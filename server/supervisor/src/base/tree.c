@@ -1,14 +1,21 @@
 #include "base/tree.h"
 
-#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fd.h"
+
 enum {
-    STAT_MAX = 512,    /* bytes */
+    STAT_MAX = 512, /* bytes: pid, a name of 64 bytes and the numbers up to THREADS stand well within it */
+    /* The numbers after the state, as proc(5) lists them from its fourth field on. */
+    PARENT = 0,
+    GROUP = 1,
+    THREADS = 16,
+    NUMBERS,
     ENTRIES_FIRST = 512,
 };
 
@@ -22,37 +29,55 @@ static const char *skip_number(const char *at, long *value) {
 static bool parse_stat(char *text, struct entry *e) {
     char *at = strrchr(text, ')');
     if (!at || at[1] != ' ' || !at[2]) return false;
-    long parent, group;
+    long numbers[NUMBERS];
+    const char *number = at + 3;
+    for (int i = 0; i < NUMBERS; i++) number = skip_number(number, &numbers[i]);
     e->state = at[2];
-    skip_number(skip_number(at + 3, &parent), &group);
-    e->parent = (pid_t)parent;
-    e->group = (pid_t)group;
+    e->parent = (pid_t)numbers[PARENT];
+    e->group = (pid_t)numbers[GROUP];
+    e->threads = numbers[THREADS];
     return true;
 }
 
-static bool read_entry(int proc, const char *name, struct entry *e) {
-    char path[32], text[STAT_MAX];
-    if (snprintf(path, sizeof path, "%s/stat", name) >= (int)sizeof path) return false;
-    int fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return false;
-    ssize_t size = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (size <= 0) return false;
-    text[size] = 0;
-    e->pid = (pid_t)atoi(name);
-    e->owner = OWNER_UNKNOWN;
-    return parse_stat(text, e);
+/* Opens a process's stat. When there is no descriptor left it gives up the spare one. */
+static int open_stat(struct scan *scan, const char *name) {
+    char path[32];
+    snprintf(path, sizeof path, "%.16s/stat", name);
+    int fd = openat(dirfd(scan->proc), path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 || (errno != EMFILE && errno != ENFILE) || scan->spare < 0) return fd;
+    close_fd(&scan->spare);
+    return openat(dirfd(scan->proc), path, O_RDONLY | O_CLOEXEC);
 }
 
-static bool add_entry(struct scan *scan, const struct entry *e) {
-    if (scan->count == scan->room) {
-        size_t room = scan->room ? scan->room * 2 : ENTRIES_FIRST;
-        struct entry *entries = realloc(scan->entries, room * sizeof *entries);
-        if (!entries) return false;
-        scan->entries = entries;
-        scan->room = room;
-    }
-    scan->entries[scan->count++] = *e;
+/* Returns whether a failure only means that the process is gone, or hidden from us: a host may hide the processes of
+   other users from all but root. */
+static bool is_harmless(int error) {
+    return error == ENOENT || error == ESRCH || ((error == EPERM || error == EACCES) && geteuid() != 0);
+}
+
+/* Reads one process; returns false when there is nothing to read, or the scan has failed. */
+static bool read_entry(struct scan *scan, const char *name, struct entry *e) {
+    char text[STAT_MAX];
+    int fd = open_stat(scan, name);
+    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    bool gone = size <= 0 && (size == 0 || is_harmless(errno));
+    close_fd(&fd);
+    if (gone) return false;
+    text[size > 0 ? size : 0] = 0;
+    e->pid = (pid_t)atoi(name);
+    e->owner = OWNER_UNKNOWN;
+    if (parse_stat(text, e)) return true;
+    scan->failed = true;
+    return false;
+}
+
+/* Grows the table; returns false when memory runs out. */
+static bool make_room(struct scan *scan) {
+    size_t room = scan->room ? scan->room * 2 : ENTRIES_FIRST;
+    struct entry *entries = realloc(scan->entries, room * sizeof *entries);
+    if (!entries) return false;
+    scan->entries = entries;
+    scan->room = room;
     return true;
 }
 
@@ -88,39 +113,59 @@ static pid_t find_owner(const struct scan *scan, const struct entry *e, const st
     return is_top ? OWNER_NONE : e->pid;
 }
 
-static bool read_all(struct scan *scan, const struct family *f, tree_visitor *visit, void *context) {
-    struct dirent *name;
-    DIR *proc = opendir("/proc");
-    bool sorted = true, room = true;
-    while (proc && room && (name = readdir(proc))) {
+/* Returns the next name in /proc that is a number, or NULL at the end or when the scan has failed. */
+static const char *next_name(struct scan *scan) {
+    const struct dirent *name;
+    do {
+        errno = 0;
+        name = readdir(scan->proc);
+    } while (name && (name->d_name[0] < '1' || name->d_name[0] > '9'));
+    if (!name && errno) scan->failed = true;
+    return name ? name->d_name : NULL;
+}
+
+static void read_all(struct scan *scan, const struct family *f, tree_visitor *visit, void *context) {
+    bool sorted = true;
+    for (const char *name; (name = next_name(scan));) {
         struct entry e;
-        if (name->d_name[0] < '1' || name->d_name[0] > '9' || !read_entry(dirfd(proc), name->d_name, &e)) continue;
+        if (!read_entry(scan, name, &e)) continue;
+        if (scan->count == scan->room && !make_room(scan)) {
+            scan->failed = true;
+            break;
+        }
         if (scan->count && scan->entries[scan->count - 1].pid > e.pid) sorted = false;
         /* Most parents have lower pids, so the table has them already. */
         if (sorted) e.owner = find_owner(scan, &e, f);
-        room = add_entry(scan, &e);
-        if (room && visit && e.owner != OWNER_NONE && e.owner != OWNER_UNKNOWN) visit(&e, context);
+        scan->entries[scan->count++] = e;
+        if (visit && e.owner != OWNER_NONE && e.owner != OWNER_UNKNOWN) visit(&e, context);
     }
-    if (proc) closedir(proc);
     if (!sorted) qsort(scan->entries, scan->count, sizeof *scan->entries, by_pid);
-    return proc && room;
+}
+
+static int open_spare(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
+
+bool tree_open(struct scan *scan) {
+    *scan = (struct scan){.proc = opendir("/proc"), .spare = open_spare()};
+    return make_room(scan) && scan->proc && scan->spare >= 0;
 }
 
 bool tree_scan(struct scan *scan, const struct family *f, tree_visitor *visit, void *context) {
     scan->count = 0;
-    scan->torn = false;
-    bool done = read_all(scan, f, visit, context);
-    for (size_t i = 0; done && i < scan->count; i++) {
+    scan->torn = scan->failed = false;
+    if (!scan->proc) scan->proc = opendir("/proc");
+    if (scan->proc) {
+        rewinddir(scan->proc);
+        read_all(scan, f, visit, context);
+    }
+    for (size_t i = 0; i < scan->count; i++) {
         struct entry *e = &scan->entries[i];
         if (e->owner == OWNER_UNKNOWN) e->owner = find_owner(scan, e, f);
         if (e->owner != OWNER_UNKNOWN) continue;
         scan->torn = true;
         e->owner = OWNER_NONE;
     }
-    return done;
-}
-
-void tree_free(struct scan *scan) {
-    free(scan->entries);
-    *scan = (struct scan){0};
+    if (scan->spare < 0) scan->spare = open_spare();
+    /* Who looks is there: a /proc that does not show it is not the one of our processes. */
+    if (!tree_find(scan, f->self)) scan->failed = true;
+    return !scan->failed;
 }

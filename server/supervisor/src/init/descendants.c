@@ -1,7 +1,10 @@
 #include "init/descendants.h"
 
 #include "base/tree.h"
+#include "init/limits.h"
 #include "init/table.h"
+
+enum { LOOKS = 5 }; /* a scan is torn when a process ends during it, seldom many in a row */
 
 bool descends_from(const struct process *p, const struct entry *e) {
     if (e->owner == OWNER_NONE) return false;
@@ -11,10 +14,11 @@ bool descends_from(const struct process *p, const struct entry *e) {
 bool descendants_look(struct supervisor *s, tree_visitor *visit, void *context) {
     struct family f = {.self = s->self};
     f.leader_count = table_leaders(s, &f.leaders);
+    limits_restore(s);
     return tree_scan(&s->scan, &f, visit, context);
 }
 
-uint32_t descendants_alive(const struct supervisor *s, const struct process *p) {
+uint32_t descendants_seen(const struct supervisor *s, const struct process *p) {
     uint32_t count = 0;
     for (size_t i = 0; i < s->scan.count; i++)
         count += descends_from(p, &s->scan.entries[i]) && !entry_dead(&s->scan.entries[i]);
@@ -22,5 +26,9 @@ uint32_t descendants_alive(const struct supervisor *s, const struct process *p) 
 }
 
 uint32_t descendants_count(struct supervisor *s, const struct process *p) {
-    return descendants_look(s, NULL, NULL) ? descendants_alive(s, p) : 0;
+    for (int looks = 0; looks < LOOKS && descendants_look(s, NULL, NULL); looks++) {
+        uint32_t seen = descendants_seen(s, p);
+        if (seen || scan_is_whole(&s->scan)) return seen;
+    }
+    return COUNT_UNKNOWN;
 }

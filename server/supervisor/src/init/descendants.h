@@ -8,9 +8,10 @@
 bool descends_from(const struct process *p, const struct entry *e);
 /* Scans /proc; `visit` (or NULL) as in tree_scan. Returns false when the scan failed. */
 bool descendants_look(struct supervisor *s, tree_visitor *visit, void *context);
-/* Returns how many entries of the last scan are alive in the tree of `p`, or in any tree (NULL). */
-uint32_t descendants_alive(const struct supervisor *s, const struct process *p);
-/* The same after a new scan. */
+/* Returns how many entries of the last scan are alive in the tree of `p`, or in any tree (NULL). What the scan missed
+   is not among them. */
+uint32_t descendants_seen(const struct supervisor *s, const struct process *p);
+/* Returns how many processes are alive in that tree by a new scan, or COUNT_UNKNOWN. */
 uint32_t descendants_count(struct supervisor *s, const struct process *p);
 
 #endif

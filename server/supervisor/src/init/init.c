@@ -15,7 +15,9 @@
 
 #include "base/fd.h"
 #include "base/spool.h"
+#include "base/tree.h"
 #include "init/cgroup.h"
+#include "init/limits.h"
 #include "init/loop.h"
 #include "init/report.h"
 #include "init/supervisor.h"
@@ -114,10 +116,11 @@ static bool set_up(struct supervisor *s, const sigset_t *waited) {
     getrlimit(RLIMIT_NOFILE, &s->files);
     /* Each process takes up to five descriptors of ours. What we start gets the limit that we found. */
     setrlimit(RLIMIT_NOFILE, &(struct rlimit){s->files.rlim_max, s->files.rlim_max});
+    limits_note(s);
     s->signals = signalfd(-1, waited, SFD_CLOEXEC | SFD_NONBLOCK);
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
     s->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    return s->signals >= 0 && s->epoll >= 0 && watch_add(s, s->signals, WATCH_SIGNALS, 0, EPOLLIN) &&
+    return tree_open(&s->scan) && s->signals >= 0 && s->epoll >= 0 && watch_add(s, s->signals, WATCH_SIGNALS, 0, EPOLLIN) &&
            watch_add(s, s->listener, WATCH_LISTENER, 0, EPOLLIN);
 }
 
@@ -134,6 +137,7 @@ int init_run(const char *path) {
     s.changes_user = user_can_change();
     s.nice = stand_above(s.is_init);
     s.started = clock_now();
+    s.leave_by = NEVER;
     for (int i = 0; i < CONNS_MAX; i++) s.conns[i].fd = -1;
     uint64_t share = memory_limit() / SPOOL_SHARE;
     spool_set_budget((size_t)(share < SPOOL_MAX ? share : SPOOL_MAX));

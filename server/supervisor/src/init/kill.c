@@ -43,7 +43,9 @@ static bool is_own_group(const struct supervisor *s, const struct entry *e) {
 /* A group gets the signal in one call, which no fork inside it can outrun. */
 static void hit(const struct entry *e, void *context) {
     struct hitting *h = context;
-    if (!descends_from(h->p, e) || entry_dead(e) || (h->number == SIGSTOP && entry_stopped(e))) return;
+    if (!descends_from(h->p, e) || (h->number == SIGSTOP && entry_stopped(e))) return;
+    /* KILL costs a zombie nothing, and does not depend on what a kernel counts as a thread. */
+    if (entry_dead(e) && h->number != SIGKILL) return;
     if (e->group > 1 && e->group != h->last_group && is_own_group(h->s, e)) kill(-e->group, h->number);
     h->last_group = e->group;
     kill(e->pid, h->number);
@@ -64,6 +66,15 @@ static bool hit_all(struct supervisor *s, const struct process *p, int number) {
     return true;
 }
 
+/* Without a scan we still know the main processes and their groups. */
+static void hit_known(const struct supervisor *s, const struct process *only, int number) {
+    for (const struct process *p = only ? only : s->processes; p; p = only ? NULL : p->next) {
+        if (p->state != STATE_RUNNING || p->main <= 0) continue;
+        kill(-p->main, number);
+        kill(p->main, number);
+    }
+}
+
 static struct kill *kill_of(struct supervisor *s, struct process *p) { return p ? &p->kill : &s->everything; }
 
 static int pid_order(const void *a, const void *b) {
@@ -80,7 +91,7 @@ static bool remember(struct supervisor *s, struct process *p, struct kill *k) {
     pid_t *seen = malloc((s->scan.count + 1) * sizeof *seen);
     if (!seen) return true;
     size_t count = 0;
-    bool settled = !s->scan.torn;
+    bool settled = scan_is_whole(&s->scan);
     for (size_t i = 0; i < s->scan.count; i++) {
         const struct entry *e = &s->scan.entries[i];
         if (!descends_from(p, e) || entry_dead(e)) continue;
@@ -97,10 +108,10 @@ static bool remember(struct supervisor *s, struct process *p, struct kill *k) {
    first, because GONE says that nothing is left, not even a zombie. */
 static void bury(struct supervisor *s) {
     process_reap(s);
-    if (s->scan.torn) return;
+    if (!scan_is_whole(&s->scan)) return;
     for (struct process *p = s->processes, *next; p; p = next) {
         next = p->next;
-        if (p->leader || p->state == STATE_GONE || descendants_alive(s, p)) continue;
+        if (p->leader || p->state == STATE_GONE || descendants_seen(s, p)) continue;
         if (p->state != STATE_EXITED) process_ended(s, p, SIGKILL, 0);
         process_gone(s, p);
         kill_settle(s, p);
@@ -110,7 +121,10 @@ static void bury(struct supervisor *s) {
 /* Sends TERM to all, once. Later rounds take only processes whose parent died before we saw them: what a program
    starts to clean up after itself is spared. */
 static void term_round(struct supervisor *s, struct process *p, struct kill *k, bool first) {
-    if (!descendants_look(s, NULL, NULL)) return;
+    if (!descendants_look(s, NULL, NULL)) {
+        if (first) hit_known(s, p, SIGTERM);
+        return;
+    }
     for (size_t i = 0; i < s->scan.count; i++) {
         const struct entry *e = &s->scan.entries[i];
         bool alone = e->parent == e->owner || e->parent == s->self;
@@ -163,13 +177,13 @@ static bool all_gone(const struct supervisor *s) {
 /* Returns true when nothing is left to kill. */
 static bool is_over(struct supervisor *s, struct process *p) {
     struct kill *k = kill_of(s, p);
-    if (!p && all_gone(s) && !s->scan.torn && descendants_alive(s, NULL) == 0) end(s, NULL, 0);
+    if (!p && all_gone(s) && scan_is_whole(&s->scan) && descendants_seen(s, NULL) == 0) end(s, NULL, 0);
     return k->phase == KILL_IDLE;
 }
 
 /* Time is up, and who still lives is a survivor. The kill goes on quietly: the kernel may let go of them later. */
 static void give_up(struct supervisor *s, struct process *p) {
-    uint32_t survivors = descendants_alive(s, p);
+    uint32_t survivors = scan_is_whole(&s->scan) ? descendants_seen(s, p) : descendants_count(s, p);
     /* A main process can be dead and still not reaped, when a foreign tracer holds its zombie. */
     for (struct process *q = p ? p : s->processes; q && !survivors; q = p ? NULL : q->next)
         if (q->state == STATE_RUNNING) process_ended(s, q, SIGKILL, 0);
@@ -179,7 +193,7 @@ static void give_up(struct supervisor *s, struct process *p) {
 
 /* Returns true when the killed processes are getting fewer and get more time. */
 static bool is_moving(struct supervisor *s, struct process *p, struct kill *k, int64_t now) {
-    uint32_t alive = descendants_alive(s, p);
+    uint32_t alive = descendants_seen(s, p);
     bool fewer = alive && alive < k->alive && now < k->last;
     k->alive = alive;
     if (fewer) k->deadline = now + KILL_MORE;
@@ -201,7 +215,7 @@ static void step(struct supervisor *s, struct process *p, int64_t now) {
     }
     if (k->phase == KILL_STOP && (stop_round(s, p, k) || now >= k->deadline)) enter_kill(k, now);
     if (k->phase == KILL_KILL) {
-        hit_all(s, p, SIGKILL);
+        if (!hit_all(s, p, SIGKILL)) hit_known(s, p, SIGKILL);
         wake_leaders(s, p);
         bury(s);
     }

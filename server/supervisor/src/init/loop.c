@@ -100,8 +100,8 @@ static void run_timers(struct supervisor *s, int64_t now) {
 
 static int wait_ms(const struct supervisor *s) {
     int64_t now = clock_now(), at = kill_next(s);
-    int64_t others[] = {next_timeout(s), conn_next(s), orphan_deadline(s)};
-    for (int i = 0; i < 3; i++)
+    int64_t others[] = {next_timeout(s), conn_next(s), orphan_deadline(s), s->leave_by};
+    for (int i = 0; i < 4; i++)
         if (others[i] < at) at = others[i];
     if (at == NEVER) return -1;
     if (at <= now) return 0;
@@ -156,6 +156,27 @@ static void bound_waits(const struct supervisor *s, bool on) {
     if (s->sudo.ready) setitimer(ITIMER_REAL, &timer, NULL);
 }
 
+/* Returns whether a kill is under way that somebody waits for. */
+static bool is_killing(const struct supervisor *s) {
+    for (const struct process *p = s->processes; p; p = p->next)
+        if (p->kill.phase != KILL_IDLE && !p->kill.quiet) return true;
+    return s->everything.phase != KILL_IDLE;
+}
+
+/* Ends a supervisor that can serve no longer. Its ERROR goes out in one write with what is owed: a server that has got
+   the end of a command then knows that the sandbox ends too, before it sends the next command. */
+static void leave_at_fault(struct supervisor *s, int64_t now) {
+    if (s->leaving || !*s->fault) return;
+    if (is_killing(s)) s->leave_by = NEVER;
+    else if (s->leave_by == NEVER) s->leave_by = now + FAREWELL_MS * MS;
+    if (s->leave_by == NEVER) return;
+    struct conn *c = s->active;
+    if (c && (answer_pump(s) || conn_waiting(c) > HOLD_MAX) && now < s->leave_by) return;
+    if (c) conn_refuse(s, c, s->fault);
+    s->leave_by = NEVER;
+    kill_and_leave(s, 0);
+}
+
 int loop_run(struct supervisor *s) {
     struct epoll_event events[EVENTS_MAX];
     sigaction(SIGALRM, &(struct sigaction){.sa_handler = take_alarm, .sa_flags = SA_RESTART}, NULL);
@@ -165,6 +186,7 @@ int loop_run(struct supervisor *s) {
         bound_waits(s, true);
         for (int i = 0; i < count; i++) take_event(s, &events[i]);
         run_timers(s, clock_now());
+        leave_at_fault(s, clock_now());
         serve_answers(s);
         table_sweep(s);
         bound_waits(s, false);

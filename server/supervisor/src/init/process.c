@@ -15,6 +15,7 @@
 #include "init/cgroup.h"
 #include "init/descendants.h"
 #include "init/input.h"
+#include "init/limits.h"
 #include "init/report.h"
 #include "init/table.h"
 #include "start/leader.h"
@@ -79,6 +80,8 @@ static void keep_report(struct supervisor *s, struct process *p) {
 
 void process_ended(struct supervisor *s, struct process *p, int status, uint32_t descendants) {
     if (p->state >= STATE_EXITED) return;
+    /* The command that changed them has ended: the next one must not inherit them. */
+    limits_restore(s);
     drain_all(p);
     for (int i = 0; i < STREAMS; i++) p->exit_totals[i] = p->streams[i].spool.total;
     p->state = STATE_EXITED;

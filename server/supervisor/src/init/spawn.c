@@ -17,6 +17,7 @@
 #include "base/request.h"
 #include "init/answer.h"
 #include "init/cgroup.h"
+#include "init/limits.h"
 #include "init/report.h"
 #include "init/table.h"
 #include "init/watch.h"
@@ -179,7 +180,9 @@ static bool resolve_user(struct supervisor *s, uint32_t number, struct making *m
     return false;
 }
 
-static const char *find_fault(const struct supervisor *s, const struct spawn *q) {
+static const char *find_fault(struct supervisor *s, const struct spawn *q) {
+    limits_restore(s);
+    if (*s->fault) return s->fault;
     if (table_running(s) >= PROCESSES_MAX) return "too many processes are running in this sandbox";
     if (s->leaving || s->everything.phase != KILL_IDLE) return "everything in this sandbox is being killed";
     return spawn_fault(q);

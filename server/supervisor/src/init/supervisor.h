@@ -18,9 +18,10 @@
 enum {
     CONNS_MAX = 5,      /* one that is served and four that have not sent HELLO yet */
     STREAMS = 2,
-    PROCESSES_MAX = 256, /* a container's usual limit of pids could not hold more anyway */
+    PROCESSES_MAX = 256, /* the usual pids limit of a container allows no more anyway */
     REPORTS_PATH = 256,  /* of the folder of state reports */
-    FINISHED_MAX = 64,   /* gone but not forgotten: the oldest is forgotten first */
+    FAULT_MAX = 128,
+    FINISHED_MAX = 64,   /* gone and not forgotten; the oldest is forgotten first */
 };
 
 enum state { STATE_STARTING, STATE_RUNNING, STATE_EXITED, STATE_GONE };
@@ -119,6 +120,9 @@ struct supervisor {
     bool told_everything; /* KILLED for process 0 is owed */
     uint32_t everything_survivors;
     bool leaving;
+    struct rlimit limits[RLIM_NLIMITS]; /* its own, as they must stay */
+    char fault[FAULT_MAX];              /* why it can serve no longer; empty: it can */
+    int64_t leave_by; /* when it leaves for that at the latest, whether its answers were read or not */
     struct scan scan;
     struct sudo sudo;
 };

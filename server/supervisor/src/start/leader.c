@@ -70,7 +70,8 @@ static bool reap(int reports, pid_t main_pid) {
 
 /* The supervisor is dead (a local engine's, by SIGKILL), and nobody else would ever end our tree. */
 static void abandon(int reports, pid_t main_pid) {
-    struct scan scan = {0};
+    struct scan scan;
+    tree_open(&scan);
     int64_t end = clock_now() + ABANDON_LIMIT;
     while (reap(reports, main_pid) && clock_now() < end) {
         tree_scan(&scan, &(struct family){.self = getpid()}, NULL, NULL);
