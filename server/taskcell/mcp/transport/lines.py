@@ -26,6 +26,7 @@ from mcp_types import (
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from taskcell.mcp.transport.oversized import WINDOW, Oversized
 from taskcell.model import MIB
 
 #: Bytes of one line. A call's largest part is stdin or a file's content; what is over this belongs into a file.
@@ -45,44 +46,49 @@ class LineSplitter:
     """Cuts a byte stream into lines.
 
     Arguments:
-        limit: bytes of a line; a longer one is thrown away as it comes in, so memory stays bounded.
+        limit: bytes of a line; of a longer one, only its two ends are kept, so memory stays bounded.
     """
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self._limit = limit
         self._buffer = bytearray()
         self._scanned = 0
-        self._skipping = False
+        self._head: bytes | None = None
 
-    def feed(self, data: bytes) -> Iterator[bytes | None]:
-        """Take bytes; yield each line that is whole, without its end, and None for one that is over the limit."""
+    def feed(self, data: bytes) -> Iterator[bytes | Oversized]:
+        """Take bytes; yield each line that is whole, without its end, and the two ends of one over the limit."""
         self._buffer += data
         while (end := self._buffer.find(b"\n", self._scanned)) >= 0:
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
             self._scanned = 0
-            if self._skipping:
-                self._skipping = False
+            head, self._head = self._head, None
+            if head is None and len(line) <= self._limit:
+                yield line
             else:
-                yield line if len(line) <= self._limit else None
+                yield Oversized(line[:WINDOW] if head is None else head, line[-WINDOW:])
+        if self._head is None and len(self._buffer) > self._limit:
+            self._head = bytes(self._buffer[:WINDOW])
+        if self._head is not None:
+            del self._buffer[:-WINDOW]
         self._scanned = len(self._buffer)
-        if self._skipping or self._scanned > self._limit:
-            if not self._skipping:
-                yield None
-            self._skipping, self._scanned = True, 0
-            self._buffer.clear()
+
+    @property
+    def kept(self) -> int:
+        """Bytes of the line that has not ended yet."""
+        return len(self._buffer) + len(self._head or b"")
 
     def end(self) -> bytes:
         """What stands after the last line's end, when no more bytes come."""
-        rest = bytes(self._buffer)
+        rest = b"" if self._head is not None else bytes(self._buffer)
         self._buffer.clear()
         self._scanned = 0
         return rest
 
 
-def too_long(limit: int = MAX_LINE) -> JSONRPCError:
-    """The answer to a line over the limit; its id is not known, because nothing of it was kept."""
-    return _error(PARSE_ERROR, f"Parse error: a message is at most {limit} bytes long; this one was skipped.", None)
+def too_long(identity: RequestId | None = None, limit: int = MAX_LINE) -> JSONRPCError:
+    """The answer to a line over the limit, under the id that was found in it."""
+    return _error(PARSE_ERROR, f"Parse error: a message is at most {limit} bytes long; this one was skipped.", identity)
 
 
 def decode(line: bytes) -> JSONRPCMessage:
