@@ -13,6 +13,7 @@ import typer
 
 from taskcell.assembly.invocation import Invocation
 from taskcell.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, command
+from taskcell.cli.control_sequences import harmless
 from taskcell.errors import BadArgument, TaskcellError
 from taskcell.model import DEFAULT_TASK, LOCAL_PRINCIPAL, ProcessResult, Status, ToolCall
 
@@ -41,11 +42,13 @@ def exec_(
     skill: Annotated[str | None, typer.Option(help="A skill that gets CMD as its arguments.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds until the command is killed.")] = None,
     stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input to the command.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Pass control sequences to the terminal unfiltered.")] = False,
 ) -> int:
     """Run one command as a tool call does, and exit with its code.
 
     The output is shown when the command has ended. Ctrl-C kills it with everything that it started. Afterwards the
-    sandbox and the task's files are gone.
+    sandbox and the task's files are gone. On a terminal, the output can colour text and move the cursor; without --raw,
+    other control sequences are left out.
     """
     import anyio
 
@@ -65,7 +68,7 @@ def exec_(
     stack.warn_unless_isolated(loaded.settings)
     _check_free_form(tool, loaded)
     result = anyio.run(_run, run, loaded, ToolCall(LOCAL_PRINCIPAL, tool, arguments))
-    return EXIT_INTERRUPTED if result is None else _show(result)
+    return EXIT_INTERRUPTED if result is None else _show(result, raw=raw)
 
 
 def _check_free_form(name: str, loaded: Loaded) -> None:
@@ -122,22 +125,24 @@ async def _run(run: Invocation, loaded: Loaded, call: ToolCall) -> ProcessResult
     return None if running.cancelled_caught else result
 
 
-def _show(result: ProcessResult) -> int:
+def _show(result: ProcessResult, *, raw: bool) -> int:
     from taskcell.mcp.text import ending
 
-    _write(sys.stdout, result.stdout)
-    _write(sys.stderr, result.stderr)
+    _write(sys.stdout, result.stdout, raw=raw)
+    _write(sys.stderr, result.stderr, raw=raw)
     if result.status is not Status.EXITED:
         print(f"taskcell: {ending(result)}", file=sys.stderr)  # noqa: T201
     for note in result.notes:
-        print(f"taskcell: {note}", file=sys.stderr)  # noqa: T201
+        _write(sys.stderr, f"taskcell: {note}\n", raw=False)
     return EXIT_FAILED if result.exit_code is None else result.exit_code
 
 
-def _write(stream: Any, text: str) -> None:
+def _write(stream: Any, text: str, *, raw: bool) -> None:
     """Raises TaskcellError when the output cannot be written; nothing is written to a closed stream."""
     if stream is None:
         return
+    if stream.isatty() and not raw:
+        text = harmless(text)
     try:
         stream.buffer.write(text.encode("utf-8", "replace"))
         stream.flush()
