@@ -43,16 +43,16 @@ _MAX_NOTE = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class SandboxRecord:
-    """One sandbox, as another server or `taskcell ps` finds it. Times in seconds of the wall clock.
+    """One sandbox, as other servers and `taskcell ps` find it. Times are seconds of the wall clock.
 
     Arguments:
         container, name: the engine's id of it, and its name.
-        principal, task: whose it is; both empty for one that no task has yet.
+        principal, task: the task that has it; both empty while no task has it.
         fingerprint: of the profile that it was made with.
-        nonce: what its token was derived from.
+        nonce: its token was derived from this.
         workspace: the task's volume, or folder; `is_owner` as in `Container`; `is_in_memory`: it is not persistent.
         idle_since: 0 while a call or a process has it.
-        commands: how many commands the task has had.
+        commands: the number of commands that the task has had.
     """
 
     container: str
@@ -86,10 +86,10 @@ class ServerRecord:
 
 
 class Deployment:
-    """A deployment's folder. Without one, all works but the handing over: it cannot be written, or is not wanted.
+    """A deployment's folder. Without one, everything works but the handing over of sandboxes to later servers.
 
     Arguments:
-        folder: of this deployment alone; made when it is needed.
+        folder: of this deployment alone; made when it is needed. None: it is not wanted, or has no place.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -102,7 +102,7 @@ class Deployment:
     # --- this server ---------------------------------------------------------------------------------------------
 
     def join(self, instance: str) -> None:
-        """Take a lock of one's own, and the deployment's key. Where that cannot be done, say so once in the log."""
+        """Take this server's own lock, and read the deployment's key. A failure is one line in the log."""
         self._instance = instance
         self._key = secrets.token_bytes(KEY_SIZE)
         if self._folder is None:
@@ -125,11 +125,11 @@ class Deployment:
         return self._folder is not None and self._lock is not None
 
     def token(self, nonce: str) -> bytes:
-        """What a supervisor knows its servers by."""
+        """The token by which a supervisor recognises its servers."""
         return hmac.new(self._key, f"token:{nonce}".encode(), hashlib.sha256).hexdigest().encode()
 
     def fingerprint(self, profile: Profile) -> str:
-        """Equal for equal profiles alone; tells nothing of what is in one."""
+        """A text that is equal for equal profiles only, and reveals nothing about them."""
         text = json.dumps(asdict(profile), sort_keys=True, default=str)
         return hmac.new(self._key, f"profile:{text}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
 
@@ -156,7 +156,7 @@ class Deployment:
     # --- the others ----------------------------------------------------------------------------------------------
 
     def servers(self) -> list[ServerRecord]:
-        """Every server with a file, dead or alive. Blocking."""
+        """Every server that has a file, dead or alive. Blocking."""
         return [
             ServerRecord(name, pid, self._is_alive(name), records)
             for name in self._names()
@@ -164,7 +164,10 @@ class Deployment:
         ]
 
     def bequeathed(self) -> Iterator[tuple[str, tuple[SandboxRecord, ...]]]:
-        """What dead servers left, by instance, while nobody else can take it; it is gone afterwards. Blocking."""
+        """What each dead server left, by instance. Blocking.
+
+        Nobody else can take it meanwhile, and its file is gone afterwards.
+        """
         for name in self._names():
             if name == self._instance:
                 continue

@@ -52,7 +52,7 @@ def _path(rest: str) -> str:
     """The path that an address names, below the workspace. Raises UnknownResource."""
     path = absolute("path", f"{WORKSPACE}/{unquote(rest, errors='surrogateescape')}")
     if path != WORKSPACE and not path.startswith(WORKSPACE + "/"):
-        raise UnknownResource(f"Resources are files below {WORKSPACE}; `read_file` reads others of the container.")
+        raise UnknownResource(f"Resources are files below {WORKSPACE}; for others there is `read_file`.")
     return path
 
 

@@ -30,7 +30,7 @@ def output_resources(gateway: Gateway) -> Route:
         path, _, query = rest.partition("?")
         process_id, _, what = path.partition("/")
         if what != "output":
-            raise UnknownResource("Of a process there is its output: `…/processes/{process_id}/output`.")
+            raise UnknownResource("A process has one resource, its output: `…/processes/{process_id}/output`.")
         streams, cursor, limit = _parse(query)
         try:
             is_skill, pieces = await gateway.output(task, unquote(process_id), streams or list(Stream), cursor, limit)
@@ -38,7 +38,7 @@ def output_resources(gateway: Gateway) -> Route:
             raise UnknownResource(str(error)) from None
         contents: Contents = []
         for stream, piece in pieces.items():
-            # A terminal's standard error is in its output.
+            # The terminal's standard error is part of its standard output.
             if stream is Stream.STDOUT or streams or (is_skill and piece.total):
                 contents += _contents(task, unquote(process_id), stream, piece, uri)
         return contents
@@ -48,9 +48,9 @@ def output_resources(gateway: Gateway) -> Route:
         name="output",
         title="Output of a process",
         description=(
-            "All that is kept of what a command printed, with its process_id: bytes from cursor on, at most limit "
-            f"(default and maximum {MAX_PAGE}); where there is more, the last part names the next page. stream is "
-            "stdout or stderr; without it, both."
+            "The kept output of a command: its bytes from `cursor` on, at most `limit` (default and maximum "
+            f"{MAX_PAGE}). Where there is more, the last part names the next page. `stream` is stdout or stderr; "
+            "without it, both are read."
         ),
         mime_type="text/plain",
     )
@@ -73,7 +73,7 @@ def _parse(query: str) -> tuple[list[Stream], int, int]:
 
 
 def _contents(task: TaskKey, process_id: str, stream: Stream, piece: Piece, uri: str) -> Contents:
-    """One page: text where it is text, else its bytes; and a word on the next page where there is one."""
+    """One page, as text where it is text and else as bytes; where there is another page, a part that names it."""
     data = piece.data
     if piece.end < piece.total:
         data = whole_characters(data) or data

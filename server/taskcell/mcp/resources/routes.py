@@ -46,8 +46,8 @@ class Route:
     Arguments:
         kind: the word after the task's name in the address, such as `processes`.
         templates: what `resources/templates/list` says of it.
-        read: from the task, the rest of the address after `kind/`, as it came (percent-encoded, with its query), and
-            the whole address. Raises UnknownResource where there is none, and other TaskcellErrors.
+        read: takes the task, the rest of the address after `kind/` as it came (percent-encoded, with its query), and
+            the whole address. Raises UnknownResource where there is no such resource, and other TaskcellErrors.
     """
 
     kind: str
@@ -67,7 +67,7 @@ class Resources:
         self._routes = {route.kind: route for route in routes}
 
     async def list(self, context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
-        """None by name: processes and files come and go with each call, and the answers name them."""
+        """An empty list: processes and files come and go with each call, and the answers name them."""
         return ListResourcesResult(resources=[])
 
     async def templates(self, context: Context, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
@@ -76,7 +76,7 @@ class Resources:
         return ListResourceTemplatesResult(resource_templates=templates)
 
     async def read(self, context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
-        """Read one resource; what cannot be read is the protocol's error, with a sentence."""
+        """Read one resource; a failure is a protocol error with a sentence."""
         try:
             route, task, rest = self._find(params.uri)
             return ReadResourceResult(contents=await route.read(task, rest, params.uri))

@@ -29,13 +29,13 @@ from pydantic_core import PydanticSerializationError
 from taskcell.mcp.transport.oversized import WINDOW, Oversized
 from taskcell.model import MIB
 
-#: Bytes of one line. A call's largest part is stdin or a file's content; what is over this belongs into a file.
+#: Bytes of one line. The largest part of a call is its stdin or a file's content; more than this belongs in a file.
 MAX_LINE = 16 * MIB
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Malformed(Exception):
-    """A line is no message that MCP knows. `reply` says so to the client; None where JSON-RPC forbids an answer."""
+    """A line is not a message that MCP knows. `reply` tells the client; None where JSON-RPC forbids an answer."""
 
     def __init__(self, reason: str, reply: JSONRPCError | None) -> None:
         super().__init__(reason)
@@ -79,7 +79,7 @@ class LineSplitter:
         return len(self._buffer) + len(self._head or b"")
 
     def end(self) -> bytes:
-        """What stands after the last line's end, when no more bytes come."""
+        """The bytes after the end of the last line, when no more come."""
         rest = b"" if self._head is not None else bytes(self._buffer)
         self._buffer.clear()
         self._scanned = 0
@@ -106,7 +106,7 @@ def decode(line: bytes) -> JSONRPCMessage:
 
 
 def encode(message: JSONRPCMessage) -> bytes:
-    """One line for the client, its end included. What JSON cannot say becomes an error for the same request."""
+    """One line for the client, with its end. An answer that JSON cannot hold becomes an error for the same request."""
     try:
         text = message.model_dump_json(by_alias=True, exclude_unset=True)
     except (PydanticSerializationError, ValueError):
@@ -143,7 +143,7 @@ def _why_no_json(error: Exception) -> str:
 
 def _fault(value: dict[str, Any]) -> str:
     if _LONE_SURROGATE.search(json.dumps(value, ensure_ascii=False)):
-        return "a string holds half of a surrogate pair, which is no character"
+        return "a string holds half of a surrogate pair, which is not a character"
     faults = {
         '"jsonrpc" must be "2.0"': value.get("jsonrpc") != "2.0",
         '"method" must be a string': not isinstance(value.get("method"), str),
