@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import structlog
 
-from taskcell.deployment.records import Deployment, SandboxRecord
+from taskcell.deployment.records import Deployment, NoteRecord, SandboxRecord
 from taskcell.deployment.state_files import KEY_SIZE, read_own, replace
 from taskcell.model import TaskKey
 
@@ -77,7 +77,7 @@ def leave(folder: Path, instance: str, *records: SandboxRecord) -> Path:
 
 
 def left(server: Deployment) -> dict[str, tuple[SandboxRecord, ...]]:
-    return dict(in_time(lambda: list(server.bequeathed())))
+    return {found.instance: found.sandboxes for found in in_time(lambda: list(server.bequeathed()))}
 
 
 # --- good ones -----------------------------------------------------------------------------------------------------
@@ -89,6 +89,23 @@ def test_what_a_dead_server_wrote_is_handed_over_once(folder: Path) -> None:
     assert left(heir) == {"dead": (RECORD,)}
     assert left(heir) == {}
     assert sorted(path.name for path in folder.iterdir()) == ["heir.lock", "key"]
+
+
+def test_what_no_answer_has_said_yet_is_handed_over_too(folder: Path) -> None:
+    notes = (NoteRecord("local", "t", "terminal", "had died"), NoteRecord("local", "u\udcff", "", "A sentence."))
+    server = joined(folder, "dead")
+    server.write([RECORD], notes)
+    server.leave(keep=True)
+    (found,) = in_time(lambda: list(joined(folder, "heir").bequeathed()))
+    assert (found.sandboxes, found.notes) == ((RECORD,), notes)
+
+
+def test_only_what_was_chosen_is_handed_over(folder: Path) -> None:
+    leave(folder, "one", RECORD)
+    leave(folder, "two", RECORD)
+    heir = joined(folder, "heir")
+    assert [found.instance for found in in_time(lambda: list(heir.bequeathed(["two"])))] == ["two"]
+    assert list(left(heir)) == ["one"]
 
 
 def test_a_living_servers_file_is_read_by_others_and_handed_over_to_nobody(folder: Path) -> None:

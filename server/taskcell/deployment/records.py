@@ -12,7 +12,7 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class SandboxRecord:
         workspace: the task's volume, or folder; `is_owner` as in `Container`; `is_in_memory`: it is not persistent.
         idle_since: 0 while a call or a process has it.
         commands: the number of commands that the task has had.
+        adopted: an earlier server made it.
     """
 
     container: str
@@ -69,10 +70,21 @@ class SandboxRecord:
     idle_since: float = 0.0
     processes: int = 0
     commands: int = 0
+    adopted: bool = False
 
     @property
     def key(self) -> TaskKey:
         return TaskKey(self.principal, self.task)
+
+
+@dataclass(frozen=True, slots=True)
+class NoteRecord:
+    """Something that no answer has said yet: how a sandbox ended, or (without a profile) a sentence for its task."""
+
+    principal: str
+    task: str
+    profile: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +94,8 @@ class ServerRecord:
     instance: str
     pid: int
     alive: bool
-    sandboxes: tuple[SandboxRecord, ...]
+    sandboxes: tuple[SandboxRecord, ...] = ()
+    notes: tuple[NoteRecord, ...] = ()
 
 
 class Deployment:
@@ -133,12 +146,13 @@ class Deployment:
         text = json.dumps(asdict(profile), sort_keys=True, default=str)
         return hmac.new(self._key, f"profile:{text}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
 
-    def write(self, sandboxes: Sequence[SandboxRecord]) -> None:
+    def write(self, sandboxes: Sequence[SandboxRecord], notes: Sequence[NoteRecord] = ()) -> None:
         """Replace this server's file. Blocking; a failure is a line in the log."""
         if self._folder is None or self._lock is None:
             return
         document = {"version": _VERSION, "instance": self._instance, "pid": os.getpid()}
         document["sandboxes"] = [asdict(sandbox) for sandbox in sandboxes]
+        document["notes"] = [asdict(note) for note in notes]
         try:
             replace(self._file(self._instance), json.dumps(document).encode("utf-8", "surrogatepass"))
         except OSError as error:
@@ -157,19 +171,18 @@ class Deployment:
 
     def servers(self) -> list[ServerRecord]:
         """Every server that has a file, dead or alive. Blocking."""
-        return [
-            ServerRecord(name, pid, self._is_alive(name), records)
-            for name in self._names()
-            for pid, records in [self._read(name)]
-        ]
+        return [self._read(name, alive=self._is_alive(name)) for name in self._names()]
 
-    def bequeathed(self) -> Iterator[tuple[str, tuple[SandboxRecord, ...]]]:
-        """What each dead server left, by instance. Blocking.
+    def bequeathed(self, chosen: Collection[str] | None = None) -> Iterator[ServerRecord]:
+        """What each dead server left. Blocking.
 
         Nobody else can take it meanwhile, and its file is gone afterwards.
+
+        Arguments:
+            chosen: only what these instances left. None: what any left.
         """
         for name in self._names():
-            if name == self._instance:
+            if name == self._instance or (chosen is not None and name not in chosen):
                 continue
             try:
                 held = lock(self._lock_path(name), create=False)
@@ -179,7 +192,7 @@ class Deployment:
                 self._distrust(self._lock_path(name), error)
                 continue
             try:
-                yield name, self._read(name)[1]
+                yield self._read(name, alive=False)
                 self._remove(name)
             finally:
                 os.close(held)
@@ -217,15 +230,17 @@ class Deployment:
             return False
         return False
 
-    def _read(self, instance: str) -> tuple[int, tuple[SandboxRecord, ...]]:
+    def _read(self, instance: str, *, alive: bool) -> ServerRecord:
         """A file that cannot be read says nothing: its sandboxes remove themselves."""
         path = self._file(instance)
         try:
             document = json.loads(read_own(path, _MAX_FILE))
-            return whole(document["pid"]), tuple(record(SandboxRecord, table) for table in document["sandboxes"])
+            sandboxes = tuple(record(SandboxRecord, table) for table in document["sandboxes"])
+            notes = tuple(record(NoteRecord, table) for table in document.get("notes", ()))
+            return ServerRecord(instance, whole(document["pid"]), alive, sandboxes, notes)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             self._distrust(path, error)
-            return 0, ()
+            return ServerRecord(instance, 0, alive)
 
     def _file(self, instance: str) -> Path:
         assert self._folder is not None

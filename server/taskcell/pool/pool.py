@@ -23,8 +23,9 @@ from taskcell.pool.adoption import Inheritance
 from taskcell.pool.bounds import Bounds, who_holds
 from taskcell.pool.closing import Closing
 from taskcell.pool.executor import Executor
+from taskcell.pool.heir import Heir
 from taskcell.pool.launcher import Launcher
-from taskcell.pool.slot import Lease, Slot, Step
+from taskcell.pool.slot import Lease, Slot
 from taskcell.pool.state import Slots
 from taskcell.pool.upkeep import Upkeep
 from taskcell.pool.workspaces import Workspaces
@@ -100,19 +101,29 @@ class Pool:
         self._workspaces = workspaces = Workspaces(engine, settings, deployment)
         launcher = Launcher(group, engine, settings, deployment, workspaces, instance=instance)
         self._closing = Closing(engine, launcher, workspaces, slots, deployment_id=name, instance=instance)
-        self._inheritance = Inheritance(engine, launcher, deployment, profile_of, deployment_id=name, instance=instance)
+        inheritance = Inheritance(
+            engine,
+            launcher,
+            deployment,
+            profile_of,
+            slots.endings,
+            deployment_id=name,
+            instance=instance,
+            orphan_ttl=settings.pool.orphan_ttl,
+        )
         self._executor = Executor(
             group,
             slots,
             workspaces=workspaces,
             launcher=launcher,
-            inheritance=self._inheritance,
+            inheritance=inheritance,
             closing=self._closing,
         )
         self._upkeep = Upkeep(slots, workspaces, self._executor, deployment, idle_ttl=settings.pool.idle_ttl)
-        self._has_begun = False
+        self._heir = Heir(
+            slots, workspaces, self._executor, inheritance, self._upkeep.records, group=group, adopts=self._adopts
+        )
         self._beginning = anyio.Lock()
-        self._inherited: list[Slot] = []
 
     @property
     def keeps_files(self) -> bool:
@@ -145,6 +156,7 @@ class Pool:
             if slot.error is not None:
                 raise slot.error
             assert slot.sandbox is not None
+            await self._upkeep.note(slot)
             yield slot.sandbox, self._slots.take_notes(slot)
         finally:
             # Nothing here may wait: a cancelled caller passes through.
@@ -168,34 +180,13 @@ class Pool:
 
         At the first call, not at the start: some clients start a server only to look at it.
         """
-        if not self._has_begun:
-            await self._inherit(task)
-        if self._inherited:
-            for slot in self._inherited:
-                if slot.task == task:
-                    await slot.settled.wait()
-            self._inherited = [slot for slot in self._inherited if not slot.settled.is_set()]
-
-    async def _inherit(self, task: TaskKey) -> None:
-        async with self._beginning:
-            if self._has_begun:
-                return
-            self._check_open()
-            # What is read is taken from the disk: a few files, whole or not at all.
-            with anyio.CancelScope(shield=True):
-                records = await self._inheritance.begin(adopt=self._adopts)
-            slots = self._inheritance.slots(records, task)
-            for record in records:
-                if record.task:
-                    self._workspaces.count_commands(record.key, record.commands)
-            for slot in slots:
-                self._slots.inherit(slot)
-                self._executor.begin([Step(slot, create=True)])
-            self._inherited = slots
-            taken = {slot.inherited.container for slot in slots if slot.inherited is not None}
-            self._group.start_soon(self._inheritance.clear_up, records, taken)
-            self._group.start_soon(self._upkeep.run)
-            self._has_begun = True
+        if not self._heir.has_begun:
+            async with self._beginning:
+                self._check_open()
+                if not self._heir.has_begun:
+                    await self._heir.begin(first=task)
+                    self._group.start_soon(self._upkeep.run, self._heir.look_again)
+        await self._heir.known(task)
 
     def _check_open(self) -> None:
         if self._executor.is_stopped:
@@ -210,7 +201,7 @@ class Pool:
 
     async def of_task(self, task: TaskKey) -> list[Slot]:
         """The task's places, once those of an earlier server are known."""
-        if self._has_begun or self._adopts:
+        if self._heir.has_begun or self._adopts:
             await self._begin(task)
         return [slot for slot in self._slots if slot.task == task]
 

@@ -5,14 +5,16 @@ which there are.
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 import structlog
 
-from taskcell.deployment.records import Deployment, SandboxRecord
+from taskcell.deployment.records import Deployment, NoteRecord, SandboxRecord
 from taskcell.errors import SandboxLost
+from taskcell.model import TaskKey
 from taskcell.pool.executor import Executor
 from taskcell.pool.slot import Slot, SlotState
 from taskcell.pool.state import Slots
@@ -22,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two looks at all sandboxes: `idle_ttl` is exact to that, and other servers read nothing older.
 TICK = 1.0
+#: Seconds between two looks whether another server of the deployment has died: a fraction of any useful `orphan_ttl`.
+SIBLINGS = 2.0
 #: Seconds to leave the engine alone after a creation: making a warm sandbox must not slow down the call before it.
 WARM_DELAY = 0.25
 #: Seconds to the next attempt after a warm sandbox could not be made.
@@ -47,23 +51,30 @@ class Upkeep:
         self._executor = executor
         self._deployment = deployment
         self._idle_ttl = idle_ttl
-        self._written: list[SandboxRecord] | None = None
+        self._siblings_at = time.monotonic() + SIBLINGS
+        self._written: tuple[list[SandboxRecord], list[NoteRecord]] | None = None
+        self._noted: frozenset[tuple[str, TaskKey]] = frozenset()
+        self._writing = anyio.Lock()
         self._warm: Slot | None = None
         self._warm_after = 0.0
 
-    async def run(self) -> None:
-        """Look at everything again and again, until the pool closes."""
+    async def run(self, look_at_siblings: Callable[[], Awaitable[None]]) -> None:
+        """Look at everything again and again, until the pool closes.
+
+        Arguments:
+            look_at_siblings: adopts what other servers left that have died meanwhile.
+        """
         async with anyio.create_task_group() as asking:
             while not self._executor.is_stopped:
                 try:
-                    await self._look(asking)
+                    await self._look(asking, look_at_siblings)
                 except Exception:  # whatever it is: a fault in the upkeep must not end the calls
                     log.exception("the upkeep of the pool failed, and goes on")
                 with anyio.move_on_after(min(TICK, self._idle_ttl)):
                     await self._executor.changed()
                     await anyio.sleep(WARM_DELAY)
 
-    async def _look(self, asking: anyio.abc.TaskGroup) -> None:
+    async def _look(self, asking: anyio.abc.TaskGroup, look_at_siblings: Callable[[], Awaitable[None]]) -> None:
         now = time.monotonic()
         for slot in self._slots.take_idle(now, self._idle_ttl):
             self._executor.close_idle(slot)
@@ -72,6 +83,10 @@ class Upkeep:
             if self._is_suspect(slot, now):
                 asking.start_soon(self._ask, slot)
         self._keep_warm(now)
+        if now >= self._siblings_at:
+            self._siblings_at = now + SIBLINGS
+            async with self._writing:  # what is taken over is in this server's file before it has slots
+                await look_at_siblings()
         await self.write()
 
     # --- warm ----------------------------------------------------------------------------------------------------
@@ -109,16 +124,23 @@ class Upkeep:
 
     # --- what others read ----------------------------------------------------------------------------------------
 
+    async def note(self, slot: Slot) -> None:
+        """Write down a sandbox before the first answer from it: a server that is killed loses no files in silence."""
+        if slot.sandbox is not None and (slot.sandbox.container.id, slot.task) not in self._noted:
+            await self.write()
+
     async def write(self) -> None:
         """Write the records for other servers, if they have changed since they were written last."""
         if not self._deployment.is_shared:
             return
-        records = self._records()
-        if records != self._written:
-            self._written = records
-            await anyio.to_thread.run_sync(self._deployment.write, records)
+        async with self._writing:
+            written = self.records(), self._slots.endings.records()
+            if written != self._written:
+                await anyio.to_thread.run_sync(self._deployment.write, *written)
+                self._written = written
+                self._noted = frozenset((record.container, record.key) for record in written[0])
 
-    def _records(self) -> list[SandboxRecord]:
+    def records(self) -> list[SandboxRecord]:
         """Every sandbox that another server could use or should know about."""
         shift = time.time() - time.monotonic()
         return [
@@ -146,6 +168,7 @@ class Upkeep:
             idle_since=idle_since,
             processes=len(sandbox.channel.living),
             commands=0 if slot.is_warm else self._workspaces.record(task).processes,
+            adopted=slot.had is not None,
         )
 
     def _fingerprint(self, slot: Slot) -> str:
