@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import anyio
+import anyio.lowlevel
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -125,6 +127,22 @@ def test_closing_a_task_on_purpose_makes_no_word_of_its_end_but_what_another_ser
     endings.forget(TASK)
     assert endings.take((TASK, "terminal")) == ""
     assert endings.take_told(TASK) == ("Files are beside it.",)
+
+
+def test_a_note_is_not_said_before_the_call_has_ended_and_not_at_all_where_it_was_cancelled() -> None:
+    endings = Endings()
+
+    async def call(*, cancel: bool) -> None:
+        with anyio.CancelScope() as scope, endings.telling(TASK, ["One."]):
+            assert [record.text for record in endings.records()] == ["One."]
+            if cancel:
+                scope.cancel()
+            await anyio.lowlevel.checkpoint()
+
+    anyio.run(lambda: call(cancel=True))
+    assert endings.take_told(TASK) == ("One.",)
+    anyio.run(lambda: call(cancel=False))
+    assert endings.records() == []
 
 
 def test_what_is_remembered_and_written_is_bounded_and_the_newest_stays() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
+
+import anyio
 
 from taskcell.deployment.records import NoteRecord
 from taskcell.model import TaskKey
@@ -25,6 +28,7 @@ class Endings:
     def __init__(self) -> None:
         self._ended: dict[SlotKey, str] = {}
         self._found: dict[TaskKey, tuple[str, ...]] = {}
+        self._telling: list[tuple[TaskKey, tuple[str, ...]]] = []
 
     def remember(self, key: SlotKey, ended: str) -> None:
         """Keep an ending. `ended` continues the words "The task's sandbox"."""
@@ -44,6 +48,23 @@ class Endings:
         """The task's sentences, for its next answer."""
         return self._found.pop(task, ())
 
+    @contextmanager
+    def telling(self, task: TaskKey, notes: Iterable[str]) -> Iterator[None]:
+        """While a call runs whose answer is to say the notes, a later server is to know them as well.
+
+        A call that is cancelled has no answer: the next call's answer says them.
+        """
+        told = task, tuple(notes)
+        self._telling.append(told)
+        try:
+            yield
+        except anyio.get_cancelled_exc_class():
+            for note in told[1]:
+                self.tell(task, note)
+            raise
+        finally:
+            self._telling.remove(told)
+
     def forget(self, task: TaskKey) -> None:
         """The task was closed on purpose: no later answer needs to say how its sandboxes ended."""
         for key in [key for key in self._ended if key[0] == task]:
@@ -53,9 +74,8 @@ class Endings:
 
     def records(self) -> list[NoteRecord]:
         """The newest, which a server that is killed leaves to the next one."""
-        told = [
-            NoteRecord(task.principal, task.task, "", text) for task, texts in self._found.items() for text in texts
-        ]
+        sentences = [*self._found.items(), *self._telling]
+        told = [NoteRecord(task.principal, task.task, "", text) for task, texts in sentences for text in texts]
         ended = [NoteRecord(task.principal, task.task, profile, text) for (task, profile), text in self._ended.items()]
         return [*told[-MAX_WRITTEN:], *ended[-MAX_WRITTEN:]]
 

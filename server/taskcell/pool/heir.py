@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import anyio
 import anyio.abc
 
-from taskcell.deployment.records import SandboxRecord
+from taskcell.deployment.records import NoteRecord, SandboxRecord
 from taskcell.model import TaskKey
 from taskcell.pool.adoption import Inheritance, Left
 from taskcell.pool.executor import Executor
@@ -26,7 +26,7 @@ class Heir:
     """Gives sandboxes of dead servers to their tasks.
 
     Arguments:
-        own: what this server has written about its own sandboxes.
+        own: this server's own sandboxes and notes, as they are to stand in its file.
         group: the pool's.
         adopts: False leaves everything to others.
     """
@@ -37,7 +37,7 @@ class Heir:
         workspaces: Workspaces,
         executor: Executor,
         inheritance: Inheritance,
-        own: Callable[[], Sequence[SandboxRecord]],
+        own: Callable[[], tuple[Sequence[SandboxRecord], Sequence[NoteRecord]]],
         *,
         group: anyio.abc.TaskGroup,
         adopts: bool,
@@ -66,7 +66,7 @@ class Heir:
         if not self._adopts or self._executor.is_stopped:
             return
         with anyio.CancelScope(shield=True):
-            left = await self._inheritance.take_later(self._own(), self._slots.endings.records())
+            left = await self._inheritance.take_later(*self._own())
         self._elsewhere = left.elsewhere
         if left.sandboxes or left.notes:
             self._take(left, None)

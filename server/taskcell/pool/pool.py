@@ -121,7 +121,7 @@ class Pool:
         )
         self._upkeep = Upkeep(slots, workspaces, self._executor, deployment, idle_ttl=settings.pool.idle_ttl)
         self._heir = Heir(
-            slots, workspaces, self._executor, inheritance, self._upkeep.records, group=group, adopts=self._adopts
+            slots, workspaces, self._executor, inheritance, self._upkeep.own, group=group, adopts=self._adopts
         )
         self._beginning = anyio.Lock()
 
@@ -157,7 +157,9 @@ class Pool:
                 raise slot.error
             assert slot.sandbox is not None
             await self._upkeep.note(slot)
-            yield slot.sandbox, self._slots.take_notes(slot)
+            notes = self._slots.take_notes(slot)
+            with self._slots.endings.telling(task, notes):
+                yield slot.sandbox, notes
         finally:
             # Nothing here may wait: a cancelled caller passes through.
             self._executor.begin(self._slots.withdraw(lease, time.monotonic()))
@@ -254,6 +256,7 @@ class Pool:
     async def close(self) -> None:
         """Close every sandbox, or leave those to the deployment's next server that it can use; then end the group."""
         self._executor.stop()
+        await self._upkeep.rest()
         try:
             if self.keeps_sandboxes and self._deployment.is_shared:
                 await self._closing.close_all_but_kept()

@@ -5,7 +5,7 @@ which there are.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
 import anyio.abc
@@ -34,6 +34,10 @@ WARM_RETRY = 30.0
 #: runs before everything that it started, so that only a paused container or a hanging engine takes longer.
 PING_AFTER = 5.0
 PING_TIMEOUT = 15.0
+
+
+#: Seconds for reading and writing a few files, which takes milliseconds; inside what the end of a server may take.
+REST_TIMEOUT = 0.5
 
 
 class Upkeep:
@@ -134,13 +138,24 @@ class Upkeep:
         if not self._deployment.is_shared:
             return
         async with self._writing:
-            written = self.records(), self._slots.endings.records()
+            written = self.own()
             if written != self._written:
                 await anyio.to_thread.run_sync(self._deployment.write, *written)
                 self._written = written
                 self._noted = frozenset((record.container, record.key) for record in written[0])
 
-    def records(self) -> list[SandboxRecord]:
+    async def rest(self) -> None:
+        """Wait, within REST_TIMEOUT, until nothing is being taken over: the end of the pool closes that as well."""
+        with anyio.move_on_after(REST_TIMEOUT, shield=True):
+            async with self._writing:
+                pass
+
+    def own(self) -> tuple[list[SandboxRecord], list[NoteRecord]]:
+        """What is to stand in this server's file: its sandboxes, and everything that no answer has said yet."""
+        notes = [*self._slots.endings.records(), *(note for slot in self._slots for note in _notes(slot))]
+        return self._records(), notes
+
+    def _records(self) -> list[SandboxRecord]:
         """Every sandbox that another server could use or should know about."""
         shift = time.time() - time.monotonic()
         return [
@@ -175,3 +190,11 @@ class Upkeep:
         if not slot.fingerprint:
             slot.fingerprint = self._deployment.fingerprint(slot.profile.profile)
         return slot.fingerprint
+
+
+def _notes(slot: Slot) -> Iterator[NoteRecord]:
+    """What the next answer of a slot is to say."""
+    if slot.ended:
+        yield NoteRecord(slot.task.principal, slot.task.task, slot.profile.profile.name, slot.ended)
+    for note in slot.notes:
+        yield NoteRecord(slot.task.principal, slot.task.task, "", note)
