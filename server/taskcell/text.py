@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 #: C0 but tab and newline, DEL, and C1.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SYMBOLS = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
+#: Letters of many scripts, and emoji of several parts, are joined and kept apart by these two.
+_JOINERS = "\u200c\u200d"
+#: Tags, and selectors of variants of ideographs: each shows as nothing, and a whole text can be written in them.
+_TAGS = range(0xE0000, 0xE1000)
 
 
 def shown(text: str) -> str:
@@ -44,3 +50,16 @@ def fitting(notes: Iterable[str], room: int, marks: int) -> tuple[str, ...]:
             kept.append(f"{note[: room - 1]}…")
         break
     return tuple(kept)
+
+
+def hidden_character(text: str) -> str | None:
+    """The first character that a reader does not see, or that hides others, by its code and name; None: there is none.
+
+    Controls but tab and line feed, marks of direction, and invisible ones (Unicode's categories Cc, Cf, Zl and Zp).
+    """
+    for character in text:
+        if character in "\n\t" or character in _JOINERS:
+            continue
+        if unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp") or ord(character) in _TAGS:
+            return f"U+{ord(character):04X} {unicodedata.name(character, 'control character')}"
+    return None

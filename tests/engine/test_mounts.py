@@ -189,7 +189,7 @@ def authorized(folder: Path) -> AuthorizedProfile:
 
 def spec(profile: AuthorizedProfile) -> ContainerSpec:
     labels = {"taskcell": "1", "taskcell.deployment": DEPLOYMENT}
-    return ContainerSpec(profile, "taskcell-mounts-test", Workspace(MIB), labels)
+    return ContainerSpec(profile, "taskcell-mounts-test", Workspace(MIB), labels, 60.0)
 
 
 @pytest.mark.parametrize(

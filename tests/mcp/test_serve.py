@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ def test_a_huge_line_is_refused_and_the_server_lives_on(tmp_path: Path) -> None:
     with raw_client(tmp_path) as client:
         client.shake_hands()
         client.say(b'{"jsonrpc":"2.0","id":1,"method":"' + b"x" * (MAX_LINE + 1000) + b'"}\n')
-        assert client.hear()["error"]["code"] == -32700
+        refusal = client.hear()
+        assert (refusal["id"], refusal["error"]["code"]) == (1, -32700)
         assert client.ask("tools/list")["result"]["tools"]
 
 
@@ -236,7 +238,8 @@ def test_a_signal_ends_an_idle_server_and_one_that_nobody_has_spoken_to(tmp_path
         assert client.exit_code() == 0
 
 
-def test_a_client_that_closes_its_reading_end_ends_the_server_with_code_0(tmp_path: Path) -> None:
+@pytest.mark.parametrize("says", [b'{"jsonrpc":"2.0","id":3,"method":"ping"}\n', b""], ids=["a ping", "nothing"])
+def test_a_client_that_closes_its_reading_end_ends_the_server_with_code_0(tmp_path: Path, says: bytes) -> None:
     mark = marker()
     read, write = os.pipe()
     with (tmp_path / "log").open("wb") as log:
@@ -252,15 +255,45 @@ def test_a_client_that_closes_its_reading_end_ends_the_server_with_code_0(tmp_pa
     server.stdin.flush()
     assert eventually(lambda: bool(alive(mark)))
     os.close(read)
-    server.stdin.write(b'{"jsonrpc":"2.0","id":3,"method":"ping"}\n')
-    server.stdin.flush()
+    server.stdin.write(says)
+    with suppress(BrokenPipeError):  # it may have ended by now
+        server.stdin.flush()
     try:
         assert server.wait(MUST_END) == 0
     finally:
         server.kill()
         server.wait()
-        server.stdin.close()
+        with suppress(BrokenPipeError):
+            server.stdin.close()
     assert not alive(mark)
+
+
+def test_nothing_is_written_after_the_end_of_input(tmp_path: Path) -> None:
+    mark = marker()
+    with raw_client(tmp_path) as client:
+        client.shake_hands()
+        # The first ends while the server does, the second is killed by it: neither is answered any more.
+        client.start_command("sleep 0.2")
+        start_sleeping(client, mark)
+        client.heard_so_far()
+        client.end_input()
+        assert client.exit_code() == 0
+        assert not client.unheard()
+
+
+def test_the_id_of_a_running_call_is_refused_and_the_call_stays_cancellable(tmp_path: Path) -> None:
+    mark = marker()
+    with raw_client(tmp_path) as client:
+        client.shake_hands()
+        identity = start_sleeping(client, mark)
+        again = {"name": "terminal", "arguments": {"command": f"sleep {mark}"}}
+        client.say({"jsonrpc": "2.0", "id": identity, "method": "tools/call", "params": again})
+        refusal = client.hear()
+        assert (refusal["id"], refusal["error"]["code"]) == (identity, -32600)
+        assert len([found for found in alive(mark) if found.startswith("sleep ")]) == 1
+        client.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": identity}})
+        assert eventually(lambda: not alive(mark))
+        assert client.run_command("echo on")["structuredContent"]["stdout"] == "on\n"
 
 
 def test_requests_from_a_file_are_answered_before_the_end(tmp_path: Path) -> None:

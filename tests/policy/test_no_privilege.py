@@ -133,7 +133,7 @@ def asked_of_the_engine(
     try:
         profile = Policy(chosen.policy).authorize_profile(skill_profile(skill, chosen))
         with profile.host_mounts() as mounts:
-            spec = ContainerSpec(profile, "name", Workspace(1 << 20, "ws"), {"taskcell": "1"})
+            spec = ContainerSpec(profile, "name", Workspace(1 << 20, "ws"), {"taskcell": "1"}, 60.0)
             place = Place("ws")
             return container_config(
                 client,

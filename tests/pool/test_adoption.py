@@ -296,3 +296,100 @@ async def test_where_no_state_can_be_written_everything_but_the_handing_over_wor
         assert (await run(client, "echo works"))["stdout"] == "works\n"
     assert "The state folder cannot be written" in (servers.folder / "serve.log").read_text()
     assert servers.ids(docker_api) == []
+
+
+async def kill_two_with_one_task(servers: Servers) -> None:
+    """Two servers that each have the task t, with files of their own, killed at the same moment."""
+    with suppress(BaseExceptionGroup):
+        async with servers.serve() as (first, first_pid), servers.serve() as (second, second_pid):
+            await run(first, "echo first > file")
+            await run(second, "echo second > file")
+            await servers.written('"task": "t"', 2)
+            os.kill(first_pid, signal.SIGKILL)
+            os.kill(second_pid, signal.SIGKILL)
+
+
+async def test_of_two_killed_servers_with_one_task_both_files_live_on_and_the_first_answer_says_where(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    await kill_two_with_one_task(servers)
+    before = set(servers.ids(docker_api))
+    async with servers.serve() as (client, _):
+        mine = await run(client, "cat file")
+        (note,) = mine["notes"]
+        assert "are in the task 't~2' now" in note
+        theirs = await run(client, "cat file", "t~2")
+        assert {mine["stdout"], theirs["stdout"]} == {"first\n", "second\n"}
+        assert theirs["notes"] == (await run(client, "true"))["notes"] == []
+        assert set(servers.ids(docker_api)) == before
+    assert servers.ids(docker_api) == servers.volumes(docker_api) == []
+
+
+async def test_an_heir_that_is_killed_before_it_was_asked_leaves_both_files_and_the_note(servers: Servers) -> None:
+    await kill_two_with_one_task(servers)
+    with suppress(BaseExceptionGroup):
+        async with servers.serve() as (client, pid):
+            await run(client, "true", "another")
+            await servers.written("are in the task 't~2' now")
+            os.kill(pid, signal.SIGKILL)
+    async with servers.serve() as (client, _):
+        mine = await run(client, "cat file")
+        assert ["'t~2'" in note for note in mine["notes"]] == [True]
+        assert {mine["stdout"], (await run(client, "cat file", "t~2"))["stdout"]} == {"first\n", "second\n"}
+
+
+async def test_that_files_are_lost_is_said_though_the_server_that_found_it_out_was_killed(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    await servers.leave_by_kill("echo kept > file")
+    docker_api.remove_container(*servers.ids(docker_api), force=True)
+    with suppress(BaseExceptionGroup):
+        async with servers.serve() as (client, pid):
+            await run(client, "true", "another")
+            await servers.written("had ended with the server before this one")
+            os.kill(pid, signal.SIGKILL)
+    async with servers.serve() as (client, _):
+        assert "the files that were in the workspace are lost" in (await run(client, "true"))["notes"][0]
+
+
+async def test_a_server_takes_over_what_another_left_that_died_later_and_says_so(servers: Servers) -> None:
+    async with servers.serve() as (living, _):
+        await run(living, "echo mine > file")
+        await servers.leave_by_kill("echo theirs > file", servers=2)
+        # Half of the time they are left to a server that is started in its place.
+        await servers.written("are in the task 't~2' now")
+        after = await run(living, "cat file")
+        assert (after["stdout"], ["'t~2'" in note for note in after["notes"]]) == ("mine\n", [True])
+        assert (await run(living, "cat file", "t~2"))["stdout"] == "theirs\n"
+
+
+async def test_a_server_takes_over_the_task_itself_when_it_had_none_of_that_name(servers: Servers) -> None:
+    async with servers.serve() as (living, _):
+        await run(living, "true", "another")
+        await servers.leave_by_kill("echo theirs > file")
+        await servers.written('"adopted": true')
+        after = await run(living, "cat file")
+        assert (after["stdout"], after["notes"], after["process_id"]) == ("theirs\n", [], "p2")
+
+
+async def test_a_server_that_is_started_in_a_dead_ones_place_comes_first(servers: Servers) -> None:
+    async with servers.serve() as (living, _):
+        await run(living, "echo mine > file")
+        await servers.leave_by_kill("echo theirs > file", servers=2)
+        async with servers.serve() as (restarted, _):
+            after = await run(restarted, "cat file")
+            assert (after["stdout"], after["notes"]) == ("theirs\n", [])
+        after = await run(living, "cat file")
+        assert (after["stdout"], after["notes"]) == ("mine\n", [])
+
+
+async def test_a_server_that_is_started_too_late_says_that_another_has_the_files(servers: Servers) -> None:
+    async with servers.serve() as (living, _):
+        await run(living, "true", "another")
+        await servers.leave_by_kill("echo theirs > file")
+        await servers.written('"adopted": true')
+        async with servers.serve() as (restarted, _):
+            after = await run(restarted, "ls -A")
+            assert (after["stdout"], ["another server" in note.lower() for note in after["notes"]]) == ("", [True])
+            assert (await run(restarted, "ls -A"))["notes"] == []
+        assert (await run(living, "cat file"))["stdout"] == "theirs\n"

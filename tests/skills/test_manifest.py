@@ -161,6 +161,73 @@ def test_an_image_that_is_no_reference_is_a_fault(tmp_path, image):
     assert "skills.x.docker.image" in fault
 
 
+HIDDEN = {
+    "\\u001b[8m": "U+001B control character",
+    "\\u009b": "U+009B control character",
+    "\\u202e": "U+202E RIGHT-TO-LEFT OVERRIDE",
+    "\\u2066": "U+2066 LEFT-TO-RIGHT ISOLATE",
+    "\\u200b": "U+200B ZERO WIDTH SPACE",
+    "\\uFEFF": "U+FEFF ZERO WIDTH NO-BREAK SPACE",
+    "\\U000E0041": "U+E0041 TAG LATIN CAPITAL LETTER A",
+    "\\U000E0101": "U+E0101 VARIATION SELECTOR-18",
+    "\\u2028": "U+2028 LINE SEPARATOR",
+}
+TOOL = (
+    HEAD
+    + SKILL
+    + """
+[skills.x.tools.y]
+title = "A title."
+description = "Does y."
+argv = ["{z}", "{w}"]
+[skills.x.tools.y.parameters.z]
+type = "string"
+description = "A word."
+enum = ["one", "two"]
+default = "one"
+[skills.x.tools.y.parameters.w]
+type = "array"
+items = { type = "string", description = "Items." }
+default = ["three"]
+"""
+)
+
+
+@pytest.mark.parametrize(("written", "named"), HIDDEN.items())
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("Does x.", "skills.x.description"),
+        ("A title.", "skills.x.tools.y.title"),
+        ("Does y.", "skills.x.tools.y.description"),
+        ("A word.", "skills.x.tools.y.parameters.z.description"),
+        ("two", "skills.x.tools.y.parameters.z.enum"),
+        ("three", "skills.x.tools.y.parameters.w.default"),
+        ("Items.", "skills.x.tools.y.parameters.w.items.description"),
+    ],
+)
+def test_what_a_model_would_read_and_a_person_not_see_is_a_fault_that_names_it(tmp_path, written, named, text, key):
+    assert one(tmp_path, TOOL)
+    (fault,) = faults(tmp_path, TOOL.replace(text, text + written))
+    assert f"{key}: " in fault
+    assert named in fault or (key.endswith("title") and "control characters" in fault)
+    assert fault.isprintable()
+
+
+WRITTEN = [
+    "\u05e9\u05dc\u05d5\u05dd",
+    "\u0646\u0645\u06cc\u200c\u062e",
+    "\U0001f469\u200d\U0001f4bb \u2764\ufe0f",
+    "a\tb\nc",
+    "e\u0301",
+]
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_text_of_every_script_is_taken(tmp_path, text):
+    assert one(tmp_path, TOOL.replace('"Does x."', f'"""{text}"""')).description == text
+
+
 @pytest.mark.parametrize("name", sorted(built_in_names()))
 def test_a_skill_may_not_take_the_name_of_a_tool(tmp_path, name):
     text = HEAD + f'[skills.{name}]\ndescription = "x"\ndocker.image = "a"\n'

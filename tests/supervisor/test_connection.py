@@ -289,6 +289,20 @@ def test_without_a_server_for_the_orphan_ttl_everything_is_killed(supervisor: Su
     assert not alive(pid)
 
 
+def test_a_supervisor_that_no_server_claims_in_time_ends(binary: Path, tmp_path: Path) -> None:
+    waiting = Supervisor(binary, tmp_path / "unclaimed", options=("--claim", "300"))
+    assert waiting.wait() == 0
+    waiting.stop()
+
+
+def test_a_supervisor_that_was_claimed_in_time_stays(binary: Path, tmp_path: Path) -> None:
+    claimed = Supervisor(binary, tmp_path / "claimed", options=("--claim", "1500"))
+    with claimed.claim() as client:
+        time.sleep(2)  # longer than it waits for a server
+        client.sync()
+    claimed.stop()
+
+
 def test_a_connection_that_comes_back_in_time_keeps_the_supervisor(supervisor: Supervisor) -> None:
     supervisor.claim(ttl_ms=1500).close()
     with supervisor.claim(ttl_ms=0):
@@ -385,5 +399,11 @@ def test_the_bridge_says_when_there_is_no_supervisor(binary: Path, tmp_path: Pat
 def test_the_version_and_bad_usage(binary: Path) -> None:
     done = subprocess.run([binary, "version"], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout) == (0, "supervisor 3\n")
-    for words in ([], ["init"], ["init", "--sock", "x"], ["dance", "--socket", "x"]):
+    for words in (
+        [],
+        ["init"],
+        ["init", "--sock", "x"],
+        ["dance", "--socket", "x"],
+        ["connect", "--socket", "x", "--claim", "1"],
+    ):
         assert subprocess.run([binary, *words], capture_output=True, timeout=PATIENCE, check=False).returncode == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,11 @@ class Servers:
     def files(self) -> list[Path]:
         return sorted((self.folder / "state/taskcell/deployments" / self.name).glob("*.json"))
 
+    def _texts(self) -> Iterator[str]:
+        for file in self.files:
+            with suppress(FileNotFoundError):  # another server has just taken over what stood there
+                yield file.read_text()
+
     def ids(self, api: docker.APIClient) -> list[str]:
         return containers(api, taskcell__deployment=self.name)
 
@@ -45,18 +50,22 @@ class Servers:
         found = api.volumes(filters={"label": f"taskcell.deployment={self.name}"})["Volumes"] or []
         return [str(volume["Name"]) for volume in found]
 
-    async def written(self, holds: str) -> None:
-        """Until a server has written down something that holds a text; it does so once a second."""
-        seen = lambda: any(holds in file.read_text() for file in self.files)  # noqa: E731
+    async def written(self, holds: str, servers: int = 1) -> None:
+        """Until so many servers have written down something that holds a text; each does so once a second."""
+        seen = lambda: sum(holds in text for text in self._texts()) >= servers  # noqa: E731
         assert await anyio.to_thread.run_sync(eventually, seen), holds
 
-    async def leave_by_kill(self, *commands: str, task: str = "t") -> None:
-        """A server that runs commands and is then killed with SIGKILL, once it has written down what there is."""
+    async def leave_by_kill(self, *commands: str, task: str = "t", servers: int = 1) -> None:
+        """A server that runs commands and is then killed with SIGKILL, once it has written down what there is.
+
+        Arguments:
+            servers: how many have the task then.
+        """
         with suppress(BaseExceptionGroup):  # the client's connection ends under it
             async with self.serve() as (client, pid):
                 for command in commands:
                     await run(client, command, task)
-                await self.written(f'"task": "{task}"')
+                await self.written(f'"task": "{task}"', servers)
                 os.kill(pid, signal.SIGKILL)
 
 

@@ -164,16 +164,19 @@ class Supervisor:
 
     Arguments:
         through: a program and its arguments that prepare something and then execute the rest of their arguments.
+        options: more of the supervisor's.
     """
 
-    def __init__(self, binary: Path, folder: Path, through: Sequence[str | Path] = ()) -> None:
+    def __init__(
+        self, binary: Path, folder: Path, through: Sequence[str | Path] = (), options: Sequence[str] = ()
+    ) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         self.binary = binary
         self.path = folder / "s.sock"
         self.log = folder / "stderr"
         with self.log.open("wb") as log:
             self.child = subprocess.Popen(
-                [*through, binary, "init", "--socket", self.path],
+                [*through, binary, "init", "--socket", self.path, *options],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,

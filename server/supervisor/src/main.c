@@ -2,6 +2,7 @@
    it is the front of sudo and the program that sudo asks for the password. */
 #include <errno.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,7 @@
 #include "sudo/front.h"
 
 static int usage(void) {
-    fputs("usage: supervisor init --socket PATH | connect --socket PATH | file ... | version\n", stderr);
+    fputs("usage: supervisor init --socket PATH [--claim MS] | connect --socket PATH | file ... | version\n", stderr);
     return 2;
 }
 
@@ -31,10 +32,11 @@ int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     if (!strcmp(what, "file")) return file_run(argc - 2, argv + 2);
     if (!strcmp(what, "version") && argc == 2) return printf("supervisor 3\n") < 0;
-    if (argc != 4 || strcmp(argv[2], "--socket")) return usage();
+    bool claim = argc == 6 && !strcmp(what, "init") && !strcmp(argv[4], "--claim");
+    if ((argc != 4 && !claim) || strcmp(argv[2], "--socket")) return usage();
     /* This comes before we hold a secret: processes of our user must neither trace us nor read our memory. */
     prctl(PR_SET_DUMPABLE, 0);
-    if (!strcmp(what, "init")) return init_run(argv[3]);
+    if (!strcmp(what, "init")) return init_run(argv[3], claim ? strtoul(argv[5], NULL, 10) : CLAIM_MS);
     if (!strcmp(what, "connect")) return bridge_run(argv[3]);
     return usage();
 }

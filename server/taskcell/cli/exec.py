@@ -15,6 +15,7 @@ import typer
 
 from taskcell.assembly.invocation import Invocation
 from taskcell.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, command
+from taskcell.cli.control_sequences import harmless
 from taskcell.errors import BadArgument, SandboxLost, TaskcellError, UnknownProcess
 from taskcell.model import DEFAULT_TASK, LOCAL_PRINCIPAL, MIB, ProcessResult, Status, TaskKey, ToolCall
 
@@ -47,11 +48,13 @@ def exec_(
     skill: Annotated[str | None, typer.Option(help="A skill that gets CMD as its arguments.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds until the command is killed.")] = None,
     stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input to the command.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Pass control sequences to the terminal unfiltered.")] = False,
 ) -> int:
     """Run one command as a tool call does, and exit with its code.
 
     The output is shown when the command has ended. Ctrl-C kills it with everything that it started. Afterwards the
-    sandbox and the task's files are gone.
+    sandbox and the task's files are gone. On a terminal, the output can colour text and move the cursor; without --raw,
+    other control sequences are left out.
     """
     import anyio
 
@@ -71,7 +74,7 @@ def exec_(
     stack.warn_unless_isolated(loaded.settings)
     _check_runs_words(tool, loaded)
     ended = anyio.run(_run, run, loaded, ToolCall(LOCAL_PRINCIPAL, tool, arguments, hand_off=False))
-    return EXIT_INTERRUPTED if ended is None else _show(*ended)
+    return EXIT_INTERRUPTED if ended is None else _show(*ended, raw=raw)
 
 
 def _check_runs_words(name: str, loaded: Loaded) -> None:
@@ -147,22 +150,24 @@ async def _kept_output(gateway: Gateway, call: ToolCall, result: ProcessResult) 
     return {}
 
 
-def _show(result: ProcessResult, kept: Mapping[str, Piece]) -> int:
+def _show(result: ProcessResult, kept: Mapping[str, Piece], *, raw: bool) -> int:
     for name, stream, text in (("STDOUT", sys.stdout, result.stdout), ("STDERR", sys.stderr, result.stderr)):
-        _write(stream, kept[name].data if name in kept else text.encode("utf-8", "replace"))
+        _write(stream, kept[name].data if name in kept else text.encode("utf-8", "replace"), raw=raw)
         if name in kept and kept[name].lost:
             print(f"taskcell: The first {kept[name].lost:,} bytes of {name.lower()} were not kept.", file=sys.stderr)  # noqa: T201
     if result.status is not Status.EXITED:
         print(f"taskcell: {result.ending()}", file=sys.stderr)  # noqa: T201
     for note in result.notes:
-        print(f"taskcell: {note}", file=sys.stderr)  # noqa: T201
+        _write(sys.stderr, f"taskcell: {note}\n".encode("utf-8", "replace"), raw=False)
     return EXIT_FAILED if result.exit_code is None else result.exit_code
 
 
-def _write(stream: Any, data: bytes) -> None:
+def _write(stream: Any, data: bytes, *, raw: bool) -> None:
     """Raises TaskcellError when the output cannot be written; nothing is written to a closed stream."""
     if stream is None:
         return
+    if stream.isatty() and not raw:
+        data = harmless(data.decode("utf-8", "replace")).encode("utf-8", "replace")
     try:
         stream.buffer.write(data)
         stream.flush()

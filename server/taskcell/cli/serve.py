@@ -43,6 +43,7 @@ def serve(run: Invocation) -> None:
             log.info("Serving MCP on this terminal; usually an MCP client starts this command. Ctrl-D ends it.")
 
         async def main() -> None:
-            await serve_stdio(wire, lambda: reload.following_gateway(run, loaded), isolated=isolated)
+            gateway = lambda: reload.following_gateway(run, loaded)  # noqa: E731
+            await serve_stdio(wire, gateway, output_chars=settings.limits.output_chars, isolated=isolated)
 
         anyio.run(main, backend_options={"use_uvloop": True})

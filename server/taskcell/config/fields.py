@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from taskcell.config.toml_source import Fault, Key, suggestion
+from taskcell.text import hidden_character
 from taskcell.units import parse_cores, parse_duration, parse_size
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -40,6 +41,13 @@ def _no_nul(value: str) -> str:
     return value
 
 
+def visible(value: str) -> str:
+    """Pydantic's check of a text that a model reads, and whoever reviews it for the model."""
+    if (hidden := hidden_character(value)) is not None:
+        raise ValueError(f"holds {hidden}, which a reader does not see; leave it out")
+    return value
+
+
 def _absolute(value: str) -> str:
     if value and not value.startswith("/"):
         raise ValueError("must be an absolute path, as in '/work'")
@@ -53,6 +61,8 @@ Cores = Annotated[float, BeforeValidator(parse_cores)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Word = Annotated[str, AfterValidator(_printable)]
 Text = Annotated[str, AfterValidator(_no_nul)]
+#: What a model reads.
+Prose = Annotated[Text, AfterValidator(visible)]
 AbsolutePath = Annotated[str, AfterValidator(_printable), AfterValidator(_absolute)]
 Words = Annotated[tuple[Word, ...], BeforeValidator(as_tuple)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(as_tuple)]

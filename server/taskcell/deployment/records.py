@@ -1,51 +1,59 @@
-"""What the servers of one deployment know of each other: files in a folder that only their user can read.
+"""What the servers of one deployment know about each other: files in a folder that only their user can read.
 
 Each server writes one file about its own sandboxes while it lives, and holds a lock beside it. A file whose lock can be
-taken is a dead server's: what stands in it may be taken up. The tokens by which supervisors know their server are
-derived from the deployment's key and are in no such file.
+taken is a dead server's: the sandboxes in it may be taken up. The tokens by which supervisors know their server are
+derived from the deployment's key and stand in no such file.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 
-from taskcell.model import Profile, TaskKey
+from taskcell.deployment.checked import record, text, whole
+from taskcell.deployment.state_files import (
+    KEY_SIZE,
+    check_folder,
+    lock,
+    own_folder,
+    read_key,
+    read_own,
+    remove,
+    replace,
+    why,
+)
+from taskcell.model import MIB, Profile, TaskKey
 
 log = structlog.get_logger(__name__)
 
 _VERSION = 1
-#: Bytes of a deployment's key, as many as SHA-256 makes use of.
-_KEY_SIZE = 32
-#: Bytes of one server's file: far more than 100,000 sandboxes need. It is our own, but a full disk may have cut it.
-_MAX_FILE = 256 << 20
-#: What each field of a record must be when it is read back, by the type that is written at it.
-_KINDS: Mapping[str, type | tuple[type, ...]] = {"str": str, "bool": bool, "int": int, "float": (int, float)}
+#: Bytes of one server's file: twice what 100,000 sandboxes take, the most that a pool may have.
+_MAX_FILE = 128 * MIB
+#: Bytes of a note about one workspace: two names and a path.
+_MAX_NOTE = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxRecord:
-    """One sandbox, as another server or `taskcell ps` finds it. Times in seconds of the wall clock.
+    """One sandbox, as other servers and `taskcell ps` find it. Times are seconds of the wall clock.
 
     Arguments:
         container, name: the engine's id of it, and its name.
-        principal, task: whose it is; both empty for one that no task has yet.
+        principal, task: the task that has it; both empty while no task has it.
         fingerprint: of the profile that it was made with.
-        nonce: what its token was derived from.
+        nonce: its token was derived from this.
         workspace: the task's volume, or folder; `is_owner` as in `Container`; `is_in_memory`: it is not persistent.
         idle_since: 0 while a call or a process has it.
-        commands: how many commands the task has had.
+        commands: the number of commands that the task has had.
+        adopted: an earlier server made it.
     """
 
     container: str
@@ -62,10 +70,21 @@ class SandboxRecord:
     idle_since: float = 0.0
     processes: int = 0
     commands: int = 0
+    adopted: bool = False
 
     @property
     def key(self) -> TaskKey:
         return TaskKey(self.principal, self.task)
+
+
+@dataclass(frozen=True, slots=True)
+class NoteRecord:
+    """Something that no answer has said yet: how a sandbox ended, or (without a profile) a sentence for its task."""
+
+    principal: str
+    task: str
+    profile: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +94,15 @@ class ServerRecord:
     instance: str
     pid: int
     alive: bool
-    sandboxes: tuple[SandboxRecord, ...]
+    sandboxes: tuple[SandboxRecord, ...] = ()
+    notes: tuple[NoteRecord, ...] = ()
 
 
 class Deployment:
-    """A deployment's folder. Without one, all works but the handing over: it cannot be written, or is not wanted.
+    """A deployment's folder. Without one, everything works but the handing over of sandboxes to later servers.
 
     Arguments:
-        folder: of this deployment alone; made when it is needed.
+        folder: of this deployment alone; made when it is needed. None: it is not wanted, or has no place.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -90,25 +110,25 @@ class Deployment:
         self._key = b""
         self._instance = ""
         self._lock: int | None = None
+        self._distrusted: set[Path] = set()
 
     # --- this server ---------------------------------------------------------------------------------------------
 
     def join(self, instance: str) -> None:
-        """Take a lock of one's own, and the deployment's key. Where that cannot be done, say so once in the log."""
+        """Take this server's own lock, and read the deployment's key. A failure is one line in the log."""
         self._instance = instance
-        self._key = secrets.token_bytes(_KEY_SIZE)
+        self._key = secrets.token_bytes(KEY_SIZE)
         if self._folder is None:
             return
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._folder.chmod(0o700)
-            self._key = _read_key(self._folder / "key")
-            self._lock = _lock(self._lock_path(instance), create=True)
+            own_folder(self._folder)
+            self._key = read_key(self._folder / "key")
+            self._lock = lock(self._lock_path(instance), create=True)
         except OSError as error:
             log.warning(
                 "The state folder cannot be written; no other server will find this one's sandboxes.",
                 folder=str(self._folder),
-                reason=error.strerror,
+                reason=why(error),
             )
             self._folder = None
 
@@ -118,24 +138,25 @@ class Deployment:
         return self._folder is not None and self._lock is not None
 
     def token(self, nonce: str) -> bytes:
-        """What a supervisor knows its servers by."""
+        """The token by which a supervisor recognises its servers."""
         return hmac.new(self._key, f"token:{nonce}".encode(), hashlib.sha256).hexdigest().encode()
 
     def fingerprint(self, profile: Profile) -> str:
-        """Equal for equal profiles alone; tells nothing of what is in one."""
+        """A text that is equal for equal profiles only, and reveals nothing about them."""
         text = json.dumps(asdict(profile), sort_keys=True, default=str)
         return hmac.new(self._key, f"profile:{text}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
 
-    def write(self, sandboxes: Sequence[SandboxRecord]) -> None:
+    def write(self, sandboxes: Sequence[SandboxRecord], notes: Sequence[NoteRecord] = ()) -> None:
         """Replace this server's file. Blocking; a failure is a line in the log."""
         if self._folder is None or self._lock is None:
             return
         document = {"version": _VERSION, "instance": self._instance, "pid": os.getpid()}
         document["sandboxes"] = [asdict(sandbox) for sandbox in sandboxes]
+        document["notes"] = [asdict(note) for note in notes]
         try:
-            _replace(self._file(self._instance), json.dumps(document).encode("utf-8", "surrogatepass"))
+            replace(self._file(self._instance), json.dumps(document).encode("utf-8", "surrogatepass"))
         except OSError as error:
-            log.warning("The state file could not be written.", reason=error.strerror)
+            log.warning("The state file could not be written.", reason=why(error))
 
     def leave(self, *, keep: bool) -> None:
         """Let go of the lock. `keep` leaves the file to the next server."""
@@ -149,54 +170,77 @@ class Deployment:
     # --- the others ----------------------------------------------------------------------------------------------
 
     def servers(self) -> list[ServerRecord]:
-        """Every server with a file, dead or alive. Blocking."""
-        return [
-            ServerRecord(name, pid, self._is_alive(name), records)
-            for name in self._names()
-            for pid, records in [self._read(name)]
-        ]
+        """Every server that has a file, dead or alive. Blocking."""
+        return [self._read(name, alive=self._is_alive(name)) for name in self._names()]
 
-    def bequeathed(self) -> Iterator[tuple[str, tuple[SandboxRecord, ...]]]:
-        """What dead servers left, by instance, while nobody else can take it; it is gone afterwards. Blocking."""
+    def bequeathed(self, chosen: Collection[str] | None = None) -> Iterator[ServerRecord]:
+        """What each dead server left. Blocking.
+
+        Nobody else can take it meanwhile, and its file is gone afterwards.
+
+        Arguments:
+            chosen: only what these instances left. None: what any left.
+        """
         for name in self._names():
-            if name == self._instance:
+            if name == self._instance or (chosen is not None and name not in chosen):
                 continue
-            with suppress(OSError):
-                lock = _lock(self._lock_path(name), create=False)
-                try:
-                    yield name, self._read(name)[1]
-                    self._remove(name)
-                finally:
-                    os.close(lock)
+            try:
+                held = lock(self._lock_path(name), create=False)
+            except BlockingIOError:  # its server lives
+                continue
+            except OSError as error:
+                self._distrust(self._lock_path(name), error)
+                continue
+            try:
+                yield self._read(name, alive=False)
+                self._remove(name)
+            finally:
+                os.close(held)
 
     def _names(self) -> list[str]:
-        if self._folder is None:
+        return [path.stem for path in self._found(self._folder)]
+
+    def _found(self, folder: Path | None) -> list[Path]:
+        """The files in a folder, if it is ours."""
+        if folder is None:
             return []
         try:
-            return sorted(path.stem for path in self._folder.glob("*.json"))
-        except OSError:
+            check_folder(folder)
+            return sorted(folder.glob("*.json"))
+        except OSError as error:
+            self._distrust(folder, error)
             return []
+
+    def _distrust(self, path: Path, error: Exception) -> None:
+        """Say once that something in the state folder is not used; what is not there needs no word."""
+        if isinstance(error, FileNotFoundError) or path in self._distrusted:
+            return
+        self._distrusted.add(path)
+        reason = why(error) if isinstance(error, OSError) else "it is not what a server writes"
+        log.warning("Something in the state folder is not used.", path=str(path), reason=reason)
 
     def _is_alive(self, instance: str) -> bool:
         if instance == self._instance:
             return True
         try:
-            os.close(_lock(self._lock_path(instance), create=False))
+            os.close(lock(self._lock_path(instance), create=False))
         except BlockingIOError:
             return True
         except OSError:
             return False
         return False
 
-    def _read(self, instance: str) -> tuple[int, tuple[SandboxRecord, ...]]:
+    def _read(self, instance: str, *, alive: bool) -> ServerRecord:
         """A file that cannot be read says nothing: its sandboxes remove themselves."""
         path = self._file(instance)
         try:
-            with path.open("rb") as file:
-                document = json.loads(file.read(_MAX_FILE))
-            return int(document["pid"]), tuple(map(_record, document["sandboxes"]))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return 0, ()
+            document = json.loads(read_own(path, _MAX_FILE))
+            sandboxes = tuple(record(SandboxRecord, table) for table in document["sandboxes"])
+            notes = tuple(record(NoteRecord, table) for table in document.get("notes", ()))
+            return ServerRecord(instance, whole(document["pid"]), alive, sandboxes, notes)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            self._distrust(path, error)
+            return ServerRecord(instance, 0, alive)
 
     def _file(self, instance: str) -> Path:
         assert self._folder is not None
@@ -207,9 +251,8 @@ class Deployment:
         return self._folder / f"{instance}.lock"
 
     def _remove(self, instance: str) -> None:
-        with suppress(OSError):
-            self._file(instance).unlink(missing_ok=True)
-            self._lock_path(instance).unlink(missing_ok=True)
+        remove(self._file(instance))
+        remove(self._lock_path(instance))
 
     # --- persistent workspaces -----------------------------------------------------------------------------------
 
@@ -218,78 +261,33 @@ class Deployment:
         if self._folder is None:
             return
         document = {"principal": task.principal, "task": task.task, "place": place}
-        with suppress(OSError):
-            (self._folder / "workspaces").mkdir(mode=0o700, exist_ok=True)
-            path = self._folder / "workspaces" / f"{task.digest}.json"
+        path = self._note(task)
+        try:
+            own_folder(path.parent)
             if not path.exists():
-                _replace(path, json.dumps(document).encode("utf-8", "surrogatepass"))
+                replace(path, json.dumps(document).encode("utf-8", "surrogatepass"))
+        except OSError as error:
+            log.warning("It could not be noted whose a workspace is.", path=str(path), reason=why(error))
 
     def workspaces(self) -> Mapping[TaskKey, str]:
         """The persistent workspaces that were noted: volume or folder, by task. Blocking."""
         found: dict[TaskKey, str] = {}
-        for path in sorted(self._folder.glob("workspaces/*.json")) if self._folder else ():
-            with suppress(OSError, ValueError, TypeError, KeyError):
-                document = json.loads(path.read_bytes())
-                found[TaskKey(str(document["principal"]), str(document["task"]))] = str(document["place"])
+        for path in self._found(self._folder and self._folder / "workspaces"):
+            try:
+                document = json.loads(read_own(path, _MAX_NOTE))
+                principal, task, place = (text(document[name]) for name in ("principal", "task", "place"))
+                key = TaskKey(principal, task)
+                if self._note(key) != path:
+                    raise ValueError
+                found[key] = place
+            except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+                self._distrust(path, error)
         return found
 
     def forget_workspace(self, task: TaskKey) -> None:
         if self._folder is not None:
-            (self._folder / "workspaces" / f"{task.digest}.json").unlink(missing_ok=True)
+            remove(self._note(task))
 
-
-def _record(table: Mapping[str, Any]) -> SandboxRecord:
-    """Raises what a table of other things brings: TypeError, AttributeError."""
-    known = {name.name for name in fields(SandboxRecord)}
-    record = SandboxRecord(**{key: value for key, value in table.items() if key in known})
-    for field in fields(SandboxRecord):
-        kind = _KINDS[str(field.type)]
-        if not isinstance(getattr(record, field.name), kind):
-            raise TypeError(f"{field.name} is of another type")
-    return record
-
-
-def _read_key(path: Path) -> bytes:
-    """The deployment's key; the first server makes it, whole or not at all. Raises OSError."""
-    for _ in range(2):
-        with suppress(FileNotFoundError):
-            key = path.read_bytes()
-            if len(key) == _KEY_SIZE:
-                return key
-            path.unlink()
-        draft = path.with_name(f".key-{secrets.token_hex(8)}")
-        _write(draft, secrets.token_bytes(_KEY_SIZE))
-        with suppress(FileExistsError):
-            os.link(draft, path)  # unlike a rename, not over another server's
-        draft.unlink()
-    return path.read_bytes()
-
-
-def _lock(path: Path, *, create: bool) -> int:
-    """An open, locked file. Raises BlockingIOError: another process has the lock; OSError: it cannot be told."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.fstat(descriptor).st_nlink:
-            raise FileNotFoundError(str(path))  # somebody else has just taken what it stood for
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _replace(path: Path, data: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        _write(draft, data)
-        draft.replace(path)
-    except OSError:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)  # on a full disk a half of it would only take room
-        raise
-
-
-def _write(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+    def _note(self, task: TaskKey) -> Path:
+        assert self._folder is not None
+        return self._folder / "workspaces" / f"{task.digest}.json"

@@ -1,4 +1,4 @@
-"""What runs in a deployment, seen from a process that is none of its servers."""
+"""The sandboxes of a deployment, as a process sees them that is not one of its servers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from taskcell.engine.base import Container, Engine, ListedContainer
 from taskcell.errors import TaskcellError
 from taskcell.model import TaskKey
 
-#: Of a sandbox that no living server has: it removes itself, or is taken up by the next one.
+#: A sandbox without a living server: it removes itself, or the next server takes it up.
 ORPHAN = "orphan"
 WARM = "warm"
-#: A living server's that it has not written down yet, as it does once a second; or one that it closes.
+#: A sandbox that its living server has not written down yet, as it does once a second, or is closing.
 STARTING = "starting"
 
 
@@ -34,12 +34,12 @@ class Deployed:
 
     @property
     def key(self) -> TaskKey | None:
-        """Whose it is; None where no task has it, or nobody wrote down which."""
+        """The task that has it; None where no task has it, or no server wrote down which."""
         return self.record.key if self.record is not None and self.record.task else None
 
     @property
     def idle_s(self) -> float:
-        """Since its last call or process ended; 0 while there is one."""
+        """Seconds since its last call or process ended; 0 while there is one."""
         since = self.record.idle_since if self.record is not None else 0.0
         # The engine tells ages in whole seconds.
         return round(min(self.age_s, max(0.0, time.time() - since)), 1) if since else 0.0

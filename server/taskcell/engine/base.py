@@ -47,12 +47,14 @@ class ContainerSpec:
     Arguments:
         name: unique among the engine's containers.
         labels: `taskcell=1` and who owns it; never secret.
+        claim_within: seconds that its supervisor waits for the server that has it started; then it ends.
     """
 
     profile: AuthorizedProfile
     name: str
     workspace: Workspace
     labels: Mapping[str, str]
+    claim_within: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ class LocalEngine:
         name = secrets.token_hex(8)
         home = self._folder / name
         home.mkdir(mode=0o700)
-        await self._start_supervisor(name, program, home / "s")
+        await self._start_supervisor(name, program, home / "s", spec.claim_within)
         return Container(
             id=name,
             name=spec.name,
@@ -81,10 +81,10 @@ class LocalEngine:
             is_child=True,
         )
 
-    async def _start_supervisor(self, name: str, program: Path, socket: Path) -> None:
+    async def _start_supervisor(self, name: str, program: Path, socket: Path, claim_within: float) -> None:
         """Start a supervisor and wait until it listens on its socket. Raises EngineError."""
         process = await anyio.open_process(
-            [program, "init", "--socket", socket],
+            [program, "init", "--socket", socket, "--claim", str(round(claim_within * 1000))],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=None,

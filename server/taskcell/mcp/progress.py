@@ -1,10 +1,11 @@
-"""MCP progress: sends the newest lines of a running command, in a task of its own.
+"""MCP progress: the newest lines of a command that runs, and a sign of life of one that is silent.
 
-A command's output never waits for a client: a slow client misses lines and gets newer ones instead.
+A command's output never waits for a client: what a slow client missed is replaced by what is newer.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -21,44 +22,60 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two messages: users are promised at most ten a second.
 INTERVAL = 0.1
-#: Bytes at the end of the output that are read, and the most of them that is shown.
+#: Seconds of silence after which a call says that it is still at work. Clients whose time-out starts again with each
+#: message give up after 60 seconds (`resetTimeoutOnProgress` of the SDK in TypeScript) or 30: two may be late.
+HEARTBEAT = 10.0
+#: Bytes of the end of the output that are looked at, and what is shown of them at most.
 LOOKED_AT = 2048
 SHOWN_LINES = 3
 SHOWN_CHARS = 400
 
 T = TypeVar("T")
-#: Called with the number of bytes of output so far, and the newest lines.
+#: Takes a number that grows from message to message, and the message.
 Notify = Callable[[float, str], Awaitable[None]]
 
 
 class Progress:
-    """Reports the progress of one process. Pass `watch` to the call that starts it."""
+    """Reports how one call goes on. Give `watch` to whoever starts its process.
 
-    def __init__(self, notify: Notify) -> None:
+    A message's number is the bytes of output so far, or one more than the last: it grows with each message, as the
+    specification wants it.
+
+    Arguments:
+        notify: sends one message to the client.
+        heartbeat: seconds.
+    """
+
+    def __init__(self, notify: Notify, heartbeat: float = HEARTBEAT) -> None:
         self._notify = notify
+        self._heartbeat = heartbeat
         self._process: Process | None = None
         self._started = anyio.Event()
+        self._began = self._heard = self._said = time.monotonic()
+        self._number = 0
+        self._sending = anyio.Lock()
 
     def watch(self, process: Process) -> None:
         self._process = process
         self._started.set()
 
     async def report_while(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Await a call that raises nothing, and report its process meanwhile."""
+        """Await a call that raises nothing, and report on it meanwhile."""
         async with anyio.create_task_group() as reporting:
-            reporting.start_soon(self._guarded)
+            reporting.start_soon(self._guarded, self._tell_output)
+            reporting.start_soon(self._guarded, self._tell_silence)
             answer = await call()
             reporting.cancel_scope.cancel()
         return answer
 
-    async def _guarded(self) -> None:
-        """Report progress; no failure of that makes the call fail."""
+    async def _guarded(self, tell: Callable[[], Awaitable[None]]) -> None:
+        """Whatever goes wrong with progress is no reason for the call to fail."""
         try:
-            await self._report()
+            await tell()
         except Exception:
-            log.exception("Reporting the progress of a call failed.")
+            log.exception("Progress of a call is not reported any more.")
 
-    async def _report(self) -> None:
+    async def _tell_output(self) -> None:
         await self._started.wait()
         process = self._process
         assert process is not None
@@ -68,15 +85,37 @@ class Progress:
             await anyio.sleep(INTERVAL)
             try:
                 await process.news(reported)
-                # Before reading, so that output that arrives meanwhile is reported the next time.
+                # Before it is read: what comes meanwhile is reported the next time.
                 seen = process.written
                 newest = await newest_output(process)
             except SandboxLost:
                 return
             if seen != reported:
-                reported = seen
-                with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the client has gone
-                    await self._notify(float(sum(reported)), newest)
+                reported, self._heard = seen, time.monotonic()
+                await self._say(sum(reported), newest)
+
+    async def _tell_silence(self) -> None:
+        while True:
+            left = self._said + self._heartbeat - time.monotonic()
+            if left > 0:
+                await anyio.sleep(left)
+            else:
+                await self._say(0, self._sign_of_life())
+
+    def _sign_of_life(self) -> str:
+        process, now = self._process, time.monotonic()
+        if process is None or process.has_ended:
+            return f"Still at work after {now - self._began:.0f} s."
+        silence = f"no output for {now - self._heard:.0f} s" if sum(process.written) else "no output"
+        return f"Still running after {process.duration_ms / 1000:.0f} s, {silence}."
+
+    async def _say(self, written: int, message: str) -> None:
+        """Send one message; one after the other, so that their numbers grow on the wire too."""
+        async with self._sending:
+            self._number = max(self._number + 1, written)
+            self._said = time.monotonic()
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the client has gone
+                await self._notify(float(self._number), message)
 
 
 async def newest_output(process: Process) -> str:

@@ -19,7 +19,9 @@ from taskcell.mcp.resources.outputs import output_resources
 from taskcell.mcp.resources.routes import Resources
 from taskcell.mcp.tasks import Tasks
 from taskcell.mcp.tools import Tools
+from taskcell.mcp.transport.answer_sizes import kinds
 from taskcell.mcp.transport.descriptors import Wire
+from taskcell.mcp.transport.in_flight import InFlight
 from taskcell.mcp.transport.shutdown import Shutdown
 from taskcell.mcp.transport.stdio import stdio_streams
 
@@ -90,26 +92,32 @@ def build_server(gateway: Gateway, *, isolated: bool = True) -> TaskcellServer:
 
 
 async def serve_stdio(
-    wire: Wire, open_gateway: Callable[[], AbstractAsyncContextManager[Gateway]], *, isolated: bool = True
+    wire: Wire,
+    open_gateway: Callable[[], AbstractAsyncContextManager[Gateway]],
+    *,
+    output_chars: int,
+    isolated: bool = True,
 ) -> None:
     """Serve one client until its input ends, it stops reading, or a signal arrives; then clean up and return.
 
     Arguments:
         wire: from `claim_stdio`.
         open_gateway: opens the gateway, which is closed with every sandbox before this returns.
+        output_chars: characters of output in one answer, by which it is known how much is in flight at once.
 
     Raises:
         TaskcellError: the gateway cannot be opened.
     """
     session = anyio.CancelScope()
     shutdown = Shutdown(session)
+    in_flight = InFlight(kinds(output_chars))
     at_end = ExitStack()
     at_end.callback(shutdown.begin)
     async with anyio.create_task_group() as watching:
         watching.start_soon(shutdown.watch_signals)
         with session:
             async with (
-                stdio_streams(wire, on_end=at_end.close, on_broken=shutdown.stop) as (reader, writer),
+                stdio_streams(wire, in_flight, on_end=at_end.close, on_broken=shutdown.stop) as (reader, writer),
                 open_gateway() as gateway,
             ):
                 server = build_server(gateway, isolated=isolated)

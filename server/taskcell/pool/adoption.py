@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 import anyio
 import anyio.to_thread
 import structlog
 
-from taskcell.deployment.records import Deployment, SandboxRecord
+from taskcell.deployment.records import Deployment, NoteRecord, SandboxRecord
 from taskcell.engine.base import Engine
 from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
+from taskcell.pool.ending_notes import Endings
 from taskcell.pool.launcher import Launcher
+from taskcell.pool.siblings import Share
 from taskcell.pool.slot import Slot, SlotKey
 from taskcell.sandbox.sandbox import Sandbox
 
@@ -22,17 +25,45 @@ log = structlog.get_logger(__name__)
 
 #: Sandboxes that are adopted at once: each takes a handful of calls to the engine, which has others to answer too.
 AT_ONCE = 8
+#: What a task's next answer says of another server's sandbox of it: its files are in a task beside it, lost with it, or
+#: on disk and so the same.
+BESIDE = (
+    "Another server had this task too and has ended: the files that it had, and what still runs there, are in the task "
+    "{!r} now."
+)
+LOST = "Another server had this task too and has ended: the files that it had are lost, for {}."
+CLOSED = "Another server had this task too and has ended: what it ran was killed; the files are the same."
+#: The part of `orphan_ttl` for which a dead server's sandboxes are left to the server that is started in its place. The
+#: rest is for a server that runs already, to notice and to connect to them.
+LEFT_ALONE = 0.5
 #: States of a container in which its supervisor will never end it.
 _STUCK = frozenset({"created", "paused", "removing", "dead"})
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What dead servers left, and what living ones have taken over from others.
+
+    Arguments:
+        sandboxes: everything that this server is to adopt or remove.
+        notes: what no answer has said yet.
+        elsewhere: tasks whose sandboxes another living server has adopted.
+    """
+
+    sandboxes: tuple[SandboxRecord, ...] = ()
+    notes: tuple[NoteRecord, ...] = ()
+    elsewhere: frozenset[TaskKey] = frozenset()
 
 
 class Inheritance:
     """Finds and adopts sandboxes of dead servers.
 
     Arguments:
+        endings: takes what the tasks' next answers have to say about it.
         deployment_id: as in the containers' labels.
         instance: this server's own name there.
         profile_of: the authorised profile of that name as it is now; None when there is none.
+        orphan_ttl: seconds that a dead server's sandboxes live.
     """
 
     def __init__(
@@ -41,9 +72,11 @@ class Inheritance:
         launcher: Launcher,
         deployment: Deployment,
         profile_of: Callable[[str], AuthorizedProfile | None],
+        endings: Endings,
         *,
         deployment_id: str,
         instance: str,
+        orphan_ttl: float,
     ) -> None:
         self._engine = engine
         self._launcher = launcher
@@ -51,9 +84,14 @@ class Inheritance:
         self._deployment_id = deployment_id
         self._instance = instance
         self._profile_of = profile_of
+        self._endings = endings
+        self._patience = orphan_ttl * LEFT_ALONE
+        self._died: dict[str, float] = {}
         self._limiter = anyio.CapacityLimiter(AT_ONCE)
 
-    async def begin(self, *, adopt: bool) -> Sequence[SandboxRecord]:
+    # --- taking over ---------------------------------------------------------------------------------------------
+
+    async def begin(self, *, adopt: bool) -> Left:
         """Join the deployment, and take over what dead servers left, so that no other server does.
 
         Arguments:
@@ -61,29 +99,55 @@ class Inheritance:
         """
         return await anyio.to_thread.run_sync(self._begin, adopt)
 
-    def _begin(self, adopt: bool) -> Sequence[SandboxRecord]:
+    def _begin(self, adopt: bool) -> Left:
         self._deployment.join(self._instance)
-        found: dict[str, SandboxRecord] = {}
-        if adopt and self._deployment.is_shared:
-            for _, records in self._deployment.bequeathed():
-                found.update((record.container, record) for record in records)
-                # In our own file before theirs is removed: if this server dies in between, the next one finds them.
-                self._deployment.write(tuple(found.values()))
-        return tuple(found.values())
+        return self._take((), (), None) if adopt and self._deployment.is_shared else Left()
 
-    def slots(self, records: Iterable[SandboxRecord], first: TaskKey) -> list[Slot]:
-        """A slot for each sandbox that its task can use; those of the task `first` come first.
+    async def take_later(self, own: Sequence[SandboxRecord], notes: Sequence[NoteRecord]) -> Left:
+        """Take over what servers left that died while this one ran, and in whose place none was started in time.
 
-        Two servers may have served tasks of one name: the task gets the sandbox that was used last.
+        Arguments:
+            own, notes: what this server has, which must stay in its file.
         """
-        found: dict[SlotKey, Slot] = {}
-        for record in sorted(records, key=lambda record: record.idle_since or float("inf")):
-            slot = self._slot(record) if record.task else None
-            if slot is not None:
-                found[slot.key] = slot
-        return sorted(found.values(), key=lambda slot: slot.task != first)
+        return await anyio.to_thread.run_sync(self._take_later, own, notes)
 
-    def _slot(self, record: SandboxRecord) -> Slot | None:
+    def _take_later(self, own: Sequence[SandboxRecord], notes: Sequence[NoteRecord]) -> Left:
+        if not self._deployment.is_shared:
+            return Left()
+        now = time.monotonic()
+        dead = [server.instance for server in self._deployment.servers() if not server.alive]
+        self._died = {instance: self._died.get(instance, now) for instance in dead}
+        return self._take(own, notes, [instance for instance, at in self._died.items() if now - at >= self._patience])
+
+    def _take(self, own: Sequence[SandboxRecord], notes: Sequence[NoteRecord], chosen: Collection[str] | None) -> Left:
+        found: dict[str, SandboxRecord] = {}
+        told: list[NoteRecord] = []
+        for server in self._deployment.bequeathed(chosen):
+            found.update((record.container, record) for record in server.sandboxes)
+            told += server.notes
+            # In our own file before theirs is removed: if this server dies in between, the next one finds them.
+            self._deployment.write([*own, *found.values()], [*notes, *told])
+        others = (server for server in self._deployment.servers() if server.alive and server.instance != self._instance)
+        adopted = frozenset(record.key for server in others for record in server.sandboxes if record.adopted)
+        return Left(tuple(found.values()), tuple(told), adopted)
+
+    # --- who gets what -------------------------------------------------------------------------------------------
+
+    def slots(self, shares: Iterable[Share]) -> list[Slot]:
+        """A slot for each sandbox that its task can use. What is of no use is told to the task's next answer."""
+        found: dict[SlotKey, Slot] = {}
+        for share in shares:
+            slots = [slot for record in share.records if (slot := self._slot(record, share.had)) is not None]
+            # The records begin with the one that was used last.
+            found.update((slot.key, slot) for slot in reversed(slots if share.task is not None else []))
+            in_memory = share.records[0].is_in_memory
+            if in_memory and not slots:
+                self._endings.tell(share.had, LOST.format("the sandbox's profile is not allowed any more"))
+            elif share.task is None and any(record.processes for record in share.records):
+                self._endings.tell(share.had, CLOSED)
+        return list(found.values())
+
+    def _slot(self, record: SandboxRecord, had: TaskKey) -> Slot | None:
         profile = self._profile_of(record.profile)
         if profile is None:
             return None
@@ -96,6 +160,7 @@ class Inheritance:
             created=record.created + shift,
             idle_since=idle_since,
             inherited=record,
+            had=had,
             outdated=record.fingerprint != self._deployment.fingerprint(profile.profile),
         )
 
@@ -106,9 +171,12 @@ class Inheritance:
         """
         async with self._limiter:
             sandbox = await self._launcher.adopt(slot)
+        had, is_gone = slot.had, sandbox is None
+        if had is not None and had != slot.task:
+            self._endings.tell(had, LOST.format("its sandbox had ended") if is_gone else BESIDE.format(slot.task.task))
         if sandbox is not None:
             return sandbox
-        slot.inherited, slot.outdated = None, False
+        slot.inherited, slot.had, slot.outdated = None, None, False
         # The next call says so, though none waits now.
         slot.ended = "had ended with the server before this one"
         if not slot.leases:

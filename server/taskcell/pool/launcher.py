@@ -26,6 +26,10 @@ log = structlog.get_logger(__name__)
 
 #: Seconds to remove a container whose creation failed half-way; inside CLOSE_TIMEOUT when the pool closes meanwhile.
 UNDO_TIMEOUT = 2.0
+#: Seconds that a started container waits for its server, where `orphan_ttl` is not between them: the least is what a
+#: busy engine takes to connect, and in a minute the server has given up long since.
+MIN_CLAIM = 10.0
+MAX_CLAIM = 60.0
 #: Seconds that a warm sandbox has to prove that it is in order; making another one takes less.
 CHECK_TIMEOUT = 0.5
 #: Seconds to leave the engine to the first call of the task that has taken a warm sandbox.
@@ -109,7 +113,9 @@ class Launcher:
             "taskcell.profile": slot.profile.profile.name,
             "taskcell.instance": self._instance,
         }
-        return ContainerSpec(profile=slot.profile, name=container_name(slot), workspace=workspace, labels=labels)
+        # No other server can take up what its own has not connected to yet.
+        claim_within = min(MAX_CLAIM, max(MIN_CLAIM, self._settings.pool.orphan_ttl))
+        return ContainerSpec(slot.profile, container_name(slot), workspace, labels, claim_within)
 
     async def _connect(self, container: Container, slot: Slot, nonce: str, *, running: bool = False) -> Sandbox:
         """Connect to the container's supervisor, and prepare what commands need or adopt what an earlier server left.

@@ -16,6 +16,7 @@ from taskcell.pool.adoption import Inheritance
 from taskcell.pool.bounds import Bounds
 from taskcell.pool.closing import Closing
 from taskcell.pool.executor import Executor
+from taskcell.pool.heir import Heir
 from taskcell.pool.launcher import Launcher
 from taskcell.pool.leftovers import Leftovers
 from taskcell.pool.state import Slots
@@ -32,7 +33,7 @@ class Parts:
     slots: Slots
     workspaces: Workspaces
     closing: Closing
-    inheritance: Inheritance
+    heir: Heir
     executor: Executor
     upkeep: Upkeep
 
@@ -56,12 +57,22 @@ class Parts:
         closing = Closing(
             engine, launcher, workspaces, slots, leftovers=leftovers, deployment_id=name, instance=instance
         )
-        inheritance = Inheritance(engine, launcher, deployment, profile_of, deployment_id=name, instance=instance)
+        inheritance = Inheritance(
+            engine,
+            launcher,
+            deployment,
+            profile_of,
+            slots.endings,
+            deployment_id=name,
+            instance=instance,
+            orphan_ttl=settings.pool.orphan_ttl,
+        )
         executor = Executor(
             group, slots, workspaces=workspaces, launcher=launcher, inheritance=inheritance, closing=closing
         )
         upkeep = Upkeep(slots, executor, workspaces, deployment, leftovers=leftovers, idle_ttl=settings.pool.idle_ttl)
-        return cls(slots, workspaces, closing, inheritance, executor, upkeep)
+        heir = Heir(slots, workspaces, executor, inheritance, upkeep.own, group=group, adopts=not for_one_call)
+        return cls(slots, workspaces, closing, heir, executor, upkeep)
 
 
 def _bounds(settings: Settings, *, for_one_call: bool) -> Bounds:

@@ -21,7 +21,7 @@ from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import who_holds
 from taskcell.pool.parts import Parts, ProfileOf
-from taskcell.pool.slot import Lease, Slot, Step
+from taskcell.pool.slot import Lease, Slot
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
 
 #: Seconds that a call waits for a sandbox: for its own start, after one that had its turn before (START_TIMEOUT of the
@@ -89,16 +89,14 @@ class Pool:
         self._slots = parts.slots
         self._workspaces = parts.workspaces
         self._closing = parts.closing
-        self._inheritance = parts.inheritance
+        self._heir = parts.heir
         self._executor = parts.executor
         self._upkeep = parts.upkeep
         self._settings = settings
         self._deployment = deployment
         self._adopts = not for_one_call
         self._patience = math.inf if for_one_call else CREATION_PATIENCE
-        self._has_begun = False
         self._beginning = anyio.Lock()
-        self._inherited: list[Slot] = []
         self.keeps_sandboxes = settings.pool.on_exit == "keep" and not for_one_call
 
     @property
@@ -132,7 +130,10 @@ class Pool:
             if slot.error is not None:
                 raise slot.error
             assert slot.sandbox is not None
-            yield slot.sandbox, self._slots.take_notes(slot)
+            await self._upkeep.note(slot)
+            notes = self._slots.take_notes(slot)
+            with self._slots.endings.telling(task, notes):
+                yield slot.sandbox, notes
         finally:
             # Nothing here may wait: a cancelled caller passes through.
             self._executor.begin(self._slots.withdraw(lease, time.monotonic()))
@@ -167,34 +168,13 @@ class Pool:
 
         At the first call, not at the start: some clients start a server only to look at it.
         """
-        if not self._has_begun:
-            await self._inherit(task)
-        if self._inherited:
-            for slot in self._inherited:
-                if slot.task == task:
-                    await self._settled(slot)
-            self._inherited = [slot for slot in self._inherited if not slot.settled.is_set()]
-
-    async def _inherit(self, task: TaskKey) -> None:
-        async with self._beginning:
-            if self._has_begun:
-                return
-            self._check_open()
-            # What is read is taken from the disk: a few files, whole or not at all.
-            with anyio.CancelScope(shield=True):
-                records = await self._inheritance.begin(adopt=self._adopts)
-            slots = self._inheritance.slots(records, task)
-            for record in records:
-                if record.task:
-                    self._workspaces.count_commands(record.key, record.commands)
-            for slot in slots:
-                self._slots.inherit(slot)
-                self._executor.begin([Step(slot, create=True)])
-            self._inherited = slots
-            taken = {slot.inherited.container for slot in slots if slot.inherited is not None}
-            self._group.start_soon(self._inheritance.clear_up, records, taken)
-            self._group.start_soon(self._upkeep.run)
-            self._has_begun = True
+        if not self._heir.has_begun:
+            async with self._beginning:
+                self._check_open()
+                if not self._heir.has_begun:
+                    await self._heir.begin(first=task)
+                    self._group.start_soon(self._upkeep.run, self._heir.look_again)
+        await self._heir.known(task, self._settled)
 
     def _check_open(self) -> None:
         if self._executor.is_stopped:
@@ -209,7 +189,7 @@ class Pool:
 
     async def of_task(self, task: TaskKey) -> list[Slot]:
         """The task's places, once those of an earlier server are known."""
-        if self._has_begun or self._adopts:
+        if self._heir.has_begun or self._adopts:
             await self._begin(task)
         return [slot for slot in self._slots if slot.task == task]
 
@@ -272,6 +252,7 @@ class Pool:
     async def close(self) -> None:
         """Close every sandbox, or leave those to the deployment's next server that it can use; then end the group."""
         self._executor.stop()
+        await self._upkeep.rest()
         try:
             if self.keeps_sandboxes and self._deployment.is_shared:
                 await self._closing.close_all_but_kept()

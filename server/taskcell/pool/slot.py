@@ -42,6 +42,7 @@ class Slot:
         idle: set when the last lease of a retired slot has ended.
         replaces: the slot that this one is to succeed, until it has.
         inherited: the sandbox of an earlier server that is to be adopted, until it has been.
+        had: the task that an adopted sandbox was made for; another one than its own when two servers had that task.
         outdated: its container was made with another profile than `profile`, or with an unknown one.
         nonce: what the token of its sandbox was derived from.
         fingerprint: of its profile, for other servers; empty until it is needed.
@@ -58,6 +59,7 @@ class Slot:
     idle: anyio.Event = field(default_factory=anyio.Event)
     replaces: Slot | None = None
     inherited: SandboxRecord | None = None
+    had: TaskKey | None = None
     outdated: bool = False
     nonce: str = ""
     fingerprint: str = ""

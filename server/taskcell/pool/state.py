@@ -28,7 +28,7 @@ class Slots:
         self._slots: dict[SlotKey, Slot] = {}
         self._waiting: list[Lease] = []
         self._used: dict[str, AuthorizedProfile] = {}
-        self._endings = Endings()
+        self.endings = Endings()
         self._numbers = itertools.count(1)
 
     def __iter__(self) -> Iterator[Slot]:
@@ -116,7 +116,7 @@ class Slots:
         return step
 
     def _new(self, lease: Lease, evicted: tuple[Slot, ...], now: float) -> Step:
-        slot = Slot(lease.key, lease.profile, created=now, idle_since=now, ended=self._endings.take(lease.key))
+        slot = Slot(lease.key, lease.profile, created=now, idle_since=now, ended=self.endings.take(lease.key))
         self._slots[lease.key] = slot
         return Step(slot, create=True, evicted=evicted)
 
@@ -171,7 +171,7 @@ class Slots:
         for slot in chosen:
             self._retire(slot)
             if not slot.is_warm:
-                self._endings.remember(slot.shared_key, ended)
+                self.endings.remember(slot.shared_key, ended)
         return chosen
 
     def take_idle(self, now: float, ttl: float) -> list[Slot]:
@@ -202,7 +202,7 @@ class Slots:
     def _take_warm(self, slot: Slot, lease: Lease, evicted: tuple[Slot, ...], now: float) -> Step:
         """Give a warm slot to the lease's task; a sandbox that is ready already is checked first."""
         self._move(slot, lease.key)
-        slot.idle_since, slot.ended = now, self._endings.take(lease.key)
+        slot.idle_since, slot.ended = now, self.endings.take(lease.key)
         if slot.state is SlotState.CREATING:
             return Step(slot, evicted=evicted)
         slot.state, slot.settled = SlotState.CREATING, anyio.Event()
@@ -261,7 +261,7 @@ class Slots:
         if self._slots.get(slot.key) is slot:
             del self._slots[slot.key]
             if slot.ended and slot.ended != CHANGED:
-                self._endings.remember(slot.shared_key, slot.ended)
+                self.endings.remember(slot.shared_key, slot.ended)
             if old is not None and old.holds_files:
                 self._put_in_place(old)
         elif (heir := self.heir(slot)) is not None:
@@ -290,9 +290,9 @@ class Slots:
 
     def forget(self, task: TaskKey) -> None:
         """The task was closed on purpose: no later answer needs to say how its sandboxes ended."""
-        self._endings.forget(task)
+        self.endings.forget(task)
 
     def take_notes(self, slot: Slot) -> list[str]:
         """Notes for the next answer; each is returned once."""
         notes, slot.notes = slot.notes, []
-        return notes
+        return [*notes, *self.endings.take_told(slot.task)]

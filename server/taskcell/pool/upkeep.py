@@ -5,14 +5,16 @@ which there are.
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 import structlog
 
-from taskcell.deployment.records import Deployment, SandboxRecord
+from taskcell.deployment.records import Deployment, NoteRecord, SandboxRecord
 from taskcell.errors import SandboxLost
+from taskcell.model import TaskKey
 from taskcell.pool.executor import Executor
 from taskcell.pool.leftovers import Leftovers
 from taskcell.pool.slot import Slot, SlotState
@@ -23,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two looks at all sandboxes: `idle_ttl` is exact to that, and other servers read nothing older.
 TICK = 1.0
+#: Seconds between two looks whether another server of the deployment has died: a fraction of any useful `orphan_ttl`.
+SIBLINGS = 2.0
 #: Seconds to leave the engine alone after a creation: making a warm sandbox must not slow down the call before it.
 WARM_DELAY = 0.25
 #: Seconds to the next attempt after a warm sandbox could not be made.
@@ -31,6 +35,10 @@ WARM_RETRY = 30.0
 #: runs before everything that it started, so that only a paused container or a hanging engine takes longer.
 PING_AFTER = 5.0
 PING_TIMEOUT = 15.0
+
+
+#: Seconds for reading and writing a few files, which takes milliseconds; inside what the end of a server may take.
+REST_TIMEOUT = 0.5
 
 
 class Upkeep:
@@ -56,23 +64,30 @@ class Upkeep:
         self._deployment = deployment
         self._leftovers = leftovers
         self._idle_ttl = idle_ttl
-        self._written: list[SandboxRecord] | None = None
+        self._siblings_at = time.monotonic() + SIBLINGS
+        self._written: tuple[list[SandboxRecord], list[NoteRecord]] | None = None
+        self._noted: frozenset[tuple[str, TaskKey]] = frozenset()
+        self._writing = anyio.Lock()
         self._warm: Slot | None = None
         self._warm_after = 0.0
 
-    async def run(self) -> None:
-        """Look at everything again and again, until the pool closes."""
+    async def run(self, look_at_siblings: Callable[[], Awaitable[None]]) -> None:
+        """Look at everything again and again, until the pool closes.
+
+        Arguments:
+            look_at_siblings: adopts what other servers left that have died meanwhile.
+        """
         async with anyio.create_task_group() as asking:
             while not self._executor.is_stopped:
                 try:
-                    await self._look(asking)
+                    await self._look(asking, look_at_siblings)
                 except Exception:  # whatever it is: a fault in the upkeep must not end the calls
                     log.exception("the upkeep of the pool failed, and goes on")
                 with anyio.move_on_after(min(TICK, self._idle_ttl)):
                     await self._executor.changed()
                     await anyio.sleep(WARM_DELAY)
 
-    async def _look(self, asking: anyio.abc.TaskGroup) -> None:
+    async def _look(self, asking: anyio.abc.TaskGroup, look_at_siblings: Callable[[], Awaitable[None]]) -> None:
         now = time.monotonic()
         for slot in self._slots.take_idle(now, self._idle_ttl):
             self._executor.close_idle(slot)
@@ -83,6 +98,10 @@ class Upkeep:
         if self._leftovers.is_due(now):
             asking.start_soon(self._leftovers.remove)
         self._keep_warm(now)
+        if now >= self._siblings_at:
+            self._siblings_at = now + SIBLINGS
+            async with self._writing:  # what is taken over is in this server's file before it has slots
+                await look_at_siblings()
         await self.write()
 
     # --- warm ----------------------------------------------------------------------------------------------------
@@ -120,14 +139,32 @@ class Upkeep:
 
     # --- what others read ----------------------------------------------------------------------------------------
 
+    async def note(self, slot: Slot) -> None:
+        """Write down a sandbox before the first answer from it: a server that is killed loses no files in silence."""
+        if slot.sandbox is not None and (slot.sandbox.container.id, slot.task) not in self._noted:
+            await self.write()
+
     async def write(self) -> None:
         """Write the records for other servers, if they have changed since they were written last."""
         if not self._deployment.is_shared:
             return
-        records = self._records()
-        if records != self._written:
-            self._written = records
-            await anyio.to_thread.run_sync(self._deployment.write, records)
+        async with self._writing:
+            written = self.own()
+            if written != self._written:
+                await anyio.to_thread.run_sync(self._deployment.write, *written)
+                self._written = written
+                self._noted = frozenset((record.container, record.key) for record in written[0])
+
+    async def rest(self) -> None:
+        """Wait, within REST_TIMEOUT, until nothing is being taken over: the end of the pool closes that as well."""
+        with anyio.move_on_after(REST_TIMEOUT, shield=True):
+            async with self._writing:
+                pass
+
+    def own(self) -> tuple[list[SandboxRecord], list[NoteRecord]]:
+        """What is to stand in this server's file: its sandboxes, and everything that no answer has said yet."""
+        notes = [*self._slots.endings.records(), *(note for slot in self._slots for note in _notes(slot))]
+        return self._records(), notes
 
     def _records(self) -> list[SandboxRecord]:
         """Every sandbox that another server could use or should know about."""
@@ -157,9 +194,18 @@ class Upkeep:
             idle_since=idle_since,
             processes=len(sandbox.channel.living),
             commands=0 if slot.is_warm else self._workspaces.record(task).processes,
+            adopted=slot.had is not None,
         )
 
     def _fingerprint(self, slot: Slot) -> str:
         if not slot.fingerprint:
             slot.fingerprint = self._deployment.fingerprint(slot.profile.profile)
         return slot.fingerprint
+
+
+def _notes(slot: Slot) -> Iterator[NoteRecord]:
+    """What the next answer of a slot is to say."""
+    if slot.ended:
+        yield NoteRecord(slot.task.principal, slot.task.task, slot.profile.profile.name, slot.ended)
+    for note in slot.notes:
+        yield NoteRecord(slot.task.principal, slot.task.task, "", note)

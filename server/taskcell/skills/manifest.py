@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from taskcell.config.container_table import ContainerTable, Expanded, expand_environment, expand_table
-from taskcell.config.fields import Table, Text, Texts, Word, faults
+from taskcell.config.fields import Prose, Table, Texts, Word, faults
 from taskcell.config.toml_source import Fault, TomlSource, UnreadableToml
 from taskcell.errors import ManifestError
 from taskcell.model import Mount
@@ -32,7 +32,7 @@ _SOURCED: TypeAdapter[str] = TypeAdapter(Source, config=ConfigDict(strict=True))
 class SkillTable(Table):
     """A table `[skills.NAME]`."""
 
-    description: Annotated[Text, AfterValidator(check_description)]
+    description: Annotated[Prose, AfterValidator(check_description)]
     source: Source = ""
     runtime: Literal["docker"] = "docker"
     docker: ContainerTable = ContainerTable()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from taskcell.config.fields import Count, Table, Text, as_tuple, faults
+from taskcell.config.fields import Count, Prose, Table, as_tuple, faults, visible
 from taskcell.config.toml_source import Fault
 from taskcell.errors import BadArgument
 from taskcell.schema.arguments import TYPE_WORDS, encoded, first_flaw
@@ -47,11 +47,11 @@ class ValueTable(Table):
     """The keys that shape one value: a parameter's, or an array's items'."""
 
     type: Literal["string", "integer", "number", "boolean"]
-    description: Text = ""
+    description: Prose = ""
     enum: Annotated[tuple[Any, ...] | None, BeforeValidator(as_tuple)] = None
     minimum: Number = None
     maximum: Number = None
-    pattern: Annotated[Text, AfterValidator(_portable)] | None = None
+    pattern: Annotated[Prose, AfterValidator(_portable)] | None = None
     max_length: Count | None = None
 
 
@@ -213,11 +213,21 @@ def _parameter(name: str, table: ParameterTable) -> tuple[Parameter | None, list
     if default is not None:
         if (flaw := first_flaw(schema, default)) is not None:
             wrong.append(Fault(("default", *flaw[0]), f"breaks the parameter's own rules: it {flaw[1]}"))
+        wrong += _hidden(("default",), default if isinstance(default, list) else [default])
         schema["default"] = default
     if wrong:
         return None, wrong
     required = table.required if table.required is not None else default is None
     return Parameter(name, table.type, MappingProxyType(schema), required, default, table.allow_dash), []
+
+
+def _hidden(key: tuple[str, ...], values: Iterable[object]) -> Iterator[Fault]:
+    """Texts among values which a model reads, and a person does not see whole."""
+    for value in values:
+        try:
+            visible(value if isinstance(value, str) else "")
+        except ValueError as error:
+            yield Fault(key, str(error))
 
 
 def _schema(table: ValueTable, kind: str, description: str) -> tuple[dict[str, Any], list[Fault]]:
@@ -229,7 +239,7 @@ def _schema(table: ValueTable, kind: str, description: str) -> tuple[dict[str, A
     schema |= {key: value for key, value in rules.items() if value is not None}
     if table.enum is None:
         return schema, []
-    wrong = []
+    wrong = list(_hidden(("enum",), table.enum))
     for index, value in enumerate(table.enum):
         if (flaw := first_flaw(schema, value)) is not None:
             wrong.append(Fault(("enum", index), f"breaks the parameter's own rules: it {flaw[1]}"))

@@ -1,8 +1,17 @@
 """Standard input and output belong to the protocol: nothing else of the process, and no child, can touch them."""
 
+import os
+import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from taskcell.mcp.transport.descriptors import peer_closed, peer_left
 
 #: Seconds for a Python interpreter to start and end, on a busy machine.
 PATIENCE = 30.0
@@ -96,3 +105,42 @@ def test_it_works_without_a_standard_error() -> None:
         """
     )
     assert done.stdout == b"protocol"
+
+
+def socket_pair() -> tuple[int, int]:
+    ours, theirs = socket.socketpair()
+    return ours.detach(), theirs.detach()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("pair", [os.pipe, socket_pair], ids=["pipe", "socket"])
+@pytest.mark.parametrize("what", [peer_closed, peer_left])
+async def test_that_the_other_end_is_closed_is_noticed_and_not_before(
+    pair: Callable[[], tuple[int, int]], what: Callable[[int], Awaitable[None]]
+) -> None:
+    read, write = pair()
+    ours, theirs = (write, read) if what is peer_closed else (read, write)
+    noticed = anyio.Event()
+
+    async def watch() -> None:
+        await what(ours)
+        noticed.set()
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as watching:
+            watching.start_soon(watch)
+            os.write(write, b"bytes do not hide it")
+            await anyio.wait_all_tasks_blocked()
+            assert not noticed.is_set()
+            os.close(theirs)
+    os.close(ours)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("what", [peer_closed, peer_left])
+async def test_a_file_has_no_other_end(what: Callable[[int], Awaitable[None]], tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    with anyio.move_on_after(0.1) as waited:
+        await what(fd)
+    assert waited.cancelled_caught
+    os.close(fd)

@@ -17,6 +17,7 @@ from mcp_types import (
 )
 
 from taskcell.mcp.transport.lines import LineSplitter, Malformed, decode, encode, too_long
+from taskcell.mcp.transport.oversized import WINDOW, Oversized
 
 
 def refusal(line: bytes) -> tuple[int, Any, str]:
@@ -47,18 +48,28 @@ def test_a_line_over_the_limit_is_told_once_and_the_next_one_is_whole(size: int)
     data = b"ok\n" + b"x" * 100 + b"\nfine\n"
     splitter = LineSplitter(limit=10)
     found = [line for at in range(0, len(data), size) for line in splitter.feed(data[at : at + size])]
-    assert found == [b"ok", None, b"fine"]
+    first, oversized, last = found
+    assert (first, last) == (b"ok", b"fine")
+    assert isinstance(oversized, Oversized)
+    assert oversized.tail == b"x" * 100
 
 
-def test_a_line_without_an_end_is_not_kept() -> None:
+def test_of_a_line_without_an_end_no_more_than_both_ends_is_kept() -> None:
     splitter = LineSplitter(limit=1000)
     found = [line for _ in range(1000) for line in splitter.feed(b"x" * 500)]
-    assert found == [None]
-    assert len(splitter.end()) <= 1000
+    assert not found
+    assert splitter.kept <= 2 * WINDOW
+    assert list(splitter.feed(b"end\n")) == [Oversized(b"x" * WINDOW, b"x" * (WINDOW - 3) + b"end")]
+
+
+def test_a_line_over_the_limit_that_never_ends_is_no_message() -> None:
+    splitter = LineSplitter(limit=10)
+    assert not list(splitter.feed(b"x" * 100))
+    assert splitter.end() == b""
 
 
 def test_a_line_of_exactly_the_limit_is_taken() -> None:
-    assert list(LineSplitter(limit=4).feed(b"four\nfives\n")) == [b"four", None]
+    assert list(LineSplitter(limit=4).feed(b"four\nfives\n")) == [b"four", Oversized(b"fives", b"fives")]
 
 
 def test_requests_notifications_and_responses_are_read() -> None:
@@ -131,4 +142,4 @@ def test_an_answer_that_json_cannot_hold_becomes_an_error_for_its_request() -> N
 
 
 def test_the_answer_to_a_long_line_tells_the_limit() -> None:
-    assert "5 bytes" in too_long(5).error.message
+    assert "5 bytes" in too_long(limit=5).error.message

@@ -124,7 +124,7 @@ static bool set_up(struct supervisor *s, const sigset_t *waited) {
            watch_add(s, s->listener, WATCH_LISTENER, 0, EPOLLIN);
 }
 
-int init_run(const char *path) {
+int init_run(const char *path, unsigned long claim_ms) {
     static struct supervisor s;
     sigset_t waited;
     if (!fill_stdio()) return complain("cannot open", "/dev/null"), 1;
@@ -138,6 +138,7 @@ int init_run(const char *path) {
     s.nice = stand_above(s.is_init);
     s.started = clock_now();
     s.leave_by = NEVER;
+    s.claim_ms = claim_ms;
     for (int i = 0; i < CONNS_MAX; i++) s.conns[i].fd = -1;
     uint64_t share = memory_limit() / SPOOL_SHARE;
     spool_set_budget((size_t)(share < SPOOL_MAX ? share : SPOOL_MAX));

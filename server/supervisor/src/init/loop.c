@@ -33,8 +33,6 @@ static const int64_t HOLD = 5000;
 
 /* How long a system call of one turn may block: much longer than any that does not block takes. */
 static const struct timeval PATIENCE = {.tv_usec = 5000};
-/* us; the protocol says how long the supervisor waits for its first HELLO. */
-static const int64_t CLAIM_LIMIT = 60000000;
 
 static void take_signal(struct supervisor *s) {
     struct signalfd_siginfo info;
@@ -76,7 +74,7 @@ static void take_event(struct supervisor *s, const struct epoll_event *e) {
 
 static int64_t orphan_deadline(const struct supervisor *s) {
     if (s->active || s->leaving) return NEVER;
-    if (!s->token_size) return s->started + CLAIM_LIMIT;
+    if (!s->token_size) return clock_after(s->started, s->claim_ms);
     return s->orphan_ttl_ms ? clock_after(s->last_seen, s->orphan_ttl_ms) : NEVER;
 }
 

@@ -104,6 +104,7 @@ struct supervisor {
     int nice;             /* of what we start */
     struct rlimit files;  /* the same */
     int64_t started;
+    unsigned long claim_ms; /* how long it waits for its first server */
     uint8_t token[TOKEN_MAX];
     size_t token_size;
     uint32_t orphan_ttl_ms;

@@ -86,7 +86,7 @@ def container_config(
     profile = spec.profile.profile
     config: dict[str, Any] = client.create_container_config(
         image["Id"],
-        ["init", "--socket", SOCKET],
+        ["init", "--socket", SOCKET, "--claim", str(round(spec.claim_within * 1000))],
         entrypoint=[SUPERVISOR],
         user="0:0",
         # The engine refuses a name of its own in the host's UTS namespace.

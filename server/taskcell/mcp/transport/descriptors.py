@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+import anyio
+
 from taskcell.errors import TaskcellError
+
+#: The other end of a socket may be half closed; a pipe has no such event, and hangs up as a whole.
+_PEER_WRITES_NO_MORE: int = getattr(select, "EPOLLRDHUP", 0)
 
 
 class Wire(NamedTuple):
@@ -49,6 +56,32 @@ def claim_stdio() -> Iterator[Wire]:
             with suppress(OSError):
                 os.set_blocking(fd, mode)
             os.close(fd)
+
+
+async def peer_closed(fd: int) -> None:
+    """Wait until nobody reads what is written to a descriptor.
+
+    Of a regular file this is never so; and where the system has no epoll, the next write brings it to light.
+    """
+    await _hang_up(fd, 0)
+
+
+async def peer_left(fd: int) -> None:
+    """Wait until nobody writes what is read from a descriptor, though there may be bytes to read yet."""
+    await _hang_up(fd, _PEER_WRITES_NO_MORE)
+
+
+async def _hang_up(fd: int, events: int) -> None:
+    if sys.platform != "linux":
+        await anyio.sleep_forever()
+        return
+    with select.epoll() as watched:
+        try:
+            # Errors and hang-ups are reported without being asked for: nothing wakes the loop while all is well.
+            watched.register(fd, events)
+        except PermissionError:  # a regular file
+            await anyio.sleep_forever()
+        await anyio.wait_readable(watched.fileno())
 
 
 def _private(fd: int, name: str) -> int:

@@ -26,15 +26,16 @@ from mcp_types import (
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from taskcell.mcp.transport.oversized import WINDOW, Oversized
 from taskcell.model import MIB
 
-#: Bytes of one line. A call's largest part is stdin or a file's content; what is over this belongs into a file.
+#: Bytes of one line. The largest part of a call is its stdin or a file's content; more than this belongs in a file.
 MAX_LINE = 16 * MIB
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Malformed(Exception):
-    """A line is no message that MCP knows. `reply` says so to the client; None where JSON-RPC forbids an answer."""
+    """A line is not a message that MCP knows. `reply` tells the client; None where JSON-RPC forbids an answer."""
 
     def __init__(self, reason: str, reply: JSONRPCError | None) -> None:
         super().__init__(reason)
@@ -45,44 +46,49 @@ class LineSplitter:
     """Cuts a byte stream into lines.
 
     Arguments:
-        limit: bytes of a line; a longer one is thrown away as it comes in, so memory stays bounded.
+        limit: bytes of a line; of a longer one, only its two ends are kept, so memory stays bounded.
     """
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self._limit = limit
         self._buffer = bytearray()
         self._scanned = 0
-        self._skipping = False
+        self._head: bytes | None = None
 
-    def feed(self, data: bytes) -> Iterator[bytes | None]:
-        """Take bytes; yield each line that is whole, without its end, and None for one that is over the limit."""
+    def feed(self, data: bytes) -> Iterator[bytes | Oversized]:
+        """Take bytes; yield each line that is whole, without its end, and the two ends of one over the limit."""
         self._buffer += data
         while (end := self._buffer.find(b"\n", self._scanned)) >= 0:
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
             self._scanned = 0
-            if self._skipping:
-                self._skipping = False
+            head, self._head = self._head, None
+            if head is None and len(line) <= self._limit:
+                yield line
             else:
-                yield line if len(line) <= self._limit else None
+                yield Oversized(line[:WINDOW] if head is None else head, line[-WINDOW:])
+        if self._head is None and len(self._buffer) > self._limit:
+            self._head = bytes(self._buffer[:WINDOW])
+        if self._head is not None:
+            del self._buffer[:-WINDOW]
         self._scanned = len(self._buffer)
-        if self._skipping or self._scanned > self._limit:
-            if not self._skipping:
-                yield None
-            self._skipping, self._scanned = True, 0
-            self._buffer.clear()
+
+    @property
+    def kept(self) -> int:
+        """Bytes of the line that has not ended yet."""
+        return len(self._buffer) + len(self._head or b"")
 
     def end(self) -> bytes:
-        """What stands after the last line's end, when no more bytes come."""
-        rest = bytes(self._buffer)
+        """The bytes after the end of the last line, when no more come."""
+        rest = b"" if self._head is not None else bytes(self._buffer)
         self._buffer.clear()
         self._scanned = 0
         return rest
 
 
-def too_long(limit: int = MAX_LINE) -> JSONRPCError:
-    """The answer to a line over the limit; its id is not known, because nothing of it was kept."""
-    return _error(PARSE_ERROR, f"Parse error: a message is at most {limit} bytes long; this one was skipped.", None)
+def too_long(identity: RequestId | None = None, limit: int = MAX_LINE) -> JSONRPCError:
+    """The answer to a line over the limit, under the id that was found in it."""
+    return _error(PARSE_ERROR, f"Parse error: a message is at most {limit} bytes long; this one was skipped.", identity)
 
 
 def decode(line: bytes) -> JSONRPCMessage:
@@ -100,7 +106,7 @@ def decode(line: bytes) -> JSONRPCMessage:
 
 
 def encode(message: JSONRPCMessage) -> bytes:
-    """One line for the client, its end included. What JSON cannot say becomes an error for the same request."""
+    """One line for the client, with its end. An answer that JSON cannot hold becomes an error for the same request."""
     try:
         text = message.model_dump_json(by_alias=True, exclude_unset=True)
     except (PydanticSerializationError, ValueError):
@@ -137,7 +143,7 @@ def _why_no_json(error: Exception) -> str:
 
 def _fault(value: dict[str, Any]) -> str:
     if _LONE_SURROGATE.search(json.dumps(value, ensure_ascii=False)):
-        return "a string holds half of a surrogate pair, which is no character"
+        return "a string holds half of a surrogate pair, which is not a character"
     faults = {
         '"jsonrpc" must be "2.0"': value.get("jsonrpc") != "2.0",
         '"method" must be a string': not isinstance(value.get("method"), str),

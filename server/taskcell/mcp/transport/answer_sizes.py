@@ -1,0 +1,42 @@
+"""How large the answer to a request may get, and what else may be in flight beside it."""
+
+from __future__ import annotations
+
+from mcp_types import JSONRPCRequest
+
+from taskcell.files.limits import MAX_PICTURE, MAX_RESOURCE
+from taskcell.mcp.transport.in_flight import Kind, KindOf
+from taskcell.model import MIB
+
+#: Bytes of one file as base64: the largest answer that there is.
+FILE_ANSWER = 4 * max(MAX_PICTURE, MAX_RESOURCE) // 3
+#: Bytes of an answer beside the output in it: its fields, and its envelope.
+ENVELOPE = 16 << 10
+#: Bytes in flight of files, and of all other calls. Four of the largest files fit, so that one which is slow to read
+#: does not hold up the others; and 270 calls with the default of `output_chars`.
+LANE_LIMIT = 32 * MIB
+#: Calls that run at once at least, however large the operator lets their answers be.
+CALLS_AT_ONCE = 16
+#: Their answers are a few bytes, and nothing waits behind them.
+SMALL = frozenset({"initialize", "ping"})
+
+
+def kinds(output_chars: int) -> KindOf:
+    """Two lanes, so that calls run on while files wait for a client to take them.
+
+    Arguments:
+        output_chars: characters of output in one answer. They stand there twice, as text and as structured content,
+            and count as one byte each: those of more bytes count when the answer is made.
+    """
+    call = 2 * output_chars + ENVELOPE
+    calls = Kind("calls", max(LANE_LIMIT, CALLS_AT_ONCE * call), call)
+    files = Kind("files", LANE_LIMIT, FILE_ANSWER)
+
+    def kind_of(request: JSONRPCRequest) -> Kind | None:
+        if request.method in SMALL:
+            return None
+        params = request.params or {}
+        is_file = request.method == "resources/read" or params.get("name") == "read_file"
+        return files if is_file else calls
+
+    return kind_of
