@@ -12,7 +12,7 @@ import pytest
 
 from taskcell.engine.docker import endpoint as find_module
 from taskcell.engine.docker.connection import connect
-from taskcell.engine.docker.endpoint import Endpoint, find
+from taskcell.engine.docker.endpoint import Endpoint, find_endpoint
 from taskcell.errors import EngineUnavailable
 
 
@@ -36,12 +36,12 @@ def listening(home: Path) -> Iterator[Path]:
 
 
 def test_the_configuration_comes_before_everything(home: Path) -> None:
-    endpoint = find("tcp://configured:2375", {"DOCKER_HOST": "tcp://environment:2375", "HOME": str(home)})
+    endpoint = find_endpoint("tcp://configured:2375", {"DOCKER_HOST": "tcp://environment:2375", "HOME": str(home)})
     assert endpoint.url == "tcp://configured:2375"
 
 
 def test_docker_host_comes_before_the_context_and_the_sockets(home: Path) -> None:
-    assert find("", {"DOCKER_HOST": "unix:///x.sock", "HOME": str(home)}).url == "unix:///x.sock"
+    assert find_endpoint("", {"DOCKER_HOST": "unix:///x.sock", "HOME": str(home)}).url == "unix:///x.sock"
 
 
 def test_the_current_context_is_used(home: Path) -> None:
@@ -51,18 +51,18 @@ def test_the_current_context_is_used(home: Path) -> None:
     metadata = {"Name": name, "Metadata": {}, "Endpoints": {"docker": {"Host": "tcp://far:2375"}}}
     (folder / "meta.json").write_text(json.dumps(metadata))
     (home / ".docker/config.json").write_text(json.dumps({"currentContext": name}))
-    endpoint = find("", {"HOME": str(home)})
+    endpoint = find_endpoint("", {"HOME": str(home)})
     assert (endpoint.url, endpoint.origin) == ("tcp://far:2375", "the docker context 'remote'")
-    assert find("", {"HOME": str(home), "DOCKER_CONTEXT": name}).url == "tcp://far:2375"
+    assert find_endpoint("", {"HOME": str(home), "DOCKER_CONTEXT": name}).url == "tcp://far:2375"
 
 
 def test_a_context_that_is_not_there_is_named(home: Path) -> None:
     with pytest.raises(EngineUnavailable, match="no docker context 'nowhere'"):
-        find("", {"HOME": str(home), "DOCKER_CONTEXT": "nowhere"})
+        find_endpoint("", {"HOME": str(home), "DOCKER_CONTEXT": "nowhere"})
 
 
 def test_the_first_usual_socket_that_accepts_is_used(listening: Path) -> None:
-    assert find("", {"HOME": str(listening.parents[2])}).url == f"unix://{listening}"
+    assert find_endpoint("", {"HOME": str(listening.parents[2])}).url == f"unix://{listening}"
 
 
 def test_a_socket_file_with_nobody_behind_it_is_passed_over(home: Path) -> None:
@@ -71,13 +71,13 @@ def test_a_socket_file_with_nobody_behind_it_is_passed_over(home: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(dead))
     with pytest.raises(EngineUnavailable, match=r"No container engine answers \(tried .*docker\.sock"):
-        find("", {"HOME": str(home)})
+        find_endpoint("", {"HOME": str(home)})
 
 
 def test_unreadable_certificates_are_an_error_and_never_a_plain_connection(home: Path) -> None:
     environ = {"DOCKER_HOST": "tcp://far:2376", "DOCKER_TLS_VERIFY": "1", "HOME": str(home)}
     with pytest.raises(EngineUnavailable, match="certificates"):
-        find("", environ)
+        find_endpoint("", environ)
 
 
 def test_a_password_in_the_address_is_never_shown() -> None:

@@ -22,7 +22,7 @@ from taskcell.model import ProcessResult, ToolCall
 from taskcell.pool import leftovers
 from taskcell.pool.closing import CLOSE_TIMEOUT
 from taskcell.pool.launcher import UNDO_TIMEOUT
-from taskcell.pool.leftovers import CHECK_TIMEOUT, Leftovers
+from taskcell.pool.leftovers import CLEARING_TIMEOUT, Leftovers
 from taskcell.pool.pool import CREATION_PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -71,7 +71,7 @@ async def test_what_cannot_be_removed_is_asked_for_again_and_named_until_it_is_g
     engine, left = made()
     engine.there, engine.stuck = {"one": "1", "two": "2"}, {"1"}
     for name, id_ in engine.there.items():
-        left.add_removal(Container(id_, name, "", "", None), "it was in use")
+        left.add_removal(Container(id_, name, "", "", "", None), "it was in use")
     await left.remove()
     assert (engine.there, left.names) == ({"one": "1"}, ["one"])
     assert not left.is_due(time.monotonic())
@@ -154,7 +154,7 @@ async def test_a_start_that_never_ends_is_answered_in_time_and_what_it_leaves_is
                 await terminal(gw, "true")
         assert len(held.ids) == 2
         for _ in range(2):
-            with anyio.fail_after(CHECK_TIMEOUT + SLACK):
+            with anyio.fail_after(CLEARING_TIMEOUT + SLACK):
                 with pytest.raises(EngineError, match="can neither start nor remove, so no other is started"):
                     await terminal(gw, "true")
         assert held.engine.seen("POST .*/containers/create.*name=taskcell-[^ws]") == 2

@@ -16,7 +16,7 @@ from taskcell.assembly.stack import Loaded
 from taskcell.config.settings import EngineSettings, Settings
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied, ManifestError, TaskcellError
-from taskcell.images.skills import ImageEngine
+from taskcell.images.default import ImageEngine
 from taskcell.supervisor import binary
 from taskcell.tools.catalog import profiles
 from taskcell.units import format_size

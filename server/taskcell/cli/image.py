@@ -13,7 +13,7 @@ from taskcell.cli.command import command
 from taskcell.errors import TaskcellError
 
 if TYPE_CHECKING:
-    from taskcell.images.skills import ImageEngine
+    from taskcell.images.default import ImageEngine
 
 EXIT_BAD_USAGE = 2
 

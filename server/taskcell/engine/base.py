@@ -9,7 +9,7 @@ from typing import Protocol
 
 from anyio.abc import ByteStream
 
-from taskcell.images.skills import ImageEngine
+from taskcell.images.default import ImageEngine
 from taskcell.policy.policy import AuthorizedProfile
 
 

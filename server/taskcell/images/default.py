@@ -41,10 +41,13 @@ Report = Callable[[str], None]
 
 
 class ImageEngine(Protocol):
-    """What a build needs of an engine."""
+    """What a build of an image needs from an engine."""
 
     async def image_labels(self, reference: str) -> Mapping[str, str] | None:
         """The image's labels; None when the engine does not have it."""
+
+    async def image_architecture(self, reference: str) -> str:
+        """The architecture of an image that the engine has, such as `amd64`. Raises EngineError."""
 
     async def import_image(self, tar: Path, reference: str, changes: Sequence[str]) -> None:
         """Make an image of a root file system's tar; `changes` are Dockerfile instructions. Raises EngineError."""

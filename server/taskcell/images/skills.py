@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 
 from taskcell.errors import EngineError, TaskcellError
 from taskcell.images import default as image
-from taskcell.images.default import DEFAULT, DEFINITION_LABEL, Report
+from taskcell.images.default import DEFAULT, DEFINITION_LABEL, ImageEngine, Report
 from taskcell.images.wheel import Wheel, fetch_program
 
 #: Every image that is made here is called so; the engine never asks a registry for one.
@@ -30,13 +30,6 @@ _DEFAULT_NAME = image.REFERENCE.removeprefix(PREFIX).removesuffix(":latest")
 _FILES = Path(__file__).with_name("files")
 #: Lines of a failed build that go into the error; apt's reason stands in its last few.
 _LAST_LINES = 8
-
-
-class ImageEngine(image.ImageEngine, Protocol):
-    """What the build of a skill's image needs of an engine."""
-
-    async def image_architecture(self, reference: str) -> str:
-        """The architecture of an image that the engine has, such as `amd64`. Raises EngineError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +162,7 @@ def is_current(reference: str, labels: Mapping[str, str]) -> bool:
     return labels.get(DEFINITION_LABEL) == wanted
 
 
-async def state(engine: image.ImageEngine, reference: str) -> State:
+async def state(engine: ImageEngine, reference: str) -> State:
     """Whether the engine has an image that is built here, from today's definition. Raises EngineError."""
     labels = await engine.image_labels(reference)
     if labels is None:

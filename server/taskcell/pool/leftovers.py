@@ -20,7 +20,7 @@ ASK_EVERY = 10.0
 #: the requests that it has, and its client gives a request up after one minute.
 MAY_APPEAR = 120.0
 #: Seconds that a call waits for the removal before its own start; a busy engine takes a few.
-CHECK_TIMEOUT = 10.0
+CLEARING_TIMEOUT = 10.0
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ class Leftovers:
         of_image = [left for left in self._left.values() if image and left.image == image]
         if not of_image:
             return
-        with anyio.move_on_after(CHECK_TIMEOUT) as bound:
+        with anyio.move_on_after(CLEARING_TIMEOUT) as bound:
             await self._look()
             await self._remove(of_image)
         if any(left.id for left in of_image):
@@ -99,8 +99,8 @@ class Leftovers:
             )
         if bound.cancelled_caught:
             raise EngineUnavailable(
-                f"The engine did not list its containers within {CHECK_TIMEOUT:g} s: it does not answer. Restart it, "
-                "or see `taskcell doctor`."
+                f"The engine did not list its containers within {CLEARING_TIMEOUT:g} s: it does not answer. "
+                "Restart it, or see `taskcell doctor`."
             )
 
     async def remove(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from docker import APIClient
 
-from taskcell.engine.docker.endpoint import Endpoint, find
+from taskcell.engine.docker.endpoint import Endpoint, find_endpoint
 from taskcell.engine.docker.supervisor_volume import SupervisorVolumes
 from taskcell.engine.docker.traits import Traits, traits_of
 from taskcell.errors import EngineUnavailable
@@ -31,7 +31,7 @@ class Connection:
 
 def connect(host: str, environ: Mapping[str, str]) -> Connection:
     """Find the engine and agree on an API version. Blocking. Raises EngineUnavailable."""
-    endpoint = find(host, environ)
+    endpoint = find_endpoint(host, environ)
     try:
         client = APIClient(
             endpoint.url, version="auto", timeout=CALL_TIMEOUT, tls=endpoint.tls or False, use_ssh_client=True

@@ -52,7 +52,7 @@ class Endpoint:
         return ""
 
 
-def find(host: str, environ: Mapping[str, str]) -> Endpoint:
+def find_endpoint(host: str, environ: Mapping[str, str]) -> Endpoint:
     """The configured host, DOCKER_HOST, the current docker context, or the first usual socket that accepts.
 
     Raises EngineUnavailable, which names the places that were tried.

@@ -10,8 +10,8 @@ from taskcell.errors import EngineError
 from taskcell.model import MIB, Profile
 from taskcell.text import shown
 
-#: Each becomes a file system in memory of at most this size.
-SIZE = 64 * MIB
+#: Bytes: each becomes a file system in memory of at most this size.
+VOLUME_SIZE = 64 * MIB
 #: A container cannot start with something over these.
 _WHOLE = frozenset({"/", "/dev"})
 #: Nor with something over or below these; in the first it would also reach into the volume that all sandboxes mount.
@@ -41,6 +41,6 @@ def check(image: Mapping[str, Any], reference: str) -> None:
 def size_of_each(profile: Profile, count: int) -> int:
     """Bytes: together they leave half of the memory that the profile's own file systems leave."""
     if profile.memory is None or not count:
-        return SIZE
+        return VOLUME_SIZE
     room = profile.memory - sum(tmpfs.size for tmpfs in profile.tmpfs)
-    return max(1, min(SIZE, room // (2 * count)))
+    return max(1, min(VOLUME_SIZE, room // (2 * count)))
