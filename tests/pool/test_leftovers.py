@@ -71,7 +71,7 @@ async def test_what_cannot_be_removed_is_asked_for_again_and_named_until_it_is_g
     engine, left = made()
     engine.there, engine.stuck = {"one": "1", "two": "2"}, {"1"}
     for name, id_ in engine.there.items():
-        left.add_removal(Container(id_, name, "", "", None), "it was in use")
+        left.add_removal(Container(id_, name, "", "", "", None), "it was in use")
     await left.remove()
     assert (engine.there, left.names) == ({"one": "1"}, ["one"])
     assert not left.is_due(time.monotonic())

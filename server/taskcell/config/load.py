@@ -37,7 +37,7 @@ def load(path: Path | None, environ: Mapping[str, str], cwd: Path, *, engines: M
     Raises:
         ConfigError: the message has one line for every fault, with file, line and key where they are known.
     """
-    file = find(path, environ, cwd)
+    file = find_file(path, environ, cwd)
     document = _Document.read(file)
     wrong = [*document.override(environ), *document.secrets_in_file(), *document.unknown_engine(engines)]
     try:
@@ -62,7 +62,7 @@ def load(path: Path | None, environ: Mapping[str, str], cwd: Path, *, engines: M
     return settings.placed(file, folder, expanded, password)
 
 
-def find(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Path | None:
+def find_file(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Path | None:
     """Find the file: `--config`, `$TASKCELL_CONFIG`, `./taskcell.toml`, the user's. Returns None where there is none.
 
     Raises:
