@@ -19,6 +19,7 @@ import pytest
 from dash import dash_image
 from gateways import GatewayFactory
 from observe import alive, commands_in, containers, eventually, marker
+from sudo_cases import CASES
 from taskcell import log
 from taskcell.cli.app import run
 from taskcell.errors import Denied, SpawnFailed
@@ -35,68 +36,6 @@ REPLACED_WITHIN = 5.0
 PASSWORD = f"hunter-{secrets.token_hex(8)}"
 IMAGE = "taskcell/test-sudo:latest"
 GENERATED = "[terminal]\nsudo = true\n[policy]\nallow_sudo = true\n"
-
-#: Command, the caller's standard input, and all that comes out.
-CASES: dict[str, tuple[str, str | None, str]] = {
-    "asked once": ("sudo id -u", None, "0\n"),
-    "asked, with standard input": ("sudo cat", "hello\n", "hello\n"),
-    "standard input without a newline": ("sudo cat", "hello", "hello"),
-    "no standard input": ("sudo cat", None, ""),
-    "standard input that nobody reads but who comes after": ("sudo true; cat", "hello\n", "hello\n"),
-    "a part of it each": ("sudo head -c 2; sudo head -c 1; cat", "hello\n", "hello\n"),
-    "the credential is cached": ("sudo true; sudo cat", "hello\n", "hello\n"),
-    "asked again": ("sudo true; sudo -k; sudo cat", "hello\n", "hello\n"),
-    "NOPASSWD": (
-        "echo 'agent ALL=(ALL) NOPASSWD: ALL' | sudo tee /etc/sudoers.d/free >/dev/null; sudo -k; sudo -n cat",
-        "hello\n",
-        "hello\n",
-    ),
-    "the user is root": ("sudo sudo cat", "hello\n", "hello\n"),
-    "a list and a pipeline": ("sudo head -c 1 && sudo cat | sudo tr a-z A-Z", "hello\n", "hELLO\n"),
-    "in a script": ("printf '#!/bin/sh\\nsudo cat\\n' >s; chmod +x s; ./s", "hello\n", "hello\n"),
-    "in a substitution": ('x="$(sudo cat)"; echo "[$x]"', "hello\n", "[hello]\n"),
-    "in a background job": ("exec 3<&0; sudo cat <&3 & wait", "hello\n", "hello\n"),
-    "under xargs": ("printf 'a b' | xargs -n 1 sudo echo; cat", "hello\n", "a\nb\nhello\n"),
-    "several at once": ("for i in 1 2 3 4; do sudo echo $i & done | sort; wait; cat", "x", "1\n2\n3\n4\nx"),
-    "bytes that are no text": (r"printf '\377\000\n' | sudo cat | od -An -tx1", None, " ff 00 0a\n"),
-    "NUL and control characters": ("sudo cat | od -An -tx1", "\0\x04\x1a\n", " 00 04 1a 0a\n"),
-    "-n": ("sudo -n true; echo $?; cat", "hello\n", "sudo: a password is required\n1\nhello\n"),
-    "-n with a cached credential": ("sudo -v && sudo -n cat", "hello\n", "hello\n"),
-    "-u": ("sudo -u nobody sh -c 'id -un; cat'", "hello\n", "nobody\nhello\n"),
-    "-k with a command": ("sudo true; sudo -k cat", "hello\n", "hello\n"),
-    "-K": ("sudo true; sudo -K; sudo -n true 2>/dev/null; echo $?; sudo cat", "hello\n", "1\nhello\n"),
-    "-s": ("sudo -s cat", "hello\n", "hello\n"),
-    "-i": ("sudo -i cat", "hello\n", "hello\n"),
-    "-E": ("export A=b; sudo -E printenv A; sudo cat", "hello\n", "b\nhello\n"),
-    "-b": ("sudo -b cat >done; until [ -s done ]; do sleep 0.01; done; cat done", "hello\n", "hello\n"),
-    "-l": ("sudo -l | grep -c ALL; cat", "hello\n", "1\nhello\n"),
-    "-S written by the caller": ("sudo -S cat", "hello\n", "hello\n"),
-    "-S among others": ("sudo -kSp '' -u root -- cat", "hello\n", "hello\n"),
-    "-S after a value and a variable": ("sudo -u root A=b -S sh -c 'echo $A; cat'", "hello\n", "b\nhello\n"),
-    "--stdin": ("sudo --stdin --user=root cat; sudo -k; sudo --std --user root cat", "hello\n", "hello\n"),
-    "-S with a pipe of the caller's own": ("echo mine | sudo -S cat; cat", "hello\n", "mine\nhello\n"),
-    "-S that is the command's": (r"sudo printf '%s\n' -S -A --stdin; sudo -- echo -S", None, "-S\n-A\n--stdin\n-S\n"),
-    "-S that is a value": ("sudo -p -S cat; sudo -h 2>&1 | head -c 4", "hello\n", "hello\nsudo"),
-    "an absolute path": ("/usr/bin/sudo cat", "hello\n", "hello\n"),
-    "without an environment": ("env -i /usr/bin/sudo -S cat", "hello\n", "hello\n"),
-    "command": ("command sudo cat", "hello\n", "hello\n"),
-    "--login, which begins --login-class": ("sudo --login echo -S; sudo --login -S cat", "hello\n", "-S\nhello\n"),
-    "by a link of another name": ("ln -s /usr/bin/sudo become; ./become cat", "hello\n", "hello\n"),
-    "by another first word": ("(exec -a become sudo cat)", "hello\n", "hello\n"),
-    "beside another askpass program": ("SUDO_ASKPASS=/bin/false sudo cat", "hello\n", "hello\n"),
-    "with an askpass program of the caller's own": (
-        "export SUDO_ASKPASS=/bin/false; sudo -nA true 2>/dev/null; echo $?; sudo --askpass id 2>/dev/null; cat",
-        "hello\n",
-        "1\nhello\n",
-    ),
-    "sudoedit": ("EDITOR='sed -i s/a/b/' sudoedit /root/x; sudo cat /root/x -", "hello\n", "hello\n"),
-    "a terminal": (
-        "script -qec 'sudo id -u; sudo -k; sudo -u nobody id -un' log </dev/null | tr -d '\\0\\r^@'; cat",
-        "hello\n",
-        "0\nnobody\nhello\n",
-    ),
-    "only the word": ("echo sudo; cat", "hello\n", "sudo\nhello\n"),
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

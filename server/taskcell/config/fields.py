@@ -41,7 +41,7 @@ def _no_nul(value: str) -> str:
     return value
 
 
-def visible(value: str) -> str:
+def fully_visible(value: str) -> str:
     """Pydantic's check of a text that a model reads, and whoever reviews it for the model."""
     if (hidden := hidden_character(value)) is not None:
         raise ValueError(f"holds {hidden}, which a reader does not see; leave it out")
@@ -62,7 +62,7 @@ Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Word = Annotated[str, AfterValidator(_printable)]
 Text = Annotated[str, AfterValidator(_no_nul)]
 #: What a model reads.
-Prose = Annotated[Text, AfterValidator(visible)]
+Prose = Annotated[Text, AfterValidator(fully_visible)]
 AbsolutePath = Annotated[str, AfterValidator(_printable), AfterValidator(_absolute)]
 Words = Annotated[tuple[Word, ...], BeforeValidator(as_tuple)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(as_tuple)]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 #: Characters of one text. Names of tasks and paths of folders are far below it.
 MAX_TEXT = 8192
 #: The largest number: as floats, too, all below it are exact.
-MAX_NUMBER = 2**53
+MAX_WHOLE = 2**53
 
 T = TypeVar("T")
 
@@ -24,19 +24,19 @@ def text(value: object) -> str:
 
 
 def whole(value: object) -> int:
-    """Raises TypeError, ValueError: it is not a whole number from 0 to MAX_NUMBER."""
+    """Raises TypeError, ValueError: it is not a whole number from 0 to MAX_WHOLE."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError("it is not a whole number")
-    if not 0 <= value <= MAX_NUMBER:
+    if not 0 <= value <= MAX_WHOLE:
         raise ValueError("it is out of range")
     return value
 
 
 def number(value: object) -> float:
-    """Raises TypeError, ValueError: it is not a number from 0 to MAX_NUMBER."""
+    """Raises TypeError, ValueError: it is not a number from 0 to MAX_WHOLE."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError("it is not a number")
-    if not 0 <= value <= MAX_NUMBER:  # false for what is not a number (NaN), too
+    if not 0 <= value <= MAX_WHOLE:  # false for what is not a number (NaN), too
         raise ValueError("it is out of range")
     return value
 

@@ -26,8 +26,8 @@ from taskcell.deployment.state_files import (
     own_folder,
     read_key,
     read_own,
-    remove,
     replace,
+    unlink,
     why,
 )
 from taskcell.model import MIB, Profile, TaskKey
@@ -251,8 +251,8 @@ class Deployment:
         return self._folder / f"{instance}.lock"
 
     def _remove(self, instance: str) -> None:
-        remove(self._file(instance))
-        remove(self._lock_path(instance))
+        unlink(self._file(instance))
+        unlink(self._lock_path(instance))
 
     # --- persistent workspaces -----------------------------------------------------------------------------------
 
@@ -286,7 +286,7 @@ class Deployment:
 
     def forget_workspace(self, task: TaskKey) -> None:
         if self._folder is not None:
-            remove(self._note(task))
+            unlink(self._note(task))
 
     def _note(self, task: TaskKey) -> Path:
         assert self._folder is not None

@@ -62,7 +62,7 @@ def replace(path: Path, data: bytes) -> None:
         raise
 
 
-def remove(path: Path) -> None:
+def unlink(path: Path) -> None:
     """Remove a file, and what a writer that was killed left beside it."""
     for found in (path, *path.parent.glob(f".{path.name}.*")):
         with suppress(OSError):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from taskcell.config.fields import Count, Prose, Table, as_tuple, faults, visible
+from taskcell.config.fields import Count, Prose, Table, as_tuple, faults, fully_visible
 from taskcell.config.toml_source import Fault
 from taskcell.errors import BadArgument
 from taskcell.schema.arguments import TYPE_WORDS, encoded, first_flaw
@@ -225,7 +225,7 @@ def _hidden(key: tuple[str, ...], values: Iterable[object]) -> Iterator[Fault]:
     """Texts among values which a model reads, and a person does not see whole."""
     for value in values:
         try:
-            visible(value if isinstance(value, str) else "")
+            fully_visible(value if isinstance(value, str) else "")
         except ValueError as error:
             yield Fault(key, str(error))
 

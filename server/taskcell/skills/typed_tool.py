@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from taskcell.config.fields import Prose, Table, Word, faults, visible
+from taskcell.config.fields import Prose, Table, Word, faults, fully_visible
 from taskcell.config.toml_source import Fault, suggestion
 from taskcell.skills.parameters import Parameter, read_parameters
 from taskcell.skills.template import Group, Template, parse_template
@@ -32,7 +32,7 @@ def check_description(value: str) -> str:
 class ToolTable(Table):
     """A table `[skills.NAME.tools.TOOL]`; its template and its parameters are checked apart from it."""
 
-    title: Annotated[Word, AfterValidator(visible)] = ""
+    title: Annotated[Word, AfterValidator(fully_visible)] = ""
     description: Annotated[Prose, AfterValidator(check_description)]
     argv: Any = ()
     stdin: Word = ""

@@ -120,8 +120,8 @@ static bool set_up(struct supervisor *s, const sigset_t *waited) {
     s->signals = signalfd(-1, waited, SFD_CLOEXEC | SFD_NONBLOCK);
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
     s->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    return tree_open(&s->scan) && s->signals >= 0 && s->epoll >= 0 && watch_add(s, s->signals, WATCH_SIGNALS, 0, EPOLLIN) &&
-           watch_add(s, s->listener, WATCH_LISTENER, 0, EPOLLIN);
+    return tree_open(&s->scan) && s->signals >= 0 && s->epoll >= 0 &&
+           watch_add(s, s->signals, WATCH_SIGNALS, 0, EPOLLIN) && watch_add(s, s->listener, WATCH_LISTENER, 0, EPOLLIN);
 }
 
 int init_run(const char *path, unsigned long claim_ms) {

@@ -1,5 +1,5 @@
-/* The resource limits of the supervisor itself. Root of the sandbox may change them by prlimit(2), because PID 1 is root
-   too. A PID 1 that can open no file sees no process, and whatever it starts inherits its limits. */
+/* The resource limits of the supervisor itself. Root of the sandbox may change them by prlimit(2), because PID 1 is
+   root too. A PID 1 that can open no file sees no process, and whatever it starts inherits its limits. */
 #ifndef INIT_LIMITS_H
 #define INIT_LIMITS_H
 
