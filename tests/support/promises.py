@@ -360,6 +360,15 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_what_no_task_had_is_removed_and_what_shares_files_is_taken_up_together",
         "test_where_no_state_can_be_written_everything_but_the_handing_over_works",
     ),
+    "Where several killed servers had a task, every one's files live on, and the next answer says where they are": (
+        "test_of_two_killed_servers_with_one_task_both_files_live_on_and_the_first_answer_says_where",
+        "test_a_server_takes_over_what_another_left_that_died_later_and_says_so",
+        "test_a_server_takes_over_the_task_itself_when_it_had_none_of_that_name",
+        "test_a_server_that_is_started_in_a_dead_ones_place_comes_first",
+        "test_a_server_that_is_started_too_late_says_that_another_has_the_files",
+        "test_an_heir_that_is_killed_before_it_was_asked_leaves_both_files_and_the_note",
+        "test_that_files_are_lost_is_said_though_the_server_that_found_it_out_was_killed",
+    ),
     "The command line lists and closes any server's sandboxes; only a purge deletes persistent files": (
         "test_ps_shows_whose_each_sandbox_is_and_what_it_does",
         "test_a_sandbox_without_a_server_is_shown_as_an_orphan",
