@@ -281,7 +281,7 @@ async def test_a_container_that_the_engine_cannot_remove_is_named_at_the_servers
             await terminal(gw, "true", "other")
             await terminal(gw, "true", "stuck")
             await becomes(lambda: len(deployed.warm) == 1)
-            status = await gw.sandbox(ToolCall("local", "sandbox", {"action": "status", "task_id": "stuck"}))
+            status = await gw.call(ToolCall("local", "sandbox", {"action": "status", "task_id": "stuck"}))
             name = status.sandboxes[0].container
             container = deployed.api.inspect_container(name)["Id"]
             stuck = Undeletable(deployed.api, container)

@@ -9,8 +9,10 @@ import pytest
 from agent_task import LIMITS, Task
 from gateways import GatewayFactory
 from taskcell.model import ProcessResult, TaskKey
+from taskcell.process.kept_output import read_piece
 from taskcell.process.result import ENDING_CHARS, NOTE_MARKS
 from taskcell.supervisor.protocol import Stream
+from taskcell.tools.process_calls import find_process
 
 pytestmark = pytest.mark.anyio
 
@@ -26,8 +28,8 @@ def controls(result: ProcessResult) -> set[str]:
 
 
 async def kept(task: Task, process_id: str, stream: Stream = Stream.STDOUT) -> bytes:
-    _, pieces = await task.gateway.output(KEY, process_id, [stream], 0, 1 << 24)
-    return pieces[stream].data
+    _, record = await find_process(task.gateway.pool, KEY, process_id)
+    return (await read_piece(record.process, stream, 0, 1 << 24)).data
 
 
 async def test_five_thousand_frames_of_progress_are_one_line_and_the_bytes_are_kept(gateway: GatewayFactory) -> None:

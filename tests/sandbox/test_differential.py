@@ -21,6 +21,7 @@ from taskcell.model import TaskKey, ToolCall
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.sandbox.shell import may_change_state
 from taskcell.sandbox.spawn import TerminalState
+from taskcell.tools.process_calls import find_process
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +59,7 @@ def plainly(
 async def sandbox_of(gw: Gateway) -> Sandbox:
     """The terminal's sandbox."""
     result = await gw.call(ToolCall("local", "terminal", {"command": "sleep 1000", "background": True}))
-    sandbox, record = await gw.find(TaskKey("local", "default"), result.process_id)
+    sandbox, record = await find_process(gw.pool, TaskKey("local", "default"), result.process_id)
     await sandbox.kill(record.process)
     return sandbox
 
@@ -71,7 +72,7 @@ async def ours(gw: Gateway, sandbox: Sandbox, job: dict[str, Any], **arguments: 
     result = await gw.call(ToolCall("local", "terminal", call))
     if result.status.value == "running":
         asked = {"action": "wait", "process_id": result.process_id, "wait": 20, "cursor": 0}
-        ended = (await gw.process(ToolCall("local", "process", asked))).result
+        ended = (await gw.call(ToolCall("local", "process", asked))).result
         assert ended is not None
         result = ended
     assert result.exit_code is not None, (job["line"], result)
