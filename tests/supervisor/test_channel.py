@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def sandbox_of(task: Task) -> Sandbox:
-    (sandbox,) = await task.gateway._pool.sandboxes(TaskKey("local", "t"))
+    (sandbox,) = await task.gateway.pool.sandboxes(TaskKey("local", "t"))
     return sandbox
 
 
