@@ -49,7 +49,7 @@ async def run(gw: Gateway, client: Client, line: str, heartbeat: float) -> float
     progress, began = Progress(client.report, heartbeat), time.monotonic()
     call = ToolCall("p", "terminal", {"command": line, "wait": PATIENCE})
     with anyio.fail_after(PATIENCE):
-        await progress.tell_while(lambda: gw.call(call, progress.watch))
+        await progress.report_while(lambda: gw.call(call, progress.watch))
     return time.monotonic() - began
 
 
@@ -87,7 +87,7 @@ async def test_a_call_that_has_no_process_yet_gives_signs_of_life_too() -> None:
     client = Client(enough=3)
     progress = Progress(client.report, BEAT)
     with anyio.fail_after(PATIENCE):
-        await progress.tell_while(client.has_enough.wait)
+        await progress.report_while(client.has_enough.wait)
     assert all(re.fullmatch(r"Still at work after \d+ s\.", message) for message in client.messages)
     client.assert_growing()
 
@@ -108,5 +108,5 @@ async def test_a_client_that_takes_no_message_gets_one_sign_of_life_and_holds_up
 
     progress = Progress(report, BEAT)
     with anyio.fail_after(PATIENCE):
-        assert await progress.tell_while(call) == "the answer"
+        assert await progress.report_while(call) == "the answer"
     assert calls == 1
