@@ -80,6 +80,13 @@ async def test_a_working_directory_for_one_call_is_relative_to_the_workspace(gw:
     assert result.stdout == "b\n"
 
 
+@pytest.mark.parametrize(("workdir", "folder"), [("~", "."), ("~/a/b", "a/b"), ("~//a", "a")])
+async def test_the_home_in_a_working_directory_is_the_workspace(gw: Gateway, workdir: str, folder: str) -> None:
+    await terminal(gw, "mkdir -p a/b")
+    here = (await terminal(gw, f"cd {folder} && pwd", workdir=".")).stdout
+    assert (await terminal(gw, "pwd", workdir=workdir)).stdout == here
+
+
 async def test_a_syntax_error_is_the_shells_and_the_line_numbers_are_right(gw: Gateway) -> None:
     result = await terminal(gw, "echo one\nif true; fi")
     assert result.exit_code == 2

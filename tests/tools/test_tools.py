@@ -14,6 +14,7 @@ from taskcell.schema.arguments import nearest
 from taskcell.skills.manifest import load
 from taskcell.tools.binding import MAX_ARGUMENT, MAX_ARGUMENTS, MAX_STDIN, ProgramTool
 from taskcell.tools.catalog import build_tools
+from taskcell.tools.file_commands import absolute
 from taskcell.tools.process_calls import ProcessAction
 from taskcell.tools.sandbox import SandboxAction
 from taskcell.tools.terminal import WRAPPER_ROOM
@@ -270,3 +271,8 @@ def test_stdin_of_exactly_the_limit_is_taken(tools):
 def test_the_nearest_name_is_offered_or_nothing():
     assert nearest("terminl", ["terminal", "sandbox"]) == " (did you mean 'terminal'?)"
     assert nearest("zzz", ["terminal"]) == ""
+
+
+@pytest.mark.parametrize(("path", "meant"), [("~", "/workspace"), ("~/a b", "/workspace/a b"), ("a~", "/workspace/a~")])
+def test_the_home_in_a_files_path_is_the_workspace(path: str, meant: str) -> None:
+    assert absolute("path", path) == meant

@@ -104,6 +104,13 @@ def stdin_of(name: str, text: str | None) -> bytes | None:
     return data
 
 
+def from_home(path: str) -> str:
+    """Return a path that begins with `~` as one relative to the workspace, which is the user's home in a sandbox."""
+    if path == "~":
+        return "."
+    return path[2:].lstrip("/") or "." if path.startswith("~/") else path
+
+
 def workdir_of(values: Mapping[str, Any]) -> str | None:
     """Return the argument `workdir`, or None if it is missing. Raises BadArgument."""
     path: str | None = values.get("workdir")
@@ -111,7 +118,7 @@ def workdir_of(values: Mapping[str, Any]) -> str | None:
         raise BadArgument(
             f"'workdir' is longer than the {MAX_PATH - 1} bytes that a path may have; use a shorter path."
         )
-    return path
+    return None if path is None else from_home(path)
 
 
 def check_sizes(named: Iterable[tuple[str, str]], all_of_them: str) -> None:

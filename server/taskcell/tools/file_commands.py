@@ -14,7 +14,7 @@ from taskcell.errors import BadArgument
 from taskcell.files.limits import MAX_ENTRIES, MAX_PATH, MAX_PICTURE, MAX_RESOURCE
 from taskcell.model import WORKSPACE, Command
 from taskcell.schema.arguments import as_utf8, encoded
-from taskcell.tools.binding import MAX_STDIN
+from taskcell.tools.binding import MAX_STDIN, from_home
 
 #: More lines than any file has.
 MAX_LINE_NUMBER = 10**15
@@ -32,7 +32,7 @@ def absolute(name: str, path: str) -> str:
     """
     if len(encoded(name, path)) >= MAX_PATH:
         raise BadArgument(f"'{name}' is longer than the {MAX_PATH - 1} bytes that a path may have; use a shorter path.")
-    whole = posixpath.normpath(posixpath.join(WORKSPACE, path))
+    whole = posixpath.normpath(posixpath.join(WORKSPACE, from_home(path)))
     return whole[1:] if whole.startswith("//") else whole
 
 

@@ -28,15 +28,18 @@ static bool takes_next_long(const char *word) {
 /* "--st" and longer: "--s" could be --set-home as well. */
 static bool is_stdin(const char *word) { return strlen(word) >= 2 && abbreviates(word, "stdin"); }
 
+/* "--non" and longer: "--no" could be --no-update as well. */
+static bool is_non_interactive(const char *word) { return strlen(word) >= 3 && abbreviates(word, "non-interactive"); }
+
 /* "--as" and longer: "--a" could be --auth-type as well. */
 static bool is_askpass(const char *word) { return strlen(word) >= 2 && abbreviates(word, "askpass"); }
 
-/* Removes each S from a word of short options; returns whether the last option has its value in the next word.
+/* Removes each S and n from a word of short options; returns whether the last option has its value in the next word.
    `asks` becomes true when there is an A. */
 static bool clean_cluster(char *word, const char *next, bool *asks) {
     char *to = word + 1;
     for (const char *at = to; *at; at++) {
-        if (*at == 'S') continue;
+        if (*at == 'S' || *at == 'n') continue;
         *asks = *asks || *at == 'A';
         *to++ = *at;
         if (*at != 'h' && !strchr(SHORT_WITH_VALUE, *at)) continue;
@@ -69,7 +72,8 @@ int front_run(int argc, char **argv) {
     while (at < argc && strcmp(argv[at], "--") && ((argv[at][0] == '-' && argv[at][1]) || is_variable(argv[at]))) {
         char *word = argv[at++];
         bool is_long = !strncmp(word, "--", 2), with_next = false;
-        if (is_long && is_stdin(word + 2)) continue;
+        /* Without -n: there is a password for who asks, so "may I?" is to be answered yes. */
+        if (is_long && (is_stdin(word + 2) || is_non_interactive(word + 2))) continue;
         asks = asks || (is_long && is_askpass(word + 2));
         if (is_long) with_next = takes_next_long(word + 2);
         else if (*word == '-') with_next = clean_cluster(word, argv[at], &asks);
