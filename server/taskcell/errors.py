@@ -99,8 +99,10 @@ class SpawnFailed(TaskcellError):
 
     Arguments:
         no_folder: the working directory could not be used. Whatever the reason, the program was not executed.
+        no_room: the sandbox cannot have one more process.
     """
 
-    def __init__(self, message: str, *, no_folder: bool = False) -> None:
+    def __init__(self, message: str, *, no_folder: bool = False, no_room: bool = False) -> None:
         super().__init__(message)
         self.no_folder = no_folder
+        self.no_room = no_room

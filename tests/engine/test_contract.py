@@ -111,7 +111,7 @@ async def test_a_path_without_the_shell_does_not_lock_the_terminal_out(gw: Gatew
 )
 async def test_an_answer_says_why_it_is_not_known_where_the_command_ended(gw: Gateway, line: str, why: str) -> None:
     result = await terminal(gw, line)
-    assert result.notes[0].startswith("Where the command ended is not known")
+    assert result.notes[0].startswith("Its folder and variables are not kept, because ")
     assert why in result.notes[0]
     assert (await terminal(gw, 'basename "$PWD"')).stdout != "/\n"
 

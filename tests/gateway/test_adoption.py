@@ -16,6 +16,7 @@ from taskcell.engine.base import Engine
 from taskcell.model import LOCAL_PRINCIPAL, TaskKey, ToolCall
 from taskcell.process.kept_output import read_overview, read_page
 from taskcell.process.record import About, Record
+from taskcell.sandbox.run import run_command
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.supervisor import protocol
 from taskcell.supervisor.channel import Channel
@@ -109,11 +110,36 @@ async def test_the_next_server_goes_on_where_the_terminal_was_and_its_processes_
     tool = task.gateway.tools["terminal"]
     async with taken_up(task) as sandbox:
         call = ToolCall("local", "terminal", {"command": "echo $PWD $LEFT $ONCE $TERM $PATH", "task_id": "t"})
-        result = await sandbox.run(policy.authorize(tool.bind(call)), "p3")
+        result = await run_command(sandbox, policy.authorize(tool.bind(call)), "p3")
         assert result.stdout.startswith("/usr over dumb /")
         assert result.stdout.endswith(":/x\n")
         assert found(sandbox, "p3").process.number > found(sandbox, "p2").process.number
         await sandbox.kill(found(sandbox, "p2").process)
+
+
+@pytest.mark.parametrize("ends", ["before", "after"])
+async def test_the_next_server_goes_on_where_a_handed_off_command_ends(task: Task, ends: str) -> None:
+    line = "cd /usr; until [ -e ~/go ]; do sleep 0.02; done; cd /usr/bin; export TOKEN=$ONCE.2"
+    first = await task.terminal("until [ -e ~/go ]; do sleep 0.02; done; cd /etc", wait=0.1)
+    handed = await task.terminal(line, wait=0.1, env={"ONCE": "1"})
+    if ends == "before":
+        await task.terminal("touch ~/go", background=True)
+        for process_id in (first.process_id, handed.process_id):
+            await task.ask("wait", process_id, wait=20)
+    policy, tool = task.gateway._policy, task.gateway.tools["terminal"]
+
+    async def run(sandbox: Sandbox, process_id: str, command: str, **arguments: object) -> str:
+        call = ToolCall("local", "terminal", {"command": command, "task_id": "t", **arguments})
+        return (await run_command(sandbox, policy.authorize(tool.bind(call)), process_id)).stdout
+
+    async with taken_up(task) as sandbox:
+        if ends == "after":
+            await run(sandbox, "p8", "touch ~/go", background=True)
+            for process_id in (first.process_id, handed.process_id):
+                await found(sandbox, process_id).process.over()
+            assert "another command" in found(sandbox, first.process_id).unkept
+        assert found(sandbox, handed.process_id).unkept == ""
+        assert await run(sandbox, "p9", 'echo "$PWD $TOKEN $ONCE."') == "/usr/bin 1.2 .\n"
 
 
 async def test_lost_bytes_are_counted_by_the_next_server_too(engine: str, gateway: GatewayFactory) -> None:

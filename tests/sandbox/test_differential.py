@@ -20,7 +20,7 @@ from taskcell.gateway.gateway import Gateway
 from taskcell.model import TaskKey, ToolCall
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.sandbox.shell import may_change_state
-from taskcell.sandbox.spawn import TerminalState
+from taskcell.sandbox.terminal_state import TerminalState
 from taskcell.tools.process_calls import find_process
 
 pytestmark = pytest.mark.anyio

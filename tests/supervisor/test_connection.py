@@ -58,7 +58,7 @@ def test_another_version_is_refused(supervisor: Supervisor) -> None:
     frame[9] = 1
     with supervisor.connect() as client:
         client.send(bytes(frame))
-        assert "version 2" in refusal(client)
+        assert "version 3" in refusal(client)
 
 
 def test_a_new_connection_with_the_token_takes_the_place_of_the_old_one(supervisor: Supervisor) -> None:
@@ -216,6 +216,21 @@ def test_an_end_that_nobody_saw_is_in_the_listing(supervisor: Supervisor) -> Non
 def listed(client: Client, process: int) -> events.ListedProcess:
     client.send(requests.list_processes())
     return next(entry for entry in client.wait(events.Listing).entries if entry.process == process)
+
+
+def test_the_list_counts_what_is_alive_of_each_tree_at_that_moment(client: Client) -> None:
+    client.start(1, "sleep", "60")
+    client.shell(2, "for i in 1 2 3; do setsid sleep 60 & done; echo $!; echo up; exit 254")
+    last = int(client.wait_output(2, b"up\n").split()[0])
+    assert client.wait(events.Exit, 2).descendants == 3
+    client.run(3, "true")
+    client.wait(events.Gone, 3)
+    assert [listed(client, number).alive for number in (1, 2, 3)] == [1, 3, 0]
+    os.kill(last, signal.SIGKILL)
+    until(lambda: listed(client, 2).alive == 2, "the count of those that are left")
+    client.send(requests.kill(2, 0))
+    client.wait(events.Killed, 2)
+    assert [listed(client, number).alive for number in (1, 2, 3)] == [1, 0, 0]
 
 
 def test_a_forgotten_process_is_not_listed_and_its_number_is_free(client: Client) -> None:

@@ -51,7 +51,7 @@ strings = st.lists(text, max_size=5).map(
 )
 reason, stream = st.sampled_from([b"\0", b"\1", b"\2"]), st.sampled_from([b"\1", b"\2"])
 ending = joined(reason, number(4), number(1), number(4))
-entry = joined(number(4), reason, number(4), number(40), ending, number(8), number(4), text.map(string))
+entry = joined(number(4), reason, number(4), number(40), ending, number(8), number(8), text.map(string))
 ANSWERS: dict[int, st.SearchStrategy[bytes]] = {
     0x81: joined(number(4), number(1), number(8)),
     0x82: number(4),

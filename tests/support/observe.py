@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import docker
@@ -21,7 +22,7 @@ def marker() -> str:
 def alive(mark: str) -> list[str]:
     """Command lines, on the host, of living processes that hold the mark. A process lives while a thread of it does."""
     found = {}
-    for thread in Path("/proc").glob("[0-9]*/task/[0-9]*"):
+    for thread in threads():
         try:
             line = (thread / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
             state = (thread / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
@@ -30,6 +31,14 @@ def alive(mark: str) -> list[str]:
         if mark in line and state not in "ZX" and "pytest" not in line:
             found[thread.parts[2]] = line
     return list(found.values())
+
+
+def threads() -> Iterator[Path]:
+    """The folders of all threads; any may be gone by now."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with suppress(OSError):
+                yield from list((process / "task").iterdir())
 
 
 def eventually(holds: Callable[[], bool], within: float = HOST_TIMEOUT) -> bool:

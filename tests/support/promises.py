@@ -83,7 +83,24 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_path_without_the_shell_does_not_lock_the_terminal_out",
         "test_an_answer_says_why_it_is_not_known_where_the_command_ended",
         "test_the_terminal_goes_on_where_it_ended_however_it_did",
-        "test_neither_a_background_command_nor_one_handed_off_moves_the_terminal",
+        "test_a_background_command_does_not_move_the_terminal",
+        "test_an_answer_says_where_the_next_command_starts_if_not_where_it_ended",
+    ),
+    "Where a hand-off ends is where the next command starts, unless another was started; the answers say so": (
+        "test_the_next_command_starts_where_a_handed_off_one_ended",
+        "test_another_command_that_is_started_meanwhile_decides_where_the_next_one_starts",
+        "test_a_background_command_never_moves_the_terminal_and_takes_nothing_from_one_that_does",
+        "test_of_two_that_were_handed_off_the_one_that_was_started_last_counts",
+        "test_of_two_calls_at_once_the_one_that_waits_no_longer_leaves_the_terminal_to_the_other",
+        "test_a_command_that_cannot_be_started_takes_nothing_from_one_that_goes_on",
+        "test_after_a_hand_off_a_timeout_and_a_kill_leave_the_terminal_where_it_was",
+        "test_the_next_server_goes_on_where_a_handed_off_command_ends",
+    ),
+    "Statuses and counts are of the moment in which they are told": (
+        "test_a_cancelled_call_is_listed_as_cancelled_with_130_and_keeps_nothing",
+        "test_the_list_counts_what_is_alive_of_each_tree_at_that_moment",
+        "test_what_was_left_in_the_background_is_told_while_it_is_there",
+        "test_a_full_sandbox_says_who_fills_it_and_both_ways_out_and_counts_right",
     ),
     # --- commands that take long
     "A call answers in time; the command goes on to its own timeout, and a lost answer can be fetched again": (

@@ -14,6 +14,7 @@ from taskcell.gateway.background import Background
 from taskcell.model import Command, ProcessResult, Status, ToolCall
 from taskcell.policy.policy import AuthorizedCommand, Policy
 from taskcell.pool.pool import Pool
+from taskcell.sandbox.run import run_command
 from taskcell.schema.arguments import nearest
 from taskcell.tools.tool import Tool, ToolReport, Watch
 
@@ -86,7 +87,7 @@ class Gateway:
         async with AsyncExitStack() as held:
             sandbox, notes = await held.enter_async_context(self.pool.lease(command.task, authorized.profile))
             process_id = self.pool.next_process_id(command.task)
-            result = await sandbox.run(authorized, process_id, watch, notes)
+            result = await run_command(sandbox, authorized, process_id, watch, notes)
             record = sandbox.processes.get(process_id) if result.status is Status.RUNNING else None
             if record is not None:
                 self._background.keep(held.pop_all(), sandbox, record)

@@ -134,8 +134,9 @@ class Process(Listener):
     def _check_started(self) -> None:
         """Raises SpawnFailed, SandboxLost."""
         if self.failed is not None:
-            message = f"{_FAILED[self.failed.stage]}: {self.failed.message}."
-            raise SpawnFailed(message, no_folder=self.failed.stage is protocol.FailedStage.CWD)
+            stage, message = self.failed.stage, f"{_FAILED[self.failed.stage]}: {self.failed.message}."
+            no_folder, no_room = stage is protocol.FailedStage.CWD, stage is protocol.FailedStage.FORK
+            raise SpawnFailed(message, no_folder=no_folder, no_room=no_room)
         self._check_heard()
 
     def _check_heard(self) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -36,6 +37,7 @@ class About:
         strip_ansi: its call wanted output without control sequences.
         key: a secret name of this very process: another process with the same `process_id` has another key.
         given: names of the variables that its call alone set; None if they are too many for a tag.
+        is_foreground: a terminal command; where it ends may be where the next one starts.
     """
 
     process_id: str
@@ -49,6 +51,7 @@ class About:
     strip_ansi: bool = False
     key: str = field(default="", repr=False)
     given: tuple[str, ...] | None = ()
+    is_foreground: bool = False
 
     @classmethod
     def of(cls, command: Command, process_id: str) -> About:
@@ -65,6 +68,7 @@ class About:
             strip_ansi=command.strip_ansi,
             key=secrets.token_urlsafe(KEY_BYTES),
             given=(*(() if command.pty is None else ("TERM",)), *command.env),
+            is_foreground=command.profile.kind == "terminal" and not command.background,
         )
 
     def tag(self) -> bytes:
@@ -84,7 +88,7 @@ class About:
             return None
         words = (read.process_id, read.tool, read.text, read.key)
         numbers = (read.timeout, read.started)
-        flags = (read.is_terminal, read.takes_input, read.strip_ansi)
+        flags = (read.is_terminal, read.takes_input, read.strip_ansi, read.is_foreground)
         well_formed = (
             all(isinstance(word, str) for word in (*words, *(read.given or ())))
             and all(isinstance(number, int | float) for number in numbers)
@@ -115,11 +119,29 @@ def process_number(process_id: str) -> int:
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """A process and what the server knows about it. `ended` in seconds since the epoch, 0 while it runs."""
+    """A process and what the server knows about it.
+
+    Arguments:
+        ended: seconds since the epoch; 0 while it runs.
+        on_end: called at its end or loss, before anything else is read from the channel; it must not block.
+        is_handed_off: it goes on, or went on, after its call's answer.
+        is_cancelled: it was killed because its call was cancelled.
+        alive: how many processes of its tree were alive at its end, or at the last count; None: unknown.
+        may_move: the next terminal command may start elsewhere because of it.
+        unkept: why the next terminal command does not start where this one ended; empty if it does or never would.
+        end_note: a sentence about where it ended.
+    """
 
     about: About
     process: Process
     ended: float = 0.0
+    on_end: Callable[[], None] | None = None
+    is_handed_off: bool = False
+    is_cancelled: bool = False
+    alive: int | None = 0
+    may_move: bool = False
+    unkept: str = ""
+    end_note: str = ""
     _is_told: bool = False
     _telling: anyio.Event | None = None
 

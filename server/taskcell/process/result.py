@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from taskcell.model import ProcessResult, Status
 from taskcell.process.output import Excerpt
 from taskcell.process.process import Process, Totals
-from taskcell.process.record import About, Record
-from taskcell.supervisor import protocol
-from taskcell.text import fitting, visible
+from taskcell.process.record import Record
+from taskcell.supervisor import events, protocol
+from taskcell.text import fitting, one_line, visible
 
-#: As in timeout(1); and as shells report SIGKILL.
-EXIT_TIMED_OUT, EXIT_OOM = 124, 137
+#: As in timeout(1); as shells report SIGINT, with which a person cancels, and SIGKILL.
+EXIT_TIMED_OUT, EXIT_CANCELLED, EXIT_OOM = 124, 130, 137
 #: Characters of an answer's line on how the command ended, with `[stderr]` and line breaks; and around each note.
 ENDING_CHARS, NOTE_MARKS = 120, 10
 #: Characters of an answer that are kept free for notes: five long ones.
@@ -29,34 +29,44 @@ class SandboxFacts:
         closed: this server closed it; it did not die by itself.
         doomed: why no further command may run in it; None while one may.
         workdir: the folder in which its next command starts.
+        alive: how many processes of this one's tree are alive now; None if that is unknown.
     """
 
     closed: bool
     doomed: str | None
     workdir: str
+    alive: int | None = 0
 
 
-def status_of(process: Process, *, closed: bool) -> tuple[Status, int | None]:
+def status_of(record: Record, *, closed: bool) -> tuple[Status, int | None]:
     """Return status and exit code. `closed` as in SandboxFacts."""
-    ended = process.exit
+    process, ended = record.process, record.process.exit
     if ended is None:
         return (Status.RUNNING if process.lost is None else Status.LOST), None
     if ended.reason is protocol.Reason.TIMEOUT:
         return Status.TIMED_OUT, EXIT_TIMED_OUT
     if ended.oom_kills and (ended.signal == signal.SIGKILL or ended.exit_code == EXIT_OOM):
         return Status.OOM_KILLED, EXIT_OOM
-    by_kill = ended.reason is protocol.Reason.KILL
-    if by_kill and process.killed is None and process.lost is not None and not closed:
+    if ended.reason is protocol.Reason.KILL:
+        return _killed(record, ended, closed=closed)
+    return (Status.KILLED, 128 + ended.signal) if ended.signal else (Status.EXITED, ended.exit_code)
+
+
+def _killed(record: Record, ended: events.Exit, *, closed: bool) -> tuple[Status, int | None]:
+    """Return status and exit code of what was killed on request."""
+    process = record.process
+    if process.killed is None and process.lost is not None and not closed:
         return Status.LOST, None  # somebody else stopped the container
-    if by_kill or ended.signal:
-        return Status.KILLED, 128 + (ended.signal or signal.SIGKILL)
-    return Status.EXITED, ended.exit_code
+    if record.is_cancelled:
+        return Status.CANCELLED, EXIT_CANCELLED
+    return Status.KILLED, 128 + (ended.signal or signal.SIGKILL)
 
 
-def notes_on(process: Process, about: About, status: Status, facts: SandboxFacts) -> Sequence[str]:
+def notes_on(record: Record, status: Status, facts: SandboxFacts) -> Sequence[str]:
     """Return the sentences that the caller should know."""
     notes = []
-    ended, survivors = process.exit, survivors_of(process, closed=facts.closed)
+    process, about, ended = record.process, record.about, record.process.exit
+    survivors = survivors_of(process, closed=facts.closed)
     if status is Status.LOST:
         why = facts.doomed or process.lost or "its channel ended"
         notes.append(f"The sandbox died under this command ({why}). The command was not run again.")
@@ -67,26 +77,32 @@ def notes_on(process: Process, about: About, status: Status, facts: SandboxFacts
         notes.append("The sandbox's memory was used up, so the kernel killed the command; use less memory at a time.")
     elif ended is not None and ended.oom_kills:
         notes.append(f"The sandbox's memory was used up, so the kernel killed {ended.oom_kills} of its processes.")
-    if ended is not None and ended.reason is protocol.Reason.ITSELF and process.killed is None:
-        notes += _notes_on_the_rest(ended.descendants)
+    if ended is not None and ended.reason is protocol.Reason.ITSELF and process.killed is None and not facts.closed:
+        notes += _notes_on_the_rest(about.process_id, facts.alive)
     if survivors is None:
         notes.append(
             "The sandbox could not find out whether all processes of the command are dead, so it is removed with all "
             "of them; the next call gets a new one."
         )
-    if status is Status.KILLED and facts.closed:
-        notes.append("Its sandbox was closed, reset or replaced while it ran.")
-    return notes
+    return [*notes, *_notes_on_the_end(record, status, facts)]
 
 
-def _notes_on_the_rest(count: int | None) -> Sequence[str]:
+def _notes_on_the_rest(process_id: str, count: int | None) -> Sequence[str]:
     """Say how many processes a command left behind that ended by itself."""
     if count is None:
         return ["The sandbox could not find out whether processes that it started still run."]
     if not count:
         return []
     what = "1 process that it started still runs" if count == 1 else f"{count} processes that it started still run"
-    return [f"{what} in the background, until the sandbox is closed or reset."]
+    return [f"{what} in the background, until `process` kills '{process_id}' or the sandbox is closed."]
+
+
+def _notes_on_the_end(record: Record, status: Status, facts: SandboxFacts) -> Sequence[str]:
+    """Say where the next command starts if that is not where this one ended."""
+    if facts.closed:
+        return ["Its sandbox was closed, reset or replaced while it ran."] if status is Status.KILLED else []
+    notes = [f"{record.unkept}; the next command starts in {one_line(facts.workdir)}."] if record.unkept else []
+    return [*notes, record.end_note] if record.end_note else notes
 
 
 def survivors_of(process: Process, *, closed: bool) -> int | None:
@@ -119,7 +135,7 @@ def result_of(
         first, notes: sentences for the caller before and after those on the process.
     """
     process, about = record.process, record.about
-    status, code = status_of(process, closed=facts.closed)
+    status, code = status_of(record, closed=facts.closed)
     ended = process.exit
     out, err = texts
     room = limit - ENDING_CHARS - len(out.text) - len(err.text)
@@ -137,7 +153,7 @@ def result_of(
         workdir=visible(facts.workdir),
         survivors=survivors_of(process, closed=facts.closed),
         kind=about.kind,
-        notes=fitting((*first, *notes_on(process, about, status, facts), *notes), room, NOTE_MARKS),
+        notes=fitting((*first, *notes_on(record, status, facts), *notes), room, NOTE_MARKS),
         cursor=None if cursors is None else cursors[0],
         stderr_cursor=None if cursors is None or about.kind == "terminal" else cursors[1],
     )

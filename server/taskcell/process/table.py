@@ -52,6 +52,10 @@ class ProcessTable:
 
     def _end(self, record: Record) -> None:
         record.ended = time.time()
+        if record.process.exit is not None:
+            record.alive = record.process.exit.descendants
+        if record.on_end is not None:
+            record.on_end()
         if self._records.get(record.about.process_id) is not record:
             return
         self._finished.append(record)
@@ -83,6 +87,7 @@ class ProcessTable:
                 record = self.add(about, 0)
                 record.process.take_up(listed, stdin_open=about.takes_input)
                 record.ended = about.started + listed.duration_us / 1e6
+                record.alive = listed.alive
             elif listed.state is not protocol.ProcessState.RUNNING:
                 self._channel.forget_soon(listed.process)
         by_start = sorted(self._records.values(), key=lambda record: process_number(record.about.process_id))

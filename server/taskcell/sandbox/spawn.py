@@ -1,17 +1,18 @@
-"""Makes the requests that start a sandbox's commands, and keeps where the last terminal command ended."""
+"""Makes the requests that start a sandbox's commands."""
 
 from __future__ import annotations
 
 import math
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from taskcell.engine.base import Container
 from taskcell.model import Command, Profile
 from taskcell.process.output import Capture
-from taskcell.sandbox.shell import PROLOGUE_SUFFIX, ShellRun, Way, parse_report, plan
-from taskcell.supervisor import events, protocol, requests
+from taskcell.sandbox.shell import PROLOGUE_SUFFIX, ShellRun, Way, plan
+from taskcell.sandbox.terminal_state import Beginning, TerminalState
+from taskcell.supervisor import requests
 from taskcell.supervisor.protocol import SpawnFlag
 
 #: Seconds between TERM and KILL: time for a program to clean up that a caller can still wait for.
@@ -19,19 +20,8 @@ GRACE = 2.0
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: TERM for commands with a terminal, and for those without one.
 TERMINAL_TYPE, NO_TERMINAL_TYPE = "xterm-256color", "dumb"
-#: Variables that a shell sets itself; the user did not export them.
-SHELL_OWN = frozenset({"_", "SHLVL", "BASH_ENV"})
-#: Bytes of a variable, and of all, that a later command is started with: Linux takes no longer string (MAX_ARG_STRLEN,
-#: include/uapi/linux/binfmts.h), and they share a frame to the supervisor with the command itself.
-VARIABLE_MAX, VARIABLES_MAX = 131_071, 512 * 1024
-
-
-@dataclass(slots=True)
-class TerminalState:
-    """Folder and variables with which the last terminal command ended: the next one starts with them."""
-
-    cwd: str | None = None
-    env: dict[str, str] | None = None
+#: Why a shell that was to report where a command ended has not.
+_UNREPORTED = "its shell was replaced by exec, or was not left to end by itself"
 
 
 @dataclass(slots=True)
@@ -60,13 +50,22 @@ class Spawner:
             return None
         if command.background:
             return ShellRun(command.argv[-1])
-        env = self.start_env() | self._given(command)
+        env = self.start_env() | self.given(command)
         return plan(command.argv[-1], self.shell or command.argv[0], env)
+
+    def beginning(self, command: Command, run: ShellRun) -> Beginning:
+        """Return what the end of a foreground command is judged by. Arguments as in `command`."""
+        stays = run.way is Way.NONE and not run.unreported
+        return Beginning(
+            given=self.given(command),
+            folder=self.folder(command) if stays else None,
+            unreported=run.unreported or _UNREPORTED,
+        )
 
     def command(self, command: Command, run: ShellRun | None, number: int, tag: bytes) -> requests.Spawn:
         """Make the request for a tool's command. `run` is what `shell_run` says of it."""
         flags = SpawnFlag.STDIN if command.stdin or command.takes_input else SpawnFlag.NONE
-        folder, env, prologue = self.folder(command), self.start_env() | self._given(command), ""
+        folder, env, prologue = self.folder(command), self.start_env() | self.given(command), ""
         if run is None:
             argv = (*self._entrypoint(), *command.argv)
         else:
@@ -126,7 +125,7 @@ class Spawner:
         return self.base_env() | self.login_env | dict(self.profile.environment)
 
     @staticmethod
-    def _given(command: Command) -> dict[str, str]:
+    def given(command: Command) -> dict[str, str]:
         """Return the variables of this one call."""
         return ({} if command.pty is None else {"TERM": TERMINAL_TYPE}) | dict(command.env)
 
@@ -150,67 +149,6 @@ class Spawner:
     def next_folder(self) -> str:
         """The folder in which the next command starts unless it names one."""
         return self.terminal.cwd or self.profile.working_dir or self.container.workspace
-
-    def keep_state(self, ended: events.Exit, command: Command, run: ShellRun, report: bytes) -> list[str]:
-        """Keep where the command ended for the task's next one, and return notes on what could not be kept.
-
-        Arguments:
-            report: what its shell reported, whole.
-        """
-        if command.background or ended.signal or ended.reason is not protocol.Reason.ITSELF:
-            return []
-        if run.way is Way.NONE and not run.unreported:
-            # It can have changed neither folder nor variables.
-            self.terminal.cwd = self.folder(command)
-            return []
-        found = parse_report(report)
-        if found is None:
-            why = run.unreported or "its shell was replaced by exec, or was not left to end by itself"
-            start = self.terminal.cwd or self.container.workspace
-            return [
-                f"Where the command ended is not known: {why}. The next command starts in {start}, with the variables "
-                "that this one started with."
-            ]
-        env, before = dict(found.env), self.start_env()
-        for key, value in self._given(command).items():
-            # A variable of this call alone is not kept, unless the command changed it.
-            if env.get(key) == value:
-                del env[key]
-                env |= {key: before[key]} if key in before else {}
-        return self._keep(found.folder, env)
-
-    def _keep(self, folder: str, env: Mapping[str, str]) -> list[str]:
-        kept, dropped = startable({key: value for key, value in env.items() if key not in SHELL_OWN})
-        self.terminal = TerminalState(folder or None, kept)
-        notes = []
-        if not folder:
-            notes.append(f"The folder that the command ended in is gone; the next one starts in {self.next_folder}.")
-        if dropped:
-            notes.append(f"Too large to start a program with, so not kept for the next command: {', '.join(dropped)}.")
-        return notes
-
-    def take_up(self, report: bytes, given: Iterable[str]) -> None:
-        """Start the next command where one of an earlier server ended, without the variables of that call alone."""
-        found = parse_report(report)
-        if found is None:
-            return
-        before, env = self.start_env(), dict(found.env)
-        for name in given:
-            env.pop(name, None)
-            env |= {name: before[name]} if name in before else {}
-        self._keep(found.folder, env)
-
-
-def startable(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """The variables that a program can be started with, and the names of the others: the largest go first."""
-    sizes = {key: len(_bytes(key)) + len(_bytes(value)) + 2 for key, value in env.items()}
-    total, dropped = sum(sizes.values()), []
-    for key in sorted(sizes, key=sizes.__getitem__, reverse=True):
-        if sizes[key] <= VARIABLE_MAX and total <= VARIABLES_MAX:
-            break
-        dropped.append(key)
-        total -= sizes[key]
-    return {key: value for key, value in env.items() if key not in dropped}, dropped
 
 
 def _bytes(text: str) -> bytes:

@@ -32,7 +32,7 @@ _OUTPUT = struct.Struct("<BQ")
 _EXIT = struct.Struct("<BiBIQQQQQQII")
 _KILLED = struct.Struct("<BIQQ")
 _LISTING = struct.Struct("<BI")
-_LISTED = struct.Struct("<IBIQQQQQBiBIQI")
+_LISTED = struct.Struct("<IBIQQQQQBiBIQII")
 _DATA = struct.Struct("<BQQQ")
 _CUT_SHORT = "a frame from the supervisor is cut short"
 
@@ -113,7 +113,7 @@ def _parse_listing(process: int, body: _Body) -> events.Listing:
     for _ in range(count):
         numbers = body.unpack(_LISTED)
         number, state, pid, age, out_start, out_total, err_start, err_total = numbers[:8]
-        reason, code, signo, oom, duration, survivors = numbers[8:]
+        reason, code, signo, oom, duration, survivors, alive = numbers[8:]
         entries.append(
             events.ListedProcess(
                 number,
@@ -130,6 +130,7 @@ def _parse_listing(process: int, body: _Body) -> events.Listing:
                 oom,
                 duration,
                 _processes(survivors),
+                _processes(alive),
                 body.string(),
             )
         )

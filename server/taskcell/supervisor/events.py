@@ -77,6 +77,8 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class ListedProcess:
+    """A process in the list; `alive` processes of its tree are alive, its main process among them; None: unknown."""
+
     process: int
     state: ProcessState
     pid: int
@@ -91,6 +93,7 @@ class ListedProcess:
     oom_kills: int
     duration_us: int
     survivors: int | None
+    alive: int | None
     tag: bytes
 
 

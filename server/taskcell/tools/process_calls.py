@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -119,11 +120,13 @@ class ProcessCalls:
         # Output after this offset is new.
         before = (0, 0) if asked.is_about_all else await measure(record.process)
         written = await self._act(sandbox, record, asked)
+        # Before the output is read: what has ended by then has written all of it.
+        await sandbox.recount(record)
         reading, notes = await self._read(sandbox, record, asked, before)
         if record.process.has_ended:
             record.tell()
         notes += _notes(asked, record, reading, written)
-        facts, limit, ends = sandbox.facts, self._output_chars, reading.cursors
+        facts, limit, ends = sandbox.facts(record), self._output_chars, reading.cursors
         result = result_of(record, asked.task.task, reading.texts, facts, limit=limit, notes=notes, cursors=ends)
         return ProcessReport(
             asked.task.task,
@@ -136,17 +139,24 @@ class ProcessCalls:
 
     async def _list(self, task: TaskKey) -> list[ProcessInfo]:
         sandboxes = await self._gateway.pool.sandboxes(task)
-        found = [(sandbox, record) for sandbox in sandboxes for record in sandbox.processes]
-        found.sort(key=lambda pair: pair[1].about.started)
-        return [self._info(sandbox, record) for sandbox, record in found]
+        found: list[tuple[float, ProcessInfo]] = []
+        for sandbox in sandboxes:
+            alive: Mapping[int, int | None] = {}
+            if sandbox.channel.living:
+                with suppress(SandboxLost):
+                    alive = await sandbox.alive()
+            for record in sandbox.processes:
+                info = self._info(sandbox, record, alive.get(record.process.number, 0))
+                found.append((record.about.started, info))
+        return [info for _, info in sorted(found, key=lambda pair: pair[0])]
 
     @staticmethod
-    def _info(sandbox: Sandbox, record: Record) -> ProcessInfo:
+    def _info(sandbox: Sandbox, record: Record, alive: int | None) -> ProcessInfo:
         about, process = record.about, record.process
-        status, code = status_of(process, closed=sandbox.state is SandboxState.CLOSED)
+        status, code = status_of(record, closed=sandbox.state is SandboxState.CLOSED)
         age = round(max(0.0, time.time() - about.started), 1)
         size, tool = sum(process.written), about.tool
-        return ProcessInfo(about.process_id, status.value, code, tool, about.text, age, size, about.is_terminal)
+        return ProcessInfo(about.process_id, status.value, code, tool, about.text, age, size, about.is_terminal, alive)
 
     async def _act(self, sandbox: Sandbox, record: Record, asked: ProcessAction) -> int | None:
         """Do what the action does to the process. Return how many bytes were written to it; None without a write."""

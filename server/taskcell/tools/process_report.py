@@ -19,6 +19,7 @@ _LISTED = {
     "age_s": value_schema("number", "Seconds since its start.", **NOT_NEGATIVE),
     "output_bytes": value_schema("integer", "Bytes written so far, as far as is known.", **NOT_NEGATIVE),
     "pty": value_schema("boolean", "Whether it has a terminal."),
+    "alive": or_null("integer", "Its processes that run now, those that it started included; null if unknown."),
 }
 PROCESS_SCHEMA = object_schema(
     {
@@ -35,7 +36,13 @@ PROCESS_SCHEMA = object_schema(
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
-    """One process of a list. `age_s` in seconds; `output_bytes` counts both streams."""
+    """One process of a list.
+
+    Arguments:
+        age_s: seconds since its start.
+        output_bytes: bytes of both streams.
+        alive: how many processes run now of it and what it started; None if that is unknown.
+    """
 
     process_id: str
     status: str
@@ -45,6 +52,7 @@ class ProcessInfo:
     age_s: float
     output_bytes: int
     pty: bool
+    alive: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,8 @@ class ProcessReport:
             return self.result.text()
         lines = [
             f"{info.process_id}: {info.status}{'' if info.exit_code is None else f' {info.exit_code}'}, "
-            f"{info.age_s:.0f} s old, {info.output_bytes:,} bytes of output: {info.tool} {info.command!r}"
+            f"{f'{info.alive} alive, ' if info.alive else ''}{info.age_s:.0f} s old, "
+            f"{info.output_bytes:,} bytes of output: {info.tool} {info.command!r}"
             for info in self.processes
         ]
         return "\n".join(lines) or "The task has no processes."

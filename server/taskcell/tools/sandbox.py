@@ -137,7 +137,8 @@ async def _info(slot: Slot, engine: Engine) -> SandboxInfo:
         return SandboxInfo(slot.shared_key[1], "", slot.state.value, age, 0, None)
     processes, memory, state = 0, None, slot.state.value
     try:
-        processes = await sandbox.living()
+        # An unknown count is that of one process at least.
+        processes = sum(count or 1 for count in (await sandbox.alive()).values())
         memory = await engine.memory(sandbox.container)
     except SandboxLost:
         state = "lost"

@@ -111,6 +111,7 @@ static void put_listed(struct buffer *out, const struct process *p) {
     }
     put_ending(out, p);
     put_u32(out, p->survivors);
+    put_u32(out, p->alive);
     put_str(out, p->tag, strlen(p->tag));
 }
 

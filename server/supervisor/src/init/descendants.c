@@ -32,3 +32,15 @@ uint32_t descendants_count(struct supervisor *s, const struct process *p) {
     }
     return COUNT_UNKNOWN;
 }
+
+void descendants_recount(struct supervisor *s) {
+    bool looked = true, whole = false;
+    for (int looks = 0; looks < LOOKS && looked && !whole; looks++) {
+        looked = descendants_look(s, NULL, NULL);
+        whole = looked && scan_is_whole(&s->scan);
+    }
+    for (struct process *p = s->processes; p; p = p->next) {
+        uint32_t seen = looked && p->state != STATE_GONE ? descendants_seen(s, p) : 0;
+        p->alive = seen || whole || p->state == STATE_GONE ? seen : COUNT_UNKNOWN;
+    }
+}

@@ -13,5 +13,7 @@ bool descendants_look(struct supervisor *s, tree_visitor *visit, void *context);
 uint32_t descendants_seen(const struct supervisor *s, const struct process *p);
 /* Returns how many processes are alive in that tree by a new scan, or COUNT_UNKNOWN. */
 uint32_t descendants_count(struct supervisor *s, const struct process *p);
+/* Sets `alive` of every process by a new scan: how many are alive in its tree, or COUNT_UNKNOWN. */
+void descendants_recount(struct supervisor *s);
 
 #endif

@@ -13,6 +13,7 @@
 #include "base/request.h"
 #include "init/answer.h"
 #include "init/conn.h"
+#include "init/descendants.h"
 #include "init/input.h"
 #include "init/kill.h"
 #include "init/spawn.h"
@@ -32,7 +33,7 @@ static bool token_matches(const struct supervisor *s, struct slice token) {
 
 static const char *hello(struct supervisor *s, struct conn *c, const struct request *q) {
     if (c == s->active) return "HELLO came twice";
-    if (q->version != PROTOCOL_VERSION) return "the supervisor speaks version 2 of the protocol";
+    if (q->version != PROTOCOL_VERSION) return "the supervisor speaks version 3 of the protocol";
     if (q->token.size < TOKEN_MIN || q->token.size > TOKEN_MAX) return "the token has a wrong size";
     bool first_claim = !s->token_size;
     if (first_claim) {
@@ -125,7 +126,10 @@ static const char *serve(struct supervisor *s, struct conn *c, const struct fram
         spawn(s, q.process, &q.spawn);
         return NULL;
     case REQ_KILL: return kill_request(s, p, &q);
-    case REQ_LIST: answer_listing(s); return NULL;
+    case REQ_LIST:
+        descendants_recount(s);
+        answer_listing(s);
+        return NULL;
     case REQ_SUDO: answer_sudo(s, set_up_sudo(s, &q.sudo)); return NULL;
     case REQ_PING: answer_pong(s); return NULL;
     case REQ_SHUTDOWN: kill_and_leave(s, q.grace_ms); return NULL;

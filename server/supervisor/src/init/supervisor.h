@@ -90,6 +90,7 @@ struct process {
     int status;
     int64_t user_us, system_us, max_rss_kb;
     uint32_t oom_before, oom_kills, descendants, survivors;
+    uint32_t alive; /* in its tree, by the last recount */
     uint64_t exit_totals[STREAMS];
     struct buffer report; /* what its shell told about its end */
     size_t report_size;   /* of all of it, where it has moved to the supervisor's `state` */

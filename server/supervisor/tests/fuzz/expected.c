@@ -53,7 +53,7 @@ static void check_listing(struct reader *r, size_t *listed) {
         get_u8(r);
         get_u32(r);
         get_u64(r);
-        get_u32(r);
+        get_u64(r);
         fuzz_check(get_str(r).size <= TAG_MAX && !r->failed);
     }
     fuzz_check(!r->left && (!last || *listed == s.process_count));
