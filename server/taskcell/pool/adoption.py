@@ -145,6 +145,9 @@ class Inheritance:
                 self._endings.tell(share.had, LOST.format("the sandbox's profile is not allowed any more"))
             elif share.task is None and any(record.processes for record in share.records):
                 self._endings.tell(share.had, CLOSED)
+            elif share.task is not None and share.task != share.had:
+                # Now, not once they are adopted: whatever becomes of this server, the next one knows it.
+                self._endings.tell(share.had, BESIDE.format(share.task.task))
         return list(found.values())
 
     def _slot(self, record: SandboxRecord, had: TaskKey) -> Slot | None:
@@ -171,9 +174,6 @@ class Inheritance:
         """
         async with self._limiter:
             sandbox = await self._launcher.adopt(slot)
-        had, is_gone = slot.had, sandbox is None
-        if had is not None and had != slot.task:
-            self._endings.tell(had, LOST.format("its sandbox had ended") if is_gone else BESIDE.format(slot.task.task))
         if sandbox is not None:
             return sandbox
         slot.inherited, slot.had, slot.outdated = None, None, False

@@ -44,6 +44,10 @@ class Endings:
         if sentence not in told:
             _keep(self._found, task, (*told, sentence))
 
+    def take_back(self, task: TaskKey, sentence: str) -> None:
+        """Do not say the sentence any more."""
+        self._found[task] = tuple(told for told in self._found.get(task, ()) if told != sentence)
+
     def take_told(self, task: TaskKey) -> tuple[str, ...]:
         """The task's sentences, for its next answer."""
         return self._found.pop(task, ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
@@ -9,7 +10,7 @@ import anyio.abc
 
 from taskcell.deployment.records import NoteRecord, SandboxRecord
 from taskcell.model import TaskKey
-from taskcell.pool.adoption import Inheritance, Left
+from taskcell.pool.adoption import BESIDE, LOST, Inheritance, Left
 from taskcell.pool.executor import Executor
 from taskcell.pool.siblings import share_out
 from taskcell.pool.slot import Slot, Step
@@ -50,6 +51,7 @@ class Heir:
         self._group = group
         self._adopts = adopts
         self._adopting: list[Slot] = []
+        self._beside: defaultdict[TaskKey, list[Slot]] = defaultdict(list)
         self._elsewhere: frozenset[TaskKey] = frozenset()
         self.has_begun = False
 
@@ -82,8 +84,18 @@ class Heir:
                 if task in (slot.task, slot.had):
                     await settled(slot)
             self._adopting = [slot for slot in self._adopting if not slot.settled.is_set()]
+        if self._beside:
+            self._check_beside(task)
         if task in self._elsewhere and all(slot.task != task for slot in self._slots):
             self._slots.endings.tell(task, ELSEWHERE)
+
+    def _check_beside(self, task: TaskKey) -> None:
+        """Say that files beside the task are lost where no sandbox with them could be adopted."""
+        slots = self._beside.pop(task, [])
+        for beside in {slot.task for slot in slots}:
+            if all(slot.had is None for slot in slots if slot.task == beside):
+                self._slots.endings.take_back(task, BESIDE.format(beside.task))
+                self._slots.endings.tell(task, LOST.format("its sandbox had ended"))
 
     def _take(self, left: Left, first: TaskKey | None) -> None:
         self._elsewhere = left.elsewhere
@@ -98,6 +110,8 @@ class Heir:
         for slot in slots:
             self._slots.inherit(slot)
             self._executor.begin([Step(slot, create=True)])
+            if slot.had is not None and slot.had != slot.task:
+                self._beside[slot.had].append(slot)
         self._adopting += slots
         adopted = {slot.inherited.container for slot in slots if slot.inherited is not None}
         self._group.start_soon(self._inheritance.clear_up, left.sandboxes, adopted)
