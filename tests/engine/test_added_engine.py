@@ -48,7 +48,7 @@ class Elsewhere:
         return EngineFacts(f"Elsewhere at {self._host}", "7", isolated=True, weaknesses=("It is far away.",))
 
     async def start(self, spec):
-        started.append(spec.profile.profile.name)
+        started.append(spec.profile.name)
         return await self._local.start(spec)
 
 

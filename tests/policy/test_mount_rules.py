@@ -29,7 +29,7 @@ def denial(source: object, **keys: object) -> Denied:
 
 def allowed(source: object, **keys: object) -> bool:
     policy = Policy(PolicySettings.model_validate(keys))
-    return policy.authorize_profile(profile(str(source))).profile.mounts[0].source == str(source)
+    return policy.authorize_profile(profile(str(source))).mounts[0].source == str(source)
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import anyio
 
 from taskcell.config.policy_tables import PolicySettings
 from taskcell.config.settings import Settings
 from taskcell.engine.base import Container
-from taskcell.model import Reuse, TaskKey
+from taskcell.model import Profile, Reuse, TaskKey
 from taskcell.policy.policy import AuthorizedProfile, Policy
 from taskcell.pool.slot import Lease, Slot, Step
 from taskcell.pool.state import Slots
@@ -53,7 +53,8 @@ def sandbox(profile: AuthorizedProfile) -> Sandbox:
 
 def named(profile: AuthorizedProfile, name: str) -> AuthorizedProfile:
     """The same profile under another name."""
-    return POLICY.authorize_profile(replace(profile.profile, name=name))
+    plain = {field.name: getattr(profile, field.name) for field in fields(Profile)}
+    return POLICY.authorize_profile(Profile(**plain | {"name": name}))
 
 
 def key(task: str = "t", profile: str = "terminal", principal: str = "local") -> tuple[TaskKey, str]:

@@ -60,7 +60,7 @@ class LocalEngine:
 
     async def start(self, spec: ContainerSpec) -> Container:
         """Start a supervisor. The profile's limits, user, network and file systems have no effect here."""
-        if spec.profile.profile.sudo:
+        if spec.profile.sudo:
             raise EngineError("The local engine has no sudo to give: it would be this machine's; use 'docker'.")
         program = binary.path()
         volume = _make_workspace(self._folder, spec.workspace)

@@ -86,11 +86,6 @@ class AuthorizedProfile(_Sealed, Profile, metaclass=_MadeByThePolicy):
 
     _policy: Policy
 
-    @property
-    def profile(self) -> Profile:
-        """A plain profile with the same fields."""
-        return Profile(**_fields(self))
-
     @contextmanager
     def host_mounts(self, engine_socket: str = "") -> Iterator[tuple[HostMount, ...]]:
         """Look at the host paths to mount and judge them now. Inside the context nothing else can get their identities.

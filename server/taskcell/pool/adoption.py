@@ -164,7 +164,7 @@ class Inheritance:
             idle_since=idle_since,
             inherited=record,
             had=had,
-            outdated=record.fingerprint != self._deployment.fingerprint(profile.profile),
+            outdated=record.fingerprint != self._deployment.fingerprint(profile),
         )
 
     async def adopt(self, slot: Slot) -> Sandbox | None:

@@ -115,7 +115,7 @@ class Closing:
             async with anyio.create_task_group() as closing:
                 for slot in slots:
                     closing.start_soon(self._close_one, slot)
-            if record is not None and all(slot.profile.profile.remove for slot in slots):
+            if record is not None and all(slot.profile.remove for slot in slots):
                 record.holders.clear()
                 await self._workspaces.drop(record)
             self._leaving.difference_update(slots)
@@ -172,7 +172,7 @@ class Closing:
         async with anyio.create_task_group() as ends:
             for slot in slots:
                 ends.start_soon(self._end, slot, left)
-        if is_the_end and left.isdisjoint(slots) and all(slot.profile.profile.remove for slot in slots):
+        if is_the_end and left.isdisjoint(slots) and all(slot.profile.remove for slot in slots):
             record = self._workspaces.forget(task)
             if record is not None:
                 record.holders.clear()
@@ -187,7 +187,7 @@ class Closing:
             was_asked = sandbox.channel.alive
             await sandbox.close(EXIT_GRACE)
             has_ended = was_asked and await sandbox.wait_closed(EXIT_GRACE + EXIT_KILL_SLACK)
-            if has_ended and slot.profile.profile.remove and not sandbox.container.is_child:
+            if has_ended and slot.profile.remove and not sandbox.container.is_child:
                 is_gone = await self._removed(sandbox)
             else:
                 is_gone = await self._launcher.remove(sandbox.container, slot.profile)

@@ -96,7 +96,7 @@ class Launcher:
         return container
 
     async def _start_container(self, spec: ContainerSpec) -> Container:
-        image = spec.profile.profile.image
+        image = spec.profile.image
         await self._leftovers.check(image)
         try:
             return await self._engine.start(spec)
@@ -110,7 +110,7 @@ class Launcher:
         labels = {
             "taskcell": "1",
             "taskcell.deployment": self._settings.deployment_id,
-            "taskcell.profile": slot.profile.profile.name,
+            "taskcell.profile": slot.profile.name,
             "taskcell.instance": self._instance,
         }
         # No other server can take up what its own has not connected to yet.
@@ -137,9 +137,9 @@ class Launcher:
         if running:
             await sandbox.adopt(shell)
             return sandbox
-        if slot.profile.profile.sudo:
-            sandbox.sudo_problem = await sudo.set_up(channel, slot.profile.profile, self._settings.sudo_password)
-        if slot.profile.profile.kind == "terminal":
+        if slot.profile.sudo:
+            sandbox.sudo_problem = await sudo.set_up(channel, slot.profile, self._settings.sudo_password)
+        if slot.profile.kind == "terminal":
             await sandbox.read_login_profile(shell)
         return sandbox
 
@@ -225,9 +225,9 @@ class Launcher:
         Returns False when that fails; the engine is then asked again to remove it.
         """
         try:
-            await self._engine.remove(container, keep=not profile.profile.remove)
+            await self._engine.remove(container, keep=not profile.remove)
         except TaskcellError as error:
-            if profile.profile.remove:
+            if profile.remove:
                 self._leftovers.add_removal(container, str(error))
             return False
         return True
@@ -236,4 +236,4 @@ class Launcher:
 def container_name(slot: Slot) -> str:
     """A name that is never used twice, and that holds nothing a client chose."""
     owner = "warm" if slot.is_warm else slot.task.digest[:8]
-    return f"taskcell-{owner}-{slot.profile.profile.name}-{secrets.token_hex(4)}"
+    return f"taskcell-{owner}-{slot.profile.name}-{secrets.token_hex(4)}"

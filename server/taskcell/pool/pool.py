@@ -123,7 +123,7 @@ class Pool:
         """
         self._check_open()
         await self._begin(task)
-        lease = self._slots.lease((task, profile.profile.name), profile)
+        lease = self._slots.lease((task, profile.name), profile)
         try:
             slot = lease.slot or await self._acquire(lease)
             await self._settled(slot)

@@ -79,7 +79,7 @@ class Slot:
     @property
     def shared_key(self) -> SlotKey:
         """The key that calls look under: every slot's own, but for one that a single call has."""
-        return self.key[0], self.profile.profile.name
+        return self.key[0], self.profile.name
 
     @property
     def is_warm(self) -> bool:
@@ -88,7 +88,7 @@ class Slot:
 
     @property
     def is_for_one_call(self) -> bool:
-        return self.profile.profile.reuse is Reuse.CALL
+        return self.profile.reuse is Reuse.CALL
 
     @property
     def holds_files(self) -> bool:

@@ -195,7 +195,7 @@ class Slots:
         profile = None if self._waiting else missing_warm(self._slots.values(), self._used, self.bounds)
         if profile is None:
             return []
-        key = NOBODY, f"{profile.profile.name}#{next(self._numbers)}"
+        key = NOBODY, f"{profile.name}#{next(self._numbers)}"
         slot = self._slots[key] = Slot(key, profile, created=now, idle_since=now)
         return [Step(slot, create=True)]
 

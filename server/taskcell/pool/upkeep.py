@@ -184,7 +184,7 @@ class Upkeep:
             name=sandbox.container.name,
             principal=task.principal,
             task=task.task,
-            profile=slot.profile.profile.name,
+            profile=slot.profile.name,
             fingerprint="" if slot.outdated else self._fingerprint(slot),
             nonce=slot.nonce,
             workspace=sandbox.container.volume,
@@ -199,13 +199,13 @@ class Upkeep:
 
     def _fingerprint(self, slot: Slot) -> str:
         if not slot.fingerprint:
-            slot.fingerprint = self._deployment.fingerprint(slot.profile.profile)
+            slot.fingerprint = self._deployment.fingerprint(slot.profile)
         return slot.fingerprint
 
 
 def _notes(slot: Slot) -> Iterator[NoteRecord]:
     """What the next answer of a slot is to say."""
     if slot.ended:
-        yield NoteRecord(slot.task.principal, slot.task.task, slot.profile.profile.name, slot.ended)
+        yield NoteRecord(slot.task.principal, slot.task.task, slot.profile.name, slot.ended)
     for note in slot.notes:
         yield NoteRecord(slot.task.principal, slot.task.task, "", note)

@@ -15,7 +15,7 @@ def outdated_warm(slots: Collection[Slot], used: Mapping[str, AuthorizedProfile]
     Arguments:
         used: the profiles that calls have asked for, by name, as the last call asked for each.
     """
-    return [slot for slot in slots if slot.is_warm and used.get(slot.profile.profile.name) != slot.profile]
+    return [slot for slot in slots if slot.is_warm and used.get(slot.profile.name) != slot.profile]
 
 
 def missing_warm(
@@ -31,7 +31,7 @@ def missing_warm(
         return None
     for profile in used.values():
         # One that is kept for inspection would be kept without ever having had a task.
-        if profile.profile.remove and sum(slot.is_warm and slot.profile == profile for slot in slots) < bounds.warm:
+        if profile.remove and sum(slot.is_warm and slot.profile == profile for slot in slots) < bounds.warm:
             return profile
     return None
 

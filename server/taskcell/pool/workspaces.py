@@ -105,7 +105,7 @@ class Workspaces:
     @staticmethod
     def hold(record: TaskRecord, container: Container, profile: AuthorizedProfile, channel: Channel | None) -> None:
         """A container of the task runs, and has the task's files mounted."""
-        targets = frozenset(mount.target for mount in profile.profile.mounts)
+        targets = frozenset(mount.target for mount in profile.mounts)
         # A container with another volume has the task's only files: those that hold an older volume hold none of them.
         if container.volume != record.workspace:
             record.holders.clear()

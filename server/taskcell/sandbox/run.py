@@ -154,7 +154,7 @@ class _Call:
         sandbox, process = self.sandbox, self.record.process
         sandbox.doom_for_survivors(process)
         self.record.tell()
-        notes = notes_on_sudo(sandbox.profile.profile, self.command.text, sandbox.sudo_problem)
+        notes = notes_on_sudo(sandbox.profile, self.command.text, sandbox.sudo_problem)
         return self._answer(process.totals(), notes)
 
     async def _handed_off(self) -> ProcessResult:

@@ -64,7 +64,7 @@ class Sandbox:
     _settling: anyio.Lock = field(default_factory=anyio.Lock)
 
     def __post_init__(self) -> None:
-        self.spawner = Spawner(self.profile.profile, self.container, self.output_chars, self.spool)
+        self.spawner = Spawner(self.profile, self.container, self.output_chars, self.spool)
         self.processes = ProcessTable(self.channel)
 
     @property
@@ -85,7 +85,7 @@ class Sandbox:
         Raises SandboxLost.
         """
         await self.processes.adopt()
-        if self.profile.profile.kind != "terminal":
+        if self.profile.kind != "terminal":
             return
         await self.read_login_profile(shell)
         for record in self.processes:
@@ -151,7 +151,7 @@ class Sandbox:
             self.give_up(process)
         process.let_go()
         self.doom_for_survivors(process)
-        if self.profile.profile.reuse is Reuse.CALL and self.usable:
+        if self.profile.reuse is Reuse.CALL and self.usable:
             # The pool removes the sandbox after this, and the output with it.
             with anyio.move_on_after(TELL_TIMEOUT):
                 await record.told()

@@ -60,7 +60,7 @@ def _create_with(
     runtime: str,
     abandoned: threading.Event,
 ) -> Container:
-    profile = spec.profile.profile
+    profile = spec.profile
     image_volumes.check(image, profile.image)
     if (mounts or spec.workspace.folder) and not on.endpoint.socket:
         raise Denied(Rule.MOUNTS.value, _FAR.format(url=on.endpoint.shown))
@@ -105,7 +105,7 @@ def _create(
             seccomp=seccomp,
             maps_users=on.traits.maps_users,
         )
-        made = on.client.create_container_from_config(config, spec.name, spec.profile.profile.platform or None)
+        made = on.client.create_container_from_config(config, spec.name, spec.profile.platform or None)
     return str(made["Id"])
 
 

@@ -104,7 +104,7 @@ class DockerEngine:
     # --- containers ----------------------------------------------------------------------------------------------
 
     async def start(self, spec: ContainerSpec) -> Container:
-        image = await self.images.ensure(spec.profile.profile.image, spec.profile.profile.platform)
+        image = await self.images.ensure(spec.profile.image, spec.profile.platform)
         abandoned = threading.Event()
 
         def work(on: Connection) -> Container:
@@ -116,7 +116,7 @@ class DockerEngine:
                 on.supervisors.forget()
                 return creation.create_and_start(on, spec, image, self._runtime, abandoned)
 
-        advice = _START_ADVICE.format(image=spec.profile.profile.image)
+        advice = _START_ADVICE.format(image=spec.profile.image)
         try:
             return await self._call("start the sandbox", work, within=START_TIMEOUT, advice=advice)
         finally:
@@ -136,10 +136,10 @@ class DockerEngine:
                 raise
 
     async def find(self, container_id: str, profile: AuthorizedProfile) -> Container | None:
-        return await self._call("find the sandbox", lambda on: creation.find(on.client, container_id, profile.profile))
+        return await self._call("find the sandbox", lambda on: creation.find(on.client, container_id, profile))
 
     async def image_id(self, profile: AuthorizedProfile) -> str:
-        return await self.images.image_id(profile.profile.image)
+        return await self.images.image_id(profile.image)
 
     async def rename(self, container: Container, name: str) -> Container:
         await self._call("rename the sandbox", lambda on: on.client.rename(container.id, name))

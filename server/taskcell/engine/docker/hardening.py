@@ -83,7 +83,7 @@ def container_config(
         seccomp: the security option with the filter of system calls; empty: the engine's own filter.
         maps_users: the engine maps root of a container to another user.
     """
-    profile = spec.profile.profile
+    profile = spec.profile
     config: dict[str, Any] = client.create_container_config(
         image["Id"],
         ["init", "--socket", SOCKET, "--claim", str(round(spec.claim_within * 1000))],
@@ -191,7 +191,7 @@ def _options(size: int, mode: int) -> str:
 
 def _volumes(spec: ContainerSpec, place: Place, volume: str) -> list[Mount]:
     targets = [] if place.container else [(WORKSPACE, False)]
-    targets += [(mount.target, mount.read_only) for mount in spec.profile.profile.mounts if mount.source is None]
+    targets += [(mount.target, mount.read_only) for mount in spec.profile.mounts if mount.source is None]
     return [
         Mount(SUPERVISOR_FOLDER, volume, type="volume", read_only=True, no_copy=True, labels=SUPERVISOR_LABELS),
         *(_workspace(spec, place, target, read_only) for target, read_only in targets),

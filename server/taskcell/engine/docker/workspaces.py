@@ -47,7 +47,7 @@ def find_place(client: APIClient, spec: ContainerSpec) -> Place:
         return Place(workspace.folder, is_fresh=prepare_folder(Path(workspace.folder)))
     if workspace.persistent:
         return Place(workspace.name, is_fresh=_prepare_volume(client, spec))
-    profile = spec.profile.profile
+    profile = spec.profile
     targets = {mount.target for mount in profile.mounts}
     holder = next((holder for holder in workspace.holders if runs(client, holder.id)), None)
     if holder is not None:
@@ -178,7 +178,7 @@ def _give_to_user(client: APIClient, spec: ContainerSpec) -> None:
     mount = Mount(f"{_CARRIER_FOLDER}/data", name, type="volume", no_copy=True)
     host: dict[str, Any] = client.create_host_config(mounts=[mount], network_mode="none")
     config = client.create_container_config(
-        spec.profile.profile.image, ["-"], entrypoint=["-"], labels={_KIND: "carrier"}, host_config=host
+        spec.profile.image, ["-"], entrypoint=["-"], labels={_KIND: "carrier"}, host_config=host
     )
     carrier = client.create_container_from_config(config, f"taskcell-carrier-{secrets.token_hex(8)}")["Id"]
     try:
