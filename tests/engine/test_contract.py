@@ -74,6 +74,17 @@ async def test_variables_given_for_one_call_are_gone_at_the_next_and_give_back_w
     assert (await terminal(gw, 'echo "$A [$B]"')).stdout == "old []\n"
 
 
+UNATTENDED = "PAGER GIT_PAGER GIT_EDITOR GIT_TERMINAL_PROMPT DEBIAN_FRONTEND"
+
+
+async def test_without_a_terminal_nothing_waits_for_a_person_unless_the_caller_says_so(gw: Gateway) -> None:
+    assert (await terminal(gw, f"printenv {UNATTENDED}")).stdout == "cat\ncat\ntrue\n0\nnoninteractive\n"
+    assert (await terminal(gw, "printenv PAGER", env={"PAGER": "less"})).stdout == "less\n"
+    await terminal(gw, "export GIT_EDITOR=ed")
+    assert (await terminal(gw, "printenv GIT_EDITOR PAGER")).stdout == "ed\ncat\n"
+    assert (await terminal(gw, f"printenv {UNATTENDED}", pty=True)).stdout == "ed\n"
+
+
 async def test_a_working_directory_for_one_call_is_relative_to_the_workspace(gw: Gateway) -> None:
     await terminal(gw, "mkdir -p a/b")
     result = await terminal(gw, 'basename "$PWD"', workdir="a/b")

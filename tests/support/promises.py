@@ -78,6 +78,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_variables_given_for_one_call_are_gone_at_the_next_and_give_back_what_they_hid",
         "test_a_working_directory_for_one_call_is_relative_to_the_workspace",
         "test_the_home_in_a_working_directory_is_the_workspace",
+        "test_without_a_terminal_nothing_waits_for_a_person_unless_the_caller_says_so",
         "test_a_killed_command_keeps_no_state_and_a_finished_one_does",
         "test_a_removed_working_directory_is_replaced_by_the_workspace_with_a_note",
         "test_a_path_without_the_shell_does_not_lock_the_terminal_out",

@@ -20,6 +20,14 @@ GRACE = 2.0
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: TERM for commands with a terminal, and for those without one.
 TERMINAL_TYPE, NO_TERMINAL_TYPE = "xterm-256color", "dumb"
+#: Without a terminal nothing waits for a person: no pager, editor or prompt. Image, profile and call may say otherwise.
+UNATTENDED = {
+    "PAGER": "cat",
+    "GIT_PAGER": "cat",
+    "GIT_EDITOR": "true",
+    "GIT_TERMINAL_PROMPT": "0",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
 #: Why a shell that was to report where a command ended has not.
 _UNREPORTED = "its shell was replaced by exec, or was not left to end by itself"
 
@@ -124,10 +132,14 @@ class Spawner:
             return dict(self.terminal.env)
         return self.base_env() | self.login_env | dict(self.profile.environment)
 
-    @staticmethod
-    def given(command: Command) -> dict[str, str]:
+    def given(self, command: Command) -> dict[str, str]:
         """Return the variables of this one call."""
-        return ({} if command.pty is None else {"TERM": TERMINAL_TYPE}) | dict(command.env)
+        if command.pty is not None:
+            return {"TERM": TERMINAL_TYPE, **command.env}
+        if self.profile.kind != "terminal":
+            return dict(command.env)
+        known = self.start_env()
+        return {key: value for key, value in UNATTENDED.items() if key not in known} | dict(command.env)
 
     def _entrypoint(self) -> tuple[str, ...]:
         profile = self.profile
