@@ -352,7 +352,14 @@ async def test_that_files_are_lost_is_said_though_the_server_that_found_it_out_w
         assert "the files that were in the workspace are lost" in (await run(client, "true"))["notes"][0]
 
 
+#: Half of `orphan_ttl` is for a server that is started in a dead one's place, half for one that runs: each is long
+#: enough for a start on a busy machine.
+LATE = "24s"
+IN_TIME = "60s"
+
+
 async def test_a_server_takes_over_what_another_left_that_died_later_and_says_so(servers: Servers) -> None:
+    servers.toml = servers.toml.replace(f"{ORPHAN_TTL}s", LATE)
     async with servers.serve() as (living, _):
         await run(living, "echo mine > file")
         await servers.leave_by_kill("echo theirs > file", servers=2)
@@ -364,6 +371,7 @@ async def test_a_server_takes_over_what_another_left_that_died_later_and_says_so
 
 
 async def test_a_server_takes_over_the_task_itself_when_it_had_none_of_that_name(servers: Servers) -> None:
+    servers.toml = servers.toml.replace(f"{ORPHAN_TTL}s", LATE)
     async with servers.serve() as (living, _):
         await run(living, "true", "another")
         await servers.leave_by_kill("echo theirs > file")
@@ -373,6 +381,7 @@ async def test_a_server_takes_over_the_task_itself_when_it_had_none_of_that_name
 
 
 async def test_a_server_that_is_started_in_a_dead_ones_place_comes_first(servers: Servers) -> None:
+    servers.toml = servers.toml.replace(f"{ORPHAN_TTL}s", IN_TIME)
     async with servers.serve() as (living, _):
         await run(living, "echo mine > file")
         await servers.leave_by_kill("echo theirs > file", servers=2)
@@ -384,6 +393,7 @@ async def test_a_server_that_is_started_in_a_dead_ones_place_comes_first(servers
 
 
 async def test_a_server_that_is_started_too_late_says_that_another_has_the_files(servers: Servers) -> None:
+    servers.toml = servers.toml.replace(f"{ORPHAN_TTL}s", LATE)
     async with servers.serve() as (living, _):
         await run(living, "true", "another")
         await servers.leave_by_kill("echo theirs > file")

@@ -18,6 +18,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_the_end_of_input_kills_what_runs_and_ends_the_server_with_code_0",
         "test_a_signal_kills_what_runs_and_ends_the_server_with_code_0",
         "test_even_what_ignores_the_polite_signal_is_gone_in_time",
+        "test_nothing_is_written_after_the_end_of_input",
         "test_a_signal_removes_every_sandbox_before_the_server_is_gone",
     ),
     "Every command of the command line has help with an example; bad usage exits 2": (
@@ -387,6 +388,22 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_server_that_is_started_too_late_says_that_another_has_the_files",
         "test_an_heir_that_is_killed_before_it_was_asked_leaves_both_files_and_the_note",
         "test_that_files_are_lost_is_said_though_the_server_that_found_it_out_was_killed",
+        "test_all_files_get_a_task_of_the_same_principal_and_no_two_get_the_same_one",
+    ),
+    "Hostile files in the state folder cost a line in the log": (
+        "test_a_file_with_impossible_values_costs_one_line_and_no_other_file",
+        "test_what_is_not_our_own_regular_file_costs_one_line_and_no_wait",
+        "test_a_linked_folder_is_not_followed_and_its_target_stays_as_it_is",
+    ),
+    "A client that does not read costs a bounded amount of memory, and stops nobody": (
+        "test_a_client_that_never_reads_costs_a_bounded_amount_of_memory",
+        "test_for_a_client_that_never_reads_commands_run_are_cancelled_and_end_with_the_server",
+        "test_answers_to_a_client_that_does_not_read_are_not_even_made",
+    ),
+    "A silent command gives signs of life": ("test_a_silent_command_gives_signs_of_life_at_a_bounded_rate",),
+    "Output on a person's terminal does nothing there but show, colour and place text": (
+        "test_on_a_terminal_output_keeps_its_colours_and_can_do_nothing_else",
+        "test_what_a_model_would_read_and_a_person_not_see_is_a_fault_that_names_it",
     ),
     "The command line lists and closes any server's sandboxes; only a purge deletes persistent files": (
         "test_ps_shows_whose_each_sandbox_is_and_what_it_does",
