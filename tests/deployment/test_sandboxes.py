@@ -61,7 +61,7 @@ async def test_ps_shows_whose_each_sandbox_is_and_what_it_does(servers: Servers)
     async with servers.serve() as (client, _):
         await run(client, "true", "idle one")
         await run(client, "sleep 300 > /dev/null &", "works")
-        await servers.written('"processes": 1')
+        await servers.written('"processes": 1, "commands": 1')
         busy, idle = sorted(await listed(servers), key=lambda row: str(row["state"]))
         assert set(busy) == FIELDS
         assert (busy["task"], busy["principal"], busy["profile"]) == ("works", "local", "terminal")
