@@ -47,9 +47,10 @@ def test_a_count_of_all_ones_is_no_number_but_unknown() -> None:
     unknown = number((1 << 32) - 1)
     (ended,) = Decoder().feed(frame(0x86, ENDING[:-4] + unknown + number(0)))
     (killed,) = Decoder().feed(frame(0x87, b"\1" + unknown + bytes(16)))
-    (listing,) = Decoder().feed(frame(0x89, b"\1" + number(1) + bytes(67) + unknown + bytes(4) + string(b"")))
+    (listing,) = Decoder().feed(frame(0x89, b"\1" + number(1) + bytes(67) + unknown + unknown + string(b"")))
     assert isinstance(ended, events.Exit)
     assert isinstance(listing, events.Listing)
+    assert listing.entries[0].alive is None
     assert (ended.descendants, killed, listing.entries[0].survivors) == (
         None,
         events.Killed(7, Reason.TIMEOUT, None, 0, 0),
