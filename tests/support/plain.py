@@ -6,6 +6,7 @@ library, for it also runs in a sandbox's container.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -13,6 +14,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 #: Seconds: no line runs for long.
@@ -21,15 +23,30 @@ PATIENCE = 20
 
 def run(line: str, folder: str, shell: str, *, in_terminal: bool) -> tuple[int, str]:
     """The return code, negative for a signal, and all output."""
-    env = dict(os.environ, PWD=folder)
-    if in_terminal:
-        return _in_terminal(line, folder, shell, env | {"TERM": "xterm-256color"})
-    mine, its = os.pipe()
+    env = dict(os.environ, PWD=folder) | ({"TERM": "xterm-256color"} if in_terminal else {})
+    mine, its = pty.openpty() if in_terminal else os.pipe()
+
+    def begin() -> None:
+        # Python ignores two signals, and whoever started it may have ignored others.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        if in_terminal:
+            os.setsid()
+            fcntl.ioctl(its, termios.TIOCSCTTY, 0)
+        else:
+            os.setpgid(0, 0)
+
     started = subprocess.Popen(
-        [shell, "-c", line], stdin=subprocess.DEVNULL, stdout=its, stderr=its, env=env, cwd=folder, process_group=0
+        [shell, "-c", line],
+        stdin=its if in_terminal else subprocess.DEVNULL,
+        stdout=its,
+        stderr=its,
+        env=env,
+        cwd=folder,
+        preexec_fn=begin,  # noqa: PLW1509 - there is no other thread
     )
-    os.close(its)
-    # Read beside it, and at its end no more than is there: a descendant may hold the pipe open.
+    # Read beside it, and at its end no more than is there: a descendant may hold the other end open. So do we, for a
+    # terminal that nobody has open forgets what it holds.
     os.set_blocking(mine, False)
     data, end = b"", time.monotonic() + PATIENCE
     while True:
@@ -37,6 +54,7 @@ def run(line: str, folder: str, shell: str, *, in_terminal: bool) -> tuple[int, 
         data += _available(mine)
         if code is not None:
             os.close(mine)
+            os.close(its)
             return code, data.decode("utf-8", "replace")
         if time.monotonic() > end:
             raise TimeoutError(line)
@@ -53,26 +71,6 @@ def _available(fd: int) -> bytes:
         if not piece:
             return data
         data += piece
-
-
-def _in_terminal(line: str, folder: str, shell: str, env: dict[str, str]) -> tuple[int, str]:
-    pid, master = pty.fork()
-    if pid == 0:
-        os.closerange(3, 256)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
-            signal.signal(number, signal.SIG_DFL)
-        os.chdir(folder)
-        os.execvpe(shell, [shell, "-c", line], env)
-    data = b""
-    while True:
-        try:
-            piece = os.read(master, 65536)
-        except OSError:
-            break
-        if not piece:
-            break
-        data += piece
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), data.decode("utf-8", "replace")
 
 
 if __name__ == "__main__":
