@@ -49,25 +49,21 @@ static int open_stat(struct scan *scan, const char *name) {
     return openat(dirfd(scan->proc), path, O_RDONLY | O_CLOEXEC);
 }
 
-/* Returns whether a failure only means that the process is gone, or hidden from us: a host may hide the processes of
-   other users from all but root. */
-static bool is_harmless(int error) {
-    return error == ENOENT || error == ESRCH || ((error == EPERM || error == EACCES) && geteuid() != 0);
-}
-
-/* Reads one process; returns false when there is nothing to read, or the scan has failed. */
+/* Reads one process; returns false when there is nothing to read, and notes why. */
 static bool read_entry(struct scan *scan, const char *name, struct entry *e) {
     char text[STAT_MAX];
     int fd = open_stat(scan, name);
     ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    bool gone = size <= 0 && (size == 0 || is_harmless(errno));
+    int error = size < 0 ? errno : 0;
     close_fd(&fd);
-    if (gone) return false;
     text[size > 0 ? size : 0] = 0;
     e->pid = (pid_t)atoi(name);
     e->owner = OWNER_UNKNOWN;
     if (parse_stat(text, e)) return true;
-    scan->failed = true;
+    /* A host may hide the processes of other users from all but root. */
+    bool hidden = (error == EPERM || error == EACCES) && geteuid() != 0;
+    if (size == 0 || error == ENOENT || error == ESRCH) scan->slipped = true;
+    else if (!hidden) scan->failed = true;
     return false;
 }
 
@@ -100,17 +96,19 @@ static bool contains(const pid_t *pids, size_t count, pid_t pid) {
 /* Walks up to the child of `self` that an entry descends from. Returns OWNER_UNKNOWN when a parent is not in the
    table. */
 static pid_t find_owner(const struct scan *scan, const struct entry *e, const struct family *f) {
-    bool is_top = e->parent == f->self;
-    for (size_t steps = 0; e->parent != f->self; steps++) {
-        /* Pids change hands while we read, so a snapshot could even hold a circle. */
-        if (e->parent == 0 || e->pid == f->self || steps > scan->count) return OWNER_NONE;
+    /* Pids change hands while we read, so a snapshot could even hold a circle. */
+    for (size_t steps = 0; steps <= scan->count && e->parent != 0 && e->pid != f->self; steps++) {
+        bool leads = contains(f->leaders, f->leader_count, e->pid);
+        if (e->parent == f->self && !leads) return OWNER_ORPHAN;
+        if (e->parent == f->self) return steps ? e->pid : OWNER_NONE;
+        /* A child of a leader need not wait for the leader's own entry, which comes later when pids have begun anew. */
+        if (contains(f->leaders, f->leader_count, e->parent)) return e->parent;
         const struct entry *parent = tree_find(scan, e->parent);
         if (!parent) return OWNER_UNKNOWN;
         if (parent->owner > OWNER_NONE || parent->owner == OWNER_ORPHAN) return parent->owner;
         e = parent;
     }
-    if (!contains(f->leaders, f->leader_count, e->pid)) return OWNER_ORPHAN;
-    return is_top ? OWNER_NONE : e->pid;
+    return OWNER_NONE;
 }
 
 /* Returns the next name in /proc that is a number, or NULL at the end or when the scan has failed. */
@@ -151,7 +149,7 @@ bool tree_open(struct scan *scan) {
 
 bool tree_scan(struct scan *scan, const struct family *f, tree_visitor *visit, void *context) {
     scan->count = 0;
-    scan->torn = scan->failed = false;
+    scan->torn = scan->slipped = scan->failed = false;
     if (!scan->proc) scan->proc = opendir("/proc");
     if (scan->proc) {
         rewinddir(scan->proc);

@@ -23,8 +23,9 @@ struct scan {
     int spare; /* a descriptor that is given up for a scan when there is no other */
     struct entry *entries; /* sorted by pid */
     size_t count, room;
-    bool torn;   /* a parent vanished while we read, so the scan may have missed a descendant */
-    bool failed; /* something could not be read: what the scan does not show may be there all the same */
+    bool torn;    /* a parent vanished while we read, so the scan may have missed a descendant */
+    bool slipped; /* a process ended between being listed and being read: we may have passed by what it left behind */
+    bool failed;  /* something could not be read: what the scan does not show may be there all the same */
 };
 
 /* The supervisor or leader whose descendants a scan looks for, and the leaders among its children. */
@@ -45,7 +46,9 @@ bool tree_scan(struct scan *scan, const struct family *family, tree_visitor *vis
 /* Returns the entry of a pid, or NULL. During a scan it searches what has been read so far. */
 struct entry *tree_find(const struct scan *scan, pid_t pid);
 /* Returns whether a process that the last scan does not show is not there. */
-static inline bool scan_is_whole(const struct scan *scan) { return !scan->torn && !scan->failed; }
+static inline bool scan_is_whole(const struct scan *scan) {
+    return !scan->torn && !scan->slipped && !scan->failed;
+}
 /* Returns whether no thread of the process lives. The state is that of its main thread, which the kernel counts too. */
 static inline bool entry_dead(const struct entry *e) { return strchr("ZXx", e->state) && e->threads <= 1; }
 static inline bool entry_stopped(const struct entry *e) { return e->state == 'T' || e->state == 't'; }

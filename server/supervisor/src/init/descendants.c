@@ -4,7 +4,7 @@
 #include "init/limits.h"
 #include "init/table.h"
 
-enum { LOOKS = 5 }; /* a scan is torn when a process ends during it, seldom many in a row */
+enum { LOOKS = 5 }; /* a scan is not whole when a process ends during it, which seldom happens many times in a row */
 
 bool descends_from(const struct process *p, const struct entry *e) {
     if (e->owner == OWNER_NONE) return false;

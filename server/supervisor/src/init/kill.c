@@ -91,7 +91,7 @@ static bool remember(struct supervisor *s, struct process *p, struct kill *k) {
     pid_t *seen = malloc((s->scan.count + 1) * sizeof *seen);
     if (!seen) return true;
     size_t count = 0;
-    bool settled = scan_is_whole(&s->scan);
+    bool settled = !s->scan.torn && !s->scan.failed;
     for (size_t i = 0; i < s->scan.count; i++) {
         const struct entry *e = &s->scan.entries[i];
         if (!descends_from(p, e) || entry_dead(e)) continue;
