@@ -21,8 +21,6 @@ def pipe() -> Iterator[tuple[int, int]]:
     for fd in (read, write):
         with contextlib.suppress(OSError):
             os.close(fd)
-    structlog.reset_defaults()
-    log.configure("warning")
 
 
 def test_both_kinds_of_loggers_write_whole_lines_to_the_descriptor(pipe: tuple[int, int]) -> None:
