@@ -101,8 +101,7 @@ def taskcell_way(client: Client) -> Way:
         arguments = {"command": COMMAND, "task_id": f"task {number}"}
         request = CallToolRequest(params=CallToolRequestParams(name="terminal", arguments=arguments))
         answer = await client.session.send_request(request, CallToolResult)
-        content = getattr(answer, "structured_content", None)
-        if not content or content["stdout"] != "hello\n":
+        if getattr(answer.content[0], "text", "") != "hello\n":
             raise SystemExit(f"A call went wrong: {answer}")
 
     return Way("taskcell, MCP over stdio", call, CALLS_A_ROUND, CALLS_A_BURST)

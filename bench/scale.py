@@ -38,7 +38,7 @@ async def call(client: Client, task: int) -> float:
     params = CallToolRequestParams(name="terminal", arguments={"command": COMMAND, "task_id": f"task {task}"})
     began = time.perf_counter()
     answer = await client.session.send_request(CallToolRequest(params=params), CallToolResult)
-    if (getattr(answer, "structured_content", None) or {}).get("stdout") != "hello\n":
+    if getattr(answer.content[0], "text", "") != "hello\n":
         raise SystemExit(f"A call went wrong: {answer}")
     return (time.perf_counter() - began) * 1000
 

@@ -25,7 +25,7 @@ ANSWER_TIMEOUT = 90.0
 
 @dataclass(frozen=True)
 class Answer:
-    """A tool's answer: the run's structured content, the text for the model, and whether it is an error."""
+    """A tool's answer: the run's fields, its output with what taskcell says of it, and whether it is an error."""
 
     run: Mapping[str, Any]
     text: str
@@ -51,7 +51,7 @@ async def connect(log: Path) -> AsyncIterator[Client]:
 
 async def call(client: Client, tool: str, arguments: dict[str, Any], **options: Any) -> Answer:
     """Call a tool and take its answer apart. Raises MCPError if the server returns an error of the protocol."""
-    result = await client.call_tool(tool, arguments, **options)
-    text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
-    run = result.structured_content
-    return Answer(run if isinstance(run, Mapping) else {}, text, bool(result.is_error))
+    result = await client.call_tool(tool, arguments, meta={"taskcell/structured": True}, **options)
+    said = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
+    run = result.structured_content if isinstance(result.structured_content, Mapping) else {}
+    return Answer(run, f"{run.get('stdout', '')}{run.get('stderr', '')}{said}", bool(result.is_error))

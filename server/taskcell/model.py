@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, ClassVar, Literal
 
+from taskcell.fitting import without_middle
 from taskcell.refusal import Refusal
+from taskcell.text import ended, remarks
 from taskcell.units import format_milliseconds
 
 #: Bytes.
@@ -213,8 +215,19 @@ class ProcessResult:
         """Whether the run failed: some ends always count as failures, a non-zero exit code only for a skill."""
         return self.status in _ERRORS or (self.kind == "skill" and self.exit_code not in (0, None))
 
+    @property
+    def extent(self) -> int:
+        """Characters of the longer stream."""
+        return max(len(self.stdout), len(self.stderr))
+
+    def cut(self, most: int) -> ProcessResult:
+        """Return the result with head and tail of each stream: `most` characters, and a line between them."""
+        (out, out_bytes), (err, err_bytes) = without_middle(self.stdout, most), without_middle(self.stderr, most)
+        omitted = self.omitted_bytes + out_bytes + err_bytes
+        return replace(self, stdout=out, stderr=err, truncated=omitted > 0, omitted_bytes=omitted)
+
     def structured(self) -> dict[str, Any]:
-        """The structured content of a tool's answer, as JSON-ready values."""
+        """Return JSON-ready fields."""
         cursors = {"cursor": self.cursor, "stderr_cursor": self.stderr_cursor}
         return {
             "status": self.status.value,
@@ -233,14 +246,13 @@ class ProcessResult:
             **{name: cursor for name, cursor in cursors.items() if cursor is not None},
         }
 
-    def text(self) -> str:
-        """Return the run as a model reads it: output, stderr under `[stderr]`, a line about the end, notes."""
-        parts = [_ended(self.stdout)]
-        if self.stderr:
-            parts += ["[stderr]\n", _ended(self.stderr)]
-        parts.append(f"[{self.ending()}]")
-        parts += [f"\n[note: {note}]" for note in self.notes]
-        return "".join(parts)
+    def output(self) -> str:
+        """Return what the program printed, with stderr under `[stderr]`."""
+        return ended(self.stdout) + (f"[stderr]\n{ended(self.stderr)}" if self.stderr else "")
+
+    def said(self) -> str:
+        """Return a line about the end, and the notes."""
+        return remarks(self.ending(), self.notes)
 
     def ending(self) -> str:
         """Describe in a few words how the run ended."""
@@ -259,10 +271,6 @@ class ProcessResult:
             Status.LOST: f"the sandbox died after {after}; the command is not run again",
         }
         return words[self.status]
-
-
-def _ended(text: str) -> str:
-    return text if not text or text.endswith("\n") else text + "\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,19 +37,14 @@ def visible(text: str) -> str:
     return _CONTROL.sub(lambda found: chr(_SYMBOLS[ord(found[0])]), text)
 
 
-def fitting(notes: Iterable[str], room: int, marks: int) -> tuple[str, ...]:
-    """Return the notes that fit into `room` characters, with `marks` characters around each; the last may be cut."""
-    kept: list[str] = []
-    for note in notes:
-        room -= marks
-        if len(note) <= room:
-            kept.append(note)
-            room -= len(note)
-            continue
-        if room > 1:
-            kept.append(f"{note[: room - 1]}…")
-        break
-    return tuple(kept)
+def ended(text: str) -> str:
+    """Return the text with a line break at its end, unless it is empty."""
+    return text if not text or text.endswith("\n") else text + "\n"
+
+
+def remarks(first: str, notes: Iterable[str] = ()) -> str:
+    """Return what taskcell says in an answer: one line on the call, and a line for each note."""
+    return "\n".join([f"[{first}]", *(f"[note: {note}]" for note in notes)])
 
 
 def hidden_character(text: str) -> str | None:

@@ -16,6 +16,7 @@ from mcp.client.stdio import stdio_client
 from mcp_types import ToolListChangedNotification
 
 import taskcell
+from asking import ASKED, fields, fields_of
 from gateways import OWN_TOOLS
 from observe import eventually
 from raw_client import LOCAL, PATIENCE, command, raw_client
@@ -106,9 +107,7 @@ async def test_new_changed_and_removed_manifests_are_told_and_in_use(tmp_path: P
             write(tmp_path, "new")
             await here.until_told(1)
             assert await here.names() == [*OWN_TOOLS, "new"]
-            result = await here.client.call_tool("new", {"args": ["echo works"]})
-            assert result.structured_content is not None
-            assert result.structured_content["stdout"] == "works\n"
+            assert (await fields(here.client, "new", {"args": ["echo works"]}))["stdout"] == "works\n"
             write(tmp_path, "new", "Does more.")
             await here.until_told(2)
             assert (await here.client.list_tools()).tools[len(OWN_TOOLS)].description.startswith("Does more.")
@@ -148,9 +147,7 @@ async def test_a_change_that_no_client_can_see_is_not_told(tmp_path: Path, era: 
             with (tmp_path / "skills" / "good.toml").open("a") as manifest:
                 manifest.write("docker.environment = ['A=1']\n")
             assert await logged(tmp_path, "are in use")
-            ran = await here.client.call_tool("good", {"args": ["echo $A"]})
-            assert ran.structured_content is not None
-            assert ran.structured_content["stdout"] == "1\n"
+            assert (await fields(here.client, "good", {"args": ["echo $A"]}))["stdout"] == "1\n"
             assert here.told == 0
 
 
@@ -165,7 +162,7 @@ async def test_a_call_that_runs_ends_well_though_its_tool_is_gone(tmp_path: Path
             line = f"echo begun; touch {gate}.begun; until [ -e {gate} ]; do sleep 0.05; done; exit 3"
 
             async def call() -> None:
-                results.append(await here.client.call_tool("short", {"args": [line]}))
+                results.append(await here.client.call_tool("short", {"args": [line]}, meta=ASKED))
 
             calls.start_soon(call)
             begun = Path(f"{gate}.begun")
@@ -174,8 +171,8 @@ async def test_a_call_that_runs_ends_well_though_its_tool_is_gone(tmp_path: Path
             await here.until_told(1)
             gate.touch()
     assert results[0].is_error
-    assert results[0].structured_content["stdout"] == "begun\n"
-    assert results[0].structured_content["exit_code"] == 3
+    assert fields_of(results[0])["stdout"] == "begun\n"
+    assert fields_of(results[0])["exit_code"] == 3
 
 
 async def test_a_sandbox_whose_profile_changed_is_replaced_at_the_next_call_and_the_answer_says_so(
@@ -189,9 +186,8 @@ async def test_a_sandbox_whose_profile_changed_is_replaced_at_the_next_call_and_
             with (tmp_path / "skills" / "good.toml").open("a") as manifest:
                 manifest.write("docker.pids = 100\n")
             assert await logged(tmp_path, "are in use")
-            again = await here.client.call_tool("good", {"args": ["true"]})
-            assert again.structured_content is not None
-            assert "its configuration changed" in again.structured_content["notes"][0]
+            again = await fields(here.client, "good", {"args": ["true"]})
+            assert "its configuration changed" in again["notes"][0]
 
 
 async def test_a_file_that_a_link_or_a_rename_replaces_is_a_change_too(tmp_path: Path) -> None:

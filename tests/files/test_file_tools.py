@@ -233,7 +233,7 @@ async def test_a_sandbox_that_dies_under_a_file_tool_is_said_and_the_next_call_h
         with anyio.fail_after(PATIENCE):
             report = await gw.call(ToolCall("local", "write_file", {"path": "a", "content": "new", "task_id": "t"}))
         assert report.notes
-        assert report.notes[0] in report.text()
+        assert report.notes[0] in report.said()
         assert await task.text("a") == "new"
 
 

@@ -6,13 +6,13 @@ import base64
 import hashlib
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mcp.client.client import Client
 from mcp.shared.exceptions import MCPError
-from mcp_types import BlobResourceContents, CallToolResult, TextContent, TextResourceContents
+from mcp_types import BlobResourceContents, TextResourceContents
 
+from asking import ASKED, fields, fields_of, text_of
 from gateways import GatewayFactory
 from http_door import client_as, serving_http
 from raw_client import LOCAL, raw_client
@@ -33,11 +33,6 @@ def era(request: pytest.FixtureRequest) -> str:
     return era
 
 
-def structured(result: CallToolResult) -> dict[str, Any]:
-    assert result.structured_content is not None
-    return result.structured_content
-
-
 async def test_a_build_under_a_client_that_gives_up_is_answered_in_time_and_fetched(
     gateway: GatewayFactory, era: str
 ) -> None:
@@ -49,30 +44,30 @@ async def test_a_build_under_a_client_that_gives_up_is_answered_in_time_and_fetc
     ):
         began = time.monotonic()
         line = "for i in $(seq 16); do echo step $i; sleep 0.25; done; echo built > result; exit 3"
-        first = structured(await client.call_tool("terminal", {"command": line}))
+        first = await fields(client, "terminal", {"command": line})
         assert first["status"] == "running"
         text, found = first["stdout"], first
         while found["status"] == "running":
             asked = {"action": "wait", "process_id": first["process_id"], "cursor": found["cursor"]}
-            found = structured(await client.call_tool("process", asked))
+            found = await fields(client, "process", asked)
             text += found["stdout"]
         assert time.monotonic() - began > gives_up
         assert (found["status"], found["exit_code"]) == ("exited", 3)
         assert text == "".join(f"step {n}\n" for n in range(1, 17))
-        assert structured(await client.call_tool("terminal", {"command": "cat result"}))["stdout"] == "built\n"
+        assert (await fields(client, "terminal", {"command": "cat result"}))["stdout"] == "built\n"
 
 
 async def test_the_answers_text_says_how_to_go_on(gateway: GatewayFactory) -> None:
     async with gateway(TOML, engine="local") as gw, Client(build_server(gw)) as client:
         result = await client.call_tool("terminal", {"command": "echo so far; sleep 60", "wait": 0.3})
-        (content,) = result.content
-        assert isinstance(content, TextContent)
-        assert content.text.startswith("so far\n[still running after 0.3 s as process p1; cursor 7]\n[note: It goes on")
+        assert text_of(result).startswith(
+            "so far\n[still running after 0.3 s as process p1; cursor 7]\n[note: It goes on"
+        )
         assert not result.is_error
-        listed = await client.call_tool("process", {"action": "list"})
-        assert structured(listed)["processes"][0]["command"] == "echo so far; sleep 60"
-        killed = await client.call_tool("process", {"action": "kill", "process_id": "p1"})
-        assert (killed.is_error, structured(killed)["status"]) == (False, "killed")
+        (listed,) = (await fields(client, "process", {"action": "list"}))["processes"]
+        assert listed["command"] == "echo so far; sleep 60"
+        killed = await client.call_tool("process", {"action": "kill", "process_id": "p1"}, meta=ASKED)
+        assert (killed.is_error, fields_of(killed)["status"]) == (False, "killed")
         wrong = await client.session.call_tool("process", {"action": "poll", "process_id": "p7"})
         assert wrong.is_error
 
@@ -80,8 +75,8 @@ async def test_the_answers_text_says_how_to_go_on(gateway: GatewayFactory) -> No
 async def test_a_timed_out_process_is_an_error_when_it_is_asked_for(gateway: GatewayFactory) -> None:
     async with gateway(TOML, engine="local") as gw, Client(build_server(gw)) as client:
         await client.call_tool("terminal", {"command": "sleep 60", "background": True, "timeout": 0.2})
-        ended = await client.call_tool("process", {"action": "wait", "process_id": "p1"})
-        assert (ended.is_error, structured(ended)["status"]) == (True, "timed_out")
+        ended = await client.call_tool("process", {"action": "wait", "process_id": "p1"}, meta=ASKED)
+        assert (ended.is_error, fields_of(ended)["status"]) == (True, "timed_out")
 
 
 async def test_progress_brings_the_newest_lines_at_most_ten_times_a_second(tmp_path: Path, era: str) -> None:
@@ -93,9 +88,11 @@ async def test_progress_brings_the_newest_lines_at_most_ten_times_a_second(tmp_p
     line = "for i in $(seq 1200); do echo line $i; sleep 0.001; done; sleep 2"
     async with serving(tmp_path, TOML, mode=era) as (client, _):
         began = time.monotonic()
-        result = await client.call_tool("terminal", {"command": line, "wait": 30}, progress_callback=on_progress)
+        result = await client.call_tool(
+            "terminal", {"command": line, "wait": 30}, progress_callback=on_progress, meta=ASKED
+        )
         seconds = time.monotonic() - began
-    assert structured(result)["status"] == "exited"
+    assert fields_of(result)["status"] == "exited"
     assert 2 <= len(told) <= seconds * 10 + 1
     # The client runs each callback in a task of its own, in whatever order they get their turn.
     numbers = [progress for _, progress, _ in told]

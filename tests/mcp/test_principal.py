@@ -6,6 +6,7 @@ import pytest
 from mcp.client.client import Client
 from mcp.shared.exceptions import MCPError
 
+from asking import fields
 from gateways import GatewayFactory
 from http_door import client_as, serving_http
 from taskcell.mcp.server import build_server
@@ -28,9 +29,7 @@ async def test_each_principals_tasks_are_its_own_on_one_server(gateway: GatewayF
             for client, word in ((one, "one"), (two, "two"), (here, "here")):
                 await client.call_tool("terminal", {"command": f"echo {word} > mine"})
             for client, word in ((one, "one"), (two, "two"), (here, "here")):
-                result = await client.call_tool("read_file", {"path": "mine"})
-                assert result.structured_content is not None
-                assert result.structured_content["text"] == f"{word}\n"
+                assert (await fields(client, "read_file", {"path": "mine"}))["text"] == f"{word}\n"
             for principal in ("one", "two", "local"):
                 assert len(await gw.pool.of_task(TaskKey(principal, "default"))) == 1
 

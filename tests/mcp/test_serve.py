@@ -12,8 +12,9 @@ from typing import Any
 
 import anyio
 import pytest
-from mcp_types import CallToolResult, TextContent
+from mcp_types import CallToolResult
 
+from asking import ASKED, fields_of, text_of
 from observe import alive, eventually, marker
 from raw_client import LOCAL, MUST_END, PATIENCE, RawClient, command, raw_client
 from serving import serving
@@ -33,12 +34,6 @@ def initialize(identity: int = 1) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": identity, "method": "initialize", "params": params}
 
 
-def text_of(result: CallToolResult) -> str:
-    (content,) = result.content
-    assert isinstance(content, TextContent)
-    return content.text
-
-
 def start_sleeping(client: RawClient, mark: str, line: str = "sleep {mark}") -> int:
     """Start a command and wait until each `sleep` in it runs on the host."""
     identity = client.start_command(line.format(mark=mark))
@@ -56,12 +51,15 @@ def start_sleeping(client: RawClient, mark: str, line: str = "sleep {mark}") -> 
 async def test_a_command_runs_and_its_answer_has_text_and_structure(tmp_path: Path, mode: str) -> None:
     with anyio.fail_after(PATIENCE):
         async with serving(tmp_path, LOCAL, mode=mode) as (client, _):
-            result = await client.call_tool("terminal", {"command": "echo out; echo err >&2; exit 3", "task_id": "t"})
-    assert not result.is_error
+            call = {"command": "echo out; echo err >&2; exit 3", "task_id": "t"}
+            result = await client.call_tool("terminal", call)
+            asked = await client.call_tool("terminal", call, meta=ASKED)
+    assert (result.is_error, asked.is_error) == (False, False)
+    assert result.structured_content is None
     assert text_of(result).startswith("out\nerr\n[exit 3 in ")
-    assert result.structured_content is not None
     expected = {"status": "exited", "exit_code": 3, "stdout": "out\nerr\n", "stderr": "", "task_id": "t"}
-    assert expected.items() <= result.structured_content.items()
+    assert expected.items() <= fields_of(asked).items()
+    assert text_of(asked).startswith("[exit 3 in ")
 
 
 @pytest.mark.anyio
@@ -98,13 +96,11 @@ async def test_text_of_every_kind_survives_the_way_there_and_back(tmp_path: Path
     words = 'NUL-free \U0001f600 "quotes" \\ \u2028 '
     with anyio.fail_after(PATIENCE):
         async with serving(tmp_path, LOCAL) as (client, _):
-            echoed = await client.call_tool("terminal", {"command": "cat", "stdin": words + "\x1b[31m"})
-            broken = await client.call_tool("terminal", {"command": r"printf 'a\377b\000c\355\240\200d'"})
-    assert echoed.structured_content is not None
-    assert echoed.structured_content["stdout"] == words
-    assert broken.structured_content is not None
+            echoed = await client.call_tool("terminal", {"command": "cat", "stdin": words + "\x1b[31m"}, meta=ASKED)
+            broken = await client.call_tool("terminal", {"command": r"printf 'a\377b\000c\355\240\200d'"}, meta=ASKED)
+    assert fields_of(echoed)["stdout"] == words
     # No NUL: one that got into a client's history has ended its session for good.
-    assert broken.structured_content["stdout"] == "a\ufffdb␀c\ufffd\ufffd\ufffdd"
+    assert fields_of(broken)["stdout"] == "a\ufffdb␀c\ufffd\ufffd\ufffdd"
 
 
 # --- bytes that no good client sends -------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, Request, RequestParams, Result
 
+from asking import ASKED, fields_of
 from gateways import GatewayFactory
 from http_door import client_as, http_as, serving_http
 from observe import alive, eventually, marker
@@ -73,6 +74,7 @@ META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "1"},
     "io.modelcontextprotocol/clientCapabilities": {"extensions": {EXTENSION: {}}},
+    **ASKED,
 }
 
 
@@ -219,7 +221,9 @@ def test_a_command_in_the_background_is_a_task_that_ends_with_the_calls_own_answ
     assert (ended["resultType"], ended["status"]) == ("complete", "completed")
     result = ended["result"]
     assert result["isError"] is False
-    assert result["content"][0]["text"].startswith("begun\ndone\n[exit 3 in ")
+    (said,) = result["content"]
+    assert said["text"].startswith("[exit 3 in ")
+    assert said["_meta"] == {"taskcell/source": "server"}
     for differs in ("duration_ms", "process_id"):
         del result["structuredContent"][differs], foreground["structuredContent"][differs]
     assert result["structuredContent"] == foreground["structuredContent"]
@@ -596,10 +600,8 @@ async def test_the_official_client_sees_a_long_command_through_as_one_call(tmp_p
     extension = Extension()
     with anyio.fail_after(PATIENCE):
         async with serving(tmp_path, TOML, mode="2026-07-28", extensions=[extension]) as (client, _):
-            result = await client.call_tool("terminal", {"command": "sleep 1.3; echo built; exit 3"})
-            quick = await client.call_tool("terminal", {"command": "echo quick"})
+            result = await client.call_tool("terminal", {"command": "sleep 1.3; echo built; exit 3"}, meta=ASKED)
+            quick = await client.call_tool("terminal", {"command": "echo quick"}, meta=ASKED)
     assert extension.resolved == 1
-    assert result.structured_content is not None
-    assert {"status": "exited", "exit_code": 3, "stdout": "built\n"}.items() <= result.structured_content.items()
-    assert quick.structured_content is not None
-    assert quick.structured_content["stdout"] == "quick\n"
+    assert {"status": "exited", "exit_code": 3, "stdout": "built\n"}.items() <= fields_of(result).items()
+    assert fields_of(quick)["stdout"] == "quick\n"

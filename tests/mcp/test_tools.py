@@ -10,9 +10,10 @@ import anyio
 import pytest
 from mcp.client.client import Client
 from mcp.shared.exceptions import MCPError
-from mcp_types import CallToolResult, TextContent
+from mcp_types import PaginatedRequestParams
 from structlog.testing import capture_logs
 
+from asking import ASKED, fields, fields_of, text_of
 from gateways import OWN_TOOLS
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.server import build_server
@@ -34,12 +35,6 @@ reason = "No."
 """
 #: Seconds for a call that takes milliseconds.
 PATIENCE = 20.0
-
-
-def text_of(result: CallToolResult) -> str:
-    (content,) = result.content
-    assert isinstance(content, TextContent)
-    return content.text
 
 
 class Broken(Gateway):
@@ -71,7 +66,8 @@ async def test_tools_are_listed_in_the_same_order_with_all_that_a_client_needs(
 ) -> None:
     async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw), mode=era) as client:
         first = (await client.list_tools()).tools
-        second = (await client.list_tools()).tools
+        second = (await client.list_tools(cache_mode="refresh")).tools
+        asked = (await client.session.list_tools(params=PaginatedRequestParams(_meta=ASKED))).tools
     assert [tool.name for tool in first] == OWN_TOOLS
     assert first == second
     for tool in first:
@@ -79,7 +75,10 @@ async def test_tools_are_listed_in_the_same_order_with_all_that_a_client_needs(
         assert tool.description
         assert tool.annotations is not None
         assert tool.input_schema["type"] == "object"
-        assert tool.output_schema is not None
+        assert tool.output_schema is None
+        assert tool.meta == {"anthropic/maxResultSizeChars": 100_000}
+    assert [tool.model_copy(update={"output_schema": None}) for tool in asked] == first
+    assert all(tool.output_schema is not None for tool in asked)
 
 
 async def test_an_unknown_cursor_is_invalid_params(gateway: GatewayFactory, era: str) -> None:
@@ -120,9 +119,9 @@ async def test_bad_arguments_and_denials_are_answers_that_the_model_reads(
 
 async def test_the_status_of_a_task_without_a_sandbox_is_an_answer(gateway: GatewayFactory, era: str) -> None:
     async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw), mode=era) as client:
-        result = await client.call_tool("sandbox", {"action": "status", "task_id": "none"})
+        result = await client.call_tool("sandbox", {"action": "status", "task_id": "none"}, meta=ASKED)
     assert not result.is_error
-    assert result.structured_content == {"task_id": "none", "action": "status", "sandboxes": [], "notes": []}
+    assert fields_of(result) == {"task_id": "none", "action": "status", "sandboxes": [], "notes": []}
 
 
 async def test_an_unexpected_exception_is_an_internal_error_and_its_text_stays_in_the_log(
@@ -192,11 +191,10 @@ async def test_a_typed_tool_is_listed_and_runs_and_checks_what_it_is_given(
     toml = 'manifests = ["typed.toml"]\n[engine]\nkind = "local"\n'
     async with gateway(toml, engine="local") as gw, Client(build_server(gw), mode=era) as client:
         tool = (await client.list_tools()).tools[len(OWN_TOOLS)]
-        good = await client.call_tool("say_words", {"first": "a b", "loud": True, "more": [1, 2]})
+        good = await fields(client, "say_words", {"first": "a b", "loud": True, "more": [1, 2]})
         bad = await client.session.call_tool("say_words", {"first": "a", "more": [1, 10]})
     assert (tool.name, tool.title, tool.input_schema["required"]) == ("say_words", "say words", ["first"])
     assert tool.annotations is not None
     assert (tool.annotations.read_only_hint, tool.annotations.destructive_hint) == (True, False)
-    assert good.structured_content is not None
-    assert good.structured_content["stdout"] == "a b|!|and|1|2|"
+    assert good["stdout"] == "a b|!|and|1|2|"
     assert (bad.is_error, text_of(bad)) == (True, "'more[1]' must be at most 9.")

@@ -14,6 +14,7 @@ import docker
 import pytest
 from mcp.client.client import Client
 
+from asking import fields
 from deployment_servers import ORPHAN_TTL, Servers, run
 from observe import alive, eventually, marker
 
@@ -82,9 +83,8 @@ async def test_a_reset_as_a_new_servers_first_call_ends_what_runs_and_keeps_the_
     await leave_in_background(servers, mark)
     (container,) = servers.ids(docker_api)
     async with servers.serve() as (client, _):
-        answer = await client.call_tool("sandbox", {"action": "reset", "task_id": "t"})
-        assert answer.structured_content is not None
-        assert answer.structured_content["notes"] == ["1 sandbox was replaced; the workspace is the same."]
+        answer = await fields(client, "sandbox", {"action": "reset", "task_id": "t"})
+        assert answer["notes"] == ["1 sandbox was replaced; the workspace is the same."]
         assert await anyio.to_thread.run_sync(eventually, lambda: not alive(mark))
         assert (await run(client, "cat file"))["stdout"] == "kept\n"
         assert await anyio.to_thread.run_sync(eventually, lambda: container not in servers.ids(docker_api))
@@ -181,9 +181,7 @@ async def test_a_changed_profile_ends_nothing_that_an_earlier_server_left_runnin
 
 async def process(client: Client, action: str, **more: Any) -> dict[str, Any]:
     arguments = {"action": action, "process_id": "p1", "task_id": "t", **more}
-    answer = await client.call_tool("process", arguments)
-    assert answer.structured_content is not None, answer
-    return dict(answer.structured_content)
+    return await fields(client, "process", arguments)
 
 
 async def test_a_killed_servers_sandboxes_and_volumes_are_gone_without_any_next_server(
@@ -266,9 +264,8 @@ async def test_what_no_task_had_is_removed_and_what_shares_files_is_taken_up_tog
     assert len(servers.ids(docker_api)) == 4
     servers.toml = servers.toml.replace("warm = 1", "warm = 0")
     async with servers.serve() as (client, _):
-        answer = await client.call_tool("jq", {"args": ["-Rn", "input", "file"], "task_id": "t"})
-        assert answer.structured_content is not None
-        assert (answer.structured_content["stdout"], answer.structured_content["notes"]) == ('"kept"\n', [])
+        answer = await fields(client, "jq", {"args": ["-Rn", "input", "file"], "task_id": "t"})
+        assert (answer["stdout"], answer["notes"]) == ('"kept"\n', [])
         assert await anyio.to_thread.run_sync(eventually, lambda: len(servers.ids(docker_api)) == 2)
         assert (await run(client, "cat file"))["stdout"] == "kept\n"
         assert len(servers.volumes(docker_api)) == 1

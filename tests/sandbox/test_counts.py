@@ -69,7 +69,7 @@ async def test_a_running_command_is_counted_with_what_it_started(task: Task) -> 
     started = await task.terminal("sleep 60 & sleep 60 & echo up; wait", background=True)
     await task.ask("poll", started.process_id, cursor=0, wait=20)
     assert (await listed(task, started.process_id)).alive == 3
-    assert "running, 3 alive" in (await task.process("list")).text()
+    assert "running, 3 alive" in (await task.process("list")).output()
     assert await status(task) == 3
     await task.process("kill", started.process_id)
 
@@ -100,7 +100,7 @@ async def test_a_full_sandbox_says_who_fills_it_and_both_ways_out_and_counts_rig
         left = (await listed(task, "p1")).alive
         assert 50 < left < 60
         assert await status(task) == left
-        assert f"p1: exited {filled.exit_code}, {left} alive" in (await task.process("list")).text()
+        assert f"p1: exited {filled.exit_code}, {left} alive" in (await task.process("list")).output()
         # The places of the first command are free again: fill them too.
         while left < 58:
             try:

@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 import pytest
 from mcp.client.client import Client
-from mcp.types import CallToolResult
 
+from asking import fields
 from serving import peak_memory, serving
 from taskcell.process.result import output_room
 
@@ -21,10 +21,7 @@ LIMIT = 50_000
 
 
 async def run(client: Client, command: str, **arguments: Any) -> dict[str, Any]:
-    answer = await client.call_tool("terminal", {"command": command, **arguments})
-    assert isinstance(answer, CallToolResult)
-    assert isinstance(answer.structured_content, dict)
-    return answer.structured_content
+    return await fields(client, "terminal", {"command": command, **arguments})
 
 
 def split(text: str) -> tuple[str, str, str]:

@@ -13,6 +13,7 @@ import anyio
 import docker
 from mcp.client.client import Client
 
+from asking import fields
 from observe import HOST_TIMEOUT, containers, eventually
 from serving import serving
 
@@ -71,6 +72,4 @@ class Servers:
 
 async def run(client: Client, command: str, task: str = "t") -> dict[str, Any]:
     with anyio.fail_after(HOST_TIMEOUT):
-        answer = await client.call_tool("terminal", {"command": command, "task_id": task})
-    assert answer.structured_content is not None, answer
-    return dict(answer.structured_content)
+        return await fields(client, "terminal", {"command": command, "task_id": task})

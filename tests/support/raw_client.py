@@ -101,8 +101,10 @@ class RawClient:
         return self.send("tools/call", name="terminal", arguments={"command": line, **more})
 
     def run_command(self, line: str, **more: Any) -> dict[str, Any]:
-        """Call the terminal and wait for the result."""
-        result: dict[str, Any] = self.ask("tools/call", name="terminal", arguments={"command": line, **more})["result"]
+        """Call the terminal and wait for the result, with its fields."""
+        arguments = {"command": line, **more}
+        answer = self.ask("tools/call", name="terminal", arguments=arguments, _meta={"taskcell/structured": True})
+        result: dict[str, Any] = answer["result"]
         return result
 
     def end_input(self) -> None:

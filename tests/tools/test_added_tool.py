@@ -8,8 +8,8 @@ from pathlib import Path
 
 import anyio
 import pytest
-from mcp_types import CallToolResult, TextContent
 
+from asking import ASKED, text_of
 from gateways import OWN_TOOLS
 from raw_client import LOCAL, PATIENCE
 from serving import serving
@@ -80,12 +80,19 @@ class WordReport:
     words: int
     is_error: bool = False
     pictures: ClassVar[tuple[()]] = ()
+    extent: ClassVar[int] = 0
 
     def structured(self) -> dict[str, int]:
         return {"words": self.words}
 
-    def text(self) -> str:
+    def output(self) -> str:
+        return ""
+
+    def said(self) -> str:
         return f"{self.words} words"
+
+    def cut(self, most: int) -> "WordReport":
+        return self
 
 
 async def count_words(gateway: Access, command: Command, watch: Watch | None) -> WordReport:
@@ -128,12 +135,6 @@ def program(tmp_path: Path) -> list[str]:
     return [str(starter)]
 
 
-def text_of(result: CallToolResult) -> str:
-    (content,) = result.content
-    assert isinstance(content, TextContent)
-    return content.text
-
-
 @pytest.mark.anyio
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 async def test_a_client_lists_and_calls_a_tool_that_two_files_have_added(
@@ -144,7 +145,7 @@ async def test_a_client_lists_and_calls_a_tool_that_two_files_have_added(
         async with serving(tmp_path, toml, mode=mode, program=program) as (client, _):
             listed = {tool.name: tool for tool in (await client.list_tools()).tools}
             await client.call_tool("write_file", {"path": "a", "content": "one two three"})
-            good = await client.call_tool("word_count", {"path": "a"})
+            good = await client.call_tool("word_count", {"path": "a"}, meta=ASKED)
             elsewhere = await client.call_tool("word_count", {"path": "a", "task_id": "another"})
             wrong = await client.session.call_tool("word_count", {"path": 5})
             denied = await client.session.call_tool("word_count", {"path": "secret"})

@@ -75,5 +75,14 @@ async def open_gateway(
         open_pool(engine, settings, Deployment(state), profile_of, for_one_call=for_one_call) as pool,
         Background() as background,
     ):
-        gateway = Gateway(tools, policy, pool, engine, background=background, idle_ttl=settings.pool.idle_ttl)
+        gateway = Gateway(
+            tools,
+            policy,
+            pool,
+            engine,
+            background=background,
+            idle_ttl=settings.pool.idle_ttl,
+            output_chars=settings.limits.output_chars,
+            structured=settings.tools.structured,
+        )
         yield gateway

@@ -1,11 +1,12 @@
-"""The results of the file tools, as structured content and as text."""
+"""The results of the file tools: as text, what taskcell says about it, and structured content."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from taskcell.text import one_line
+from taskcell.text import one_line, remarks
+from taskcell.units import format_size
 
 PICTURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -35,6 +36,19 @@ class FileText:
     truncated: bool
     notes: tuple[str, ...]
 
+    @property
+    def extent(self) -> int:
+        """Characters of the text."""
+        return len(self.text)
+
+    def cut(self, most: int) -> FileText:
+        """Return the beginning, which ends with a whole line unless the first line is longer."""
+        if most >= len(self.text):
+            return self
+        text = self.text[: self.text.rfind("\n", 0, most) + 1] or self.text[:most]
+        last = self.first_line - 1 + text.count("\n") + (not text.endswith("\n") and bool(text))
+        return replace(self, text=text, last_line=last, truncated=True)
+
     def structured(self) -> dict[str, Any]:
         return {
             "path": self.path,
@@ -46,14 +60,20 @@ class FileText:
             "total_lines": self.total_lines,
             "size": self.size,
             "truncated": self.truncated,
-            "notes": list(self.notes),
         }
 
-    def shown(self) -> str:
-        """Format the lines with their numbers, and the notes."""
+    def output(self) -> str:
+        """Return the lines with their numbers."""
         lines = self.text.removesuffix("\n").split("\n") if self.text else []
-        numbered = [f"{number:>6}\t{line}" for number, line in enumerate(lines, self.first_line)]
-        return "\n".join([*numbered, *(f"[{note}]" for note in self.notes)])
+        return "".join(f"{number:>6}\t{line}\n" for number, line in enumerate(lines, self.first_line))
+
+    def remark(self) -> str:
+        """Say which lines these are, and how to go on."""
+        if self.total_lines == 0:
+            return "The file is empty"
+        of = f"of a file of {format_size(self.size)}" if self.total_lines is None else f"of {self.total_lines}"
+        more = f"; continue with offset={self.last_line + 1}" if self.truncated else ""
+        return f"Lines {self.first_line} to {self.last_line} {of}{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +84,22 @@ class FileBytes:
     data: bytes
     mime: str | None
 
+    notes: ClassVar[tuple[str, ...]] = ()
+    extent: ClassVar[int] = 0
+
+    def cut(self, most: int) -> FileBytes:
+        return self
+
     def structured(self) -> dict[str, Any]:
         """Describe a picture; its bytes go into an image block of the answer."""
-        none = {"text": "", "first_line": 0, "last_line": 0, "total_lines": None, "truncated": False, "notes": []}
+        none = {"text": "", "first_line": 0, "last_line": 0, "total_lines": None, "truncated": False}
         return {"path": self.path, "kind": "image", "mime_type": self.mime, "size": len(self.data), **none}
 
-    def shown(self) -> str:
-        return f"[{self.path}: {self.mime}, {len(self.data)} bytes]"
+    def output(self) -> str:
+        return ""
+
+    def remark(self) -> str:
+        return f"{self.path}: {self.mime}, {len(self.data)} bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +110,20 @@ class Written:
     size: int
     replaced: bool
 
-    def structured(self) -> dict[str, Any]:
-        return {"path": self.path, "size": self.size, "replaced": self.replaced, "notes": []}
+    notes: ClassVar[tuple[str, ...]] = ()
+    extent: ClassVar[int] = 0
 
-    def shown(self) -> str:
-        return f"[{'Replaced' if self.replaced else 'Created'} {self.path}: {self.size} bytes]"
+    def cut(self, most: int) -> Written:
+        return self
+
+    def structured(self) -> dict[str, Any]:
+        return {"path": self.path, "size": self.size, "replaced": self.replaced}
+
+    def output(self) -> str:
+        return ""
+
+    def remark(self) -> str:
+        return f"{'Replaced' if self.replaced else 'Created'} {self.path}: {self.size} bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +135,23 @@ class Edited:
     lines: tuple[int, ...]
     size: int
 
-    def structured(self) -> dict[str, Any]:
-        return {"path": self.path, "count": self.count, "lines": list(self.lines), "size": self.size, "notes": []}
+    notes: ClassVar[tuple[str, ...]] = ()
+    extent: ClassVar[int] = 0
 
-    def shown(self) -> str:
+    def cut(self, most: int) -> Edited:
+        return self
+
+    def structured(self) -> dict[str, Any]:
+        return {"path": self.path, "count": self.count, "lines": list(self.lines), "size": self.size}
+
+    def output(self) -> str:
+        return ""
+
+    def remark(self) -> str:
         places = "1 place" if self.count == 1 else f"{self.count} places"
         more = ", …" if self.count > len(self.lines) else ""
         lines = ", ".join(map(str, self.lines))
-        return f"[Replaced {places} in {self.path}, at line{'' if self.count == 1 else 's'} {lines}{more}]"
+        return f"Replaced {places} in {self.path}, at line{'' if self.count == 1 else 's'} {lines}{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +189,26 @@ class FolderListing:
 
     fields: ClassVar[tuple[str, ...]] = ("path", "type", "size", "modified", "target")
 
+    @property
+    def extent(self) -> int:
+        """How many entries."""
+        return len(self.entries)
+
+    def cut(self, most: int) -> FolderListing:
+        return replace(self, entries=self.entries[:most], truncated=self.truncated or most < len(self.entries))
+
     def structured(self) -> dict[str, Any]:
         entries = [{name: getattr(entry, name) for name in self.fields} for entry in self.entries]
-        return {"path": self.path, "entries": entries, "truncated": self.truncated, "notes": list(self.notes)}
+        return {"path": self.path, "entries": entries, "truncated": self.truncated}
 
-    def shown(self) -> str:
-        lines = [entry.shown() for entry in self.entries] or ["[nothing matches]"]
-        return "\n".join([*lines, *(f"[{note}]" for note in self.notes)])
+    def output(self) -> str:
+        return "".join(f"{entry.shown()}\n" for entry in self.entries)
+
+    def remark(self) -> str:
+        if not self.entries and not self.truncated:
+            return "Nothing matches"
+        count = "1 entry" if len(self.entries) == 1 else f"{len(self.entries)} entries"
+        return f"{count}, not all: narrow it with 'glob', or name a folder in 'path'" if self.truncated else count
 
 
 FileAnswer = FileText | FileBytes | Written | Edited | FolderListing
@@ -164,7 +224,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
-    """The result of a file tool for a task; `notes` are about its sandbox."""
+    """The result of a file tool for a task; `notes` are about its sandbox, then about the answer."""
 
     task_id: str
     answer: FileAnswer
@@ -177,9 +237,19 @@ class FileReport:
         answer = self.answer
         return (Picture(answer.data, answer.mime),) if isinstance(answer, FileBytes) and answer.mime else ()
 
-    def structured(self) -> dict[str, Any]:
-        answer = self.answer.structured()
-        return {**answer, "notes": [*self.notes, *answer["notes"]], "task_id": self.task_id}
+    @property
+    def extent(self) -> int:
+        """Characters of text, or entries of a listing."""
+        return self.answer.extent
 
-    def text(self) -> str:
-        return "\n".join([self.answer.shown(), *(f"[{note}]" for note in self.notes)])
+    def cut(self, most: int) -> FileReport:
+        return replace(self, answer=self.answer.cut(most))
+
+    def structured(self) -> dict[str, Any]:
+        return {**self.answer.structured(), "notes": list(self.notes), "task_id": self.task_id}
+
+    def output(self) -> str:
+        return self.answer.output()
+
+    def said(self) -> str:
+        return remarks(self.answer.remark(), self.notes)

@@ -15,15 +15,14 @@ from taskcell.files.answers import Edited, Entry, FileAnswer, FileBytes, FileTex
 from taskcell.files.limits import MAX_ENTRIES, MAX_PATH, MAX_PLACES
 from taskcell.files.refusals import RefusalReason, Refused, sentence
 from taskcell.model import Command
-from taskcell.text import fitting, is_visible, visible
-from taskcell.units import format_size
+from taskcell.text import is_visible, visible
 
 #: Characters of one line that are shown; a longer one is cut.
 LINE_CHARS = 2000
 #: Characters of an answer that are kept free for notes, those on the sandbox among them.
 _NOTES_CHARS = 1000
-#: Characters of a line's number at least, and around each note.
-NUMBER_WIDTH, _NOTE_MARKS = 6, 3
+#: Characters of a line's number at least.
+NUMBER_WIDTH = 6
 _UNKNOWN = (1 << 64) - 1
 _DONE = 0
 _LINE = struct.Struct("<IQ")
@@ -146,13 +145,11 @@ def _text(reply: _Reply, path: str, first: int, size: int, output_chars: int) ->
     known = None if total == _UNKNOWN else total
     more = last < total
     text = "\n".join(lines) + ("\n" if lines and (ends_whole or more) else "")
-    notes = _notes_on_text(first, last, known, more, size)
-    notes += [f"Too long, cut: line {_some(cut)}; `cut -c` in the terminal shows the rest."] if cut else []
+    notes = [f"Too long, cut: line {_some(cut)}; `cut -c` in the terminal shows the rest."] if cut else []
     notes += [f"Not UTF-8, shown as U+FFFD: line {_some(broken)}; `edit_file` cannot match that."] if broken else []
     notes += [f"Control characters are shown as symbols, as ␛ for ESC: line {_some(hidden)}."] if hidden else []
     notes += ["The lines end in CRLF, which `edit_file` keeps."] if is_crlf else []
-    left = output_chars - sum(map(len, lines)) - beside * len(lines)
-    return FileText(path, text, first, last, known, size, more, fitting(notes, left, _NOTE_MARKS))
+    return FileText(path, text, first, last, known, size, more, tuple(notes))
 
 
 def _is_crlf(lines: list[tuple[bytes, int]]) -> bool:
@@ -181,15 +178,6 @@ def _line(line: str, kept: int, whole: int, room: int) -> str:
     return f"{shown}… [{max(0, whole - len(shown.encode())):,} bytes more]"
 
 
-def _notes_on_text(first: int, last: int, total: int | None, more: bool, size: int) -> list[str]:
-    if total == 0:
-        return ["The file is empty."]
-    of = f" of {total}" if total is not None else f" of a file of {format_size(size)}"
-    if more:
-        return [f"Lines {first} to {last}{of}; continue with offset={last + 1}."]
-    return [f"Lines {first} to {last}{of}."] if first > 1 else []
-
-
 def _some(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
 
@@ -212,16 +200,13 @@ def _listing(reply: _Reply, path: str, output_chars: int) -> FolderListing:
         shown.append(entry)
     more = bool(flags & 1) or len(shown) < len(entries)
     notes = []
-    if more:
-        notes.append(f"Only the first {len(shown)} are shown; narrow it with 'glob', or name a folder in 'path'.")
     if flags & 2:
         notes.append("Not everything was searched: there is too much, or it is too deep; name a folder in 'path'.")
     if flags & 4:
         notes.append("The sandbox's user may not read some of the folders; what is in them is not shown.")
     if any(entry.is_altered or "\ufffd" in entry.path for entry in shown):
         notes.append("Names with U+FFFD or a symbol such as ␛ have other bytes there; only the terminal can use them.")
-    left = output_chars - sum(len(entry.shown()) + 1 for entry in shown)
-    return FolderListing(path, tuple(shown), more or bool(flags & 2), fitting(notes, left, _NOTE_MARKS))
+    return FolderListing(path, tuple(shown), more or bool(flags & 2), tuple(notes))
 
 
 def _entry(reply: _Reply) -> Entry:

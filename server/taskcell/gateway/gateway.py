@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import anyio
 
-from taskcell.config.settings import PoolSettings
+from taskcell.config.settings import LimitSettings, PoolSettings, ToolsSettings
 from taskcell.engine.base import Engine
 from taskcell.errors import UnknownTool
 from taskcell.gateway.background import Background
@@ -25,6 +25,8 @@ class Gateway:
     Arguments:
         tools: the tools by name. A call keeps its tool when the tools are replaced.
         idle_ttl: seconds that an idle sandbox is kept after its last call or process.
+        output_chars: characters of all the text of an answer.
+        structured: every caller gets structured content, without asking.
     """
 
     def __init__(
@@ -36,11 +38,15 @@ class Gateway:
         *,
         background: Background,
         idle_ttl: float = PoolSettings().idle_ttl,
+        output_chars: int = LimitSettings().output_chars,
+        structured: bool = ToolsSettings().structured,
     ) -> None:
         self.tools = tools
         self.pool = pool
         self.engine = engine
         self.idle_ttl = idle_ttl
+        self.output_chars = output_chars
+        self.structured = structured
         self._background = background
         self._replaced = anyio.Event()
         self._policy = policy

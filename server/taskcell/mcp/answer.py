@@ -1,16 +1,28 @@
-"""Turns reports of tools into MCP results."""
+"""Turns reports of tools into MCP results.
+
+The text is the answer: a block with what the program printed, and one with what taskcell says, which alone is marked.
+Structured content goes to those who ask for it: many clients hand their model its JSON and drop the text.
+"""
 
 from __future__ import annotations
 
 import base64
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
 
 from taskcell.files.answers import Picture
+from taskcell.fitting import largest
 from taskcell.tools.tool import ToolReport
+
+#: In a request's `_meta`: true asks for structured content, and in `tools/list` for output schemas.
+STRUCTURED = "taskcell/structured"
+#: The `_meta` of the block that taskcell itself has written. Programs and files in a sandbox cannot mark theirs.
+OF_SERVER = {"taskcell/source": "server"}
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -23,22 +35,66 @@ class Failure:
 
     is_error: ClassVar[bool] = True
     pictures: ClassVar[tuple[Picture, ...]] = ()
+    extent: ClassVar[int] = 0
+
+    def cut(self, most: int) -> Failure:
+        return self
 
     def structured(self) -> None:
         return None
 
-    def text(self) -> str:
+    def output(self) -> str:
+        return ""
+
+    def said(self) -> str:
         return self.sentence
 
 
-def answer(report: ToolReport) -> CallToolResult:
-    """Return the result of a call. Its structured content must match the output schema; it is not checked here."""
-    pictures = [
-        ImageContent(type="image", data=base64.b64encode(picture.data).decode("ascii"), mime_type=picture.mime)
-        for picture in report.pictures
-    ]
-    content: list[ContentBlock] = [*pictures, TextContent(type="text", text=_writable(report.text()))]
-    return CallToolResult(content=content, structured_content=_writable(report.structured()), is_error=report.is_error)
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Makes results of reports.
+
+    Arguments:
+        output_chars: characters of all the text of an answer: both blocks, or one and the structured content's JSON.
+        structured: every caller gets structured content, without asking.
+    """
+
+    output_chars: int
+    structured: bool = False
+
+    def asked(self, meta: Mapping[str, Any] | None) -> bool:
+        """Whether a request with this `_meta` gets structured content, and output schemas."""
+        return self.structured or (meta is not None and meta.get(STRUCTURED) is True)
+
+    def of(self, report: ToolReport, *, structured: bool) -> CallToolResult:
+        """Return the result of a call. Structured content must match the output schema; it is not checked here.
+
+        It stands in the place of the block with the output, which is then not there twice.
+        """
+        measure = _structured_size if structured else _text_size
+        kept = report.cut(largest(report.extent, lambda most: measure(report.cut(most)) <= self.output_chars))
+        pictures = [
+            ImageContent(type="image", data=base64.b64encode(picture.data).decode("ascii"), mime_type=picture.mime)
+            for picture in kept.pictures
+        ]
+        fields = _writable(kept.structured()) if structured else None
+        output = "" if fields is not None else _writable(kept.output())
+        said = _bounded(_writable(kept.said()), self.output_chars)
+        texts = [TextContent(type="text", text=output)] if output else []
+        content: list[ContentBlock] = [*pictures, *texts, TextContent(type="text", text=said, _meta=dict(OF_SERVER))]
+        return CallToolResult(content=content, structured_content=fields, is_error=kept.is_error)
+
+
+def _text_size(report: ToolReport) -> int:
+    return len(report.output()) + len(report.said())
+
+
+def _structured_size(report: ToolReport) -> int:
+    return len(json.dumps(report.structured(), ensure_ascii=False, separators=(",", ":"))) + len(report.said())
+
+
+def _bounded(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _writable(value: Any) -> Any:

@@ -36,7 +36,6 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from taskcell.errors import SandboxLost, TaskcellError, UnknownProcess
 from taskcell.gateway.gateway import Gateway
-from taskcell.mcp.answer import answer
 from taskcell.mcp.changes import ToolChanges
 from taskcell.mcp.principal import principal_of
 from taskcell.mcp.progress import newest_output
@@ -62,6 +61,8 @@ MAX_ID = 1024
 #: Final states that are kept here. A sandbox that serves one call is closed once its result was read; a client that
 #: lost the answer asks again within seconds.
 KEPT_ENDS = 16
+#: In an id: the form of the answer that the call asked for.
+_TEXT, _STRUCTURED = "t", "s"
 
 Context = ServerRequestContext[Any, Any]
 #: A task as `tasks/get` returns it.
@@ -98,14 +99,16 @@ class Tasks:
     async def call(self, context: Context, params: CallToolRequestParams) -> HandlerResult:
         """Run one call. If its command goes on and the client declares the extension, return a task."""
         report = await self._tools.report(context, params)
+        structured = self._tools.answers.asked(context.meta)
         if not isinstance(report, ProcessResult) or report.status is not Status.RUNNING or not _declares(context):
-            return answer(report)
+            return self._tools.answers.of(report, structured=structured)
         task = TaskKey(principal_of(context), report.task_id)
         try:
             _, record = await find_process(self._gateway.pool, task, report.process_id)
         except UnknownProcess:  # it has ended meanwhile, and so has its sandbox
-            return answer(report)
-        return {"resultType": "task", **self._state(_identity(task, record), record, "working", _brief(record))}
+            return self._tools.answers.of(report, structured=structured)
+        identity = _identity(task, record, structured=structured)
+        return {"resultType": "task", **self._state(identity, record, "working", _brief(record))}
 
     async def listen(self, context: Context, params: SubscriptionsListenRequestParams) -> HandlerResult:
         """Handle `subscriptions/listen`. It does not announce the end of tasks, so the acknowledgement names none."""
@@ -170,7 +173,7 @@ class Tasks:
     async def _find(self, principal: str, identity: str) -> tuple[TaskKey, Sandbox, Record]:
         """Return the process of a task id, with its task and sandbox. Raises UnknownProcess."""
         try:
-            key, process_id, task_id = _parse(identity)
+            key, process_id, _, task_id = _parse(identity)
             task = TaskKey(principal, task_id)
             sandbox, record = await find_process(self._gateway.pool, task, process_id)
             known = record.about.key
@@ -201,7 +204,8 @@ class Tasks:
             state = self._state(identity, record, "cancelled", result.ending())
         else:
             state = self._state(identity, record, "completed", result.ending())
-            state["result"] = answer(result).model_dump(by_alias=True, mode="json", exclude_none=True)
+            answer = self._tools.answers.of(result, structured=_parse(identity)[2])
+            state["result"] = answer.model_dump(by_alias=True, mode="json", exclude_none=True)
         if sandbox.profile.reuse is Reuse.CALL:
             self._ends[task.principal, identity] = state
             while len(self._ends) > KEPT_ENDS:
@@ -227,19 +231,19 @@ class Tasks:
         }
 
 
-def _identity(task: TaskKey, record: Record) -> str:
-    """Return an id that fits into a header and looks opaque."""
-    words = f"{record.about.key} {record.about.process_id} {task.task}"
+def _identity(task: TaskKey, record: Record, *, structured: bool) -> str:
+    """Return an id that fits into a header and looks opaque. It says too whether the call asked for structure."""
+    words = f"{record.about.key} {record.about.process_id} {_STRUCTURED if structured else _TEXT} {task.task}"
     return base64.urlsafe_b64encode(words.encode()).decode().rstrip("=")
 
 
-def _parse(identity: str) -> tuple[str, str, str]:
-    """Return the key, process and task of an id. Raises ValueError."""
+def _parse(identity: str) -> tuple[str, str, bool, str]:
+    """Return the key and process of an id, whether its call asked for structure, and its task. Raises ValueError."""
     if len(identity) > MAX_ID:
         raise ValueError("too long")
     words = base64.urlsafe_b64decode(identity + "=" * (-len(identity) % 4)).decode()
-    key, process_id, task_id = words.split(" ", 2)
-    return key, process_id, task_id
+    key, process_id, form, task_id = words.split(" ", 3)
+    return key, process_id, form == _STRUCTURED, task_id
 
 
 async def _news(record: Record) -> str:

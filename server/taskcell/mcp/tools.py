@@ -21,7 +21,7 @@ from mcp_types import Tool as McpTool
 
 from taskcell.errors import TaskcellError
 from taskcell.gateway.gateway import Gateway
-from taskcell.mcp.answer import Failure, answer
+from taskcell.mcp.answer import Answers, Failure
 from taskcell.mcp.principal import principal_of
 from taskcell.mcp.progress import Progress
 from taskcell.model import ToolCall
@@ -33,20 +33,27 @@ log = structlog.get_logger(__name__)
 Context = ServerRequestContext[Any, Any]
 
 
+#: Claude Code puts a result into a file that its model may not read, from a size on that a tool can raise up to this
+#: many characters: code.claude.com/docs/en/mcp. It counts them as JSON, where a character may need two.
+RESULT_SIZE, RESULT_SIZE_MAX, ESCAPED = "anthropic/maxResultSizeChars", 500_000, 2
+
+
 class Tools:
     """The handlers of a server's tool methods."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self.answers = Answers(gateway.output_chars, gateway.structured)
         self._described: Mapping[str, Tool] | None = None
         self._listing: Mapping[str, McpTool] = {}
 
     @property
     def listing(self) -> Mapping[str, McpTool]:
-        """What `tools/list` returns, by name."""
+        """What `tools/list` returns to those who ask for output schemas, by name."""
         if self._described is not self._gateway.tools:
             self._described = self._gateway.tools
-            self._listing = {name: _describe(tool) for name, tool in self._described.items()}
+            result_size = min(RESULT_SIZE_MAX, ESCAPED * self.answers.output_chars)
+            self._listing = {name: _describe(tool, result_size) for name, tool in self._described.items()}
         return self._listing
 
     async def changes(self) -> AsyncIterator[None]:
@@ -64,7 +71,10 @@ class Tools:
             raise MCPError(
                 code=INVALID_PARAMS, message="Unknown cursor: the list of tools is one page; leave out the cursor."
             )
-        return ListToolsResult(tools=list(self.listing.values()))
+        tools = list(self.listing.values())
+        if not self.answers.asked(context.meta):
+            tools = [tool.model_copy(update={"output_schema": None}) for tool in tools]
+        return ListToolsResult(tools=tools)
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
         """Return a tool's input schema, or None if there is no such tool."""
@@ -73,7 +83,7 @@ class Tools:
 
     async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
         """Handle `tools/call`."""
-        return answer(await self.report(context, params))
+        return self.answers.of(await self.report(context, params), structured=self.answers.asked(context.meta))
 
     async def report(self, context: Context, params: CallToolRequestParams) -> ToolReport:
         """Run one call. Only an unknown tool is a protocol error, as the specification demands."""
@@ -112,7 +122,7 @@ class Tools:
 _INTERNAL_ERROR = Failure("Internal error: the call failed in the server, whose log tells why.")
 
 
-def _describe(tool: Tool) -> McpTool:
+def _describe(tool: Tool, result_size: int) -> McpTool:
     hints = tool.annotations
     return McpTool(
         name=tool.name,
@@ -126,4 +136,5 @@ def _describe(tool: Tool) -> McpTool:
             idempotent_hint=hints.idempotent,
             open_world_hint=hints.open_world,
         ),
+        _meta={RESULT_SIZE: result_size},
     )

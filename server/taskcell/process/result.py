@@ -6,12 +6,13 @@ import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from taskcell.fitting import fitting
 from taskcell.model import ProcessResult, Status
 from taskcell.process.output import Excerpt
 from taskcell.process.process import Process, Totals
 from taskcell.process.record import Record
 from taskcell.supervisor import events, protocol
-from taskcell.text import fitting, one_line, visible
+from taskcell.text import one_line, visible
 
 #: As in timeout(1); as shells report SIGINT, with which a person cancels, and SIGKILL.
 EXIT_TIMED_OUT, EXIT_CANCELLED, EXIT_OOM = 124, 130, 137

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from taskcell.files.answers import Picture
 from taskcell.model import ProcessResult
 from taskcell.schema.properties import object_schema, or_null, value_schema
+from taskcell.text import ended, remarks
 from taskcell.tools.describe import NOT_NEGATIVE, RUN_SCHEMA
 
 _LISTED = {
@@ -60,6 +61,7 @@ class ProcessReport:
     """What the tool `process` returns: a list, or one process with its output.
 
     Arguments:
+        older: how many older processes a list leaves out.
         result: the state of the process; its cursors tell where to continue reading. None for a list.
         lost_bytes: bytes of the requested output that are no longer kept.
         more_bytes: bytes that are available after the cursors.
@@ -69,6 +71,7 @@ class ProcessReport:
     task_id: str
     action: str
     processes: tuple[ProcessInfo, ...] = ()
+    older: int = 0
     result: ProcessResult | None = None
     lost_bytes: int = 0
     more_bytes: int = 0
@@ -81,22 +84,42 @@ class ProcessReport:
         """A failed command makes `poll` and `wait` errors, but not `kill`, which did what it was asked for."""
         return self.result is not None and self.result.is_error and self.action in ("poll", "wait")
 
+    @property
+    def extent(self) -> int:
+        """Characters of the process's output, or processes of a list."""
+        return len(self.processes) if self.result is None else self.result.extent
+
+    def cut(self, most: int) -> ProcessReport:
+        if self.result is not None:
+            return replace(self, result=self.result.cut(most))
+        kept = self.processes[len(self.processes) - min(most, len(self.processes)) :]
+        return replace(self, processes=kept, older=self.older + len(self.processes) - len(kept))
+
     def structured(self) -> dict[str, Any]:
         if self.result is None:
             fields = ProcessInfo.__slots__
             listed = [{name: getattr(info, name) for name in fields} for info in self.processes]
-            return {"task_id": self.task_id, "action": self.action, "processes": listed, "notes": []}
+            return {"task_id": self.task_id, "action": self.action, "processes": listed, "notes": self._notes()}
         written = {} if self.written_bytes is None else {"written_bytes": self.written_bytes}
         more = {"lost_bytes": self.lost_bytes, "more_bytes": self.more_bytes}
         return {**self.result.structured(), "action": self.action, **more, **written}
 
-    def text(self) -> str:
+    def said(self) -> str:
         if self.result is not None:
-            return self.result.text()
+            return self.result.said()
+        count = len(self.processes)
+        return remarks(f"{count} process{'' if count == 1 else 'es'}" if count else "no processes", self._notes())
+
+    def _notes(self) -> list[str]:
+        return [f"There is no room here for {self.older} older ones."] if self.older else []
+
+    def output(self) -> str:
+        if self.result is not None:
+            return self.result.output()
         lines = [
             f"{info.process_id}: {info.status}{'' if info.exit_code is None else f' {info.exit_code}'}, "
             f"{f'{info.alive} alive, ' if info.alive else ''}{info.age_s:.0f} s old, "
             f"{info.output_bytes:,} bytes of output: {info.tool} {info.command!r}"
             for info in self.processes
         ]
-        return "\n".join(lines) or "The task has no processes."
+        return ended("\n".join(lines))

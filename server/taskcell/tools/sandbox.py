@@ -91,6 +91,11 @@ class SandboxReport:
     is_error: ClassVar[bool] = False
     pictures: ClassVar[tuple[Picture, ...]] = ()
 
+    extent: ClassVar[int] = 0
+
+    def cut(self, most: int) -> SandboxReport:
+        return self
+
     def structured(self) -> dict[str, Any]:
         fields = ("profile", "container", "state", "age_s", "processes", "memory_bytes")
         return {
@@ -100,7 +105,10 @@ class SandboxReport:
             "notes": list(self.notes),
         }
 
-    def text(self) -> str:
+    def output(self) -> str:
+        return ""
+
+    def said(self) -> str:
         lines = [
             f"{info.profile}: {info.state}, container {info.container}, {info.processes} processes, "
             f"{'?' if info.memory_bytes is None else info.memory_bytes >> 20} MiB, up {info.age_s:.0f} s"

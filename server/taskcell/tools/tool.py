@@ -29,13 +29,23 @@ class ToolReport(Protocol):
 
     @property
     def pictures(self) -> Sequence[Picture]:
-        """Pictures to show beside the text."""
+        """Pictures to show before the text."""
+
+    def output(self) -> str:
+        """Return what the program printed, a file's text or a listing, for a model; empty if there is none."""
+
+    def said(self) -> str:
+        """Return what taskcell says: one line on the call, and notes."""
 
     def structured(self) -> dict[str, Any] | None:
         """Return JSON-ready values that match the tool's output schema, or None if there are none."""
 
-    def text(self) -> str:
-        """Return the answer as a model reads it."""
+    @property
+    def extent(self) -> int:
+        """How much output there is, in the unit that `cut` counts in: characters, or entries."""
+
+    def cut(self, most: int) -> ToolReport:
+        """Return the report with at most so much of its output, and with the remark that there is more."""
 
 
 class Access(Protocol):

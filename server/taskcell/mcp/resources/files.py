@@ -37,7 +37,7 @@ def file_resources(gateway: Gateway) -> Route:
                 raise BadArgument(str(refused)) from None
         call = ToolCall(task.principal, "list_files", {"path": path, "task_id": task.task})
         listing = await gateway.call(call)
-        return [TextResourceContents(uri=uri, mime_type="text/plain", text=listing.text())]
+        return [TextResourceContents(uri=uri, mime_type="text/plain", text=listing.output())]
 
     template = ResourceTemplate(
         uri_template="taskcell://tasks/{task_id}/files/{+path}",

@@ -13,7 +13,7 @@ FILE_ANSWER = 4 * max(MAX_PICTURE, MAX_RESOURCE) // 3
 #: Bytes of an answer beside the output in it: its fields, and its envelope.
 ENVELOPE = 16 << 10
 #: Bytes in flight of files, and of all other calls. Four of the largest files fit, so that one which is slow to read
-#: does not hold up the others; and 270 calls with the default of `output_chars`.
+#: does not hold up the others; and 500 calls with the default of `output_chars`.
 LANE_LIMIT = 32 * MIB
 #: Calls that run at once at least, however large the operator lets their answers be.
 CALLS_AT_ONCE = 16
@@ -25,10 +25,10 @@ def kinds(output_chars: int) -> KindOf:
     """Two lanes, so that calls run on while files wait for a client to take them.
 
     Arguments:
-        output_chars: characters of output in one answer. They stand there twice, as text and as structured content,
-            and count as one byte each: those of more bytes count when the answer is made.
+        output_chars: characters of text in one answer. They count as one byte each: those of more bytes count when the
+            answer is made.
     """
-    call = 2 * output_chars + ENVELOPE
+    call = output_chars + ENVELOPE
     calls = Kind("calls", max(LANE_LIMIT, CALLS_AT_ONCE * call), call)
     files = Kind("files", LANE_LIMIT, FILE_ANSWER)
 
