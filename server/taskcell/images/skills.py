@@ -150,6 +150,14 @@ def _instructions(skill: SkillImage) -> list[str]:
     return [*lines, f"USER {DEFAULT.uid}:{DEFAULT.uid}"]
 
 
+def programs_in(reference: str) -> str:
+    """Return what programs an image has that is built here, in few words; empty for any other image."""
+    if reference == image.REFERENCE:
+        return image.PROGRAMS
+    purposes = (f"{image.PROGRAMS}; {skill.purpose}" for skill in CATALOG.values() if skill.reference == reference)
+    return next(purposes, "")
+
+
 def build_command(reference: str) -> str | None:
     """The command that makes the image of that name; None when no command does."""
     name = _name(reference)

@@ -43,7 +43,7 @@ def _free_form(skill: Skill, profile: Profile, timeout: float, limits: LimitSett
         output_schema=RUN_SCHEMA,
         annotations=program_hints(profile),
         profile=profile,
-        programs=programs_of(skill.name, profile),
+        programs=declared_programs(skill.name, profile),
         timeout=timeout,
         wait=limits.wait,
         binding=FreeArguments(_prefix(profile), limits.max_timeout),
@@ -61,14 +61,14 @@ def _typed(tool: TypedTool, profile: Profile, timeout: float, wait: float) -> Pr
         output_schema=RUN_SCHEMA,
         annotations=program_hints(profile, read_only=tool.read_only),
         profile=profile,
-        programs=programs_of(profile.name, profile, tool.template),
+        programs=declared_programs(profile.name, profile, tool.template),
         timeout=timeout,
         wait=wait,
         binding=FilledTemplate(_prefix(profile), tool.template, tool.stdin, tool.parameters),
     )
 
 
-def programs_of(skill: str, profile: Profile, template: Template | None = None) -> frozenset[str]:
+def declared_programs(skill: str, profile: Profile, template: Template | None = None) -> frozenset[str]:
     """Return the programs and Python modules that the image of a skill's tool must have, by what is declared of it."""
     words = [*(profile.entrypoint or ()), *(profile.command or ())]
     if profile.entrypoint is None and template is None:
