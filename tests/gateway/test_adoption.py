@@ -117,6 +117,26 @@ async def test_the_next_server_goes_on_where_the_terminal_was_and_its_processes_
         await sandbox.kill(found(sandbox, "p2").process)
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_the_next_server_takes_no_variable_that_every_call_has_for_an_exported_one(
+    task: Task, goes_on: bool
+) -> None:
+    line = "export GIT_EDITOR=ed LEFT=over"
+    if goes_on:
+        left = await task.terminal(f"until [ -e ~/go ]; do sleep 0.02; done; {line}", wait=0.1)
+        await task.terminal("touch ~/go", background=True)
+        await task.ask("wait", left.process_id, wait=20)
+    else:
+        await task.terminal(line)
+    policy, tool = task.gateway._policy, task.gateway.tools["terminal"]
+    async with taken_up(task) as sandbox:
+        for pty, seen in ((False, "ed cat over"), (True, "ed  over")):
+            command = 'echo "$GIT_EDITOR $PAGER $LEFT"'
+            call = ToolCall("local", "terminal", {"command": command, "task_id": "t", "pty": pty})
+            result = await run_command(sandbox, policy.authorize(tool.bind(call)), "p8")
+            assert result.stdout.strip() == seen
+
+
 @pytest.mark.parametrize("ends", ["before", "after"])
 async def test_the_next_server_goes_on_where_a_handed_off_command_ends(task: Task, ends: str) -> None:
     line = "cd /usr; until [ -e ~/go ]; do sleep 0.02; done; cd /usr/bin; export TOKEN=$ONCE.2"

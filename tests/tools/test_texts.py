@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from gateways import OWN_TOOLS
+from agent_task import Task
+from gateways import OWN_TOOLS, GatewayFactory
 from taskcell.config.settings import Settings
+from taskcell.images.default import PROGRAMS
 from taskcell.tools.catalog import build_tools
+from taskcell.tools.terminal import terminal_tool
 from taskcell.tools.tool import Tool
 
 #: Characters of all names, descriptions and schemas' descriptions. Each request of a model pays for them.
-MOST = 3680
+MOST = 3920
 TOOLS = build_tools(Settings(), [])
 
 
@@ -45,7 +49,13 @@ def test_the_texts_of_all_tools_stay_short(capsys: pytest.CaptureFixture[str]) -
     ("tool", "facts"),
     [
         ("terminal", "own Linux container"),
-        ("terminal", "Working directory and exported variables carry over"),
+        ("terminal", "Working directory and exported variables and functions carry over to the next command"),
+        ("terminal", "nothing else of the shell does"),
+        ("terminal", "uid 1000 without sudo"),
+        ("terminal", "HOME is /workspace"),
+        ("terminal", "Writable: /workspace, /tmp, /var/tmp, /dev/shm."),
+        ("terminal", "CPUs: 1."),
+        ("terminal", "Programs: python 3.11 (pip, venv, pytest), gcc"),
         ("terminal", "/workspace are shared with all skills"),
         ("terminal", "No network"),
         ("terminal", "Memory: 2 GiB"),
@@ -78,3 +88,62 @@ def test_the_texts_of_all_tools_stay_short(capsys: pytest.CaptureFixture[str]) -
 )
 def test_a_tools_texts_say_what_a_model_acts_on(tool: str, facts: str) -> None:
     assert facts in read_of(TOOLS[tool])
+
+
+#: The table `[terminal]`, what the description says then, and what it does not say.
+TERMINALS: tuple[tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]], ...] = (
+    ({"image": "golang:1.25"}, ("uid 1000 without sudo",), ("Programs", "python")),
+    ({"image": "taskcell/python:latest"}, ("gcc, g++", "; Python with NumPy, pandas"), ()),
+    ({"sudo": True}, ("with sudo", "Files outside /workspace go with the sandbox."), ("without sudo", "Writable")),
+    ({"read_only": False}, ("Files outside /workspace go with the sandbox.",), ("Writable",)),
+    ({"user": "postgres:postgres"}, ("Runs as postgres without sudo",), ("uid",)),
+    ({"user": "1234"}, ("Runs as uid 1234 without sudo",), ()),
+    ({"environment": ("HOME=/home/dev",)}, ("HOME is /home/dev.",), ("HOME is /workspace",)),
+    ({"network": "bridge"}, ("Network: 'bridge'.",), ("No network",)),
+    (
+        {"volumes": ("/srv/data:/data:ro", "/srv/cache:/cache", "${SKILL_WORKDIR}:/src")},
+        ("Writable: /workspace, /tmp, /var/tmp, /dev/shm, /cache. Read-only: /data.", "(also at /src)"),
+        (),
+    ),
+    ({"memory": 3 << 30, "cpus": 2.5}, ("Memory: 3 GiB. CPUs: 2.5.",), ()),
+    ({"extra_args": ("--tmpfs=/scratch:size=1m",)}, ("/dev/shm, /scratch.",), ()),
+)
+
+
+@pytest.mark.parametrize(("table", "said", "unsaid"), TERMINALS)
+def test_the_terminals_description_is_true_for_its_profile(
+    table: dict[str, Any], said: tuple[str, ...], unsaid: tuple[str, ...]
+) -> None:
+    text = terminal_tool(Settings.model_validate({"terminal": table})).description
+    assert all(words in text for words in said), text
+    assert not any(words in text for words in unsaid), text
+
+
+def test_a_terminal_without_a_container_promises_none_of_its_bounds() -> None:
+    text = terminal_tool(Settings.model_validate({"engine": {"kind": "local"}})).description
+    assert "process of the server's own machine" in text
+    assert not any(
+        words in text for words in ("own Linux container", "No network", "Memory", "CPUs", "Writable", "sudo")
+    )
+
+
+@pytest.mark.engine
+@pytest.mark.anyio
+async def test_the_default_terminal_is_as_its_description_says(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        task = Task(gw)
+
+        async def printed(command: str) -> str:
+            return (await task.terminal(command)).stdout.strip()
+
+        assert (await printed("id -u; echo $HOME")) == "1000\n/workspace"
+        assert (await task.terminal("sudo -n true")).exit_code != 0
+        writable = "for d in /workspace /tmp /var/tmp /dev/shm; do touch $d/x || echo not $d; done"
+        assert await printed(writable) == ""
+        found = await printed("find / -xdev -writable -type d 2>/dev/null")
+        assert set(found.split()) <= {"/workspace", "/tmp", "/var/tmp", "/dev/shm"}
+        assert (await task.terminal("touch /run/x || touch /etc/x || touch /opt/x")).exit_code == 1
+        for word in re.findall(r"[a-z0-9+]+", re.sub(r"python 3\.11|venv", "", PROGRAMS)):
+            assert await printed(f"command -v {word}") != "", word
+        assert "Python 3.11." in await printed("python --version; python -m venv --help | head -1")
+        assert await printed("ls /sys/class/net") == "lo"

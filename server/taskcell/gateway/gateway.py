@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import anyio
 
 from taskcell.config.settings import LimitSettings, PoolSettings, ToolsSettings
 from taskcell.engine.base import Engine
-from taskcell.errors import UnknownTool
+from taskcell.errors import Denied, UnknownTool
 from taskcell.gateway.background import Background
-from taskcell.model import Command, ProcessResult, Status, ToolCall
+from taskcell.model import Command, ProcessResult, Profile, Status, ToolCall
 from taskcell.policy.policy import AuthorizedCommand, Policy
 from taskcell.pool.pool import Pool
 from taskcell.sandbox.run import run_command
@@ -80,6 +80,22 @@ class Gateway:
         """Allow a command and its profile. Raises Denied."""
         return self._policy.authorize(command)
 
+    def tools_with(self, program: str, image: str) -> Sequence[str]:
+        """Return the names of the tools that have a program or Python module, in another image than `image`."""
+        return [
+            name
+            for name, tool in self.tools.items()
+            if program in tool.programs and tool.profile and tool.profile.image != image
+            if self._is_allowed(tool.profile)
+        ]
+
+    def _is_allowed(self, profile: Profile) -> bool:
+        try:
+            self._policy.authorize_profile(profile)
+        except Denied:
+            return False
+        return True
+
     async def run(self, command: Command, watch: Watch | None = None) -> ProcessResult:
         """Authorise a command and run it in its task's sandbox; return its result after at most the command's `wait`.
 
@@ -93,7 +109,7 @@ class Gateway:
         async with AsyncExitStack() as held:
             sandbox, notes = await held.enter_async_context(self.pool.lease(command.task, authorized.profile))
             process_id = self.pool.next_process_id(command.task)
-            result = await run_command(sandbox, authorized, process_id, watch, notes)
+            result = await run_command(sandbox, authorized, process_id, watch, notes, elsewhere=self.tools_with)
             record = sandbox.processes.get(process_id) if result.status is Status.RUNNING else None
             if record is not None:
                 self._background.keep(held.pop_all(), sandbox, record)

@@ -123,6 +123,9 @@ _PACKAGES = (
     "sudo", "tar", "time", "tree", "tzdata", "unzip", "wget", "xxd", "xz-utils", "zip", "zstd",
 )  # fmt: skip
 
+#: What a model should know to be there, in few words: what comes with every Debian system is not among it.
+PROGRAMS = "python 3.11 (pip, venv, pytest), gcc, g++, make, git, curl, jq, rg, sqlite3, ssh, unzip, xxd"
+
 DEFAULT = ImageDefinition(
     suite="bookworm",
     base="debian:bookworm-slim",

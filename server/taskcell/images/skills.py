@@ -50,6 +50,7 @@ class SkillImage:
         size: megabytes that it adds to the default image, measured on x86_64.
         packages: Debian packages; recommended ones stay out.
         wheel: a program that is not in Debian.
+        modules: Python modules that it adds, by the names that code imports and pip installs.
     """
 
     name: str
@@ -58,6 +59,7 @@ class SkillImage:
     packages: tuple[str, ...] = ()
     files: tuple[File, ...] = ()
     wheel: Wheel | None = None
+    modules: tuple[str, ...] = ()
 
     @property
     def reference(self) -> str:
@@ -72,7 +74,9 @@ class ImageState(Enum):
     MISSING = "missing"
 
 
-_WRITE = File("write_output.py", "/usr/local/bin/taskcell-write", 0o755)
+#: Runs the program that its arguments name, and puts what that wrote in its place.
+WRITE_OUTPUT = "taskcell-write"
+_WRITE = File("write_output.py", f"/usr/local/bin/{WRITE_OUTPUT}", 0o755)
 _DUCKDB = Wheel(
     project="duckdb-cli",
     version="1.5.6",
@@ -112,6 +116,10 @@ CATALOG: Mapping[str, SkillImage] = {
                 "python3-yaml",
                 "python3-tz",
             ),
+            modules=(
+                *("numpy", "pandas", "PIL", "Pillow", "pillow", "openpyxl", "bs4", "beautifulsoup4", "lxml", "yaml"),
+                *("PyYAML", "pyyaml", "pytz"),
+            ),
         ),
     )
 }
@@ -140,6 +148,14 @@ def _instructions(skill: SkillImage) -> list[str]:
     targets = [file.target for file in skill.files] + ([skill.wheel.target] if skill.wheel else [])
     lines += [f"COPY {PurePosixPath(target).name} {target}" for target in targets]
     return [*lines, f"USER {DEFAULT.uid}:{DEFAULT.uid}"]
+
+
+def programs_in(reference: str) -> str:
+    """Return what programs an image has that is built here, in few words; empty for any other image."""
+    if reference == image.REFERENCE:
+        return image.PROGRAMS
+    purposes = (f"{image.PROGRAMS}; {skill.purpose}" for skill in CATALOG.values() if skill.reference == reference)
+    return next(purposes, "")
 
 
 def build_command(reference: str) -> str | None:

@@ -16,6 +16,7 @@ from taskcell.process.process import Process, Totals
 from taskcell.process.record import About, Record
 from taskcell.process.result import output_room, result_of
 from taskcell.resource_uris import output_address
+from taskcell.sandbox.hints import Elsewhere, hints_on, nowhere
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.sandbox.shell import ShellRun
 from taskcell.sandbox.spawn import GRACE
@@ -35,6 +36,8 @@ async def run_command(
     process_id: str,
     watch: Watch | None = None,
     notes: Sequence[str] = (),
+    *,
+    elsewhere: Elsewhere = nowhere,
 ) -> ProcessResult:
     """Run a command until its end, its timeout, the caller's cancellation, or the end of the caller's `wait`.
 
@@ -47,21 +50,30 @@ async def run_command(
     Arguments:
         process_id: the command's name in its task.
         notes: sentences about the sandbox for the result.
+        elsewhere: knows which other tools have what a command does not find.
     """
     command, terminal = authorized.command, sandbox.spawner.terminal
     try:
-        return await _run(sandbox, command, process_id, watch, notes)
+        return await _run(sandbox, command, process_id, watch, _Beside(notes, elsewhere))
     except SpawnFailed as failure:
         if not failure.no_folder or command.workdir is not None or terminal.cwd is None:
             raise
     # The folder that the last command ended in is gone. Nothing was executed yet, so this is not a second run.
     gone, terminal.cwd = terminal.cwd, None
     note = f"The working directory {one_line(gone)} is gone; the command ran in {sandbox.container.workspace}."
-    return await _run(sandbox, command, process_id, watch, (*notes, note))
+    return await _run(sandbox, command, process_id, watch, _Beside((*notes, note), elsewhere))
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What an answer says beside the command's result. Arguments as in `run_command`."""
+
+    notes: Sequence[str]
+    elsewhere: Elsewhere
 
 
 async def _run(
-    sandbox: Sandbox, command: Command, process_id: str, watch: Watch | None, notes: Sequence[str]
+    sandbox: Sandbox, command: Command, process_id: str, watch: Watch | None, beside: _Beside
 ) -> ProcessResult:
     if sandbox.processes.running >= sandbox.max_processes:
         raise BadArgument(
@@ -69,7 +81,7 @@ async def _run(
             "one with `process` and the action 'kill'."
         )
     record = sandbox.processes.add(About.of(command, process_id), sandbox.output_chars)
-    call, process, earlier = _Call(sandbox, command, record, notes), record.process, None
+    call, process, earlier = _Call(sandbox, command, record, beside), record.process, None
     try:
         run = sandbox.spawner.shell_run(command)
         if run is not None:
@@ -118,12 +130,12 @@ async def _no_room(sandbox: Sandbox, failure: SpawnFailed) -> SpawnFailed:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One call's command, the record of its process, and notes about the sandbox for its answer."""
+    """One call's command, the record of its process, and what its answer says beside."""
 
     sandbox: Sandbox
     command: Command
     record: Record
-    notes: Sequence[str]
+    beside: _Beside
 
     async def begin(self, run: ShellRun) -> Record | None:
         """Have this end count instead of an earlier foreground command's that goes on; return the earlier command."""
@@ -183,5 +195,6 @@ class _Call:
         record, process, limit, task = self.record, self.record.process, self.sandbox.output_chars, self.command.task
         where, ansi = output_address(task.task, record.about.process_id), self.command.shows_ansi
         texts = share(process.stdout, process.stderr, totals, output_room(limit), where, ansi=ansi)
-        facts, first = self.sandbox.facts(record), self.notes
+        facts, first = self.sandbox.facts(record), self.beside.notes
+        notes = [*notes, *hints_on(self.sandbox, record, self.command.text, texts, self.beside.elsewhere)]
         return result_of(record, task.task, texts, facts, limit=limit, first=first, notes=notes, cursors=cursors)

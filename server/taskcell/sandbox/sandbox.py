@@ -93,7 +93,7 @@ class Sandbox:
                 record.is_handed_off = True
                 self.spawner.terminal.begin(record)
                 if record.about.given is not None:
-                    self.keep_end(record, Beginning(dict.fromkeys(record.about.given)))
+                    self.keep_end(record, Beginning(self.spawner.given_before(record.about.given)))
         await self._take_up_last_report()
 
     async def _take_up_last_report(self) -> None:
@@ -102,7 +102,8 @@ class Sandbox:
         tag, report = await last_report(self.channel)
         about, found = About.from_tag(tag), parse_report(report)
         if about is not None and about.given is not None and found is not None and terminal.env is None:
-            terminal.keep(found.folder, found.env, dict.fromkeys(about.given), self.spawner.start_env())
+            given = self.spawner.given_before(about.given)
+            terminal.keep(found.folder, found.env, given, self.spawner.start_env())
 
     # --- its processes -----------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from taskcell.engine.base import Container
@@ -140,6 +140,12 @@ class Spawner:
             return dict(command.env)
         known = self.start_env()
         return {key: value for key, value in UNATTENDED.items() if key not in known} | dict(command.env)
+
+    def given_before(self, names: Iterable[str]) -> dict[str, str | None]:
+        """Return what a call of an earlier server was given: `names` by the call itself, with values nobody knows."""
+        known = self.start_env()
+        unattended: dict[str, str | None] = {key: value for key, value in UNATTENDED.items() if key not in known}
+        return unattended | dict.fromkeys(names)
 
     def _entrypoint(self) -> tuple[str, ...]:
         profile = self.profile

@@ -58,6 +58,29 @@ def limits_of(profile: Profile) -> str:
     return f"{network} Memory: {format_size(profile.memory)}." if profile.memory else network
 
 
+def user_of(profile: Profile) -> str:
+    """Say whom a command runs as, and where its home is."""
+    user = profile.user.partition(":")[0]
+    home = dict(profile.environment).get("HOME", WORKSPACE)
+    sudo = "with" if profile.sudo else "without"
+    return f"Runs as {'uid ' if user.isdigit() else ''}{user} {sudo} sudo; HOME is {home}."
+
+
+def places_of(profile: Profile) -> str:
+    """Say where a command can write, and what is mounted beside the workspace."""
+    hosts = [mount for mount in profile.mounts if mount.source is not None]
+    open_to_all = [tmpfs.target for tmpfs in profile.tmpfs if tmpfs.mode & 0o002]
+    places = [WORKSPACE, *open_to_all, *(mount.target for mount in hosts if not mount.read_only)]
+    kept = f"Writable: {', '.join(places)}." if profile.read_only else f"Files outside {WORKSPACE} go with the sandbox."
+    fixed = [mount.target for mount in hosts if mount.read_only]
+    return f"{kept} Read-only: {', '.join(fixed)}." if fixed else kept
+
+
+def cores_of(profile: Profile) -> str:
+    """Say how much of the processor a command has; nothing if that is unbounded."""
+    return "" if profile.cpus is None else f"CPUs: {plain_number(profile.cpus)}."
+
+
 def killed_after(timeout: float) -> str:
     """Say when a command is killed, for tools without the argument `timeout`. `timeout` in seconds."""
     return f"After {format_seconds(timeout)} s the command and all it started are killed; output so far is kept."

@@ -20,6 +20,7 @@ from taskcell.process.record import Record
 from taskcell.process.result import output_room, result_of, status_of
 from taskcell.process.table import FINISHED_MAX
 from taskcell.resource_uris import output_address
+from taskcell.sandbox.hints import hints_on
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
 from taskcell.tools.process_report import ProcessInfo, ProcessReport
 from taskcell.tools.tool import Access, Watch
@@ -125,6 +126,7 @@ class ProcessCalls:
         reading, notes = await self._read(sandbox, record, asked, before)
         if record.process.has_ended:
             record.tell()
+            notes += hints_on(sandbox, record, record.about.text, reading.texts, self._gateway.tools_with)
         notes += _notes(asked, record, reading, written)
         facts, limit, ends = sandbox.facts(record), self._output_chars, reading.cursors
         result = result_of(record, asked.task.task, reading.texts, facts, limit=limit, notes=notes, cursors=ends)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from taskcell.config.settings import LimitSettings, Settings
+from taskcell.images.skills import CATALOG, WRITE_OUTPUT
 from taskcell.model import WORKSPACE, Command, Profile
 from taskcell.profile.build import skill_profile
 from taskcell.schema.arguments import encoded
@@ -41,6 +43,7 @@ def _free_form(skill: Skill, profile: Profile, timeout: float, limits: LimitSett
         output_schema=RUN_SCHEMA,
         annotations=program_hints(profile),
         profile=profile,
+        programs=declared_programs(skill.name, profile),
         timeout=timeout,
         wait=limits.wait,
         binding=FreeArguments(_prefix(profile), limits.max_timeout),
@@ -58,10 +61,26 @@ def _typed(tool: TypedTool, profile: Profile, timeout: float, wait: float) -> Pr
         output_schema=RUN_SCHEMA,
         annotations=program_hints(profile, read_only=tool.read_only),
         profile=profile,
+        programs=declared_programs(profile.name, profile, tool.template),
         timeout=timeout,
         wait=wait,
         binding=FilledTemplate(_prefix(profile), tool.template, tool.stdin, tool.parameters),
     )
+
+
+def declared_programs(skill: str, profile: Profile, template: Template | None = None) -> frozenset[str]:
+    """Return the programs and Python modules that the image of a skill's tool must have, by what is declared of it."""
+    words = [*(profile.entrypoint or ()), *(profile.command or ())]
+    if profile.entrypoint is None and template is None:
+        words = [skill]
+    elif not words and template is not None:
+        words = [
+            element.parts[0] for element in template.elements if element.parts and isinstance(element.parts[0], str)
+        ]
+        words = words[1:] if words[:1] == [WRITE_OUTPUT] else words
+    built = next((image for image in CATALOG.values() if image.reference == profile.image), None)
+    modules = built.modules if built is not None else ()
+    return frozenset((*(posixpath.basename(word) for word in words[:1]), *modules))
 
 
 def _files_and_limits(profile: Profile) -> str:

@@ -10,14 +10,24 @@ from typing import Any
 
 from taskcell.config.fields import check_variable_name
 from taskcell.config.settings import Settings
+from taskcell.engine.kinds import kind_of
 from taskcell.errors import BadArgument
+from taskcell.images.skills import programs_in
 from taskcell.model import WORKSPACE, Command, Profile
 from taskcell.profile.build import TERMINAL, terminal_profile
 from taskcell.schema.arguments import encoded
 from taskcell.schema.properties import COLS, ROWS, STDIN, STRIP_ANSI, TASK_ID, object_schema, plain_number, value_schema
 from taskcell.text import shown
 from taskcell.tools.binding import MAX_ARGUMENT, ProgramTool, program_hints, stdin_of, timeout_of, workdir_of
-from taskcell.tools.describe import RUN_SCHEMA, limits_of, shared_files, timeout_property
+from taskcell.tools.describe import (
+    RUN_SCHEMA,
+    cores_of,
+    limits_of,
+    places_of,
+    shared_files,
+    timeout_property,
+    user_of,
+)
 from taskcell.tools.tool import BuiltIn
 
 #: Bytes that the sandbox may add around a command, in the same argument, to learn the state in which it ended.
@@ -34,7 +44,7 @@ def terminal_tool(settings: Settings) -> ProgramTool:
     return ProgramTool(
         name=TERMINAL,
         title="Terminal",
-        description=description(profile),
+        description=description(profile, isolates=kind_of(settings.engine).isolates),
         input_schema=schema(timeout, limits.max_timeout, limits.wait),
         output_schema=RUN_SCHEMA,
         annotations=program_hints(profile),
@@ -52,13 +62,34 @@ def _make(settings: Settings) -> Iterator[ProgramTool]:
 BUILT_IN = BuiltIn(names=(TERMINAL,), make=_make, rank=1)
 
 
-def description(profile: Profile) -> str:
-    """Describe the terminal in a few sentences; its schema says the rest."""
-    return (
-        "Run a shell command in the task's own Linux container. Working directory and exported variables carry over to "
-        f"the next command. {shared_files(profile, 'all skills')} {limits_of(profile)} "
-        "Output includes stderr. A non-zero exit code is not a tool error."
+def description(profile: Profile, *, isolates: bool = True) -> str:
+    """Describe the terminal in a few sentences; its schema says the rest.
+
+    All of it is known before there is a sandbox, so that the list of tools never changes because one was looked at: a
+    changed list makes a model's provider read the whole conversation anew.
+
+    Arguments:
+        isolates: the engine runs commands in containers.
+    """
+    carried = (
+        "Working directory and exported variables and functions carry over to the next command; nothing else of the "
+        "shell does."
     )
+    if isolates:
+        programs = programs_in(profile.image)
+        facts = (
+            user_of(profile),
+            places_of(profile),
+            limits_of(profile),
+            cores_of(profile),
+            programs and f"Programs: {programs}.",
+        )
+        own = f"{shared_files(profile, 'all skills')} {' '.join(filter(None, facts))}"
+        what = "Run a shell command in the task's own Linux container."
+    else:
+        what = "Run a shell command as a process of the server's own machine: this engine has no container."
+        own = f"Its working directory is what other tools call {WORKSPACE}."
+    return f"{what} {carried} {own} Output includes stderr. A non-zero exit code is not a tool error."
 
 
 def schema(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:

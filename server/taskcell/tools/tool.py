@@ -60,6 +60,9 @@ class Access(Protocol):
     def authorize(self, command: Command) -> AuthorizedCommand:
         """Allow a command and its profile. Raises Denied."""
 
+    def tools_with(self, program: str, image: str) -> Sequence[str]:
+        """Return the names of the tools that have a program or Python module, in another image than `image`."""
+
     async def run(self, command: Command, watch: Watch | None = None) -> ProcessResult:
         """Authorise a command and run it in its task's sandbox. Raises a TaskcellError if it did not run."""
 
@@ -81,6 +84,7 @@ class Tool(ABC):
     Arguments:
         input_schema, output_schema: JSON Schemas, draft 2020-12, without references.
         profile: shapes the sandbox that the calls run in; None if they need no sandbox of their own.
+        programs: programs and Python modules that its image is known to have.
     """
 
     name: str
@@ -90,6 +94,7 @@ class Tool(ABC):
     output_schema: Mapping[str, Any]
     annotations: ToolAnnotations
     profile: Profile | None = None
+    programs: frozenset[str] = frozenset()
     _arguments: Arguments = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,187 @@
+"""Notes that save a turn: what a failed command runs into in this sandbox, which its own words do not say.
+
+What was printed is only the reason to speak: everything that a note says is a fact of the profile or of the tools that
+are offered, so that no output can make one untrue.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from taskcell.model import Profile
+from taskcell.process.output import Excerpt
+from taskcell.process.record import Record
+from taskcell.sandbox.sandbox import Sandbox
+
+#: Returns the names of the offered tools whose image has a program or Python module, and is not the image given.
+Elsewhere = Callable[[str, str], Sequence[str]]
+
+#: Characters that are read of the end of the output and of the beginning of a command, and of one line. A reason stands
+#: in the last lines.
+TAIL, MOST_TEXT, LINE = 4096, 4096, 400
+#: Missing names that are looked for, and tools that one note names.
+MOST_NAMES, MOST_TOOLS = 8, 4
+
+#: How programs say that they reached no host: glibc, musl, Node, Go, Rust, Java, curl, wget, git, apt, pip.
+_UNREACHED = re.compile(
+    r"(?:name|host|address|lookup|resolv|getaddrinfo|Errno -3)[^\n]{0,200}"
+    r"(?:Temporary failure in name resolution|Name or service not known|Try again)"
+    r"|\[Errno -3\] |\bEAI_AGAIN\b|Could(?: not|n't) resolve (?:host|proxy)|Temporary failure resolving '"
+    r"|unable to (?:resolve host address|look up )|failed to lookup address information|: bad address '"
+    r"|dial tcp: lookup |\bUnknownHostException\b|\bNetwork is unreachable\b|\bENETUNREACH\b"
+    r"|urlopen error \[Errno -[23]\]"
+    r"|Failed to connect to (?!localhost|127\.|0\.0\.0\.0)[\w-]+(?:\.[\w-]+)+ port"
+)
+#: About the machine's own name, not about another one.
+_OWN_NAME = re.compile(r"^(?:sudo|hostname): ", re.MULTILINE)
+#: pip says no more than this when its output was cut.
+_PIP_FOUND_NONE = re.compile(r"\(from versions: none\)|No matching distribution found for ")
+_PIP_ELSEWHERE = re.compile(r"--no-index|--index-url|--find-links|\s-[if]\b")
+_BEGIN = r"(?:^|[\n;&|(])[ \t]*(?:(?:sudo|time|exec|timeout[ \t]+\S+|\w+=[^\s;&|]*)[ \t]+){0,4}"
+#: A command that goes to the network, where a command begins.
+_GOES_OUT = re.compile(
+    _BEGIN + r"(?:\S*/)?(?:apk|apt|apt-get|bundle|cargo|composer|conda|curl|dnf|gem|git|go|gradle|mvn|npm|npx|nc|ping"
+    r"|pip3?|pnpm|poetry|python3?|rsync|scp|ssh|uv|wget|yarn|yum)[ \t]"
+)
+#: curl and wget, which can be silent, with an address that is not the sandbox's own.
+_FETCHES = re.compile(
+    _BEGIN + r"(?:curl|wget)[ \t](?![^\n;&|]*--(?:resolve|connect-to|unix-socket|proxy)\b)[^\n;&|]{0,400}?"
+    r"\bhttps?://(?!localhost\b|127\.|0\.0\.0\.0|\[)(?:[^\s/@'\"]*@)?[\w-]+(?:\.[\w-]+)+"
+)
+#: Package managers of the system that were not root.
+_NEEDS_ROOT = re.compile(
+    r"^E: (?:Could not open lock file|Unable to (?:acquire the dpkg frontend lock|lock directory)|List directory) "
+    r"|^dpkg: error: requested operation requires superuser"
+    r"|^ERROR: Unable to (?:lock|open) (?:database|lock)|^Error: This command has to be run (?:with|under)",
+    re.MULTILINE,
+)
+_NAME = r"(?P<name>[A-Za-z0-9][\w.+-]{0,63})"
+#: The same with or without quotes, as GNU's programs write them in UTF-8 and in C.
+_QUOTED = rf"[\u2018'\"]?{_NAME}[\u2019'\"]?"
+#: How shells and starters of programs say that there is no such program.
+_NO_PROGRAM = tuple(
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (
+        rf"^[^\n:]{{1,200}}: (?:line )?\d+: {_NAME}: (?:command )?not found$",
+        rf"^(?:\S*/)?(?:ba|da|a|k|z)?sh: {_NAME}: (?:command )?not found$",
+        rf"^(?:\S*/)?(?:env|make(?:\[\d+\])?|xargs): {_QUOTED}: No such file or directory$",
+        rf"^(?:nice|nohup|setsid|stdbuf|timeout): failed to (?:run command|execute) {_QUOTED}: No such file or "
+        r"directory$",
+        rf"^FileNotFoundError: \[Errno 2\] No such file or directory: '{_NAME}'$",
+        rf"\bspawn {_NAME} ENOENT\b",
+    )
+)
+_NO_MODULE = re.compile(
+    rf"^(?:ModuleNotFoundError: No module named '|ERROR: No matching distribution found for ){_NAME}",
+    re.MULTILINE,
+)
+#: Asks where programs are. With its output redirected, nobody sees the answer.
+_ASKS = re.compile(_BEGIN + r"(?:which|command[ \t]+-v|type(?:[ \t]+-[pPt])?)[ \t]+([\w.+ \t-]{1,200})(?=$|[\n;&|)])")
+
+
+def nowhere(name: str, image: str) -> Sequence[str]:
+    """Know of no other tool."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command ended, or stands.
+
+    Arguments:
+        text: the command.
+        code: its exit code; None while it runs, or if it has none.
+        output, errors: what it printed; for a terminal both are in `output`.
+        isolated: its sandbox keeps it from the machine's own network.
+        elsewhere: see `Elsewhere`.
+    """
+
+    profile: Profile
+    text: str
+    code: int | None
+    output: str
+    errors: str
+    isolated: bool
+    elsewhere: Elsewhere
+
+    @property
+    def has_network(self) -> bool:
+        return not self.isolated or self.profile.network != "none"
+
+
+def hints_on(
+    sandbox: Sandbox, record: Record, text: str, texts: tuple[Excerpt, Excerpt], elsewhere: Elsewhere
+) -> list[str]:
+    """Return the hints on a process as it stands.
+
+    Arguments:
+        text: its command, or how that begins.
+        texts: what its answer shows of its output.
+    """
+    ended = record.process.exit
+    code = None if ended is None or ended.signal else ended.exit_code
+    isolated = not sandbox.container.is_child
+    return hints(Outcome(sandbox.profile, text, code, texts[0].text, texts[1].text, isolated, elsewhere))
+
+
+def _may_hide_a_failure(text: str) -> bool:
+    """Whether a command that succeeded may have failed at the network before its end, as in front of a pipe to tail."""
+    text = text[:MOST_TEXT]
+    return re.search(r"[|;\n]", text) is not None and _GOES_OUT.search(text) is not None
+
+
+def hints(outcome: Outcome) -> list[str]:
+    """Return what would save the caller a turn: at most one sentence of each kind, most often none."""
+    text = outcome.text[:MOST_TEXT]
+    if outcome.code == 0 and not _may_hide_a_failure(text):
+        return []
+    tail = "\n".join(
+        line[:LINE] for part in (outcome.output, outcome.errors) for line in part[-TAIL:].splitlines() if line
+    )
+    return [*_elsewhere(outcome, text, tail), *_packages_or_network(outcome, text, tail)]
+
+
+def _packages_or_network(outcome: Outcome, text: str, tail: str) -> Iterator[str]:
+    if _NEEDS_ROOT.search(tail) and outcome.isolated and not outcome.profile.sudo:
+        without = "neither root nor network" if not outcome.has_network else "no root"
+        yield f"This sandbox has {without}, so packages of the system cannot be installed in it."
+    elif not outcome.has_network and _is_cut_off(outcome, text, tail):
+        yield "This sandbox has no network: nothing can be fetched, and trying again does not help."
+
+
+def _is_cut_off(outcome: Outcome, text: str, tail: str) -> bool:
+    """Whether a command failed because there is no network."""
+    others = "\n".join(line for line in tail.splitlines() if not _OWN_NAME.match(line))
+    if _UNREACHED.search(others):
+        return True
+    if _PIP_FOUND_NONE.search(others) and not _PIP_ELSEWHERE.search(text):
+        return True
+    if outcome.code is None or (outcome.code == 0 and tail) or "<<" in text:
+        return False
+    return _FETCHES.search(text) is not None
+
+
+def _elsewhere(outcome: Outcome, text: str, tail: str) -> Iterator[str]:
+    """Say which tools have a program or module that the command did not find."""
+    for name in dict.fromkeys([*_missing_programs(outcome, text, tail), *_missing_modules(tail)]):
+        tools = outcome.elsewhere(name, outcome.profile.image)
+        if tools:
+            named = ", ".join(f"`{tool}`" for tool in tools[:MOST_TOOLS])
+            more = " and others" if len(tools) > MOST_TOOLS else ""
+            has = "the tool {} has it" if len(tools) == 1 else "the tools {} have it"
+            yield f"'{name}' was not found here; {has.format(named + more)}, for the same files."
+            return
+
+
+def _missing_programs(outcome: Outcome, text: str, tail: str) -> list[str]:
+    names = [found["name"] for pattern in _NO_PROGRAM for found in pattern.finditer(tail)]
+    if outcome.code not in (0, None):
+        asked = (word for found in _ASKS.finditer(text) for word in found[1].split())
+        names += [word for word in asked if word not in tail]
+    return names[:MOST_NAMES]
+
+
+def _missing_modules(tail: str) -> list[str]:
+    return [found["name"] for found in _NO_MODULE.finditer(tail)][:MOST_NAMES]
