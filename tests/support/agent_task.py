@@ -24,6 +24,10 @@ class Task:
         arguments = {"command": command, "task_id": self._task, **arguments}
         return await self.gateway.call(ToolCall(self._principal, "terminal", arguments))
 
+    async def call(self, tool: str, **arguments: Any) -> ProcessResult:
+        """Call a skill's tool."""
+        return await self.gateway.call(ToolCall(self._principal, tool, {"task_id": self._task, **arguments}))
+
     async def process(self, action: str, process_id: str = "", **arguments: Any) -> ProcessReport:
         named = {"process_id": process_id} if process_id else {}
         arguments = {"action": action, "task_id": self._task, **named, **arguments}

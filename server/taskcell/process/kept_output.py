@@ -95,13 +95,18 @@ async def read_overview(process: Process, chars: int, where: str, *, ansi: bool)
     return Reading(texts, (totals[0], totals[1]), lost, 0)
 
 
+def check_cursors(cursors: Totals, totals: Totals) -> None:
+    """Raise BadArgument if a cursor is past the end of its stream."""
+    if cursors[0] > totals[0] or cursors[1] > totals[1]:
+        written = f"{totals[0]} bytes" + (f" and {totals[1]} of standard error" if totals[1] or cursors[1] else "")
+        raise BadArgument(f"The cursor is past the end: the process has written {written} so far.")
+
+
 async def read_page(process: Process, cursors: Totals, chars: int, *, ansi: bool) -> Reading:
     """Read the output from the cursors on, both streams within `chars` characters. Raises BadArgument, SandboxLost."""
     out = await read_piece(process, Stream.STDOUT, cursors[0], chars * BYTES_PER_CHAR)
     err = await read_piece(process, Stream.STDERR, cursors[1], chars * BYTES_PER_CHAR)
-    if cursors[0] > out.total or cursors[1] > err.total:
-        written = f"{out.total} bytes" + (f" and {err.total} of standard error" if err.total or cursors[1] else "")
-        raise BadArgument(f"The cursor is past the end: the process has written {written} so far.")
+    check_cursors(cursors, (out.total, err.total))
     over = process.has_ended
     shown_out, shown_err = _page(out, chars, over, ansi), _page(err, chars, over, ansi)
     if len(shown_out.text) + len(shown_err.text) > chars:

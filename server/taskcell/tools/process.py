@@ -24,6 +24,8 @@ from taskcell.tools.tool import Access, BuiltIn, Tool, ToolAnnotations, ToolRepo
 MAX_DATA = 1 << 16
 #: The largest integer that is exact in JavaScript, so that any client can hold a cursor.
 MAX_CURSOR = (1 << 53) - 1
+#: Characters of a regular expression: more than anybody writes for a line of output.
+MAX_PATTERN = 1000
 
 _DESCRIPTION = (
     "Inspect and control commands that were started with `background` or outlived their call's `wait`. Each answer "
@@ -40,6 +42,10 @@ _ACTIONS = (
 _CURSOR = (
     "Output from here on: an earlier answer's cursor, or 0. Default: head and tail of all output for poll, wait and "
     "kill; else what is new."
+)
+_UNTIL = (
+    "For wait: return as soon as the output from `cursor` on has a match, by default from its beginning. A regular "
+    "expression; ^ and $ match at lines."
 )
 _OFFSET = {"minimum": 0, "maximum": MAX_CURSOR}
 
@@ -60,6 +66,7 @@ def schema(wait: float, max_wait: float) -> dict[str, Any]:
                 minimum=0,
                 maximum=plain_number(max_wait),
             ),
+            "until": value_schema("string", _UNTIL, maxLength=MAX_PATTERN),
             "data": value_schema("string", "Text to write, line breaks included."),
             "signal": value_schema("string", "Such as INT, TERM, HUP or USR1.", minLength=1),
             "rows": ROWS,
@@ -105,6 +112,7 @@ class ProcessTool(Tool):
             signal=_signal(action, values),
             size=(values.get("rows", ROWS["default"]), values.get("cols", COLS["default"])),
             strip_ansi=values.get("strip_ansi", False),
+            until=_until(action, values),
         )
 
     def commands(self, call: ToolCall) -> Sequence[Command]:
@@ -152,6 +160,14 @@ def _data(action: Action, values: Mapping[str, Any]) -> str:
             f"'data' is {size} bytes long, and at most {MAX_DATA} can be written at once; write it in parts."
         )
     return data
+
+
+def _until(action: Action, values: Mapping[str, Any]) -> str:
+    until: str = values.get("until") or ""
+    if action != "wait":
+        return ""
+    as_utf8("until", until)
+    return until
 
 
 def _signal(action: Action, values: Mapping[str, Any]) -> int:

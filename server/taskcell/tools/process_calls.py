@@ -13,12 +13,13 @@ import anyio
 from taskcell.errors import BadArgument, SandboxLost, UnknownProcess
 from taskcell.model import Command, Profile, TaskKey
 from taskcell.pool.pool import Pool
-from taskcell.process.kept_output import Reading, measure, read_overview, read_page
+from taskcell.process.kept_output import Reading, check_cursors, measure, read_overview, read_page
 from taskcell.process.output import Excerpt
 from taskcell.process.process import Process, Totals
 from taskcell.process.record import Record
 from taskcell.process.result import output_room, result_of, status_of
 from taskcell.process.table import FINISHED_MAX
+from taskcell.process.until import Waited, wait_for_match
 from taskcell.resource_uris import output_address
 from taskcell.sandbox.hints import hints_on
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
@@ -30,6 +31,8 @@ PROCESS = "process"
 OUTPUT_PAUSE = 0.1
 #: Seconds for a process to take what is written to it. A process that reads takes it immediately.
 WRITE_TIMEOUT = 2.0
+#: Characters of the line with a match that a note quotes; the output has all of it.
+MATCH_SHOWN = 200
 
 Action = Literal["list", "poll", "wait", "write", "close_stdin", "signal", "kill", "resize"]
 
@@ -42,6 +45,7 @@ class ProcessAction:
         process_id: empty only for `list`.
         cursor, stderr_cursor: offsets, in bytes, from which to read each stream. `cursor` None: see `is_about_all`.
         wait: seconds to wait for the end or for output.
+        until: a regular expression; `wait` also ends when the output has a match of it. Empty: none.
         data: text for standard input.
         signal: number of the signal to send.
         size: rows and columns of the terminal.
@@ -57,6 +61,7 @@ class ProcessAction:
     signal: int
     size: tuple[int, int]
     strip_ansi: bool
+    until: str = ""
 
     @property
     def is_about_all(self) -> bool:
@@ -100,6 +105,17 @@ def _notes(asked: ProcessAction, record: Record, reading: Reading, written: int 
         yield f"{reading.lost_bytes:,} bytes of the output are no longer kept."
 
 
+def _note_on_match(until: Waited, record: Record, seconds: float) -> str:
+    """Say which line matched, or that none did."""
+    if until.line is not None:
+        line = until.line.strip()
+        return f"'until' matched the line {line if len(line) <= MATCH_SHOWN else line[:MATCH_SHOWN] + '…'!r}."
+    if record.process.has_ended:
+        return "The process ended, and its output has no match of 'until'."
+    searched = f"{until.ends[0]:,} bytes" + (f" and {until.ends[1]:,} of stderr" if until.ends[1] else "")
+    return f"No match of 'until' within {seconds:g} s, in the output up to {searched}."
+
+
 class ProcessCalls:
     """Carries out the actions of `process`.
 
@@ -120,7 +136,10 @@ class ProcessCalls:
             watch(record.process)
         # Output after this offset is new.
         before = (0, 0) if asked.is_about_all else await measure(record.process)
+        if asked.cursor is not None:
+            check_cursors((asked.cursor, asked.stderr_cursor), before)
         written = await self._act(sandbox, record, asked)
+        until = await self._until(record.process, asked)
         # Before the output is read: what has ended by then has written all of it.
         await sandbox.recount(record)
         reading, notes = await self._read(sandbox, record, asked, before)
@@ -128,6 +147,8 @@ class ProcessCalls:
             record.tell()
             notes += hints_on(sandbox, record, record.about.text, reading.texts, self._gateway.tools_with)
         notes += _notes(asked, record, reading, written)
+        if until is not None:
+            notes.insert(0, _note_on_match(until, record, asked.wait))
         facts, limit, ends = sandbox.facts(record), self._output_chars, reading.cursors
         result = result_of(record, asked.task.task, reading.texts, facts, limit=limit, notes=notes, cursors=ends)
         return ProcessReport(
@@ -137,6 +158,7 @@ class ProcessCalls:
             lost_bytes=reading.lost_bytes,
             more_bytes=reading.more_bytes,
             written_bytes=written,
+            until=until,
         )
 
     async def _list(self, task: TaskKey) -> list[ProcessInfo]:
@@ -165,10 +187,10 @@ class ProcessCalls:
         process, action = record.process, asked.action
         if action == "kill":
             await sandbox.kill(record.process)
-        elif action == "wait":
+        elif action == "wait" and not asked.until:
             with anyio.move_on_after(asked.wait):
                 await process.over()
-        elif process.has_ended and action != "poll":
+        elif process.has_ended and action not in ("poll", "wait"):
             raise BadArgument(f"The process '{asked.process_id}' has ended; poll it for its output.")
         elif action == "write":
             return await self._write(sandbox, record, asked)
@@ -182,6 +204,13 @@ class ProcessCalls:
                 raise BadArgument(f"The process '{asked.process_id}' has no terminal: start it with 'pty'.")
             await process.resize(*asked.size)
         return None
+
+    @staticmethod
+    async def _until(process: Process, asked: ProcessAction) -> Waited | None:
+        """Wait for a match of `until`; None if the call names none. It has no meaning for other actions than `wait`."""
+        if asked.action != "wait" or not asked.until:
+            return None
+        return await wait_for_match(process, asked.until, (asked.cursor or 0, asked.stderr_cursor), asked.wait)
 
     async def _write(self, sandbox: Sandbox, record: Record, asked: ProcessAction) -> int:
         self._check_open(record)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from taskcell.files.answers import Picture
 from taskcell.model import ProcessResult
+from taskcell.process.until import Waited
 from taskcell.schema.properties import object_schema, or_null, value_schema
 from taskcell.text import ended, remarks
 from taskcell.tools.describe import NOT_NEGATIVE, RUN_SCHEMA
@@ -29,6 +30,7 @@ PROCESS_SCHEMA = object_schema(
         "lost_bytes": value_schema("integer", "Bytes of the requested output that are no longer kept.", **NOT_NEGATIVE),
         "more_bytes": value_schema("integer", "Bytes that are available after the cursor.", **NOT_NEGATIVE),
         "written_bytes": value_schema("integer", "Bytes of `data` that the process took.", **NOT_NEGATIVE),
+        "matched": or_null("string", "Line in which the match of `until` begins; null if there is none."),
         "processes": {"type": "array", "description": "All processes of the task.", "items": object_schema(_LISTED)},
     },
     required=["action", "task_id", "notes"],
@@ -66,6 +68,7 @@ class ProcessReport:
         lost_bytes: bytes of the requested output that are no longer kept.
         more_bytes: bytes that are available after the cursors.
         written_bytes: bytes of `data` that the process took; None if there was nothing to write.
+        until: how the wait for a match ended; None if the call named no pattern.
     """
 
     task_id: str
@@ -76,6 +79,7 @@ class ProcessReport:
     lost_bytes: int = 0
     more_bytes: int = 0
     written_bytes: int | None = None
+    until: Waited | None = None
 
     pictures: ClassVar[tuple[Picture, ...]] = ()
 
@@ -101,8 +105,9 @@ class ProcessReport:
             listed = [{name: getattr(info, name) for name in fields} for info in self.processes]
             return {"task_id": self.task_id, "action": self.action, "processes": listed, "notes": self._notes()}
         written = {} if self.written_bytes is None else {"written_bytes": self.written_bytes}
+        matched = {} if self.until is None else {"matched": self.until.line}
         more = {"lost_bytes": self.lost_bytes, "more_bytes": self.more_bytes}
-        return {**self.result.structured(), "action": self.action, **more, **written}
+        return {**self.result.structured(), "action": self.action, **more, **written, **matched}
 
     def said(self) -> str:
         if self.result is not None:

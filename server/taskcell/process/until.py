@@ -1,0 +1,137 @@
+"""Wait until a process's output has a match of a regular expression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import anyio
+
+from taskcell.errors import SandboxLost
+from taskcell.process.kept_output import read_piece
+from taskcell.process.output import whole_characters
+from taskcell.process.pattern_search import PatternSearch
+from taskcell.process.process import Process, Totals
+from taskcell.process.terminal_text import displayed, unfinished
+from taskcell.supervisor import protocol
+from taskcell.supervisor.protocol import Stream
+
+#: Characters before new output that are searched again with it: a match that spans lines may be as long.
+OVERLAP = 16_384
+#: Bytes of a line without an end that are searched. A program can write to one line for hours.
+LINE_MAX = 16_384
+#: Seconds for the rest of a line whose last characters match so far, such as a prompt, or a number that may go on.
+LINE_PAUSE = 0.1
+#: Seconds between two looks at output that comes without a pause: it must not keep the server busy.
+LOOK_PAUSE = 0.05
+#: Seconds in which what is there already is searched, however short the wait is.
+FIRST_LOOK = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The line in which a match begins, and whether the match ends where a line has no end yet."""
+
+    line: str
+    is_open: bool
+
+
+class _Text:
+    """The text of one stream from a cursor on, as an answer shows it without control sequences."""
+
+    def __init__(self, stream: Stream, cursor: int) -> None:
+        self._stream = stream
+        self.end = cursor
+        self._shown = ""
+        self._rest = b""
+
+    async def search(self, process: Process, pattern: PatternSearch) -> Match | None:
+        """Search everything that there is by now and was not searched. Raises BadArgument, SandboxLost."""
+        known = None
+        while True:
+            piece = await read_piece(process, self._stream, self.end, protocol.READ_MAX)
+            if piece.lost:
+                self._shown, self._rest = "", b""
+            self.end = piece.end
+            known = piece.total if known is None else known
+            text, is_open = self._add(piece.data)
+            found = await pattern.search(text) if text else None
+            if found is not None:
+                return Match(_line_at(text, found[0]), is_open and found[1] == len(text))
+            if piece.end >= known or not piece.data:
+                return None
+
+    def _add(self, data: bytes) -> tuple[str, bool]:
+        """Take new bytes; return the text to search, and whether its last line has no end yet."""
+        data = self._rest + data
+        cut = data.rfind(b"\n") + 1
+        before = self._shown + displayed(_decoded(data[:cut]), ansi=False)
+        self._rest = data[cut:][-LINE_MAX:]
+        begun = _decoded(whole_characters(self._rest))
+        begun = displayed(begun[: len(begun) - unfinished(begun)], ansi=False)
+        # From the beginning of a line, so that `^` means one.
+        self._shown = before if len(before) <= OVERLAP else before[before.find("\n", len(before) - OVERLAP) + 1 :]
+        return before + begun, bool(begun)
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _line_at(text: str, at: int) -> str:
+    start = text.rfind("\n", 0, at) + 1
+    end = text.find("\n", at)
+    return text[start : len(text) if end < 0 else end]
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """How a wait for a match ended.
+
+    Arguments:
+        line: the line in which the match begins; None without one.
+        ends: the offset in each stream up to which was searched.
+    """
+
+    line: str | None
+    ends: Totals
+
+
+async def wait_for_match(process: Process, pattern: str, cursors: Totals, seconds: float) -> Waited:
+    """Wait until the output from the cursors on has a match, the process has ended, or the time is over.
+
+    What is there already is searched in any case, within FIRST_LOOK. Raises BadArgument if the pattern is broken or
+    takes too long, EngineError and SandboxLost.
+    """
+    texts = [_Text(stream, cursor) for stream, cursor in zip(Stream, cursors, strict=True)]
+    line: str | None = None
+    async with PatternSearch("until", pattern) as search:
+        began = anyio.current_time()
+        with anyio.move_on_after(max(seconds, FIRST_LOOK)) as bound:
+            while True:
+                is_over, looked = process.has_ended, anyio.current_time()
+                line = await _look(process, search, texts)
+                if line is not None or is_over:
+                    break
+                bound.deadline = began + seconds
+                # As long as the look took: a flood must not take all of the server's time.
+                rested = 2 * anyio.current_time() - looked
+                await process.news((texts[0].end, texts[1].end))
+                await anyio.sleep_until(max(looked + LOOK_PAUSE, rested))
+    return Waited(line, (texts[0].end, texts[1].end))
+
+
+async def _look(process: Process, search: PatternSearch, texts: list[_Text]) -> str | None:
+    """Search what is new in both streams. A match at the end of a line without end waits for what else comes."""
+    try:
+        for text in texts:
+            is_whole = process.has_ended
+            found = await text.search(process, search)
+            if found is not None and found.is_open and not is_whole:
+                await anyio.sleep(LINE_PAUSE)
+                found = await text.search(process, search)
+            if found is not None:
+                return found.line
+    except SandboxLost:
+        if not process.has_ended:
+            raise
+    return None
