@@ -69,7 +69,8 @@ async def _run(
             "one with `process` and the action 'kill'."
         )
     record = sandbox.processes.add(About.of(command, process_id), sandbox.output_chars)
-    call, process, earlier = _Call(sandbox, command, record, notes), record.process, None
+    call = _Call(sandbox, command, record, notes, sandbox.sudo_fault)
+    process, earlier = record.process, None
     try:
         run = sandbox.spawner.shell_run(command)
         if run is not None:
@@ -118,12 +119,16 @@ async def _no_room(sandbox: Sandbox, failure: SpawnFailed) -> SpawnFailed:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One call's command, the record of its process, and notes about the sandbox for its answer."""
+    """One call's command, the record of its process, and notes about the sandbox for its answer.
+
+    `sudo_fault`: that of the sandbox before the command.
+    """
 
     sandbox: Sandbox
     command: Command
     record: Record
     notes: Sequence[str]
+    sudo_fault: str
 
     async def begin(self, run: ShellRun) -> Record | None:
         """Have this end count instead of an earlier foreground command's that goes on; return the earlier command."""
@@ -154,7 +159,8 @@ class _Call:
         sandbox, process = self.sandbox, self.record.process
         sandbox.doom_for_survivors(process)
         self.record.tell()
-        notes = notes_on_sudo(sandbox.profile, self.command.text, sandbox.sudo_problem)
+        fault = sandbox.sudo_fault
+        notes = notes_on_sudo(sandbox.profile, self.command.text, fault, is_new=fault != self.sudo_fault)
         return self._answer(process.totals(), notes)
 
     async def _handed_off(self) -> ProcessResult:
