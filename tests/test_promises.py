@@ -27,6 +27,7 @@ HELD = tuple(
         "sandbox/test_flood.py",
         "sandbox/test_kill.py",
         "sandbox/test_sudo.py",
+        "sandbox/test_sudo_refused.py",
     )
 )
 

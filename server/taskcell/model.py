@@ -66,6 +66,14 @@ class Tmpfs:
     mode: int = 0o1777
 
 
+def ipc_size(shm: int) -> int:
+    """Return how many bytes System V IPC may hold in a sandbox whose /dev/shm has `shm` bytes.
+
+    Shared memory gets as much as POSIX has; queues and semaphores get a quarter of that each.
+    """
+    return shm + 2 * (shm // 4)
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """Everything that shapes a container, checked for form but not yet authorised.
@@ -117,6 +125,16 @@ class Profile:
     remove: bool = True
     reuse: Reuse = Reuse.TASK
     refused: tuple[Refusal, ...] = ()
+
+    @property
+    def shm(self) -> int:
+        """Bytes of /dev/shm; 64 MiB is the container engine's own size."""
+        return next((tmpfs.size for tmpfs in self.tmpfs if tmpfs.target == "/dev/shm"), 64 * MIB)  # noqa: S108
+
+    @property
+    def kept_in_memory(self) -> int:
+        """Bytes that may stay in memory when no command runs: its file systems, and System V IPC."""
+        return sum(tmpfs.size for tmpfs in self.tmpfs) + ipc_size(self.shm)
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ def test_a_value_that_makes_no_sense_is_an_error(tmp_path, text, says):
 
 def test_the_file_systems_in_memory_must_stay_below_the_memory_and_both_numbers_are_named(tmp_path):
     (line,) = faults(tmp_path, '[terminal]\nmemory = "1g"\n')
-    assert line.startswith("taskcell.toml:2: terminal.memory: 1 GiB is not more than the 1.234 GiB")
+    assert line.startswith("taskcell.toml:2: terminal.memory: 1 GiB is not more than the 1.328 GiB")
     assert "workspace.size 1 GiB" in line
 
 

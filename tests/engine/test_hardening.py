@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import docker
 import pytest
 
 from dash import dash_image
 from gateways import GatewayFactory
-from observe import containers
+from observe import HOST_TIMEOUT, containers
 from second_engine import DASH, SecondEngine
 from taskcell.engine.docker import tcp_memory
 from taskcell.errors import EngineError, SpawnFailed
@@ -50,7 +51,9 @@ async def test_pids_memory_and_cpu_are_bounded_in_the_cgroup(gateway: GatewayFac
     assert quota == period
 
 
-async def test_what_system_v_ipc_holds_after_its_command_is_bounded(gateway: GatewayFactory) -> None:
+async def test_what_system_v_ipc_holds_is_bounded_and_its_memory_goes_with_the_last_command(
+    gateway: GatewayFactory,
+) -> None:
     script = """
 import ctypes, errno
 libc = ctypes.CDLL(None, use_errno=True)
@@ -76,7 +79,21 @@ fill(lambda: libc.semget(0, 32000, 0o1600), 32000 * 64)
     async with gateway() as gw:
         result = await gw.call(ToolCall("local", "terminal", {"command": "python3 -", "stdin": script}))
         assert result.stdout.split() == ["64", "ENOSPC", "16", "ENOSPC", "15", "ENOSPC"], result
-        assert await output(gw, "ipcs -m | grep -c 4194304") == "16\n"  # it is all there still
+        assert await output(gw, "ipcs -m | grep -c 4194304 || ipcs -q | grep -c 16000") == "0\n1024\n"
+
+
+async def test_shared_memory_that_nobody_holds_stays_while_anything_runs_that_could_take_it(
+    gateway: GatewayFactory,
+) -> None:
+    async with gateway() as gw:
+        await output(gw, "ipcmk -M 1000000 -p 0600; setsid sleep 300 >/dev/null 2>&1 &")
+        assert await output(gw, "ipcs -m | grep -c 1000000") == "1\n"
+        await output(gw, "pkill sleep")
+        with anyio.fail_after(HOST_TIMEOUT):  # the sleep may be reaped a moment after the next command has begun
+            while await output(gw, "ipcs -m | grep -c 1000000 || true") != "0\n":
+                await anyio.sleep(0.02)
+        # PID 1 became the owner for a moment, and what it starts has no more rights than before.
+        assert await output(gw, "id -u; grep CapEff /proc/self/status") == "1000\nCapEff:\t0000000000000000\n"
 
 
 @pytest.mark.skipif(not tcp_memory.can_bound(), reason="cgroup v2 counts sockets as memory by itself")

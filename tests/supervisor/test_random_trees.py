@@ -21,8 +21,9 @@ from taskcell.supervisor.protocol import SpawnFlag
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a namespace of pids without more ado")
 
-#: Some seconds. A failure names its seed.
-KILLS = 100
+#: Some seconds. A failure names its seed; `make test-hostile TREES=10000` kills more, from the seed FIRST_TREE on.
+KILLS = int(os.environ.get("TASKCELL_TREES") or 100)
+FIRST = int(os.environ.get("TASKCELL_FIRST_TREE") or 1)
 #: Seconds. After this the supervisor gives up, and counts who is left.
 GIVES_UP = 1.5
 #: So many that reading them takes longer than a process of a chain lives.
@@ -88,7 +89,7 @@ def supervisor(binary: Path, tmp_path: Path) -> Iterator[Namespace]:
 def test_a_kill_leaves_nothing_of_a_random_tree_and_counts_it_right(
     client: Client, supervisor: Namespace, tree: str
 ) -> None:
-    for seed in range(1, KILLS + 1):
+    for seed in range(FIRST, FIRST + KILLS):
         chance = random.Random(seed)
         client.start(seed, tree, str(seed))
         client.wait_output(seed, b"up\n")

@@ -261,7 +261,8 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "A process has no capability, no new privileges, a seccomp filter, bounded resources and only loopback": (
         "test_a_process_has_no_capability_no_new_privileges_and_a_seccomp_filter",
         "test_pids_memory_and_cpu_are_bounded_in_the_cgroup",
-        "test_what_system_v_ipc_holds_after_its_command_is_bounded",
+        "test_what_system_v_ipc_holds_is_bounded_and_its_memory_goes_with_the_last_command",
+        "test_shared_memory_that_nobody_holds_stays_while_anything_runs_that_could_take_it",
         "test_what_connections_hold_is_bounded_and_they_go_on_at_the_bound",
         "test_there_is_only_loopback",
         "test_the_root_file_system_is_read_only_and_what_can_be_written_is_bounded",
@@ -297,6 +298,9 @@ PROMISES: dict[str, tuple[str, ...]] = {
     ),
     "Where sudo cannot work, the answer says so once, and the policy names its rule": (
         "test_an_image_without_sudo_says_so_once_and_runs_commands_as_ever",
+        "test_a_wrong_password_costs_time_once_for_each_sandbox_and_every_answer_says_what_helps",
+        "test_a_password_that_a_command_has_changed_is_named_with_the_reset_that_helps",
+        "test_a_later_server_knows_that_sudo_refuses_the_password",
         "test_a_sudo_that_is_another_program_by_a_link_is_left_alone",
         "test_without_a_sudo_profile_sudo_fails_by_itself_and_one_note_says_how_to_have_it",
         "test_a_sudo_profile_that_the_policy_does_not_allow_is_denied_by_the_rule_sudo",

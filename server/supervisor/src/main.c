@@ -16,13 +16,27 @@
 #include "sudo/front.h"
 
 static int usage(void) {
-    fputs("usage: supervisor init --socket PATH [--claim MS] | connect --socket PATH | file ... | version\n", stderr);
+    fputs("usage: supervisor init --socket PATH [--claim MS] [--own-ipc]\n"
+          "       supervisor connect --socket PATH | file ... | version\n",
+          stderr);
     return 2;
 }
 
 static const char *own_name(int argc, char **argv) {
     const char *path = argc > 0 ? argv[0] : "", *slash = strrchr(path, '/');
     return slash ? slash + 1 : path;
+}
+
+/* `words` begin with the socket's path. */
+static int init(int count, char **words) {
+    unsigned long claim_ms = CLAIM_MS;
+    bool owns_ipc = false;
+    for (int i = 1; i < count; i++) {
+        if (!strcmp(words[i], "--claim") && i + 1 < count) claim_ms = strtoul(words[++i], NULL, 10);
+        else if (!strcmp(words[i], "--own-ipc")) owns_ipc = true;
+        else return usage();
+    }
+    return init_run(words[0], claim_ms, owns_ipc);
 }
 
 int main(int argc, char **argv) {
@@ -32,11 +46,10 @@ int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     if (!strcmp(what, "file")) return file_run(argc - 2, argv + 2);
     if (!strcmp(what, "version") && argc == 2) return printf("supervisor 3\n") < 0;
-    bool claim = argc == 6 && !strcmp(what, "init") && !strcmp(argv[4], "--claim");
-    if ((argc != 4 && !claim) || strcmp(argv[2], "--socket")) return usage();
+    if (argc < 4 || strcmp(argv[2], "--socket")) return usage();
     /* This comes before we hold a secret: processes of our user must neither trace us nor read our memory. */
     prctl(PR_SET_DUMPABLE, 0);
-    if (!strcmp(what, "init")) return init_run(argv[3], claim ? strtoul(argv[5], NULL, 10) : CLAIM_MS);
-    if (!strcmp(what, "connect")) return bridge_run(argv[3]);
+    if (!strcmp(what, "init")) return init(argc - 3, argv + 3);
+    if (!strcmp(what, "connect") && argc == 4) return bridge_run(argv[3]);
     return usage();
 }

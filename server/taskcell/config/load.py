@@ -18,6 +18,7 @@ from taskcell.config.password_file import read_password
 from taskcell.config.settings import GENERATED, Settings
 from taskcell.config.toml_source import Fault, Key, TomlSource, UnreadableToml
 from taskcell.errors import ConfigError
+from taskcell.model import ipc_size
 from taskcell.units import format_seconds, format_size
 
 FILE_NAME = "taskcell.toml"
@@ -192,11 +193,12 @@ def _memory_faults(settings: Settings) -> Iterator[Fault]:
     """Files in memory count as the container's memory, so that even full they must leave some for processes."""
     memory = settings.terminal.memory
     sizes = {tmpfs.target: tmpfs.size for tmpfs in default_tmpfs(memory)}
+    sizes["System V IPC"] = ipc_size(sizes["/dev/shm"])  # noqa: S108
     total = sum(sizes.values()) + settings.workspace.size
     if total >= memory:
         yield Fault(
             ("terminal", "memory"),
-            f"{format_size(memory)} is not more than the {format_size(total)} that the file systems in memory may "
+            f"{format_size(memory)} is not more than the {format_size(total)} that files and IPC in memory may "
             f"hold together (workspace.size {format_size(settings.workspace.size)}, the rest for "
             f"{', '.join(sizes)}); raise terminal.memory or lower workspace.size",
         )

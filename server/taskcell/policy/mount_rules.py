@@ -185,7 +185,6 @@ def _targets(profile: Profile) -> Iterator[Refusal]:
 
 def in_memory(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
     """Yield refusals of the profile's file systems in memory."""
-    total = 0
     seen: set[str] = set()
     others = [mount.target for mount in profile.mounts]
     for tmpfs in profile.tmpfs:
@@ -200,10 +199,14 @@ def in_memory(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iter
                 f"The file system in memory at {shown(target)} needs a size above 0 and a mode of at most 1777.",
             )
         seen.add(target)
-        total += tmpfs.size
+    total = profile.kept_in_memory
     if profile.memory is not None and total >= profile.memory:
         sizes = f"{format_size(total)}, and the memory limit is {format_size(profile.memory)}"
-        yield Refusal(Rule.TMPFS, f"The file systems in memory hold {sizes}: they must stay below it.")
+        yield Refusal(
+            Rule.TMPFS,
+            f"The file systems in memory, and System V IPC with one and a half times the size of /dev/shm, hold "
+            f"{sizes}: they must stay below it.",
+        )
 
 
 def is_needed(target: str) -> bool:

@@ -75,7 +75,11 @@ def notes_on(record: Record, status: Status, facts: SandboxFacts) -> Sequence[st
         whole = " with everything that it started" if survivors == 0 else ""
         notes.append(f"It reached its timeout of {about.timeout:g} s and was killed{whole}.")
     if status is Status.OOM_KILLED:
-        notes.append("The sandbox's memory was used up, so the kernel killed the command; use less memory at a time.")
+        notes.append(
+            "The sandbox's memory was used up, so the kernel killed the command; use less memory at a time. "
+            "Files in /workspace, /tmp and /dev/shm and System V shared memory (`ipcs`) count too: remove what is not "
+            "needed, or use `sandbox` with the action 'reset', which frees all but /workspace."
+        )
     elif ended is not None and ended.oom_kills:
         notes.append(f"The sandbox's memory was used up, so the kernel killed {ended.oom_kills} of its processes.")
     if ended is not None and ended.reason is protocol.Reason.ITSELF and process.killed is None and not facts.closed:

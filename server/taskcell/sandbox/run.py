@@ -81,7 +81,8 @@ async def _run(
             "one with `process` and the action 'kill'."
         )
     record = sandbox.processes.add(About.of(command, process_id), sandbox.output_chars)
-    call, process, earlier = _Call(sandbox, command, record, beside), record.process, None
+    call = _Call(sandbox, command, record, beside, sandbox.sudo_fault)
+    process, earlier = record.process, None
     try:
         run = sandbox.spawner.shell_run(command)
         if run is not None:
@@ -130,12 +131,16 @@ async def _no_room(sandbox: Sandbox, failure: SpawnFailed) -> SpawnFailed:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One call's command, the record of its process, and what its answer says beside."""
+    """One call's command, the record of its process, and what its answer says beside.
+
+    `sudo_fault`: that of the sandbox before the command.
+    """
 
     sandbox: Sandbox
     command: Command
     record: Record
     beside: _Beside
+    sudo_fault: str
 
     async def begin(self, run: ShellRun) -> Record | None:
         """Have this end count instead of an earlier foreground command's that goes on; return the earlier command."""
@@ -166,7 +171,8 @@ class _Call:
         sandbox, process = self.sandbox, self.record.process
         sandbox.doom_for_survivors(process)
         self.record.tell()
-        notes = notes_on_sudo(sandbox.profile, self.command.text, sandbox.sudo_problem)
+        fault = sandbox.sudo_fault
+        notes = notes_on_sudo(sandbox.profile, self.command.text, fault, is_new=fault != self.sudo_fault)
         return self._answer(process.totals(), notes)
 
     async def _handed_off(self) -> ProcessResult:

@@ -23,6 +23,7 @@ from taskcell.sandbox.last_report import last_report
 from taskcell.sandbox.login_profile import read_login_profile
 from taskcell.sandbox.shell import parse_report
 from taskcell.sandbox.spawn import GRACE, Spawner
+from taskcell.sandbox.sudo_notes import REFUSED
 from taskcell.sandbox.terminal_state import Beginning
 from taskcell.sandbox.wait import DEADLINE_SLACK, KILL_SLACK
 from taskcell.supervisor import events, requests
@@ -57,7 +58,7 @@ class Sandbox:
     state: SandboxState = SandboxState.READY
     #: Why the pool must not use this sandbox again; None while it may.
     doomed: str | None = None
-    #: Why sudo cannot work though the profile has it; empty if it works or the profile has none.
+    #: Why sudo could not be set up though the profile has it; empty if it could or the profile has none.
     sudo_problem: str = ""
     spawner: Spawner = field(init=False)
     processes: ProcessTable = field(init=False)
@@ -70,6 +71,11 @@ class Sandbox:
     @property
     def usable(self) -> bool:
         return self.state is SandboxState.READY and self.doomed is None and self.channel.alive
+
+    @property
+    def sudo_fault(self) -> str:
+        """Why sudo cannot work though the profile has it, as far as that is known; empty if it works."""
+        return self.sudo_problem or (REFUSED if self.channel.sudo_refused else "")
 
     def doom(self, reason: str) -> None:
         """Have the pool replace this sandbox when its calls have ended. `reason` completes "it died: …"."""

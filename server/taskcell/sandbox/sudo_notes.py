@@ -8,6 +8,8 @@ from taskcell.model import Profile
 
 #: Characters of a command that are read; in a longer script a later sudo gets no note.
 _MOST_TEXT = 4096
+#: What is wrong where sudo did not take the password.
+REFUSED = "sudo refuses its password"
 _CONTINUED = re.compile(r"\\\n")
 #: A here-document is input, not commands. `<<<` begins none, nor does a shift in `((…))`.
 _DOCUMENT = re.compile(
@@ -33,15 +35,22 @@ _CALL = re.compile(
 )
 
 
-def notes_on_sudo(profile: Profile, text: str, problem: str) -> list[str]:
+def notes_on_sudo(profile: Profile, text: str, problem: str, *, is_new: bool = False) -> list[str]:
     """One sentence if a command calls sudo and cannot have it, judged by the command's own words alone.
 
     Arguments:
         text: the command as a person reads it.
         problem: why sudo cannot work though the profile has it; empty if it works.
+        is_new: it became known while the command ran, so that the command has met it whatever its words are.
     """
-    if (profile.sudo and not problem) or not calls_sudo(text):
+    if (profile.sudo and not problem) or not (is_new or calls_sudo(text)):
         return []
+    if problem == REFUSED:
+        return [
+            "sudo refuses the password that this sandbox has. If a command has changed the user's password, use "
+            "`sandbox` with the action 'reset'; if none has, the operator must give [sudo] the password that the "
+            "image's user has."
+        ]
     if problem:
         return [f"sudo cannot work in this sandbox: {problem}. Ask the operator for an image with sudo and that user."]
     table = "[terminal]" if profile.kind == "terminal" else f"[skills.{profile.name}.docker]"

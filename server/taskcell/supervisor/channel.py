@@ -81,6 +81,8 @@ class Channel:
         #: When (monotonic) `living` became empty, and what is called then; it must not block.
         self.quiet_since = time.monotonic()
         self.on_quiet: Callable[[], None] | None = None
+        #: sudo has refused the password that the supervisor has for it.
+        self.sudo_refused = False
         #: When (monotonic) the last bytes came from the supervisor.
         self.heard = time.monotonic()
 
@@ -159,6 +161,7 @@ class Channel:
         """Give an event to the oldest question of its kind, and end the question when its answer is whole."""
         waiting = self._questions.get(type(event))
         if not waiting:
+            self.sudo_refused = self.sudo_refused or isinstance(event, events.Sudo)
             return
         waiting[0].parts.append(event)
         if isinstance(event, events.Listing) and not event.is_last:

@@ -141,7 +141,7 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class Sudo:
-    """The result of setting up sudo; `problem` is empty if sudo is ready."""
+    """The result of setting up sudo; `problem` is empty if sudo is ready. Unasked: what sudo turned out to do."""
 
     process: int
     problem: str

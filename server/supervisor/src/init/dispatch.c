@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 
 #include "base/bytes.h"
@@ -47,6 +48,7 @@ static const char *hello(struct supervisor *s, struct conn *c, const struct requ
     s->orphan_ttl_ms = q->orphan_ttl_ms;
     table_reset_reader(s);
     answer_welcome(s, first_claim);
+    if (s->sudo.refused) answer_sudo(s, SUDO_REFUSED);
     return NULL;
 }
 
@@ -102,15 +104,19 @@ static const char *about_process(struct supervisor *s, struct process *p, const 
     return NULL;
 }
 
-/* Returns an empty string, or why there is no sudo. */
+/* Returns an empty string, or why there is no sudo. Then nothing in the sandbox needs to gain privileges, and nothing
+   may: the engine has left that open for sudo's sake. */
 static const char *set_up_sudo(struct supervisor *s, const struct sudo_request *q) {
     if (!s->is_init || !s->changes_user) return "sudo needs a supervisor that is PID 1 and root of a container";
     const char *fault = password_set_up(&s->sudo, q);
-    if (fault) return fault;
-    if (watch_add(s, s->sudo.socket, WATCH_ASKPASS, 0, EPOLLIN)) return "";
-    close_fd(&s->sudo.socket);
-    explicit_bzero(&s->sudo, sizeof s->sudo);
-    return SUDO_SOCKET " cannot be watched";
+    if (!fault && watch_add(s, s->sudo.socket, WATCH_ASKPASS, 0, EPOLLIN)) return "";
+    if (!fault) {
+        close_fd(&s->sudo.socket);
+        explicit_bzero(&s->sudo, sizeof s->sudo);
+        fault = SUDO_SOCKET " cannot be watched";
+    }
+    if (!s->sudo.ready) prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    return fault;
 }
 
 static const char *serve(struct supervisor *s, struct conn *c, const struct frame *frame) {

@@ -124,7 +124,7 @@ static bool set_up(struct supervisor *s, const sigset_t *waited) {
            watch_add(s, s->signals, WATCH_SIGNALS, 0, EPOLLIN) && watch_add(s, s->listener, WATCH_LISTENER, 0, EPOLLIN);
 }
 
-int init_run(const char *path, unsigned long claim_ms) {
+int init_run(const char *path, unsigned long claim_ms, bool owns_ipc) {
     static struct supervisor s;
     sigset_t waited;
     if (!fill_stdio()) return complain("cannot open", "/dev/null"), 1;
@@ -139,6 +139,7 @@ int init_run(const char *path, unsigned long claim_ms) {
     s.started = clock_now();
     s.leave_by = NEVER;
     s.claim_ms = claim_ms;
+    s.owns_ipc = owns_ipc && s.is_init;
     for (int i = 0; i < CONNS_MAX; i++) s.conns[i].fd = -1;
     uint64_t share = memory_limit() / SPOOL_SHARE;
     spool_set_budget((size_t)(share < SPOOL_MAX ? share : SPOOL_MAX));

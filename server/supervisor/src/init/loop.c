@@ -62,13 +62,17 @@ static void take_process_event(struct supervisor *s, enum watch kind, uint32_t n
     else input_flush(s, p);
 }
 
+static void take_question(struct supervisor *s) {
+    if (password_asked(&s->sudo) && s->active) answer_sudo(s, SUDO_REFUSED);
+}
+
 static void take_event(struct supervisor *s, const struct epoll_event *e) {
     enum watch kind = (enum watch)(e->data.u64 >> 32);
     uint32_t number = (uint32_t)e->data.u64;
     if (kind == WATCH_LISTENER) conn_accept(s);
     else if (kind == WATCH_SIGNALS) take_signal(s);
     else if (kind == WATCH_CONN) dispatch_event(s, &s->conns[number], e->events);
-    else if (kind == WATCH_ASKPASS) password_asked(&s->sudo);
+    else if (kind == WATCH_ASKPASS) take_question(s);
     else take_process_event(s, kind, number, e->events);
 }
 

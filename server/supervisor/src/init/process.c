@@ -15,6 +15,7 @@
 #include "init/cgroup.h"
 #include "init/descendants.h"
 #include "init/input.h"
+#include "init/ipc.h"
 #include "init/limits.h"
 #include "init/report.h"
 #include "init/table.h"
@@ -78,6 +79,11 @@ static void keep_report(struct supervisor *s, struct process *p) {
     }
 }
 
+/* When nothing runs that could still want it. A server that knows of a command's end must find the memory free. */
+static void free_memory(const struct supervisor *s, size_t running) {
+    if (s->owns_ipc && table_running(s) == running) ipc_free_unattached();
+}
+
 void process_ended(struct supervisor *s, struct process *p, int status, uint32_t descendants) {
     if (p->state >= STATE_EXITED) return;
     /* The command that changed them has ended: the next one must not inherit them. */
@@ -91,6 +97,7 @@ void process_ended(struct supervisor *s, struct process *p, int status, uint32_t
     if (!p->ended) p->ended = clock_now();
     p->oom_kills = oom_kills() - p->oom_before;
     p->timeout = NEVER;
+    if (!descendants) free_memory(s, 1);
     report_close(s, p);
     keep_report(s, p);
     close_fd(&p->slave_fd);
@@ -108,6 +115,7 @@ void process_gone(struct supervisor *s, struct process *p) {
     p->gone = clock_now();
     if (s->active) p->owed |= OWED_GONE;
     else p->owed = 0;
+    free_memory(s, 0);
 }
 
 static void take_usage(struct process *p, const struct leader_report *r) {

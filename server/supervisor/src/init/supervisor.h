@@ -102,6 +102,7 @@ struct supervisor {
     int spare; /* closed for a moment to refuse a connection when no descriptor is left */
     pid_t self;
     bool is_init, changes_user;
+    bool owns_ipc;        /* its IPC namespace is the sandbox's own */
     int nice;             /* of what we start */
     struct rlimit files;  /* the same */
     int64_t started;

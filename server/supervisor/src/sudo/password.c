@@ -22,7 +22,11 @@
 #include "sudo/paths.h"
 #include "sudo/shadow.h"
 
-enum { PASSED_MAX = 2, STATUS_MAX = 1024 };
+enum {
+    PASSED_MAX = 2,
+    STATUS_MAX = 1024,
+    TRIES = 2, /* of one sudo. The second question can be another one, of an image that asks for two things */
+};
 
 static const char CONFIG[] = "/etc/sudo.conf";
 /* sudo must look at /etc/group and not at the groups of the caller: a command has only the one of its profile. */
@@ -149,12 +153,22 @@ static bool read_status(pid_t pid, const char *name, unsigned numbers[2]) {
     return true;
 }
 
-/* Returns whether the sender is the askpass program of the user's own sudo: its parent became root by a set-user-id
-   program that the user started. */
-static bool asks_for_sudo(const struct sudo *sudo, const struct ucred *who) {
+/* Returns the sudo whose askpass program the sender is: its parent, which became root by a set-user-id program that the
+   user started. Returns 0 when it is not one. */
+static pid_t find_asker(const struct sudo *sudo, const struct ucred *who) {
     unsigned parent[2] = {0}, ids[2] = {0};
-    if (who->uid != sudo->uid || !read_status(who->pid, "\nPPid:", parent)) return false;
-    return parent[0] > 1 && read_status((pid_t)parent[0], "\nUid:", ids) && ids[0] == who->uid && ids[1] == 0;
+    if (who->uid != sudo->uid || !read_status(who->pid, "\nPPid:", parent) || parent[0] <= 1) return 0;
+    bool is_sudo = read_status((pid_t)parent[0], "\nUid:", ids) && ids[0] == who->uid && ids[1] == 0;
+    return is_sudo ? (pid_t)parent[0] : 0;
+}
+
+/* sudo asks again, after seconds, when it did not take an answer. Nobody can become root by a wrong password and set it
+   right, so that the next sudo need not wait for the same. */
+static bool is_refused(struct sudo *sudo, pid_t asker) {
+    sudo->times = asker == sudo->asker ? sudo->times + 1 : 1;
+    sudo->asker = asker;
+    sudo->refused = sudo->refused || sudo->times > TRIES;
+    return sudo->refused;
 }
 
 /* Returns whether this is the writing end of a pipe without a name: anybody may find and read a FIFO of root's. */
@@ -181,7 +195,7 @@ static void write_password(const struct sudo *sudo, int fd) {
 static struct cmsghdr *next_part(struct msghdr *message, struct cmsghdr *part) { return CMSG_NXTHDR(message, part); }
 #pragma GCC diagnostic pop
 
-void password_asked(const struct sudo *sudo) {
+bool password_asked(struct sudo *sudo) {
     char byte;
     union {
         struct cmsghdr header;
@@ -190,7 +204,7 @@ void password_asked(const struct sudo *sudo) {
     struct iovec data = {&byte, 1};
     struct msghdr message = {
         .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.room};
-    if (recvmsg(sudo->socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) < 0) return;
+    if (recvmsg(sudo->socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) < 0) return false;
     struct ucred who = {0};
     int fds[PASSED_MAX] = {-1, -1};
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = next_part(&message, c)) {
@@ -199,6 +213,9 @@ void password_asked(const struct sudo *sudo) {
         if (c->cmsg_type == SCM_CREDENTIALS && size == sizeof who) memcpy(&who, CMSG_DATA(c), size);
         if (c->cmsg_type == SCM_RIGHTS && size <= sizeof fds) memcpy(fds, CMSG_DATA(c), size);
     }
-    if (fds[0] >= 0 && who.pid > 0 && asks_for_sudo(sudo, &who)) write_password(sudo, fds[0]);
+    bool known = sudo->refused;
+    pid_t asker = fds[0] >= 0 && who.pid > 0 ? find_asker(sudo, &who) : 0;
+    if (asker && !is_refused(sudo, asker)) write_password(sudo, fds[0]);
     for (int i = 0; i < PASSED_MAX; i++) close_fd(&fds[i]);
+    return sudo->refused && !known;
 }

@@ -9,6 +9,9 @@
 
 #include "base/request.h"
 
+/* What the server is told when sudo did not take the password. */
+#define SUDO_REFUSED "sudo refuses its password"
+
 /* What PID 1 knows about sudo in its sandbox; all zero when the server never asked for it. */
 struct sudo {
     bool ready;
@@ -17,12 +20,16 @@ struct sudo {
     uint64_t capabilities; /* that programs may get by becoming root */
     size_t size;
     char password[PASSWORD_MAX + 1]; /* with the newline that ends it for sudo */
+    pid_t asker;  /* the sudo that asked last */
+    int times;    /* that it has asked in a row */
+    bool refused; /* a sudo has tried the password again and again: it is not the user's, and no other sudo gets it */
 };
 
 /* Lets a user become root by sudo, with a password that only sudo gets. Returns NULL with `sudo->socket` open, or
    why it cannot be. */
 const char *password_set_up(struct sudo *sudo, const struct sudo_request *request);
-/* Answers an askpass program that asks for the password. */
-void password_asked(const struct sudo *sudo);
+/* Answers an askpass program that asks for the password. Returns whether it has just become clear that the password is
+   not the user's. */
+bool password_asked(struct sudo *sudo);
 
 #endif

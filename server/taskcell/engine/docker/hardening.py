@@ -14,7 +14,7 @@ from docker.types import DeviceRequest, DriverConfig, LogConfig, Mount
 
 from taskcell.engine.base import ContainerSpec
 from taskcell.engine.docker import image_volumes
-from taskcell.model import MIB, WORKSPACE, Profile
+from taskcell.model import WORKSPACE, Profile
 from taskcell.policy.capabilities import root_capabilities
 from taskcell.policy.policy import HostMount
 
@@ -86,7 +86,10 @@ def container_config(
     profile = spec.profile
     config: dict[str, Any] = client.create_container_config(
         image["Id"],
-        ["init", "--socket", SOCKET, "--claim", str(round(spec.claim_within * 1000))],
+        [
+            *("init", "--socket", SOCKET, "--claim", str(round(spec.claim_within * 1000))),
+            *(() if "ipc" in profile.host_namespaces else ("--own-ipc",)),
+        ],
         entrypoint=[SUPERVISOR],
         user="0:0",
         # The engine refuses a name of its own in the host's UTS namespace.
@@ -119,14 +122,13 @@ def _host_config(
     seccomp: str,
     maps_users: bool,
 ) -> dict[str, Any]:
-    shm = next((tmpfs.size for tmpfs in profile.tmpfs if tmpfs.target == "/dev/shm"), 64 * MIB)  # noqa: S108
     devices = [] if not profile.gpus else [_gpus(profile.gpus)]
     host: dict[str, Any] = client.create_host_config(
         auto_remove=profile.remove,
         cap_add=sorted({*SUPERVISOR_CAPABILITIES, *root_capabilities(profile)}),
         cap_drop=["ALL"],
         security_opt=[*([] if profile.sudo else ["no-new-privileges"]), *([seccomp] if seccomp else [])],
-        sysctls=_ipc_settings(profile, shm, maps_users=maps_users),
+        sysctls=_ipc_settings(profile, maps_users=maps_users),
         read_only=profile.read_only,
         network_mode=profile.network,
         ipc_mode="host" if "ipc" in profile.host_namespaces else "private",
@@ -137,7 +139,7 @@ def _host_config(
         memswap_limit=profile.memory or 0,
         nano_cpus=round((profile.cpus or 0) * _NANO),
         pids_limit=profile.pids or -1,
-        shm_size=shm,
+        shm_size=profile.shm,
         tmpfs=_tmpfs(profile, image),
         mounts=list(mounts),
         volumes_from=[volumes_from] if volumes_from else None,
@@ -149,13 +151,11 @@ def _host_config(
     return host
 
 
-def _ipc_settings(profile: Profile, shm: int, *, maps_users: bool) -> dict[str, str] | None:
-    """Bounds of System V IPC, which outlives the command that made it and counts as the sandbox's memory.
-
-    Shared memory gets as much as POSIX has, the size of /dev/shm; queues and semaphores get a quarter of that each.
-    """
+def _ipc_settings(profile: Profile, *, maps_users: bool) -> dict[str, str] | None:
+    """Bounds of System V IPC, as in `ipc_size`: it outlives who made it and counts as the sandbox's memory."""
     if maps_users or "ipc" in profile.host_namespaces:
         return None
+    shm = profile.shm
     return {
         "kernel.shmall": str(shm // _PAGE),
         "kernel.msgmni": str(shm // 4 // _QUEUE),

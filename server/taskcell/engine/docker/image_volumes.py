@@ -42,5 +42,5 @@ def size_of_each(profile: Profile, count: int) -> int:
     """Bytes: together they leave half of the memory that the profile's own file systems leave."""
     if profile.memory is None or not count:
         return VOLUME_SIZE
-    room = profile.memory - sum(tmpfs.size for tmpfs in profile.tmpfs)
+    room = profile.memory - profile.kept_in_memory
     return max(1, min(VOLUME_SIZE, room // (2 * count)))
