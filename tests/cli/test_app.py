@@ -17,6 +17,8 @@ from taskcell.errors import BadArgument, EngineUnavailable, ManifestError
 Taskcell = Callable[..., Any]
 COMMANDS = [
     ("serve",),
+    ("install",),
+    ("uninstall",),
     ("doctor",),
     ("exec",),
     ("ps",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated
 
 import typer
@@ -23,8 +24,10 @@ def doctor(
     import anyio
 
     from taskcell.cli.doctor_checks import Verdict, examine
+    from taskcell.cli.doctor_clients import examine_clients
+    from taskcell.clients.catalog import Places
 
-    checks = anyio.run(examine, run)
+    checks = [*anyio.run(examine, run), *anyio.run(examine_clients, Places(run.environ, sys.platform))]
     if as_json:
         rows = [{"check": c.name, "status": c.verdict.value, "detail": c.detail, "mend": c.mend} for c in checks]
         typer.echo(json.dumps(rows, indent=2))
