@@ -98,6 +98,12 @@ class LimitSettings(Table):
     max_processes: Count = 64
 
 
+class ToolsSettings(Table):
+    """`[tools]`: which answers callers get."""
+
+    structured: bool = False
+
+
 class SudoSettings(Table):
     """`[sudo]`: the password for sandboxes whose profile has sudo."""
 
@@ -149,6 +155,7 @@ class Settings(Table):
     workspace: WorkspaceSettings = WorkspaceSettings()
     pool: PoolSettings = PoolSettings()
     limits: LimitSettings = LimitSettings()
+    tools: ToolsSettings = ToolsSettings()
     policy: PolicySettings = PolicySettings()
     sudo: SudoSettings = SudoSettings()
     http: HttpSettings = HttpSettings()
