@@ -191,11 +191,11 @@ async def test_rules_judge_what_is_written_to_a_process(engine: str, gateway: Ga
     [
         ("poll", {}, "The action 'poll' needs 'process_id'"),
         ("write", {"process_id": "p1"}, "The action 'write' needs 'data'"),
-        ("poll", {"process_id": "p1", "data": "x"}, "'data' is for the action 'write'"),
+        ("write", {"process_id": "p1", "data": ""}, "The action 'write' needs 'data'"),
         ("signal", {"process_id": "p1"}, "The action 'signal' needs 'signal'"),
         ("write", {"process_id": "p1", "data": "x" * 65_537}, "at most 65536 can be written at once"),
         ("poll", {"process_id": "p1", "cursor": -1}, "'cursor' must be at least 0"),
-        ("poll", {"process_id": "p1", "cursor": "5"}, "'cursor' must be a whole number, not text"),
+        ("poll", {"process_id": "p1", "cursor": "five"}, "'cursor' must be a whole number, not text"),
         ("stop", {"process_id": "p1"}, "'action' must be one of 'list', 'poll', 'wait'"),
         ("poll", {"process_id": "p1", "wait": float("nan")}, "'wait' must be a finite number"),
     ],

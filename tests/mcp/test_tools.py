@@ -103,7 +103,7 @@ async def test_an_unknown_tool_is_invalid_params_and_names_the_nearest(gateway: 
         ("terminal", {"command": 5}, "command"),
         ("terminal", {"command": "ls", "comand": "ls"}, "comand"),
         ("terminal", {"command": "ls", "timeout": -1}, "timeout"),
-        ("terminal", {"command": "ls", "task_id": ""}, "task_id"),
+        ("terminal", {"command": "ls", "task_id": "a\nb"}, "task_id"),
         ("terminal", {"command": "rm x"}, "'no-rm'"),
         ("sandbox", {"action": "explode"}, "action"),
     ],

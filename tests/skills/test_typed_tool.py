@@ -220,6 +220,15 @@ def test_what_is_not_understood_in_a_tool_is_a_fault(tmp_path, text, says):
     assert any(says in fault for fault in found), found
 
 
+def test_what_some_client_could_not_read_is_a_fault_at_its_key(tmp_path):
+    (fault,) = faults(tmp_path, parameter(type='"integer"', default=str(1 << 53)))
+    assert fault == "m:9: skills.x.tools.t.parameters.p.default: is beyond 9007199254740991, which not every client " \
+        "can read; leave it out"  # fmt: skip
+    (fault,) = faults(tmp_path, TOOL.replace("Does t.", "x" * 801))
+    assert fault.startswith("m:6: skills.x.tools.t.description: is longer than 800 characters")
+    assert tools(tmp_path, parameter(type='"integer"', default=str((1 << 53) - 1)))
+
+
 def test_a_faulty_parameter_is_told_once_and_not_where_it_is_used(tmp_path):
     (fault,) = faults(tmp_path, parameter(type='"strng"', argv='["{p}", ["{?p}", "-v"], "x{p}"]'))
     assert "parameters.p.type" in fault

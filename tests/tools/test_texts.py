@@ -12,6 +12,7 @@ from agent_task import Task
 from gateways import OWN_TOOLS, GatewayFactory
 from taskcell.config.settings import Settings
 from taskcell.images.default import PROGRAMS
+from taskcell.schema.published import published
 from taskcell.tools.catalog import build_tools
 from taskcell.tools.terminal import terminal_tool
 from taskcell.tools.tool import Tool
@@ -30,11 +31,11 @@ def described(schema: Any) -> Iterator[str]:
 
 
 def read_of(tool: Tool) -> str:
-    return " ".join([tool.name, tool.description, *described(tool.input_schema)])
+    return " ".join([tool.name, tool.description, *described(published(tool.input_schema))])
 
 
 def size_of(tool: Tool) -> int:
-    return len(tool.name) + len(tool.description) + sum(map(len, described(tool.input_schema)))
+    return len(tool.name) + len(tool.description) + sum(map(len, described(published(tool.input_schema))))
 
 
 def test_the_texts_of_all_tools_stay_short(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ from taskcell.mcp.principal import principal_of
 from taskcell.mcp.progress import Progress
 from taskcell.model import ToolCall
 from taskcell.schema.arguments import nearest
+from taskcell.schema.published import published
 from taskcell.tools.tool import Tool, ToolReport, Watch
 
 log = structlog.get_logger(__name__)
@@ -128,7 +129,7 @@ def _describe(tool: Tool, result_size: int) -> McpTool:
         name=tool.name,
         title=tool.title,
         description=tool.description,
-        input_schema=dict(tool.input_schema),
+        input_schema=published(tool.input_schema),
         output_schema=dict(tool.output_schema),
         annotations=ToolAnnotations(
             read_only_hint=hints.read_only,

@@ -14,11 +14,12 @@ from jsonschema.validators import extend
 from referencing import Registry
 
 from taskcell.errors import BadArgument
+from taskcell.schema.forms import in_form
 from taskcell.schema.pattern import matches, plain
 from taskcell.text import shown
 from taskcell.units import format_seconds
 
-#: The types of JSON Schema, as a person says them.
+#: The types of JSON Schema, as people say them.
 TYPE_WORDS = {
     "string": "text",
     "number": "a number",
@@ -27,6 +28,8 @@ TYPE_WORDS = {
     "array": "a list",
     "object": "an object",
 }
+#: What a value looks like whose form cannot be guessed from another one.
+_EXAMPLES = {"array": ' such as ["a", "b"]', "object": ' such as {"NAME": "value"} or a list such as ["NAME=value"]'}
 
 
 def nearest(word: str, options: Iterable[str]) -> str:
@@ -46,24 +49,23 @@ class Arguments:
     def __init__(self, schema: Mapping[str, Any]) -> None:
         Draft202012Validator.check_schema(schema)
         self._validator = _Validator(schema, registry=Registry())
+        self._schema = schema
         self._properties: Mapping[str, Any] = schema["properties"]
-        self._whole = [name for name, value in self._properties.items() if value.get("type") == "integer"]
 
     def check(self, tool: str, arguments: object) -> Mapping[str, Any]:
-        """Return the arguments if they fit the schema. Raises BadArgument with the first fault."""
+        """Return the arguments in the schema's form if they fit it. Raises BadArgument with the first fault."""
         if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
             raise BadArgument(f"The arguments of '{tool}' must be an object with text for names.")
         self._check_names(tool, arguments)
+        values = in_form(self._schema, arguments)
         try:
             # The first alone: a list of a million wrong elements has a million faults.
-            error = next(self._validator.iter_errors(dict(arguments)), None)
+            error = next(self._validator.iter_errors(values), None)
         except RecursionError:
             raise BadArgument(f"The arguments of '{tool}' are nested too deeply; send plain values.") from None
         if error is not None:
             raise BadArgument(_sentence(tool, error))
-        # To JSON Schema 3.0 is an integer, and some clients write every number so.
-        floats = {name: int(value) for name in self._whole if isinstance(value := arguments.get(name), float)}
-        return {**arguments, **floats} if floats else arguments
+        return values
 
     def _check_names(self, tool: str, arguments: Mapping[str, Any]) -> None:
         for name in arguments:
@@ -109,7 +111,7 @@ def _flaw(error: ValidationError) -> str:
     bound: Any = error.validator_value
     if error.validator == "type":
         kind = "a fraction" if (bound, type(error.instance)) == ("integer", float) else _kind_of(error.instance)
-        return f"must be {TYPE_WORDS.get(str(bound), bound)}, not {kind}"
+        return f"must be {TYPE_WORDS.get(str(bound), bound)}{_EXAMPLES.get(str(bound), '')}, not {kind}"
     if error.validator in ("minimum", "maximum", "exclusiveMinimum") and isinstance(error.schema, Mapping):
         return f"must be {_range(error.schema)}"
     sentences = {
@@ -138,7 +140,7 @@ def _spelled(path: Sequence[str | int]) -> str:
 
 def _kind_of(value: object) -> str:
     if value is None:
-        return "null: leave it out instead"
+        return "null"
     if isinstance(value, bool):
         return "true or false"
     for kind, word in ((str, "text"), (int | float, "a number"), (list, "a list"), (dict, "an object")):

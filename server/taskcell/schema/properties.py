@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from taskcell.model import DEFAULT_TASK
+from taskcell.schema.forms import EMPTY_COUNTS
 
 MAX_TASK_ID = 128
 #: More arguments than a command line needs, and few enough that their lengths fit one frame to the supervisor.
@@ -22,7 +23,7 @@ TASK_ID = {
     "default": DEFAULT_TASK,
     "description": "Task name; each task has its own sandbox and /workspace.",
 }
-STDIN = {"type": "string", "description": "Text for standard input; empty by default."}
+STDIN = {"type": "string", "description": "Text for standard input.", EMPTY_COUNTS: True}
 
 
 ROWS = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 24, "description": "Terminal rows."}

@@ -26,6 +26,8 @@ RESERVED_PARAMETER = "task_id"
 MAX_MATCHED = 4096
 #: No float is larger, so that `number` has one range whatever a client's own numbers can hold.
 MAX_NUMBER = 10**309
+#: The largest integer that is exact in JavaScript and fits the 64 bits of other clients.
+MAX_EXACT = (1 << 53) - 1
 _NUMERIC = ("integer", "number")
 
 
@@ -210,6 +212,7 @@ def _parameter(name: str, table: ParameterTable) -> tuple[Parameter | None, list
         # Last, for a long list is cheaper to count than to check.
         least = {} if table.min_items is None else {"minItems": table.min_items}
         schema |= {**least, "maxItems": MAX_ARGS, "items": inner}
+    wrong += _unreadable(table)
     if default is not None:
         if (flaw := first_flaw(schema, default)) is not None:
             wrong.append(Fault(("default", *flaw[0]), f"breaks the parameter's own rules: it {flaw[1]}"))
@@ -219,6 +222,13 @@ def _parameter(name: str, table: ParameterTable) -> tuple[Parameter | None, list
         return None, wrong
     required = table.required if table.required is not None else default is None
     return Parameter(name, table.type, MappingProxyType(schema), required, default, table.allow_dash), []
+
+
+def _unreadable(table: ParameterTable) -> Iterator[Fault]:
+    """Report numbers of the published schema that some clients cannot read."""
+    values = table.default if isinstance(table.default, list) else [table.default]
+    if any(isinstance(value, int | float) and abs(value) > MAX_EXACT for value in values):
+        yield Fault(("default",), f"is beyond {MAX_EXACT}, which not every client can read; leave it out")
 
 
 def _hidden(key: tuple[str, ...], values: Iterable[object]) -> Iterator[Fault]:

@@ -16,6 +16,9 @@ from taskcell.skills.template import Group, Template, parse_template
 
 #: The names that MCP clients accept.
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+#: Characters. OpenAI refuses a tool, and with it the whole list, whose description has more than 1,024; taskcell adds
+#: what every tool's says.
+MAX_DESCRIPTION = 800
 _STDIN = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 #: Parameters by name; None for one that is declared and faulty, so that it causes no further faults.
@@ -23,9 +26,11 @@ Declared = Mapping[str, Parameter | None]
 
 
 def check_description(value: str) -> str:
-    """Return a description as it is. Raises ValueError if it says nothing."""
+    """Return a description as it is. Raises ValueError if it says nothing, or more than every client takes."""
     if not value.strip():
         raise ValueError("must say in a sentence what this does: it is all that a model knows about it")
+    if len(value) > MAX_DESCRIPTION:
+        raise ValueError(f"is longer than {MAX_DESCRIPTION} characters, and some clients take no more; shorten it")
     return value
 
 

@@ -14,6 +14,7 @@ from taskcell.model import Command, Profile, ToolCall
 from taskcell.process.table import FINISHED_MAX
 from taskcell.profile.build import TERMINAL, terminal_profile
 from taskcell.schema.arguments import as_utf8, nearest
+from taskcell.schema.forms import ONLY_WHEN
 from taskcell.schema.properties import COLS, ROWS, STRIP_ANSI, TASK_ID, object_schema, plain_number, value_schema
 from taskcell.tools.binding import task_key
 from taskcell.tools.process_calls import PROCESS, Action, ProcessAction, ProcessCalls
@@ -48,30 +49,41 @@ _UNTIL = (
     "expression; ^ and $ match at lines."
 )
 _OFFSET = {"minimum": 0, "maximum": MAX_CURSOR}
+_ALL = get_args(Action)
+
+
+def _only(*actions: str) -> dict[str, Any]:
+    """Say which actions an argument has a meaning for."""
+    return {ONLY_WHEN: {"action": list(actions)}}
+
+
+_OF_ONE = _only(*(action for action in _ALL if action != "list"))
+_RESIZE = _only("resize")
 
 
 def schema(wait: float, max_wait: float) -> dict[str, Any]:
     """Return the input schema. Times in seconds."""
     return object_schema(
         {
-            "action": value_schema("string", _ACTIONS, enum=list(get_args(Action))),
-            "process_id": value_schema("string", "Such as p1; required except for list.", minLength=1),
+            "action": value_schema("string", _ACTIONS, enum=list(_ALL)),
+            "process_id": value_schema("string", "Such as p1; required except for list.", minLength=1, **_OF_ONE),
             "task_id": TASK_ID,
-            "cursor": value_schema("integer", _CURSOR, **_OFFSET),
-            "stderr_cursor": value_schema("integer", "The same for a skill's stderr.", **_OFFSET, default=0),
+            "cursor": value_schema("integer", _CURSOR, **_OFFSET, **_OF_ONE),
+            "stderr_cursor": value_schema("integer", "The same for a skill's stderr.", **_OFFSET, default=0, **_OF_ONE),
             "wait": value_schema(
                 "number",
                 f"Seconds to wait for the end (wait, default {plain_number(wait):g}) or for output (poll, write; "
                 "default 0).",
                 minimum=0,
                 maximum=plain_number(max_wait),
+                **_only("wait", "poll", "write"),
             ),
-            "until": value_schema("string", _UNTIL, maxLength=MAX_PATTERN),
-            "data": value_schema("string", "Text to write, line breaks included."),
-            "signal": value_schema("string", "Such as INT, TERM, HUP or USR1.", minLength=1),
-            "rows": ROWS,
-            "cols": COLS,
-            "strip_ansi": STRIP_ANSI,
+            "until": value_schema("string", _UNTIL, maxLength=MAX_PATTERN, **_only("wait")),
+            "data": value_schema("string", "Text to write, line breaks included.", **_only("write")),
+            "signal": value_schema("string", "Such as INT, TERM, HUP or USR1.", minLength=1, **_only("signal")),
+            "rows": ROWS | _RESIZE,
+            "cols": COLS | _RESIZE,
+            "strip_ansi": STRIP_ANSI | _OF_ONE,
         },
         ["action"],
     )
@@ -149,8 +161,6 @@ BUILT_IN = BuiltIn(names=(PROCESS,), make=_make, rank=2)
 def _data(action: Action, values: Mapping[str, Any]) -> str:
     data: str | None = values.get("data")
     if action != "write":
-        if data:
-            raise BadArgument(f"'data' is for the action 'write', not for '{action}'.")
         return ""
     if not data:
         raise BadArgument("The action 'write' needs 'data': the text, line breaks included.")
@@ -173,8 +183,6 @@ def _until(action: Action, values: Mapping[str, Any]) -> str:
 def _signal(action: Action, values: Mapping[str, Any]) -> int:
     name: str | None = values.get("signal")
     if action != "signal":
-        if name:
-            raise BadArgument(f"'signal' is for the action 'signal', not for '{action}'.")
         return 0
     if not name:
         raise BadArgument("The action 'signal' needs 'signal', such as INT or TERM.")

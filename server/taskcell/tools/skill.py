@@ -13,6 +13,7 @@ from taskcell.images.skills import CATALOG, WRITE_OUTPUT
 from taskcell.model import WORKSPACE, Command, Profile
 from taskcell.profile.build import skill_profile
 from taskcell.schema.arguments import encoded
+from taskcell.schema.forms import EMPTY_COUNTS
 from taskcell.schema.properties import MAX_ARGS, STDIN, TASK_ID, object_schema
 from taskcell.skills.manifest import Skill
 from taskcell.skills.parameters import Parameter
@@ -52,6 +53,8 @@ def _free_form(skill: Skill, profile: Profile, timeout: float, limits: LimitSett
 
 def _typed(tool: TypedTool, profile: Profile, timeout: float, wait: float) -> ProgramTool:
     properties = {parameter.name: dict(parameter.schema) for parameter in tool.parameters}
+    if tool.stdin:
+        properties[tool.stdin][EMPTY_COUNTS] = True
     required = [parameter.name for parameter in tool.parameters if parameter.required]
     return ProgramTool(
         name=tool.name,

@@ -16,7 +16,9 @@ from taskcell.images.skills import programs_in
 from taskcell.model import WORKSPACE, Command, Profile
 from taskcell.profile.build import TERMINAL, terminal_profile
 from taskcell.schema.arguments import encoded
+from taskcell.schema.forms import ONLY_WHEN
 from taskcell.schema.properties import COLS, ROWS, STDIN, STRIP_ANSI, TASK_ID, object_schema, plain_number, value_schema
+from taskcell.schema.published import INSTEAD
 from taskcell.text import shown
 from taskcell.tools.binding import MAX_ARGUMENT, ProgramTool, program_hints, stdin_of, timeout_of, workdir_of
 from taskcell.tools.describe import (
@@ -35,6 +37,20 @@ WRAPPER_ROOM = 1024
 #: Bytes of all variables of one call: together with the arguments they must fit one frame (1 MiB) to the supervisor.
 MAX_ENVIRONMENT = 256 * 1024
 MAX_VARIABLES = 1000
+
+_IN_A_TERMINAL = {ONLY_WHEN: {"pty": [True]}}
+#: Published as a list: strict clients take no object whose names are not known beforehand.
+_ENV = {
+    "type": "object",
+    "description": "Environment variables for this command only.",
+    "maxProperties": MAX_VARIABLES,
+    "additionalProperties": {"type": "string"},
+    INSTEAD: {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Environment variables for this command only, each as NAME=value.",
+    },
+}
 
 
 def terminal_tool(settings: Settings) -> ProgramTool:
@@ -112,20 +128,15 @@ def schema(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
                 default=plain_number(wait),
             ),
             "stdin": STDIN,
-            "env": value_schema(
-                "object",
-                "Environment variables for this command only.",
-                maxProperties=MAX_VARIABLES,
-                additionalProperties={"type": "string"},
-            ),
+            "env": _ENV,
             "background": value_schema(
                 "boolean",
                 "Return once started. Without `stdin`, `process` can write to it. Nothing carries over from it.",
                 default=False,
             ),
             "pty": value_schema("boolean", "Run in a terminal, for interactive programs.", default=False),
-            "rows": ROWS,
-            "cols": COLS,
+            "rows": ROWS | _IN_A_TERMINAL,
+            "cols": COLS | _IN_A_TERMINAL,
             "strip_ansi": STRIP_ANSI,
         },
         ["command"],
@@ -173,11 +184,9 @@ def _wait(values: Mapping[str, Any], usual: float | None) -> float | None:
 
 
 def _terminal_size(values: Mapping[str, Any]) -> tuple[int, int] | None:
-    if values.get("pty", False):
-        return values.get("rows", ROWS["default"]), values.get("cols", COLS["default"])
-    if "rows" in values or "cols" in values:
-        raise BadArgument("'rows' and 'cols' are the size of a terminal: give 'pty' too, or leave them out.")
-    return None
+    if not values.get("pty", False):
+        return None
+    return values.get("rows", ROWS["default"]), values.get("cols", COLS["default"])
 
 
 def _environment(variables: Mapping[str, str]) -> Mapping[str, str]:
