@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from taskcell.fitting import without_middle
 from taskcell.refusal import Refusal
 from taskcell.text import ended, remarks
-from taskcell.units import format_milliseconds
+from taskcell.units import format_milliseconds, ipc_size
 
 #: Bytes.
 MIB = 1 << 20
@@ -64,14 +64,6 @@ class Tmpfs:
     target: str
     size: int
     mode: int = 0o1777
-
-
-def ipc_size(shm: int) -> int:
-    """Return how many bytes System V IPC may hold in a sandbox whose /dev/shm has `shm` bytes.
-
-    Shared memory gets as much as POSIX has; queues and semaphores get a quarter of that each.
-    """
-    return shm + 2 * (shm // 4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,3 +97,11 @@ def _finite(value: float, wrong: ValueError) -> float:
     if not math.isfinite(number):
         raise wrong
     return number
+
+
+def ipc_size(shm: int) -> int:
+    """Return how many bytes System V IPC may hold in a sandbox whose /dev/shm has `shm` bytes.
+
+    Shared memory gets as much as POSIX has; queues and semaphores get a quarter of that each.
+    """
+    return shm + 2 * (shm // 4)

@@ -17,7 +17,7 @@ from taskcell.clients.catalog import CLIENTS, Client, Local, Places, Remote
 from taskcell.errors import ConfigError
 
 if TYPE_CHECKING:
-    from taskcell.clients.installation import Outcome
+    from taskcell.clients.installation import Change
 
 #: Seconds between the answer that a call gives by `wait` and the moment when its client gives it up. A new sandbox
 #: takes one or two before the command starts.
@@ -93,7 +93,7 @@ def _chosen(client: str, name: str) -> Client:
     return CLIENTS[client]
 
 
-def _report(client: Client, outcome: Outcome, done: str, unchanged: str) -> None:
+def _report(client: Client, outcome: Change, done: str, unchanged: str) -> None:
     if not outcome.changed:
         typer.echo(f"{outcome.path} {unchanged}.")
         return

@@ -23,7 +23,7 @@ _MANAGED = frozenset({WAIT_VARIABLE, *ENGINE_VARIABLES})
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Change:
     """What was done. `kept`: where the old file is now, if there was one and it has changed."""
 
     path: Path
@@ -31,7 +31,7 @@ class Outcome:
     kept: Path | None = None
 
 
-def install(client: Client, places: Places, name: str, entry: Mapping[str, Any]) -> Outcome:
+def install(client: Client, places: Places, name: str, entry: Mapping[str, Any]) -> Change:
     """Write a server into the client's file.
 
     Arguments:
@@ -46,7 +46,7 @@ def install(client: Client, places: Places, name: str, entry: Mapping[str, Any])
     return _changed(client, file, name, old, merged(old, entry))
 
 
-def uninstall(client: Client, places: Places, name: str) -> Outcome:
+def uninstall(client: Client, places: Places, name: str) -> Change:
     """Take a server out of the client's file. Raises ConfigError, as `install`."""
     file = ConfigFile.read(client.file(places))
     return _changed(client, file, name, servers(client, file).get(name), None)
@@ -92,10 +92,10 @@ def _parsed(client: Client, file: ConfigFile) -> dict[str, Any]:
         ) from None
 
 
-def _changed(client: Client, file: ConfigFile, name: str, old: object, new: Mapping[str, Any] | None) -> Outcome:
+def _changed(client: Client, file: ConfigFile, name: str, old: object, new: Mapping[str, Any] | None) -> Change:
     """Write the file anew where that changes anything, and only if nothing else in it changes."""
     if old == new:
-        return Outcome(file.path, changed=False)
+        return Change(file.path, changed=False)
     path = (client.servers, name)
     try:
         text = client.format.edit(file.text, path, new)
@@ -107,4 +107,4 @@ def _changed(client: Client, file: ConfigFile, name: str, old: object, new: Mapp
             f"{file.path} is written in a way that cannot be changed safely, so it stays as it is. Change it by hand; "
             f"`taskcell install {client.name} --print` shows what belongs there."
         )
-    return Outcome(file.path, True, file.replace(text))
+    return Change(file.path, True, file.replace(text))

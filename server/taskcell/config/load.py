@@ -18,8 +18,7 @@ from taskcell.config.password_file import read_password
 from taskcell.config.settings import GENERATED, Settings
 from taskcell.config.toml_source import Fault, Key, TomlSource, UnreadableToml
 from taskcell.errors import ConfigError
-from taskcell.model import ipc_size
-from taskcell.units import format_seconds, format_size
+from taskcell.units import format_seconds, format_size, ipc_size
 
 FILE_NAME = "taskcell.toml"
 FILE_VARIABLE = "TASKCELL_CONFIG"

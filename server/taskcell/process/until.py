@@ -84,7 +84,7 @@ def _line_at(text: str, at: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Waited:
+class Searched:
     """How a wait for a match ended.
 
     Arguments:
@@ -96,7 +96,7 @@ class Waited:
     ends: Totals
 
 
-async def wait_for_match(process: Process, pattern: str, cursors: Totals, seconds: float) -> Waited:
+async def wait_for_match(process: Process, pattern: str, cursors: Totals, seconds: float) -> Searched:
     """Wait until the output from the cursors on has a match, the process has ended, or the time is over.
 
     What is there already is searched in any case, within FIRST_LOOK. Raises BadArgument if the pattern is broken or
@@ -117,7 +117,7 @@ async def wait_for_match(process: Process, pattern: str, cursors: Totals, second
                 rested = 2 * anyio.current_time() - looked
                 await process.news((texts[0].end, texts[1].end))
                 await anyio.sleep_until(max(looked + LOOK_PAUSE, rested))
-    return Waited(line, (texts[0].end, texts[1].end))
+    return Searched(line, (texts[0].end, texts[1].end))
 
 
 async def _look(process: Process, search: PatternSearch, texts: list[_Text]) -> str | None:

@@ -19,7 +19,7 @@ from taskcell.process.process import Process, Totals
 from taskcell.process.record import Record
 from taskcell.process.result import output_room, result_of, status_of
 from taskcell.process.table import FINISHED_MAX
-from taskcell.process.until import Waited, wait_for_match
+from taskcell.process.until import Searched, wait_for_match
 from taskcell.resource_uris import output_address
 from taskcell.sandbox.hints import hints_on
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
@@ -105,7 +105,7 @@ def _notes(asked: ProcessAction, record: Record, reading: Reading, written: int 
         yield f"{reading.lost_bytes:,} bytes of the output are no longer kept."
 
 
-def _note_on_match(until: Waited, record: Record, seconds: float) -> str:
+def _note_on_match(until: Searched, record: Record, seconds: float) -> str:
     """Say which line matched, or that none did."""
     if until.line is not None:
         line = until.line.strip()
@@ -206,7 +206,7 @@ class ProcessCalls:
         return None
 
     @staticmethod
-    async def _until(process: Process, asked: ProcessAction) -> Waited | None:
+    async def _until(process: Process, asked: ProcessAction) -> Searched | None:
         """Wait for a match of `until`; None if the call names none. It has no meaning for other actions than `wait`."""
         if asked.action != "wait" or not asked.until:
             return None

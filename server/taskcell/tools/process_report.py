@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from taskcell.files.answers import Picture
 from taskcell.model import ProcessResult
-from taskcell.process.until import Waited
+from taskcell.process.until import Searched
 from taskcell.schema.properties import object_schema, or_null, value_schema
 from taskcell.text import ended, remarks
 from taskcell.tools.describe import NOT_NEGATIVE, RUN_SCHEMA
@@ -79,7 +79,7 @@ class ProcessReport:
     lost_bytes: int = 0
     more_bytes: int = 0
     written_bytes: int | None = None
-    until: Waited | None = None
+    until: Searched | None = None
 
     pictures: ClassVar[tuple[Picture, ...]] = ()
 
