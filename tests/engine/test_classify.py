@@ -12,6 +12,7 @@ from taskcell.engine.docker.classify import (
     is_in_use,
     is_not_running,
     lacks_supervisor,
+    lacks_workspace,
 )
 from taskcell.errors import EngineError, EngineUnavailable, ImageMissing
 
@@ -73,6 +74,13 @@ def test_an_emptied_supervisor_volume_is_recognised() -> None:
     said = 'exec: "/.taskcell/supervisor": stat /.taskcell/supervisor: no such file or directory: unknown'
     assert lacks_supervisor(api_error(400, said))
     assert not lacks_supervisor(api_error(400, "no such file or directory"))
+
+
+def test_files_that_went_with_their_last_container_are_recognised() -> None:
+    assert lacks_workspace(api_error(500, "get 391256b5: no such volume"), ["a1"])
+    assert lacks_workspace(api_error(404, "No such container: a1"), ["a1"])
+    assert not lacks_workspace(api_error(404, "No such container: b2"), ["a1"])
+    assert not lacks_workspace(api_error(500, "get data: no such volume"), [])
 
 
 def test_a_long_message_is_cut() -> None:

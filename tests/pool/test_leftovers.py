@@ -207,3 +207,25 @@ async def test_a_pull_that_takes_too_long_is_answered_in_time_and_goes_on(gatewa
         held.engine.release()
         with pytest.raises(ImageMissing, match="could not be pulled"):
             await terminal(gw, "true")
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    "request_of", ["POST .*/containers/create.*name=taskcell-[^ws]", "POST .*/containers/.*/start"]
+)
+async def test_a_sandbox_starts_though_the_last_one_with_its_tasks_files_goes_meanwhile(
+    gateway: GatewayFactory, held: Held, docker_api: docker.APIClient, request_of: str
+) -> None:
+    async with gateway(held.toml, host=held.engine.host) as gw:
+        await terminal(gw, "echo kept > file")
+        (first,) = held.ids
+        before = held.engine.seen(request_of)
+        async with anyio.create_task_group() as calls:
+            held.engine.hold(request_of)
+            calls.start_soon(gw.call, ToolCall("local", "sandbox", {"action": "reset", "task_id": "t"}))
+            assert await anyio.to_thread.run_sync(eventually, lambda: held.engine.seen(request_of) > before)
+            docker_api.remove_container(first, force=True, v=True)
+            held.engine.release()
+        result = await terminal(gw, "cat file; echo works")
+        assert result.stdout.endswith("works\n")
+        assert result.stdout.startswith("cat: file: No such file")

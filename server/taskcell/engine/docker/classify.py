@@ -6,6 +6,8 @@ with the engine's own words from any other. It never sees what a command printed
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import requests.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
@@ -84,6 +86,17 @@ def lacks_supervisor(error: Exception) -> bool:
     """The supervisor's volume is empty: it was removed after it had been filled."""
     text = str(error)
     return isinstance(error, APIError) and "supervisor" in text and "no such file or directory" in text
+
+
+def lacks_workspace(error: Exception, holders: Collection[str]) -> bool:
+    """The last container with the task's files in memory has gone since they were looked for, and they with it.
+
+    Arguments:
+        holders: ids of the containers that had the files.
+    """
+    text = str(error).lower()
+    gone = any(f"no such container: {holder}" in text for holder in holders)
+    return isinstance(error, APIError) and bool(holders) and (gone or "no such volume" in text)
 
 
 def _said(error: APIError) -> str:

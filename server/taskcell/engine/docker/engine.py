@@ -16,7 +16,7 @@ from docker.errors import APIError
 from taskcell.engine.base import Container, ContainerSpec, EngineFacts, ListedContainer
 from taskcell.engine.docker import creation, tcp_memory, workspaces
 from taskcell.engine.docker.calls import Calls
-from taskcell.engine.docker.classify import is_not_running, lacks_supervisor
+from taskcell.engine.docker.classify import is_not_running, lacks_supervisor, lacks_workspace
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.exec_stream import OPEN_TIMEOUT, open_exec
 from taskcell.engine.docker.hardening import SOCKET, SUPERVISOR
@@ -111,9 +111,10 @@ class DockerEngine:
             try:
                 return creation.create_and_start(on, spec, image, self._runtime, abandoned)
             except APIError as error:
-                if not lacks_supervisor(error):
+                if lacks_supervisor(error):
+                    on.supervisors.forget()
+                elif not lacks_workspace(error, [holder.id for holder in spec.workspace.holders]):
                     raise
-                on.supervisors.forget()
                 return creation.create_and_start(on, spec, image, self._runtime, abandoned)
 
         advice = _START_ADVICE.format(image=spec.profile.image)
