@@ -34,15 +34,14 @@ _CURSORS = {
 RUN_SCHEMA = object_schema({**RUN, **_CURSORS}, required=list(RUN))
 
 
-def timeout_property(default: float, most: float) -> dict[str, Any]:
-    """Return the schema of the argument `timeout`. Both in seconds."""
-    return {
-        "type": "number",
-        "exclusiveMinimum": 0,
-        "maximum": plain_number(most),
-        "default": plain_number(default),
-        "description": "Seconds until the command and all it started are killed; output so far is kept.",
-    }
+def timeout_property(bounds: str) -> dict[str, Any]:
+    """Return the schema of the argument `timeout`. It has no maximum: what is more is cut to it, and not refused.
+
+    Arguments:
+        bounds: sentences on its default and its maximum.
+    """
+    said = f"Seconds until the command and all it started are killed; output so far is kept. {bounds}"
+    return {"type": "number", "minimum": 0, "description": said}
 
 
 def shared_files(profile: Profile, others: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from taskcell.errors import BadArgument
 from taskcell.model import Command, Profile, ToolCall
 from taskcell.process.table import FINISHED_MAX
 from taskcell.profile.build import TERMINAL, terminal_profile
-from taskcell.schema.arguments import as_utf8, nearest
+from taskcell.schema.arguments import as_utf8, nearest, seconds
 from taskcell.schema.forms import ONLY_WHEN
 from taskcell.schema.properties import COLS, ROWS, STRIP_ANSI, TASK_ID, object_schema, plain_number, value_schema
 from taskcell.tools.binding import task_key
@@ -61,8 +60,8 @@ _OF_ONE = _only(*(action for action in _ALL if action != "list"))
 _RESIZE = _only("resize")
 
 
-def schema(wait: float, max_wait: float) -> dict[str, Any]:
-    """Return the input schema. Times in seconds."""
+def schema(wait: float) -> dict[str, Any]:
+    """Return the input schema. `wait` in seconds."""
     return object_schema(
         {
             "action": value_schema("string", _ACTIONS, enum=list(_ALL)),
@@ -75,7 +74,6 @@ def schema(wait: float, max_wait: float) -> dict[str, Any]:
                 f"Seconds to wait for the end (wait, default {plain_number(wait):g}) or for output (poll, write; "
                 "default 0).",
                 minimum=0,
-                maximum=plain_number(max_wait),
                 **_only("wait", "poll", "write"),
             ),
             "until": value_schema("string", _UNTIL, maxLength=MAX_PATTERN, **_only("wait")),
@@ -94,12 +92,13 @@ class ProcessTool(Tool):
     """The tool `process`. It starts nothing.
 
     Arguments:
-        wait: seconds that the action `wait` waits by default.
+        wait, max_wait: seconds that the action `wait` waits by default, and at most.
         output_chars: maximum characters of output in one answer.
         assumed: the profile that `commands` assumes for the process, because it looks up none.
     """
 
     wait: float
+    max_wait: float
     output_chars: int
     assumed: Profile = field(repr=False)
 
@@ -110,21 +109,20 @@ class ProcessTool(Tool):
         process_id = values.get("process_id", "")
         if action != "list" and not process_id:
             raise BadArgument(f"The action '{action}' needs 'process_id'; the action 'list' shows them.")
-        wait = values.get("wait", self.wait if action == "wait" else 0)
-        if not math.isfinite(wait):
-            raise BadArgument("'wait' must be a finite number of seconds.")
+        wait, notes = seconds("wait", values.get("wait", self.wait if action == "wait" else 0), self.max_wait)
         return ProcessAction(
             task=task_key(call, values),
             action=action,
             process_id=process_id,
             cursor=values.get("cursor"),
             stderr_cursor=values.get("stderr_cursor", 0),
-            wait=float(wait),
+            wait=wait,
             data=_data(action, values),
             signal=_signal(action, values),
             size=(values.get("rows", ROWS["default"]), values.get("cols", COLS["default"])),
             strip_ansi=values.get("strip_ansi", False),
             until=_until(action, values),
+            notes=notes,
         )
 
     def commands(self, call: ToolCall) -> Sequence[Command]:
@@ -142,10 +140,11 @@ def process_tool(settings: Settings) -> ProcessTool:
         name=PROCESS,
         title="Process",
         description=_DESCRIPTION,
-        input_schema=schema(limits.wait, limits.max_timeout),
+        input_schema=schema(limits.wait),
         output_schema=PROCESS_SCHEMA,
         annotations=ToolAnnotations(read_only=False, destructive=True, idempotent=False, open_world=False),
         wait=limits.wait,
+        max_wait=limits.max_timeout,
         output_chars=limits.output_chars,
         assumed=terminal_profile(settings),
     )

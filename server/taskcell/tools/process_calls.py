@@ -46,6 +46,7 @@ class ProcessAction:
         cursor, stderr_cursor: offsets, in bytes, from which to read each stream. `cursor` None: see `is_about_all`.
         wait: seconds to wait for the end or for output.
         until: a regular expression; `wait` also ends when the output has a match of it. Empty: none.
+        notes: sentences for the answer about how the arguments were taken.
         data: text for standard input.
         signal: number of the signal to send.
         size: rows and columns of the terminal.
@@ -62,6 +63,7 @@ class ProcessAction:
     size: tuple[int, int]
     strip_ansi: bool
     until: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def is_about_all(self) -> bool:
@@ -132,6 +134,13 @@ class ProcessCalls:
         if asked.action == "list":
             return ProcessReport(asked.task.task, asked.action, tuple(await self._list(asked.task)))
         sandbox, record = await find_process(self._gateway.pool, asked.task, asked.process_id)
+        with self._gateway.pool.holding(asked.task, sandbox):
+            return await self._of_one(sandbox, record, asked, watch)
+
+    async def _of_one(
+        self, sandbox: Sandbox, record: Record, asked: ProcessAction, watch: Watch | None
+    ) -> ProcessReport:
+        """Carry out an action on one process. Raises BadArgument, Denied, SandboxLost."""
         if watch is not None:
             watch(record.process)
         # Output after this offset is new.
@@ -149,6 +158,7 @@ class ProcessCalls:
         notes += _notes(asked, record, reading, written)
         if until is not None:
             notes.insert(0, _note_on_match(until, record, asked.wait))
+        notes[:0] = asked.notes
         facts, limit, ends = sandbox.facts(record), self._output_chars, reading.cursors
         result = result_of(record, asked.task.task, reading.texts, facts, limit=limit, notes=notes, cursors=ends)
         return ProcessReport(

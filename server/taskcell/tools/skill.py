@@ -14,7 +14,7 @@ from taskcell.model import WORKSPACE, Command, Profile
 from taskcell.profile.build import skill_profile
 from taskcell.schema.arguments import encoded
 from taskcell.schema.forms import EMPTY_COUNTS
-from taskcell.schema.properties import MAX_ARGS, STDIN, TASK_ID, object_schema
+from taskcell.schema.properties import MAX_ARGS, STDIN, TASK_ID, object_schema, plain_number
 from taskcell.skills.manifest import Skill
 from taskcell.skills.parameters import Parameter
 from taskcell.skills.template import Template
@@ -113,7 +113,7 @@ def _free_form_schema(profile: Profile, timeout: float, max_timeout: float) -> d
                 "minLength": 1,
                 "description": f"Absolute or relative to {WORKSPACE}. Default: {profile.working_dir or WORKSPACE}.",
             },
-            "timeout": timeout_property(timeout, max_timeout),
+            "timeout": timeout_property(f"Default {plain_number(timeout)}, at most {plain_number(max_timeout)}."),
             "stdin": STDIN,
         },
         [],
@@ -137,13 +137,15 @@ class FreeArguments:
         for index, word in enumerate(words):
             encoded(f"args[{index}]", word)
         check_sizes(((f"args[{index}]", word) for index, word in enumerate(words)), "'args' are")
+        timeout, notes = timeout_of(values, blank.timeout, self.max_timeout)
         return replace(
             blank,
             argv=words,
             text=shlex.join((*self.prefix, *words)),
             stdin=stdin_of("stdin", values.get("stdin")),
             workdir=workdir_of(values),
-            timeout=timeout_of(values, blank.timeout, self.max_timeout),
+            timeout=timeout,
+            notes=notes,
         )
 
 

@@ -15,7 +15,7 @@ from taskcell.errors import BadArgument
 from taskcell.images.skills import programs_in
 from taskcell.model import WORKSPACE, Command, Profile
 from taskcell.profile.build import TERMINAL, terminal_profile
-from taskcell.schema.arguments import encoded
+from taskcell.schema.arguments import encoded, seconds
 from taskcell.schema.forms import ONLY_WHEN
 from taskcell.schema.properties import COLS, ROWS, STDIN, STRIP_ANSI, TASK_ID, object_schema, plain_number, value_schema
 from taskcell.schema.published import INSTEAD
@@ -37,6 +37,8 @@ WRAPPER_ROOM = 1024
 #: Bytes of all variables of one call: together with the arguments they must fit one frame (1 MiB) to the supervisor.
 MAX_ENVIRONMENT = 256 * 1024
 MAX_VARIABLES = 1000
+#: Seconds; the longest timeout in the background, where none is the default. Ten years.
+LONGEST = 315_360_000.0
 
 _IN_A_TERMINAL = {ONLY_WHEN: {"pty": [True]}}
 #: Published as a list: strict clients take no object whose names are not known beforehand.
@@ -119,12 +121,14 @@ def schema(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
                 f"Absolute or relative to {WORKSPACE}. Default: where the last command ended.",
                 minLength=1,
             ),
-            "timeout": timeout_property(timeout, max_timeout),
+            # Without a default: a client that sends every default would end what is to run in the background.
+            "timeout": timeout_property(
+                f"Default {plain_number(timeout)}, at most {plain_number(max_timeout)}; with `background` none."
+            ),
             "wait": value_schema(
                 "number",
                 "Seconds until the call returns; a command still running goes on under `process`.",
                 minimum=0,
-                maximum=plain_number(max_timeout),
                 default=plain_number(wait),
             ),
             "stdin": STDIN,
@@ -159,6 +163,12 @@ class ShellLine:
                 f"'command' is {size} bytes long; the limit is {most}. "
                 "Instead, write a script to a file in /workspace and run that, or pass the data through 'stdin'."
             )
+        background = values.get("background", False)
+        if background:
+            timeout, cut = timeout_of(values, math.inf, LONGEST)
+        else:
+            timeout, cut = timeout_of(values, blank.timeout, self.max_timeout)
+        wait, wait_cut = _wait(values, blank.wait, self.max_timeout)
         return replace(
             blank,
             argv=(*self.shell, line),
@@ -166,21 +176,18 @@ class ShellLine:
             stdin=stdin_of("stdin", values.get("stdin")),
             workdir=workdir_of(values),
             env=_environment(values.get("env", {})),
-            timeout=timeout_of(values, blank.timeout, self.max_timeout),
-            wait=_wait(values, blank.wait),
-            background=values.get("background", False),
+            timeout=timeout,
+            wait=wait,
+            background=background,
             pty=_terminal_size(values),
             strip_ansi=values.get("strip_ansi", False),
+            notes=(*cut, *wait_cut),
         )
 
 
-def _wait(values: Mapping[str, Any], usual: float | None) -> float | None:
+def _wait(values: Mapping[str, Any], usual: float | None, most: float) -> tuple[float | None, tuple[str, ...]]:
     wait = values.get("wait")
-    if wait is None:
-        return usual
-    if not math.isfinite(wait):
-        raise BadArgument("'wait' must be a finite number of seconds.")
-    return float(wait)
+    return (usual, ()) if wait is None else seconds("wait", wait, most)
 
 
 def _terminal_size(values: Mapping[str, Any]) -> tuple[int, int] | None:
