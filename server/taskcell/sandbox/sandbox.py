@@ -138,10 +138,13 @@ class Sandbox:
 
     async def recount(self, record: Record) -> None:
         """Bring up to date what a result says about a process that has ended."""
-        with suppress(SandboxLost):
+        number, has_ended = record.process.number, record.process.exit is not None
+        try:
             await self.settle()
-            if record.process.exit is not None and record.process.number in self.channel.living:
-                record.alive = (await self.alive()).get(record.process.number, 0)
+            if has_ended and number in self.channel.living:
+                record.alive = (await self.alive()).get(number, 0)
+        except SandboxLost:
+            record.alive = None if has_ended and number in self.channel.living else record.alive
 
     def facts(self, record: Record) -> SandboxFacts:
         """Return what a result of this process needs to know about the sandbox."""
