@@ -34,13 +34,23 @@ _CURSORS = {
 RUN_SCHEMA = object_schema({**RUN, **_CURSORS}, required=list(RUN))
 
 
-def timeout_property(bounds: str) -> dict[str, Any]:
-    """Return the schema of the argument `timeout`. It has no maximum: what is more is cut to it, and not refused.
+_TIMEOUT = "Seconds until the command and all it started are killed; output so far is kept."
 
-    Arguments:
-        bounds: sentences on its default and its maximum.
+
+def timeout_property(default: float) -> dict[str, Any]:
+    """Return the schema of the argument `timeout`. `default` in seconds.
+
+    It has no maximum: what is more is cut to it, and not refused.
     """
-    said = f"Seconds until the command and all it started are killed; output so far is kept. {bounds}"
+    return {"type": "number", "minimum": 0, "default": plain_number(default), "description": _TIMEOUT}
+
+
+def open_timeout_property(default: float) -> dict[str, Any]:
+    """Return the same for a command that can run in the background, where no time-out is the default.
+
+    The schema has no default: a client that sends every default would end what is to go on.
+    """
+    said = f"{_TIMEOUT} Default {plain_number(default)}; with `background` none."
     return {"type": "number", "minimum": 0, "description": said}
 
 

@@ -28,24 +28,23 @@ MAX_CURSOR = (1 << 53) - 1
 MAX_PATTERN = 1000
 
 _DESCRIPTION = (
-    "Inspect and control commands that were started with `background` or outlived their call's `wait`. Each answer "
-    "has the cursor to continue from. Output can be read again until the sandbox closes or "
+    "Inspect and control commands started with `background`, or that outlived their call's `wait`. Each answer has the "
+    "cursor to continue from. Output can be read again until the sandbox closes or "
     f"{FINISHED_MAX} newer commands have finished."
 )
 
 
 _ACTIONS = (
-    "list: the task's processes. poll: state and output. wait: the same at its end. write: send `data` to its stdin. "
-    "close_stdin: close that. signal: send `signal`. kill: kill it and all it started. resize: set its terminal's "
-    "`rows` and `cols`."
+    "list: the task's processes. poll: state and output. wait: the same at its end. write: `data` to its stdin. "
+    "close_stdin: close that. signal: send `signal`. kill: kill it and all it started. resize: its terminal."
 )
 _CURSOR = (
-    "Output from here on: an earlier answer's cursor, or 0. Default: head and tail of all output for poll, wait and "
-    "kill; else what is new."
+    "Output from here on: an earlier answer's cursor, or 0. Default: head and tail of all for poll, wait, kill; else "
+    "what is new."
 )
 _UNTIL = (
-    "For wait: return as soon as the output from `cursor` on has a match, by default from its beginning. A regular "
-    "expression; ^ and $ match at lines."
+    "Regular expression, for wait: until the output has a match, from `cursor` on or in all of it. ^ and $ match at "
+    "lines."
 )
 _OFFSET = {"minimum": 0, "maximum": MAX_CURSOR}
 _ALL = get_args(Action)

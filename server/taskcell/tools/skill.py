@@ -14,7 +14,7 @@ from taskcell.model import WORKSPACE, Command, Profile
 from taskcell.profile.build import skill_profile
 from taskcell.schema.arguments import encoded
 from taskcell.schema.forms import EMPTY_COUNTS
-from taskcell.schema.properties import MAX_ARGS, STDIN, TASK_ID, object_schema, plain_number
+from taskcell.schema.properties import MAX_ARGS, STDIN, TASK_ID, object_schema
 from taskcell.skills.manifest import Skill
 from taskcell.skills.parameters import Parameter
 from taskcell.skills.template import Template
@@ -40,7 +40,7 @@ def _free_form(skill: Skill, profile: Profile, timeout: float, limits: LimitSett
         name=skill.name,
         title=skill.name,
         description=f"{skill.description} {_files_and_limits(profile)} {_HANDED_OVER}",
-        input_schema=_free_form_schema(profile, timeout, limits.max_timeout),
+        input_schema=_free_form_schema(profile, timeout),
         output_schema=RUN_SCHEMA,
         annotations=program_hints(profile),
         profile=profile,
@@ -96,8 +96,8 @@ def _prefix(profile: Profile) -> tuple[str, ...]:
     return entrypoint + (profile.command or ())
 
 
-def _free_form_schema(profile: Profile, timeout: float, max_timeout: float) -> dict[str, Any]:
-    """Return the input schema of a free-form tool. Times in seconds."""
+def _free_form_schema(profile: Profile, timeout: float) -> dict[str, Any]:
+    """Return the input schema of a free-form tool. `timeout` in seconds."""
     return object_schema(
         {
             "args": {
@@ -113,7 +113,7 @@ def _free_form_schema(profile: Profile, timeout: float, max_timeout: float) -> d
                 "minLength": 1,
                 "description": f"Absolute or relative to {WORKSPACE}. Default: {profile.working_dir or WORKSPACE}.",
             },
-            "timeout": timeout_property(f"Default {plain_number(timeout)}, at most {plain_number(max_timeout)}."),
+            "timeout": timeout_property(timeout),
             "stdin": STDIN,
         },
         [],

@@ -25,9 +25,9 @@ from taskcell.tools.describe import (
     RUN_SCHEMA,
     cores_of,
     limits_of,
+    open_timeout_property,
     places_of,
     shared_files,
-    timeout_property,
     user_of,
 )
 from taskcell.tools.tool import BuiltIn
@@ -63,7 +63,7 @@ def terminal_tool(settings: Settings) -> ProgramTool:
         name=TERMINAL,
         title="Terminal",
         description=description(profile, isolates=kind_of(settings.engine).isolates),
-        input_schema=schema(timeout, limits.max_timeout, limits.wait),
+        input_schema=schema(timeout, limits.wait),
         output_schema=RUN_SCHEMA,
         annotations=program_hints(profile),
         profile=profile,
@@ -110,7 +110,7 @@ def description(profile: Profile, *, isolates: bool = True) -> str:
     return f"{what} {carried} {own} Output includes stderr. A non-zero exit code is not a tool error."
 
 
-def schema(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
+def schema(timeout: float, wait: float) -> dict[str, Any]:
     """Return the input schema. Times in seconds."""
     return object_schema(
         {
@@ -121,10 +121,7 @@ def schema(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
                 f"Absolute or relative to {WORKSPACE}. Default: where the last command ended.",
                 minLength=1,
             ),
-            # Without a default: a client that sends every default would end what is to run in the background.
-            "timeout": timeout_property(
-                f"Default {plain_number(timeout)}, at most {plain_number(max_timeout)}; with `background` none."
-            ),
+            "timeout": open_timeout_property(timeout),
             "wait": value_schema(
                 "number",
                 "Seconds until the call returns; a command still running goes on under `process`.",
