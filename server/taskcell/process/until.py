@@ -40,7 +40,7 @@ class _Text:
 
     def __init__(self, stream: Stream, cursor: int) -> None:
         self._stream = stream
-        self.end = cursor
+        self.end = self.searched = cursor
         self._shown = ""
         self._rest = b""
 
@@ -55,6 +55,7 @@ class _Text:
             known = piece.total if known is None else known
             text, is_open = self._add(piece.data)
             found = await pattern.search(text) if text else None
+            self.searched = self.end
             if found is not None:
                 return Match(_line_at(text, found[0]), is_open and found[1] == len(text))
             if piece.end >= known or not piece.data:
@@ -117,7 +118,7 @@ async def wait_for_match(process: Process, pattern: str, cursors: Totals, second
                 rested = 2 * anyio.current_time() - looked
                 await process.news((texts[0].end, texts[1].end))
                 await anyio.sleep_until(max(looked + LOOK_PAUSE, rested))
-    return Searched(line, (texts[0].end, texts[1].end))
+    return Searched(line, (texts[0].searched, texts[1].searched))
 
 
 async def _look(process: Process, search: PatternSearch, texts: list[_Text]) -> str | None:
