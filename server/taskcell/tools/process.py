@@ -120,7 +120,7 @@ class ProcessTool(Tool):
             signal=_signal(action, values),
             size=(values.get("rows", ROWS["default"]), values.get("cols", COLS["default"])),
             strip_ansi=values.get("strip_ansi", False),
-            until=_until(action, values),
+            until=_until(values),
             notes=notes,
         )
 
@@ -170,10 +170,8 @@ def _data(action: Action, values: Mapping[str, Any]) -> str:
     return data
 
 
-def _until(action: Action, values: Mapping[str, Any]) -> str:
-    until: str = values.get("until") or ""
-    if action != "wait":
-        return ""
+def _until(values: Mapping[str, Any]) -> str:
+    until: str = values.get("until", "")
     as_utf8("until", until)
     return until
 
