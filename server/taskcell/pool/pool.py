@@ -214,6 +214,10 @@ class Pool:
         finally:
             self._executor.begin(self._slots.withdraw(lease, time.monotonic()))
 
+    def replaced(self, task: TaskKey) -> list[Slot]:
+        """The task's places that have a successor, and are not closed before what runs in them ends."""
+        return [slot for slot in self._closing.of_task(task) if slot.leases]
+
     # --- the end -----------------------------------------------------------------------------------------------
 
     async def close_task(self, task: TaskKey) -> int:
