@@ -26,6 +26,7 @@ from mcp import StdioServerParameters
 from mcp.client.client import Client
 from mcp.client.stdio import stdio_client
 from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult
+from parts import Call, bash_alone, empty_call
 from rich.console import Console
 
 IMAGE = "taskcell/base:latest"
@@ -118,6 +119,11 @@ def peer_way(name: str, run: Callable[[int], bytes]) -> Way:
     return Way(name, call, PEER_CALLS_A_ROUND, PEER_CALLS_A_BURST)
 
 
+def part(name: str, call: Call) -> Way:
+    """A part of a call, measured one after the other."""
+    return Way(name, call, CALLS_A_ROUND, 0)
+
+
 def peer_ways(containers: list[Container]) -> list[Way]:
     def by_api(number: int) -> bytes:
         return bytes(containers[number].exec_run(["bash", "-c", COMMAND], user="1000").output)
@@ -129,14 +135,16 @@ def peer_ways(containers: list[Container]) -> list[Way]:
     return [peer_way("docker-py, `exec_run`", by_api), peer_way("`docker exec`, command line", by_cli)]
 
 
-async def measure(ways: list[Way]) -> None:
+async def measure(ways: list[Way], parts: list[Way]) -> None:
+    for single in parts:
+        await single.call(0)
     for way in ways:
         async with anyio.create_task_group() as warming:
             for number in range(TASKS):
                 warming.start_soon(way.call, number)
     console.print("==> one after the other")
     for _ in range(ROUNDS):
-        for way in ways:
+        for way in (*ways, *parts):
             await anyio.sleep(SETTLE)
             await way.run_single()
     console.print(f"==> {TASKS} tasks at once")
@@ -167,7 +175,13 @@ def server_memory() -> str:
     return "?"
 
 
-def table(ways: list[Way], first: list[float], memory: str, engine: str) -> str:
+def parts_table(own: Way, parts: list[Way]) -> list[str]:
+    """How far a call is from what it cannot do without."""
+    rows = [f"| {way.name} | {way.median:.2f} ms | {own.median / way.median:.1f} |" for way in parts]
+    return ["| part of a call | median | a call takes so many times as long |", "| --- | --- | --- |", *rows]
+
+
+def table(ways: list[Way], parts: list[Way], first: list[float], memory: str, engine: str) -> str:
     own = ways[0]
     rows = [
         f"| {way.name} | {way.median:.2f} ms | {way.p95:.2f} ms | {way.median / own.median:.1f} times "
@@ -187,6 +201,8 @@ def table(ways: list[Way], first: list[float], memory: str, engine: str) -> str:
             "| --- | --- | --- | --- | --- | --- |",
             *rows,
             "",
+            *parts_table(own, parts),
+            "",
             f"- First call of a new task, with a sandbox kept ready for it: {statistics.median(first):.0f} ms.",
             f"- Memory of the server after this run: {memory}.",
             f"- Engine: {engine}; {time.strftime('%Y-%m-%d')}.",
@@ -205,16 +221,20 @@ async def run() -> str:
             config.write_text("[pool]\nmax_per_principal = 64\nmax_sandboxes = 64\n", encoding="utf-8")
             arguments = ["-m", "taskcell", "serve", "--config", str(config)]
             server = StdioServerParameters(command=sys.executable, args=arguments, cwd=folder)
-            async with Client(stdio_client(server)) as client:
+            async with Client(stdio_client(server)) as client, bash_alone(Path(folder)) as alone:
                 ways = [taskcell_way(client), *peer_ways(containers)]
-                await measure(ways)
+                parts = [
+                    part("`bash -c true`, by the supervisor alone", alone),
+                    part("an empty MCP call, `sandbox` `status`", empty_call(client)),
+                ]
+                await measure(ways, parts)
                 first = await first_calls(ways[0])
                 memory = server_memory()
     finally:
         for container in containers:
             container.remove(force=True)
     version = api.version()
-    return table(ways, first, memory, f"Docker {version['Version']}, kernel {version['KernelVersion']}")
+    return table(ways, parts, first, memory, f"Docker {version['Version']}, kernel {version['KernelVersion']}")
 
 
 def main() -> None:

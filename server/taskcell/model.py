@@ -141,12 +141,13 @@ class Command:
         workdir: absolute, or relative to the workspace; None means where the task's last terminal command ended,
             or the profile's working directory.
         env: variables for this command alone.
-        timeout: seconds; the supervisor kills the command then.
+        timeout: seconds; the supervisor kills the command then. `math.inf`: it runs as long as its sandbox.
         wait: seconds that the caller waits before the command goes on without it; None means to its end.
         background: the caller waits only until it was started.
         pty: rows and columns of a terminal to run it in; None means pipes.
         strip_ansi: leave control sequences out of what is shown.
         text: the command as a person reads it: the shell line, or the quoted argv. Policy rules match it.
+        notes: sentences for the answer about how the call's arguments were taken.
     """
 
     task: TaskKey
@@ -162,6 +163,7 @@ class Command:
     background: bool = False
     pty: tuple[int, int] | None = None
     strip_ansi: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def takes_input(self) -> bool:

@@ -16,6 +16,7 @@ from taskcell.engine.base import Engine
 from taskcell.model import LOCAL_PRINCIPAL, TaskKey, ToolCall
 from taskcell.process.kept_output import read_overview, read_page
 from taskcell.process.record import About, Record
+from taskcell.process.result import status_of
 from taskcell.sandbox.run import run_command
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.supervisor import protocol
@@ -86,6 +87,33 @@ async def test_a_background_process_is_found_again_with_its_output_and_goes_on(t
         assert record.process.exit is not None
         assert record.process.exit.reason is protocol.Reason.KILL
         assert sandbox.channel.living == set()
+
+
+async def test_how_each_process_ended_is_the_same_for_the_next_server(task: Task) -> None:
+    await task.terminal("exit 3")
+    await task.terminal("sleep 60", timeout=0.2)
+    with anyio.move_on_after(0.5):
+        await task.terminal("sleep 60", wait=60)
+    killed = await task.terminal("sleep 60", wait=0.1)
+    await task.ask("kill", killed.process_id)
+    await task.terminal("kill -USR1 $$")
+    server = await task.terminal("sleep 60", background=True)
+    known = [(info.status, info.exit_code) for info in (await task.process("list")).processes]
+    async with taken_up(task) as sandbox:
+        records = list(sandbox.processes)
+        found_again = [status_of(record, closed=False) for record in records]
+        assert [(status.value, code) for status, code in found_again] == known
+        assert [status for status, _ in known] == [
+            "exited",
+            "timed_out",
+            "cancelled",
+            "killed",
+            "killed",
+            "running",
+        ]
+        assert known[2][1] == 130
+        assert [record.about.has_timeout for record in records] == [True] * 5 + [False]
+        await sandbox.kill(found(sandbox, server.process_id).process)
 
 
 async def test_a_process_that_ended_meanwhile_tells_how(task: Task) -> None:

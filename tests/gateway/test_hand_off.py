@@ -150,6 +150,9 @@ async def test_a_changed_configuration_leaves_what_goes_on_alone(engine: str, ga
         assert "its configuration changed" in after.notes[0]
         answer = await task.ask("write", started.process_id, data="still here\n", wait=20)
         assert (answer.status.value, answer.stdout) == ("running", "still here\n")
+        call = ToolCall("local", "sandbox", {"action": "status", "task_id": "t"})
+        states = {info.state: info.processes for info in (await gw.call(call)).sandboxes}
+        assert (states["ready"], states["retired"] > 0) == (0, True)
         await task.process("close_stdin", started.process_id)
 
 

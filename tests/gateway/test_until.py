@@ -127,6 +127,16 @@ async def test_a_match_deep_in_a_long_output_is_named_though_the_answer_leaves_i
     assert (await until(task, started.process_id, "^59999\n60000\nneedle$")).structured()["matched"] == "59999"
 
 
+async def test_a_line_of_a_megabyte_is_searched_whole_and_has_one_beginning(task: Task) -> None:
+    fill = "head -c 500000 /dev/zero | tr '\\0' a"
+    started = await task.terminal(f"printf needle; {fill}; printf hay; {fill}; echo end; sleep 600", background=True)
+    await until(task, started.process_id, "end$")
+    for pattern in ("^needlea", "ahaya", "aend$"):
+        assert (await until(task, started.process_id, pattern, wait=0)).structured()["matched"] is not None
+    assert (await until(task, started.process_id, "^a", wait=0)).structured()["matched"] is None
+    assert (await until(task, started.process_id, "^a", cursor=100, wait=0)).structured()["matched"] is not None
+
+
 async def test_a_flood_holds_up_neither_the_wait_nor_other_calls(task: Task) -> None:
     started = await task.terminal("yes", background=True)
     async with anyio.create_task_group() as group:

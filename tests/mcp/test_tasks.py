@@ -110,8 +110,8 @@ class ModernClient:
         return self.call("terminal", declares=declares, command=line, **arguments)
 
     def start(self, line: str, **arguments: Any) -> str:
-        """Start a command in the background; answers the task's id."""
-        created = self.terminal(line, background=True, **arguments)
+        """Start a command that goes on; answers the task's id."""
+        created = self.terminal(line, **{"background": True, "timeout": 180, **arguments})
         assert created["resultType"] == "task", created
         identity: str = created["taskId"]
         return identity
@@ -206,7 +206,7 @@ def test_a_request_that_does_not_declare_the_extension_is_answered_as_ever_and_r
 
 def test_a_command_in_the_background_is_a_task_that_ends_with_the_calls_own_answer(tmp_path: Path, toml: str) -> None:
     with modern_client(tmp_path, toml) as client:
-        created = client.terminal(UNTIL_GO, background=True)
+        created = client.terminal(UNTIL_GO, background=True, timeout=180)
         assert created["resultType"] == "task"
         assert created["status"] == "working"
         assert not {"result", "error", "task", "content", "inputRequests", "requestState", "ttl"} & set(created)
@@ -228,6 +228,12 @@ def test_a_command_in_the_background_is_a_task_that_ends_with_the_calls_own_answ
         del result["structuredContent"][differs], foreground["structuredContent"][differs]
     assert result["structuredContent"] == foreground["structuredContent"]
     assert set(result) | {"_meta"} == set(foreground) | {"_meta"}
+
+
+def test_a_command_without_a_time_out_is_no_task_for_nobody_waits_for_its_end(client: ModernClient) -> None:
+    started = client.terminal("sleep 60", background=True)
+    assert (started["resultType"], started["structuredContent"]["status"]) == ("complete", "running")
+    assert "taskId" not in started
 
 
 def test_a_command_that_is_still_running_after_the_wait_is_a_task(client: ModernClient) -> None:
@@ -413,7 +419,7 @@ async def test_another_principal_has_no_such_task(gateway: GatewayFactory) -> No
         client_as(app, "two", extensions=[Extension()]) as two,
     ):
         created = await one.session.call_tool(
-            "terminal", {"command": "sleep 60", "background": True}, allow_claimed=True
+            "terminal", {"command": "sleep 60", "background": True, "timeout": 180}, allow_claimed=True
         )
         assert isinstance(created, Created)
         await two.call_tool("terminal", {"command": "true"})
@@ -441,7 +447,7 @@ async def test_over_http_the_header_that_requests_are_routed_by_must_name_the_ta
             found: dict[str, Any] = json.loads(line)
             return found
 
-        arguments = {"command": "sleep 60", "background": True}
+        arguments = {"command": "sleep 60", "background": True, "timeout": 180}
         created = (await post("tools/call", "terminal", name="terminal", arguments=arguments))["result"]
         identity = created["taskId"]
         assert (await post("tasks/get", identity, taskId=identity))["result"]["status"] == "working"

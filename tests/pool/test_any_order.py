@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -44,11 +45,23 @@ class AnyOrder(RuleBasedStateMachine):
                 self.creating.append(step.slot)
             leaving = [*step.evicted, *([step.retired] if step.retired is not None else [])]
             for slot in step.evicted:
-                assert slot.leases == 0
-                assert slot.sandbox is None or not slot.sandbox.usable or not slot.sandbox.channel.living
+                assert slot.leases == slot.servers
+                if slot.sandbox is not None and slot.sandbox.usable and slot.sandbox.channel.living:
+                    self._left_running_made_room(slot, step.slot)
             for slot in leaving:
                 assert slot not in self.to_close, "closed twice"
                 self.to_close.append(slot)
+
+    def _left_running_made_room(self, victim: Slot, slot: Slot) -> None:
+        """What runs in a sandbox was ended for another one: only where nothing idle could make room."""
+        assert victim.task != slot.task
+        others = [other for other in self.slots if other is not slot and not other.is_busy and other.task != slot.task]
+        if victim.task.principal == slot.task.principal:
+            others = [other for other in others if other.task.principal == slot.task.principal]
+        assert not others
+        held = Counter(other.task.principal for other in self.slots)
+        if victim.task.principal != slot.task.principal:
+            assert held[victim.task.principal] >= held[slot.task.principal]
 
     def _settled(self) -> None:
         self._follow(self.slots.assign(self.now))
@@ -70,6 +83,16 @@ class AnyOrder(RuleBasedStateMachine):
         if self.leases:
             lease = self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1)))
             self._follow(self.slots.withdraw(lease, self.now))
+
+    @rule(data=st.data())
+    def serve(self, data: Any) -> None:
+        ready = [slot for slot in self.slots if slot.sandbox is not None and slot.state is SlotState.READY]
+        ready = [slot for slot in ready if not slot.is_warm and not slot.is_for_one_call]
+        if ready:
+            slot = data.draw(st.sampled_from(ready))
+            slot.sandbox.channel.living.add(2)
+            self.leases.append(self.slots.hold(slot, serves=True))
+            self._settled()
 
     @rule(data=st.data())
     def finish_creation(self, data: Any) -> None:

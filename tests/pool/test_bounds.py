@@ -6,6 +6,7 @@ from pool_slots import (
     AUTHORIZED,
     CHANGED,
     ONCE,
+    Asked,
     ask,
     key,
     made,
@@ -14,6 +15,7 @@ from pool_slots import (
     warm,
 )
 from taskcell.pool.bounds import Bounds
+from taskcell.pool.slot import Slot
 from taskcell.pool.state import Slots
 
 
@@ -31,19 +33,69 @@ def test_at_the_bound_the_least_recently_used_idle_sandbox_makes_room() -> None:
     assert "was closed to make room for another task's" in slots.take_notes(again.slot)[0]
 
 
-def test_a_sandbox_with_a_call_or_a_living_process_is_never_closed_for_another() -> None:
+def left_running(slots: Slots, task: str, *, now: float, principal: str = "local") -> Slot:
+    """A sandbox in which something lives that no call waits for."""
+    asked = ask(slots, key(task, principal=principal), now=now)
+    made(slots, asked).sandbox.channel.living.add(1)  # type: ignore[union-attr]
+    release(slots, asked, now)
+    return asked.slot
+
+
+def test_a_sandbox_with_a_call_or_what_a_call_left_with_a_time_out_is_never_closed_for_another() -> None:
     slots = Slots(Bounds(max_sandboxes=2))
-    called = ask(slots, key("called"))
+    called, works = ask(slots, key("called")), ask(slots, key("works"))
     made(slots, called)
-    works = ask(slots, key("works"))
     made(slots, works).sandbox.channel.living.add(1)  # type: ignore[union-attr]
-    release(slots, works, 1)
     waits = slots.lease(key("waits"), AUTHORIZED)
     assert slots.assign(2) == []
     assert waits.slot is None
     works.slot.sandbox.channel.living.clear()  # type: ignore[union-attr]
-    (step,) = slots.assign(3)
+    (step,) = slots.withdraw(works.lease, 3)
     assert (step.slot, step.evicted) == (waits.slot, (works.slot,))
+
+
+def test_a_running_server_makes_room_only_where_nothing_is_idle_the_one_called_last_the_longest_ago_first() -> None:
+    slots = Slots(Bounds(max_sandboxes=3))
+    newer, older = left_running(slots, "newer", now=5), left_running(slots, "older", now=1)
+    idle = ask(slots, key("idle"), now=6)
+    made(slots, idle)
+    release(slots, idle, 9)
+    first = ask(slots, key("first"), now=10)
+    assert first.evicted == (idle.slot,)
+    made(slots, first)
+    assert ask(slots, key("second"), now=11).evicted == (older,)
+    assert ask(slots, key("third"), now=12).evicted == (newer,)
+    waits = slots.lease(key("fourth"), AUTHORIZED)
+    assert slots.assign(13) == []
+    assert waits.slot is None
+
+
+def test_a_task_does_not_lose_its_server_to_a_skill_of_its_own() -> None:
+    slots = Slots(Bounds(max_sandboxes=1))
+    left_running(slots, "t", now=1)
+    slots.lease(key("t", "skill"), ONCE)
+    assert slots.assign(2) == []
+
+
+def test_no_principal_loses_a_server_to_one_that_holds_as_many() -> None:
+    slots = Slots(Bounds(max_sandboxes=4))
+    for number in range(2):
+        left_running(slots, f"mine-{number}", now=number, principal="me")
+        left_running(slots, f"yours-{number}", now=number, principal="you")
+    waits = slots.lease(key("new", principal="third"), AUTHORIZED)
+    (step,) = slots.assign(5)
+    assert waits.slot is step.slot
+    (victim,) = step.evicted
+    made(slots, Asked(waits, step))
+    poor = "me" if victim.task.principal == "you" else "you"
+    assert ask(slots, key("more", principal=poor), now=6).evicted[0].task.principal == poor
+
+
+def test_a_principal_at_its_bound_loses_a_server_of_its_own_and_nobody_elses() -> None:
+    slots = Slots(Bounds(max_per_principal=1))
+    mine = left_running(slots, "t", now=1, principal="me")
+    left_running(slots, "t", now=0, principal="you")
+    assert ask(slots, key("next", principal="me"), now=2).evicted == (mine,)
 
 
 def test_a_principal_at_its_bound_gives_up_one_of_its_own() -> None:

@@ -18,7 +18,7 @@ from taskcell.tools.terminal import terminal_tool
 from taskcell.tools.tool import Tool
 
 #: Characters of all names, descriptions and schemas' descriptions. Each request of a model pays for them.
-MOST = 3920
+MOST = 4030
 TOOLS = build_tools(Settings(), [])
 
 
@@ -70,6 +70,8 @@ def test_the_texts_of_all_tools_stay_short(capsys: pytest.CaptureFixture[str]) -
         ("process", "until the sandbox closes or 64 newer commands have finished"),
         ("process", "kill it and all it started"),
         ("process", "default 50"),
+        ("process", "until the output has a match, from `cursor` on or in all of it"),
+        ("terminal", "Default 180; with `background` none"),
         ("sandbox", "/workspace stays"),
         ("sandbox", "delete its files, unless the workspace is persistent"),
         ("read_file", "line numbers"),

@@ -92,9 +92,30 @@ def test_a_skills_timeout_never_exceeds_the_limit(tools):
     assert bind(tools, "bare").timeout == 3600.0
 
 
-@pytest.mark.parametrize("timeout", [0, -1, 3600.001, 1e308, 10**400, -(10**400)])
-def test_a_timeout_out_of_range_names_the_range(tools, timeout):
-    assert complaint(tools, command="x", timeout=timeout) == "'timeout' must be more than 0 and at most 3600."
+@pytest.mark.parametrize("timeout", [-1, -1e-9, -(10**400)])
+def test_a_timeout_below_0_is_refused(tools, timeout):
+    assert complaint(tools, command="x", timeout=timeout) == "'timeout' must be at least 0."
+
+
+@pytest.mark.parametrize("timeout", [3600.001, 1e308, 10**400])
+def test_a_timeout_over_the_cap_is_cut_to_it_and_said(tools, timeout):
+    for name, arguments in (("terminal", {"command": "x"}), ("ff", {"args": []})):
+        bound = bind(tools, name, **arguments, timeout=timeout)
+        assert (bound.timeout, bound.notes) == (3600, ("'timeout' was cut to 3600 s, the most that is allowed.",))
+    waits = bind(tools, command="x", wait=timeout)
+    assert (waits.wait, waits.notes) == (3600, ("'wait' was cut to 3600 s, the most that is allowed.",))
+
+
+def test_no_schema_has_a_maximum_of_seconds_that_a_client_would_enforce(tools):
+    for tool in tools.values():
+        for name in ("timeout", "wait"):
+            assert not {"maximum", "exclusiveMaximum"} & set(tool.input_schema["properties"].get(name, {}))
+
+
+def test_the_background_has_no_timeout_unless_the_call_gives_one(tools):
+    assert bind(tools, command="x", background=True).timeout == math.inf
+    assert bind(tools, command="x", background=True, timeout=7200).timeout == 7200
+    assert bind(tools, command="x", background=False).timeout == 180
 
 
 @pytest.mark.parametrize("timeout", [math.nan, math.inf, -math.inf])
@@ -103,7 +124,8 @@ def test_a_timeout_that_is_no_number_is_refused(tools, timeout):
 
 
 def test_a_tiny_timeout_does_not_become_none(tools):
-    assert bind(tools, command="x", timeout=1e-300).timeout == 0.001
+    assert bind(tools, command="x", timeout=1e-300).timeout > 0
+    assert "leave it out" in complaint(tools, command="x", timeout=0)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +142,7 @@ def test_a_tiny_timeout_does_not_become_none(tools):
         ({"command": "\ud800"}, "'command' is not valid Unicode at character 0"),
         ({"comand": "x"}, "has no argument 'comand' (did you mean 'command'?); it takes command, task_id"),
         ({"command": "x", "\ud800\n": 1}, "has no argument '\\ud800\\n'"),
-        ({"command": "x", "wait": -1}, "'wait' must be at least 0 and at most 3600."),
+        ({"command": "x", "wait": -1}, "'wait' must be at least 0."),
         ({"command": "x", "wait": float("nan")}, "'wait' must be a finite number of seconds."),
         ({"command": "x", "background": "yes"}, "'background' must be true or false, not text."),
         ({"command": "x", "pty": True, "cols": 0}, "'cols' must be at least 1 and at most 1000."),
@@ -202,7 +224,7 @@ def test_whatever_a_client_sends_is_a_command_or_a_bad_argument(tools, arguments
         else:
             complaint_text = ""
             assert isinstance(bound, Command | SandboxAction | ProcessAction)
-            assert not isinstance(bound, Command) or 0 < bound.timeout <= 3600
+            assert not isinstance(bound, Command) or 0 < bound.timeout <= 3600 or bound.background
         assert complaint_text.encode().isascii()
 
 

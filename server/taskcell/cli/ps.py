@@ -26,7 +26,10 @@ def ps(
     run: Invocation,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list of objects.")] = False,
 ) -> None:
-    """List the sandboxes of all servers of the deployment, and what each is doing."""
+    """List the sandboxes of all servers of the deployment, and what each is doing.
+
+    PROCESSES counts the commands of which something runs, as the servers wrote it down in the last second.
+    """
     import anyio
 
     found = anyio.run(_find, run)

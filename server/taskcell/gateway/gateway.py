@@ -11,7 +11,7 @@ from taskcell.config.settings import LimitSettings, PoolSettings, ToolsSettings
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied, UnknownTool
 from taskcell.gateway.background import Background
-from taskcell.model import Command, ProcessResult, Profile, Status, ToolCall
+from taskcell.model import Command, ProcessResult, Profile, Reuse, Status, ToolCall
 from taskcell.policy.policy import AuthorizedCommand, Policy
 from taskcell.pool.pool import Pool
 from taskcell.sandbox.run import run_command
@@ -109,8 +109,13 @@ class Gateway:
         async with AsyncExitStack() as held:
             sandbox, notes = await held.enter_async_context(self.pool.lease(command.task, authorized.profile))
             process_id = self.pool.next_process_id(command.task)
-            result = await run_command(sandbox, authorized, process_id, watch, notes, elsewhere=self.tools_with)
+            said = [*command.notes, *notes]
+            result = await run_command(sandbox, authorized, process_id, watch, said, elsewhere=self.tools_with)
             record = sandbox.processes.get(process_id) if result.status is Status.RUNNING else None
-            if record is not None:
+            if record is not None and (record.about.has_timeout or sandbox.profile.reuse is Reuse.CALL):
                 self._background.keep(held.pop_all(), sandbox, record)
+            elif record is not None:
+                serving = AsyncExitStack()
+                serving.enter_context(self.pool.holding(command.task, sandbox, serves=True))
+                self._background.keep(serving, sandbox, record)
             return result

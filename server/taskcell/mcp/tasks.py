@@ -97,7 +97,7 @@ class Tasks:
         server.add_request_handler("tasks/cancel", TaskParams, self.cancel)
 
     async def call(self, context: Context, params: CallToolRequestParams) -> HandlerResult:
-        """Run one call. If its command goes on and the client declares the extension, return a task."""
+        """Run one call. If its command goes on to its time-out and the client declares the extension, return a task."""
         report = await self._tools.report(context, params)
         structured = self._tools.answers.asked(context.meta)
         if not isinstance(report, ProcessResult) or report.status is not Status.RUNNING or not _declares(context):
@@ -106,6 +106,8 @@ class Tasks:
         try:
             _, record = await find_process(self._gateway.pool, task, report.process_id)
         except UnknownProcess:  # it has ended meanwhile, and so has its sandbox
+            return self._tools.answers.of(report, structured=structured)
+        if not record.about.has_timeout:  # nobody waits for its end, which may never come
             return self._tools.answers.of(report, structured=structured)
         identity = _identity(task, record, structured=structured)
         return {"resultType": "task", **self._state(identity, record, "working", _brief(record))}
@@ -159,7 +161,7 @@ class Tasks:
         if (principal, identity) not in self._ends:
             task, sandbox, record = await self._find(principal, identity)
             if not record.process.has_ended:
-                await sandbox.kill(record.process)
+                await sandbox.kill(record.process, protocol.Reason.CANCEL)
                 if record.process.has_ended:
                     # Read its end now: perhaps no client will, and a sandbox that serves one call waits for that.
                     await self._end(identity, task, sandbox, record)
@@ -200,7 +202,7 @@ class Tasks:
         assert report.result is not None
         result = replace(report.result, cursor=None, stderr_cursor=None)
         killed = record.process.exit is not None and record.process.exit.reason is protocol.Reason.KILL
-        if killed and result.status is Status.KILLED:
+        if record.is_cancelled or (killed and result.status is Status.KILLED):
             state = self._state(identity, record, "cancelled", result.ending())
         else:
             state = self._state(identity, record, "completed", result.ending())
@@ -218,7 +220,7 @@ class Tasks:
         age = max(0.0, (record.ended if over else time.time()) - about.started)
         # The process is known at least this long after its end, and a client must not give up while it may still run.
         ttl = age + self._gateway.idle_ttl
-        if not over:
+        if not over and about.has_timeout:
             ttl = max(ttl, about.timeout + DEADLINE_SLACK)
         return {
             "taskId": identity,

@@ -39,7 +39,10 @@ def next_turn(waiting: Iterable[Lease], slots: Iterable[Slot]) -> Lease | None:
 
 
 def make_room(slots: Collection[Slot], bounds: Bounds, task: TaskKey, *, needs_more: bool) -> list[Slot] | None:
-    """The idle slots to close so that the task may have one more; None when there are not enough.
+    """The slots to close so that the task may have one more; None when there are not enough.
+
+    They are warm or idle ones. Where there is none, it is one in which processes run that no call waits for and no
+    time-out ends: they may run for ever, and nobody else would get a place.
 
     Arguments:
         needs_more: the task needs a new sandbox; a warm one that it takes is counted already.
@@ -47,14 +50,14 @@ def make_room(slots: Collection[Slot], bounds: Bounds, task: TaskKey, *, needs_m
     own = [slot for slot in slots if slot.task.principal == task.principal]
     chosen: list[Slot] = []
     if len(own) >= bounds.max_per_principal:
-        victim = _least_recently_used(own, bounds, task)
+        victim = _least_recently_used(own, bounds, task) or _left_running(own, own, task)
         if victim is None:
             return None
         chosen.append(victim)
     if needs_more and len(slots) - len(chosen) >= bounds.max_sandboxes:
         others = [slot for slot in slots if slot not in chosen]
         warm = next((slot for slot in others if slot.is_warm), None)
-        victim = warm or _least_recently_used(others, bounds, task)
+        victim = warm or _least_recently_used(others, bounds, task) or _left_running(others, slots, task)
         if victim is None:
             return None
         chosen.append(victim)
@@ -66,6 +69,23 @@ def _least_recently_used(among: Collection[Slot], bounds: Bounds, task: TaskKey)
     # A task keeps its files: its last sandbox is not closed to make room for another one of its own.
     idle = [slot for slot in idle if slot.task != task or bounds.persistent or _has_another(among, slot)]
     return min(idle, key=lambda slot: (slot.task == task, slot.quiet_since), default=None)
+
+
+def _left_running(among: Iterable[Slot], slots: Iterable[Slot], task: TaskKey) -> Slot | None:
+    """The slot with running servers that was called last the longest ago, of the principal that holds the most.
+
+    No principal loses a server to one that holds as many sandboxes, and no task to itself.
+    """
+    held = Counter(slot.task.principal for slot in slots)
+    mine = held[task.principal]
+    chosen = (
+        slot
+        for slot in among
+        if slot.is_left_running
+        and slot.task != task
+        and (slot.task.principal == task.principal or held[slot.task.principal] > mine + 1)
+    )
+    return min(chosen, key=lambda slot: (-held[slot.task.principal], slot.idle_since), default=None)
 
 
 def _has_another(among: Iterable[Slot], slot: Slot) -> bool:

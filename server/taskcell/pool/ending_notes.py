@@ -10,12 +10,16 @@ import anyio
 
 from taskcell.deployment.records import NoteRecord
 from taskcell.model import TaskKey
-from taskcell.pool.slot import SlotKey
+from taskcell.pool.slot import Slot, SlotKey
+from taskcell.process.record import Record
+from taskcell.sandbox.sandbox import Sandbox
 
 #: Endings that are kept for the next call of their task; each takes a few hundred bytes.
 MAX_REMEMBERED = 10_000
 #: The newest of them that a later server is to know as well; they are written down at each change.
 MAX_WRITTEN = 1_000
+#: Processes that a note on the end of a sandbox names.
+MAX_NAMED = 4
 CHANGED = "The sandbox was replaced because its configuration changed"
 
 K = TypeVar("K")
@@ -69,6 +73,20 @@ class Endings:
         finally:
             self._telling.remove(told)
 
+    def tell_ended(self, slot: Slot) -> None:
+        """Keep a sentence on what runs in a slot that is to be closed."""
+        named = _named_left(slot)
+        if named:
+            self.tell(slot.task, f"With the task's sandbox ended what still ran in it: {named}.")
+
+    def tell_evicted(self, task: TaskKey, evicted: Iterable[Slot]) -> None:
+        """Keep a sentence for the task that the slots were closed for, unless they were another principal's."""
+        for slot in evicted:
+            named = _named_left(slot) if slot.task.principal == task.principal else ""
+            if named:
+                ended = f"To make room, the sandbox of your task {slot.task.task!r} was closed, and with it {named}."
+                self.tell(task, ended)
+
     def forget(self, task: TaskKey) -> None:
         """The task was closed on purpose: no later answer needs to say how its sandboxes ended."""
         for key in [key for key in self._ended if key[0] == task]:
@@ -97,6 +115,27 @@ def _keep(kept: dict[K, V], key: K, value: V) -> None:
     kept[key] = value
     while len(kept) > MAX_REMEMBERED:
         del kept[next(iter(kept))]
+
+
+def _named_left(slot: Slot) -> str:
+    """What runs in a slot and no call hears of: `p3 ('npm run dev') and 2 others`; empty for nothing."""
+    sandbox = slot.sandbox
+    names = [
+        f"{record.about.process_id} ({record.about.text!r})"
+        for record in (sandbox.processes if sandbox is not None else ())
+        if sandbox is not None and _is_left(record, sandbox)
+    ]
+    more = len(names) - MAX_NAMED
+    if more > 0:
+        names[MAX_NAMED:] = ["1 other" if more == 1 else f"{more} others"]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _is_left(record: Record, sandbox: Sandbox) -> bool:
+    """It runs without a time-out, or has ended and left others behind."""
+    if record.process.exit is None:
+        return not record.about.has_timeout
+    return record.process.number in sandbox.channel.living
 
 
 def how_ended(ended: str, *, kept_files: bool) -> str:

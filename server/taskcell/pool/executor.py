@@ -172,8 +172,12 @@ class Executor:
         """
         records = list(sandbox.processes)
         running = [record for record in records if not record.process.has_ended]
-        if running or (records and slot.is_for_one_call):
-            self._group.start_soon(self._see_out, self._slots.hold(slot), sandbox, running)
+        serving = [record for record in running if not (record.about.has_timeout or slot.is_for_one_call)]
+        ending = [record for record in running if record not in serving]
+        if ending or (records and slot.is_for_one_call):
+            self._group.start_soon(self._see_out, self._slots.hold(slot), sandbox, ending)
+        if serving:
+            self._group.start_soon(self._see_out, self._slots.hold(slot, serves=True), sandbox, serving)
 
     async def _see_out(self, lease: Lease, sandbox: Sandbox, records: Iterable[Record]) -> None:
         try:

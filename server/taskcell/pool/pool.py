@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 import anyio.abc
@@ -193,6 +193,31 @@ class Pool:
             await self._begin(task)
         return [slot for slot in self._slots if slot.task == task]
 
+    @contextmanager
+    def holding(self, task: TaskKey, sandbox: Sandbox, *, serves: bool = False) -> Iterator[None]:
+        """Lease a sandbox that is there already, for a call about a process in it, or for a process.
+
+        The one sandbox of a single call is leased already until that call's answer was read.
+
+        Arguments:
+            serves: for a process without a time-out; it can be ended to make room.
+        """
+        slots = (slot for slot in (*self._slots, *self._closing.of_task(task)) if slot.sandbox is sandbox)
+        slot = next(slots, None)
+        if slot is None or slot.is_for_one_call:
+            yield
+            return
+        lease = self._slots.hold(slot, serves=serves)
+        self._executor.serve_waiting()
+        try:
+            yield
+        finally:
+            self._executor.begin(self._slots.withdraw(lease, time.monotonic()))
+
+    def replaced(self, task: TaskKey) -> list[Slot]:
+        """The task's places that have a successor, and are not closed before what runs in them ends."""
+        return [slot for slot in self._closing.of_task(task) if slot.leases]
+
     # --- the end -----------------------------------------------------------------------------------------------
 
     async def close_task(self, task: TaskKey) -> int:
@@ -207,7 +232,7 @@ class Pool:
         self._check_open()
         await self._begin(task)
         taken = self._slots.take(lambda slot: slot.task == task)
-        self._slots.forget(task)
+        self._slots.endings.forget(task)
         record = self._workspaces.forget(task)
         slots = {*taken, *self._closing.of_task(task)}
         for slot in slots:

@@ -46,6 +46,7 @@ class Slot:
         outdated: its container was made with another profile than `profile`, or with an unknown one.
         nonce: what the token of its sandbox was derived from.
         fingerprint: of its profile, for other servers; empty until it is needed.
+        servers: how many of its leases are for processes without a time-out.
         ended: how the task's last sandbox of this profile ended; empty when no answer needs to say it.
     """
 
@@ -64,6 +65,7 @@ class Slot:
     nonce: str = ""
     fingerprint: str = ""
     leases: int = 0
+    servers: int = 0
     idle_since: float = 0.0
     ended: str = ""
     notes: list[str] = field(default_factory=list)
@@ -104,10 +106,17 @@ class Slot:
 
     @property
     def is_busy(self) -> bool:
-        """It must not be closed: a call has it, one of its processes lives, or it is still being made."""
+        """It is not idle: a call or what one left has it, one of its processes lives, or it is still being made."""
         if self.leases or self.sandbox is None:
             return True
         return bool(self.sandbox.channel.living) and self.sandbox.usable
+
+    @property
+    def is_left_running(self) -> bool:
+        """What runs in it is all that no call waits for and no time-out ends, such as servers."""
+        if self.sandbox is None or self.leases > self.servers or self.is_for_one_call or self.is_warm:
+            return False
+        return self.is_busy and self.usable
 
     @property
     def quiet_since(self) -> float:
@@ -126,12 +135,14 @@ class Lease:
     Arguments:
         arrived: orders the calls that wait.
         slot: the one that it has been granted.
+        serves: for a process without a time-out; it does not keep the sandbox from being closed to make room.
         granted: set when it is granted a slot; made by the call that waits, for most are granted one at once.
     """
 
     key: SlotKey
     profile: AuthorizedProfile
     arrived: int
+    serves: bool = False
     slot: Slot | None = None
     granted: anyio.Event | None = None
 

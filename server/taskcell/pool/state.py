@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 import anyio
 
 from taskcell.errors import TaskcellError
-from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import Bounds, make_room, next_turn
 from taskcell.pool.ending_notes import CHANGED, Endings, how_ended
@@ -55,9 +54,9 @@ class Slots:
             self._waiting.append(lease)
         return lease
 
-    def hold(self, slot: Slot) -> Lease:
+    def hold(self, slot: Slot, *, serves: bool = False) -> Lease:
         """A claim on this very slot, for what runs in it already."""
-        lease = Lease(slot.shared_key, slot.profile, next(self._numbers))
+        lease = Lease(slot.shared_key, slot.profile, next(self._numbers), serves=serves)
         self._grant(lease, slot)
         return lease
 
@@ -88,6 +87,7 @@ class Slots:
 
     def _grant(self, lease: Lease, slot: Slot) -> None:
         slot.leases += 1
+        slot.servers += lease.serves
         if slot.is_for_one_call:
             self._move(slot, (lease.key[0], f"{lease.key[1]}#{next(self._numbers)}"))
         lease.slot = slot
@@ -111,6 +111,7 @@ class Slots:
             if victims is None:
                 return None
             evicted = tuple(self._out(victims, "was closed to make room for another task's"))
+            self.endings.tell_evicted(lease.key[0], evicted)
             step = self._take_warm(warm, lease, evicted, now) if warm else self._new(lease, evicted, now)
         self._grant(lease, step.slot)
         return step
@@ -122,11 +123,12 @@ class Slots:
 
     def withdraw(self, lease: Lease, now: float) -> list[Step]:
         """Take a lease back, granted or not: its call has ended, or gave up waiting."""
-        steps = []
+        steps: list[Step] = []
         if lease.slot is None:
             self._waiting.remove(lease)
-        elif (step := self._release(lease.slot, now)) is not None:
-            steps.append(step)
+        else:
+            lease.slot.servers -= lease.serves
+            steps += filter(None, [self._release(lease.slot, now)])
         return steps + self.assign(now) if self._waiting else steps
 
     def _release(self, slot: Slot, now: float) -> Step | None:
@@ -172,6 +174,7 @@ class Slots:
             self._retire(slot)
             if not slot.is_warm:
                 self.endings.remember(slot.shared_key, ended)
+                self.endings.tell_ended(slot)
         return chosen
 
     def take_idle(self, now: float, ttl: float) -> list[Slot]:
@@ -232,6 +235,7 @@ class Slots:
             # It is being made, or adopted, and no answer has said yet how the one before it ended.
             slot.ended = old.ended if old.inherited is None else CHANGED
         elif not old.sandbox.usable:
+            self.endings.tell_ended(old)
             slot.ended = f"had died ({old.sandbox.doomed or old.sandbox.channel.lost_reason or 'it ended'})"
         elif not reset:
             slot.ended = CHANGED
@@ -287,10 +291,6 @@ class Slots:
         for slot in taken:
             self._retire(slot)
         return taken
-
-    def forget(self, task: TaskKey) -> None:
-        """The task was closed on purpose: no later answer needs to say how its sandboxes ended."""
-        self.endings.forget(task)
 
     def take_notes(self, slot: Slot) -> list[str]:
         """Notes for the next answer; each is returned once."""

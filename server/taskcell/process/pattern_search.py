@@ -67,6 +67,7 @@ class PatternSearch:
         with anyio.move_on_after(REAP_TIMEOUT, shield=True):
             if not self._is_gone:
                 program.kill()
+            await program.wait()
             await program.aclose()
 
     async def search(self, text: str) -> tuple[int, int] | None:

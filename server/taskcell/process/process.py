@@ -173,17 +173,18 @@ class Process(Listener):
             await self._change().wait()
         return self.killed
 
-    async def kill(self, grace: float) -> int | None:
+    async def kill(self, grace: float, reason: protocol.Reason = protocol.Reason.KILL) -> int | None:
         """Kill the whole tree and return the number of survivors; None if it is unknown. Raises SandboxLost.
 
         Arguments:
             grace: seconds between TERM and KILL.
+            reason: KILL or CANCEL; what it is killed for first counts.
         """
         if self.failed is not None or self.number == 0:
             return 0
         if self.killed is None or self.exit is None or self.exit.reason is protocol.Reason.ITSELF:
             self.killed = None
-            await self._channel.send(requests.kill(self.number, math.ceil(grace * 1000)))
+            await self._channel.send(requests.kill(self.number, math.ceil(grace * 1000), reason))
         return (await self._kill_counted()).survivors
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 import time
@@ -31,7 +32,7 @@ class About:
 
     Arguments:
         text: how the command begins. It may hold a secret: show it to the command's own principal only.
-        timeout: seconds.
+        timeout: seconds; `math.inf` without one.
         started: seconds since the epoch.
         takes_input: `process` may write to its standard input.
         strip_ansi: its call wanted output without control sequences.
@@ -70,6 +71,11 @@ class About:
             given=(*(() if command.pty is None else ("TERM",)), *command.env),
             is_foreground=command.profile.kind == "terminal" and not command.background,
         )
+
+    @property
+    def has_timeout(self) -> bool:
+        """Whether it is killed after a time, and does not run as long as its sandbox."""
+        return math.isfinite(self.timeout)
 
     def tag(self) -> bytes:
         """Encode it in at most TAG_MAX bytes."""
@@ -125,7 +131,6 @@ class Record:
         ended: seconds since the epoch; 0 while it runs.
         on_end: called at its end or loss, before anything else is read from the channel; it must not block.
         is_handed_off: it goes on, or went on, after its call's answer.
-        is_cancelled: it was killed because its call was cancelled.
         alive: how many processes of its tree were alive at its end, or at the last count; None: unknown.
         may_move: the next terminal command may start elsewhere because of it.
         unkept: why the next terminal command does not start where this one ended; empty if it does or never would.
@@ -137,13 +142,17 @@ class Record:
     ended: float = 0.0
     on_end: Callable[[], None] | None = None
     is_handed_off: bool = False
-    is_cancelled: bool = False
     alive: int | None = 0
     may_move: bool = False
     unkept: str = ""
     end_note: str = ""
     _is_told: bool = False
     _telling: anyio.Event | None = None
+
+    @property
+    def is_cancelled(self) -> bool:
+        """It was killed because its call was cancelled."""
+        return self.process.exit is not None and self.process.exit.reason is protocol.Reason.CANCEL
 
     def tell(self) -> None:
         """Note that an answer reported its end."""

@@ -48,7 +48,7 @@ def status_of(record: Record, *, closed: bool) -> tuple[Status, int | None]:
         return Status.TIMED_OUT, EXIT_TIMED_OUT
     if ended.oom_kills and (ended.signal == signal.SIGKILL or ended.exit_code == EXIT_OOM):
         return Status.OOM_KILLED, EXIT_OOM
-    if ended.reason is protocol.Reason.KILL:
+    if ended.reason in (protocol.Reason.KILL, protocol.Reason.CANCEL):
         return _killed(record, ended, closed=closed)
     return (Status.KILLED, 128 + ended.signal) if ended.signal else (Status.EXITED, ended.exit_code)
 

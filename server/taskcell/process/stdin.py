@@ -98,7 +98,16 @@ class Input:
         self._window -= len(chunk)
         await self._channel.send(requests.stdin(self._number, chunk))
 
-    async def close(self, *, is_terminal: bool) -> None:
-        """Close it; a terminal gets its end-of-file character and stays open. Raises SandboxLost."""
+    async def close(self, seconds: float, *, is_terminal: bool) -> bool:
+        """Close it behind what is being sent; a terminal gets its end-of-file character and stays open.
+
+        Returns False, and leaves it open, if that takes longer than `seconds`: the process does not read. Raises
+        SandboxLost.
+        """
         self.is_open = is_terminal
-        await self._channel.send(requests.stdin_eof(self._number))
+        with anyio.move_on_after(seconds) as bound:
+            async with self._sending:
+                await self._channel.send(requests.stdin_eof(self._number))
+        if bound.cancelled_caught:
+            self.is_open = True
+        return not bound.cancelled_caught

@@ -17,8 +17,10 @@ from taskcell.supervisor.protocol import Stream
 
 #: Characters before new output that are searched again with it: a match that spans lines may be as long.
 OVERLAP = 16_384
-#: Bytes of a line without an end that are searched. A program can write to one line for hours.
+#: Bytes of a line without an end that are searched again with what follows. A program can write to one line for hours.
 LINE_MAX = 16_384
+#: What stands in the searched text for the cut beginning of a line, so that `^` does not match there.
+CUT = "…"
 #: Seconds for the rest of a line whose last characters match so far, such as a prompt, or a number that may go on.
 LINE_PAUSE = 0.1
 #: Seconds between two looks at output that comes without a pause: it must not keep the server busy.
@@ -40,9 +42,10 @@ class _Text:
 
     def __init__(self, stream: Stream, cursor: int) -> None:
         self._stream = stream
-        self.end = cursor
+        self.end = self.searched = cursor
         self._shown = ""
         self._rest = b""
+        self._is_cut = False
 
     async def search(self, process: Process, pattern: PatternSearch) -> Match | None:
         """Search everything that there is by now and was not searched. Raises BadArgument, SandboxLost."""
@@ -50,24 +53,32 @@ class _Text:
         while True:
             piece = await read_piece(process, self._stream, self.end, protocol.READ_MAX)
             if piece.lost:
-                self._shown, self._rest = "", b""
+                self._shown, self._rest, self._is_cut = "", b"", True
             self.end = piece.end
             known = piece.total if known is None else known
+            is_last = piece.end >= known or not piece.data
             text, is_open = self._add(piece.data)
             found = await pattern.search(text) if text else None
+            self.searched = self.end
             if found is not None:
-                return Match(_line_at(text, found[0]), is_open and found[1] == len(text))
-            if piece.end >= known or not piece.data:
+                at_end = is_open and found[1] == len(text)
+                if is_last or not at_end:  # else the rest of the line is there already, in the next piece
+                    return Match(_line_at(text, found[0]), at_end)
+            if is_last:
                 return None
 
     def _add(self, data: bytes) -> tuple[str, bool]:
         """Take new bytes; return the text to search, and whether its last line has no end yet."""
         data = self._rest + data
         cut = data.rfind(b"\n") + 1
-        before = self._shown + displayed(_decoded(data[:cut]), ansi=False)
-        self._rest = data[cut:][-LINE_MAX:]
+        first = CUT if self._is_cut else ""
+        before = self._shown + (first + displayed(_decoded(data[:cut]), ansi=False) if cut else "")
+        self._is_cut, self._rest = self._is_cut and not cut, data[cut:]
         begun = _decoded(whole_characters(self._rest))
         begun = displayed(begun[: len(begun) - unfinished(begun)], ansi=False)
+        begun = CUT + begun if begun and self._is_cut else begun
+        if len(self._rest) > LINE_MAX:
+            self._is_cut, self._rest = True, self._rest[-LINE_MAX:]
         # From the beginning of a line, so that `^` means one.
         self._shown = before if len(before) <= OVERLAP else before[before.find("\n", len(before) - OVERLAP) + 1 :]
         return before + begun, bool(begun)
@@ -117,7 +128,7 @@ async def wait_for_match(process: Process, pattern: str, cursors: Totals, second
                 rested = 2 * anyio.current_time() - looked
                 await process.news((texts[0].end, texts[1].end))
                 await anyio.sleep_until(max(looked + LOOK_PAUSE, rested))
-    return Searched(line, (texts[0].end, texts[1].end))
+    return Searched(line, (texts[0].searched, texts[1].searched))
 
 
 async def _look(process: Process, search: PatternSearch, texts: list[_Text]) -> str | None:

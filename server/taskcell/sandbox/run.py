@@ -23,6 +23,7 @@ from taskcell.sandbox.spawn import GRACE
 from taskcell.sandbox.sudo_notes import notes_on_sudo
 from taskcell.sandbox.wait import KILL_SLACK, Waited, wait_for
 from taskcell.supervisor import requests
+from taskcell.supervisor.protocol import Reason
 from taskcell.text import one_line
 from taskcell.units import format_seconds
 
@@ -104,8 +105,7 @@ async def _run(
             raise await _no_room(sandbox, failure) from None
         raise
     except anyio.get_cancelled_exc_class():
-        record.is_cancelled = True
-        await sandbox.kill(process)
+        await sandbox.kill(process, Reason.CANCEL)
         raise
     except SandboxLost:
         return call.ended()
@@ -179,8 +179,9 @@ class _Call:
         """Return the result of a command that goes on: the output so far. Raises SandboxLost."""
         sandbox, record, process = self.sandbox, self.record, self.record.process
         totals = await process.fetch_tails()
+        limit = f", for at most {format_seconds(self.command.timeout)} s in all"
         notes = [
-            f"It goes on, for at most {format_seconds(self.command.timeout)} s in all; get more with `process`, "
+            f"It goes on{limit if record.about.has_timeout else ' as long as its sandbox'}; get more with `process`, "
             f"process_id '{record.about.process_id}' and the action 'wait' or 'poll'."
         ]
         if record.about.is_foreground and process.exit is None:

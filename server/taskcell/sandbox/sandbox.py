@@ -28,6 +28,7 @@ from taskcell.sandbox.terminal_state import Beginning
 from taskcell.sandbox.wait import DEADLINE_SLACK, KILL_SLACK
 from taskcell.supervisor import events, requests
 from taskcell.supervisor.channel import ANSWER_TIMEOUT, Channel
+from taskcell.supervisor.protocol import Reason
 
 #: Seconds that a sandbox for one call stays after the end of a handed-off process, so that its output can be fetched.
 TELL_TIMEOUT = 600.0
@@ -137,10 +138,13 @@ class Sandbox:
 
     async def recount(self, record: Record) -> None:
         """Bring up to date what a result says about a process that has ended."""
-        with suppress(SandboxLost):
+        number, has_ended = record.process.number, record.process.exit is not None
+        try:
             await self.settle()
-            if record.process.exit is not None and record.process.number in self.channel.living:
-                record.alive = (await self.alive()).get(record.process.number, 0)
+            if has_ended and number in self.channel.living:
+                record.alive = (await self.alive()).get(number, 0)
+        except SandboxLost:
+            record.alive = None if has_ended and number in self.channel.living else record.alive
 
     def facts(self, record: Record) -> SandboxFacts:
         """Return what a result of this process needs to know about the sandbox."""
@@ -163,11 +167,15 @@ class Sandbox:
             with anyio.move_on_after(TELL_TIMEOUT):
                 await record.told()
 
-    async def kill(self, process: Process) -> None:
-        """Kill a process and everything that it started, and wait for the count. Shielded and bounded."""
+    async def kill(self, process: Process, reason: Reason = Reason.KILL) -> None:
+        """Kill a process and everything that it started, and wait for the count. Shielded and bounded.
+
+        Arguments:
+            reason: KILL or CANCEL, which is what is told of the process.
+        """
         with anyio.move_on_after(GRACE + KILL_SLACK, shield=True) as bound:
             with suppress(SandboxLost):
-                await process.kill(GRACE)
+                await process.kill(GRACE, reason)
             self.doom_for_survivors(process)
         if bound.cancelled_caught:
             self.doom("its supervisor did not confirm the kill")

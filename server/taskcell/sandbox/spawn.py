@@ -105,14 +105,14 @@ class Spawner:
         flags: SpawnFlag,
         timeout: float,
     ) -> requests.Spawn:
-        """Make a request with this sandbox's user and bounds. `timeout` in seconds."""
+        """Make a request with this sandbox's user and bounds. `timeout` in seconds; `math.inf` for none."""
         return requests.Spawn(
             argv=[_bytes(word) for word in argv],
             env={_bytes(key): _bytes(value) for key, value in env.items()},
             cwd=_bytes(cwd),
             user=b"" if self.container.user is None else _bytes(self.container.user),
             flags=flags,
-            timeout_ms=max(1, math.ceil(timeout * 1000)),
+            timeout_ms=max(1, math.ceil(timeout * 1000)) if math.isfinite(timeout) else 0,
             grace_ms=round(GRACE * 1000),
             spool=self.spool,
             credit=Capture(self.output_chars).head_bytes,

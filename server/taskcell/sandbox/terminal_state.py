@@ -122,7 +122,7 @@ def _cut_short(ended: events.Exit) -> str:
     """Return why a command came to no end of its own, or nothing."""
     if ended.reason is protocol.Reason.TIMEOUT:
         return "it was killed at its timeout"
-    if ended.reason is protocol.Reason.KILL:
+    if ended.reason in (protocol.Reason.KILL, protocol.Reason.CANCEL):
         return "it was killed"
     return f"{signal_name(ended.signal)} ended it" if ended.signal else ""
 

@@ -170,12 +170,16 @@ def check_visible(name: str, text: str) -> None:
         raise BadArgument(f"'{name}' must not hold control characters or line breaks.")
 
 
-def seconds(name: str, value: float, most: float) -> float:
-    """Return the duration of a call, in seconds. Raises BadArgument unless it is more than 0 and at most `most`."""
+def seconds(name: str, value: float, most: float) -> tuple[float, tuple[str, ...]]:
+    """Return a duration of a call, in seconds and at most `most`, and a note if it was longer.
+
+    Raises BadArgument unless it is a finite number from 0 on.
+    """
     if isinstance(value, float) and not math.isfinite(value):
-        raise BadArgument(f"'{name}' must be a finite number of seconds, at most {format_seconds(most)}.")
-    if not 0 < value <= most:
-        raise BadArgument(f"'{name}' must be more than 0 and at most {format_seconds(most)} seconds.")
-    # Compared before it is converted: an integer may be too large for a float. The supervisor counts in milliseconds,
-    # and takes 0 for "no limit".
-    return max(float(value), 0.001)
+        raise BadArgument(f"'{name}' must be a finite number of seconds.")
+    if value < 0:
+        raise BadArgument(f"'{name}' must be at least 0 seconds.")
+    if value > most:
+        return most, (f"'{name}' was cut to {format_seconds(most)} s, the most that is allowed.",)
+    # Compared before it is converted: an integer may be too large for a float.
+    return float(value), ()

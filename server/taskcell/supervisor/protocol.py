@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum, IntFlag
 
-VERSION = 3
+VERSION = 4
 #: Frame limits of `docs/protocol.md`; the length counts type, process and body.
 MAX_TO_SUPERVISOR = 1 << 20
 MAX_FROM_SUPERVISOR = 1 << 17
@@ -42,6 +42,7 @@ class Reason(IntEnum):
     ITSELF = 0
     TIMEOUT = 1
     KILL = 2
+    CANCEL = 3
 
 
 class SpawnFlag(IntFlag):

@@ -13,6 +13,7 @@ from taskcell.supervisor.protocol import (
     MAX_TO_SUPERVISOR,
     MIN_LENGTH,
     VERSION,
+    Reason,
     Request,
     SpawnFlag,
     Stream,
@@ -96,9 +97,13 @@ def signal(process: int, number: int) -> bytes:
     return _frame(Request.SIGNAL, process, struct.pack("<B", number))
 
 
-def kill(process: int, grace_ms: int) -> bytes:
-    """Kill the process's whole tree; process 0 means every process of the sandbox."""
-    return _frame(Request.KILL, process, struct.pack("<I", grace_ms))
+def kill(process: int, grace_ms: int, reason: Reason = Reason.KILL) -> bytes:
+    """Kill the process's whole tree; process 0 means every process of the sandbox.
+
+    Arguments:
+        reason: KILL, or CANCEL, which are told apart in EXIT and LISTING.
+    """
+    return _frame(Request.KILL, process, struct.pack("<IB", grace_ms, reason))
 
 
 def credit(process: int, stream: Stream, amount: int) -> bytes:

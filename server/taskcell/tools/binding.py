@@ -86,10 +86,17 @@ def task_key(call: ToolCall, values: Mapping[str, Any]) -> TaskKey:
     return TaskKey(call.principal, task)
 
 
-def timeout_of(values: Mapping[str, Any], usual: float, most: float) -> float:
-    """Return the argument `timeout` in seconds, or `usual` if it is missing. Raises BadArgument."""
+def timeout_of(values: Mapping[str, Any], usual: float, most: float) -> tuple[float, tuple[str, ...]]:
+    """Return the argument `timeout` in seconds, or `usual` if it is missing, and a note if it was cut to `most`.
+
+    Raises BadArgument.
+    """
     timeout = values.get("timeout")
-    return usual if timeout is None else seconds("timeout", timeout, most)
+    if timeout is None:
+        return usual, ()
+    if timeout == 0:
+        raise BadArgument("'timeout' must be more than 0 seconds; leave it out for the default.")
+    return seconds("timeout", timeout, most)
 
 
 def stdin_of(name: str, text: str | None) -> bytes | None:

@@ -34,15 +34,24 @@ _CURSORS = {
 RUN_SCHEMA = object_schema({**RUN, **_CURSORS}, required=list(RUN))
 
 
-def timeout_property(default: float, most: float) -> dict[str, Any]:
-    """Return the schema of the argument `timeout`. Both in seconds."""
-    return {
-        "type": "number",
-        "exclusiveMinimum": 0,
-        "maximum": plain_number(most),
-        "default": plain_number(default),
-        "description": "Seconds until the command and all it started are killed; output so far is kept.",
-    }
+_TIMEOUT = "Seconds until the command and all it started are killed; output so far is kept."
+
+
+def timeout_property(default: float) -> dict[str, Any]:
+    """Return the schema of the argument `timeout`. `default` in seconds.
+
+    It has no maximum: what is more is cut to it, and not refused.
+    """
+    return {"type": "number", "minimum": 0, "default": plain_number(default), "description": _TIMEOUT}
+
+
+def open_timeout_property(default: float) -> dict[str, Any]:
+    """Return the same for a command that can run in the background, where no time-out is the default.
+
+    The schema has no default: a client that sends every default would end what is to go on.
+    """
+    said = f"{_TIMEOUT} Default {plain_number(default)}; with `background` none."
+    return {"type": "number", "minimum": 0, "description": said}
 
 
 def shared_files(profile: Profile, others: str) -> str:

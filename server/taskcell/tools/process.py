@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from taskcell.errors import BadArgument
 from taskcell.model import Command, Profile, ToolCall
 from taskcell.process.table import FINISHED_MAX
 from taskcell.profile.build import TERMINAL, terminal_profile
-from taskcell.schema.arguments import as_utf8, nearest
+from taskcell.schema.arguments import as_utf8, nearest, seconds
 from taskcell.schema.forms import ONLY_WHEN
 from taskcell.schema.properties import COLS, ROWS, STRIP_ANSI, TASK_ID, object_schema, plain_number, value_schema
 from taskcell.tools.binding import task_key
@@ -29,24 +28,23 @@ MAX_CURSOR = (1 << 53) - 1
 MAX_PATTERN = 1000
 
 _DESCRIPTION = (
-    "Inspect and control commands that were started with `background` or outlived their call's `wait`. Each answer "
-    "has the cursor to continue from. Output can be read again until the sandbox closes or "
+    "Inspect and control commands started with `background`, or that outlived their call's `wait`. Each answer has the "
+    "cursor to continue from. Output can be read again until the sandbox closes or "
     f"{FINISHED_MAX} newer commands have finished."
 )
 
 
 _ACTIONS = (
-    "list: the task's processes. poll: state and output. wait: the same at its end. write: send `data` to its stdin. "
-    "close_stdin: close that. signal: send `signal`. kill: kill it and all it started. resize: set its terminal's "
-    "`rows` and `cols`."
+    "list: the task's processes. poll: state and output. wait: the same at its end. write: `data` to its stdin. "
+    "close_stdin: close that. signal: send `signal`. kill: kill it and all it started. resize: its terminal."
 )
 _CURSOR = (
-    "Output from here on: an earlier answer's cursor, or 0. Default: head and tail of all output for poll, wait and "
-    "kill; else what is new."
+    "Output from here on: an earlier answer's cursor, or 0. Default: head and tail of all for poll, wait, kill; else "
+    "what is new."
 )
 _UNTIL = (
-    "For wait: return as soon as the output from `cursor` on has a match, by default from its beginning. A regular "
-    "expression; ^ and $ match at lines."
+    "Regular expression, for wait: until the output has a match, from `cursor` on or in all of it. ^ and $ match at "
+    "lines."
 )
 _OFFSET = {"minimum": 0, "maximum": MAX_CURSOR}
 _ALL = get_args(Action)
@@ -61,8 +59,8 @@ _OF_ONE = _only(*(action for action in _ALL if action != "list"))
 _RESIZE = _only("resize")
 
 
-def schema(wait: float, max_wait: float) -> dict[str, Any]:
-    """Return the input schema. Times in seconds."""
+def schema(wait: float) -> dict[str, Any]:
+    """Return the input schema. `wait` in seconds."""
     return object_schema(
         {
             "action": value_schema("string", _ACTIONS, enum=list(_ALL)),
@@ -75,7 +73,6 @@ def schema(wait: float, max_wait: float) -> dict[str, Any]:
                 f"Seconds to wait for the end (wait, default {plain_number(wait):g}) or for output (poll, write; "
                 "default 0).",
                 minimum=0,
-                maximum=plain_number(max_wait),
                 **_only("wait", "poll", "write"),
             ),
             "until": value_schema("string", _UNTIL, maxLength=MAX_PATTERN, **_only("wait")),
@@ -94,12 +91,13 @@ class ProcessTool(Tool):
     """The tool `process`. It starts nothing.
 
     Arguments:
-        wait: seconds that the action `wait` waits by default.
+        wait, max_wait: seconds that the action `wait` waits by default, and at most.
         output_chars: maximum characters of output in one answer.
         assumed: the profile that `commands` assumes for the process, because it looks up none.
     """
 
     wait: float
+    max_wait: float
     output_chars: int
     assumed: Profile = field(repr=False)
 
@@ -110,21 +108,20 @@ class ProcessTool(Tool):
         process_id = values.get("process_id", "")
         if action != "list" and not process_id:
             raise BadArgument(f"The action '{action}' needs 'process_id'; the action 'list' shows them.")
-        wait = values.get("wait", self.wait if action == "wait" else 0)
-        if not math.isfinite(wait):
-            raise BadArgument("'wait' must be a finite number of seconds.")
+        wait, notes = seconds("wait", values.get("wait", self.wait if action == "wait" else 0), self.max_wait)
         return ProcessAction(
             task=task_key(call, values),
             action=action,
             process_id=process_id,
             cursor=values.get("cursor"),
             stderr_cursor=values.get("stderr_cursor", 0),
-            wait=float(wait),
+            wait=wait,
             data=_data(action, values),
             signal=_signal(action, values),
             size=(values.get("rows", ROWS["default"]), values.get("cols", COLS["default"])),
             strip_ansi=values.get("strip_ansi", False),
-            until=_until(action, values),
+            until=_until(values),
+            notes=notes,
         )
 
     def commands(self, call: ToolCall) -> Sequence[Command]:
@@ -142,10 +139,11 @@ def process_tool(settings: Settings) -> ProcessTool:
         name=PROCESS,
         title="Process",
         description=_DESCRIPTION,
-        input_schema=schema(limits.wait, limits.max_timeout),
+        input_schema=schema(limits.wait),
         output_schema=PROCESS_SCHEMA,
         annotations=ToolAnnotations(read_only=False, destructive=True, idempotent=False, open_world=False),
         wait=limits.wait,
+        max_wait=limits.max_timeout,
         output_chars=limits.output_chars,
         assumed=terminal_profile(settings),
     )
@@ -172,10 +170,8 @@ def _data(action: Action, values: Mapping[str, Any]) -> str:
     return data
 
 
-def _until(action: Action, values: Mapping[str, Any]) -> str:
-    until: str = values.get("until") or ""
-    if action != "wait":
-        return ""
+def _until(values: Mapping[str, Any]) -> str:
+    until: str = values.get("until", "")
     as_utf8("until", until)
     return until
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
@@ -23,14 +23,19 @@ from taskcell.process.until import Searched, wait_for_match
 from taskcell.resource_uris import output_address
 from taskcell.sandbox.hints import hints_on
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
+from taskcell.schema.arguments import nearest
+from taskcell.text import shown
 from taskcell.tools.process_report import ProcessInfo, ProcessReport
 from taskcell.tools.tool import Access, Watch
 
 PROCESS = "process"
+_REST = "Write the rest later."
 #: Seconds of silence after which a program's output counts as complete for now, such as a prompt or a line of a build.
 OUTPUT_PAUSE = 0.1
 #: Seconds for a process to take what is written to it. A process that reads takes it immediately.
 WRITE_TIMEOUT = 2.0
+#: Seconds for what is being written to a process to go before the end of its input.
+INPUT_CLOSE_TIMEOUT = 2 * WRITE_TIMEOUT
 #: Characters of the line with a match that a note quotes; the output has all of it.
 MATCH_SHOWN = 200
 
@@ -46,6 +51,7 @@ class ProcessAction:
         cursor, stderr_cursor: offsets, in bytes, from which to read each stream. `cursor` None: see `is_about_all`.
         wait: seconds to wait for the end or for output.
         until: a regular expression; `wait` also ends when the output has a match of it. Empty: none.
+        notes: sentences for the answer about how the arguments were taken.
         data: text for standard input.
         signal: number of the signal to send.
         size: rows and columns of the terminal.
@@ -62,6 +68,7 @@ class ProcessAction:
     size: tuple[int, int]
     strip_ansi: bool
     until: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def is_about_all(self) -> bool:
@@ -80,22 +87,32 @@ class ProcessAction:
 
 async def find_process(pool: Pool, task: TaskKey, process_id: str) -> tuple[Sandbox, Record]:
     """Return a task's process and its sandbox. Raises UnknownProcess, also if it belongs to another task."""
-    for sandbox in await pool.sandboxes(task):
+    sandboxes = await pool.sandboxes(task)
+    for sandbox in sandboxes:
         record = sandbox.processes.get(process_id)
         if record is not None:
             return sandbox, record
+    known = [record.about.process_id for sandbox in sandboxes for record in sandbox.processes]
     raise UnknownProcess(
-        f"This task has no process '{process_id[:20]}'; the action 'list' shows its processes. A finished process is "
-        f"forgotten when its sandbox is closed or {FINISHED_MAX} newer ones have finished."
+        f"This task has no process {shown(process_id[:20])}{_nearest(process_id, known)}; the action 'list' shows its "
+        f"processes. A finished process is forgotten when its sandbox is closed or {FINISHED_MAX} newer ones have "
+        "finished."
     )
+
+
+def _nearest(process_id: str, known: Collection[str]) -> str:
+    """As `nearest`; a number alone, or with another letter or word before it, means the process of that number."""
+    number = process_id.strip().lstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-:# ")
+    meant = f"p{number.lstrip('0')}"
+    return f" (did you mean '{meant}'?)" if meant in known else nearest(process_id, known)
 
 
 def _notes(asked: ProcessAction, record: Record, reading: Reading, written: int | None) -> Iterator[str]:
     """Say what the process did not take, and which output is not in the answer."""
     if written is not None and written < len(asked.data.encode()):
-        yield (
-            f"The process took only {written} bytes within {WRITE_TIMEOUT:g} s: it does not read. Write the rest later."
-        )
+        took = f"The process took only {written} bytes"
+        over = record.process.has_ended
+        yield f"{took}: it has ended." if over else f"{took} within {WRITE_TIMEOUT:g} s: it does not read. {_REST}"
     if reading.more_bytes:
         cursors = f"cursor {reading.cursors[0]}"
         if record.about.kind == "skill":
@@ -132,6 +149,13 @@ class ProcessCalls:
         if asked.action == "list":
             return ProcessReport(asked.task.task, asked.action, tuple(await self._list(asked.task)))
         sandbox, record = await find_process(self._gateway.pool, asked.task, asked.process_id)
+        with self._gateway.pool.holding(asked.task, sandbox):
+            return await self._of_one(sandbox, record, asked, watch)
+
+    async def _of_one(
+        self, sandbox: Sandbox, record: Record, asked: ProcessAction, watch: Watch | None
+    ) -> ProcessReport:
+        """Carry out an action on one process. Raises BadArgument, Denied, SandboxLost."""
         if watch is not None:
             watch(record.process)
         # Output after this offset is new.
@@ -149,6 +173,7 @@ class ProcessCalls:
         notes += _notes(asked, record, reading, written)
         if until is not None:
             notes.insert(0, _note_on_match(until, record, asked.wait))
+        notes[:0] = asked.notes
         facts, limit, ends = sandbox.facts(record), self._output_chars, reading.cursors
         result = result_of(record, asked.task.task, reading.texts, facts, limit=limit, notes=notes, cursors=ends)
         return ProcessReport(
@@ -165,7 +190,8 @@ class ProcessCalls:
         sandboxes = await self._gateway.pool.sandboxes(task)
         found: list[tuple[float, ProcessInfo]] = []
         for sandbox in sandboxes:
-            alive: Mapping[int, int | None] = {}
+            # Unknown where the supervisor does not answer.
+            alive: Mapping[int, int | None] = dict.fromkeys(sandbox.channel.living)
             if sandbox.channel.living:
                 with suppress(SandboxLost):
                     alive = await sandbox.alive()
@@ -196,7 +222,10 @@ class ProcessCalls:
             return await self._write(sandbox, record, asked)
         elif action == "close_stdin":
             self._check_open(record)
-            await process.input.close(is_terminal=record.about.is_terminal)
+            if not await process.input.close(INPUT_CLOSE_TIMEOUT, is_terminal=record.about.is_terminal):
+                raise BadArgument(
+                    f"The process '{asked.process_id}' has not read its input yet; close it later, or kill the process."
+                )
         elif action == "signal":
             await process.signal(asked.signal)
         elif action == "resize":

@@ -123,8 +123,14 @@ class ProcessReport:
             return self.result.output()
         lines = [
             f"{info.process_id}: {info.status}{'' if info.exit_code is None else f' {info.exit_code}'}, "
-            f"{f'{info.alive} alive, ' if info.alive else ''}{info.age_s:.0f} s old, "
+            f"{_alive(info.alive)}{info.age_s:.0f} s old, "
             f"{info.output_bytes:,} bytes of output: {info.tool} {info.command!r}"
             for info in self.processes
         ]
         return ended("\n".join(lines))
+
+
+def _alive(count: int | None) -> str:
+    if count is None:
+        return "an unknown number alive, "
+    return f"{count} alive, " if count else ""

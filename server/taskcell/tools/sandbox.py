@@ -135,7 +135,10 @@ class SandboxTool(Tool):
             count = await pool.close_task(action.task)
             files = "are kept" if pool.keeps_files else "are deleted"
             notes.append(f"{count} sandbox{'' if count == 1 else 'es'} closed; the task's files {files}.")
-        infos = [await _info(slot, gateway.engine) for slot in await pool.of_task(action.task)]
+        slots = await pool.of_task(action.task)
+        if action.action == "status":
+            slots += pool.replaced(action.task)
+        infos = [await _info(slot, gateway.engine) for slot in slots]
         return SandboxReport(action.task.task, action.action, tuple(infos), tuple(notes))
 
 

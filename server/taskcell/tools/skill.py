@@ -40,7 +40,7 @@ def _free_form(skill: Skill, profile: Profile, timeout: float, limits: LimitSett
         name=skill.name,
         title=skill.name,
         description=f"{skill.description} {_files_and_limits(profile)} {_HANDED_OVER}",
-        input_schema=_free_form_schema(profile, timeout, limits.max_timeout),
+        input_schema=_free_form_schema(profile, timeout),
         output_schema=RUN_SCHEMA,
         annotations=program_hints(profile),
         profile=profile,
@@ -96,8 +96,8 @@ def _prefix(profile: Profile) -> tuple[str, ...]:
     return entrypoint + (profile.command or ())
 
 
-def _free_form_schema(profile: Profile, timeout: float, max_timeout: float) -> dict[str, Any]:
-    """Return the input schema of a free-form tool. Times in seconds."""
+def _free_form_schema(profile: Profile, timeout: float) -> dict[str, Any]:
+    """Return the input schema of a free-form tool. `timeout` in seconds."""
     return object_schema(
         {
             "args": {
@@ -113,7 +113,7 @@ def _free_form_schema(profile: Profile, timeout: float, max_timeout: float) -> d
                 "minLength": 1,
                 "description": f"Absolute or relative to {WORKSPACE}. Default: {profile.working_dir or WORKSPACE}.",
             },
-            "timeout": timeout_property(timeout, max_timeout),
+            "timeout": timeout_property(timeout),
             "stdin": STDIN,
         },
         [],
@@ -137,13 +137,15 @@ class FreeArguments:
         for index, word in enumerate(words):
             encoded(f"args[{index}]", word)
         check_sizes(((f"args[{index}]", word) for index, word in enumerate(words)), "'args' are")
+        timeout, notes = timeout_of(values, blank.timeout, self.max_timeout)
         return replace(
             blank,
             argv=words,
             text=shlex.join((*self.prefix, *words)),
             stdin=stdin_of("stdin", values.get("stdin")),
             workdir=workdir_of(values),
-            timeout=timeout_of(values, blank.timeout, self.max_timeout),
+            timeout=timeout,
+            notes=notes,
         )
 
 

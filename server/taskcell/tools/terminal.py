@@ -15,7 +15,7 @@ from taskcell.errors import BadArgument
 from taskcell.images.skills import programs_in
 from taskcell.model import WORKSPACE, Command, Profile
 from taskcell.profile.build import TERMINAL, terminal_profile
-from taskcell.schema.arguments import encoded
+from taskcell.schema.arguments import encoded, seconds
 from taskcell.schema.forms import ONLY_WHEN
 from taskcell.schema.properties import COLS, ROWS, STDIN, STRIP_ANSI, TASK_ID, object_schema, plain_number, value_schema
 from taskcell.schema.published import INSTEAD
@@ -25,9 +25,9 @@ from taskcell.tools.describe import (
     RUN_SCHEMA,
     cores_of,
     limits_of,
+    open_timeout_property,
     places_of,
     shared_files,
-    timeout_property,
     user_of,
 )
 from taskcell.tools.tool import BuiltIn
@@ -37,6 +37,8 @@ WRAPPER_ROOM = 1024
 #: Bytes of all variables of one call: together with the arguments they must fit one frame (1 MiB) to the supervisor.
 MAX_ENVIRONMENT = 256 * 1024
 MAX_VARIABLES = 1000
+#: Seconds; the longest timeout in the background, where none is the default. Ten years.
+LONGEST = 315_360_000.0
 
 _IN_A_TERMINAL = {ONLY_WHEN: {"pty": [True]}}
 #: Published as a list: strict clients take no object whose names are not known beforehand.
@@ -61,7 +63,7 @@ def terminal_tool(settings: Settings) -> ProgramTool:
         name=TERMINAL,
         title="Terminal",
         description=description(profile, isolates=kind_of(settings.engine).isolates),
-        input_schema=schema(timeout, limits.max_timeout, limits.wait),
+        input_schema=schema(timeout, limits.wait),
         output_schema=RUN_SCHEMA,
         annotations=program_hints(profile),
         profile=profile,
@@ -108,7 +110,7 @@ def description(profile: Profile, *, isolates: bool = True) -> str:
     return f"{what} {carried} {own} Output includes stderr. A non-zero exit code is not a tool error."
 
 
-def schema(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
+def schema(timeout: float, wait: float) -> dict[str, Any]:
     """Return the input schema. Times in seconds."""
     return object_schema(
         {
@@ -119,12 +121,11 @@ def schema(timeout: float, max_timeout: float, wait: float) -> dict[str, Any]:
                 f"Absolute or relative to {WORKSPACE}. Default: where the last command ended.",
                 minLength=1,
             ),
-            "timeout": timeout_property(timeout, max_timeout),
+            "timeout": open_timeout_property(timeout),
             "wait": value_schema(
                 "number",
                 "Seconds until the call returns; a command still running goes on under `process`.",
                 minimum=0,
-                maximum=plain_number(max_timeout),
                 default=plain_number(wait),
             ),
             "stdin": STDIN,
@@ -159,6 +160,12 @@ class ShellLine:
                 f"'command' is {size} bytes long; the limit is {most}. "
                 "Instead, write a script to a file in /workspace and run that, or pass the data through 'stdin'."
             )
+        background = values.get("background", False)
+        if background:
+            timeout, cut = timeout_of(values, math.inf, LONGEST)
+        else:
+            timeout, cut = timeout_of(values, blank.timeout, self.max_timeout)
+        wait, wait_cut = _wait(values, blank.wait, self.max_timeout)
         return replace(
             blank,
             argv=(*self.shell, line),
@@ -166,21 +173,18 @@ class ShellLine:
             stdin=stdin_of("stdin", values.get("stdin")),
             workdir=workdir_of(values),
             env=_environment(values.get("env", {})),
-            timeout=timeout_of(values, blank.timeout, self.max_timeout),
-            wait=_wait(values, blank.wait),
-            background=values.get("background", False),
+            timeout=timeout,
+            wait=wait,
+            background=background,
             pty=_terminal_size(values),
             strip_ansi=values.get("strip_ansi", False),
+            notes=(*cut, *wait_cut),
         )
 
 
-def _wait(values: Mapping[str, Any], usual: float | None) -> float | None:
+def _wait(values: Mapping[str, Any], usual: float | None, most: float) -> tuple[float | None, tuple[str, ...]]:
     wait = values.get("wait")
-    if wait is None:
-        return usual
-    if not math.isfinite(wait):
-        raise BadArgument("'wait' must be a finite number of seconds.")
-    return float(wait)
+    return (usual, ()) if wait is None else seconds("wait", wait, most)
 
 
 def _terminal_size(values: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -3,7 +3,7 @@
 #define BASE_PROTOCOL_H
 
 enum {
-    PROTOCOL_VERSION = 3,
+    PROTOCOL_VERSION = 4,
     STDIN_MAX = 1 << 16,
     TOKEN_MIN = 16,
     TOKEN_MAX = 64,
@@ -17,6 +17,9 @@ enum {
 
 /* A number of processes that could not be found out: for those that need not be counted, 0 would be a promise. */
 #define COUNT_UNKNOWN UINT32_MAX
+
+/* Why a main process ended. KILL says which of the last two it is to be. */
+enum reason { REASON_ITSELF, REASON_TIMEOUT, REASON_KILL, REASON_CANCEL };
 
 enum request_type {
     REQ_HELLO = 0x01,

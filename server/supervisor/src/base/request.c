@@ -73,6 +73,9 @@ static const char *parse_body(struct reader *r, struct request *q) {
         q->signal = get_u8(r);
         return r->failed || (q->signal >= 1 && q->signal <= SIGNAL_MAX) ? NULL : "there is no such signal";
     case REQ_KILL:
+        q->grace_ms = get_u32(r);
+        q->reason = get_u8(r);
+        return r->failed || q->reason == REASON_KILL || q->reason == REASON_CANCEL ? NULL : "there is no such reason";
     case REQ_SHUTDOWN: q->grace_ms = get_u32(r); return NULL;
     case REQ_CREDIT:
     case REQ_ATTACH: return parse_stream(r, q);

@@ -40,6 +40,7 @@ struct request {
     struct slice data;               /* STDIN */
     uint8_t signal;                  /* SIGNAL */
     uint32_t grace_ms;               /* KILL, SHUTDOWN */
+    uint8_t reason;                  /* KILL */
     uint8_t stream;                  /* CREDIT, ATTACH, READ: 1 or 2 */
     uint64_t cursor, credit;         /* ATTACH; CREDIT; READ: the cursor */
     uint32_t size;                   /* READ; STATE: where its piece begins */

@@ -53,17 +53,17 @@ static const char *hello(struct supervisor *s, struct conn *c, const struct requ
 }
 
 /* The process is gone, but its EXIT still waits for output to be sent, and KILLED must not overtake it. */
-static void owe_killed(struct process *p) {
+static void owe_killed(struct process *p, uint8_t reason) {
     p->survivors = 0;
-    p->kill.reason = REASON_KILL;
+    p->kill.reason = reason;
     p->owed |= OWED_KILLED;
 }
 
 static const char *kill_request(struct supervisor *s, struct process *p, const struct request *q) {
-    if (q->process == 0) kill_begin(s, NULL, REASON_KILL, q->grace_ms, false);
-    else if (p && p->state != STATE_GONE) kill_begin(s, p, REASON_KILL, q->grace_ms, false);
-    else if (!p || !p->owed) answer_killed(s, q->process, REASON_KILL, 0, p);
-    else owe_killed(p);
+    if (q->process == 0) kill_begin(s, NULL, q->reason, q->grace_ms, false);
+    else if (p && p->state != STATE_GONE) kill_begin(s, p, q->reason, q->grace_ms, false);
+    else if (!p || !p->owed) answer_killed(s, q->process, q->reason, 0, p);
+    else owe_killed(p, q->reason);
     return NULL;
 }
 

@@ -25,7 +25,6 @@ enum {
 };
 
 enum state { STATE_STARTING, STATE_RUNNING, STATE_EXITED, STATE_GONE };
-enum reason { REASON_ITSELF, REASON_TIMEOUT, REASON_KILL };
 
 struct conn {
     int fd; /* -1: free */

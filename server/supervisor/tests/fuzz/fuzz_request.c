@@ -60,6 +60,9 @@ static void put_body(struct buffer *out, const struct request *q) {
     case REQ_STDIN: put_bytes(out, q->data.data, q->data.size); break;
     case REQ_SIGNAL: put_u8(out, q->signal); break;
     case REQ_KILL:
+        put_u32(out, q->grace_ms);
+        put_u8(out, q->reason);
+        break;
     case REQ_SHUTDOWN: put_u32(out, q->grace_ms); break;
     case REQ_CREDIT:
     case REQ_ATTACH:
