@@ -21,6 +21,12 @@ NO_NETWORK = "This sandbox has no network: nothing can be fetched, and trying ag
 NO_PACKAGES = "This sandbox has neither root nor network, so packages of the system cannot be installed in it."
 
 
+KEPT = (
+    "'{}' was defined for an earlier command only; to keep functions, define them in a file and export BASH_ENV with "
+    "its path."
+)
+
+
 def told(text: str, output: str, code: int | None = 1, profile: Profile = TERMINAL, **more: object) -> list[str]:
     given = {"errors": "", "isolated": True, "elsewhere": knows({}), **more}
     return hints(Outcome(profile, text, code, output, **given))
@@ -186,6 +192,16 @@ def test_other_mentions_of_a_program_name_no_tool(text: str, output: str, code: 
     assert told(text, output, code, elsewhere=knows({"ffmpeg": ["ffmpeg_probe"]})) == []
 
 
+def test_a_function_of_an_earlier_command_is_told_how_functions_are_kept() -> None:
+    gone = "bash: line 1: {}: command not found"
+    for earlier in ("f() { echo; }", "cd x; function f { echo; }", "true && f () (echo)", "shopt -x; alias f='ls'"):
+        assert told("f", gone.format("f"), 127, earlier=[earlier]) == [KEPT.format("f")]
+    assert told("deactivate", gone.format("deactivate"), 127, exported={"VIRTUAL_ENV"}) == [KEPT.format("deactivate")]
+    for earlier in ("echo f", "ff() { echo; }", "f", "./f --help", "alias g=f", "cat <<X\nf() { x; }\nX"):
+        assert told("f", gone.format("f"), 127, earlier=[earlier]) == []
+    assert told("deactivate", gone.format("deactivate"), 127, exported={"PATH"}) == []
+
+
 def test_at_most_four_tools_are_named_and_one_program() -> None:
     tools = knows({"a": [f"a_{number}" for number in range(6)], "b": ["b_1"]})
     output = "bash: line 1: a: command not found\nbash: line 2: b: command not found"
@@ -280,6 +296,11 @@ REAL = (
     ("sametool", []),
     ("node -v", []),
     ("ffmpeg || true", []),
+    ("f() { echo; }; python -m venv --without-pip v && . v/bin/activate && deactivate", []),
+    ("deactivate", []),
+    ("f", [KEPT.format("f")]),
+    (". v/bin/activate", []),
+    ("deactivate", [KEPT.format("deactivate")]),
 )
 
 

@@ -45,6 +45,18 @@ def test_whatever_is_exported_comes_back_byte_for_byte(shell: str, tmp_path: Pat
     assert ended.folder == str(tmp_path)
 
 
+def test_exported_arrays_which_no_program_gets_hide_nothing(tmp_path: Path) -> None:
+    line = (
+        "declare -ax LIST=(1 'two words' $'new\\nline' 'q\"uote' ')' '=') EMPTY=() UNSET; "
+        "declare -Ax MAP=([k]=v ['a b']='c d'); export AFTER='(a b)' WORD='('; declare -ix NUMBER=3; "
+        "declare -ux UPPER=abc; "
+    )
+    ended = parse_report(reported(BASH, {b"BEFORE": b"1"}, line, tmp_path))
+    assert ended is not None
+    found = {name: value for name, value in ended.env.items() if name not in ("PWD", "SHLVL", "_", "OLDPWD")}
+    assert found == {"BEFORE": "1", "AFTER": "(a b)", "WORD": "(", "NUMBER": "3", "UPPER": "ABC"}
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -154,6 +166,10 @@ def test_what_cannot_runs_as_it_is(line: str) -> None:
 
 def test_an_exported_function_may_hide_behind_any_word() -> None:
     assert plan("ls", BASH, {"BASH_FUNC_ls%%": "() {  cd /\n}"}).way is Way.PROLOGUE
+
+
+def test_a_file_that_bash_reads_first_may_change_what_no_word_of_the_line_does() -> None:
+    assert plan("ls", BASH, {"BASH_ENV": "/workspace/env"}).way is Way.PROLOGUE
 
 
 @pytest.mark.parametrize(

@@ -168,3 +168,17 @@ async def test_a_report_that_is_too_long_for_an_end_is_fetched_before_the_next_c
     assert (await task.terminal('echo "$PWD ${#TOKEN}"')).stdout == "/usr/bin 100000\n"
     await task.terminal("cd /tmp; export TOKEN=$(printf '%090000d' 7)")
     assert (await task.terminal('echo "$PWD ${#TOKEN}"')).stdout == "/tmp 90000\n"
+
+
+async def test_a_file_that_bash_env_names_is_read_by_each_later_command(task: Task) -> None:
+    await task.terminal("printf 'f() { cd /usr; }; shopt -s extglob' >~/first; export BASH_ENV=~/first")
+    assert (await task.terminal("shopt extglob")).stdout.split() == ["extglob", "on"]
+    assert (await task.terminal("f", wait=20)).workdir == "/usr"
+    await task.terminal("export -n BASH_ENV")
+    assert (await task.terminal("f")).exit_code == 127
+
+
+async def test_an_exported_array_costs_neither_folder_nor_variables(task: Task) -> None:
+    ended = await task.terminal("declare -ax LIST=(1 'a b'); cd /usr; export TOKEN=1")
+    assert (ended.workdir, ended.notes) == ("/usr", ())
+    assert await here(task) == "/usr 1"

@@ -7,7 +7,7 @@ are offered, so that no output can make one untrue.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from taskcell.model import Profile
@@ -77,6 +77,14 @@ _NO_MODULE = re.compile(
     rf"^(?:ModuleNotFoundError: No module named '|ERROR: No matching distribution found for ){_NAME}",
     re.MULTILINE,
 )
+#: Functions that a file defines for the shell that reads it, and the variable that such a file exports.
+_SOURCED = {
+    "deactivate": "VIRTUAL_ENV",
+    "nvm": "NVM_DIR",
+    "pyenv": "PYENV_ROOT",
+    "sdk": "SDKMAN_DIR",
+    "rvm": "rvm_path",
+}
 #: Asks where programs are. With its output redirected, nobody sees the answer.
 _ASKS = re.compile(_BEGIN + r"(?:which|command[ \t]+-v|type(?:[ \t]+-[pPt])?)[ \t]+([\w.+ \t-]{1,200})(?=$|[\n;&|)])")
 
@@ -96,6 +104,8 @@ class Outcome:
         output, errors: what it printed; for a terminal both are in `output`.
         isolated: its sandbox keeps it from the machine's own network.
         elsewhere: see `Elsewhere`.
+        earlier: how the terminal's earlier commands begin.
+        exported: names of the variables that commands have exported.
     """
 
     profile: Profile
@@ -105,6 +115,8 @@ class Outcome:
     errors: str
     isolated: bool
     elsewhere: Elsewhere
+    earlier: Sequence[str] = ()
+    exported: Collection[str] = ()
 
     @property
     def has_network(self) -> bool:
@@ -122,8 +134,19 @@ def hints_on(
     """
     ended = record.process.exit
     code = None if ended is None or ended.signal else ended.exit_code
-    isolated = not sandbox.container.is_child
-    return hints(Outcome(sandbox.profile, text, code, texts[0].text, texts[1].text, isolated, elsewhere))
+    return hints(
+        Outcome(
+            profile=sandbox.profile,
+            text=text,
+            code=code,
+            output=texts[0].text,
+            errors=texts[1].text,
+            isolated=not sandbox.container.is_child,
+            elsewhere=elsewhere,
+            earlier=[other.about.text for other in sandbox.processes if other is not record],
+            exported=sandbox.spawner.exported,
+        )
+    )
 
 
 def _may_hide_a_failure(text: str) -> bool:
@@ -140,7 +163,9 @@ def hints(outcome: Outcome) -> list[str]:
     tail = "\n".join(
         line[:LINE] for part in (outcome.output, outcome.errors) for line in part[-TAIL:].splitlines() if line
     )
-    return [*_elsewhere(outcome, text, tail), *_packages_or_network(outcome, text, tail)]
+    names = dict.fromkeys([*_missing_programs(outcome, text, tail), *_missing_modules(tail)])
+    found = [*_defined_before(outcome, names), *_elsewhere(outcome, names)][:1]
+    return [*found, *_packages_or_network(outcome, text, tail)]
 
 
 def _packages_or_network(outcome: Outcome, text: str, tail: str) -> Iterator[str]:
@@ -163,16 +188,29 @@ def _is_cut_off(outcome: Outcome, text: str, tail: str) -> bool:
     return _FETCHES.search(text) is not None
 
 
-def _elsewhere(outcome: Outcome, text: str, tail: str) -> Iterator[str]:
+def _defined_before(outcome: Outcome, names: Iterable[str]) -> Iterator[str]:
+    """Say that a function has ended with the command that defined it."""
+    for name in names:
+        word = re.escape(name)
+        defines = re.compile(rf"(?:^|[\s;&({{])(?:function[ \t]+{word}\b|{word}[ \t]*\(\)|alias[ \t]+{word}=)")
+        if _SOURCED.get(name) in outcome.exported or any(
+            defines.search(text) for text in outcome.earlier if "<<" not in text
+        ):
+            yield (
+                f"'{name}' was defined for an earlier command only; to keep functions, define them in a file and "
+                "export BASH_ENV with its path."
+            )
+
+
+def _elsewhere(outcome: Outcome, names: Iterable[str]) -> Iterator[str]:
     """Say which tools have a program or module that the command did not find."""
-    for name in dict.fromkeys([*_missing_programs(outcome, text, tail), *_missing_modules(tail)]):
+    for name in names:
         tools = outcome.elsewhere(name, outcome.profile.image)
         if tools:
             named = ", ".join(f"`{tool}`" for tool in tools[:MOST_TOOLS])
             more = " and others" if len(tools) > MOST_TOOLS else ""
             has = "the tool {} has it" if len(tools) == 1 else "the tools {} have it"
             yield f"'{name}' was not found here; {has.format(named + more)}, for the same files."
-            return
 
 
 def _missing_programs(outcome: Outcome, text: str, tail: str) -> list[str]:

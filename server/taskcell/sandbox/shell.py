@@ -47,7 +47,9 @@ _UNREPORTABLE = (
     (re.compile(r"\btrap\b[^\n]*\b(?:DEBUG|RETURN)\b"), "it sets a DEBUG or RETURN trap"),
     (re.compile(r"\bulimit\b[^\n;|&]*n[^\n;|&]*\b\d{1,2}\b"), "it leaves the shell too few open files"),
 )
-_DECLARED = re.compile(rb"(?:declare -[A-Za-z]+|typeset -[A-Za-z]+|export) ([A-Za-z_][A-Za-z0-9_]*)(=?)")
+_DECLARED = re.compile(
+    rb"(?:(?:declare|typeset) -(?P<kinds>[A-Za-z]+)|export) (?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<equals>=?)"
+)
 #: One piece of a word as shells print it: '…', "…", $'…', \c, or bare characters.
 _PIECE = re.compile(
     rb"'(?P<single>[^']*)'"
@@ -143,7 +145,9 @@ def plan(line: str, shell: str, env: Mapping[str, str]) -> ShellRun:
         shell: path of the shell.
         env: what the shell starts with.
     """
-    if not may_change_state(line) and not any(name.startswith("BASH_FUNC_") for name in env):
+    # A function may hide behind any word, and the file that BASH_ENV names is read before any line.
+    hides_more = any(name.startswith("BASH_FUNC_") or name == "BASH_ENV" for name in env)
+    if not may_change_state(line) and not hides_more:
         return ShellRun(line)
     for pattern, reason in _UNREPORTABLE:
         if pattern.search(line):
@@ -189,15 +193,20 @@ def _exports(text: bytes) -> dict[bytes, bytes] | None:
             return None
         at = found.end()
         value: list[bytes] = []
+        # bash lists arrays, `([0]="a" [1]="b")`, and passes none of them on.
+        is_array = re.search(rb"[aA]", found["kinds"] or b"") is not None
         while at < len(text) and text[at] != ord("\n"):
+            if is_array and text[at] == ord(" "):
+                at += 1
+                continue
             piece = _PIECE.match(text, at)
             if piece is None:
                 return None
             value.append(_unquoted(piece))
             at = piece.end()
         at += 1
-        if found[2]:
-            env[found[1]] = b"".join(value)
+        if found["equals"] and not is_array:
+            env[found["name"]] = b"".join(value)
     return env
 
 

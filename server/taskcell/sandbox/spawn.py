@@ -128,9 +128,16 @@ class Spawner:
 
     def start_env(self) -> dict[str, str]:
         """Return what the next command starts with: the last one's exports, else those of image, login and profile."""
-        if self.terminal.env is not None:
-            return dict(self.terminal.env)
+        return self.first_env() if self.terminal.env is None else dict(self.terminal.env)
+
+    def first_env(self) -> dict[str, str]:
+        """Return what the first command starts with: the variables of image, login and profile."""
         return self.base_env() | self.login_env | dict(self.profile.environment)
+
+    @property
+    def exported(self) -> frozenset[str]:
+        """Names of the variables that commands have exported."""
+        return frozenset(self.terminal.env or ()) - self.first_env().keys()
 
     def given(self, command: Command) -> dict[str, str]:
         """Return the variables of this one call."""

@@ -11,7 +11,7 @@ from taskcell.sandbox.shell import parse_report
 from taskcell.supervisor import events, protocol
 
 #: Variables that a shell sets itself; the user did not export them.
-SHELL_OWN = frozenset({"_", "SHLVL", "BASH_ENV"})
+SHELL_OWN = frozenset({"_", "SHLVL"})
 #: Bytes of a variable, and of all, that a later command is started with: Linux takes no longer string (MAX_ARG_STRLEN,
 #: include/uapi/linux/binfmts.h), and they share a frame to the supervisor with the command itself.
 VARIABLE_MAX, VARIABLES_MAX = 131_071, 512 * 1024
