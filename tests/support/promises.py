@@ -56,6 +56,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_the_container_of_a_failed_start_is_removed_when_it_appears",
         "test_what_cannot_be_removed_is_asked_for_again_and_named_until_it_is_gone",
         "test_no_image_is_started_again_while_the_engine_can_neither_start_nor_remove_it",
+        "test_a_sandbox_starts_though_the_last_one_with_its_tasks_files_goes_meanwhile",
         "test_what_never_appears_is_forgotten_after_a_while",
     ),
     # --- a run
