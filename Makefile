@@ -9,10 +9,10 @@ PYTEST_ARGS ?=
 # Passed on to the measurements, e.g. make bench BENCH_ARGS="--write docs/benchmarks.md".
 BENCH_ARGS ?=
 
-.PHONY: help setup images demo test test-faults check bench bench-scale stop clean
+.PHONY: help setup images demo test test-faults test-clients check bench bench-scale stop clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing: engine, virtual environment, default image. Quick when done.
 	@scripts/bootstrap.sh
@@ -28,6 +28,10 @@ test: setup ## Run the whole test suite. PYTEST_ARGS is passed on to pytest.
 
 test-faults: setup ## Run the slow tests: engines that hang, restart or fill up, and many sandboxes at once.
 	@$(PYTHON) -m pytest -m faults $(PYTEST_ARGS)
+
+test-clients: setup ## Run the tests with real MCP clients, each in an environment of its own below .cache.
+	@scripts/clients.sh
+	@$(PYTHON) -m pytest -m clients $(PYTEST_ARGS)
 
 check: ## Format, lint, types, layers, sizes, names, shell scripts, and the supervisor under sanitizers.
 	@scripts/bootstrap.sh --check
