@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 # Passed on to the measurements, e.g. make bench BENCH_ARGS="--write docs/benchmarks.md".
 BENCH_ARGS ?=
 
-.PHONY: help setup images demo test test-faults test-converters check bench bench-scale stop clean
+.PHONY: help setup images demo test test-faults test-clients test-converters check bench bench-scale stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ test-faults: setup ## Run the slow tests: engines that hang, restart or fill up,
 test-converters: setup ## Hold what tools publish against the strict converters of clients, which are installed first.
 	@scripts/converters.sh
 	@$(PYTHON) -m pytest -m converters $(PYTEST_ARGS)
+
+test-clients: setup ## Run the tests with real MCP clients, each in an environment of its own below .cache.
+	@scripts/clients.sh
+	@$(PYTHON) -m pytest -m clients $(PYTEST_ARGS)
 
 check: ## Format, lint, types, layers, sizes, names, shell scripts, and the supervisor under sanitizers.
 	@scripts/bootstrap.sh --check

@@ -75,7 +75,7 @@ def merged(old: object, new: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in old.items():
         if key in _ENVIRON and isinstance(value, Mapping):
             others = {} if remote else {name: text for name, text in value.items() if name not in _MANAGED}
-            result |= {key: others | new.get(key, {})} if others or key in new else {}
+            result |= {key: others | new.get(key, {})} if others or key in new or value == {} else {}
         elif key in IDENTITY and not (key in _HEADERS and key not in new and same_address):
             result |= {key: new[key]} if key in new else {}
         else:

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Install the command lines of MCP clients that npm has into .cache/clients, for `make test-clients`. Quick when done.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/steps.sh
+. scripts/steps.sh
+
+# Exact versions: what a client says changes from one to the next.
+readonly CLIENTS=(@anthropic-ai/claude-code@2.1.197 @google/gemini-cli@0.61.0 @openai/codex@0.171.0)
+readonly HOME_OF_CLIENTS=.cache/clients
+
+if [[ -r $HOME_OF_CLIENTS/installed && $(cat "$HOME_OF_CLIENTS/installed") == "${CLIENTS[*]}" ]]; then
+  step "clients: up to date"
+  exit
+fi
+if ! have npm; then
+  { is_debian && can_be_root; } || fail "npm is missing. Install Node.js 20 or newer with npm, then run make again."
+  step "clients: installing npm from Debian's packages"
+  apt_install npm
+fi
+step "clients: installing ${CLIENTS[*]} (800 MB)"
+mkdir -p "$HOME_OF_CLIENTS"
+npm install --prefix "$HOME_OF_CLIENTS" --no-audit --no-fund --no-save --loglevel error "${CLIENTS[@]}" </dev/null
+echo "${CLIENTS[*]}" >"$HOME_OF_CLIENTS/installed"
