@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from taskcell.fitting import fitting
+from taskcell.process.result import NOTE_MARKS
 from taskcell.text import one_line, remarks
 from taskcell.units import format_size
 
@@ -229,6 +232,12 @@ class FileReport:
     task_id: str
     answer: FileAnswer
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, task_id: str, answer: FileAnswer, notes: Iterable[str], output_chars: int) -> FileReport:
+        """Return the report with as many notes as an answer of `output_chars` characters has room for."""
+        room = output_chars - len(answer.output()) - len(remarks(answer.remark()))
+        return cls(task_id, answer, fitting((*notes, *answer.notes), room, NOTE_MARKS))
 
     is_error: ClassVar[bool] = False
 
