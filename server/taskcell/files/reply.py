@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from taskcell import text as texts
 from taskcell.errors import FileRefused
 from taskcell.files.answers import Edited, Entry, FileAnswer, FileBytes, FileText, FolderListing, Written, picture_type
 from taskcell.files.limits import MAX_ENTRIES, MAX_PATH, MAX_PLACES
@@ -109,7 +110,8 @@ def _read(reply: _Reply, path: str, first: int, output_chars: int) -> FileText |
         return FileBytes(path, data, picture_type(data))
     if kind == _KIND_BINARY:
         raise FileRefused(
-            f"{path} is {size} bytes of binary data, not text; look at it in the terminal (`file`, `xxd`, `base64`)."
+            f"{texts.shown(path, texts.PATH_SHOWN)} is {size} bytes of binary data, not text; look at it in the "
+            "terminal (`file`, `xxd`, `base64`)."
         )
     return _text(reply, path, first, size, output_chars)
 

@@ -17,6 +17,7 @@ from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
 
 from taskcell.files.answers import Picture
 from taskcell.fitting import largest
+from taskcell.text import plain_line, visible
 from taskcell.tools.tool import ToolReport
 
 #: In a request's `_meta`: true asks for structured content, and in `tools/list` for output schemas.
@@ -79,7 +80,7 @@ class Answers:
         ]
         fields = _writable(kept.structured()) if structured else None
         output = "" if fields is not None else _writable(kept.output())
-        said = _bounded(_writable(kept.said()), self.output_chars)
+        said = "\n".join(map(plain_line, _bounded(kept.said(), self.output_chars).split("\n")))
         texts = [TextContent(type="text", text=output)] if output else []
         content: list[ContentBlock] = [*pictures, *texts, TextContent(type="text", text=said, _meta=dict(OF_SERVER))]
         return CallToolResult(content=content, structured_content=fields, is_error=kept.is_error)
@@ -98,10 +99,13 @@ def _bounded(text: str, most: int) -> str:
 
 
 def _writable(value: Any) -> Any:
-    """Replace unpaired surrogates by U+FFFD: UTF-8, and so a line of JSON, cannot hold them."""
+    """Return text that any client can hold: unpaired surrogates are U+FFFD, and control characters their symbols.
+
+    UTF-8, and so a line of JSON, cannot hold the first. Of the others ESC stays, which only a pty's output still has.
+    """
     match value:
         case str():
-            return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
+            return visible(_LONE_SURROGATE.sub("\ufffd", value), but="\x1b")
         case list():
             return [_writable(item) for item in value]
         case dict():

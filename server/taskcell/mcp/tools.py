@@ -27,6 +27,7 @@ from taskcell.mcp.progress import Progress
 from taskcell.model import ToolCall
 from taskcell.schema.arguments import nearest
 from taskcell.schema.published import published
+from taskcell.text import shown
 from taskcell.tools.tool import Tool, ToolReport, Watch
 
 log = structlog.get_logger(__name__)
@@ -90,7 +91,7 @@ class Tools:
         """Run one call. Only an unknown tool is a protocol error, as the specification demands."""
         if params.name not in self.listing:
             raise MCPError(
-                code=INVALID_PARAMS, message=f"Unknown tool: '{params.name}'{nearest(params.name, self.listing)}."
+                code=INVALID_PARAMS, message=f"Unknown tool: {shown(params.name)}{nearest(params.name, self.listing)}."
             )
         call = ToolCall(principal_of(context), params.name, params.arguments or {})
         if context.meta is None or context.meta.get("progress_token") is None:

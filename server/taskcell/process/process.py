@@ -15,6 +15,7 @@ from taskcell.process.stdin import Input
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.channel import ANSWER_TIMEOUT, Channel
 from taskcell.supervisor.protocol import Stream
+from taskcell.text import MESSAGE_SHOWN, shown
 
 #: What a failed start means to the caller, by stage.
 _FAILED = {
@@ -134,9 +135,9 @@ class Process(Listener):
     def _check_started(self) -> None:
         """Raises SpawnFailed, SandboxLost."""
         if self.failed is not None:
-            stage, message = self.failed.stage, f"{_FAILED[self.failed.stage]}: {self.failed.message}."
+            stage, why = self.failed.stage, shown(self.failed.message, MESSAGE_SHOWN)
             no_folder, no_room = stage is protocol.FailedStage.CWD, stage is protocol.FailedStage.FORK
-            raise SpawnFailed(message, no_folder=no_folder, no_room=no_room)
+            raise SpawnFailed(f"{_FAILED[stage]}: {why}.", no_folder=no_folder, no_room=no_room)
         self._check_heard()
 
     def _check_heard(self) -> None:

@@ -103,7 +103,7 @@ def _sentence(tool: str, error: ValidationError) -> str:
         missing = next(word for word in required if word not in instance)
         return f"'{tool}' needs '{missing}'."
     path = list(error.absolute_path)
-    name = f"'{_spelled(path)}'" if path else f"The call of '{tool}'"
+    name = shown(_spelled(path)) if path else f"The call of '{tool}'"
     return f"{name} {_flaw(error)}."
 
 
@@ -134,7 +134,7 @@ def _range(schema: Mapping[str, Any]) -> str:
 def _spelled(path: Sequence[str | int]) -> str:
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else (f".{shown(part)[1:-1]}" if text else part)
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
     return text
 
 

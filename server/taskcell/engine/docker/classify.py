@@ -10,6 +10,7 @@ import requests.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from taskcell.errors import EngineError, EngineUnavailable, ImageMissing, TaskcellError
+from taskcell.text import MESSAGE_SHOWN, shown
 
 
 def classify(error: Exception, doing: str) -> TaskcellError:
@@ -29,13 +30,13 @@ def classify(error: Exception, doing: str) -> TaskcellError:
             f"The engine could not {doing}: it does not answer. Start it again, or see `taskcell doctor`."
         )
     if isinstance(error, DockerException):
-        return EngineUnavailable(f"The engine could not {doing}: {_one_line(str(error))}.")
+        return EngineUnavailable(f"The engine could not {doing}: {_quoted(str(error))}.")
     return EngineError(f"The engine could not {doing}: {type(error).__name__}.")
 
 
 def _classify_api(error: APIError, doing: str) -> EngineError:
     said = _said(error)
-    lower = said.lower()
+    lower = str(error.explanation or error).lower()
     if "no space left on device" in lower:
         return EngineError(f"The engine could not {doing}: its disk is full. Make room (`docker system df`).")
     if "unknown runtime" in lower or "unknown or invalid runtime" in lower:
@@ -87,8 +88,8 @@ def lacks_supervisor(error: Exception) -> bool:
 
 
 def _said(error: APIError) -> str:
-    return _one_line(str(error.explanation or error))
+    return _quoted(str(error.explanation or error))
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split()).rstrip(".")[:500]
+def _quoted(text: str) -> str:
+    return shown(" ".join(text.split()).rstrip("."), MESSAGE_SHOWN)

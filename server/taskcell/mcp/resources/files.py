@@ -15,7 +15,7 @@ from taskcell.errors import BadArgument, FileRefused, UnknownResource
 from taskcell.files.answers import FileAnswer, FileBytes
 from taskcell.files.limits import MAX_RESOURCE
 from taskcell.gateway.gateway import Gateway
-from taskcell.mcp.resources.routes import Contents, Route
+from taskcell.mcp.resources.routes import Contents, Route, as_text
 from taskcell.model import WORKSPACE, TaskKey, ToolCall
 from taskcell.tools.file_commands import absolute
 from taskcell.tools.files import FileTool
@@ -61,15 +61,8 @@ def _path(rest: str) -> str:
 
 def _contents(uri: str, answer: FileAnswer) -> TextResourceContents | BlobResourceContents:
     assert isinstance(answer, FileBytes)
-    text = None if answer.mime or b"\0" in answer.data else _decoded(answer.data)
+    text = None if answer.mime else as_text(answer.data)
     if text is not None:
         return TextResourceContents(uri=uri, mime_type="text/plain", text=text)
     blob = base64.b64encode(answer.data).decode("ascii")
     return BlobResourceContents(uri=uri, mime_type=answer.mime or "application/octet-stream", blob=blob)
-
-
-def _decoded(data: bytes) -> str | None:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
