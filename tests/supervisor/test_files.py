@@ -15,7 +15,7 @@ import pytest
 
 from asking import text_of
 from file_driver import PATIENCE, TOOLS, Files
-from taskcell.errors import BadArgument, FileRefused
+from taskcell.errors import BadArgument, ErrorCode, FileRefused
 from taskcell.files.answers import Edited, FileAnswer, FileBytes, FileReport, FolderListing, Written
 from taskcell.files.reply import LINE_CHARS, parse_reply
 from taskcell.mcp.answer import Answers
@@ -187,7 +187,7 @@ def test_what_is_no_file_is_refused_at_once(files: Files) -> None:
     (files / "folder").mkdir()
     (files / "null").symlink_to("/dev/zero")
     assert "a FIFO" in str(files.refused(lambda: files.read("fifo")))
-    assert files.refused(lambda: files.read("folder")).folder
+    assert files.refused(lambda: files.read("folder")).code is ErrorCode.IS_A_DIRECTORY
     assert "a device" in str(files.refused(lambda: files.read("null")))
     assert "a device" in str(files.refused(lambda: files.read("/dev/zero")))
     assert "a device" in str(files.refused(lambda: files.read("/dev/tty")))
@@ -202,10 +202,10 @@ def test_links_that_lead_nowhere_or_in_a_circle_are_no_files(files: Files) -> No
     (files / "dangling").symlink_to("nowhere")
     (files / "a").symlink_to("b")
     (files / "b").symlink_to("a")
-    assert files.refused(lambda: files.read("dangling")).absent
-    assert files.refused(lambda: files.read("a")).absent
-    assert files.refused(lambda: files.read("a/b")).absent
-    assert files.refused(lambda: files.read("missing")).absent
+    assert files.refused(lambda: files.read("dangling")).code is ErrorCode.NOT_FOUND
+    assert files.refused(lambda: files.read("a")).code is ErrorCode.NOT_FOUND
+    assert files.refused(lambda: files.read("a/b")).code is ErrorCode.NOT_FOUND
+    assert files.refused(lambda: files.read("missing")).code is ErrorCode.NOT_FOUND
 
 
 def test_dots_go_by_the_names_and_odd_names_are_files_too(files: Files) -> None:
@@ -289,9 +289,9 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_left_behind(files: Fil
     (files / "a").symlink_to("b")
     (files / "b").symlink_to("a")
     (files / "zero").symlink_to("/dev/zero")
-    assert files.refused(lambda: files.write("folder", "x")).folder
-    assert files.refused(lambda: files.write(".", "x")).folder
-    assert files.refused(lambda: files.write("/", "x")).folder
+    assert files.refused(lambda: files.write("folder", "x")).code is ErrorCode.IS_A_DIRECTORY
+    assert files.refused(lambda: files.write(".", "x")).code is ErrorCode.IS_A_DIRECTORY
+    assert files.refused(lambda: files.write("/", "x")).code is ErrorCode.IS_A_DIRECTORY
     assert "a FIFO" in str(files.refused(lambda: files.write("fifo", "x")))
     assert "a device" in str(files.refused(lambda: files.write("zero", "x")))
     assert "not a folder" in str(files.refused(lambda: files.write("file/x", "x")))
@@ -361,9 +361,9 @@ def test_text_that_is_not_there_says_which_line_comes_near(files: Files) -> None
         files.refused(lambda: files.edit("a.py", "    if a:\n        b()", ""))
     )
     assert "is not in" in str(files.refused(lambda: files.edit("a.py", "elsewhere", "")))
-    assert files.refused(lambda: files.edit("missing", "a", "b")).absent
+    assert files.refused(lambda: files.edit("missing", "a", "b")).code is ErrorCode.NOT_FOUND
     (files / "folder").mkdir()
-    assert files.refused(lambda: files.edit("folder", "a", "b")).folder
+    assert files.refused(lambda: files.edit("folder", "a", "b")).code is ErrorCode.IS_A_DIRECTORY
     with pytest.raises(BadArgument, match="are equal"):
         files.edit("a.py", "a", "a")
 
@@ -503,8 +503,8 @@ def test_globs_that_lead_out_or_are_too_many_are_refused(tree: Files) -> None:
 def test_a_single_file_and_a_link_to_a_folder_can_be_listed(tree: Files) -> None:
     assert [(entry.path, entry.size) for entry in tree.list("src/c.py").entries] == [("src/c.py", 8)]
     assert "src" in tree.names("loop")
-    assert tree.refused(lambda: tree.list("missing")).absent
-    assert tree.refused(lambda: tree.list("dangling")).absent
+    assert tree.refused(lambda: tree.list("missing")).code is ErrorCode.NOT_FOUND
+    assert tree.refused(lambda: tree.list("dangling")).code is ErrorCode.NOT_FOUND
 
 
 def test_names_of_any_bytes_are_listed_on_one_line_each(files: Files) -> None:

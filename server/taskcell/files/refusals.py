@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+from taskcell.errors import ErrorCode
 from taskcell.files.limits import MAX_PICTURE, MAX_RESOURCE
 from taskcell.model import WORKSPACE
 from taskcell.text import PATH_SHOWN, shown
@@ -58,9 +60,31 @@ class Refused:
     places: tuple[tuple[int, str], ...]
 
     @property
-    def is_absent(self) -> bool:
-        """Whether there is no such file."""
-        return self.why == RefusalReason.SYSTEM and self.errno in (Errno.ENOENT, Errno.ENOTDIR, Errno.ELOOP)
+    def code(self) -> ErrorCode:
+        """What kind of refusal it is; of a number that is none, an internal fault."""
+        if self.why == RefusalReason.SYSTEM:
+            return _CODE_OF_ERRNO.get(self.errno, ErrorCode.INTERNAL)
+        return _CODES.get(self.why, ErrorCode.INTERNAL)
+
+
+_CODES: Mapping[int, ErrorCode] = {
+    RefusalReason.FOLDER: ErrorCode.IS_A_DIRECTORY,
+    RefusalReason.KIND: ErrorCode.INVALID_ARGUMENT,
+    RefusalReason.SIZE: ErrorCode.TOO_LARGE,
+    RefusalReason.CHANGED: ErrorCode.INVALID_ARGUMENT,
+    RefusalReason.LOCKED: ErrorCode.PERMISSION_DENIED,
+    RefusalReason.ABSENT: ErrorCode.INVALID_ARGUMENT,
+    RefusalReason.PLACES: ErrorCode.INVALID_ARGUMENT,
+    RefusalReason.OVERLAP: ErrorCode.INVALID_ARGUMENT,
+    RefusalReason.INPUT: ErrorCode.LOST,
+    RefusalReason.PAST_END: ErrorCode.INVALID_ARGUMENT,
+    RefusalReason.TIME: ErrorCode.TIMEOUT,
+}
+_CODE_OF_ERRNO: Mapping[int, ErrorCode] = {
+    **dict.fromkeys((Errno.ENOENT, Errno.ENOTDIR, Errno.ELOOP), ErrorCode.NOT_FOUND),
+    **dict.fromkeys((Errno.EPERM, Errno.EACCES, Errno.EROFS, Errno.EBUSY), ErrorCode.PERMISSION_DENIED),
+    **dict.fromkeys((Errno.ENOSPC, Errno.EDQUOT), ErrorCode.NO_CAPACITY),
+}
 
 
 #: Characters of a sandbox's own words in a sentence: of the system's message, or of a line of a file.

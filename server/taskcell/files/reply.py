@@ -70,9 +70,7 @@ def parse_reply(command: Command, data: bytes, output_chars: int) -> FileAnswer:
     what = command.argv[0]
     if reply.number("B") != _DONE:
         refused = _refused(reply)
-        raise FileRefused(
-            sentence(what, path, refused), absent=refused.is_absent, folder=refused.why == RefusalReason.FOLDER
-        )
+        raise FileRefused(sentence(what, path, refused), code=refused.code)
     match what:
         case "read" | "fetch":
             return _read(reply, path, int(command.argv[1]), output_chars)

@@ -9,7 +9,7 @@ import struct
 
 import anyio
 
-from taskcell.errors import FileRefused, SandboxLost
+from taskcell.errors import ErrorCode, FileRefused, SandboxLost
 from taskcell.files.answers import FileAnswer
 from taskcell.files.limits import MAX_REPLY
 from taskcell.files.reply import parse_reply
@@ -50,7 +50,9 @@ async def run_file_command(sandbox: Sandbox, authorized: AuthorizedCommand, outp
     try:
         return parse_reply(command, reply, output_chars)
     except (struct.error, IndexError):
-        raise FileRefused(f"The sandbox's answer about {path} is garbled; try the terminal.") from None
+        raise FileRefused(
+            f"The sandbox's answer about {path} is garbled; try the terminal.", code=ErrorCode.LOST
+        ) from None
 
 
 def _spawn_request(sandbox: Sandbox, command: Command) -> requests.Spawn:
@@ -75,13 +77,17 @@ def _reply(process: Process, command: Command) -> bytes:
     assert ended is not None
     if ended.reason is protocol.Reason.TIMEOUT:
         raise FileRefused(
-            f"{path}: the file system took longer than {command.timeout:g} s; try the terminal, which can wait."
+            f"{path}: the file system took longer than {command.timeout:g} s; try the terminal, which can wait.",
+            code=ErrorCode.TIMEOUT,
         )
     if ended.oom_kills:
-        raise FileRefused(f"{path} was not read or written: the sandbox's memory is used up; free some first.")
+        full = f"{path} was not read or written: the sandbox's memory is used up; free some first."
+        raise FileRefused(full, code=ErrorCode.NO_CAPACITY)
     if ended.exit_code != 0:
-        raise FileRefused(f"Something in the sandbox killed the file command; look at {path}, then try again.")
+        killed = f"Something in the sandbox killed the file command; look at {path}, then try again."
+        raise FileRefused(killed, code=ErrorCode.LOST)
     reply = process.stdout.held
     if len(reply) != ended.stdout_total:
-        raise FileRefused(f"The sandbox had no room for the answer about {path}; read less at a time.")
+        too_much = f"The sandbox had no room for the answer about {path}; read less at a time."
+        raise FileRefused(too_much, code=ErrorCode.TOO_LARGE)
     return reply

@@ -108,7 +108,7 @@ class Tools:
         try:
             return await self._gateway.call(call, watch)
         except TaskcellError as error:
-            return Failure(str(error))
+            return Failure.of(error)
         except anyio.get_cancelled_exc_class():
             # A deliberate cancellation comes from a scope. Any other one (of a task that was awaited here and
             # cancelled elsewhere) would end the dispatcher, and with it every other call of this server.
@@ -121,7 +121,7 @@ class Tools:
             return _INTERNAL_ERROR
 
 
-_INTERNAL_ERROR = Failure("Internal error: the call failed in the server, whose log tells why.")
+_INTERNAL_ERROR = Failure.of(TaskcellError("Internal error: the call failed in the server, whose log tells why."))
 
 
 def _describe(tool: Tool, result_size: int) -> McpTool:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import anyio
 
-from taskcell.errors import SandboxLost, SpawnFailed, TaskcellError
+from taskcell.errors import ErrorCode, SandboxLost, SpawnFailed, TaskcellError
 from taskcell.process.listener import Asked, Listener
 from taskcell.process.stdin import Input
 from taskcell.supervisor import events, protocol, requests
@@ -25,6 +25,12 @@ _FAILED = {
     protocol.FailedStage.CWD: "The working directory cannot be used",
     protocol.FailedStage.EXEC: "The program could not be started",
     protocol.FailedStage.PTY: "The sandbox cannot open a terminal",
+}
+
+#: By Linux's error numbers: ENOENT, ENOTDIR; EPERM, EACCES.
+_CODES = {
+    **dict.fromkeys((2, 20), ErrorCode.NOT_FOUND),
+    **dict.fromkeys((1, 13), ErrorCode.PERMISSION_DENIED),
 }
 
 #: Bytes of stdout and of stderr.
@@ -137,7 +143,8 @@ class Process(Listener):
         if self.failed is not None:
             stage, why = self.failed.stage, shown(self.failed.message, MESSAGE_SHOWN)
             no_folder, no_room = stage is protocol.FailedStage.CWD, stage is protocol.FailedStage.FORK
-            raise SpawnFailed(f"{_FAILED[stage]}: {why}.", no_folder=no_folder, no_room=no_room)
+            code = _CODES.get(self.failed.errno)
+            raise SpawnFailed(f"{_FAILED[stage]}: {why}.", no_folder=no_folder, no_room=no_room, code=code)
         self._check_heard()
 
     def _check_heard(self) -> None:

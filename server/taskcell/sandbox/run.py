@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from taskcell.errors import BadArgument, SandboxLost, SpawnFailed
+from taskcell.errors import BadArgument, ErrorCode, SandboxLost, SpawnFailed
 from taskcell.model import Command, ProcessResult, Status
 from taskcell.policy.policy import AuthorizedCommand
 from taskcell.process.output import share
@@ -77,7 +77,8 @@ async def _run(
     if sandbox.processes.running >= sandbox.max_processes:
         raise BadArgument(
             f"{sandbox.processes.running} commands run in this sandbox, and no more may at once: wait for one, or end "
-            "one with `process` and the action 'kill'."
+            "one with `process` and the action 'kill'.",
+            code=ErrorCode.NO_CAPACITY,
         )
     record = sandbox.processes.add(About.of(command, process_id), sandbox.output_chars)
     call = _Call(sandbox, command, record, beside, sandbox.sudo_fault)

@@ -27,7 +27,8 @@ def classify(error: Exception, doing: str) -> TaskcellError:
         return _classify_api(error, doing)
     if isinstance(error, requests.exceptions.ConnectionError | requests.exceptions.Timeout | OSError):
         return EngineUnavailable(
-            f"The engine could not {doing}: it does not answer. Start it again, or see `taskcell doctor`."
+            f"The engine could not {doing}: it does not answer. The person who runs the server must start it again, or "
+            "see `taskcell doctor` on the host."
         )
     if isinstance(error, DockerException):
         return EngineUnavailable(f"The engine could not {doing}: {_quoted(str(error))}.")
@@ -38,7 +39,10 @@ def _classify_api(error: APIError, doing: str) -> EngineError:
     said = _said(error)
     lower = str(error.explanation or error).lower()
     if "no space left on device" in lower:
-        return EngineError(f"The engine could not {doing}: its disk is full. Make room (`docker system df`).")
+        return EngineError(
+            f"The engine could not {doing}: its disk is full. The person who runs the server must make room on the "
+            "host (`docker system df`)."
+        )
     if "unknown runtime" in lower or "unknown or invalid runtime" in lower:
         return EngineError(f"The engine could not {doing}: it does not have the configured runtime ({said}).")
     if "could not select device driver" in lower:
@@ -48,7 +52,7 @@ def _classify_api(error: APIError, doing: str) -> EngineError:
     if "opening seccomp profile failed" in lower:
         return EngineError(
             f"The engine could not {doing}: it does not find the file with the filter of system calls that the server "
-            f"gave it ({said}); set TMPDIR of the server to a folder that both of them see."
+            f"gave it ({said}); the person who runs the server must set its TMPDIR to a folder that both of them see."
         )
     return EngineError(f"The engine could not {doing}: {said}.")
 

@@ -11,7 +11,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from taskcell.errors import BadArgument, FileRefused, UnknownResource
+from taskcell.errors import BadArgument, ErrorCode, FileRefused, UnknownResource
 from taskcell.files.answers import FileAnswer, FileBytes
 from taskcell.files.limits import MAX_RESOURCE
 from taskcell.gateway.gateway import Gateway
@@ -31,9 +31,9 @@ def file_resources(gateway: Gateway) -> Route:
         try:
             return [_contents(uri, (await tool.fetch(gateway, task, path)).answer)]
         except FileRefused as refused:
-            if refused.absent:
+            if refused.code is ErrorCode.NOT_FOUND:
                 raise UnknownResource(str(refused)) from None
-            if not refused.folder:
+            if refused.code is not ErrorCode.IS_A_DIRECTORY:
                 raise BadArgument(str(refused)) from None
         call = ToolCall(task.principal, "list_files", {"path": path, "task_id": task.task})
         listing = await gateway.call(call)
