@@ -5,9 +5,43 @@ Each message is one sentence or two: what happened, and what to do next.
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import Any
+
+
+class ErrorCode(StrEnum):
+    """What kind of refusal it is, for programs. The words are the field's."""
+
+    NOT_FOUND = "not_found"
+    IS_A_DIRECTORY = "is_a_directory"
+    PERMISSION_DENIED = "permission_denied"
+    DENIED = "denied"
+    INVALID_ARGUMENT = "invalid_argument"
+    TOO_LARGE = "too_large"
+    NO_CAPACITY = "no_capacity"
+    ENGINE_UNAVAILABLE = "engine_unavailable"
+    IMAGE_MISSING = "image_missing"
+    LOST = "lost"
+    TIMEOUT = "timeout"
+    INTERNAL = "internal"
+
 
 class TaskcellError(Exception):
-    """The root of all errors that taskcell raises on purpose; `str(error)` is fit for the user and the model."""
+    """The root of all errors that taskcell raises on purpose; `str(error)` is fit for the user and the model.
+
+    Arguments:
+        code: another kind than the class's own.
+    """
+
+    code = ErrorCode.INTERNAL
+
+    def __init__(self, message: str = "", *, code: ErrorCode | None = None) -> None:
+        super().__init__(message)
+        self.code = code or type(self).code
+
+    def fields(self) -> dict[str, Any]:
+        """Return what a program reads of the error, as JSON-ready values, beside its sentence."""
+        return {"code": self.code.value}
 
 
 class ConfigError(TaskcellError):
@@ -25,35 +59,35 @@ class ManifestError(TaskcellError):
 class BadArgument(TaskcellError):
     """A tool call's arguments are wrong. The model must act: the message names the argument and what it may be."""
 
+    code = ErrorCode.INVALID_ARGUMENT
+
 
 class UnknownTool(BadArgument):
     """There is no tool of that name."""
+
+    code = ErrorCode.NOT_FOUND
 
 
 class UnknownProcess(BadArgument):
     """The task has no process of that name, or has forgotten it."""
 
+    code = ErrorCode.NOT_FOUND
+
 
 class UnknownResource(BadArgument):
     """No resource has that address, or the one that has it is another task's."""
 
+    code = ErrorCode.NOT_FOUND
+
 
 class FileRefused(TaskcellError):
-    """A file of the sandbox cannot be read, written, changed or listed as asked.
+    """A file of the sandbox cannot be read, written, changed or listed as asked."""
 
-    Arguments:
-        absent: no file or folder has that path.
-        folder: the path leads to a folder, and a file is needed.
-    """
-
-    def __init__(self, message: str, *, absent: bool = False, folder: bool = False) -> None:
-        super().__init__(message)
-        self.absent = absent
-        self.folder = folder
+    code = ErrorCode.INVALID_ARGUMENT
 
     def noted(self, notes: list[str]) -> FileRefused:
         """Return the same refusal, followed by sentences about the sandbox that explain it."""
-        return FileRefused(" ".join([str(self), *notes]), absent=self.absent, folder=self.folder)
+        return FileRefused(" ".join([str(self), *notes]), code=self.code)
 
 
 class Denied(TaskcellError):
@@ -64,14 +98,21 @@ class Denied(TaskcellError):
         reason: a sentence for the model.
     """
 
+    code = ErrorCode.DENIED
+
     def __init__(self, rule: str, reason: str) -> None:
         super().__init__(f"Denied by the policy's rule '{rule}': {reason}")
         self.rule = rule
         self.reason = reason
 
+    def fields(self) -> dict[str, Any]:
+        return {**super().fields(), "rule": self.rule}
+
 
 class EngineError(TaskcellError):
     """The container engine refused or failed. The person who runs the server must act."""
+
+    code = ErrorCode.ENGINE_UNAVAILABLE
 
 
 class EngineUnavailable(EngineError):
@@ -81,17 +122,25 @@ class EngineUnavailable(EngineError):
 class ImageMissing(EngineError):
     """The image is not on the engine and could not be pulled."""
 
+    code = ErrorCode.IMAGE_MISSING
+
 
 class ProtocolError(TaskcellError):
     """The supervisor's bytes, or a request to it, break `docs/protocol.md`."""
+
+    code = ErrorCode.LOST
 
 
 class SandboxLost(TaskcellError):
     """The sandbox died, or its channel broke, while a call needed it. The command is never run again."""
 
+    code = ErrorCode.LOST
+
 
 class NoRoom(TaskcellError):
     """Sandboxes that are in use take all places of the pool. The message says whose they are."""
+
+    code = ErrorCode.NO_CAPACITY
 
 
 class SpawnFailed(TaskcellError):
@@ -102,7 +151,11 @@ class SpawnFailed(TaskcellError):
         no_room: the sandbox cannot have one more process.
     """
 
-    def __init__(self, message: str, *, no_folder: bool = False, no_room: bool = False) -> None:
-        super().__init__(message)
+    code = ErrorCode.INVALID_ARGUMENT
+
+    def __init__(
+        self, message: str, *, no_folder: bool = False, no_room: bool = False, code: ErrorCode | None = None
+    ) -> None:
+        super().__init__(message, code=ErrorCode.NO_CAPACITY if no_room else code)
         self.no_folder = no_folder
         self.no_room = no_room

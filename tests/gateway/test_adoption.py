@@ -56,7 +56,7 @@ def found(sandbox: Sandbox, process_id: str) -> Record:
 
 
 async def text(record: Record) -> str:
-    return (await read_overview(record.process, 1000, "", ansi=False)).texts[0].text
+    return (await read_overview(record.process, 1000, ansi=False)).texts[0].text
 
 
 async def test_a_background_process_is_found_again_with_its_output_and_goes_on(task: Task) -> None:

@@ -191,7 +191,7 @@ async def test_a_program_whose_hash_is_wrong_is_not_taken(tmp_path: Path) -> Non
 async def test_a_missing_image_names_the_command_that_builds_it() -> None:
     engine = await DockerEngine.open("", {})
     try:
-        with pytest.raises(ImageMissing, match="taskcell builds none of that name; `taskcell image build --list`"):
+        with pytest.raises(ImageMissing, match="taskcell builds none of that name; the person who runs the server"):
             await engine.images.ensure("taskcell/nothing:latest")
         with pytest.raises(ImageMissing, match="taskcell builds none of that name"):
             await engine.images.ensure("taskcell/ffmpeg:no-such-tag")

@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from mcp_types import CallToolResult, TextContent
 
 from asking import fields_of, text_of
+from taskcell.errors import Denied, TaskcellError
 from taskcell.files.answers import Entry, FileReport, FileText, FolderListing
 from taskcell.mcp.answer import Answers, Failure
 from taskcell.model import ProcessResult, Status
@@ -87,7 +88,7 @@ def test_what_a_program_printed_and_what_taskcell_says_are_two_blocks_and_the_se
     server = ("[exit 1 in 0.2 s]\n[note: One.]", {"taskcell/source": "server"})
     assert blocks(answer(failed)) == [(program, None), server]
     assert blocks(answer(replace(failed, stdout="", stderr=""))) == [server]
-    assert blocks(answer(Failure("No."))) == [("No.", {"taskcell/source": "server"})]
+    assert blocks(answer(Failure.of(TaskcellError("No.")))) == [("No.", {"taskcell/source": "server"})]
 
 
 def test_structured_content_stands_in_the_place_of_the_block_with_the_output() -> None:
@@ -161,8 +162,27 @@ def test_what_is_cut_says_so_and_where_it_goes_on() -> None:
     assert text_of(processes) == f"[{shown} processes]\n[note: There is no room here for {40 - shown} older ones.]"
 
 
+def test_a_refusal_carries_its_code_and_sentence_for_programs() -> None:
+    refusal = {"error": {"code": "denied", "rule": "no-rm", "message": "Denied by the policy's rule 'no-rm': No."}}
+    plain, asked = answer(Failure.of(Denied("no-rm", "No."))), structured(Failure.of(Denied("no-rm", "No.")))
+    for result in (plain, asked):
+        assert result.is_error
+        assert result.meta == {"taskcell/error": refusal}
+        assert text_of(result) == refusal["error"]["message"]
+    assert plain.structured_content is None
+    assert asked.structured_content == refusal
+
+
+def test_a_client_that_sees_output_schemas_unasked_finds_nothing_that_breaks_them() -> None:
+    """The official client in TypeScript checks the structured content of errors too."""
+    result = Answers(1000, structured=True).of(Failure.of(Denied("no-rm", "No.")), structured=True)
+    assert result.structured_content is None
+    assert result.meta is not None
+    assert "taskcell/error" in result.meta
+
+
 def test_even_a_sentence_is_bounded() -> None:
-    assert text_of(Answers(200).of(Failure("x" * 1000), structured=False)) == "x" * 199 + "…"
+    assert text_of(Answers(200).of(Failure.of(TaskcellError("x" * 1000)), structured=False)) == "x" * 199 + "…"
 
 
 @pytest.mark.parametrize(
@@ -194,11 +214,11 @@ def test_any_text_becomes_an_answer_that_json_and_the_schema_take(stdout: str, n
     Draft202012Validator(RUN_SCHEMA).validate(asked.structured_content)
 
 
-def test_halves_of_surrogate_pairs_are_replaced_and_nul_is_kept() -> None:
+def test_halves_of_surrogate_pairs_are_replaced_and_control_characters_are_symbols() -> None:
     report = replace(DONE, stdout="a\ud800b\0c")
-    assert fields_of(structured(report))["stdout"] == "a\ufffdb\0c"
-    assert "a\ufffdb\0c" in text_of(answer(report))
-    assert text_of(answer(Failure("no \udfff"))) == "no \ufffd"
+    assert fields_of(structured(report))["stdout"] == "a\ufffdb␀c"
+    assert "a\ufffdb␀c" in text_of(answer(report))
+    assert text_of(answer(Failure.of(TaskcellError("no \udfff")))) == r"no \udfff"
 
 
 @given(

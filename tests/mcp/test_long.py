@@ -165,6 +165,14 @@ async def test_the_whole_output_is_a_resource_page_by_page(gateway: GatewayFacto
     assert hashlib.sha256(got).digest() == hashlib.sha256(wanted).digest()
 
 
+async def test_output_with_nul_is_a_blob(gateway: GatewayFactory) -> None:
+    async with gateway(TOML, engine="local") as gw, Client(build_server(gw)) as client:
+        await client.call_tool("terminal", {"command": "printf 'a\\000b'"})
+        (blob,) = (await client.read_resource("taskcell://tasks/default/processes/p1/output")).contents
+        assert isinstance(blob, BlobResourceContents)
+        assert base64.b64decode(blob.blob) == b"a\0b"
+
+
 async def test_bytes_that_are_no_text_are_a_blob_and_a_piece_can_be_asked_for(gateway: GatewayFactory) -> None:
     async with gateway(TOML, engine="local") as gw, Client(build_server(gw)) as client:
         await client.call_tool("terminal", {"command": "printf 'abc\\377\\000def'"})
@@ -176,6 +184,7 @@ async def test_bytes_that_are_no_text_are_a_blob_and_a_piece_can_be_asked_for(ga
         assert isinstance(text, TextResourceContents)
         assert isinstance(more, TextResourceContents)
         assert (text.text, more.uri) == ("bc", f"{base}?stream=stdout&cursor=3")
+        assert (more.meta, "taskcell/source" in (text.meta or {})) == ({"taskcell/source": "server"}, False)
         (err,) = (await client.read_resource(f"{base}?stream=stderr")).contents
         assert isinstance(err, TextResourceContents)
         assert err.text == ""

@@ -277,6 +277,32 @@ def test_nothing_is_written_after_the_end_of_input(tmp_path: Path) -> None:
         assert not client.unheard()
 
 
+@pytest.mark.parametrize(
+    ("tool", "arguments", "name"),
+    [
+        ("terminal", {"command": "echo \ud800"}, "'command'"),
+        ("terminal", {"command": "true", "env": {"A": "\udfff"}}, "'env.A'"),
+        ("terminal", {"command": "true", "task_id": "\ud800"}, "'task_id'"),
+        ("terminal", {"command": "true", "\ud800": 1}, "'\ufffd'"),
+        ("write_file", {"path": "a", "content": "\ud83d\ude00\ud83d"}, "'content'"),
+        ("read_file", {"path": "\ud800"}, "'path'"),
+        ("list_files", {"glob": "\ud800"}, "'glob'"),
+        ("process", {"action": "\ud800"}, "'action'"),
+    ],
+)
+def test_half_of_a_surrogate_pair_in_an_argument_is_a_sentence_of_the_tool(
+    tmp_path: Path, tool: str, arguments: dict[str, Any], name: str
+) -> None:
+    with raw_client(tmp_path) as client:
+        client.shake_hands()
+        result = client.ask("tools/call", name=tool, arguments=arguments)["result"]
+        assert result["isError"]
+        (content,) = result["content"]
+        assert name in content["text"]
+        assert content["text"].count(".") <= 2
+        assert client.run_command("echo on")["structuredContent"]["stdout"] == "on\n"
+
+
 def test_the_id_of_a_running_call_is_refused_and_the_call_stays_cancellable(tmp_path: Path) -> None:
     mark = marker()
     with raw_client(tmp_path) as client:

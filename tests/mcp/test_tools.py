@@ -97,24 +97,34 @@ async def test_an_unknown_tool_is_invalid_params_and_names_the_nearest(gateway: 
 
 
 @pytest.mark.parametrize(
-    ("tool", "arguments", "said"),
+    ("tool", "arguments", "said", "code"),
     [
-        ("terminal", {}, "command"),
-        ("terminal", {"command": 5}, "command"),
-        ("terminal", {"command": "ls", "comand": "ls"}, "comand"),
-        ("terminal", {"command": "ls", "timeout": -1}, "timeout"),
-        ("terminal", {"command": "ls", "task_id": "a\nb"}, "task_id"),
-        ("terminal", {"command": "rm x"}, "'no-rm'"),
-        ("sandbox", {"action": "explode"}, "action"),
+        ("terminal", {}, "command", "invalid_argument"),
+        ("terminal", {"command": 5}, "command", "invalid_argument"),
+        ("terminal", {"command": "ls", "comand": "ls"}, "comand", "invalid_argument"),
+        ("terminal", {"command": "ls", "timeout": -1}, "timeout", "invalid_argument"),
+        ("terminal", {"command": "ls", "task_id": "a\nb"}, "task_id", "invalid_argument"),
+        ("terminal", {"command": "ls " + "x" * 200_000}, "bytes long", "too_large"),
+        ("terminal", {"command": "ls", "workdir": "/none"}, "working directory", "not_found"),
+        ("terminal", {"command": "rm x"}, "'no-rm'", "denied"),
+        ("sandbox", {"action": "explode"}, "action", "invalid_argument"),
+        ("process", {"action": "poll", "process_id": "p9"}, "no process 'p9'", "not_found"),
+        ("read_file", {"path": "none"}, "There is no", "not_found"),
+        ("read_file", {"path": "."}, "is a folder", "is_a_directory"),
+        ("write_file", {"path": "/proc/version", "content": "x"}, "cannot be written", "permission_denied"),
     ],
 )
 async def test_bad_arguments_and_denials_are_answers_that_the_model_reads(
-    gateway: GatewayFactory, tool: str, arguments: dict[str, Any], said: str
+    gateway: GatewayFactory, tool: str, arguments: dict[str, Any], said: str, code: str
 ) -> None:
     async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw)) as client:
         result = await client.session.call_tool(tool, arguments)
     assert result.is_error
     assert said in text_of(result)
+    assert result.meta is not None
+    error = result.meta["taskcell/error"]["error"]
+    assert (error["code"], error["message"]) == (code, text_of(result))
+    assert error.get("rule") == ("no-rm" if code == "denied" else None)
 
 
 async def test_the_status_of_a_task_without_a_sandbox_is_an_answer(gateway: GatewayFactory, era: str) -> None:

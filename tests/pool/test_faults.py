@@ -219,7 +219,7 @@ async def test_a_program_that_is_not_there_and_a_folder_that_is_not_there_are_na
 async def test_a_removed_working_directory_is_replaced_by_the_workspace_with_a_note(gateway: GatewayFactory) -> None:
     async with gateway() as gw:
         removed = await terminal(gw, "mkdir -p gone && cd gone && export KEPT=yes && rmdir ../gone")
-        assert "is gone; the next command starts in /workspace" in removed.notes[0]
+        assert "is gone; the next command starts in '/workspace'" in removed.notes[0]
         assert (await terminal(gw, "pwd; echo $KEPT")).stdout == "/workspace\nyes\n"
         await terminal(gw, "mkdir later && cd later")
         await gw.call(ToolCall("local", "sql", {"args": [":memory:", ".shell rmdir /workspace/later"]}))

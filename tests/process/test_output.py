@@ -27,8 +27,8 @@ def capture(limit: int, *pieces: tuple[int, bytes]) -> Capture:
     return made
 
 
-def line(omitted: int, where: str = "") -> str:
-    return f"[… {omitted:,} bytes left out{f'; the whole: {where}' if where else ''} …]\n"
+def line(omitted: int) -> str:
+    return f"[… {omitted:,} bytes left out …]\n"
 
 
 def controls(text: str) -> set[str]:
@@ -102,14 +102,6 @@ def test_a_large_stderr_leaves_room_for_stdout() -> None:
     assert shown_out.text.startswith("o" * for_out + "\n")
     assert shown_out.omitted_bytes == 1000 - 2 * for_out
     assert len(shown_out.text) + len(shown_err.text) <= 500
-
-
-def test_the_line_about_what_is_left_out_says_where_the_whole_is_unless_that_takes_too_much_room() -> None:
-    where = "taskcell://whole"
-    for limit, says in ((4 * len(line(1000, where)), True), (4 * len(line(1000, where)) - 1, False)):
-        text = capture(limit, (0, b"x" * 1000)).render(1000, limit, where).text
-        assert (where in text) == says
-        assert "bytes left out" in text
 
 
 def test_an_overwritten_line_counts_as_what_is_left_of_it() -> None:

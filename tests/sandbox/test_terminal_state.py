@@ -45,7 +45,7 @@ async def test_the_next_command_starts_where_a_handed_off_one_ended(task: Task) 
     first = await task.terminal(MOVES, wait=0.1, env={"TOKEN": "0", "ONCE": "x"})
     assert first.status.value == "running"
     assert note_of(first) == (
-        f"The next command starts where this one ends; one that is started before that starts in {home}."
+        f"The next command starts where this one ends; one that is started before that starts in '{home}'."
     )
     ended = await let_go(task, first.process_id)
     assert (ended.status.value, ended.workdir, ended.notes) == ("exited", "/usr/bin", ())
@@ -60,7 +60,7 @@ async def test_another_command_that_is_started_meanwhile_decides_where_the_next_
     for asked in (await task.ask("poll", first.process_id), await let_go(task, first.process_id)):
         assert note_of(asked) == (
             "Its folder and variables are not kept, because another command was started before it ended; the next "
-            "command starts in /tmp."
+            "command starts in '/tmp'."
         )
     assert await here(task) == "/tmp own"
 
@@ -121,7 +121,7 @@ async def test_an_answer_says_where_the_next_command_starts_if_not_where_it_ende
     answered = await task.terminal(line, **arguments)
     note = note_of(answered)
     assert note.startswith(f"Its folder and variables are not kept, because {why}")
-    assert note.endswith("; the next command starts in /tmp.")
+    assert note.endswith("; the next command starts in '/tmp'.")
     assert answered.workdir == "/tmp"
     assert await here(task) == "/tmp before"
 
@@ -135,7 +135,7 @@ async def test_after_a_hand_off_a_timeout_and_a_kill_leave_the_terminal_where_it
     assert await here(task) == "/tmp before"
     # What is told is where the next one starts now.
     await task.terminal("cd /etc")
-    assert note_of(await task.ask("poll", killed.process_id)).endswith("; the next command starts in /etc.")
+    assert note_of(await task.ask("poll", killed.process_id)).endswith("; the next command starts in '/etc'.")
 
 
 async def test_a_cancelled_call_is_listed_as_cancelled_with_130_and_keeps_nothing(task: Task) -> None:
@@ -158,7 +158,7 @@ async def test_a_command_that_can_change_nothing_says_nothing_of_it(task: Task) 
     assert not [note for answer in answers for note in answer.notes if "next command starts" in note]
     assert await here(task) == "/tmp before"
     moved = await task.terminal("sleep 60", timeout=0.3, workdir="/usr")
-    assert note_of(moved).endswith("; the next command starts in /tmp.")
+    assert note_of(moved).endswith("; the next command starts in '/tmp'.")
 
 
 async def test_a_report_that_is_too_long_for_an_end_is_fetched_before_the_next_command(task: Task) -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from asking import text_of
 from file_driver import PATIENCE, TOOLS, Files
-from taskcell.errors import BadArgument, FileRefused
-from taskcell.files.answers import Edited, FileBytes, FolderListing, Written
+from taskcell.errors import BadArgument, ErrorCode, FileRefused
+from taskcell.files.answers import Edited, FileAnswer, FileBytes, FileReport, FolderListing, Written
 from taskcell.files.reply import LINE_CHARS, parse_reply
+from taskcell.mcp.answer import Answers
 from taskcell.model import ToolCall
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
@@ -30,10 +32,16 @@ def files(binary: Path, tmp_path: Path) -> Files:
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
+def said(answer: FileAnswer, output_chars: int, *notes: str) -> int:
+    """Characters of a whole answer with these notes on its sandbox."""
+    report = FileReport.of("t", answer, notes, output_chars)
+    return len(text_of(Answers(output_chars).of(report, structured=False)))
+
+
 def test_lines_come_with_their_numbers(files: Files) -> None:
     (files / "a").write_text("one\n\ttwo\n\nfour\n")
     answer = files.text("a")
-    assert answer.shown() == "     1\tone\n     2\t\ttwo\n     3\t\n     4\tfour"
+    assert answer.output() == "     1\tone\n     2\t\ttwo\n     3\t\n     4\tfour\n"
     assert (answer.text, answer.first_line, answer.last_line, answer.total_lines) == ("one\n\ttwo\n\nfour\n", 1, 4, 4)
     assert (answer.size, answer.truncated, answer.path) == (15, False, "/workspace/a")
 
@@ -50,12 +58,12 @@ def test_a_window_says_where_to_go_on_and_the_windows_together_are_the_file(file
     got, offset = "", 1
     while True:
         answer = files.text("a", 5000, offset=offset)
-        assert len(answer.shown()) <= 5000 + 100  # the note beside the lines
+        assert said(answer, 5000) <= 5000
         assert answer.total_lines == 3000
         got += answer.text
         if not answer.truncated:
             break
-        assert answer.notes[0].endswith(f"continue with offset={answer.last_line + 1}.")
+        assert answer.remark().endswith(f"continue with offset={answer.last_line + 1}")
         offset = answer.last_line + 1
     assert got == "\n".join(lines)
 
@@ -120,16 +128,18 @@ def test_all_the_text_of_an_answer_is_bounded_its_notes_too(files: Files, output
     for name in ("lines", "bad"):
         for offset in (1, 2):
             answer = files.text(name, output_chars, offset=offset)
-            assert len(answer.shown()) <= output_chars
+            assert said(answer, output_chars) <= output_chars
+            assert said(answer, output_chars, "A note on the sandbox." * 30) <= output_chars
             assert answer.text
-            assert answer.notes
+            assert answer.notes or name == "lines"
     for number in range(200):
         (files / f"a file with a name of some length {number}").touch()
     listing = files.run(files.bind("list_files"), output_chars)
     assert isinstance(listing, FolderListing)
-    assert len(listing.shown()) <= output_chars
+    assert said(listing, output_chars) <= output_chars
+    assert said(listing, output_chars, "A note on the sandbox." * 30) <= output_chars
     assert listing.entries
-    assert "narrow" in listing.notes[0] or output_chars == 200
+    assert "narrow" in listing.remark()
 
 
 def test_a_few_bytes_that_are_no_utf8_are_replaced_with_a_note(files: Files) -> None:
@@ -177,7 +187,7 @@ def test_what_is_no_file_is_refused_at_once(files: Files) -> None:
     (files / "folder").mkdir()
     (files / "null").symlink_to("/dev/zero")
     assert "a FIFO" in str(files.refused(lambda: files.read("fifo")))
-    assert files.refused(lambda: files.read("folder")).folder
+    assert files.refused(lambda: files.read("folder")).code is ErrorCode.IS_A_DIRECTORY
     assert "a device" in str(files.refused(lambda: files.read("null")))
     assert "a device" in str(files.refused(lambda: files.read("/dev/zero")))
     assert "a device" in str(files.refused(lambda: files.read("/dev/tty")))
@@ -192,10 +202,10 @@ def test_links_that_lead_nowhere_or_in_a_circle_are_no_files(files: Files) -> No
     (files / "dangling").symlink_to("nowhere")
     (files / "a").symlink_to("b")
     (files / "b").symlink_to("a")
-    assert files.refused(lambda: files.read("dangling")).absent
-    assert files.refused(lambda: files.read("a")).absent
-    assert files.refused(lambda: files.read("a/b")).absent
-    assert files.refused(lambda: files.read("missing")).absent
+    assert files.refused(lambda: files.read("dangling")).code is ErrorCode.NOT_FOUND
+    assert files.refused(lambda: files.read("a")).code is ErrorCode.NOT_FOUND
+    assert files.refused(lambda: files.read("a/b")).code is ErrorCode.NOT_FOUND
+    assert files.refused(lambda: files.read("missing")).code is ErrorCode.NOT_FOUND
 
 
 def test_dots_go_by_the_names_and_odd_names_are_files_too(files: Files) -> None:
@@ -279,9 +289,9 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_left_behind(files: Fil
     (files / "a").symlink_to("b")
     (files / "b").symlink_to("a")
     (files / "zero").symlink_to("/dev/zero")
-    assert files.refused(lambda: files.write("folder", "x")).folder
-    assert files.refused(lambda: files.write(".", "x")).folder
-    assert files.refused(lambda: files.write("/", "x")).folder
+    assert files.refused(lambda: files.write("folder", "x")).code is ErrorCode.IS_A_DIRECTORY
+    assert files.refused(lambda: files.write(".", "x")).code is ErrorCode.IS_A_DIRECTORY
+    assert files.refused(lambda: files.write("/", "x")).code is ErrorCode.IS_A_DIRECTORY
     assert "a FIFO" in str(files.refused(lambda: files.write("fifo", "x")))
     assert "a device" in str(files.refused(lambda: files.write("zero", "x")))
     assert "not a folder" in str(files.refused(lambda: files.write("file/x", "x")))
@@ -313,7 +323,7 @@ def test_an_ambiguous_edit_is_refused_with_its_places(files: Files) -> None:
     (files / "a").write_text("x = 1\ny\n  x = 1\n" + "x\n" * 30)
     refused = str(files.refused(lambda: files.edit("a", "x = 1", "x = 2")))
     assert "2 times" in refused
-    assert "line 1: x = 1; line 3: x = 1." in refused
+    assert "line 1: 'x = 1'; line 3: 'x = 1'." in refused
     many = str(files.refused(lambda: files.edit("a", "x", "z")))
     assert "count=32" in many
     assert "and 12 more" in many
@@ -351,9 +361,9 @@ def test_text_that_is_not_there_says_which_line_comes_near(files: Files) -> None
         files.refused(lambda: files.edit("a.py", "    if a:\n        b()", ""))
     )
     assert "is not in" in str(files.refused(lambda: files.edit("a.py", "elsewhere", "")))
-    assert files.refused(lambda: files.edit("missing", "a", "b")).absent
+    assert files.refused(lambda: files.edit("missing", "a", "b")).code is ErrorCode.NOT_FOUND
     (files / "folder").mkdir()
-    assert files.refused(lambda: files.edit("folder", "a", "b")).folder
+    assert files.refused(lambda: files.edit("folder", "a", "b")).code is ErrorCode.IS_A_DIRECTORY
     with pytest.raises(BadArgument, match="are equal"):
         files.edit("a.py", "a", "a")
 
@@ -457,7 +467,7 @@ def test_a_folder_is_listed_with_sizes_types_and_targets_in_order(tree: Files) -
     assert kinds["src"] == ("folder", None, None)
     assert kinds["loop"] == ("link", None, ".")
     assert kinds["dangling"] == ("link", None, "nowhere")
-    assert listing.shown().splitlines()[1].endswith("Z  a.txt")
+    assert listing.output().splitlines()[1].endswith("Z  a.txt")
 
 
 @pytest.mark.parametrize(
@@ -493,8 +503,8 @@ def test_globs_that_lead_out_or_are_too_many_are_refused(tree: Files) -> None:
 def test_a_single_file_and_a_link_to_a_folder_can_be_listed(tree: Files) -> None:
     assert [(entry.path, entry.size) for entry in tree.list("src/c.py").entries] == [("src/c.py", 8)]
     assert "src" in tree.names("loop")
-    assert tree.refused(lambda: tree.list("missing")).absent
-    assert tree.refused(lambda: tree.list("dangling")).absent
+    assert tree.refused(lambda: tree.list("missing")).code is ErrorCode.NOT_FOUND
+    assert tree.refused(lambda: tree.list("dangling")).code is ErrorCode.NOT_FOUND
 
 
 def test_names_of_any_bytes_are_listed_on_one_line_each(files: Files) -> None:
@@ -502,7 +512,7 @@ def test_names_of_any_bytes_are_listed_on_one_line_each(files: Files) -> None:
     (files.folder / os.fsdecode(b"\xff\xfe")).write_text("")
     listing = files.list()
     assert [entry.path for entry in listing.entries] == ["two\nlines␛", "\ufffd\ufffd"]
-    assert len(listing.shown().splitlines()) == 3
+    assert len(listing.output().splitlines()) == 2
     assert "terminal" in listing.notes[0]
 
 
@@ -520,7 +530,7 @@ def test_a_listing_is_bounded_and_says_so(files: Files) -> None:
     short = files.run(files.bind("list_files"), output_chars=1000)
     assert isinstance(short, FolderListing)
     assert short.truncated
-    assert len(short.shown()) < 1200
+    assert said(short, 1000) <= 1000
 
 
 def test_a_tree_that_is_too_deep_is_not_walked_to_its_end(files: Files) -> None:
@@ -543,9 +553,9 @@ def test_a_reply_that_says_too_much_is_bounded(files: Files) -> None:
     words = struct.pack("<I", len(much)) + much
     entry = b"\0\0" + struct.pack("<I", 1) + b"f" + bytes(16) + words + bytes(4)
     listing = parse_reply(files.bind("list_files"), entry, 500)
-    assert len(listing.shown()) < 5000
+    assert said(listing, 500) < 5000
     line = b"\0\1" + bytes(16) + b"\1" + struct.pack("<IIQ", 1, len(much), len(much)) + much
-    assert len(parse_reply(files.bind("read_file", path="a"), line, 500).shown()) < 5000
+    assert said(parse_reply(files.bind("read_file", path="a"), line, 500), 500) <= 500
     edit = files.bind("edit_file", path="a", old="a", new="b")
     for why in range(256):
         refusal = bytes((1, why)) + struct.pack("<IQ", 5, 1) + words + struct.pack("<II", 1, 1) + words
@@ -573,5 +583,6 @@ def test_a_reply_of_any_bytes_ends_in_an_answer_or_one_of_three_errors(files: Fi
             answer = parse_reply(commands[round_number % 4], data, 500)
         except (FileRefused, struct.error, IndexError):
             continue
-        answer.shown().encode("utf-8")
+        answer.output().encode("utf-8")
+        answer.remark().encode("utf-8")
         assert answer.structured()

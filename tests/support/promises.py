@@ -358,7 +358,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_the_least_recently_used_idle_sandbox_makes_room_and_its_task_is_told",
         "test_with_all_places_in_use_a_call_waits_and_then_says_who_has_them",
         "test_a_herd_of_calls_for_few_new_tasks_makes_one_container_each_and_leaves_none",
-        "test_a_sandbox_with_a_call_or_a_living_process_is_never_closed_for_another",
+        "test_a_sandbox_with_a_call_or_what_a_call_left_with_a_time_out_is_never_closed_for_another",
         "test_a_freed_place_goes_to_the_principal_that_holds_the_fewest_and_then_to_who_came_first",
     ),
     "An idle sandbox is closed; idle counts from the end of the last call or process": (

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from taskcell.text import one_line, remarks
+from taskcell.fitting import fitting
+from taskcell.process.result import NOTE_MARKS
+from taskcell.text import PATH_SHOWN, one_line, remarks, shown
 from taskcell.units import format_size
 
 PICTURES = (
@@ -99,7 +102,7 @@ class FileBytes:
         return ""
 
     def remark(self) -> str:
-        return f"{self.path}: {self.mime}, {len(self.data)} bytes"
+        return f"{shown(self.path, PATH_SHOWN)}: {self.mime}, {len(self.data)} bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ class Written:
         return ""
 
     def remark(self) -> str:
-        return f"{'Replaced' if self.replaced else 'Created'} {self.path}: {self.size} bytes"
+        return f"{'Replaced' if self.replaced else 'Created'} {shown(self.path, PATH_SHOWN)}: {self.size} bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,8 @@ class Edited:
         places = "1 place" if self.count == 1 else f"{self.count} places"
         more = ", …" if self.count > len(self.lines) else ""
         lines = ", ".join(map(str, self.lines))
-        return f"Replaced {places} in {self.path}, at line{'' if self.count == 1 else 's'} {lines}{more}"
+        at = f"at line{'' if self.count == 1 else 's'} {lines}{more}"
+        return f"Replaced {places} in {shown(self.path, PATH_SHOWN)}, {at}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +233,12 @@ class FileReport:
     task_id: str
     answer: FileAnswer
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, task_id: str, answer: FileAnswer, notes: Iterable[str], output_chars: int) -> FileReport:
+        """Return the report with as many notes as an answer of `output_chars` characters has room for."""
+        room = output_chars - len(answer.output()) - len(remarks(answer.remark()))
+        return cls(task_id, answer, fitting((*notes, *answer.notes), room, NOTE_MARKS))
 
     is_error: ClassVar[bool] = False
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+from taskcell.errors import ErrorCode
 from taskcell.files.limits import MAX_PICTURE, MAX_RESOURCE
 from taskcell.model import WORKSPACE
-from taskcell.text import one_line, visible
+from taskcell.text import PATH_SHOWN, shown
 
 
 class RefusalReason(IntEnum):
@@ -58,22 +60,47 @@ class Refused:
     places: tuple[tuple[int, str], ...]
 
     @property
-    def is_absent(self) -> bool:
-        """Whether there is no such file."""
-        return self.why == RefusalReason.SYSTEM and self.errno in (Errno.ENOENT, Errno.ENOTDIR, Errno.ELOOP)
+    def code(self) -> ErrorCode:
+        """What kind of refusal it is; of a number that is none, an internal fault."""
+        if self.why == RefusalReason.SYSTEM:
+            return _CODE_OF_ERRNO.get(self.errno, ErrorCode.INTERNAL)
+        return _CODES.get(self.why, ErrorCode.INTERNAL)
 
 
+_CODES: Mapping[int, ErrorCode] = {
+    RefusalReason.FOLDER: ErrorCode.IS_A_DIRECTORY,
+    RefusalReason.KIND: ErrorCode.INVALID_ARGUMENT,
+    RefusalReason.SIZE: ErrorCode.TOO_LARGE,
+    RefusalReason.CHANGED: ErrorCode.INVALID_ARGUMENT,
+    RefusalReason.LOCKED: ErrorCode.PERMISSION_DENIED,
+    RefusalReason.ABSENT: ErrorCode.INVALID_ARGUMENT,
+    RefusalReason.PLACES: ErrorCode.INVALID_ARGUMENT,
+    RefusalReason.OVERLAP: ErrorCode.INVALID_ARGUMENT,
+    RefusalReason.INPUT: ErrorCode.LOST,
+    RefusalReason.PAST_END: ErrorCode.INVALID_ARGUMENT,
+    RefusalReason.TIME: ErrorCode.TIMEOUT,
+}
+_CODE_OF_ERRNO: Mapping[int, ErrorCode] = {
+    **dict.fromkeys((Errno.ENOENT, Errno.ENOTDIR, Errno.ELOOP), ErrorCode.NOT_FOUND),
+    **dict.fromkeys((Errno.EPERM, Errno.EACCES, Errno.EROFS, Errno.EBUSY), ErrorCode.PERMISSION_DENIED),
+    **dict.fromkeys((Errno.ENOSPC, Errno.EDQUOT), ErrorCode.NO_CAPACITY),
+}
+
+
+#: Characters of a sandbox's own words in a sentence: of the system's message, or of a line of a file.
+MAX_WORDS = 200
 _VERBS = {"read": "read", "fetch": "read", "write": "written", "edit": "changed", "list": "listed"}
 
 
 def sentence(what: str, path: str, refused: Refused) -> str:
     """Say what happened and what to do next. `what` is the file command, such as `read`."""
-    number, words = refused.number, visible(" ".join(refused.words[:200].split()))
+    number, path = refused.number, shown(path, PATH_SHOWN)
+    words = shown(" ".join(refused.words.split()), MAX_WORDS)
     near = f"Line {number} differs from it in blanks only: read" if number else "Read"
     sentences = {
         RefusalReason.SYSTEM: _system(what, path, refused.errno, words),
         RefusalReason.FOLDER: f"{path} is a folder; `list_files` shows what is in it.",
-        RefusalReason.KIND: f"{path} is {words}, not a file; use the terminal for it.",
+        RefusalReason.KIND: f"{path} is not a file but {words}; use the terminal for it.",
         RefusalReason.SIZE: _too_large(what, path, number),
         RefusalReason.CHANGED: f"Something else changed {path} meanwhile; this call did not. Read it, then edit it.",
         RefusalReason.LOCKED: f"Another program has locked {path}; this call did not change it. Try again later.",
@@ -120,10 +147,10 @@ def _too_large(what: str, path: str, size: int) -> str:
 
 
 def _places(path: str, count: int, places: tuple[tuple[int, str], ...]) -> str:
-    shown = "; ".join(f"line {line}: {one_line(text.strip())}" for line, text in places)
+    found = "; ".join(f"line {line}: {shown(text.strip(), MAX_WORDS)}" for line, text in places)
     more = f"; and {count - len(places)} more" if count > len(places) else ""
     times = "once" if count == 1 else f"{count} times"
     return (
         f"'old' is in {path} {times}; nothing was changed. Give more of the lines around the place that you mean, or "
-        f"count={count} to replace all: {shown}{more}."
+        f"count={count} to replace all: {found}{more}."
     )

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from taskcell import text as texts
 from taskcell.errors import FileRefused
 from taskcell.files.answers import Edited, Entry, FileAnswer, FileBytes, FileText, FolderListing, Written, picture_type
 from taskcell.files.limits import MAX_ENTRIES, MAX_PATH, MAX_PLACES
@@ -69,9 +70,7 @@ def parse_reply(command: Command, data: bytes, output_chars: int) -> FileAnswer:
     what = command.argv[0]
     if reply.number("B") != _DONE:
         refused = _refused(reply)
-        raise FileRefused(
-            sentence(what, path, refused), absent=refused.is_absent, folder=refused.why == RefusalReason.FOLDER
-        )
+        raise FileRefused(sentence(what, path, refused), code=refused.code)
     match what:
         case "read" | "fetch":
             return _read(reply, path, int(command.argv[1]), output_chars)
@@ -109,7 +108,8 @@ def _read(reply: _Reply, path: str, first: int, output_chars: int) -> FileText |
         return FileBytes(path, data, picture_type(data))
     if kind == _KIND_BINARY:
         raise FileRefused(
-            f"{path} is {size} bytes of binary data, not text; look at it in the terminal (`file`, `xxd`, `base64`)."
+            f"{texts.shown(path, texts.PATH_SHOWN)} is {size} bytes of binary data, not text; look at it in the "
+            "terminal (`file`, `xxd`, `base64`)."
         )
     return _text(reply, path, first, size, output_chars)
 

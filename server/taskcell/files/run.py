@@ -9,7 +9,7 @@ import struct
 
 import anyio
 
-from taskcell.errors import FileRefused, SandboxLost
+from taskcell.errors import ErrorCode, FileRefused, SandboxLost
 from taskcell.files.answers import FileAnswer
 from taskcell.files.limits import MAX_REPLY
 from taskcell.files.reply import parse_reply
@@ -20,6 +20,7 @@ from taskcell.sandbox.sandbox import Sandbox
 from taskcell.sandbox.spawn import GRACE
 from taskcell.sandbox.wait import DEADLINE_SLACK
 from taskcell.supervisor import protocol, requests
+from taskcell.text import PATH_SHOWN, shown
 
 
 async def run_file_command(sandbox: Sandbox, authorized: AuthorizedCommand, output_chars: int) -> FileAnswer:
@@ -31,7 +32,7 @@ async def run_file_command(sandbox: Sandbox, authorized: AuthorizedCommand, outp
     Arguments:
         output_chars: characters that an answer may show.
     """
-    command = authorized.command
+    command, path = authorized.command, shown(authorized.command.text, PATH_SHOWN)
     process = Process(sandbox.channel, output_chars)
     try:
         await process.start(lambda _: _spawn_request(sandbox, command), command.stdin)
@@ -39,7 +40,7 @@ async def run_file_command(sandbox: Sandbox, authorized: AuthorizedCommand, outp
             await process.finished()
         if backstop.cancelled_caught:
             sandbox.doom("its supervisor stopped answering")
-            raise SandboxLost(f"The sandbox does not answer; it is not known whether {command.text} was changed.")
+            raise SandboxLost(f"The sandbox does not answer; it is not known whether {path} was changed.")
         reply = _reply(process, command)
     except anyio.get_cancelled_exc_class():
         await sandbox.kill(process)
@@ -49,7 +50,9 @@ async def run_file_command(sandbox: Sandbox, authorized: AuthorizedCommand, outp
     try:
         return parse_reply(command, reply, output_chars)
     except (struct.error, IndexError):
-        raise FileRefused(f"The sandbox's answer about {command.text} is garbled; try the terminal.") from None
+        raise FileRefused(
+            f"The sandbox's answer about {path} is garbled; try the terminal.", code=ErrorCode.LOST
+        ) from None
 
 
 def _spawn_request(sandbox: Sandbox, command: Command) -> requests.Spawn:
@@ -70,17 +73,21 @@ def _spawn_request(sandbox: Sandbox, command: Command) -> requests.Spawn:
 
 def _reply(process: Process, command: Command) -> bytes:
     """Return all that the command wrote. Raises FileRefused if that cannot be a reply."""
-    ended = process.exit
+    ended, path = process.exit, shown(command.text, PATH_SHOWN)
     assert ended is not None
     if ended.reason is protocol.Reason.TIMEOUT:
         raise FileRefused(
-            f"{command.text}: the file system took longer than {command.timeout:g} s; try the terminal, which can wait."
+            f"{path}: the file system took longer than {command.timeout:g} s; try the terminal, which can wait.",
+            code=ErrorCode.TIMEOUT,
         )
     if ended.oom_kills:
-        raise FileRefused(f"{command.text} was not read or written: the sandbox's memory is used up; free some first.")
+        full = f"{path} was not read or written: the sandbox's memory is used up; free some first."
+        raise FileRefused(full, code=ErrorCode.NO_CAPACITY)
     if ended.exit_code != 0:
-        raise FileRefused(f"Something in the sandbox killed the file command; look at {command.text}, then try again.")
+        killed = f"Something in the sandbox killed the file command; look at {path}, then try again."
+        raise FileRefused(killed, code=ErrorCode.LOST)
     reply = process.stdout.held
     if len(reply) != ended.stdout_total:
-        raise FileRefused(f"The sandbox had no room for the answer about {command.text}; read less at a time.")
+        too_much = f"The sandbox had no room for the answer about {path}; read less at a time."
+        raise FileRefused(too_much, code=ErrorCode.TOO_LARGE)
     return reply

@@ -16,6 +16,7 @@ from taskcell.policy.policy import AuthorizedCommand, Policy
 from taskcell.pool.pool import Pool
 from taskcell.sandbox.run import run_command
 from taskcell.schema.arguments import nearest
+from taskcell.text import shown
 from taskcell.tools.tool import Tool, ToolReport, Watch
 
 
@@ -71,7 +72,7 @@ class Gateway:
         """
         tool = self.tools.get(call.tool)
         if tool is None:
-            raise UnknownTool(f"There is no tool '{call.tool}'{nearest(call.tool, self.tools)}.")
+            raise UnknownTool(f"There is no tool {shown(call.tool)}{nearest(call.tool, self.tools)}.")
         return await tool.run(self, call, watch)
 
     # --- for tools ---------------------------------------------------------------------------------------------

@@ -15,8 +15,10 @@ from typing import Any, ClassVar
 
 from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
 
+from taskcell.errors import TaskcellError
 from taskcell.files.answers import Picture
 from taskcell.fitting import largest
+from taskcell.text import plain_line, visible
 from taskcell.tools.tool import ToolReport
 
 #: In a request's `_meta`: true asks for structured content, and in `tools/list` for output schemas.
@@ -24,14 +26,27 @@ STRUCTURED = "taskcell/structured"
 #: The `_meta` of the block that taskcell itself has written. Programs and files in a sandbox cannot mark theirs.
 OF_SERVER = {"taskcell/source": "server"}
 
+#: In the `_meta` of a refusal's result: its code and sentence, for programs.
+ERROR = "taskcell/error"
+
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The report of a call that did not run. The sentence tells the model why and what to do next."""
+    """The report of a call that did not run.
+
+    Arguments:
+        sentence: tells the model why, and what to do next.
+        fields: tell programs: a `code` of ErrorCode's, and the `rule` of a denial.
+    """
 
     sentence: str
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, error: TaskcellError) -> Failure:
+        return cls(str(error), error.fields())
 
     is_error: ClassVar[bool] = True
     pictures: ClassVar[tuple[Picture, ...]] = ()
@@ -40,8 +55,8 @@ class Failure:
     def cut(self, most: int) -> Failure:
         return self
 
-    def structured(self) -> None:
-        return None
+    def structured(self) -> dict[str, Any]:
+        return {"error": {**self.fields, "message": self.sentence}}
 
     def output(self) -> str:
         return ""
@@ -77,12 +92,15 @@ class Answers:
             ImageContent(type="image", data=base64.b64encode(picture.data).decode("ascii"), mime_type=picture.mime)
             for picture in kept.pictures
         ]
-        fields = _writable(kept.structured()) if structured else None
+        refusal = _writable(kept.structured()) if isinstance(kept, Failure) else None
+        # A client checks what it finds, errors too, against the output schemas that an operator had it see.
+        fields = _writable(kept.structured()) if structured and not (refusal and self.structured) else None
         output = "" if fields is not None else _writable(kept.output())
-        said = _bounded(_writable(kept.said()), self.output_chars)
+        said = "\n".join(map(plain_line, _bounded(kept.said(), self.output_chars).split("\n")))
         texts = [TextContent(type="text", text=output)] if output else []
         content: list[ContentBlock] = [*pictures, *texts, TextContent(type="text", text=said, _meta=dict(OF_SERVER))]
-        return CallToolResult(content=content, structured_content=fields, is_error=kept.is_error)
+        meta = {ERROR: refusal} if refusal else None
+        return CallToolResult(content=content, structured_content=fields, is_error=kept.is_error, _meta=meta)
 
 
 def _text_size(report: ToolReport) -> int:
@@ -98,10 +116,13 @@ def _bounded(text: str, most: int) -> str:
 
 
 def _writable(value: Any) -> Any:
-    """Replace unpaired surrogates by U+FFFD: UTF-8, and so a line of JSON, cannot hold them."""
+    """Return text that any client can hold: unpaired surrogates are U+FFFD, and control characters their symbols.
+
+    UTF-8, and so a line of JSON, cannot hold the first. Of the others ESC stays, which only a pty's output still has.
+    """
     match value:
         case str():
-            return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
+            return visible(_LONE_SURROGATE.sub("\ufffd", value), but="\x1b")
         case list():
             return [_writable(item) for item in value]
         case dict():

@@ -45,6 +45,7 @@ from taskcell.process.record import Record
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.sandbox.wait import DEADLINE_SLACK
 from taskcell.supervisor import protocol
+from taskcell.text import shown
 from taskcell.tools.process_calls import PROCESS, find_process
 from taskcell.tools.process_report import ProcessReport
 from taskcell.units import format_milliseconds
@@ -254,7 +255,7 @@ async def _news(record: Record) -> str:
     with suppress(SandboxLost):
         newest = await newest_output(record.process)
     brief = _brief(record)
-    return f"{brief}, the newest lines:\n{newest}" if newest else brief
+    return f"{brief}, the newest: {shown(newest, len(newest))}" if newest else brief
 
 
 def _brief(record: Record) -> str:

@@ -27,6 +27,7 @@ from taskcell.mcp.progress import Progress
 from taskcell.model import ToolCall
 from taskcell.schema.arguments import nearest
 from taskcell.schema.published import published
+from taskcell.text import shown
 from taskcell.tools.tool import Tool, ToolReport, Watch
 
 log = structlog.get_logger(__name__)
@@ -90,7 +91,7 @@ class Tools:
         """Run one call. Only an unknown tool is a protocol error, as the specification demands."""
         if params.name not in self.listing:
             raise MCPError(
-                code=INVALID_PARAMS, message=f"Unknown tool: '{params.name}'{nearest(params.name, self.listing)}."
+                code=INVALID_PARAMS, message=f"Unknown tool: {shown(params.name)}{nearest(params.name, self.listing)}."
             )
         call = ToolCall(principal_of(context), params.name, params.arguments or {})
         if context.meta is None or context.meta.get("progress_token") is None:
@@ -107,7 +108,7 @@ class Tools:
         try:
             return await self._gateway.call(call, watch)
         except TaskcellError as error:
-            return Failure(str(error))
+            return Failure.of(error)
         except anyio.get_cancelled_exc_class():
             # A deliberate cancellation comes from a scope. Any other one (of a task that was awaited here and
             # cancelled elsewhere) would end the dispatcher, and with it every other call of this server.
@@ -120,7 +121,7 @@ class Tools:
             return _INTERNAL_ERROR
 
 
-_INTERNAL_ERROR = Failure("Internal error: the call failed in the server, whose log tells why.")
+_INTERNAL_ERROR = Failure.of(TaskcellError("Internal error: the call failed in the server, whose log tells why."))
 
 
 def _describe(tool: Tool, result_size: int) -> McpTool:

@@ -19,7 +19,8 @@ from taskcell.pool.workspaces import Workspaces
 
 #: What a task's first answer here says when another server has its files.
 ELSEWHERE = (
-    "Another server that runs has taken over the sandbox that this task had, with its files; `taskcell ps` lists it."
+    "Another server that runs has taken over the sandbox that this task had, with its files; on the host, "
+    "`taskcell ps` lists it."
 )
 
 

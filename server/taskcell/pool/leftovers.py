@@ -99,8 +99,8 @@ class Leftovers:
             )
         if bound.cancelled_caught:
             raise EngineUnavailable(
-                f"The engine did not list its containers within {LIST_TIMEOUT:g} s: it does not answer. Restart it, "
-                "or see `taskcell doctor`."
+                f"The engine did not list its containers within {LIST_TIMEOUT:g} s: it does not answer. The person "
+                "who runs the server must restart it, or see `taskcell doctor` on the host."
             )
 
     async def remove(self) -> None:

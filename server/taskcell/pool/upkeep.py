@@ -70,6 +70,7 @@ class Upkeep:
         self._writing = anyio.Lock()
         self._warm: Slot | None = None
         self._warm_after = 0.0
+        self._warm_reason = ""
 
     async def run(self, look_at_siblings: Callable[[], Awaitable[None]]) -> None:
         """Look at everything again and again, until the pool closes.
@@ -108,8 +109,12 @@ class Upkeep:
 
     def _keep_warm(self, now: float) -> None:
         if self._warm is not None and self._warm.state is SlotState.FAILED:
-            log.warning("no sandbox could be made ready for the next task", reason=str(self._warm.error))
-            self._warm_after = now + WARM_RETRY
+            reason = str(self._warm.error)
+            if reason != self._warm_reason:  # once: it is tried again and again
+                log.warning("no sandbox could be made ready for the next task", reason=reason)
+            self._warm_reason, self._warm_after = reason, now + WARM_RETRY
+        elif self._warm is not None and self._warm.state is SlotState.READY:
+            self._warm_reason = ""
         self._warm = None
         if now < self._warm_after:
             return

@@ -70,12 +70,11 @@ async def measure(process: Process) -> Totals:
     return out, err
 
 
-async def read_overview(process: Process, chars: int, where: str, *, ansi: bool) -> Reading:
+async def read_overview(process: Process, chars: int, *, ansi: bool) -> Reading:
     """Read head and tail of all output so far, as the call's own answer would show it. Raises SandboxLost.
 
     Arguments:
         chars: characters for both streams.
-        where: address of the whole output.
         ansi: keep escape sequences.
     """
     captures, totals, lost = [], [], 0
@@ -91,7 +90,7 @@ async def read_overview(process: Process, chars: int, where: str, *, ansi: bool)
         # What is begun belongs to the next answer.
         totals.append(last.end if process.exit is not None else capture.whole(last.end))
         lost += head.lost
-    texts = share(captures[0], captures[1], (totals[0], totals[1]), chars, where, ansi=ansi)
+    texts = share(captures[0], captures[1], (totals[0], totals[1]), chars, ansi=ansi)
     return Reading(texts, (totals[0], totals[1]), lost, 0)
 
 

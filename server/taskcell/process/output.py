@@ -70,13 +70,12 @@ class Capture:
             self._tail_start, self._tail = offset, bytearray()
         self._tail += data
 
-    def render(self, total: int, limit: int, where: str = "", *, ansi: bool = False) -> Excerpt:
+    def render(self, total: int, limit: int, *, ansi: bool = False) -> Excerpt:
         """Return the stream's text, the line about what is left out included, in at most `limit` characters.
 
         Arguments:
             total: bytes that the process wrote; later ones are not shown.
             limit: characters; the line about what is left out may need more than a very small one.
-            where: the address at which the whole can be read; empty means that it cannot.
             ansi: keep escape sequences.
         """
         head = _decode(self._head[:total])
@@ -85,17 +84,14 @@ class Capture:
             text = displayed(head, ansi=ansi)
             if len(text) <= limit:
                 return Excerpt(text, 0)
-        line = _left_out(total, where)
-        if len(line) > limit // 4:
-            line, where = _left_out(total, ""), ""
-        half = max(0, limit - len(line) - 1) // 2
+        half = max(0, limit - len(_left_out(total)) - 1) // 2
         first = _fit_start(head, half, ansi=ansi)
         last = _fit_end(head[len(first.raw) :] if self._tail_start is None else tail, half, ansi=ansi)
         omitted = total - _size(first.raw) - _size(last.raw)
         if not omitted:
             return Excerpt(first.text + last.text, 0)
         start = "" if not first.text or first.text.endswith("\n") else "\n"
-        return Excerpt(f"{first.text}{start}{_left_out(omitted, where)}{last.text}", omitted)
+        return Excerpt(f"{first.text}{start}{_left_out(omitted)}{last.text}", omitted)
 
     def whole(self, total: int) -> int:
         """Return `total` less the bytes before it that begin a character or a control sequence and do not end it."""
@@ -107,8 +103,8 @@ class Capture:
         return total - len(end) + _size(text[: len(text) - unfinished(text)])
 
 
-def _left_out(omitted: int, where: str) -> str:
-    return f"[… {omitted:,} bytes left out{f'; the whole: {where}' if where else ''} …]\n"
+def _left_out(omitted: int) -> str:
+    return f"[… {omitted:,} bytes left out …]\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,21 +192,21 @@ def _cut_tail(text: str, start: int) -> str:
 
 
 def share(
-    stdout: Capture, stderr: Capture, totals: tuple[int, int], limit: int, where: str = "", *, ansi: bool = False
+    stdout: Capture, stderr: Capture, totals: tuple[int, int], limit: int, *, ansi: bool = False
 ) -> tuple[Excerpt, Excerpt]:
     """Return both streams' texts in at most `limit` characters: stderr gets its share, and what the other one leaves.
 
     Arguments:
         totals: bytes that the process wrote to each.
-        where, ansi: as in `Capture.render`.
+        ansi: as in `Capture.render`.
     """
-    err = stderr.render(totals[1], limit, where, ansi=ansi)
-    out = stdout.render(totals[0], limit, where, ansi=ansi)
+    err = stderr.render(totals[1], limit, ansi=ansi)
+    out = stdout.render(totals[0], limit, ansi=ansi)
     if len(out.text) + len(err.text) <= limit:
         return out, err
     for_err = max(int(limit * STDERR_SHARE), limit - len(out.text))
-    err = stderr.render(totals[1], for_err, where, ansi=ansi)
-    return stdout.render(totals[0], max(0, limit - len(err.text)), where, ansi=ansi), err
+    err = stderr.render(totals[1], for_err, ansi=ansi)
+    return stdout.render(totals[0], max(0, limit - len(err.text)), ansi=ansi), err
 
 
 @dataclass(frozen=True, slots=True)

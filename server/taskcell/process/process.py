@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 import anyio
 
-from taskcell.errors import SandboxLost, SpawnFailed, TaskcellError
+from taskcell.errors import ErrorCode, SandboxLost, SpawnFailed, TaskcellError
 from taskcell.process.listener import Asked, Listener
 from taskcell.process.stdin import Input
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.channel import ANSWER_TIMEOUT, Channel
 from taskcell.supervisor.protocol import Stream
+from taskcell.text import MESSAGE_SHOWN, shown
 
 #: What a failed start means to the caller, by stage.
 _FAILED = {
@@ -24,6 +25,12 @@ _FAILED = {
     protocol.FailedStage.CWD: "The working directory cannot be used",
     protocol.FailedStage.EXEC: "The program could not be started",
     protocol.FailedStage.PTY: "The sandbox cannot open a terminal",
+}
+
+#: By Linux's error numbers: ENOENT, ENOTDIR; EPERM, EACCES.
+_CODES = {
+    **dict.fromkeys((2, 20), ErrorCode.NOT_FOUND),
+    **dict.fromkeys((1, 13), ErrorCode.PERMISSION_DENIED),
 }
 
 #: Bytes of stdout and of stderr.
@@ -134,9 +141,10 @@ class Process(Listener):
     def _check_started(self) -> None:
         """Raises SpawnFailed, SandboxLost."""
         if self.failed is not None:
-            stage, message = self.failed.stage, f"{_FAILED[self.failed.stage]}: {self.failed.message}."
+            stage, why = self.failed.stage, shown(self.failed.message, MESSAGE_SHOWN)
             no_folder, no_room = stage is protocol.FailedStage.CWD, stage is protocol.FailedStage.FORK
-            raise SpawnFailed(message, no_folder=no_folder, no_room=no_room)
+            code = _CODES.get(self.failed.errno)
+            raise SpawnFailed(f"{_FAILED[stage]}: {why}.", no_folder=no_folder, no_room=no_room, code=code)
         self._check_heard()
 
     def _check_heard(self) -> None:

@@ -11,8 +11,9 @@ from taskcell.model import ProcessResult, Status
 from taskcell.process.output import Excerpt
 from taskcell.process.process import Process, Totals
 from taskcell.process.record import Record
+from taskcell.resource_uris import output_address
 from taskcell.supervisor import events, protocol
-from taskcell.text import one_line, visible
+from taskcell.text import PATH_SHOWN, shown, visible
 
 #: As in timeout(1); as shells report SIGINT, with which a person cancels, and SIGKILL.
 EXIT_TIMED_OUT, EXIT_CANCELLED, EXIT_OOM = 124, 130, 137
@@ -106,7 +107,9 @@ def _notes_on_the_end(record: Record, status: Status, facts: SandboxFacts) -> Se
     """Say where the next command starts if that is not where this one ended."""
     if facts.closed:
         return ["Its sandbox was closed, reset or replaced while it ran."] if status is Status.KILLED else []
-    notes = [f"{record.unkept}; the next command starts in {one_line(facts.workdir)}."] if record.unkept else []
+    notes = (
+        [f"{record.unkept}; the next command starts in {shown(facts.workdir, PATH_SHOWN)}."] if record.unkept else []
+    )
     return [*notes, record.end_note] if record.end_note else notes
 
 
@@ -144,14 +147,18 @@ def result_of(
     ended = process.exit
     out, err = texts
     room = limit - ENDING_CHARS - len(out.text) - len(err.text)
+    omitted = out.omitted_bytes + err.omitted_bytes
+    whole = output_address(task_id, about.process_id)
+    if omitted and len(whole) <= limit // 4:
+        first = (*first, f"{omitted:,} bytes of the output are left out; the whole: {whole}")
     return ProcessResult(
         status=status,
         exit_code=code,
         signal=signal_name(ended.signal) if ended is not None and ended.signal else None,
         stdout=out.text,
         stderr=err.text,
-        truncated=bool(out.omitted_bytes or err.omitted_bytes),
-        omitted_bytes=out.omitted_bytes + err.omitted_bytes,
+        truncated=omitted > 0,
+        omitted_bytes=omitted,
         duration_ms=process.duration_ms,
         task_id=task_id,
         process_id=about.process_id,

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import anyio
 
-from taskcell.errors import BadArgument, SandboxLost, SpawnFailed
+from taskcell.errors import BadArgument, ErrorCode, SandboxLost, SpawnFailed
 from taskcell.model import Command, ProcessResult, Status
 from taskcell.policy.policy import AuthorizedCommand
 from taskcell.process.output import share
 from taskcell.process.process import Process, Totals
 from taskcell.process.record import About, Record
 from taskcell.process.result import output_room, result_of
-from taskcell.resource_uris import output_address
 from taskcell.sandbox.hints import Elsewhere, hints_on, nowhere
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.sandbox.shell import ShellRun
@@ -24,7 +23,7 @@ from taskcell.sandbox.sudo_notes import notes_on_sudo
 from taskcell.sandbox.wait import KILL_SLACK, Waited, wait_for
 from taskcell.supervisor import requests
 from taskcell.supervisor.protocol import Reason
-from taskcell.text import one_line
+from taskcell.text import PATH_SHOWN, shown
 from taskcell.units import format_seconds
 
 #: Called with the process as soon as its start is requested.
@@ -61,7 +60,7 @@ async def run_command(
             raise
     # The folder that the last command ended in is gone. Nothing was executed yet, so this is not a second run.
     gone, terminal.cwd = terminal.cwd, None
-    note = f"The working directory {one_line(gone)} is gone; the command ran in {sandbox.container.workspace}."
+    note = f"The working directory {shown(gone, PATH_SHOWN)} is gone; the command ran in {sandbox.container.workspace}."
     return await _run(sandbox, command, process_id, watch, _Beside((*notes, note), elsewhere))
 
 
@@ -79,7 +78,8 @@ async def _run(
     if sandbox.processes.running >= sandbox.max_processes:
         raise BadArgument(
             f"{sandbox.processes.running} commands run in this sandbox, and no more may at once: wait for one, or end "
-            "one with `process` and the action 'kill'."
+            "one with `process` and the action 'kill'.",
+            code=ErrorCode.NO_CAPACITY,
         )
     record = sandbox.processes.add(About.of(command, process_id), sandbox.output_chars)
     call = _Call(sandbox, command, record, beside, sandbox.sudo_fault)
@@ -191,7 +191,7 @@ class _Call:
             elif record.may_move:
                 notes.append(
                     "The next command starts where this one ends; one that is started before that starts in "
-                    f"{one_line(sandbox.spawner.next_folder)}."
+                    f"{shown(sandbox.spawner.next_folder, PATH_SHOWN)}."
                 )
         # What is begun belongs to the next answer.
         cursors = process.stdout.whole(totals[0]), process.stderr.whole(totals[1])
@@ -200,8 +200,7 @@ class _Call:
     def _answer(self, totals: Totals, notes: Sequence[str], cursors: Totals | None = None) -> ProcessResult:
         """Return the result with the output up to `totals`."""
         record, process, limit, task = self.record, self.record.process, self.sandbox.output_chars, self.command.task
-        where, ansi = output_address(task.task, record.about.process_id), self.command.shows_ansi
-        texts = share(process.stdout, process.stderr, totals, output_room(limit), where, ansi=ansi)
+        texts = share(process.stdout, process.stderr, totals, output_room(limit), ansi=self.command.shows_ansi)
         facts, first = self.sandbox.facts(record), self.beside.notes
         notes = [*notes, *hints_on(self.sandbox, record, self.command.text, texts, self.beside.elsewhere)]
         return result_of(record, task.task, texts, facts, limit=limit, first=first, notes=notes, cursors=cursors)

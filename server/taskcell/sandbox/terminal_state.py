@@ -9,6 +9,7 @@ from taskcell.process.record import Record
 from taskcell.process.result import signal_name
 from taskcell.sandbox.shell import parse_report
 from taskcell.supervisor import events, protocol
+from taskcell.text import shown
 
 #: Variables that a shell sets itself; the user did not export them.
 SHELL_OWN = frozenset({"_", "SHLVL"})
@@ -100,7 +101,7 @@ class TerminalState:
         if not found.folder:
             record.unkept = "The folder that it ended in is gone"
         if dropped:
-            names = ", ".join(dropped)
+            names = ", ".join(map(shown, dropped))
             record.end_note = f"Too large to start a program with, so not kept for the next command: {names}."
 
     def keep(

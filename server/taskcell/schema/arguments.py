@@ -57,6 +57,10 @@ class Arguments:
         if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
             raise BadArgument(f"The arguments of '{tool}' must be an object with text for names.")
         self._check_names(tool, arguments)
+        try:
+            _check_whole(arguments)
+        except RecursionError:
+            raise BadArgument(f"The arguments of '{tool}' are nested too deeply; send plain values.") from None
         values = in_form(self._schema, arguments)
         try:
             # The first alone: a list of a million wrong elements has a million faults.
@@ -73,6 +77,17 @@ class Arguments:
                 hint = nearest(name, self._properties)
                 valid = ", ".join(self._properties)
                 raise BadArgument(f"'{tool}' has no argument {shown(name)}{hint}; it takes {valid}.")
+
+
+def _check_whole(value: object, *path: str | int) -> None:
+    """Raise BadArgument if a text in a value holds half of a surrogate pair, which no text can."""
+    if isinstance(value, str):
+        if not value.isascii():
+            as_utf8(_spelled(path), value)
+    elif isinstance(value, list | Mapping):
+        for key, item in enumerate(value) if isinstance(value, list) else value.items():
+            if isinstance(item, str | list | Mapping):
+                _check_whole(item, *path, key)
 
 
 def _matches(validator: Any, rule: str, instance: object, schema: Any) -> Iterator[ValidationError]:
@@ -103,7 +118,7 @@ def _sentence(tool: str, error: ValidationError) -> str:
         missing = next(word for word in required if word not in instance)
         return f"'{tool}' needs '{missing}'."
     path = list(error.absolute_path)
-    name = f"'{_spelled(path)}'" if path else f"The call of '{tool}'"
+    name = shown(_spelled(path)) if path else f"The call of '{tool}'"
     return f"{name} {_flaw(error)}."
 
 
@@ -134,7 +149,7 @@ def _range(schema: Mapping[str, Any]) -> str:
 def _spelled(path: Sequence[str | int]) -> str:
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else (f".{shown(part)[1:-1]}" if text else part)
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
     return text
 
 
@@ -161,7 +176,8 @@ def as_utf8(name: str, text: str) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadArgument(f"'{name}' is not valid Unicode at character {error.start}: send whole characters.") from None
+        what = f"{shown(name)} is not valid Unicode at character {error.start}"
+        raise BadArgument(f"{what}: send whole characters.") from None
 
 
 def check_visible(name: str, text: str) -> None:

@@ -25,7 +25,10 @@ def path(architecture: str = "") -> Path:
         raise EngineError(f"There is no supervisor for the architecture '{architecture or platform.machine()}'.")
     found = FOLDER / f"supervisor-{name}"
     if not found.is_file():
-        raise EngineError(f"The supervisor {found} is missing; install taskcell again (`pip install .` builds it).")
+        raise EngineError(
+            f"The supervisor {found} is missing; the person who runs the server must install taskcell again on the "
+            "host (`pip install .` builds it)."
+        )
     return found
 
 

@@ -18,6 +18,7 @@ import anyio.abc
 from taskcell.errors import ProtocolError, SandboxLost
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.decoder import Decoder
+from taskcell.text import MESSAGE_SHOWN, shown
 
 #: Seconds. The supervisor's loop never blocks: one that takes no bytes for so long does not run any more.
 SEND_TIMEOUT = 10.0
@@ -127,7 +128,7 @@ class Channel:
     def _take(self, decoder: Decoder, data: bytes) -> None:
         """Kept apart from `run` so that received bytes are freed before the next receive blocks."""
         if self.welcome is None and data.startswith(ENGINE_FAILURE):
-            raise ProtocolError(f"the engine could not start it: {_one_line(data)}")
+            raise ProtocolError(f"the engine could not start it: {shown(_one_line(data), MESSAGE_SHOWN)}")
         for event in decoder.feed(data):
             if self.welcome is None:
                 self._greet(event)
@@ -136,14 +137,14 @@ class Channel:
 
     def _greet(self, event: events.Event) -> None:
         if isinstance(event, events.Error):
-            raise ProtocolError(f"the supervisor refused the connection: {event.message}")
+            raise ProtocolError(f"the supervisor refused the connection: {shown(event.message, MESSAGE_SHOWN)}")
         if not isinstance(event, events.Welcome) or event.version != protocol.VERSION:
             raise ProtocolError("the supervisor did not greet as this version does")
         self.welcome = event
 
     def _hand_out(self, event: events.Event) -> None:
         if isinstance(event, events.Error):
-            raise ProtocolError(f"the supervisor ended the connection: {event.message}")
+            raise ProtocolError(f"the supervisor ended the connection: {shown(event.message, MESSAGE_SHOWN)}")
         if isinstance(event, events.Spawned) and event.process in self._listeners:
             self.living.add(event.process)
         elif isinstance(event, events.Gone) and event.process in self.living:
@@ -274,4 +275,4 @@ class Channel:
 
 
 def _one_line(data: bytes) -> str:
-    return " ".join(data.decode("utf-8", "replace").split())[:300]
+    return " ".join(data.decode("utf-8", "replace").split())

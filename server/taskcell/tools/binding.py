@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from taskcell.errors import BadArgument
+from taskcell.errors import BadArgument, ErrorCode
 from taskcell.files.limits import MAX_PATH
 from taskcell.model import DEFAULT_TASK, MIB, Command, Profile, TaskKey, ToolCall
 from taskcell.schema.arguments import as_utf8, check_visible, encoded, seconds
@@ -106,7 +106,8 @@ def stdin_of(name: str, text: str | None) -> bytes | None:
     data = as_utf8(name, text)
     if len(data) > MAX_STDIN:
         raise BadArgument(
-            f"'{name}' is {len(data)} bytes long, and the limit is {MAX_STDIN}; put it in a file in /workspace."
+            f"'{name}' is {len(data)} bytes long, and the limit is {MAX_STDIN}; put it in a file in /workspace.",
+            code=ErrorCode.TOO_LARGE,
         )
     return data
 
@@ -136,9 +137,11 @@ def check_sizes(named: Iterable[tuple[str, str]], all_of_them: str) -> None:
         total += size
         if size > MAX_ARGUMENT:
             raise BadArgument(
-                f"'{name}' is {size - 1} bytes long, and one argument holds at most {MAX_ARGUMENT - 1}; {_INSTEAD}."
+                f"'{name}' is {size - 1} bytes long, and one argument holds at most {MAX_ARGUMENT - 1}; {_INSTEAD}.",
+                code=ErrorCode.TOO_LARGE,
             )
     if total > MAX_ARGUMENTS:
         raise BadArgument(
-            f"{all_of_them} {total} bytes long together; the limit is {MAX_ARGUMENTS}. Instead, {_INSTEAD}."
+            f"{all_of_them} {total} bytes long together; the limit is {MAX_ARGUMENTS}. Instead, {_INSTEAD}.",
+            code=ErrorCode.TOO_LARGE,
         )

@@ -10,12 +10,9 @@ from taskcell.errors import FileRefused
 from taskcell.files.answers import FileBytes, FileReport
 from taskcell.files.limits import MAX_ENTRIES
 from taskcell.files.run import run_file_command
-from taskcell.fitting import fitting
 from taskcell.model import WORKSPACE, Command, TaskKey, ToolCall
-from taskcell.process.result import NOTE_MARKS
 from taskcell.profile.build import terminal_profile
 from taskcell.schema.properties import TASK_ID, object_schema, or_null, value_schema
-from taskcell.text import remarks
 from taskcell.tools.binding import MAX_STDIN, Binding, CommandTool
 from taskcell.tools.describe import NOTES
 from taskcell.tools.file_commands import MAX_LINE_NUMBER, EditFile, FetchFile, ListFiles, ReadFile, WriteFile
@@ -58,8 +55,7 @@ class FileTool(CommandTool):
                 answer = await run_file_command(sandbox, authorized, self.output_chars)
             except FileRefused as refused:
                 raise refused.noted(notes) from None
-            room = self.output_chars - len(answer.output()) - len(remarks(answer.remark()))
-            return FileReport(command.task.task, answer, fitting((*notes, *answer.notes), room, NOTE_MARKS))
+            return FileReport.of(command.task.task, answer, notes, self.output_chars)
 
 
 _PATH = {

@@ -20,11 +20,10 @@ from taskcell.process.record import Record
 from taskcell.process.result import output_room, result_of, status_of
 from taskcell.process.table import FINISHED_MAX
 from taskcell.process.until import Searched, wait_for_match
-from taskcell.resource_uris import output_address
 from taskcell.sandbox.hints import hints_on
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
 from taskcell.schema.arguments import nearest
-from taskcell.text import shown
+from taskcell.text import shown, visible
 from taskcell.tools.process_report import ProcessInfo, ProcessReport
 from taskcell.tools.tool import Access, Watch
 
@@ -94,7 +93,7 @@ async def find_process(pool: Pool, task: TaskKey, process_id: str) -> tuple[Sand
             return sandbox, record
     known = [record.about.process_id for sandbox in sandboxes for record in sandbox.processes]
     raise UnknownProcess(
-        f"This task has no process {shown(process_id[:20])}{_nearest(process_id, known)}; the action 'list' shows its "
+        f"This task has no process {shown(process_id, 20)}{_nearest(process_id, known)}; the action 'list' shows its "
         f"processes. A finished process is forgotten when its sandbox is closed or {FINISHED_MAX} newer ones have "
         "finished."
     )
@@ -205,8 +204,8 @@ class ProcessCalls:
         about, process = record.about, record.process
         status, code = status_of(record, closed=sandbox.state is SandboxState.CLOSED)
         age = round(max(0.0, time.time() - about.started), 1)
-        size, tool = sum(process.written), about.tool
-        return ProcessInfo(about.process_id, status.value, code, tool, about.text, age, size, about.is_terminal, alive)
+        size, tool, line = sum(process.written), about.tool, visible(about.text)
+        return ProcessInfo(about.process_id, status.value, code, tool, line, age, size, about.is_terminal, alive)
 
     async def _act(self, sandbox: Sandbox, record: Record, asked: ProcessAction) -> int | None:
         """Do what the action does to the process. Return how many bytes were written to it; None without a write."""
@@ -268,8 +267,7 @@ class ProcessCalls:
             if asked.action in ("poll", "write") and asked.wait > 0:
                 await self._news(process, (0, 0) if cursors is None else cursors, asked.wait)
             if cursors is None:
-                where = output_address(asked.task.task, record.about.process_id)
-                return await read_overview(process, room, where, ansi=ansi), []
+                return await read_overview(process, room, ansi=ansi), []
             return await read_page(process, cursors, room, ansi=ansi), []
         except SandboxLost:
             if not process.has_ended:

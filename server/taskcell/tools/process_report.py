@@ -9,7 +9,7 @@ from taskcell.files.answers import Picture
 from taskcell.model import ProcessResult
 from taskcell.process.until import Searched
 from taskcell.schema.properties import object_schema, or_null, value_schema
-from taskcell.text import ended, remarks
+from taskcell.text import ended, remarks, shown
 from taskcell.tools.describe import NOT_NEGATIVE, RUN_SCHEMA
 
 _LISTED = {
@@ -124,7 +124,7 @@ class ProcessReport:
         lines = [
             f"{info.process_id}: {info.status}{'' if info.exit_code is None else f' {info.exit_code}'}, "
             f"{_alive(info.alive)}{info.age_s:.0f} s old, "
-            f"{info.output_bytes:,} bytes of output: {info.tool} {info.command!r}"
+            f"{info.output_bytes:,} bytes of output: {info.tool} {shown(info.command, len(info.command))}"
             for info in self.processes
         ]
         return ended("\n".join(lines))

@@ -11,7 +11,7 @@ from typing import Any
 from taskcell.config.fields import check_variable_name
 from taskcell.config.settings import Settings
 from taskcell.engine.kinds import kind_of
-from taskcell.errors import BadArgument
+from taskcell.errors import BadArgument, ErrorCode
 from taskcell.images.skills import programs_in
 from taskcell.model import WORKSPACE, Command, Profile
 from taskcell.profile.build import TERMINAL, terminal_profile
@@ -158,7 +158,8 @@ class ShellLine:
         if size > most:
             raise BadArgument(
                 f"'command' is {size} bytes long; the limit is {most}. "
-                "Instead, write a script to a file in /workspace and run that, or pass the data through 'stdin'."
+                "Instead, write a script to a file in /workspace and run that, or pass the data through 'stdin'.",
+                code=ErrorCode.TOO_LARGE,
             )
         background = values.get("background", False)
         if background:
@@ -207,6 +208,7 @@ def _environment(variables: Mapping[str, str]) -> Mapping[str, str]:
         if size > MAX_ARGUMENT or total > MAX_ENVIRONMENT:
             raise BadArgument(
                 f"'env' is too large: one variable may have at most {MAX_ARGUMENT} bytes, all of them together "
-                f"{MAX_ENVIRONMENT}. Pass larger data through 'stdin' or a file."
+                f"{MAX_ENVIRONMENT}. Pass larger data through 'stdin' or a file.",
+                code=ErrorCode.TOO_LARGE,
             )
     return MappingProxyType(dict(variables))

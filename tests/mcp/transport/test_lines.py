@@ -116,6 +116,29 @@ def test_json_that_is_no_request_is_an_invalid_request_with_its_id(line: bytes, 
     assert reason in message
 
 
+def test_a_tools_call_with_half_of_a_pair_in_an_argument_is_a_message_which_the_tool_refuses() -> None:
+    params = rb'{"name":"t","arguments":{"a":["\ud800"],"\udfff":1}}'
+    message = decode(b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":' + params + b"}")
+    assert isinstance(message, JSONRPCRequest)
+    assert message.params == {"name": "t", "arguments": {"a": ["\ud800"], "\ufffd": 1}}
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        b'{"name":"\\ud800","arguments":{}}',
+        b'{"name":"t"}',
+        b'{"name":"t","arguments":{"a":"\\ud800"}},"id":null',
+        b'{"name":"t","arguments":{"a":"\\ud800"}},"jsonrpc":"\\ud800"',
+        b'["\\ud800"]',
+    ],
+)
+def test_broken_text_elsewhere_in_a_call_is_refused_or_left_to_the_handler(params: bytes) -> None:
+    line = b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":' + params + b"}"
+    with contextlib.suppress(Malformed):
+        assert isinstance(decode(line), JSONRPCRequest)
+
+
 def test_a_malformed_response_gets_no_answer() -> None:
     with pytest.raises(Malformed) as caught:
         decode(b'{"jsonrpc":"2.0","id":[],"result":{}}')

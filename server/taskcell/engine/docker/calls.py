@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 #: Blocking calls at once: the engine handles creations mostly one after the other, so more would only wait there.
 CALLS_AT_ONCE = 16
-_ADVICE = "Restart it, or see `taskcell doctor`."
+_ADVICE = "The person who runs the server must restart it, or see `taskcell doctor` on the host."
 
 
 class Calls:

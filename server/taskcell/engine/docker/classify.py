@@ -12,6 +12,7 @@ import requests.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from taskcell.errors import EngineError, EngineUnavailable, ImageMissing, TaskcellError
+from taskcell.text import MESSAGE_SHOWN, shown
 
 
 def classify(error: Exception, doing: str) -> TaskcellError:
@@ -28,18 +29,22 @@ def classify(error: Exception, doing: str) -> TaskcellError:
         return _classify_api(error, doing)
     if isinstance(error, requests.exceptions.ConnectionError | requests.exceptions.Timeout | OSError):
         return EngineUnavailable(
-            f"The engine could not {doing}: it does not answer. Start it again, or see `taskcell doctor`."
+            f"The engine could not {doing}: it does not answer. The person who runs the server must start it again, or "
+            "see `taskcell doctor` on the host."
         )
     if isinstance(error, DockerException):
-        return EngineUnavailable(f"The engine could not {doing}: {_one_line(str(error))}.")
+        return EngineUnavailable(f"The engine could not {doing}: {_quoted(str(error))}.")
     return EngineError(f"The engine could not {doing}: {type(error).__name__}.")
 
 
 def _classify_api(error: APIError, doing: str) -> EngineError:
     said = _said(error)
-    lower = said.lower()
+    lower = str(error.explanation or error).lower()
     if "no space left on device" in lower:
-        return EngineError(f"The engine could not {doing}: its disk is full. Make room (`docker system df`).")
+        return EngineError(
+            f"The engine could not {doing}: its disk is full. The person who runs the server must make room on the "
+            "host (`docker system df`)."
+        )
     if "unknown runtime" in lower or "unknown or invalid runtime" in lower:
         return EngineError(f"The engine could not {doing}: it does not have the configured runtime ({said}).")
     if "could not select device driver" in lower:
@@ -49,7 +54,7 @@ def _classify_api(error: APIError, doing: str) -> EngineError:
     if "opening seccomp profile failed" in lower:
         return EngineError(
             f"The engine could not {doing}: it does not find the file with the filter of system calls that the server "
-            f"gave it ({said}); set TMPDIR of the server to a folder that both of them see."
+            f"gave it ({said}); the person who runs the server must set its TMPDIR to a folder that both of them see."
         )
     return EngineError(f"The engine could not {doing}: {said}.")
 
@@ -100,8 +105,8 @@ def lacks_workspace(error: Exception, holders: Collection[str]) -> bool:
 
 
 def _said(error: APIError) -> str:
-    return _one_line(str(error.explanation or error))
+    return _quoted(str(error.explanation or error))
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split()).rstrip(".")[:500]
+def _quoted(text: str) -> str:
+    return shown(" ".join(text.split()).rstrip("."), MESSAGE_SHOWN)

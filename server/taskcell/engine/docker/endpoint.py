@@ -71,7 +71,8 @@ def find_endpoint(host: str, environ: Mapping[str, str]) -> Endpoint:
         tried.append(str(path))
     raise EngineUnavailable(
         f"No container engine answers (tried {', '.join(tried)}). "
-        "Start Docker, or name its address in DOCKER_HOST or the configuration's engine.host."
+        "The person who runs the server must start Docker, or name its address in DOCKER_HOST or the configuration's "
+        "engine.host."
     )
 
 
@@ -95,7 +96,7 @@ def _context(environ: Mapping[str, str]) -> Endpoint | None:
     except DockerException as error:
         raise EngineUnavailable(f"The docker context cannot be read: {error}.") from error
     if context is None or not context.Host:
-        raise EngineUnavailable(f"There is no docker context '{name}'; `docker context ls` lists them.")
+        raise EngineUnavailable(f"There is no docker context '{name}'; on the host, `docker context ls` lists them.")
     return Endpoint(context.Host, f"the docker context '{name}'", context.TLSConfig or None)
 
 

@@ -21,6 +21,7 @@ from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.connection import Connection
 from taskcell.errors import EngineError, ImageMissing
 from taskcell.images.skills import NAME_PREFIX, build_command
+from taskcell.text import MESSAGE_SHOWN, shown
 
 log = structlog.get_logger(__name__)
 
@@ -120,10 +121,13 @@ def _how_to_build(reference: str) -> str:
     command = build_command(reference)
     if command is None:
         return (
-            f"The image {reference} is not on the engine, and taskcell builds none of that name; "
-            "`taskcell image build --list` shows those that it builds."
+            f"The image {reference} is not on the engine, and taskcell builds none of that name; the person who runs "
+            "the server must choose one of those that `taskcell image build --list` shows on the host."
         )
-    return f"The image {reference} is not on the engine; build it with `{command}`."
+    return (
+        f"The image {reference} is not on the engine; the person who runs the server must build it on the host, with "
+        f"`{command}`."
+    )
 
 
 def _inspect(client: APIClient, reference: str) -> Mapping[str, Any]:
@@ -148,10 +152,10 @@ def pull(client: APIClient, reference: str, platform: str) -> None:
 
 
 def _cannot_pull(reference: str, said: str) -> str:
-    why = " ".join(said.split()).rstrip(".")[:300]
+    why = shown(" ".join(said.split()).rstrip("."), MESSAGE_SHOWN)
     return (
-        f"The image {reference} is not on the engine and could not be pulled ({why}). "
-        "Check its name, or load it with `docker load` or `docker import`."
+        f"The image {reference} is not on the engine and could not be pulled ({why}). The person who runs the server "
+        "must check its name, or load it on the host with `docker load` or `docker import`."
     )
 
 

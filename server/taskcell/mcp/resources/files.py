@@ -11,11 +11,11 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from taskcell.errors import BadArgument, FileRefused, UnknownResource
+from taskcell.errors import BadArgument, ErrorCode, FileRefused, UnknownResource
 from taskcell.files.answers import FileAnswer, FileBytes
 from taskcell.files.limits import MAX_RESOURCE
 from taskcell.gateway.gateway import Gateway
-from taskcell.mcp.resources.routes import Contents, Route
+from taskcell.mcp.resources.routes import Contents, Route, as_text
 from taskcell.model import WORKSPACE, TaskKey, ToolCall
 from taskcell.tools.file_commands import absolute
 from taskcell.tools.files import FileTool
@@ -31,9 +31,9 @@ def file_resources(gateway: Gateway) -> Route:
         try:
             return [_contents(uri, (await tool.fetch(gateway, task, path)).answer)]
         except FileRefused as refused:
-            if refused.absent:
+            if refused.code is ErrorCode.NOT_FOUND:
                 raise UnknownResource(str(refused)) from None
-            if not refused.folder:
+            if refused.code is not ErrorCode.IS_A_DIRECTORY:
                 raise BadArgument(str(refused)) from None
         call = ToolCall(task.principal, "list_files", {"path": path, "task_id": task.task})
         listing = await gateway.call(call)
@@ -61,15 +61,8 @@ def _path(rest: str) -> str:
 
 def _contents(uri: str, answer: FileAnswer) -> TextResourceContents | BlobResourceContents:
     assert isinstance(answer, FileBytes)
-    text = None if answer.mime or b"\0" in answer.data else _decoded(answer.data)
+    text = None if answer.mime else as_text(answer.data)
     if text is not None:
         return TextResourceContents(uri=uri, mime_type="text/plain", text=text)
     blob = base64.b64encode(answer.data).decode("ascii")
     return BlobResourceContents(uri=uri, mime_type=answer.mime or "application/octet-stream", blob=blob)
-
-
-def _decoded(data: bytes) -> str | None:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None

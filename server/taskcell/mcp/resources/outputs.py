@@ -10,7 +10,8 @@ from mcp_types import BlobResourceContents, ResourceTemplate, TextResourceConten
 
 from taskcell.errors import UnknownProcess, UnknownResource
 from taskcell.gateway.gateway import Gateway
-from taskcell.mcp.resources.routes import Contents, Route
+from taskcell.mcp.answer import OF_SERVER
+from taskcell.mcp.resources.routes import Contents, Route, as_text
 from taskcell.model import MIB, TaskKey
 from taskcell.process.kept_output import Piece, read_piece
 from taskcell.process.output import whole_characters
@@ -89,13 +90,14 @@ def _contents(task: TaskKey, process_id: str, stream: Stream, piece: Piece, uri:
         "taskcell/lost_bytes": piece.lost,
     }
     contents: Contents = []
-    try:
-        contents.append(TextResourceContents(uri=here, mime_type="text/plain", text=data.decode(), _meta=meta))
-    except UnicodeDecodeError:
+    text = as_text(data)
+    if text is not None:
+        contents.append(TextResourceContents(uri=here, mime_type="text/plain", text=text, _meta=meta))
+    else:
         blob = base64.b64encode(data).decode()
         contents.append(BlobResourceContents(uri=here, mime_type="application/octet-stream", blob=blob, _meta=meta))
     if end < piece.total:
         following = output_address(task.task, process_id, stream=name, cursor=end)
         more = f"[… {piece.total - end:,} bytes more: read {following} …]"
-        contents.append(TextResourceContents(uri=following, mime_type="text/plain", text=more))
+        contents.append(TextResourceContents(uri=following, mime_type="text/plain", text=more, _meta=dict(OF_SERVER)))
     return contents

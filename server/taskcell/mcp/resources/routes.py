@@ -40,6 +40,14 @@ Contents = list[TextResourceContents | BlobResourceContents]
 _NOT_FOUND = -32002
 
 
+def as_text(data: bytes) -> str | None:
+    """Return bytes as text; None if they are not UTF-8, or hold NUL, which has ended sessions of clients for good."""
+    try:
+        return None if b"\0" in data else data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One kind of resource of a task.

@@ -96,13 +96,40 @@ def decode(line: bytes) -> JSONRPCMessage:
     try:
         message = jsonrpc_message_adapter.validate_json(line, by_name=False)
     except ValidationError:
-        raise _diagnose(line) from None
+        call = _call_with_broken_text(line)
+        if call is None:
+            raise _diagnose(line) from None
+        return call
     if isinstance(message, JSONRPCNotification) and b'"id"' in line:
         # The models let a request with an id such as null or 1.5 pass as a notification, which nobody would answer.
         value = _load(line)
         if "id" in value:
             raise _invalid("the id must be a string or an integer", None)
     return message
+
+
+def _call_with_broken_text(line: bytes) -> JSONRPCRequest | None:
+    """Parse a tool's call that is as it should be, but for halves of surrogate pairs in its arguments.
+
+    A model wrote those, and the tool's own refusal reaches the model. Names of arguments hold U+FFFD instead.
+    """
+    try:
+        value = _load(line)
+        if not isinstance(value, dict) or value.get("method") != "tools/call":
+            return None
+        value["params"]["arguments"] = _without_broken_names(value["params"]["arguments"])
+        message = jsonrpc_message_adapter.validate_python(value, by_name=False)
+    except (ValueError, RecursionError, TypeError, LookupError):  # pydantic's ValidationError is a ValueError
+        return None
+    return message if isinstance(message, JSONRPCRequest) else None
+
+
+def _without_broken_names(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_broken_names(item) for item in value]
+    if isinstance(value, dict):
+        return {_LONE_SURROGATE.sub("\ufffd", name): _without_broken_names(item) for name, item in value.items()}
+    return value
 
 
 def encode(message: JSONRPCMessage) -> bytes:

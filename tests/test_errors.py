@@ -1,0 +1,113 @@
+"""Each refusal has a code for programs, and no sentence asks a model for what only the person at the host can do."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import taskcell
+from taskcell import errors
+from taskcell.errors import Denied, ErrorCode, ManifestError, TaskcellError
+from taskcell.files.refusals import Errno, RefusalReason, Refused
+from taskcell.mcp.answer import Failure
+
+CODES = {
+    "TaskcellError": ErrorCode.INTERNAL,
+    "ConfigError": ErrorCode.INTERNAL,
+    "ManifestError": ErrorCode.INTERNAL,
+    "BadArgument": ErrorCode.INVALID_ARGUMENT,
+    "UnknownTool": ErrorCode.NOT_FOUND,
+    "UnknownProcess": ErrorCode.NOT_FOUND,
+    "UnknownResource": ErrorCode.NOT_FOUND,
+    "FileRefused": ErrorCode.INVALID_ARGUMENT,
+    "Denied": ErrorCode.DENIED,
+    "EngineError": ErrorCode.ENGINE_UNAVAILABLE,
+    "EngineUnavailable": ErrorCode.ENGINE_UNAVAILABLE,
+    "ImageMissing": ErrorCode.IMAGE_MISSING,
+    "ProtocolError": ErrorCode.LOST,
+    "SandboxLost": ErrorCode.LOST,
+    "NoRoom": ErrorCode.NO_CAPACITY,
+    "SpawnFailed": ErrorCode.INVALID_ARGUMENT,
+}
+SOURCES = sorted(Path(taskcell.__file__).parent.rglob("*.py"))
+#: What a person reads at a terminal, and never a model.
+FOR_PERSONS = {"cli", "images", "clients", "config", "skills", "descriptors.py"}
+#: A command of the host, in a sentence.
+AT_THE_HOST = re.compile(r"`(?:taskcell|docker|pip install|systemctl) ?[^`]*`|\bDOCKER_HOST\b|\bTMPDIR\b")
+
+
+def all_of(kind: type[TaskcellError]) -> Iterator[type[TaskcellError]]:
+    yield kind
+    for one in kind.__subclasses__():
+        yield from all_of(one)
+
+
+def made(kind: type[TaskcellError]) -> TaskcellError:
+    arguments: tuple[Any, ...] = ("rule", "reason") if kind is Denied else (["x"],) if kind is ManifestError else ("x",)
+    return kind(*arguments)
+
+
+def test_every_error_has_the_code_of_its_kind() -> None:
+    found = {kind.__name__: kind for kind in all_of(TaskcellError)}
+    assert {name: made(kind).code for name, kind in found.items()} == CODES
+    assert all(kind.__module__ == errors.__name__ for kind in found.values())
+
+
+@pytest.mark.parametrize("kind", all_of(TaskcellError))
+def test_a_refusal_carries_its_code_and_sentence(kind: type[TaskcellError]) -> None:
+    error = made(kind)
+    rule = {"rule": "rule"} if kind is Denied else {}
+    assert Failure.of(error).structured() == {"error": {"code": error.code.value, **rule, "message": str(error)}}
+
+
+def test_one_case_may_have_another_code_than_its_class() -> None:
+    assert errors.BadArgument("x", code=ErrorCode.TOO_LARGE).code is ErrorCode.TOO_LARGE
+    assert errors.SpawnFailed("x", no_room=True).code is ErrorCode.NO_CAPACITY
+    assert errors.FileRefused("x", code=ErrorCode.TIMEOUT).noted(["y"]).code is ErrorCode.TIMEOUT
+
+
+def test_every_refusal_of_a_file_has_a_code() -> None:
+    codes = {reason: Refused(reason, 0, 0, "", ()).code for reason in RefusalReason if reason != RefusalReason.SYSTEM}
+    assert ErrorCode.INTERNAL not in codes.values()
+    assert codes[RefusalReason.FOLDER] is ErrorCode.IS_A_DIRECTORY
+    by_errno = {number: Refused(RefusalReason.SYSTEM, number, 0, "", ()).code for number in Errno}
+    assert ErrorCode.INTERNAL not in by_errno.values()
+    assert by_errno[Errno.ENOENT] is ErrorCode.NOT_FOUND
+    assert by_errno[Errno.EACCES] is ErrorCode.PERMISSION_DENIED
+    assert Refused(255, 0, 0, "", ()).code is ErrorCode.INTERNAL
+
+
+def sentences(tree: ast.AST) -> Iterator[str]:
+    """The texts of a module but its docstrings; of an f-string the fixed parts."""
+    joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    others = {id(part) for node in joined for part in ast.walk(node) if part is not node}
+    others |= {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else "x" for part in node.values]
+            yield "".join(map(str, parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in others:
+            yield node.value
+
+
+def test_what_only_the_person_at_the_host_can_do_is_asked_of_that_person() -> None:
+    asked = []
+    for path in SOURCES:
+        if FOR_PERSONS & {*path.relative_to(SOURCES[0].parent).parts}:
+            continue
+        said = sentences(ast.parse(path.read_text(encoding="utf-8")))
+        asked += [(path.name, text) for text in said if AT_THE_HOST.search(text) and " " in text]
+    wrong = [(name, text) for name, text in asked if "person who runs the server" not in text and "host" not in text]
+    assert not wrong
+    assert len(asked) > 5
