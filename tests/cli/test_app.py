@@ -25,6 +25,7 @@ COMMANDS = [
     ("rm",),
     ("skills", "list"),
     ("skills", "check"),
+    ("tools",),
     ("policy", "explain"),
     ("image", "build"),
 ]

@@ -67,6 +67,72 @@ def test_each_fault_of_a_manifest_is_a_line_with_file_line_and_key(taskcell: Tas
     assert "worse.toml" in done.err
 
 
+REFUSED = """
+[skills.odd]
+docker.image = "python:3.12"
+docker.network = "bridge"
+docker.memory = "64g"
+docker.volumes = ["/etc/passwd:/x"]
+docker.extra_args = ["--privileged", "--device", "/dev/x"]
+[skills.lacking]
+source = "docker:x"
+docker.environment = ["A=${NOPE}", "B=${NEITHER:?of the operator}"]
+"""
+
+
+def test_a_check_of_manifests_names_everything_that_keeps_a_skill_from_running(
+    taskcell: Taskcell, manifests: Path
+) -> None:
+    (manifests / "odd.toml").write_text(REFUSED)
+    (manifests / "worse.toml").write_text("version = 1\n")
+    done = taskcell("skills", "check", toml=LOCAL)
+    assert done.code == 1
+    told = [line.removeprefix(f"taskcell: {manifests}/") for line in done.err.splitlines()]
+    assert [line.split(": ")[:2] for line in told] == [
+        ["worse.toml:1", "version"],
+        ["odd.toml:10", "skills.lacking.docker.environment[0]"],
+        ["odd.toml:10", "skills.lacking.docker.environment[1]"],
+        ["odd.toml:7", "skills.odd.docker.extra_args"],
+        ["odd.toml:7", "skills.odd.docker.extra_args"],
+        ["odd.toml:4", "skills.odd.docker.network"],
+        ["odd.toml:5", "skills.odd.docker.memory"],
+        ["odd.toml:6", "skills.odd.docker.volumes"],
+        ["odd.toml:6", "skills.odd.docker.volumes"],
+    ]
+    assert told[5].endswith("'bridge' is not in policy.allow_networks (the policy's rule 'allow-networks')")
+
+
+def test_tools_are_listed_with_their_cost_and_others_with_the_reason(taskcell: Taskcell, manifests: Path) -> None:
+    (manifests / "odd.toml").write_text(REFUSED)
+    toml = LOCAL + '[tools]\nhide = ["edit_file"]\n'
+    rows = {row["tool"]: row for row in json.loads(taskcell("tools", "--json", toml=toml).out)}
+    offered = {name for name, row in rows.items() if row["offered"]}
+    assert set(rows) - offered == {"odd", "lacking", "edit_file"}
+    assert {"terminal", "upper"} < offered
+    assert all(rows[name]["characters"] > 300 and rows[name]["tokens"] > 75 for name in offered)
+    assert "--privileged" in rows["odd"]["why"]
+    assert "the variable NOPE is not set" in rows["lacking"]["why"]
+    assert rows["edit_file"]["why"] == "[tools] hides it"
+    text = taskcell("tools", toml=toml).out
+    assert f"{len(offered)} tools are offered: " in text
+    assert "\nNot offered:\nedit_file: [tools] hides it; change 'only' or 'hide'.\n" in text
+
+
+def test_tools_are_listed_though_the_engine_does_not_answer(taskcell: Taskcell, tmp_path: Path) -> None:
+    done = taskcell("tools", toml=f'manifests = []\n[engine]\nhost = "unix://{tmp_path}/none.sock"\n')
+    assert done.code == 0
+    assert "terminal" in done.out
+    assert "engine does not answer" in done.err
+
+
+def test_the_doctor_says_which_skill_lacks_a_variable(taskcell: Taskcell, manifests: Path) -> None:
+    (manifests / "odd.toml").write_text(REFUSED)
+    done = taskcell("doctor", toml=LOCAL)
+    assert done.code == 1
+    assert "The skill 'lacking' is left out." in done.out
+    assert "the variable NOPE is not set" in done.out
+
+
 RULE = '[[policy.rules]]\nname = "no-rm"\ncommand = "rm "\neffect = "deny"\nreason = "Never."\n'
 
 

@@ -54,7 +54,7 @@ async def test_convert_puts_a_background_behind_what_is_transparent_and_runs_fur
 
 async def test_convert_to_grayscale_makes_all_channels_equal(task: Task) -> None:
     await task.put("in.png", PICTURE)
-    await task.good("image_convert", input="in.png", output="gray.ppm", grayscale=True, strip=True)
+    await task.good("image_convert", input="in.png", output="gray.ppm", operations=["-colorspace", "Gray", "-strip"])
     pixels = ppm_pixels(await task.get("gray.ppm"))[2]
     assert all(red == green == blue for red, green, blue in zip(*[iter(pixels)] * 3, strict=True))
 

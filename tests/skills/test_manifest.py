@@ -6,7 +6,7 @@ import pytest
 
 from taskcell.errors import ManifestError
 from taskcell.model import Mount
-from taskcell.skills.manifest import load, stamp
+from taskcell.skills.manifest import load, read, stamp
 from taskcell.tools.catalog import built_in_names
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -84,7 +84,6 @@ def test_every_fault_of_every_file_is_told_at_once(tmp_path):
         load([tmp_path, tmp_path / "nowhere"], {}, ())
     told = [fault.removeprefix(f"{tmp_path}/") for fault in caught.value.faults]
     assert [fault.split(": ")[:2] for fault in told] == [
-        ["a.toml", "version"],
         ["a.toml:2", "skills.x.description"],
         ["a.toml:1", "skills.x.docker.image"],
         ["a.toml:5", "skills.y.pids"],
@@ -105,9 +104,7 @@ def test_a_faulty_table_hides_no_fault_of_its_neighbours(tmp_path):
     )
     assert [fault.split(": ")[1] for fault in faults(tmp_path, HEAD + text)] == [
         "defaults.environment[0]",
-        "skills.x.description",
         "skills.x.source",
-        "skills.y.description",
         "skills.y.runtime",
         "skills.y.docker.environment[0]",
         "skills.y.tools.t.description",
@@ -127,7 +124,7 @@ def test_the_source_is_the_image_where_none_is_named(tmp_path):
         ('[skills.x]\ndescription = "x"\nsource = "docker:a"\ndocker.image = "b"\n', "skills.x.source: names another"),
         ('[skills.x]\ndescription = "x"\nsource = "podman:a"\n', "must be 'docker:IMAGE'"),
         ('[skills.x]\ndescription = "x"\n', "skills.x.docker.image: is missing"),
-        ('[skills.x]\ndocker.image = "a"\n', "skills.x.description: is missing"),
+        ('[skills.x]\ndocker.image = "a"\ndescription = " "\n', "skills.x.description: must say in a sentence"),
         ("[skills]\nx = 3\n", "skills.x: must be a table"),
         ("[skills.x]\ndescription = 'x'\nsource = 'docker:a'\ntools = 3\n", "skills.x.tools: must be a table"),
         (SKILL + 'reuse = "calls"\n', "must be 'task' or 'call'"),
@@ -342,3 +339,41 @@ def test_the_stamp_of_manifests_changes_with_their_files(tmp_path):
     assert len(seen) == 5
     (folder / "notes.txt").write_text("x")
     assert stamp([folder]) in seen
+
+
+def test_version_and_description_may_be_missing(tmp_path):
+    skill = one(tmp_path, '[skills.x]\nsource = "docker:alpine:3"\ndocker.entrypoint = ["tr", "a-z", "A-Z"]\n')
+    assert skill.description == "Run `tr` of the image alpine:3."
+    bare = one(tmp_path, '[skills.x]\nsource = "docker:${IMAGE}"\n', {"IMAGE": "s3cret"})
+    assert bare.description == "Run the program of the image ${IMAGE}."
+    hidden = one(tmp_path, '[skills.x]\nsource = "docker:a"\ndocker.entrypoint = ["t\\u202er"]\n')
+    assert hidden.description == "Run the program of the image a."
+    (fault,) = faults(tmp_path, 'version = "2"\n' + "[skills.x]\nsource = 'docker:a'\n")
+    assert "version" in fault
+
+
+def test_a_variable_that_is_not_set_leaves_a_skill_out_and_is_no_fault_of_the_file(tmp_path):
+    text = (
+        HEAD
+        + '[skills.a]\nsource = "docker:${A}"\ndescription = "a"\n[skills.a.tools.t]\ndescription = "t"\nargv = []\n'
+        + '[skills.b]\nsource = "docker:b"\ndescription = "b"\ndocker.volumes = ["${B:?names a folder}:/b"]\n'
+        + '[skills.c]\nsource = "docker:c"\ndescription = "c"\n'
+    )
+    (tmp_path / "m.toml").write_text(text)
+    found = read([tmp_path], {}, ())
+    assert found.faults == ()
+    assert [skill.name for skill in found.skills] == ["c"]
+    assert [(skill.name, skill.tool_names) for skill in found.left_out] == [("a", ("a_t",)), ("b", ("b",))]
+    assert [reason.removeprefix(f"{tmp_path}/") for skill in found.left_out for reason in skill.reasons] == [
+        "m.toml:2: skills.a.docker.image: the variable A is not set in the server's environment: set it, or write "
+        "${A:-default}",
+        "m.toml:10: skills.b.docker.volumes[0]: the variable B is not set in the server's environment: names a folder",
+    ]
+    assert [skill.name for skill in read([tmp_path], {"A": "a", "B": "/b"}, ()).skills] == ["a", "b", "c"]
+
+
+def test_a_fault_beside_a_variable_that_is_not_set_is_a_fault(tmp_path):
+    (tmp_path / "m.toml").write_text(HEAD + '[skills.a]\nsource = "docker:${A}"\ndocker.pids = 0\n')
+    found = read([tmp_path], {}, ())
+    assert (found.skills, found.left_out) == ((), ())
+    assert len(found.faults) == 1

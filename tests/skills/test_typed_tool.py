@@ -68,20 +68,20 @@ def test_a_tool_without_arguments_and_titles_is_a_tool(tmp_path):
 
 def test_a_parameter_becomes_a_portable_schema(tmp_path):
     assert schema(tmp_path, type='"number"', default="0", minimum="0", maximum="1.5") == {
-        "type": "number", "description": "p: a number.", "minimum": 0, "maximum": 1.5, "default": 0,
+        "type": "number", "minimum": 0, "maximum": 1.5, "default": 0,
     }  # fmt: skip
     assert schema(tmp_path, type='"string"', description='" A path. "', pattern="'[a-z]+'", max_length="9") == {
         "type": "string", "description": "A path.", "maxLength": 9, "pattern": "^(?:[a-z]+)$",
     }  # fmt: skip
     assert schema(tmp_path, type='"string"', enum='["a", "b"]', default='"a"') == {
-        "type": "string", "description": "p: text.", "enum": ["a", "b"], "default": "a",
+        "type": "string", "enum": ["a", "b"], "default": "a",
     }  # fmt: skip
     assert schema(tmp_path, type='"array"', items='{ type = "integer", maximum = 3 }', default="[1]") == {
-        "type": "array", "description": "p: a list.", "maxItems": 10_000, "default": [1],
-        "items": {"type": "integer", "description": "A whole number.", "maximum": 3},
+        "type": "array", "maxItems": 10_000, "default": [1],
+        "items": {"type": "integer", "maximum": 3},
     }  # fmt: skip
     assert schema(tmp_path, type='"array"', min_items="2")["minItems"] == 2
-    assert schema(tmp_path, type='"array"')["items"] == {"type": "string", "description": "Text."}
+    assert schema(tmp_path, type='"array"')["items"] == {"type": "string"}
 
 
 def test_a_pattern_bounds_the_length_that_it_is_matched_against(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -10,15 +11,20 @@ import pytest
 
 from agent_task import Task
 from gateways import OWN_TOOLS, GatewayFactory
+from skill_task import MANIFESTS
 from taskcell.config.settings import Settings
 from taskcell.images.default import PROGRAMS
 from taskcell.schema.published import published
-from taskcell.tools.catalog import build_tools
+from taskcell.skills import manifest
+from taskcell.tools.catalog import build_tools, built_in_names
+from taskcell.tools.cost import handed_over
 from taskcell.tools.terminal import terminal_tool
 from taskcell.tools.tool import Tool
 
-#: Characters of all names, descriptions and schemas' descriptions. Each request of a model pays for them.
-MOST = 4030
+#: Bytes of what clients put into each request of a model: of all tools that a new installation offers, and of one tool
+#: of a shipped skill.
+MOST = 12_000
+MOST_OF_A_SKILLS = 1_200
 TOOLS = build_tools(Settings(), [])
 
 
@@ -34,16 +40,40 @@ def read_of(tool: Tool) -> str:
     return " ".join([tool.name, tool.description, *described(published(tool.input_schema))])
 
 
-def size_of(tool: Tool) -> int:
-    return len(tool.name) + len(tool.description) + sum(map(len, described(published(tool.input_schema))))
+def shipped() -> dict[str, Tool]:
+    """All tools with the shipped skills, as a new installation has them."""
+    return build_tools(Settings(), manifest.load([MANIFESTS], {}, built_in_names()))
 
 
-def test_the_texts_of_all_tools_stay_short(capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = {name: size_of(tool) for name, tool in TOOLS.items()}
+def test_the_tools_of_a_new_installation_are_worth_their_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    tools = shipped()
+    sizes = {name: len(json.dumps(handed_over(tool), separators=(",", ":")).encode()) for name, tool in tools.items()}
+    default = Settings().terminal.image
+    offered = [name for name, tool in tools.items() if tool.profile is None or tool.profile.image == default]
+    size = sum(sizes[name] for name in offered)
     with capsys.disabled():
-        print("", *(f"{name}: {size}" for name, size in sizes.items()), f"all: {sum(sizes.values())}", sep="\n")
-    assert list(sizes) == OWN_TOOLS
-    assert sum(sizes.values()) <= MOST
+        print(
+            "",
+            *(
+                f"{size:6,} {name}{'' if name in offered else ' (not in the default image)'}"
+                for name, size in sizes.items()
+            ),
+            f"{size:6,} of {MOST:,}",
+            sep="\n",
+        )
+    assert list(sizes)[: len(OWN_TOOLS)] == OWN_TOOLS
+    assert size < MOST
+    assert {name: size for name, size in sizes.items() if name not in OWN_TOOLS and size >= MOST_OF_A_SKILLS} == {}
+
+
+def test_no_two_tools_repeat_a_sentence_but_what_is_true_of_all_skills() -> None:
+    seen: dict[str, list[str]] = {}
+    for name, tool in shipped().items():
+        for sentence in set(re.split(r"(?<=[.:;]) ", tool.description)):
+            seen.setdefault(sentence, []).append(name)
+    of_all = {"Paths begin at the task's /workspace.", "No network.", "Example:"}
+    repeated = {sentence for sentence, names in seen.items() if len(names) > 1 and len(sentence) > 25}
+    assert repeated - of_all == set()
 
 
 @pytest.mark.parametrize(

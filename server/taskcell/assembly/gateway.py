@@ -84,5 +84,6 @@ async def open_gateway(
             idle_ttl=settings.pool.idle_ttl,
             output_chars=settings.limits.output_chars,
             structured=settings.tools.structured,
+            selection=settings.tools,
         )
         yield gateway

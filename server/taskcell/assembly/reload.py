@@ -12,6 +12,7 @@ import structlog
 from taskcell.assembly import stack
 from taskcell.assembly.gateway import configured_gateway
 from taskcell.assembly.invocation import Invocation
+from taskcell.assembly.offer import Offer, offer_of
 from taskcell.assembly.stack import Loaded
 from taskcell.errors import ManifestError, TaskcellError
 from taskcell.gateway.gateway import Gateway
@@ -27,14 +28,21 @@ POLL_INTERVAL = 0.5
 
 @asynccontextmanager
 async def following_gateway(run: Invocation, loaded: Loaded) -> AsyncIterator[Gateway]:
-    """A gateway whose tools follow the manifests. Raises what `configured_gateway` raises."""
+    """A gateway whose tools follow the manifests, and whose offer follows what can run.
+
+    Raises what `configured_gateway` raises.
+    """
     async with configured_gateway(run, loaded) as gateway, anyio.create_task_group() as following:
-        following.start_soon(_follow, run, loaded, gateway)
+        offer = offer_of(gateway, loaded.settings, stack.state_folder(run, loaded.settings))
+        await offer.begin()
+        _log_left_out(loaded)
+        following.start_soon(offer.keep)
+        following.start_soon(_follow, run, loaded, gateway, offer)
         yield gateway
         following.cancel_scope.cancel()
 
 
-async def _follow(run: Invocation, loaded: Loaded, gateway: Gateway) -> None:
+async def _follow(run: Invocation, loaded: Loaded, gateway: Gateway, offer: Offer) -> None:
     """Read the manifests again when they have changed and then stood still from one look to the next."""
     # Not the default limiter: calls of the engine share that one and may take long.
     limiter = anyio.CapacityLimiter(1)
@@ -47,17 +55,23 @@ async def _follow(run: Invocation, loaded: Loaded, gateway: Gateway) -> None:
         is_still, before = now == before, now
         if is_still and now != used:
             used = now
-            tools = await anyio.to_thread.run_sync(_read, run, loaded, abandon_on_cancel=True, limiter=limiter)
-            if tools is not None:
-                _log_difference(gateway.tools, tools)
-                gateway.replace_tools(tools)
+            new = await anyio.to_thread.run_sync(_read, run, loaded, abandon_on_cancel=True, limiter=limiter)
+            if new is not None:
+                _log_difference(gateway.tools, new.tools)
+                _log_left_out(new)
+                await offer.replace(new.tools)
 
 
-def _read(run: Invocation, loaded: Loaded) -> Mapping[str, Tool] | None:
-    """The new tools; None when the manifests cannot be used: then each fault is logged."""
+def _log_left_out(loaded: Loaded) -> None:
+    for skill in loaded.left_out:
+        log.warning("A skill is left out; the others are served.", skill=skill.name, reason="; ".join(skill.reasons))
+
+
+def _read(run: Invocation, loaded: Loaded) -> Loaded | None:
+    """What the manifests declare now; None when the manifests cannot be used: then each fault is logged."""
     faults: list[str] = []
     try:
-        return stack.load_manifests(run, loaded.settings).tools
+        return stack.load_manifests(run, loaded.settings)
     except ManifestError as error:
         faults = error.faults
     except TaskcellError as error:

@@ -15,9 +15,10 @@ from taskcell.config import load as config
 from taskcell.config.settings import Settings
 from taskcell.engine import kinds
 from taskcell.engine.base import Engine
+from taskcell.errors import ManifestError
 from taskcell.policy.policy import Policy
 from taskcell.skills import manifest
-from taskcell.skills.manifest import Skill
+from taskcell.skills.manifest import LeftOut, Skill
 from taskcell.tools import catalog
 from taskcell.tools.tool import Tool
 
@@ -29,12 +30,18 @@ ENGINE_CLOSE_TIMEOUT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Everything that was declared, checked. `stamp` is how the manifests stood on the disk before they were read."""
+    """Everything that was declared, checked.
+
+    Arguments:
+        stamp: how the manifests stood on the disk before they were read.
+        left_out: skills that lack a variable of the environment.
+    """
 
     settings: Settings
     skills: tuple[Skill, ...]
     tools: Mapping[str, Tool]
     stamp: manifest.Stamp
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def load(run: Invocation) -> Loaded:
@@ -45,8 +52,11 @@ def load(run: Invocation) -> Loaded:
 def load_manifests(run: Invocation, settings: Settings) -> Loaded:
     """Read the manifests. Raises ManifestError, ConfigError."""
     stamp = manifest.stamp(settings.manifest_paths)
-    skills = manifest.load(settings.manifest_paths, run.environ, catalog.built_in_names())
-    return Loaded(settings, skills, catalog.build_tools(settings, skills), stamp)
+    found = manifest.read(settings.manifest_paths, run.environ, catalog.built_in_names())
+    if found.faults:
+        raise ManifestError(list(found.faults))
+    tools = catalog.build_tools(settings, found.skills, found.left_out)
+    return Loaded(settings, found.skills, tools, stamp, found.left_out)
 
 
 def load_settings(run: Invocation) -> Settings:

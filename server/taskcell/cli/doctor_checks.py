@@ -72,12 +72,17 @@ def _manifests(run: Invocation, settings: Settings) -> tuple[Loaded | None, list
         return None, [Check("manifests", Verdict.BROKEN, _line(fault), mend) for fault in error.faults]
     except TaskcellError as error:
         return None, [Check("manifests", Verdict.BROKEN, _line(str(error)), "correct the configuration.")]
+    left_out = [
+        Check("manifests", Verdict.BROKEN, f"The skill '{skill.name}' is left out. {_line(reason)}.")
+        for skill in loaded.left_out
+        for reason in skill.reasons
+    ]
     places = ", ".join(map(str, settings.manifest_paths)) or "no folder"
     detail = f"{len(loaded.skills)} skills from {places}."
     if not loaded.skills:
         mend = "name your manifests in `manifests`, or leave that key out to have those that come with taskcell."
-        return loaded, [Check("manifests", Verdict.WEAK, detail, mend)]
-    return loaded, [Check("manifests", Verdict.GOOD, detail)]
+        return loaded, [*left_out, Check("manifests", Verdict.WEAK, detail, mend)]
+    return loaded, [*left_out, Check("manifests", Verdict.GOOD, detail)]
 
 
 def _policy(run: Invocation, loaded: Loaded) -> Iterator[Check]:

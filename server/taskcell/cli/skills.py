@@ -60,10 +60,17 @@ def _rows(skill: Skill) -> Iterator[tuple[str, str, str]]:
 
 
 def check(run: Invocation) -> None:
-    """Check every manifest. Each fault is one line with file, line and key; the exit code is 1 if there is any."""
-    from taskcell.assembly import stack
+    """Check every manifest, and what it declares against the policy and the environment.
 
-    loaded = stack.load(run)
+    Each fault is one line with file, line and key; the exit code is 1 if there is any.
+    """
+    from taskcell.assembly import check, stack
+    from taskcell.errors import ManifestError
+
+    settings = stack.load_settings(run)
+    if faults := check.find_faults(run, settings):
+        raise ManifestError(faults)
+    loaded = stack.load_manifests(run, settings)
     tools = sum(len(skill.tool_names) for skill in loaded.skills)
     are = "is" if len(loaded.skills) == 1 else "are"
     typer.echo(f"{_counted(len(loaded.skills), 'skill')} with {_counted(tools, 'tool')} {are} good.")

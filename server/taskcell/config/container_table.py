@@ -86,6 +86,14 @@ class ContainerTable(Table):
         return value
 
 
+class UnsetVariable(ValueError):
+    """A text needs a variable that is not set in the server's environment."""
+
+
+def _fault(key: tuple[str | int, ...], error: ValueError) -> Fault:
+    return Fault(key, str(error), is_unset=isinstance(error, UnsetVariable))
+
+
 @dataclass(frozen=True, slots=True)
 class Expanded:
     """The texts of a container table with the server's variables filled in; the environment's values may be secret."""
@@ -105,7 +113,7 @@ def expand_table(table: ContainerTable, environ: Mapping[str, str]) -> tuple[Exp
     try:
         image = _expand_image(table.image, environ)
     except ValueError as error:
-        found.append(Fault(("image",), str(error)))
+        found.append(_fault(("image",), error))
     environment, wrong = expand_environment(table.environment, environ)
     found += wrong
     mounts = []
@@ -113,7 +121,7 @@ def expand_table(table: ContainerTable, environ: Mapping[str, str]) -> tuple[Exp
         try:
             mounts.append(_mount(volume, environ))
         except ValueError as error:
-            found.append(Fault(("volumes", index), str(error)))
+            found.append(_fault(("volumes", index), error))
     # The workspace is at /workspace already; asking for it there changes nothing.
     kept = tuple(mount for mount in mounts if mount != Mount(None, WORKSPACE))
     return Expanded(image, environment, kept), found
@@ -131,7 +139,7 @@ def expand_environment(
         try:
             pairs.append(_variable(entry, environ))
         except ValueError as error:
-            found.append(Fault(("environment", index), str(error)))
+            found.append(_fault(("environment", index), error))
     return tuple(pairs), found
 
 
@@ -228,6 +236,6 @@ def _expand(text: str, environ: Mapping[str, str]) -> str:
         if operator == "-":
             return str(operand)
         reason = operand if operator and operand else f"set it, or write ${{{name}:-default}}"
-        raise ValueError(f"the variable {name} is not set in the server's environment: {reason}")
+        raise UnsetVariable(f"the variable {name} is not set in the server's environment: {reason}")
 
     return _FORM.sub(value, text)

@@ -99,8 +99,10 @@ class LimitSettings(Table):
 
 
 class ToolsSettings(Table):
-    """`[tools]`: which answers callers get."""
+    """`[tools]`: which tools clients are offered, as patterns over names, and which answers they get."""
 
+    only: Words = ()
+    hide: Words = ()
     structured: bool = False
 
 

@@ -6,7 +6,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,18 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong: the key where it is, and the end of a sentence on what to do."""
+    """One thing that is wrong: the key where it is, and the end of a sentence on what to do.
+
+    `is_unset`: nothing is wrong with the file, but a variable of the environment that it needs is not set.
+    """
 
     key: Key
     sentence: str
+    is_unset: bool = False
+
+    def below(self, *key: str | int) -> Fault:
+        """Return the fault with its key below another one."""
+        return replace(self, key=(*key, *self.key))
 
 
 class UnreadableToml(ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from types import MappingProxyType
 
 import anyio
 
@@ -17,7 +18,11 @@ from taskcell.pool.pool import Pool
 from taskcell.sandbox.run import run_command
 from taskcell.schema.arguments import nearest
 from taskcell.text import shown
+from taskcell.tools.catalog import is_selected
 from taskcell.tools.tool import Tool, ToolReport, Watch
+
+_ALL_TOOLS = ToolsSettings()
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Gateway:
@@ -25,6 +30,7 @@ class Gateway:
 
     Arguments:
         tools: the tools by name. A call keeps its tool when the tools are replaced.
+        selection: which of them clients may see and call.
         idle_ttl: seconds that an idle sandbox is kept after its last call or process.
         output_chars: characters of all the text of an answer.
         structured: every caller gets structured content, without asking.
@@ -41,8 +47,16 @@ class Gateway:
         idle_ttl: float = PoolSettings().idle_ttl,
         output_chars: int = LimitSettings().output_chars,
         structured: bool = ToolsSettings().structured,
+        selection: ToolsSettings = _ALL_TOOLS,
     ) -> None:
         self.tools = tools
+        self._selection = selection
+        #: Why tools cannot run, by name: they are not offered, and a call of one says the same.
+        self.withheld: Mapping[str, str] = _NONE
+        #: What clients are offered, by name, in the order of `tools/list`.
+        self.offered = self._offer()
+        #: Set once it is known which tools can run; None if nobody finds that out.
+        self.offer_known: anyio.Event | None = None
         self.pool = pool
         self.engine = engine
         self.idle_ttl = idle_ttl
@@ -52,17 +66,34 @@ class Gateway:
         self._replaced = anyio.Event()
         self._policy = policy
 
-    def replace_tools(self, tools: Mapping[str, Tool]) -> None:
-        """Use these tools from now on."""
-        self.tools = tools
+    def replace_tools(self, tools: Mapping[str, Tool], withheld: Mapping[str, str] = _NONE) -> None:
+        """Use these tools from now on, and offer them but for those withheld, each with the reason why it cannot run.
+
+        Nothing happens if all of it is as before.
+        """
+        if tools is self.tools and withheld == self.withheld:
+            return
+        self.tools, self.withheld = tools, withheld
+        self.offered = self._offer()
         replaced, self._replaced = self._replaced, anyio.Event()
         replaced.set()
 
-    async def tools_after(self, seen: Mapping[str, Tool]) -> Mapping[str, Tool]:
-        """Wait until the tools are not `seen` any more, and return them. No replacement between two calls is missed."""
-        while self.tools is seen:
+    def _offer(self) -> Mapping[str, Tool]:
+        chosen = self._selection
+        return {
+            name: tool for name, tool in self.tools.items() if name not in self.withheld and is_selected(chosen, tool)
+        }
+
+    async def offered_after(self, seen: Mapping[str, Tool]) -> Mapping[str, Tool]:
+        """Wait until the offer is not `seen` any more, and return it. No change between two calls is missed."""
+        while self.offered is seen:
             await self._replaced.wait()
-        return self.tools
+        return self.offered
+
+    def may_call(self, name: str) -> bool:
+        """Whether clients may call a tool: also one that is not offered because it cannot run now, to learn why."""
+        tool = self.tools.get(name)
+        return tool is not None and is_selected(self._selection, tool)
 
     async def call(self, call: ToolCall, watch: Watch | None = None) -> ToolReport:
         """Do what one call asks for. Raises a TaskcellError if that is impossible.
@@ -70,10 +101,9 @@ class Gateway:
         Arguments:
             watch: called with the process that the call starts or inspects.
         """
-        tool = self.tools.get(call.tool)
-        if tool is None:
-            raise UnknownTool(f"There is no tool {shown(call.tool)}{nearest(call.tool, self.tools)}.")
-        return await tool.run(self, call, watch)
+        if not self.may_call(call.tool):
+            raise UnknownTool(f"There is no tool {shown(call.tool)}{nearest(call.tool, self.offered)}.")
+        return await self.tools[call.tool].run(self, call, watch)
 
     # --- for tools ---------------------------------------------------------------------------------------------
 

@@ -32,6 +32,10 @@ from taskcell.tools.tool import Tool, ToolReport, Watch
 
 log = structlog.get_logger(__name__)
 
+#: Seconds that the first list of tools waits for the engine to say what can run: many clients never read a second one.
+#: It answers in 50 ms where it runs; where it hangs, the list is what an earlier server knew.
+OFFER_TIMEOUT = 1.0
+
 Context = ServerRequestContext[Any, Any]
 
 
@@ -52,17 +56,17 @@ class Tools:
     @property
     def listing(self) -> Mapping[str, McpTool]:
         """What `tools/list` returns to those who ask for output schemas, by name."""
-        if self._described is not self._gateway.tools:
-            self._described = self._gateway.tools
+        if self._described is not self._gateway.offered:
+            self._described = self._gateway.offered
             result_size = min(RESULT_SIZE_MAX, ESCAPED * self.answers.output_chars)
             self._listing = {name: _describe(tool, result_size) for name, tool in self._described.items()}
         return self._listing
 
     async def changes(self) -> AsyncIterator[None]:
         """Yield each time that `tools/list` would return something else than before."""
-        before, seen = self.listing, self._gateway.tools
+        before, seen = self.listing, self._gateway.offered
         while True:
-            seen = await self._gateway.tools_after(seen)
+            seen = await self._gateway.offered_after(seen)
             if self.listing != before:
                 before = self.listing
                 yield
@@ -73,6 +77,9 @@ class Tools:
             raise MCPError(
                 code=INVALID_PARAMS, message="Unknown cursor: the list of tools is one page; leave out the cursor."
             )
+        if self._gateway.offer_known is not None:
+            with anyio.move_on_after(OFFER_TIMEOUT):
+                await self._gateway.offer_known.wait()
         tools = list(self.listing.values())
         if not self.answers.asked(context.meta):
             tools = [tool.model_copy(update={"output_schema": None}) for tool in tools]
@@ -89,7 +96,7 @@ class Tools:
 
     async def report(self, context: Context, params: CallToolRequestParams) -> ToolReport:
         """Run one call. Only an unknown tool is a protocol error, as the specification demands."""
-        if params.name not in self.listing:
+        if not self._gateway.may_call(params.name):
             raise MCPError(
                 code=INVALID_PARAMS, message=f"Unknown tool: {shown(params.name)}{nearest(params.name, self.listing)}."
             )

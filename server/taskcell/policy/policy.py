@@ -21,7 +21,7 @@ from taskcell.model import Command, Profile
 from taskcell.policy.host_paths import Changed, HostFacts, HostPath, held, survey
 from taskcell.policy.mount_rules import workspace_root
 from taskcell.policy.profile_rules import judge
-from taskcell.refusal import Rule
+from taskcell.refusal import Refusal, Rule
 from taskcell.text import shown
 
 T = TypeVar("T")
@@ -151,6 +151,10 @@ class Policy:
             raise Denied(judged.rule, judged.reason)
         return judged
 
+    def refusals(self, profile: Profile) -> tuple[Refusal, ...]:
+        """Return everything that speaks against a profile, and not only what `authorize_profile` would name first."""
+        return tuple(judge(profile, self._settings, self._host(profile)))
+
     def authorize_root(self, root: Path) -> None:
         """Allow the folder of persistent workspaces, as `workspace.root` names it. Raises Denied."""
         host = survey((str(root),), self._settings, own_files=self._own_files)
@@ -179,9 +183,7 @@ class Policy:
         if known is not None:
             return known
         sources = _host_sources(profile)
-        own, secret = self._own_files, self._secret_files
-        host = survey(sources, self._settings, own_files=own, secret_files=secret) if sources else HostFacts()
-        refusal = next(judge(profile, self._settings, host), None)
+        refusal = next(judge(profile, self._settings, self._host(profile)), None)
         judged: AuthorizedProfile | Decision
         if refusal is None:
             judged = AuthorizedProfile._make(**_fields(profile))
@@ -194,6 +196,12 @@ class Policy:
             self._remembered.clear()
         self._remembered[profile] = judged
         return judged
+
+    def _host(self, profile: Profile) -> HostFacts:
+        sources = _host_sources(profile)
+        if not sources:
+            return HostFacts()
+        return survey(sources, self._settings, own_files=self._own_files, secret_files=self._secret_files)
 
     def _decide_call(self, command: Command) -> Decision:
         if len(command.text.encode("utf-8", "surrogatepass")) > MAX_COMMAND_TEXT:

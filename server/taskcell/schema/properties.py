@@ -21,7 +21,7 @@ TASK_ID = {
     "minLength": 1,
     "maxLength": MAX_TASK_ID,
     "default": DEFAULT_TASK,
-    "description": "Task name; each task has its own sandbox and /workspace.",
+    "description": "Task; each has its own /workspace.",
 }
 STDIN = {"type": "string", "description": "Text for standard input.", EMPTY_COUNTS: True}
 

@@ -5,7 +5,8 @@ converter cannot read costs the client the tool, or the whole list of tools:
 
 - Patterns: OpenAI's strict mode and Rust's regex refuse look-around; a grammar of llama.cpp reads hardly any escape.
 - `exclusiveMinimum`: Gemini refuses it.
-- Bounds: a grammar counts lengths and repetitions out, and numbers up to 64 bits; strict modes refuse lengths.
+- Bounds: a grammar counts lengths and repetitions out, and numbers up to 64 bits; strict modes refuse lengths. Only
+  those stay that help a model.
 - `enum`: Gemini reads texts alone, and none that is empty. OpenAI bounds their number and length. Where they cannot be
   published, the description has them.
 - Objects must have `additionalProperties: false`: OpenAI's and Anthropic's strict modes.
@@ -17,8 +18,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: Beyond this a bound says nothing that a model could use, and 32-bit readers fail.
-MAX_BOUND = 2**31 - 1
+#: A larger bound says nothing that a model could use, and neither do -1, 0 and 1; readers of 32 bits fail beyond them.
+MAX_BOUND = 10_000
 MAX_CHOICES = 500
 MAX_CHOICE_CHARS = 7_500
 #: Choices that a description spells out where `enum` cannot have them.
@@ -34,7 +35,9 @@ def published(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return the schema as clients get it, of a schema that the server checks."""
     rule = schema.get(INSTEAD, schema)
     kept = {key: rule[key] for key in _KEPT if key in rule}
-    kept |= {key: rule[key] for key in ("minimum", "maximum") if key in rule and abs(rule[key]) <= MAX_BOUND}
+    if kept.get("default") is False:
+        del kept["default"]  # as every reader takes a switch that nobody mentions
+    kept |= {key: rule[key] for key in ("minimum", "maximum") if key in rule and 1 < abs(rule[key]) <= MAX_BOUND}
     choices = rule.get("enum", ())
     if _is_readable(choices):
         kept["enum"] = list(choices)
@@ -46,7 +49,8 @@ def published(schema: Mapping[str, Any]) -> dict[str, Any]:
     if rule.get("type") == "object":
         properties = rule.get("properties", {})
         kept["properties"] = {name: published(inner) for name, inner in properties.items()}
-        kept["required"] = list(rule.get("required", ()))
+        if rule.get("required"):
+            kept["required"] = list(rule["required"])
         kept["additionalProperties"] = False
     return kept
 

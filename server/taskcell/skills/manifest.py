@@ -15,6 +15,7 @@ from taskcell.config.toml_source import Fault, TomlSource, UnreadableToml
 from taskcell.errors import ManifestError
 from taskcell.model import Mount
 from taskcell.skills.typed_tool import TOOL_NAME, TypedTool, check_description, read_tools
+from taskcell.text import hidden_character
 
 _SOURCE = "docker:"
 
@@ -32,7 +33,7 @@ _SOURCED: TypeAdapter[str] = TypeAdapter(Source, config=ConfigDict(strict=True))
 class SkillTable(Table):
     """A table `[skills.NAME]`."""
 
-    description: Annotated[Prose, AfterValidator(check_description)]
+    description: Annotated[Prose, AfterValidator(check_description)] | None = None
     source: Source = ""
     runtime: Literal["docker"] = "docker"
     docker: ContainerTable = ContainerTable()
@@ -48,7 +49,7 @@ class DefaultsTable(Table):
 class ManifestTable(Table):
     """A whole manifest. Each skill is checked apart from it, so that one bad table hides no fault of another."""
 
-    version: Literal["1"]
+    version: Literal["1"] = "1"
     defaults: DefaultsTable = DefaultsTable()
     skills: dict[str, Any] = Field(default={})
 
@@ -84,29 +85,66 @@ class Skill:
         return f"{self.file}:{self.line}" if self.line else str(self.file)
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A skill that cannot be used, because a variable that it needs is not set; the file itself is good.
+
+    Arguments:
+        tool_names: the MCP tools that it would provide.
+        reasons: one for each variable, as `FILE:LINE: key: sentence`.
+    """
+
+    name: str
+    tool_names: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifests:
+    """What all manifests declare.
+
+    Arguments:
+        faults: each as `FILE:LINE: key: sentence`, without the line where it is not known.
+    """
+
+    skills: tuple[Skill, ...]
+    left_out: tuple[LeftOut, ...]
+    faults: tuple[str, ...]
+
+
 def load(paths: Sequence[Path], environ: Mapping[str, str], reserved: Collection[str]) -> tuple[Skill, ...]:
+    """Read manifests in which everything must be good, with the arguments of `read`.
+
+    Raises ManifestError: it has every fault, and every variable that is not set.
+    """
+    found = read(paths, environ, reserved)
+    wrong = [*found.faults, *(reason for skill in found.left_out for reason in skill.reasons)]
+    if wrong:
+        raise ManifestError(wrong)
+    return found.skills
+
+
+def read(paths: Sequence[Path], environ: Mapping[str, str], reserved: Collection[str]) -> Manifests:
     """Read and check all manifests.
 
     Arguments:
         paths: TOML files, or folders whose `*.toml` files are read, in order of name.
         environ: the server's environment, for `${VAR}`.
         reserved: names of taskcell's own tools, which a skill's tool would hide.
-
-    Raises:
-        ManifestError: it has every fault of every file, each as `FILE:LINE: key: sentence`, without the line where it
-            is not known.
     """
     wrong: list[str] = []
     skills: dict[str, Skill] = {}
     givers: dict[str, Skill] = {}
+    left_out: list[LeftOut] = []
     for file in _files(paths, wrong):
         try:
             source = TomlSource.read(file)
         except UnreadableToml as error:
             wrong.append(str(error))
             continue
-        found, faulty = _read(source, environ, reserved)
+        found, unset, faulty = _read(source, environ, reserved)
         wrong += [source.describe(fault) for fault in faulty]
+        left_out += unset
         for skill in found:
             first = skills.setdefault(skill.name, skill)
             if first is not skill:
@@ -114,9 +152,7 @@ def load(paths: Sequence[Path], environ: Mapping[str, str], reserved: Collection
                 wrong.append(source.describe(fault))
             else:
                 wrong += [source.describe(fault) for fault in _collisions(skill, givers, reserved)]
-    if wrong:
-        raise ManifestError(wrong)
-    return tuple(skills.values())
+    return Manifests(tuple(skills.values()), tuple(left_out), tuple(wrong))
 
 
 def _collisions(skill: Skill, givers: dict[str, Skill], reserved: Collection[str]) -> Iterator[Fault]:
@@ -170,32 +206,41 @@ def _files(paths: Sequence[Path], wrong: list[str]) -> Iterator[Path]:
                 yield file
 
 
-def _read(source: TomlSource, environ: Mapping[str, str], reserved: Collection[str]) -> tuple[list[Skill], list[Fault]]:
-    """Return the skills of one file that have no faults, and the faults of the others."""
+def _read(
+    source: TomlSource, environ: Mapping[str, str], reserved: Collection[str]
+) -> tuple[list[Skill], list[LeftOut], list[Fault]]:
+    """Return the good skills of one file, those that lack a variable, and the faults of the others."""
     wrong: list[Fault] = []
     defaults = DefaultsTable()
     try:
         defaults = ManifestTable.model_validate(source.data).defaults
     except ValidationError as error:
         wrong += faults(error, ManifestTable)
-    shared, faulty = expand_environment(defaults.environment, environ)
-    wrong += [Fault(("defaults", *fault.key), fault.sentence) for fault in faulty]
+    shared, found = expand_environment(defaults.environment, environ)
+    of_all = [fault.below("defaults") for fault in found]
+    wrong += [fault for fault in of_all if not fault.is_unset]
     tables = source.data.get("skills", {})
-    skills = []
+    skills, left_out = [], []
     for name, data in tables.items() if isinstance(tables, dict) else ():
-        skill, faulty = _skill(name, data, shared, environ, source)
+        skill, found = _skill(name, data, shared, environ, source)
         if name in reserved:
-            faulty.insert(0, Fault((), f"'{name}' is the name of one of taskcell's own tools; choose another"))
-            skill = None
-        wrong += [Fault(("skills", name, *fault.key), fault.sentence) for fault in faulty]
-        if skill is not None:
+            found.insert(0, Fault((), f"'{name}' is the name of one of taskcell's own tools; choose another"))
+        faulty = [fault.below("skills", name) for fault in found if not fault.is_unset]
+        unset = [fault for fault in (*of_all, *(fault.below("skills", name) for fault in found)) if fault.is_unset]
+        wrong += faulty
+        if skill is None or faulty:
+            continue
+        if unset:
+            left_out.append(LeftOut(name, skill.tool_names, tuple(map(source.describe, unset))))
+        else:
             skills.append(skill)
-    return skills, wrong
+    return skills, left_out, wrong
 
 
 def _skill(
     name: str, data: object, shared: tuple[tuple[str, str], ...], environ: Mapping[str, str], source: TomlSource
 ) -> tuple[Skill | None, list[Fault]]:
+    """Return a skill, None if its table is faulty, and what is wrong; a skill that lacks a variable is not whole."""
     wrong = list(_name_faults(name))
     table = None
     try:
@@ -207,15 +252,24 @@ def _skill(
     if not isinstance(data, dict):
         return None, wrong
     docker, expanded, faulty = _docker(data, environ)
-    wrong += [Fault(("docker", *fault.key), fault.sentence) for fault in faulty]
+    wrong += [fault.below("docker") for fault in faulty]
     tools, faulty = read_tools(name, data.get("tools", {}))
     wrong += faulty
-    if wrong or table is None:
+    if table is None or not all(fault.is_unset for fault in wrong):
         return None, wrong
     line = source.line(("skills", name))
     environment = shared + expanded.environment
-    text = table.description.strip()
-    return Skill(name, text, docker, expanded.image, environment, expanded.mounts, source.path, line, tools), []
+    text = _description(table, docker)
+    return Skill(name, text, docker, expanded.image, environment, expanded.mounts, source.path, line, tools), wrong
+
+
+def _description(table: SkillTable, docker: ContainerTable) -> str:
+    """Return what the author wrote, or else which program of which image the skill runs."""
+    if table.description is not None:
+        return table.description.strip()
+    program = (docker.entrypoint or docker.command or ("",))[0]
+    named = f"`{program}`" if program and hidden_character(program) is None else "the program"
+    return f"Run {named} of the image {docker.image}."
 
 
 def _source_faults(table: SkillTable) -> Iterator[Fault]:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from taskcell.config.fields import Count, Prose, Table, as_tuple, faults, fully_visible
 from taskcell.config.toml_source import Fault
 from taskcell.errors import BadArgument
-from taskcell.schema.arguments import TYPE_WORDS, encoded, first_flaw
+from taskcell.schema.arguments import encoded, first_flaw
 from taskcell.schema.pattern import anchored, check_pattern
 from taskcell.schema.properties import MAX_ARGS
 from taskcell.skills.template import PARAMETER_NAME
@@ -202,12 +202,11 @@ def _meaningless(table: ValueTable, kind: str) -> Iterator[Fault]:
 
 
 def _parameter(name: str, table: ParameterTable) -> tuple[Parameter | None, list[Fault]]:
-    schema, wrong = _schema(table, table.type, table.description.strip() or f"{name}: {TYPE_WORDS[table.type]}.")
+    schema, wrong = _schema(table, table.type)
     default = table.default if "default" in table.model_fields_set else None
     if table.type == "array":
         items = table.items or ValueTable(type="string")
-        says = items.description.strip() or f"{TYPE_WORDS[items.type].capitalize()}."
-        inner, faulty = _schema(items, items.type, says)
+        inner, faulty = _schema(items, items.type)
         wrong += [Fault(("items", *fault.key), fault.sentence) for fault in faulty]
         # Last, for a long list is cheaper to count than to check.
         least = {} if table.min_items is None else {"minItems": table.min_items}
@@ -240,12 +239,14 @@ def _hidden(key: tuple[str, ...], values: Iterable[object]) -> Iterator[Fault]:
             yield Fault(key, str(error))
 
 
-def _schema(table: ValueTable, kind: str, description: str) -> tuple[dict[str, Any], list[Fault]]:
+def _schema(table: ValueTable, kind: str) -> tuple[dict[str, Any], list[Fault]]:
     """Return a value's JSON Schema, with what is cheap to check first, and the faults of its `enum`."""
     most = table.max_length or (MAX_MATCHED if table.pattern is not None else None)
     pattern = None if table.pattern is None else anchored(table.pattern)
     rules = {"minimum": table.minimum, "maximum": table.maximum, "maxLength": most, "pattern": pattern}
-    schema: dict[str, Any] = {"type": kind, "description": description}
+    schema: dict[str, Any] = {"type": kind}
+    if described := table.description.strip():
+        schema["description"] = described
     schema |= {key: value for key, value in rules.items() if value is not None}
     if table.enum is None:
         return schema, []

@@ -90,6 +90,15 @@ def cores_of(profile: Profile) -> str:
     return "" if profile.cpus is None else f"CPUs: {plain_number(profile.cpus)}."
 
 
-def killed_after(timeout: float) -> str:
-    """Say when a command is killed, for tools without the argument `timeout`. `timeout` in seconds."""
-    return f"After {format_seconds(timeout)} s the command and all it started are killed; output so far is kept."
+def skill_facts(profile: Profile, timeout: float | None = None) -> str:
+    """Say what a model must know of every skill's tool: its files and its limits. What goes on for long says so itself.
+
+    Arguments:
+        timeout: seconds until the command is killed; None for tools with an argument of this name.
+    """
+    here = [mount.target for mount in profile.mounts if mount.source is None]
+    also = f" (also at {', '.join(here)})" if here else ""
+    is_there = profile.working_dir in (None, WORKSPACE)
+    files = f"{'Paths begin at' if is_there else 'It works on'} the task's {WORKSPACE}{also}."
+    killed = "" if timeout is None else f" Killed after {format_seconds(timeout)} s."
+    return f"{files} {limits_of(profile)}{killed}"

@@ -20,9 +20,7 @@ from taskcell.skills.parameters import Parameter
 from taskcell.skills.template import Template
 from taskcell.skills.typed_tool import TypedTool
 from taskcell.tools.binding import ProgramTool, check_sizes, program_hints, stdin_of, timeout_of, workdir_of
-from taskcell.tools.describe import RUN_SCHEMA, killed_after, limits_of, shared_files, timeout_property
-
-_HANDED_OVER = "A command that takes long goes on under `process`."
+from taskcell.tools.describe import RUN_SCHEMA, skill_facts, timeout_property
 
 
 def skill_tools(skill: Skill, settings: Settings) -> Iterator[ProgramTool]:
@@ -39,7 +37,7 @@ def _free_form(skill: Skill, profile: Profile, timeout: float, limits: LimitSett
     return ProgramTool(
         name=skill.name,
         title=skill.name,
-        description=f"{skill.description} {_files_and_limits(profile)} {_HANDED_OVER}",
+        description=f"{skill.description} {skill_facts(profile)}",
         input_schema=_free_form_schema(profile, timeout),
         output_schema=RUN_SCHEMA,
         annotations=program_hints(profile),
@@ -59,7 +57,7 @@ def _typed(tool: TypedTool, profile: Profile, timeout: float, wait: float) -> Pr
     return ProgramTool(
         name=tool.name,
         title=tool.title,
-        description=f"{tool.description} {_files_and_limits(profile)} {killed_after(timeout)} {_HANDED_OVER}",
+        description=f"{tool.description} {skill_facts(profile, timeout)}",
         input_schema=object_schema({**properties, "task_id": TASK_ID}, required),
         output_schema=RUN_SCHEMA,
         annotations=program_hints(profile, read_only=tool.read_only),
@@ -86,10 +84,6 @@ def declared_programs(skill: str, profile: Profile, template: Template | None = 
     return frozenset((*(posixpath.basename(word) for word in words[:1]), *modules))
 
 
-def _files_and_limits(profile: Profile) -> str:
-    return f"{shared_files(profile, 'the terminal and all skills')} {limits_of(profile)}"
-
-
 def _prefix(profile: Profile) -> tuple[str, ...]:
     """Return the words that precede a call's arguments in the text that policy rules read."""
     entrypoint = (profile.name,) if profile.entrypoint is None else profile.entrypoint
@@ -105,13 +99,13 @@ def _free_form_schema(profile: Profile, timeout: float) -> dict[str, Any]:
                 "maxItems": MAX_ARGS,
                 "items": {"type": "string", "description": "One argument."},
                 "default": [],
-                "description": "Arguments of the program, one per element. No shell reads them: do not quote.",
+                "description": "Arguments, one per element. No shell reads them: do not quote.",
             },
             "task_id": TASK_ID,
             "workdir": {
                 "type": "string",
                 "minLength": 1,
-                "description": f"Absolute or relative to {WORKSPACE}. Default: {profile.working_dir or WORKSPACE}.",
+                "description": f"Default: {profile.working_dir or WORKSPACE}.",
             },
             "timeout": timeout_property(timeout),
             "stdin": STDIN,

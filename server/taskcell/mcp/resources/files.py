@@ -36,7 +36,7 @@ def file_resources(gateway: Gateway) -> Route:
             if refused.code is not ErrorCode.IS_A_DIRECTORY:
                 raise BadArgument(str(refused)) from None
         call = ToolCall(task.principal, "list_files", {"path": path, "task_id": task.task})
-        listing = await gateway.call(call)
+        listing = await gateway.tools["list_files"].run(gateway, call)
         return [TextResourceContents(uri=uri, mime_type="text/plain", text=listing.output())]
 
     template = ResourceTemplate(

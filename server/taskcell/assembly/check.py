@@ -1,0 +1,67 @@
+"""Finds every reason why a skill could not run, each with its place in the manifest, without asking the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from taskcell.assembly import stack
+from taskcell.assembly.invocation import Invocation
+from taskcell.config.settings import Settings
+from taskcell.config.toml_source import Fault, TomlSource, UnreadableToml
+from taskcell.policy.policy import Policy
+from taskcell.profile.build import skill_profile
+from taskcell.refusal import Refusal, Rule
+from taskcell.skills import manifest
+from taskcell.skills.manifest import Skill
+from taskcell.tools.catalog import built_in_names
+
+#: The keys of the docker table that a rule is about. Whatever a table does not have comes from extra_args.
+_KEYS: dict[Rule, tuple[str, ...]] = {
+    Rule.IMAGES: ("image",),
+    Rule.FORM: ("working_dir", "platform", "entrypoint", "command"),
+    Rule.ENVIRONMENT: ("environment",),
+    Rule.USER: ("user",),
+    Rule.SUDO: ("sudo",),
+    Rule.CAPABILITIES: ("cap_add",),
+    Rule.NETWORKS: ("network",),
+    Rule.NAMESPACES: ("network",),
+    Rule.GPUS: ("gpus",),
+    Rule.RESOURCES: ("memory", "cpus", "pids"),
+    **dict.fromkeys((Rule.MOUNTS, Rule.SOCKETS, Rule.BLOCKED, Rule.ROOTS), ("volumes",)),
+}
+
+
+def find_faults(run: Invocation, settings: Settings) -> list[str]:
+    """Return every fault of the manifests, every variable that is not set and every refusal of the policy.
+
+    Each is `FILE:LINE: key: sentence`, without the line where it is not known.
+    """
+    found = manifest.read(settings.manifest_paths, run.environ, built_in_names())
+    unset = [reason for skill in found.left_out for reason in skill.reasons]
+    policy = stack.policy_of(settings, stack.state_folder(run, settings))
+    refused = [line for skill in found.skills for line in _refused(skill, settings, policy)]
+    return [*found.faults, *unset, *refused]
+
+
+def _refused(skill: Skill, settings: Settings, policy: Policy) -> Iterator[str]:
+    try:
+        source = TomlSource.read(skill.file)
+    except UnreadableToml:  # it has just been read, and is gone again
+        return
+    for refusal in policy.refusals(skill_profile(skill, settings)):
+        key = ("skills", skill.name, *_key(refusal, source.data["skills"][skill.name]))
+        sentence = f"{refusal.reason.rstrip('.')} (the policy's rule '{refusal.rule.value}')"
+        yield source.describe(Fault(key, sentence))
+
+
+def _key(refusal: Refusal, table: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the key, below the skill's table, that a refusal is most likely about."""
+    docker = table.get("docker", {})
+    if refusal.rule is Rule.IMAGES and "image" not in docker:
+        return ("source",)
+    keys = _KEYS.get(refusal.rule, ())
+    for key in keys:
+        if key in docker and (len(keys) == 1 or key.split("_")[0] in refusal.reason.lower()):
+            return ("docker", key)
+    return ("docker", "extra_args") if "extra_args" in docker else ("docker",)
