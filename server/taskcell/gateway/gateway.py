@@ -11,10 +11,11 @@ from taskcell.config.settings import LimitSettings, PoolSettings, ToolsSettings
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied, UnknownTool
 from taskcell.gateway.background import Background
-from taskcell.model import Command, ProcessResult, Profile, Status, ToolCall
+from taskcell.model import Command, ProcessResult, Profile, Status, TaskKey, ToolCall
 from taskcell.policy.policy import AuthorizedCommand, Policy
 from taskcell.pool.pool import Pool
 from taskcell.sandbox.run import run_command
+from taskcell.sandbox.sandbox import Sandbox
 from taskcell.schema.arguments import nearest
 from taskcell.tools.tool import Tool, ToolReport, Watch
 
@@ -50,6 +51,8 @@ class Gateway:
         self._background = background
         self._replaced = anyio.Event()
         self._policy = policy
+        #: The processes that calls wait for: where each runs, by its task and its name there.
+        self._awaited: dict[tuple[TaskKey, str], Sandbox] = {}
 
     def replace_tools(self, tools: Mapping[str, Tool]) -> None:
         """Use these tools from now on."""
@@ -109,8 +112,29 @@ class Gateway:
         async with AsyncExitStack() as held:
             sandbox, notes = await held.enter_async_context(self.pool.lease(command.task, authorized.profile))
             process_id = self.pool.next_process_id(command.task)
-            result = await run_command(sandbox, authorized, process_id, watch, notes, elsewhere=self.tools_with)
+            self._awaited[command.task, process_id] = sandbox
+            try:
+                result = await run_command(sandbox, authorized, process_id, watch, notes, elsewhere=self.tools_with)
+            finally:
+                del self._awaited[command.task, process_id]
             record = sandbox.processes.get(process_id) if result.status is Status.RUNNING else None
             if record is not None:
                 self._background.keep(held.pop_all(), sandbox, record)
             return result
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    async def end_calls(self) -> None:
+        """Have every call that waits for a command return: the command is killed, with everything that it started.
+
+        Where the server leaves its sandboxes to the next one, the command goes on instead, as after its `wait`.
+        """
+        async with anyio.create_task_group() as ending:
+            for (_, process_id), sandbox in tuple(self._awaited.items()):
+                record = sandbox.processes.get(process_id)
+                if record is None:
+                    continue
+                if self.pool.hands_over:
+                    record.process.patience.cancel()
+                else:
+                    ending.start_soon(sandbox.kill, record.process)
