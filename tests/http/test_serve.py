@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -117,67 +118,50 @@ async def test_a_cancelled_request_of_the_handshakes_era_kills_the_command_and_t
             assert text_of(await client.call_tool("terminal", {"command": "echo on"})).startswith("on\n")
 
 
+def head_of(method: str, length: int, **headers: str) -> bytes:
+    kinds = {"content_type": "application/json", "accept": "application/json, text/event-stream"}
+    sent = {"host": "127.0.0.1", **kinds, "content_length": str(length), **headers}
+    lines = [f"{method} /mcp HTTP/1.1", *(f"{name.replace('_', '-')}: {value}" for name, value in sent.items())]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def call_of(identity: int, name: str, **arguments: object) -> bytes:
+    params = {"name": name, "arguments": arguments, "_meta": {"progressToken": "p"}}
+    return json.dumps({"jsonrpc": "2.0", "id": identity, "method": "tools/call", "params": params}).encode()
+
+
+def hear_until(connection: socket.socket, word: bytes) -> str:
+    heard = b""
+    while word not in heard:
+        piece = connection.recv(4096)
+        assert piece, heard
+        heard += piece
+    return heard.decode()
+
+
 def test_a_client_that_loses_its_connection_gets_its_answer_by_coming_back_or_by_process(tmp_path: Path) -> None:
     with serving_http(tmp_path) as server:
-        session = server.initialize()
-        call = {"name": "terminal", "arguments": {"command": "sleep 1; echo done > f; echo over", "task_id": "t"}}
-        body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": call}).encode()
-        head = (
-            f"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-            f"accept: application/json, text/event-stream\r\nmcp-session-id: {session}\r\n"
-            f"mcp-protocol-version: 2025-11-25\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
+        own = {"mcp_session_id": server.initialize(), "mcp_protocol_version": "2025-11-25"}
+        body = call_of(7, "terminal", command="sleep 1; echo over", task_id="t")
         with server.connect() as connection:
-            connection.sendall(head.encode() + body)
-            heard = b""
-            while b"\nid: " not in heard and b"\r\nid: " not in heard:
-                heard += connection.recv(4096)
-        event = next(line[4:] for line in heard.decode().splitlines() if line.startswith("id: "))
-
-        def replay() -> str:
-            found = b""
-            with server.connect() as again:
-                again.sendall(
-                    (
-                        f"GET /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-stream\r\n"
-                        f"mcp-session-id: {session}\r\nlast-event-id: {event}\r\n\r\n"
-                    ).encode()
-                )
-                while b'"id":7' not in found:
-                    found += again.recv(4096)
-            return found.decode()
-
-        assert "over" in replay()
-        listed = {"name": "process", "arguments": {"action": "poll", "process_id": "p1", "task_id": "t"}}
-        asked = {"jsonrpc": "2.0", "id": 8, "method": "tools/call", "params": listed}
+            connection.sendall(head_of("POST", len(body), **own) + body)
+            heard = hear_until(connection, b"data: ")
+        event = next(line[4:] for line in heard.splitlines() if line.startswith("id: "))
+        with server.connect() as again:
+            again.sendall(head_of("GET", 0, last_event_id=event, **own))
+            assert "over" in hear_until(again, b'"id":7')
+        body = call_of(8, "process", action="poll", process_id="p1", task_id="t")
         with server.connect() as connection:
-            body = json.dumps(asked).encode()
-            connection.sendall(
-                head.rpartition("content-length")[0].encode() + b"content-length: %d\r\n\r\n" % len(body)
-            )
-            connection.sendall(body)
-            answer = b""
-            while b'"id":8' not in answer:
-                answer += connection.recv(4096)
-        assert b"over" in answer
+            connection.sendall(head_of("POST", len(body), **own) + body)
+            assert "over" in hear_until(connection, b'"id":8')
 
 
 @pytest.mark.anyio
 async def test_an_answer_that_nobody_reads_stops_no_other_client(tmp_path: Path) -> None:
     with anyio.fail_after(PATIENCE), serving_http(tmp_path) as server:
-        session = server.initialize()
-        meta = {"progressToken": "p"}
-        call = {"name": "terminal", "arguments": {"command": "yes | head -c 50000000"}, "_meta": meta}
-        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}).encode()
+        body = call_of(1, "terminal", command="yes | head -c 50000000")
         with server.connect() as connection:
-            connection.sendall(
-                (
-                    f"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-                    f"accept: application/json, text/event-stream\r\nmcp-session-id: {session}\r\n"
-                    f"content-length: {len(body)}\r\n\r\n"
-                ).encode()
-                + body
-            )
+            connection.sendall(head_of("POST", len(body), mcp_session_id=server.initialize()) + body)
             async with server.client(mode="legacy") as other:
                 for _ in range(5):
                     assert "on" in text_of(await other.call_tool("terminal", {"command": "echo on"}))

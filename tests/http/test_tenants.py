@@ -17,6 +17,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent
 
 from http_serving import ERAS, PATIENCE, TOKENS, HttpServer, serving_http, tokens_for
+from observe import alive, eventually, marker
 from taskcell.caller import Scope
 
 pytestmark = pytest.mark.anyio
@@ -86,8 +87,10 @@ async def test_the_same_names_mean_other_tasks_files_and_processes(tenants: Tena
                         del arguments["process_id"], arguments["data"], arguments["wait"]
                     said.append(text_of(await mallory.call_tool("process", arguments)))
             said.append(text_of(await mallory.call_tool("read_file", {"path": "secret", "task_id": task})))
-            for action in ("status", "reset", "close"):
-                said.append(text_of(await mallory.call_tool("sandbox", {"action": action, "task_id": task})))
+            said += [
+                text_of(await mallory.call_tool("sandbox", {"action": action, "task_id": task}))
+                for action in ("status", "reset", "close")
+            ]
             assert not [answer for answer in said if SECRET in answer]
             after = await alice.call_tool("terminal", {"command": "cat secret", "task_id": task})
             assert text_of(after).startswith(SECRET)
@@ -189,12 +192,13 @@ async def test_one_principals_calls_leave_room_for_the_others(tenants: Tenants) 
             tenants.server.client(tenants.mallory) as mallory,
             anyio.create_task_group() as calls,
         ):
+            mark = marker()
             for number in range(2):
-                arguments = {"command": "touch on; sleep 60", "task_id": f"busy-{number}"}
+                arguments = {"command": f"exec sleep {mark}", "task_id": f"busy-{number}"}
                 calls.start_soon(mallory.call_tool, "terminal", arguments)
+            run = await anyio.to_thread.run_sync(lambda: eventually(lambda: len(alive(mark)) == 2))
+            assert run
             refused = await mallory.call_tool("terminal", {"command": "true"})
-            while "[exit" in text_of(refused):
-                refused = await mallory.call_tool("terminal", {"command": "true"})
             assert refused.is_error
             assert "http.max_calls_per_principal" in text_of(refused)
             assert "[exit 0" in text_of(await alice.call_tool("terminal", {"command": "true"}))

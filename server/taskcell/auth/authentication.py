@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from taskcell.auth.jwks import Jwks
 from taskcell.auth.jwt_tokens import InvalidJwt, JwtTokens
-from taskcell.auth.tokens import PREFIX, TokenFile, TokensUnreadable
+from taskcell.auth.tokens import TOKEN_BEGINS, TokenFile, TokensUnreadable
 from taskcell.caller import LOCAL_CALLER, Caller
 from taskcell.config.settings import Settings
 
@@ -78,7 +78,7 @@ class Authentication:
             raise Unauthenticated("The header Authorization must be 'Bearer' and a token.")
         if len(text) > MAX_TOKEN:
             raise Unauthenticated("The token is too long to be one.")
-        if self._tokens is not None and (self._jwt is None or text.startswith(f"{PREFIX}_")):
+        if self._tokens is not None and (self._jwt is None or text.startswith(f"{TOKEN_BEGINS}_")):
             return self._by_token(self._tokens, text)
         assert self._jwt is not None
         try:

@@ -22,11 +22,11 @@ from taskcell.errors import BadArgument, TaskcellError
 from taskcell.model import LOCAL_PRINCIPAL
 
 #: What a token begins with, so that people and scanners for secrets know it.
-PREFIX = "taskcell"
+TOKEN_BEGINS = "taskcell"  # noqa: S105 - the part of a token that is no secret
 #: Bytes of a token's secret part, and of its id, which is public. A secret of 256 random bits needs no slow hash.
 SECRET_SIZE, ID_SIZE = 32, 6
 #: Bytes of the file: about 10,000 tokens.
-MAX_FILE = 4 << 20
+MAX_TOKENS_FILE = 4 << 20
 #: Seconds for another `taskcell token` to finish writing, which takes milliseconds.
 LOCK_PATIENCE, LOCK_POLL = 5.0, 0.05
 _SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
@@ -90,7 +90,7 @@ class TokenFile:
 
     def _read(self) -> Mapping[str, Token]:
         try:
-            document = json.loads(read_own(self.path, MAX_FILE))
+            document = json.loads(read_own(self.path, MAX_TOKENS_FILE))
             tokens = [_token(table) for table in document["tokens"]]
         except OSError as error:
             raise TokensUnreadable(f"{self.path} cannot be read: {why(error)}.") from None
@@ -104,7 +104,7 @@ class TokenFile:
         The secret is compared in constant time; the id beside it is not secret.
         """
         prefix, _, rest = text.partition("_")
-        token = self.tokens().get(rest.partition("_")[0]) if prefix == PREFIX else None
+        token = self.tokens().get(rest.partition("_")[0]) if prefix == TOKEN_BEGINS else None
         is_it = hmac.compare_digest(_hash(text), token.hash if token is not None else _NO_HASH)
         return token if token is not None and is_it and not token.is_expired else None
 
@@ -122,7 +122,7 @@ class TokenFile:
         """
         check_subject(subject)
         identity = secrets.token_hex(ID_SIZE)
-        text = f"{PREFIX}_{identity}_{secrets.token_urlsafe(SECRET_SIZE)}"
+        text = f"{TOKEN_BEGINS}_{identity}_{secrets.token_urlsafe(SECRET_SIZE)}"
         now = time.time()
         token = Token(identity, subject, scopes, now, None if lifetime is None else now + lifetime, _hash(text))
         with self._locked():
@@ -152,8 +152,10 @@ class TokenFile:
             for token in tokens
         ]
         data = json.dumps({"version": _VERSION, "tokens": tables}, indent=1).encode()
-        if len(data) > MAX_FILE:
-            raise BadArgument(f"{self.path} would have more than {MAX_FILE} bytes; revoke tokens that nobody uses.")
+        if len(data) > MAX_TOKENS_FILE:
+            raise BadArgument(
+                f"{self.path} would have more than {MAX_TOKENS_FILE} bytes; revoke tokens that nobody uses."
+            )
         try:
             replace(self.path, data)
         except OSError as error:

@@ -44,8 +44,8 @@ def create(
 
     Tokens with the same subject share their tasks. A server that is running takes the token at once.
     """
-    lifetime = None if expires is None else _lifetime(expires)
-    token, text = _file(run).create(subject, _scopes(scope), lifetime)
+    lifetime, scopes = None if expires is None else _lifetime(expires), _scopes(scope)
+    token, text = _file(run).create(subject, scopes, lifetime)
     print(text)  # noqa: T201
     end = "without an end" if token.expires is None else f"until {_day(token.expires)}"
     print(f"taskcell: The token {token.id} for '{subject}' holds {end}; it is not shown again.", file=sys.stderr)  # noqa: T201

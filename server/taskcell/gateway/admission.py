@@ -13,9 +13,9 @@ import anyio
 from taskcell.errors import NoRoom, SandboxLost
 
 #: Seconds that `calls_per_minute` counts.
-WINDOW = 60.0
+MINUTE = 60.0
 #: Principals whose calls are remembered before those without a call in the last minute are forgotten.
-MAX_REMEMBERED = 1000
+MAX_COUNTED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +87,15 @@ class Admission:
         most, now = self._limits.calls_per_minute, time.monotonic()
         if most is None:
             return
-        if len(self._begun) > MAX_REMEMBERED:
-            self._begun = {name: times for name, times in self._begun.items() if times[-1] > now - WINDOW}
+        if len(self._begun) > MAX_COUNTED:
+            self._begun = {name: times for name, times in self._begun.items() if times[-1] > now - MINUTE}
         begun = self._begun.setdefault(principal, deque())
-        while begun and begun[0] <= now - WINDOW:
+        while begun and begun[0] <= now - MINUTE:
             begun.popleft()
         if len(begun) >= most:
             raise NoRoom(
                 f"You have made {most} calls within a minute, as many as http.calls_per_minute allows: call again in "
-                f"{begun[0] + WINDOW - now:.0f} s."
+                f"{begun[0] + MINUTE - now:.0f} s."
             )
         begun.append(now)
 

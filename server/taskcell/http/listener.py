@@ -25,11 +25,11 @@ _FULL = (
 #: Connections that the kernel keeps until they are accepted.
 BACKLOG = 128
 #: Seconds for a head to come whole, and for a client to take what was sent to it (64 KiB).
-HEAD_TIMEOUT, WRITE_TIMEOUT = 10.0, 30.0
+HEAD_TIMEOUT, READER_TIMEOUT = 10.0, 30.0
 #: Seconds that a connection stays open between two requests.
 KEEP_ALIVE = 30
 #: Seconds for connections to close at the end, when every answer has been sent.
-CLOSE_TIMEOUT = 1
+CONNECTIONS_TIMEOUT = 1
 
 
 class _Connection(h11.Connection):
@@ -89,7 +89,7 @@ class BoundedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._reader is None:
-            self._reader = self.loop.call_later(WRITE_TIMEOUT, self.transport.abort)
+            self._reader = self.loop.call_later(READER_TIMEOUT, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -140,7 +140,7 @@ def _stopped(clock: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
     return None
 
 
-class Listener(uvicorn.Server):
+class HttpListener(uvicorn.Server):
     """Serves an application on one socket until `stop`. It leaves signals alone."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -154,7 +154,7 @@ class Listener(uvicorn.Server):
             server_header=False,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=CLOSE_TIMEOUT,
+            timeout_graceful_shutdown=CONNECTIONS_TIMEOUT,
         )
         super().__init__(config)
 
@@ -163,7 +163,7 @@ class Listener(uvicorn.Server):
         yield
 
     def stop(self) -> None:
-        """Close the socket and the connections; those that are being served get CLOSE_TIMEOUT."""
+        """Close the socket and the connections; those that are being served get CONNECTIONS_TIMEOUT."""
         self.should_exit = True
 
 

@@ -13,7 +13,7 @@ from taskcell.errors import TaskcellError
 log = structlog.get_logger(__name__)
 
 #: Seconds for the engine's answer; load balancers wait for one or a few.
-ENGINE_TIMEOUT = 3.0
+READY_TIMEOUT = 3.0
 #: Seconds that an answer holds: who asks is not signed in, and must not be able to keep the engine busy.
 KEPT = 2.0
 
@@ -41,8 +41,8 @@ class Readiness:
             return self._answers
 
     async def _ask(self) -> bool:
-        reason = f"it does not answer within {ENGINE_TIMEOUT:g} s"
-        with anyio.move_on_after(ENGINE_TIMEOUT):
+        reason = f"it does not answer within {READY_TIMEOUT:g} s"
+        with anyio.move_on_after(READY_TIMEOUT):
             try:
                 await self._engine.containers(self._deployment)
             except TaskcellError as error:

@@ -37,7 +37,7 @@ class Requests:
         if scope["http_version"] not in ("1.0", "1.1"):
             await refusal(505, "The server speaks HTTP/1.1.", {"connection": "close"})(scope, receive, send)
             return
-        answer = Answer(send)
+        answer = SentAnswer(send)
         with anyio.CancelScope() as served:
             self._scopes[served] = scope["method"]
             try:
@@ -69,7 +69,7 @@ def _head_size(scope: Scope) -> int:
     return len(scope["raw_path"]) + len(scope["query_string"]) + headers
 
 
-class Answer:
+class SentAnswer:
     """The answer to one request, as far as it was sent."""
 
     def __init__(self, send: Send) -> None:

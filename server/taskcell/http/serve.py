@@ -16,7 +16,7 @@ from taskcell.errors import ConfigError
 from taskcell.gateway.admission import Admission, CallLimits
 from taskcell.gateway.gateway import Gateway
 from taskcell.http.app import HttpApp
-from taskcell.http.listener import Listener
+from taskcell.http.listener import HttpListener
 from taskcell.http.readiness import Readiness
 from taskcell.http.sign_in import MCP
 from taskcell.mcp.server import TaskcellServer, build_server
@@ -25,10 +25,10 @@ from taskcell.mcp.transport.shutdown import Shutdown
 log = structlog.get_logger(__name__)
 
 #: Seconds for the whole end: ten are promised, and half a second is for the interpreter.
-SHUTDOWN_LIMIT = 9.5
+END_LIMIT = 9.5
 #: Of these: for killing what calls wait for (two are the grace), for calls that wait for something else, and for the
 #: last answers. The listener takes one more, and the pool at most four.
-KILL_TIMEOUT, CALL_TIMEOUT, ANSWER_TIMEOUT = 3.0, 0.3, 0.5
+KILL_PATIENCE, CALL_PATIENCE, ANSWER_PATIENCE = 3.0, 0.3, 0.5
 
 
 def check_binding(host: str, authentication: Authentication) -> None:
@@ -60,7 +60,7 @@ async def serve_http(
         TaskcellError: the gateway cannot be opened.
     """
     session = anyio.CancelScope()
-    shutdown = Shutdown(session, SHUTDOWN_LIMIT)
+    shutdown = Shutdown(session, END_LIMIT)
     http = settings.http
     limits = CallLimits(http.max_concurrent_calls, http.max_calls_per_principal, http.calls_per_minute)
     async with anyio.create_task_group() as watching:
@@ -70,7 +70,7 @@ async def serve_http(
             server = build_server(gateway, isolated=isolated, admission=admission)
             readiness = Readiness(gateway.engine, settings.deployment_id)
             app = HttpApp(server, http, authentication, host=host, ready=readiness.is_ready)
-            listener = Listener(app.requests)
+            listener = HttpListener(app.requests)
             async with app.running(), anyio.create_task_group() as serving:
                 serving.start_soon(listener.serve, [listening])
                 _announce(listening, authentication)
@@ -86,15 +86,15 @@ async def _end(app: HttpApp, admission: Admission, gateway: Gateway, server: Tas
     """End the calls, let their answers leave, then end what goes on without an end. Bounded."""
     app.requests.close()
     admission.close()
-    with anyio.move_on_after(KILL_TIMEOUT):
+    with anyio.move_on_after(KILL_PATIENCE):
         await gateway.end_calls()
-        with anyio.move_on_after(CALL_TIMEOUT):
+        with anyio.move_on_after(CALL_PATIENCE):
             await admission.ended()
     admission.cancel()
-    with anyio.move_on_after(CALL_TIMEOUT):
+    with anyio.move_on_after(CALL_PATIENCE):
         await admission.ended()
     server.changes.close()
-    with anyio.move_on_after(ANSWER_TIMEOUT):
+    with anyio.move_on_after(ANSWER_PATIENCE):
         await app.requests.answered()
     app.requests.cancel()
 

@@ -19,7 +19,7 @@ from taskcell.caller import USUAL_SCOPES, format_scopes
 from taskcell.caller import Scope as TokenScope
 from taskcell.config.settings import HttpSettings
 from taskcell.http.refuse import refusal
-from taskcell.http.requests import Answer
+from taskcell.http.requests import SentAnswer
 from taskcell.mcp.principal import sign_in
 
 log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ class SignIn:
         if still_holds is None:
             await self._app(scope, receive, send)
             return
-        answer = Answer(send)
+        answer = SentAnswer(send)
         async with anyio.create_task_group() as serving:
             served = serving.cancel_scope
 

@@ -39,7 +39,7 @@ from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.changes import ToolChanges
 from taskcell.mcp.principal import principal_of, require
 from taskcell.mcp.progress import newest_output
-from taskcell.mcp.scopes import COMMANDS
+from taskcell.mcp.scopes import FOR_COMMANDS
 from taskcell.mcp.tools import Tools
 from taskcell.model import ProcessResult, Reuse, Status, TaskKey, ToolCall
 from taskcell.process.record import Record
@@ -136,7 +136,7 @@ class Tasks:
         """Run one handler; every failure becomes a protocol error with a sentence."""
         _require(context)
         _check_header(context, params.task_id)
-        principal = require(context, COMMANDS).principal
+        principal = require(context, FOR_COMMANDS).principal
         try:
             return await act(principal, params.task_id)
         except UnknownProcess as error:

@@ -11,7 +11,7 @@ from mcp_types import BlobResourceContents, ResourceTemplate, TextResourceConten
 from taskcell.errors import UnknownProcess, UnknownResource
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.resources.routes import Contents, Route
-from taskcell.mcp.scopes import COMMANDS
+from taskcell.mcp.scopes import FOR_COMMANDS
 from taskcell.model import MIB, TaskKey
 from taskcell.process.kept_output import Piece, read_piece
 from taskcell.process.output import whole_characters
@@ -57,7 +57,7 @@ def output_resources(gateway: Gateway) -> Route:
         ),
         mime_type="text/plain",
     )
-    return Route("processes", COMMANDS, (template,), read)
+    return Route("processes", FOR_COMMANDS, (template,), read)
 
 
 def _parse(query: str) -> tuple[list[Stream], int, int]:
