@@ -26,6 +26,8 @@ COMMANDS = [
     ("token", "create"),
     ("token", "list"),
     ("token", "revoke"),
+    ("audit", "tail"),
+    ("audit", "verify"),
     ("skills", "list"),
     ("skills", "check"),
     ("policy", "explain"),

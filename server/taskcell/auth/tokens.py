@@ -28,7 +28,7 @@ SECRET_SIZE, ID_SIZE = 32, 6
 #: Bytes of the file: about 10,000 tokens.
 MAX_TOKENS_FILE = 4 << 20
 #: Seconds for another `taskcell token` to finish writing, which takes milliseconds.
-LOCK_PATIENCE, LOCK_POLL = 5.0, 0.05
+WRITER_PATIENCE, WRITER_POLL = 5.0, 0.05
 _SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 _VERSION = 1
 #: What a token with an unknown id is compared with.
@@ -164,7 +164,7 @@ class TokenFile:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep other writers away, for what they added would be lost. Raises TokensUnreadable."""
-        deadline, path = time.monotonic() + LOCK_PATIENCE, self.path.with_name(f"{self.path.name}.lock")
+        deadline, path = time.monotonic() + WRITER_PATIENCE, self.path.with_name(f"{self.path.name}.lock")
         while True:
             try:
                 held = lock(path, create=True)
@@ -172,7 +172,7 @@ class TokenFile:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise TokensUnreadable(f"Another program holds {path}; try again when it has ended.") from None
-                time.sleep(LOCK_POLL)
+                time.sleep(WRITER_POLL)
             except OSError as error:
                 raise TokensUnreadable(f"{path} cannot be made: {why(error)}.") from None
         try:

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
 from taskcell.addresses import http_address
 from taskcell.config.container_table import ContainerTable, Expanded, expand_table
-from taskcell.config.fields import Bytes, Count, Seconds, Table, Word, Words
+from taskcell.config.fields import Bytes, Count, Seconds, Table, Word, Words, plain_path
 from taskcell.config.password_file import check_password
 from taskcell.config.policy_tables import PolicySettings
 from taskcell.config.shipped import PACKAGE, shipped_manifests
@@ -71,9 +71,7 @@ class WorkspaceSettings(Table):
     @field_validator("root")
     @classmethod
     def _root_is_plain(cls, value: str) -> str:
-        if value.startswith("~"):
-            raise ValueError("must be a path, absolute or relative to the configuration's folder, without '~'")
-        return value
+        return plain_path(value)
 
 
 class PoolSettings(Table):
@@ -120,9 +118,7 @@ class SudoSettings(Table):
     @field_validator("password_file")
     @classmethod
     def _path_is_plain(cls, value: str) -> str:
-        if value.startswith("~"):
-            raise ValueError("must be a path, absolute or relative to the configuration's folder, without '~'")
-        return value
+        return plain_path(value)
 
 
 class HttpSettings(Table):
@@ -145,9 +141,7 @@ class HttpSettings(Table):
     @field_validator("tokens_file")
     @classmethod
     def _path_is_plain(cls, value: str) -> str:
-        if value.startswith("~"):
-            raise ValueError("must be a path, absolute or relative to the configuration's folder, without '~'")
-        return value
+        return plain_path(value)
 
     @field_validator("public_url", "jwks_url")
     @classmethod
@@ -159,6 +153,11 @@ class AuditSettings(Table):
     """`[audit]`: where the audit log is written."""
 
     path: Word = ""
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_plain(cls, value: str) -> str:
+        return plain_path(value)
 
 
 class Settings(Table):
@@ -242,6 +241,11 @@ class Settings(Table):
     def tokens_file(self) -> Path | None:
         """Absolute path of the file of tokens; None where none is named."""
         return (self._folder / self.http.tokens_file).absolute() if self.http.tokens_file else None
+
+    @property
+    def audit_file(self) -> Path | None:
+        """Absolute path of the audit log; None where none is named."""
+        return (self._folder / self.audit.path).absolute() if self.audit.path else None
 
     @property
     def sudo_password(self) -> str | None:

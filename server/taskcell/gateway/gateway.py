@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 
 import anyio
 
+from taskcell.audit.log import AuditFailed, AuditLog
 from taskcell.config.settings import LimitSettings, PoolSettings, ToolsSettings
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied, UnknownTool
 from taskcell.gateway.background import Background
+from taskcell.gateway.trail import Trail
 from taskcell.model import Command, ProcessResult, Profile, Status, TaskKey, ToolCall
 from taskcell.policy.policy import AuthorizedCommand, Policy
 from taskcell.pool.pool import Pool
+from taskcell.process.record import Record
 from taskcell.sandbox.run import run_command
-from taskcell.sandbox.sandbox import Sandbox
+from taskcell.sandbox.sandbox import Sandbox, SandboxState
 from taskcell.schema.arguments import nearest
 from taskcell.tools.tool import Tool, ToolReport, Watch
 
@@ -28,6 +32,7 @@ class Gateway:
         idle_ttl: seconds that an idle sandbox is kept after its last call or process.
         output_chars: characters of all the text of an answer.
         structured: every caller gets structured content, without asking.
+        audit: gets a line for each decision and each end; None writes none.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class Gateway:
         idle_ttl: float = PoolSettings().idle_ttl,
         output_chars: int = LimitSettings().output_chars,
         structured: bool = ToolsSettings().structured,
+        audit: AuditLog | None = None,
     ) -> None:
         self.tools = tools
         self.pool = pool
@@ -51,6 +57,7 @@ class Gateway:
         self._background = background
         self._replaced = anyio.Event()
         self._policy = policy
+        self._trail = Trail(audit)
         #: The processes that calls wait for: where each runs, by its task and its name there.
         self._awaited: dict[tuple[TaskKey, str], Sandbox] = {}
 
@@ -75,13 +82,21 @@ class Gateway:
         tool = self.tools.get(call.tool)
         if tool is None:
             raise UnknownTool(f"There is no tool '{call.tool}'{nearest(call.tool, self.tools)}.")
+        if tool.profile is None:
+            self._trail.acted(call, tool.check(call))
         return await tool.run(self, call, watch)
 
     # --- for tools ---------------------------------------------------------------------------------------------
 
     def authorize(self, command: Command) -> AuthorizedCommand:
-        """Allow a command and its profile. Raises Denied."""
-        return self._policy.authorize(command)
+        """Allow a command and its profile. Raises Denied, AuditFailed."""
+        try:
+            authorized = self._policy.authorize(command)
+        except Denied as denied:
+            self._trail.decided(command, "deny", denied.rule)
+            raise
+        self._trail.decided(command, "allow", authorized.rule)
+        return authorized
 
     def tools_with(self, program: str, image: str) -> Sequence[str]:
         """Return the names of the tools that have a program or Python module, in another image than `image`."""
@@ -115,12 +130,24 @@ class Gateway:
             self._awaited[command.task, process_id] = sandbox
             try:
                 result = await run_command(sandbox, authorized, process_id, watch, notes, elsewhere=self.tools_with)
+            except BaseException:
+                with suppress(AuditFailed):  # the call fails anyway
+                    self._note_end(command.task, sandbox, process_id)
+                raise
             finally:
                 del self._awaited[command.task, process_id]
-            record = sandbox.processes.get(process_id) if result.status is Status.RUNNING else None
-            if record is not None:
-                self._background.keep(held.pop_all(), sandbox, record)
+            record = self._note_end(command.task, sandbox, process_id)
+            if record is not None and result.status is Status.RUNNING:
+                end = partial(self._trail.ended, command.task, record, closed=False)
+                self._background.keep(held.pop_all(), sandbox, record, end)
             return result
+
+    def _note_end(self, task: TaskKey, sandbox: Sandbox, process_id: str) -> Record | None:
+        """Write that a process has ended, unless it runs; return what is known of it. Raises AuditFailed."""
+        record = sandbox.processes.get(process_id)
+        if record is not None and record.process.has_ended:
+            self._trail.ended(task, record, closed=sandbox.state is SandboxState.CLOSED)
+        return record
 
     # --- the end -----------------------------------------------------------------------------------------------
 
