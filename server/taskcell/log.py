@@ -13,7 +13,7 @@ from structlog.typing import Processor
 #: A pipe that is ready takes at least this many bytes without blocking (POSIX's PIPE_BUF on Linux).
 _PIPE_BUF = 4096
 #: Libraries whose debug lines hold messages, and so the arguments of calls, which may be secret.
-_TALKATIVE = ("mcp", "docker", "urllib3", "asyncio", "httpx", "httpcore")
+_TALKATIVE = ("mcp", "docker", "urllib3", "asyncio", "httpx2", "httpcore2", "uvicorn", "sse_starlette")
 
 
 class StderrWriter:

@@ -23,6 +23,11 @@ COMMANDS = [
     ("exec",),
     ("ps",),
     ("rm",),
+    ("token", "create"),
+    ("token", "list"),
+    ("token", "revoke"),
+    ("audit", "tail"),
+    ("audit", "verify"),
     ("skills", "list"),
     ("skills", "check"),
     ("tools",),
@@ -58,6 +63,10 @@ def test_the_version_is_told(taskcell: Taskcell) -> None:
         ("rm", "--all", "task"),
         ("exec", "--timeout", "soon", "ls"),
         ("policy", "explain", "x"),
+        ("token", "create"),
+        ("token", "revoke"),
+        ("token", "create", "ada", "--scope", "root"),
+        ("token", "create", "ada", "--expires", "soon"),
     ],
 )
 def test_bad_usage_is_exit_code_2_on_standard_error(taskcell: Taskcell, words: tuple[str, ...]) -> None:

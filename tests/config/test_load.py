@@ -50,7 +50,7 @@ def test_no_file_means_the_documented_defaults(tmp_path):
     assert settings.policy.allowed_capabilities == settings.policy.allowed_mount_roots == settings.policy.rules == ()
     assert (settings.policy.max_memory, settings.policy.max_cpus, settings.policy.max_pids) == (4 * GIB, 4.0, 1024)
     assert not settings.policy.allow_sudo
-    assert (settings.http.host, settings.http.port, settings.http.max_body) == ("127.0.0.1", 8765, 4 * MIB)
+    assert (settings.http.host, settings.http.port, settings.http.max_body) == ("127.0.0.1", 8765, 16 * MIB)
 
 
 def test_the_file_named_on_the_command_line_wins_over_the_environment_and_the_folder(tmp_path):

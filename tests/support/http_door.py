@@ -10,7 +10,8 @@ import httpx2
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from taskcell.mcp.principal import STATE
+from taskcell.caller import Caller
+from taskcell.mcp.principal import sign_in
 from taskcell.mcp.server import TaskcellServer
 
 BASE = "http://127.0.0.1:8765"
@@ -25,7 +26,7 @@ class SignedIn:
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if self._principal:
-            scope["state"] = {**scope.get("state", {}), STATE: self._principal}
+            sign_in(scope, Caller(self._principal))
         await self._app(scope, receive, send)
 
 

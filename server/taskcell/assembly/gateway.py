@@ -9,6 +9,7 @@ from pathlib import Path
 from taskcell.assembly import stack
 from taskcell.assembly.invocation import Invocation
 from taskcell.assembly.stack import Loaded
+from taskcell.audit.log import AuditLog
 from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
 from taskcell.engine import kinds
@@ -30,14 +31,15 @@ async def configured_gateway(run: Invocation, loaded: Loaded, *, for_one_call: b
         for_one_call: as in `open_gateway`.
 
     Raises:
-        ConfigError: there is no engine of the configured kind.
+        ConfigError: there is no engine of the configured kind, or no folder for the audit log can be made.
         Denied: the policy refuses the folder of persistent workspaces.
     """
     hands_over = kinds.kind_of(loaded.settings.engine).outlives_server
     state = stack.state_folder(run, loaded.settings) if hands_over else None
+    audit = stack.opened_audit(run, loaded.settings)
     async with (
         stack.opened_engine(run, loaded.settings) as engine,
-        open_gateway(loaded.settings, loaded.tools, engine, state, for_one_call=for_one_call) as opened,
+        open_gateway(loaded.settings, loaded.tools, engine, state, for_one_call=for_one_call, audit=audit) as opened,
     ):
         yield opened
 
@@ -50,17 +52,19 @@ async def open_gateway(
     state: Path | None = None,
     *,
     for_one_call: bool = False,
+    audit: AuditLog | None = None,
 ) -> AsyncIterator[Gateway]:
     """A gateway with its pool; leaving closes every sandbox, shielded and bounded.
 
     Arguments:
         state: the deployment's folder; None when servers are to know nothing about each other.
         for_one_call: make nothing beforehand, leave nothing behind, and leave alone what other servers left.
+        audit: gets a line for each decision and each end; None writes none.
 
     Raises:
         Denied: the policy refuses the folder of persistent workspaces.
     """
-    policy = stack.policy_of(settings, state)
+    policy = stack.policy_of(settings, state, audit.path if audit is not None else None)
     if settings.workspace.persistent and settings.workspace_root is not None:
         policy.authorize_root(settings.workspace_root)
 
@@ -85,5 +89,6 @@ async def open_gateway(
             output_chars=settings.limits.output_chars,
             structured=settings.tools.structured,
             selection=settings.tools,
+            audit=audit,
         )
         yield gateway

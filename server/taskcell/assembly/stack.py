@@ -11,11 +11,12 @@ import anyio
 import structlog
 
 from taskcell.assembly.invocation import Invocation
+from taskcell.audit.log import AuditLog
 from taskcell.config import load as config
 from taskcell.config.settings import Settings
 from taskcell.engine import kinds
 from taskcell.engine.base import Engine
-from taskcell.errors import ManifestError
+from taskcell.errors import ConfigError, ManifestError
 from taskcell.policy.policy import Policy
 from taskcell.skills import manifest
 from taskcell.skills.manifest import LeftOut, Skill
@@ -64,25 +65,56 @@ def load_settings(run: Invocation) -> Settings:
     return config.load(run.config, run.environ, run.cwd, engines=kinds.isolation())
 
 
-def policy_of(settings: Settings, state: Path | None) -> Policy:
+def policy_of(settings: Settings, state: Path | None, audit: Path | None = None) -> Policy:
     """The policy that every profile and every command is judged by.
 
     Arguments:
+        audit: path of the audit log; no sandbox may read it or write to it.
         state: the deployment's folder; whoever reads it can derive the tokens of the deployment's sandboxes.
     """
-    secret = (*settings.secret_files, *(() if state is None else (state.parent,)))
+    secret = (*settings.secret_files, *(() if state is None else (state.parent,)), *(() if audit is None else (audit,)))
     return Policy(settings.policy, (*settings.own_files, *secret), secret)
 
 
 def state_folder(run: Invocation, settings: Settings) -> Path | None:
     """Where the deployment's servers write what they know; None when the environment names no place for it."""
+    own = _own_state(run)
+    return None if own is None else own / "deployments" / settings.deployment_id
+
+
+def audit_path(run: Invocation, settings: Settings) -> Path | None:
+    """Where the audit log is; None when the configuration names no file and the environment no place for one."""
+    if settings.audit_file is not None:
+        return settings.audit_file
+    own = _own_state(run)
+    return None if own is None else own / "audit.jsonl"
+
+
+def opened_audit(run: Invocation, settings: Settings) -> AuditLog | None:
+    """The audit log, with its folder. None, and a line in the log, when there is no place for it.
+
+    Raises ConfigError: the folder cannot be made.
+    """
+    path = audit_path(run, settings)
+    if path is None:
+        log.warning("There is no place for the audit log, so none is written; set audit.path.")
+        return None
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"The folder of the audit log {path} cannot be made: {error.strerror}.") from None
+    return AuditLog(path)
+
+
+def _own_state(run: Invocation) -> Path | None:
+    """Where this user's servers keep what outlives them; None when the environment names no place for it."""
     base = Path(run.environ.get("XDG_STATE_HOME", ""))
     if not base.is_absolute():
         home = Path(run.environ.get("HOME", ""))
         if not home.is_absolute():
             return None
         base = home / ".local" / "state"
-    return base / "taskcell" / "deployments" / settings.deployment_id
+    return base / "taskcell"
 
 
 def warn_unless_isolated(settings: Settings) -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
 
+from taskcell.addresses import split_host
 from taskcell.assembly.invocation import Invocation
 from taskcell.cli.command import command
+from taskcell.errors import ConfigError
+
+if TYPE_CHECKING:
+    from taskcell.assembly.stack import Loaded
+    from taskcell.config.settings import HttpSettings
 
 log = structlog.get_logger(__name__)
 
@@ -17,28 +24,38 @@ def register(app: typer.Typer) -> None:
     command(app, example="taskcell serve --config ~/taskcell.toml", default_level="info")(serve)
 
 
-def serve(run: Invocation) -> None:
-    """Serve MCP over standard input and output, until the client ends it.
+def serve(
+    run: Invocation,
+    http: Annotated[
+        str | None,
+        typer.Option(metavar="[HOST:]PORT", help="Serve over HTTP at /mcp; '-' takes host and port from [http]."),
+    ] = None,
+) -> None:
+    """Serve MCP over standard input and output, until the client ends it; or over HTTP, until SIGTERM.
 
     An MCP client starts this command. Standard input and output carry MCP alone; logs go to standard error.
     SIGTERM, SIGINT and the end of input close every sandbox and end the server with exit code 0.
     """
+    if http is None:
+        _serve_stdio(run)
+    else:
+        _serve_http(run, http)
+
+
+def _serve_stdio(run: Invocation) -> None:
     from taskcell.mcp.transport.descriptors import claim_stdio
 
     terminal = os.isatty(0)
     with claim_stdio() as wire:
         import anyio
 
-        from taskcell.assembly import reload, stack
+        from taskcell.assembly import reload
         from taskcell.engine import kinds
         from taskcell.mcp.server import serve_stdio
 
-        loaded = stack.load(run)
+        loaded = _load(run)
         settings = loaded.settings
-        file = str(settings.file) if settings.file else "none; the defaults hold"
-        log.info("Serving with these files.", configuration=file, manifests=list(map(str, settings.manifest_paths)))
         isolated = kinds.kind_of(settings.engine).isolates
-        stack.warn_unless_isolated(settings)
         if terminal:
             log.info("Serving MCP on this terminal; usually an MCP client starts this command. Ctrl-D ends it.")
 
@@ -47,3 +64,53 @@ def serve(run: Invocation) -> None:
             await serve_stdio(wire, gateway, output_chars=settings.limits.output_chars, isolated=isolated)
 
         anyio.run(main, backend_options={"use_uvloop": True})
+
+
+def _serve_http(run: Invocation, place: str) -> None:
+    import anyio
+
+    from taskcell.assembly import reload
+    from taskcell.auth.authentication import Authentication
+    from taskcell.engine import kinds
+    from taskcell.http.listener import listen
+    from taskcell.http.serve import check_binding, serve_http
+
+    loaded = _load(run)
+    settings = loaded.settings
+    host, port = _address(place, settings.http)
+    authentication = Authentication.of(settings)
+    check_binding(host, authentication)
+    authentication.check()
+    try:
+        listening = listen(host, port)
+    except OSError as error:
+        raise ConfigError(f"The server cannot listen on {host}, port {port}: {error.strerror or error}.") from None
+    isolated = kinds.kind_of(settings.engine).isolates
+
+    async def main() -> None:
+        gateway = lambda: reload.following_gateway(run, loaded)  # noqa: E731
+        await serve_http(listening, settings, authentication, gateway, host=host, isolated=isolated)
+
+    with listening:
+        anyio.run(main, backend_options={"use_uvloop": True})
+
+
+def _address(place: str, settings: HttpSettings) -> tuple[str, int]:
+    """The host and port that `--http` names; what it leaves out is from `[http]`. Raises BadParameter."""
+    if place == "-":
+        return settings.host, settings.port
+    host, port = split_host(place) if ":" in place else ("", place)
+    if not (port.isascii() and port.isdigit() and len(port) < 6 and int(port) < 1 << 16):
+        raise typer.BadParameter(f"'{place}' is not [HOST:]PORT, as in 8765 or 127.0.0.1:8765.")
+    return host.removeprefix("[").removesuffix("]") or settings.host, int(port)
+
+
+def _load(run: Invocation) -> Loaded:
+    from taskcell.assembly import stack
+
+    loaded = stack.load(run)
+    settings = loaded.settings
+    file = str(settings.file) if settings.file else "none; the defaults hold"
+    log.info("Serving with these files.", configuration=file, manifests=list(map(str, settings.manifest_paths)))
+    stack.warn_unless_isolated(settings)
+    return loaded

@@ -68,6 +68,13 @@ Words = Annotated[tuple[Word, ...], BeforeValidator(as_tuple)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(as_tuple)]
 
 
+def plain_path(value: str) -> str:
+    """Pydantic's check of a path that begins at the configuration's folder where it is not absolute."""
+    if value.startswith("~"):
+        raise ValueError("must be a path, absolute or relative to the configuration's folder, without '~'")
+    return value
+
+
 def check_variable_name(name: str) -> None:
     """Raise ValueError unless `name` may be set in a sandbox's environment."""
     if not _VARIABLE.fullmatch(name):

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
+from taskcell.addresses import http_address
 from taskcell.config.container_table import ContainerTable, Expanded, expand_table
-from taskcell.config.fields import Bytes, Count, Seconds, Table, Word, Words
+from taskcell.config.fields import Bytes, Count, Seconds, Table, Word, Words, plain_path
 from taskcell.config.password_file import check_password
 from taskcell.config.policy_tables import PolicySettings
 from taskcell.config.shipped import PACKAGE, shipped_manifests
@@ -70,9 +71,7 @@ class WorkspaceSettings(Table):
     @field_validator("root")
     @classmethod
     def _root_is_plain(cls, value: str) -> str:
-        if value.startswith("~"):
-            raise ValueError("must be a path, absolute or relative to the configuration's folder, without '~'")
-        return value
+        return plain_path(value)
 
 
 class PoolSettings(Table):
@@ -121,9 +120,7 @@ class SudoSettings(Table):
     @field_validator("password_file")
     @classmethod
     def _path_is_plain(cls, value: str) -> str:
-        if value.startswith("~"):
-            raise ValueError("must be a path, absolute or relative to the configuration's folder, without '~'")
-        return value
+        return plain_path(value)
 
 
 class HttpSettings(Table):
@@ -131,6 +128,7 @@ class HttpSettings(Table):
 
     host: Word = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8765
+    public_url: Word = ""
     allowed_hosts: Words = ()
     allowed_origins: Words = ()
     tokens_file: Word = ""
@@ -138,13 +136,30 @@ class HttpSettings(Table):
     audience: Word = ""
     jwks_url: Word = ""
     max_concurrent_calls: Count = 64
-    max_body: Bytes = 4 * MIB
+    max_calls_per_principal: Count = 16
+    calls_per_minute: Count = 600
+    max_body: Bytes = 16 * MIB
+
+    @field_validator("tokens_file")
+    @classmethod
+    def _path_is_plain(cls, value: str) -> str:
+        return plain_path(value)
+
+    @field_validator("public_url", "jwks_url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        return value and http_address(value)
 
 
 class AuditSettings(Table):
     """`[audit]`: where the audit log is written."""
 
     path: Word = ""
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_plain(cls, value: str) -> str:
+        return plain_path(value)
 
 
 class Settings(Table):
@@ -221,7 +236,18 @@ class Settings(Table):
     @property
     def secret_files(self) -> tuple[Path, ...]:
         """Absolute paths of what no sandbox may even read."""
-        return ((self._folder / self.sudo.password_file).absolute(),) if self.sudo.password_file else ()
+        named = (self.sudo.password_file, self.http.tokens_file)
+        return tuple((self._folder / name).absolute() for name in named if name)
+
+    @property
+    def tokens_file(self) -> Path | None:
+        """Absolute path of the file of tokens; None where none is named."""
+        return (self._folder / self.http.tokens_file).absolute() if self.http.tokens_file else None
+
+    @property
+    def audit_file(self) -> Path | None:
+        """Absolute path of the audit log; None where none is named."""
+        return (self._folder / self.audit.path).absolute() if self.audit.path else None
 
     @property
     def sudo_password(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -34,19 +35,24 @@ class Background:
         group.cancel_scope.cancel()
         await group.__aexit__(None, None, None)
 
-    def keep(self, held: AsyncExitStack, sandbox: Sandbox, record: Record) -> None:
+    def keep(
+        self, held: AsyncExitStack, sandbox: Sandbox, record: Record, on_end: Callable[[], None] | None = None
+    ) -> None:
         """Hold a lease until the process ends.
 
         Arguments:
+            on_end: called when it has ended, or was lost.
             held: holds the lease, and nothing that must be exited in the task that entered it.
         """
         assert self._group is not None
-        self._group.start_soon(self._stay, held, sandbox, record)
+        self._group.start_soon(self._stay, held, sandbox, record, on_end)
 
     @staticmethod
-    async def _stay(held: AsyncExitStack, sandbox: Sandbox, record: Record) -> None:
+    async def _stay(held: AsyncExitStack, sandbox: Sandbox, record: Record, on_end: Callable[[], None] | None) -> None:
         async with held:
             try:
                 await sandbox.see_out(record)
+                if on_end is not None:
+                    on_end()
             except Exception:  # a bug here must not end the other processes and the server
                 log.exception("Watching a process in the background failed; its lease was returned.")

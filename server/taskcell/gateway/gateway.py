@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from types import MappingProxyType
 
 import anyio
 
+from taskcell.audit.log import AuditFailed, AuditLog
 from taskcell.config.settings import LimitSettings, PoolSettings, ToolsSettings
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied, UnknownTool
 from taskcell.gateway.background import Background
-from taskcell.model import Command, ProcessResult, Profile, Reuse, Status, ToolCall
+from taskcell.gateway.trail import Trail
+from taskcell.model import Command, ProcessResult, Profile, Reuse, Status, TaskKey, ToolCall
 from taskcell.policy.policy import AuthorizedCommand, Policy
 from taskcell.pool.pool import Pool
+from taskcell.process.record import Record
 from taskcell.sandbox.run import run_command
+from taskcell.sandbox.sandbox import Sandbox, SandboxState
 from taskcell.schema.arguments import nearest
 from taskcell.text import shown
 from taskcell.tools.catalog import is_selected
@@ -34,6 +39,7 @@ class Gateway:
         idle_ttl: seconds that an idle sandbox is kept after its last call or process.
         output_chars: characters of all the text of an answer.
         structured: every caller gets structured content, without asking.
+        audit: gets a line for each decision and each end; None writes none.
     """
 
     def __init__(
@@ -48,6 +54,7 @@ class Gateway:
         output_chars: int = LimitSettings().output_chars,
         structured: bool = ToolsSettings().structured,
         selection: ToolsSettings = _ALL_TOOLS,
+        audit: AuditLog | None = None,
     ) -> None:
         self.tools = tools
         self._selection = selection
@@ -65,6 +72,9 @@ class Gateway:
         self._background = background
         self._replaced = anyio.Event()
         self._policy = policy
+        self._trail = Trail(audit)
+        #: The processes that calls wait for: where each runs, by its task and its name there.
+        self._awaited: dict[tuple[TaskKey, str], Sandbox] = {}
 
     def replace_tools(self, tools: Mapping[str, Tool], withheld: Mapping[str, str] = _NONE) -> None:
         """Use these tools from now on, and offer them but for those withheld, each with the reason why it cannot run.
@@ -103,13 +113,22 @@ class Gateway:
         """
         if not self.may_call(call.tool):
             raise UnknownTool(f"There is no tool {shown(call.tool)}{nearest(call.tool, self.offered)}.")
-        return await self.tools[call.tool].run(self, call, watch)
+        tool = self.tools[call.tool]
+        if tool.profile is None:
+            self._trail.acted(call, tool.check(call))
+        return await tool.run(self, call, watch)
 
     # --- for tools ---------------------------------------------------------------------------------------------
 
     def authorize(self, command: Command) -> AuthorizedCommand:
-        """Allow a command and its profile. Raises Denied."""
-        return self._policy.authorize(command)
+        """Allow a command and its profile. Raises Denied, AuditFailed."""
+        try:
+            authorized = self._policy.authorize(command)
+        except Denied as denied:
+            self._trail.decided(command, "deny", denied.rule)
+            raise
+        self._trail.decided(command, "allow", authorized.rule)
+        return authorized
 
     def tools_with(self, program: str, image: str) -> Sequence[str]:
         """Return the names of the tools that have a program or Python module, in another image than `image`."""
@@ -140,13 +159,47 @@ class Gateway:
         async with AsyncExitStack() as held:
             sandbox, notes = await held.enter_async_context(self.pool.lease(command.task, authorized.profile))
             process_id = self.pool.next_process_id(command.task)
+            self._awaited[command.task, process_id] = sandbox
             said = [*command.notes, *notes]
-            result = await run_command(sandbox, authorized, process_id, watch, said, elsewhere=self.tools_with)
-            record = sandbox.processes.get(process_id) if result.status is Status.RUNNING else None
-            if record is not None and (record.about.has_timeout or sandbox.profile.reuse is Reuse.CALL):
-                self._background.keep(held.pop_all(), sandbox, record)
-            elif record is not None:
-                serving = AsyncExitStack()
-                serving.enter_context(self.pool.holding(command.task, sandbox, serves=True))
-                self._background.keep(serving, sandbox, record)
+            try:
+                result = await run_command(sandbox, authorized, process_id, watch, said, elsewhere=self.tools_with)
+            except BaseException:
+                with suppress(AuditFailed):  # the call fails anyway
+                    self._note_end(command.task, sandbox, process_id)
+                raise
+            finally:
+                del self._awaited[command.task, process_id]
+            record = self._note_end(command.task, sandbox, process_id)
+            if record is not None and result.status is Status.RUNNING:
+                if record.about.has_timeout or sandbox.profile.reuse is Reuse.CALL:
+                    serving = held.pop_all()
+                else:
+                    serving = AsyncExitStack()
+                    serving.enter_context(self.pool.holding(command.task, sandbox, serves=True))
+                end = partial(self._trail.ended, command.task, record, closed=False)
+                self._background.keep(serving, sandbox, record, end)
             return result
+
+    def _note_end(self, task: TaskKey, sandbox: Sandbox, process_id: str) -> Record | None:
+        """Write that a process has ended, unless it runs; return what is known of it. Raises AuditFailed."""
+        record = sandbox.processes.get(process_id)
+        if record is not None and record.process.has_ended:
+            self._trail.ended(task, record, closed=sandbox.state is SandboxState.CLOSED)
+        return record
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    async def end_calls(self) -> None:
+        """Have every call that waits for a command return: the command is killed, with everything that it started.
+
+        Where the server leaves its sandboxes to the next one, the command goes on instead, as after its `wait`.
+        """
+        async with anyio.create_task_group() as ending:
+            for (_, process_id), sandbox in tuple(self._awaited.items()):
+                record = sandbox.processes.get(process_id)
+                if record is None:
+                    continue
+                if self.pool.hands_over:
+                    record.process.patience.cancel()
+                else:
+                    ending.start_soon(sandbox.kill, record.process)

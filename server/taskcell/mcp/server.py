@@ -12,6 +12,7 @@ from mcp.server.models import InitializationOptions
 from mcp_types import NotificationParams
 
 from taskcell import __version__
+from taskcell.gateway.admission import Admission
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.changes import ToolChanges
 from taskcell.mcp.resources.files import file_resources
@@ -44,6 +45,7 @@ class TaskcellServer(Server[ToolChanges]):
     """Announces in the handshake that the list of tools may change, as `server/discover` does by itself."""
 
     changes: ToolChanges
+    tools: Tools
 
     def create_initialization_options(
         self,
@@ -55,13 +57,14 @@ class TaskcellServer(Server[ToolChanges]):
         return super().create_initialization_options(changing, experimental_capabilities, extensions)
 
 
-def build_server(gateway: Gateway, *, isolated: bool = True) -> TaskcellServer:
+def build_server(gateway: Gateway, *, isolated: bool = True, admission: Admission | None = None) -> TaskcellServer:
     """Create a server for both eras of the protocol: the `initialize` handshake, and `server/discover`.
 
     Arguments:
+        admission: counts and bounds the calls of this server's door; None means without a bound.
         isolated: False if the engine has no isolation; the instructions then say so.
     """
-    tools = Tools(gateway)
+    tools = Tools(gateway, admission or Admission())
     changes = ToolChanges(tools)
     resources = Resources((output_resources(gateway), file_resources(gateway)))
 
@@ -88,7 +91,7 @@ def build_server(gateway: Gateway, *, isolated: bool = True) -> TaskcellServer:
     # The SDK's only middleware makes a span of every message, and nothing here collects spans.
     server.middleware.clear()
     server.add_notification_handler("notifications/initialized", NotificationParams, changes.initialized)
-    server.changes = changes
+    server.changes, server.tools = changes, tools
     Tasks(gateway, tools, changes).serve(server)
     return server
 

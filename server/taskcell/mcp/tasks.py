@@ -37,8 +37,9 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from taskcell.errors import SandboxLost, TaskcellError, UnknownProcess
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.changes import ToolChanges
-from taskcell.mcp.principal import principal_of
+from taskcell.mcp.principal import principal_of, require
 from taskcell.mcp.progress import newest_output
+from taskcell.mcp.scopes import FOR_COMMANDS
 from taskcell.mcp.tools import Tools
 from taskcell.model import ProcessResult, Reuse, Status, TaskKey, ToolCall
 from taskcell.process.record import Record
@@ -138,7 +139,7 @@ class Tasks:
         """Run one handler; every failure becomes a protocol error with a sentence."""
         _require(context)
         _check_header(context, params.task_id)
-        principal = principal_of(context)
+        principal = require(context, FOR_COMMANDS).principal
         try:
             return await act(principal, params.task_id)
         except UnknownProcess as error:

@@ -19,11 +19,14 @@ from mcp_types import (
 )
 from mcp_types import Tool as McpTool
 
-from taskcell.errors import TaskcellError
+from taskcell.caller import Scope
+from taskcell.errors import ErrorCode, TaskcellError
+from taskcell.gateway.admission import Admission
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.answer import Answers, Failure
-from taskcell.mcp.principal import principal_of
+from taskcell.mcp.principal import caller_of, missing
 from taskcell.mcp.progress import Progress
+from taskcell.mcp.scopes import check_arguments, scopes_of
 from taskcell.model import ToolCall
 from taskcell.schema.arguments import nearest
 from taskcell.schema.published import published
@@ -45,11 +48,16 @@ RESULT_SIZE, RESULT_SIZE_MAX, ESCAPED = "anthropic/maxResultSizeChars", 500_000,
 
 
 class Tools:
-    """The handlers of a server's tool methods."""
+    """The handlers of a server's tool methods.
 
-    def __init__(self, gateway: Gateway) -> None:
+    Arguments:
+        admission: counts the calls of this server, and bounds them.
+    """
+
+    def __init__(self, gateway: Gateway, admission: Admission) -> None:
         self._gateway = gateway
         self.answers = Answers(gateway.output_chars, gateway.structured)
+        self._admission = admission
         self._described: Mapping[str, Tool] | None = None
         self._listing: Mapping[str, McpTool] = {}
 
@@ -72,7 +80,7 @@ class Tools:
                 yield
 
     async def list(self, context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
-        """Handle `tools/list`: all tools on one page."""
+        """Handle `tools/list`: all tools that the caller may use, on one page."""
         if params is not None and params.cursor is not None:
             raise MCPError(
                 code=INVALID_PARAMS, message="Unknown cursor: the list of tools is one page; leave out the cursor."
@@ -80,10 +88,16 @@ class Tools:
         if self._gateway.offer_known is not None:
             with anyio.move_on_after(OFFER_TIMEOUT):
                 await self._gateway.offer_known.wait()
-        tools = list(self.listing.values())
+        caller, own = caller_of(context), self._gateway.tools
+        tools = [shown for name, shown in self.listing.items() if caller.may(scopes_of(own[name]))]
         if not self.answers.asked(context.meta):
             tools = [tool.model_copy(update={"output_schema": None}) for tool in tools]
         return ListToolsResult(tools=tools)
+
+    def scopes(self, name: str) -> frozenset[Scope]:
+        """Return the scopes of which a call of that tool needs one; none if there is no such tool."""
+        tool = self._gateway.tools.get(name)
+        return frozenset() if tool is None else scopes_of(tool)
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
         """Return a tool's input schema, or None if there is no such tool."""
@@ -100,7 +114,14 @@ class Tools:
             raise MCPError(
                 code=INVALID_PARAMS, message=f"Unknown tool: {shown(params.name)}{nearest(params.name, self.listing)}."
             )
-        call = ToolCall(principal_of(context), params.name, params.arguments or {})
+        caller, scopes = caller_of(context), self.scopes(params.name)
+        if not caller.may(scopes):
+            return Failure.of(TaskcellError(missing(scopes), code=ErrorCode.PERMISSION_DENIED))
+        call = ToolCall(caller.principal, params.name, params.arguments or {})
+        try:
+            check_arguments(caller, call.tool, call.arguments)
+        except TaskcellError as error:
+            return Failure.of(error)
         if context.meta is None or context.meta.get("progress_token") is None:
             return await self._guarded(call)
 
@@ -113,7 +134,8 @@ class Tools:
     async def _guarded(self, call: ToolCall, watch: Watch | None = None) -> ToolReport:
         """Run one call; every failure becomes a report."""
         try:
-            return await self._gateway.call(call, watch)
+            with self._admission.admitted(call.principal):
+                return await self._gateway.call(call, watch)
         except TaskcellError as error:
             return Failure.of(error)
         except anyio.get_cancelled_exc_class():

@@ -121,10 +121,11 @@ class AuthorizedProfile(_Sealed, Profile, metaclass=_MadeByThePolicy):
 
 @dataclass(frozen=True, slots=True)
 class AuthorizedCommand(_Sealed, metaclass=_MadeByThePolicy):
-    """A command that the policy allows, with its allowed profile."""
+    """A command that the policy allows, with its allowed profile, and the rule that allows it."""
 
     command: Command
     profile: AuthorizedProfile
+    rule: str
 
 
 class Policy:
@@ -171,7 +172,7 @@ class Policy:
             raise Denied(decision.rule, asks)
         if decision.effect is Effect.DENY:
             raise Denied(decision.rule, decision.reason)
-        return AuthorizedCommand._make(command, profile)
+        return AuthorizedCommand._make(command, profile, decision.rule)
 
     def decide(self, command: Command) -> Decision:
         """Return what `authorize` would decide, and why, without raising."""

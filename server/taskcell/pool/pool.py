@@ -104,6 +104,11 @@ class Pool:
         """The files of a closed task stay."""
         return self._settings.workspace.persistent
 
+    @property
+    def hands_over(self) -> bool:
+        """At the end, its sandboxes stay for the deployment's next server."""
+        return self.keeps_sandboxes and self._deployment.is_shared
+
     def next_process_id(self, task: TaskKey) -> str:
         """`p1`, `p2`, … unique in the task."""
         record = self._workspaces.record(task)
@@ -279,7 +284,7 @@ class Pool:
         self._executor.stop()
         await self._upkeep.rest()
         try:
-            if self.keeps_sandboxes and self._deployment.is_shared:
+            if self.hands_over:
                 await self._closing.close_all_but_kept()
                 with anyio.CancelScope(shield=True):
                     await self._upkeep.write()

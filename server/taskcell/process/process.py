@@ -52,6 +52,8 @@ class Process(Listener):
         self._channel = channel
         self._began = time.monotonic()
         self.number = 0
+        #: How long a call waits for its end.
+        self.patience = anyio.CancelScope()
 
     # --- how things stand --------------------------------------------------------------------------------------
 

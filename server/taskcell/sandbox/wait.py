@@ -26,15 +26,19 @@ class Waited(Enum):
 
 
 async def wait_for(process: Process, command: Command) -> Waited:
-    """Wait for a command's end as long as its call does. Raises SpawnFailed, SandboxLost."""
+    """Wait for a command's end as long as its call does. Raises SpawnFailed, SandboxLost.
+
+    `process.patience.cancel()` has the call wait no longer, as when the server ends and leaves the command to the next.
+    """
     limit = command.timeout + DEADLINE_SLACK
     wait = 0.0 if command.background else limit if command.wait is None else command.wait
     hands_off = command.background or wait < command.timeout
-    with anyio.move_on_after(wait if hands_off else limit) as bound:
+    with process.patience, anyio.move_on_after(wait if hands_off else limit) as bound:
         await process.finished()
-    if not bound.cancelled_caught or process.has_ended:
+    is_released = process.patience.cancelled_caught
+    if not (bound.cancelled_caught or is_released) or process.has_ended:
         return Waited.ENDED
-    if not hands_off:
+    if not hands_off and not is_released:
         return Waited.SILENT
     # Whether it could be started at all is known by now, or in a moment.
     with anyio.move_on_after(ANSWER_TIMEOUT) as bound:

@@ -16,6 +16,7 @@ from taskcell.files.answers import FileAnswer, FileBytes
 from taskcell.files.limits import MAX_RESOURCE
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.resources.routes import Contents, Route, as_text
+from taskcell.mcp.scopes import FOR_FILES
 from taskcell.model import WORKSPACE, TaskKey, ToolCall
 from taskcell.tools.file_commands import absolute
 from taskcell.tools.files import FileTool
@@ -48,7 +49,7 @@ def file_resources(gateway: Gateway) -> Route:
             "listing. `read_file` reads larger text in parts."
         ),
     )
-    return Route("files", (template,), read)
+    return Route("files", FOR_FILES, (template,), read)
 
 
 def _path(rest: str) -> str:

@@ -12,6 +12,7 @@ from taskcell.errors import UnknownProcess, UnknownResource
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.answer import OF_SERVER
 from taskcell.mcp.resources.routes import Contents, Route, as_text
+from taskcell.mcp.scopes import FOR_COMMANDS
 from taskcell.model import MIB, TaskKey
 from taskcell.process.kept_output import Piece, read_piece
 from taskcell.process.output import whole_characters
@@ -57,7 +58,7 @@ def output_resources(gateway: Gateway) -> Route:
         ),
         mime_type="text/plain",
     )
-    return Route("processes", (template,), read)
+    return Route("processes", FOR_COMMANDS, (template,), read)
 
 
 def _parse(query: str) -> tuple[list[Stream], int, int]:

@@ -24,8 +24,9 @@ from mcp_types import (
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from taskcell.caller import Scope
 from taskcell.errors import BadArgument, TaskcellError, UnknownResource
-from taskcell.mcp.principal import principal_of
+from taskcell.mcp.principal import caller_of, missing
 from taskcell.model import TaskKey
 from taskcell.resource_uris import PREFIX
 from taskcell.schema.arguments import check_visible
@@ -54,12 +55,14 @@ class Route:
 
     Arguments:
         kind: the word after the task's name in the address, such as `processes`.
+        scopes: of these a caller needs one.
         templates: its part of `resources/templates/list`.
         read: called with the task, the rest of the address after `kind/` (still percent-encoded, with its query) and
             the whole address. Raises UnknownResource if there is no such resource, and other TaskcellErrors.
     """
 
     kind: str
+    scopes: frozenset[Scope]
     templates: tuple[ResourceTemplate, ...]
     read: Callable[[TaskKey, str, str], Awaitable[Contents]]
 
@@ -81,9 +84,11 @@ class Resources:
 
     async def read(self, context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         """Handle `resources/read`. A resource that cannot be read is a protocol error with a sentence."""
-        principal = principal_of(context)
+        caller = caller_of(context)
         try:
-            route, task, rest = self._find(params.uri, principal)
+            route, task, rest = self._find(params.uri, caller.principal)
+            if not caller.may(route.scopes):
+                raise BadArgument(missing(route.scopes))
             return ReadResourceResult(contents=await route.read(task, rest, params.uri))
         except UnknownResource as error:
             modern = context.protocol_version in MODERN_PROTOCOL_VERSIONS

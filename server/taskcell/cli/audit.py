@@ -1,0 +1,131 @@
+"""`taskcell audit`"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from taskcell.assembly.invocation import Invocation
+from taskcell.cli.command import command
+from taskcell.errors import ConfigError, TaskcellError
+
+if TYPE_CHECKING:
+    from taskcell.audit.chain import Link
+
+#: Seconds between two looks for new lines.
+POLL = 0.2
+
+
+def register(app: typer.Typer) -> None:
+    audit = typer.Typer(
+        help="The audit log: who ran what, and how it ended.", no_args_is_help=True, rich_markup_mode=None
+    )
+    command(audit, name="tail", example="taskcell audit tail --follow")(tail)
+    command(audit, name="verify", example="taskcell audit verify")(verify)
+    app.add_typer(audit, name="audit")
+
+
+def tail(
+    run: Invocation,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show new lines until Ctrl-C.")] = False,
+) -> None:
+    """Show the last lines of the audit log, as JSON."""
+    path = _path(run)
+    try:
+        with path.open("rb") as file:
+            for line in file.readlines()[-lines:] if lines else ():
+                typer.echo(line.decode("ascii", "backslashreplace").rstrip("\n"))
+    except FileNotFoundError:
+        if not follow:
+            raise TaskcellError(f"There is no audit log at {path} yet; a server's first call begins it.") from None
+    if follow:
+        for line in _new_lines(path):
+            typer.echo(line.decode("ascii", "backslashreplace").rstrip("\n"))
+
+
+def verify(run: Invocation) -> int:
+    """Check the hash of every line, in this file and in those that were kept before it.
+
+    What was cut off the end of the log cannot be seen: compare the number and the hash with what you have noted.
+    """
+    from taskcell.audit.chain import Broken, Link
+    from taskcell.audit.log import kept_files
+
+    path = _path(run)
+    files = [*kept_files(path), *([path] if path.exists() else [])]
+    if not files:
+        raise TaskcellError(f"There is no audit log at {path}; a server's first call begins it.")
+    last: Link | None = None
+    for file in files:
+        good = 0
+        try:
+            with file.open("rb") as opened:
+                for _, after in _checked(opened, last):
+                    last, good = after, good + 1
+        except Broken as error:
+            raise TaskcellError(f"{file}:{good + 1}: {error}.") from None
+    if last is not None:
+        _note_beginning(files[0])
+    last = last or Link()
+    typer.echo(f"{last.number} lines in {len(files)} file{'s' * (len(files) > 1)}: the chain holds up to {last.hash}.")
+    return 0
+
+
+def _checked(file: IO[bytes], before: Link | None) -> Iterator[tuple[dict[str, Any], Link]]:
+    from taskcell.audit.chain import Broken, follow
+
+    def whole() -> Iterator[bytes]:
+        for line in file:
+            if not line.endswith(b"\n"):
+                raise Broken("it is not whole")
+            yield line
+
+    return follow(whole(), before)
+
+
+def _note_beginning(file: Path) -> None:
+    """Say where the oldest file begins, unless that is the chain's own beginning: older ones may have been deleted."""
+    from taskcell.audit.chain import NOTHING, read_line
+
+    with file.open("rb") as opened:
+        document, link = read_line(opened.readline())
+    if document["before"] != NOTHING:
+        typer.echo(f"The oldest file begins with line {link.number}; what came before it is not here.")
+
+
+def _new_lines(path: Path) -> Iterator[bytes]:
+    """Each line that is added from now on, also after the file was rotated away."""
+    file: IO[bytes] | None = None
+    if path.exists():
+        file = path.open("rb")
+        file.seek(0, 2)
+    while True:
+        line = file.readline() if file is not None else b""
+        if line:
+            yield line
+            continue
+        try:
+            is_old = file is None or path.stat().st_ino != os.fstat(file.fileno()).st_ino
+        except FileNotFoundError:
+            is_old = False
+        if is_old:
+            if file is not None:
+                file.close()
+            file = path.open("rb")
+        else:
+            time.sleep(POLL)
+
+
+def _path(run: Invocation) -> Path:
+    from taskcell.assembly import stack
+
+    path = stack.audit_path(run, stack.load_settings(run))
+    if path is None:
+        raise ConfigError("There is no place for the audit log: set audit.path, or HOME in the environment.")
+    return path

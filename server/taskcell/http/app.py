@@ -1,0 +1,89 @@
+"""The HTTP application of a server: its routes, and in which order a request is checked.
+
+Host and Origin first, then the path, then who calls, then the body: nobody who is not signed in has a body read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from taskcell.auth.authentication import Authentication
+from taskcell.config.settings import HttpSettings
+from taskcell.http.hosts import Hosts
+from taskcell.http.mcp_endpoint import McpEndpoint
+from taskcell.http.refuse import refusal
+from taskcell.http.requests import Requests
+from taskcell.http.sign_in import MCP, METADATA, SignIn
+from taskcell.mcp.server import TaskcellServer
+from taskcell.mcp.sessions import Sessions
+
+
+class HttpApp:
+    """The application. Serve it while `running` is entered.
+
+    Arguments:
+        host: that the server listens on; it answers to this name.
+        ready: returns whether the server can serve calls now.
+    """
+
+    def __init__(
+        self,
+        server: TaskcellServer,
+        settings: HttpSettings,
+        authentication: Authentication,
+        *,
+        host: str,
+        ready: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self._sessions = Sessions(server, max_body=settings.max_body)
+        self._ready = ready
+        endpoint = McpEndpoint(self._sessions.asgi_app, server, max_body=settings.max_body)
+        self._mcp = endpoint.sign_in = SignIn(endpoint, authentication, settings)
+        self._routes: dict[str, ASGIApp] = {
+            MCP: self._mcp,
+            "/healthz": _get(self._healthy),
+            "/readyz": _get(self._is_ready),
+        }
+        if authentication.has_jwt:
+            self._routes |= {METADATA: _get(self._mcp.metadata), METADATA + MCP: _get(self._mcp.metadata)}
+        self.requests = Requests(Hosts(self._route, settings, host=host))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve MCP. On leaving, every session ends."""
+        async with self._sessions.run():
+            yield
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._routes.get(scope["path"])
+        if route is None:
+            sentence = f"There is nothing at this path; MCP is at {MCP}."
+            await refusal(404, sentence)(scope, receive, send)
+        else:
+            await route(scope, receive, send)
+
+    async def _healthy(self, request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def _is_ready(self, request: Request) -> Response:
+        is_ready = await self._ready()
+        sentence = "ready" if is_ready else "not ready: the engine does not answer; the server's log tells more"
+        return PlainTextResponse(f"{sentence}\n", 200 if is_ready else 503)
+
+
+def _get(handler: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
+    """An application that serves GET and HEAD."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in ("GET", "HEAD"):
+            response = await handler(Request(scope, receive))
+        else:
+            response = refusal(405, "Only GET is served here.", {"allow": "GET, HEAD"})
+        await response(scope, receive, send)
+
+    return app

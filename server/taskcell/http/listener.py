@@ -1,0 +1,182 @@
+"""Listens on sockets by uvicorn, within bounds: connections, heads, and clients that send or read too slowly."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from taskcell.http.requests import MAX_HEAD
+
+#: Connections at once, and the answer to one more. Each takes a descriptor, of which a process often has 1,024.
+MAX_CONNECTIONS = 512
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: 21\r\nretry-after: 10\r\n"
+    b"connection: close\r\n\r\nToo many connections\n"
+)
+#: Connections that the kernel keeps until they are accepted.
+BACKLOG = 128
+#: Seconds for a head to come whole, and for a client to take what was sent to it (64 KiB).
+HEAD_TIMEOUT, READER_TIMEOUT = 10.0, 30.0
+#: Seconds that a connection stays open between two requests.
+KEEP_ALIVE = 30
+#: Seconds for connections to close at the end, when every answer has been sent.
+CONNECTIONS_TIMEOUT = 1
+
+
+class _Connection(h11.Connection):
+    """Remembers which status a faulty request deserves."""
+
+    fault = 400
+
+    def next_event(self) -> Any:
+        try:
+            return super().next_event()
+        except h11.RemoteProtocolError as error:
+            self.fault = error.error_status_hint
+            raise
+
+
+class BoundedProtocol(H11Protocol):
+    """One connection. It is closed when nothing is served on it and no whole head comes, or nobody reads its answer."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conn = _Connection(h11.SERVER, MAX_HEAD)
+        self._head: asyncio.TimerHandle | None = None
+        self._reader: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.write(_FULL)
+            transport.close()
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        self._expect_head()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._expect_head()
+
+    def _expect_head(self) -> None:
+        """Start or stop the clock: it runs while no request is being served and uvicorn's own (KEEP_ALIVE) does not."""
+        serving = self.cycle is not None and not self.cycle.response_complete
+        if serving or self.timeout_keep_alive_task is not None or self.transport.is_closing():
+            self._head = _stopped(self._head)
+        elif self._head is None:
+            self._head = self.loop.call_later(HEAD_TIMEOUT, self._no_head)
+
+    def _no_head(self) -> None:
+        self._head = None
+        if self.conn.our_state is h11.IDLE:
+            self._refuse(408, "The request did not come in time.")
+        else:
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._reader is None:
+            self._reader = self.loop.call_later(READER_TIMEOUT, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._reader = _stopped(self._reader)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head, self._reader = _stopped(self._head), _stopped(self._reader)
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        assert isinstance(self.conn, _Connection)
+        sentence = "The request is not valid HTTP."
+        if self.conn.fault == 431:
+            sentence = f"The request's line and headers have more than {MAX_HEAD} bytes."
+        self._refuse(self.conn.fault, sentence)
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        """Answer, if an answer can still be sent, and close the connection."""
+        body = f"{sentence}\n".encode("ascii")
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", str(len(body)).encode("ascii")),
+            (b"connection", b"close"),
+        ]
+        phrase = HTTPStatus(status).phrase.encode("ascii")
+        start = h11.Response(status_code=status, headers=headers, reason=phrase)
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and self._take_over():
+            for event in (start, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _take_over(self) -> bool:
+        """Whether nothing was answered on this connection yet; what an application may answer is dropped then."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return True
+        if cycle.response_started:
+            return False
+        cycle.disconnected = True
+        cycle.message_event.set()
+        return True
+
+
+def _stopped(clock: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """Stop a clock; return what takes its place: none."""
+    if clock is not None:
+        clock.cancel()
+    return None
+
+
+class HttpListener(uvicorn.Server):
+    """Serves an application on one socket until `stop`. It leaves signals alone."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        config = uvicorn.Config(
+            app,
+            http=BoundedProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=CONNECTIONS_TIMEOUT,
+        )
+        super().__init__(config)
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    def stop(self) -> None:
+        """Close the socket and the connections; those that are being served get CONNECTIONS_TIMEOUT."""
+        self.should_exit = True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening TCP socket. Raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+    except BaseException:
+        listening.close()
+        raise
+    return listening

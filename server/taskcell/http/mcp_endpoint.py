@@ -1,0 +1,117 @@
+"""The route `/mcp`: reads a body within bounds, refuses what the token does not allow, and hands the rest to MCP."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from taskcell.caller import USUAL_SCOPES, Caller
+from taskcell.http.refuse import refusal
+from taskcell.http.sign_in import SignIn
+from taskcell.mcp.principal import STATE, missing
+from taskcell.mcp.server import TaskcellServer
+
+#: Seconds for the next piece of a body, and for a whole one: 16 MiB at 140 kB/s.
+PIECE_TIMEOUT, BODY_TIMEOUT = 20.0, 120.0
+
+
+class TooSlow(Exception):
+    """The body does not come in time."""
+
+
+class TooLarge(Exception):
+    """The body has more bytes than are allowed."""
+
+
+class McpEndpoint:
+    """Serves `/mcp` for a caller that is signed in.
+
+    Arguments:
+        app: the SDK's.
+        max_body: bytes of one request.
+    """
+
+    def __init__(self, app: ASGIApp, server: TaskcellServer, *, max_body: int) -> None:
+        self._app = app
+        self._server = server
+        self._max_body = max_body
+        self.sign_in: SignIn | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller: Caller = scope["state"][STATE]
+        if not caller.scopes:
+            await self._forbidden(scope, missing(USUAL_SCOPES), USUAL_SCOPES)(scope, receive, send)
+            return
+        if scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        close = {"connection": "close"}
+        try:
+            body = await read_body(scope, receive, self._max_body)
+        except TooLarge:
+            sentence = f"The request has more than {self._max_body} bytes, which http.max_body allows; send less."
+            await refusal(413, sentence, close)(scope, receive, send)
+        except TooSlow:
+            await refusal(408, "The request did not come in time; send it again.", close)(scope, receive, send)
+        except ClientDisconnect:
+            return
+        else:
+            scopes = self._needed(body)
+            if scopes and not caller.may(scopes):
+                await self._forbidden(scope, missing(scopes), scopes)(scope, receive, send)
+            else:
+                await self._app(scope, _Replayed(body, receive), send)
+
+    def _needed(self, body: bytes) -> frozenset[Any]:
+        """The scopes of which this request needs one. MCP's handlers check again what they make of it."""
+        try:
+            message = json.loads(body)
+            if message["method"] == "tools/call":
+                return self._server.tools.scopes(message["params"]["name"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            pass  # the SDK says what is wrong with it
+        return frozenset()
+
+    def _forbidden(self, scope: Scope, sentence: str, scopes: frozenset[Any]) -> Response:
+        assert self.sign_in is not None
+        return self.sign_in.insufficient(scope, sentence, scopes)
+
+
+class _Replayed:
+    """Receives a body that was read already, and then what comes after it."""
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
+        self._receive = receive
+
+    async def __call__(self) -> Message:
+        if self._body is None:
+            return await self._receive()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """Return a request's body. Raises TooLarge, TooSlow, ClientDisconnect."""
+    declared = Headers(scope=scope).get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit:
+        raise TooLarge
+    body, deadline = bytearray(), anyio.current_time() + BODY_TIMEOUT
+    while True:
+        with anyio.move_on_after(min(PIECE_TIMEOUT, deadline - anyio.current_time())) as bound:
+            message = await receive()
+        if bound.cancelled_caught:
+            raise TooSlow
+        if message["type"] != "http.request":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise TooLarge
+        if not message.get("more_body", False):
+            return bytes(body)

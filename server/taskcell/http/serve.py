@@ -1,0 +1,109 @@
+"""Serves a gateway over HTTP until a signal, and ends in an order in which every call still gets its answer."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import anyio
+import structlog
+
+from taskcell.addresses import is_loopback
+from taskcell.auth.authentication import Authentication
+from taskcell.config.settings import Settings
+from taskcell.errors import ConfigError
+from taskcell.gateway.admission import Admission, CallLimits
+from taskcell.gateway.gateway import Gateway
+from taskcell.http.app import HttpApp
+from taskcell.http.listener import HttpListener
+from taskcell.http.readiness import Readiness
+from taskcell.http.sign_in import MCP
+from taskcell.mcp.server import TaskcellServer, build_server
+from taskcell.mcp.transport.shutdown import Shutdown
+
+log = structlog.get_logger(__name__)
+
+#: Seconds for the whole end: ten are promised, and half a second is for the interpreter.
+END_LIMIT = 9.5
+#: Of these: for killing what calls wait for (two are the grace), for calls that wait for something else, and for the
+#: last answers. The listener takes one more, and the pool at most four.
+KILL_PATIENCE, CALL_PATIENCE, ANSWER_PATIENCE = 3.0, 0.3, 0.5
+
+
+def check_binding(host: str, authentication: Authentication) -> None:
+    """Refuse to listen where others can reach a server that asks nobody to sign in. Raises ConfigError."""
+    if not is_loopback(host) and not authentication.is_required:
+        raise ConfigError(
+            f"Everyone who reaches {host} could run commands: set http.tokens_file (see `taskcell token create`) or "
+            "http.jwks_url with issuer and audience, or listen on 127.0.0.1."
+        )
+
+
+async def serve_http(
+    listening: socket.socket,
+    settings: Settings,
+    authentication: Authentication,
+    open_gateway: Callable[[], AbstractAsyncContextManager[Gateway]],
+    *,
+    host: str,
+    isolated: bool,
+) -> None:
+    """Serve MCP over HTTP until SIGTERM, SIGINT or SIGHUP; then clean up and return.
+
+    Arguments:
+        listening: a TCP socket.
+        open_gateway: opens the gateway, which is closed with every sandbox before this returns.
+        host: that the socket is bound to.
+
+    Raises:
+        TaskcellError: the gateway cannot be opened.
+    """
+    session = anyio.CancelScope()
+    shutdown = Shutdown(session, END_LIMIT)
+    http = settings.http
+    limits = CallLimits(http.max_concurrent_calls, http.max_calls_per_principal, http.calls_per_minute)
+    async with anyio.create_task_group() as watching:
+        watching.start_soon(shutdown.watch_signals)
+        async with open_gateway() as gateway:
+            admission = Admission(limits)
+            server = build_server(gateway, isolated=isolated, admission=admission)
+            readiness = Readiness(gateway.engine, settings.deployment_id)
+            app = HttpApp(server, http, authentication, host=host, ready=readiness.is_ready)
+            listener = HttpListener(app.requests)
+            async with app.running(), anyio.create_task_group() as serving:
+                serving.start_soon(listener.serve, [listening])
+                _announce(listening, authentication)
+                with session:
+                    await anyio.sleep_forever()
+                shutdown.begin()
+                await _end(app, admission, gateway, server)
+                listener.stop()
+        watching.cancel_scope.cancel()
+
+
+async def _end(app: HttpApp, admission: Admission, gateway: Gateway, server: TaskcellServer) -> None:
+    """End the calls, let their answers leave, then end what goes on without an end. Bounded."""
+    app.requests.close()
+    admission.close()
+    with anyio.move_on_after(KILL_PATIENCE):
+        await gateway.end_calls()
+        with anyio.move_on_after(CALL_PATIENCE):
+            await admission.ended()
+    admission.cancel()
+    with anyio.move_on_after(CALL_PATIENCE):
+        await admission.ended()
+    server.changes.close()
+    with anyio.move_on_after(ANSWER_PATIENCE):
+        await app.requests.answered()
+    app.requests.cancel()
+
+
+def _announce(listening: socket.socket, authentication: Authentication) -> None:
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    log.info(f"Serving MCP at http://{shown}:{port}{MCP}.", address=f"{shown}:{port}")
+    if not authentication.is_required:
+        log.warning("Nobody has to sign in: every program on this machine can run commands. See docs/remote.md.")
+    elif not is_loopback(host):
+        log.warning("Tokens cross the network as they are: let clients reach the server through a proxy with TLS.")

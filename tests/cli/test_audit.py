@@ -1,0 +1,54 @@
+"""`taskcell audit`: the last lines, and whether the chain holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskcell.audit.log import AuditLog
+
+Taskcell = Callable[..., Any]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> AuditLog:
+    (tmp_path / "my.toml").write_text('[audit]\npath = "audit.jsonl"\n')
+    return AuditLog(tmp_path / "audit.jsonl", max_size=2000)
+
+
+def test_the_tail_is_the_last_lines(taskcell: Taskcell, log: AuditLog, tmp_path: Path) -> None:
+    for number in range(5):
+        log.write("decision", command=f"command-{number}")
+    done = taskcell("audit", "tail", "-n", "2", "--config", str(tmp_path / "my.toml"))
+    assert done.code == 0
+    assert [f"command-{number}" in done.out for number in range(5)] == [False, False, False, True, True]
+
+
+def test_a_whole_log_is_verified_across_its_files_and_a_changed_one_is_named(
+    taskcell: Taskcell, log: AuditLog, tmp_path: Path
+) -> None:
+    for number in range(20):
+        log.write("decision", command=f"command-{number}")
+    config = str(tmp_path / "my.toml")
+    done = taskcell("audit", "verify", "--config", config)
+    assert done.code == 0
+    assert done.out.startswith("20 lines in ")
+    oldest = sorted(tmp_path.glob("audit.jsonl.*"))[0]
+    oldest.write_text(oldest.read_text().replace("command-1", "command-x", 1))
+    done = taskcell("audit", "verify", "--config", config)
+    assert done.code == 1
+    assert done.err == f"taskcell: {oldest}:2: it was changed after it was written.\n"
+    oldest.unlink()
+    done = taskcell("audit", "verify", "--config", config)
+    assert done.code == 0
+    assert "what came before it is not here" in done.out
+
+
+def test_without_a_log_both_say_so(taskcell: Taskcell, log: AuditLog, tmp_path: Path) -> None:
+    for word in ("tail", "verify"):
+        done = taskcell("audit", word, "--config", str(tmp_path / "my.toml"))
+        assert done.code == 1
+        assert "There is no audit log" in done.err
