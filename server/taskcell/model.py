@@ -200,6 +200,7 @@ class ProcessResult:
         omitted_bytes: bytes of output that were left out between its head and its tail.
         survivors: processes that a kill could not end; None if that is unknown.
         kind: the kind of tool that started it; it decides what a non-zero exit code means.
+        left_out: a note on output that is not in this answer, and where the whole is; empty if all is.
         cursor, stderr_cursor: where the output begins that is not in this answer; None for a run that has ended.
     """
 
@@ -217,10 +218,15 @@ class ProcessResult:
     survivors: int | None
     kind: Literal["terminal", "skill"]
     notes: tuple[str, ...] = ()
+    left_out: str = ""
     cursor: int | None = None
     stderr_cursor: int | None = None
 
     pictures: ClassVar[tuple[()]] = ()
+    _plain: ClassVar[tuple[str, ...]] = (
+        *("exit_code", "signal", "stdout", "stderr", "truncated", "omitted_bytes", "duration_ms", "task_id"),
+        *("process_id", "workdir", "survivors"),
+    )
 
     @property
     def is_error(self) -> bool:
@@ -243,18 +249,8 @@ class ProcessResult:
         cursors = {"cursor": self.cursor, "stderr_cursor": self.stderr_cursor}
         return {
             "status": self.status.value,
-            "exit_code": self.exit_code,
-            "signal": self.signal,
-            "stdout": self.stdout,
-            "stderr": self.stderr,
-            "truncated": self.truncated,
-            "omitted_bytes": self.omitted_bytes,
-            "duration_ms": self.duration_ms,
-            "task_id": self.task_id,
-            "process_id": self.process_id,
-            "workdir": self.workdir,
-            "survivors": self.survivors,
-            "notes": list(self.notes),
+            **{name: getattr(self, name) for name in self._plain},
+            "notes": [*filter(None, (self.left_out, *self.notes))],
             **{name: cursor for name, cursor in cursors.items() if cursor is not None},
         }
 
@@ -264,7 +260,7 @@ class ProcessResult:
 
     def said(self) -> str:
         """Return a line about the end, and the notes."""
-        return remarks(self.ending(), self.notes)
+        return remarks(self.ending(), filter(None, (self.left_out, *self.notes)))
 
     def ending(self) -> str:
         """Describe in a few words how the run ended."""

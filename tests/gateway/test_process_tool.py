@@ -65,9 +65,10 @@ async def test_what_fell_out_of_the_spool_is_counted(engine: str, gateway: Gatew
 
 async def test_head_and_tail_of_a_long_output_name_the_resource_with_the_whole(task: Task) -> None:
     answered = await task.terminal("seq 100000")
-    assert answered.notes[0].endswith(
-        "bytes of the output are left out; the whole: taskcell://tasks/t/processes/p1/output"
-    )
+    whole = "taskcell://tasks/t/processes/p1/output"
+    assert answered.left_out == f"{answered.omitted_bytes:,} bytes of the output are left out; the whole: {whole}"
+    assert f"[note: {answered.left_out}]" in answered.said()
+    assert answered.structured()["notes"] == [answered.left_out]
     again = await task.ask("poll", "p1")
     assert (again.stdout, again.omitted_bytes, again.truncated) == (answered.stdout, answered.omitted_bytes, True)
 

@@ -88,7 +88,7 @@ async def test_what_is_begun_when_a_call_waits_no_longer_is_in_the_next_answer(g
 @pytest.mark.parametrize("output_chars", [200, 700, 3000])
 async def test_all_the_text_of_an_answer_is_bounded_its_notes_too(gateway: GatewayFactory, output_chars: int) -> None:
     def size(result: ProcessResult) -> int:
-        notes = sum(len(note) + NOTE_MARKS for note in result.notes)
+        notes = sum(len(note) + NOTE_MARKS for note in (*result.notes, result.left_out) if note)
         return len(result.stdout) + len(result.stderr) + notes + ENDING_CHARS
 
     async with gateway(f"[limits]\noutput_chars = {output_chars}\n", engine="local") as gw:

@@ -148,9 +148,8 @@ def result_of(
     out, err = texts
     room = limit - ENDING_CHARS - len(out.text) - len(err.text)
     omitted = out.omitted_bytes + err.omitted_bytes
-    whole = output_address(task_id, about.process_id)
-    if omitted and len(whole) <= limit // 4:
-        first = (*first, f"{omitted:,} bytes of the output are left out; the whole: {whole}")
+    left_out = _left_out(omitted, output_address(task_id, about.process_id), room)
+    room -= len(left_out) + NOTE_MARKS if left_out else 0
     return ProcessResult(
         status=status,
         exit_code=code,
@@ -165,10 +164,17 @@ def result_of(
         workdir=visible(facts.workdir),
         survivors=survivors_of(process, closed=facts.closed),
         kind=about.kind,
+        left_out=left_out,
         notes=fitting((*first, *notes_on(record, status, facts), *notes), room, NOTE_MARKS),
         cursor=None if cursors is None else cursors[0],
         stderr_cursor=None if cursors is None or about.kind == "terminal" else cursors[1],
     )
+
+
+def _left_out(omitted: int, whole: str, room: int) -> str:
+    """Say where the whole output is, if there is room for the address."""
+    note = f"{omitted:,} bytes of the output are left out; the whole: {whole}"
+    return note if omitted and len(note) + NOTE_MARKS <= room else ""
 
 
 def output_room(limit: int) -> int:
