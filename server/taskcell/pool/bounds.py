@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from taskcell.model import TaskKey
 from taskcell.pool.slot import Lease, Slot
+from taskcell.text import shown
 
 #: Names of tasks in an error at most; a model does nothing with more.
 MAX_NAMES = 8
@@ -96,7 +97,7 @@ def who_holds(slots: Collection[Slot], bounds: Bounds, principal: str, waited: f
     """Why a call got no sandbox though it waited so many seconds. Tasks of other principals are counted, not named."""
     own = [slot for slot in slots if slot.task.principal == principal]
     names = sorted({slot.task.task for slot in own})
-    named = ", ".join(f"'{name}'" for name in names[:MAX_NAMES]) + (" and others" if len(names) > MAX_NAMES else "")
+    named = ", ".join(map(shown, names[:MAX_NAMES])) + (" and others" if len(names) > MAX_NAMES else "")
     bound = f"max_sandboxes ({bounds.max_sandboxes})"
     if len(own) >= bounds.max_per_principal:
         bound = f"max_per_principal ({bounds.max_per_principal})"

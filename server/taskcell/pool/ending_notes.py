@@ -13,6 +13,7 @@ from taskcell.model import TaskKey
 from taskcell.pool.slot import Slot, SlotKey
 from taskcell.process.record import Record
 from taskcell.sandbox.sandbox import Sandbox
+from taskcell.text import shown
 
 #: Endings that are kept for the next call of their task; each takes a few hundred bytes.
 MAX_REMEMBERED = 10_000
@@ -84,7 +85,9 @@ class Endings:
         for slot in evicted:
             named = _named_left(slot) if slot.task.principal == task.principal else ""
             if named:
-                ended = f"To make room, the sandbox of your task {slot.task.task!r} was closed, and with it {named}."
+                ended = (
+                    f"To make room, the sandbox of your task {shown(slot.task.task)} was closed, and with it {named}."
+                )
                 self.tell(task, ended)
 
     def forget(self, task: TaskKey) -> None:
