@@ -62,7 +62,7 @@ class Failure:
         return ""
 
     def said(self) -> str:
-        return self.sentence
+        return plain_line(self.sentence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Answers:
         # A client checks what it finds, errors too, against the output schemas that an operator had it see.
         fields = _writable(kept.structured()) if structured and not (refusal and self.structured) else None
         output = "" if fields is not None else _writable(kept.output())
-        said = "\n".join(map(plain_line, _bounded(kept.said(), self.output_chars).split("\n")))
+        said = _bounded("\n".join(map(plain_line, kept.said().split("\n"))), self.output_chars)
         texts = [TextContent(type="text", text=output)] if output else []
         content: list[ContentBlock] = [*pictures, *texts, TextContent(type="text", text=said, _meta=dict(OF_SERVER))]
         meta = {ERROR: refusal} if refusal else None
