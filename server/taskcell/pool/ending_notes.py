@@ -124,7 +124,7 @@ def _named_left(slot: Slot) -> str:
     """What runs in a slot and no call hears of: `p3 ('npm run dev') and 2 others`; empty for nothing."""
     sandbox = slot.sandbox
     names = [
-        f"{record.about.process_id} ({record.about.text!r})"
+        f"{record.about.process_id} ({shown(record.about.text, len(record.about.text))})"
         for record in (sandbox.processes if sandbox is not None else ())
         if sandbox is not None and _is_left(record, sandbox)
     ]
