@@ -146,7 +146,7 @@ async def test_a_flood_holds_up_neither_the_wait_nor_other_calls(task: Task) -> 
                 assert (await task.terminal("echo on")).stdout == "on\n"
 
 
-@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", r"(?:a*)*b", r"^(\w+\s?)*$"])
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", r"(?:a*)*b", r"(\w+\s?)*$"])
 async def test_a_pattern_that_backtracks_for_ever_costs_one_clear_answer(gateway: GatewayFactory, pattern: str) -> None:
     async with gateway(LIMITS, engine="local") as gw:
         task = Task(gw)
