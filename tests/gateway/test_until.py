@@ -180,6 +180,7 @@ async def test_a_pattern_that_backtracks_for_ever_costs_one_clear_answer(gateway
         ("(" * 490 + ")" * 490, None),
         ("x" * 1001, "'until' is longer than 1000 characters"),
         ("\ud800", "'until' is not valid Unicode at character 0"),
+        ("(?L)x", "'until' is not a regular expression: cannot use LOCALE flag with a str pattern."),
         ("(?P<a>x)(?P<a>y)", "redefinition of group name 'a'"),
         ("x{99999999999}", "the repetition number is too large"),
     ],
