@@ -65,6 +65,28 @@ async def test_a_restarted_server_finds_a_background_process_with_its_output_and
         assert alive(mark) == []
 
 
+async def test_a_restarted_server_keeps_a_server_in_the_background_until_others_need_the_room(
+    tmp_path: Path, docker_api: docker.APIClient
+) -> None:
+    mark = marker()
+    bounds = 'max_sandboxes = 1\nidle_ttl = "1s"\nacquire_timeout = "20s"'
+    servers = Servers(tmp_path, f"adoption-{marker()[:9]}", bounds)
+    await leave_in_background(servers, mark, "sleep 0.1")
+    async with servers.serve() as (client, _):
+        (listed,) = (await fields(client, "process", {"action": "list", "task_id": "t"}))["processes"]
+        assert (listed["process_id"], listed["status"]) == ("p1", "running")
+        await anyio.sleep(2.5)  # more than twice `idle_ttl`
+        assert len(alive(mark)) == 1
+        other = await run(client, "echo mine", "other")
+        assert other["stdout"] == "mine\n"
+        assert f"the sandbox of your task 't' was closed, and with it p1 ('sleep 0.1; exec sleep {mark}')" in str(
+            other["notes"]
+        )
+        assert await anyio.to_thread.run_sync(eventually, lambda: alive(mark) == [])
+        after = await run(client, "true")
+        assert "With the task's sandbox ended what still ran in it: p1" in str(after["notes"])
+
+
 async def leave_in_background(servers: Servers, mark: str, first: str = "echo kept > file") -> None:
     """Leave a killed server's process, which sleeps after its first command."""
     with suppress(BaseExceptionGroup):

@@ -70,6 +70,21 @@ def test_a_running_server_makes_room_only_where_nothing_is_idle_the_one_called_l
     assert waits.slot is None
 
 
+def test_a_sandbox_that_may_be_idle_in_a_moment_is_waited_for_before_a_server_is_ended() -> None:
+    slots = Slots(Bounds(max_sandboxes=2))
+    server = left_running(slots, "server", now=1)
+    slots.hold(server, serves=True)
+    ends = left_running(slots, "ends", now=9.5)
+    waits = slots.lease(key("waits"), AUTHORIZED)
+    assert slots.assign(10) == []
+    assert [step.evicted for step in slots.assign(11)] == [(server,)]
+    assert waits.slot is not None
+    again = slots.lease(key("again"), AUTHORIZED)
+    ends.sandbox.channel.living.clear()  # type: ignore[union-attr]
+    assert [step.evicted for step in slots.assign(11)] == [(ends,)]
+    assert again.slot is not None
+
+
 def test_a_task_does_not_lose_its_server_to_a_skill_of_its_own() -> None:
     slots = Slots(Bounds(max_sandboxes=1))
     left_running(slots, "t", now=1)

@@ -22,9 +22,11 @@ from taskcell.model import ProcessResult, ToolCall
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
 
-async def terminal(gw: Gateway, command: str, task: str = "t", principal: str = "local") -> ProcessResult:
+async def terminal(
+    gw: Gateway, command: str, task: str = "t", principal: str = "local", **arguments: object
+) -> ProcessResult:
     with anyio.fail_after(2 * HOST_TIMEOUT):
-        return await gw.call(ToolCall(principal, "terminal", {"command": command, "task_id": task}))
+        return await gw.call(ToolCall(principal, "terminal", {"command": command, "task_id": task, **arguments}))
 
 
 async def becomes(holds: Callable[[], bool]) -> None:
@@ -135,8 +137,8 @@ async def test_with_all_places_in_use_a_call_waits_and_then_says_who_has_them(
 ) -> None:
     toml = f'{deployed.toml}[pool]\nmax_sandboxes = 2\nacquire_timeout = "300ms"\n'
     async with gateway(toml) as gw:
-        await terminal(gw, "sleep 300 > /dev/null &", "mine")
-        await terminal(gw, "sleep 300 > /dev/null &", "secret-name", principal="somebody")
+        await terminal(gw, "sleep 170", "mine", wait=0.1)
+        await terminal(gw, "sleep 170", "secret-name", "somebody", wait=0.1)
         with pytest.raises(NoRoom, match=r"300 ms|0\.3 s.*max_sandboxes \(2\).*'mine'.*1 by others") as refused:
             await terminal(gw, "true", "next")
         assert "secret-name" not in str(refused.value)

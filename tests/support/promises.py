@@ -123,6 +123,26 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_process_whose_sandbox_died_is_lost_and_not_run_again",
         "test_the_servers_end_kills_what_goes_on",
     ),
+    "A wait ends as soon as the output has a match, and no pattern holds up anybody else": (
+        "test_a_server_is_waited_for_until_it_listens_and_the_line_is_named",
+        "test_what_was_printed_before_the_call_counts_unless_a_cursor_says_otherwise",
+        "test_a_match_crosses_pieces_and_lines_and_characters_that_come_in_two",
+        "test_a_process_that_ends_without_a_match_ends_the_wait",
+        "test_a_pattern_that_backtracks_for_ever_costs_one_clear_answer",
+        "test_a_broken_pattern_is_one_sentence",
+    ),
+    "What runs in the background runs as long as its sandbox, makes room last, and what was ended is named": (
+        "test_a_command_in_the_background_has_no_time_out_unless_its_call_gives_one",
+        "test_a_task_with_a_server_is_not_idle",
+        "test_a_full_pool_ends_an_idle_sandbox_first_and_then_a_server_and_both_tasks_hear_of_it",
+        "test_a_restarted_server_keeps_a_server_in_the_background_until_others_need_the_room",
+        "test_a_command_without_a_time_out_is_no_task_for_nobody_waits_for_its_end",
+    ),
+    "A time over the cap is cut to it and said, and what is no duration is refused": (
+        "test_a_time_out_or_wait_over_the_cap_is_cut_and_said",
+        "test_what_is_no_duration_is_refused",
+        "test_no_schema_has_a_maximum_of_seconds_that_a_client_would_enforce",
+    ),
     "From a cursor no byte comes twice, none is lost, and what fell out of the spool is counted": (
         "test_fifty_processes_at_once_keep_their_output_whole_and_in_order",
         "test_polling_waits_for_what_is_new_and_gives_no_byte_twice",
@@ -144,6 +164,12 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_chat_with_python_through_a_terminal",
         "test_a_terminal_has_its_size_and_takes_another",
         "test_colours_are_kept_and_left_out_on_demand",
+    ),
+    "A call about a process that ends, or has ended, has one clear answer": (
+        "test_nothing_can_be_done_to_a_process_that_has_ended",
+        "test_two_kills_at_once_both_have_the_end",
+        "test_the_end_of_input_does_not_overtake_a_write",
+        "test_while_the_sandbox_goes_each_call_has_one_answer",
     ),
     "A process belongs to its task: nobody else's can be seen, and closing or resetting ends it": (
         "test_another_tasks_and_another_principals_processes_do_not_exist",
@@ -184,6 +210,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "A process is found again by the next server, with its output": (
         "test_a_background_process_is_found_again_with_its_output_and_goes_on",
         "test_a_process_that_ended_meanwhile_tells_how",
+        "test_how_each_process_ended_is_the_same_for_the_next_server",
         "test_the_next_server_goes_on_where_the_terminal_was_and_its_processes_get_new_numbers",
     ),
     "Output is bounded, never breaks an answer, and costs the server almost no memory": (

@@ -14,6 +14,9 @@ from taskcell.text import shown
 
 #: Names of tasks in an error at most; a model does nothing with more.
 MAX_NAMES = 8
+#: Seconds after a call in which what lives in its sandbox may be about to end: the end of a command's last process is
+#: heard of a moment after its answer. Upkeep looks as often whether there is room now.
+SETTLING = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,9 @@ def next_turn(waiting: Iterable[Lease], slots: Iterable[Slot]) -> Lease | None:
     return min(waiting, key=lambda lease: (held[lease.key[0].principal], lease.arrived), default=None)
 
 
-def make_room(slots: Collection[Slot], bounds: Bounds, task: TaskKey, *, needs_more: bool) -> list[Slot] | None:
+def make_room(
+    slots: Collection[Slot], bounds: Bounds, task: TaskKey, now: float, *, needs_more: bool
+) -> list[Slot] | None:
     """The slots to close so that the task may have one more; None when there are not enough.
 
     They are warm or idle ones. Where there is none, it is one in which processes run that no call waits for and no
@@ -51,14 +56,14 @@ def make_room(slots: Collection[Slot], bounds: Bounds, task: TaskKey, *, needs_m
     own = [slot for slot in slots if slot.task.principal == task.principal]
     chosen: list[Slot] = []
     if len(own) >= bounds.max_per_principal:
-        victim = _least_recently_used(own, bounds, task) or _left_running(own, own, task)
+        victim = _least_recently_used(own, bounds, task) or _left_running(own, own, task, now)
         if victim is None:
             return None
         chosen.append(victim)
     if needs_more and len(slots) - len(chosen) >= bounds.max_sandboxes:
         others = [slot for slot in slots if slot not in chosen]
         warm = next((slot for slot in others if slot.is_warm), None)
-        victim = warm or _least_recently_used(others, bounds, task) or _left_running(others, slots, task)
+        victim = warm or _least_recently_used(others, bounds, task) or _left_running(others, slots, task, now)
         if victim is None:
             return None
         chosen.append(victim)
@@ -72,11 +77,14 @@ def _least_recently_used(among: Collection[Slot], bounds: Bounds, task: TaskKey)
     return min(idle, key=lambda slot: (slot.task == task, slot.quiet_since), default=None)
 
 
-def _left_running(among: Iterable[Slot], slots: Iterable[Slot], task: TaskKey) -> Slot | None:
+def _left_running(among: Collection[Slot], slots: Iterable[Slot], task: TaskKey, now: float) -> Slot | None:
     """The slot with running servers that was called last the longest ago, of the principal that holds the most.
 
-    No principal loses a server to one that holds as many sandboxes, and no task to itself.
+    No principal loses a server to one that holds as many sandboxes, and no task to itself. Where a sandbox may be idle
+    in a moment, that is waited for.
     """
+    if any(slot.is_left_running and not slot.servers and now - slot.idle_since < SETTLING for slot in among):
+        return None
     held = Counter(slot.task.principal for slot in slots)
     mine = held[task.principal]
     chosen = (

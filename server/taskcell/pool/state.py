@@ -107,7 +107,7 @@ class Slots:
             step = Step(current) if fits else self._succeed(current, lease.profile, now)
         else:
             warm = warm_for(self._slots.values(), lease)
-            victims = make_room(list(self), self.bounds, lease.key[0], needs_more=warm is None)
+            victims = make_room(list(self), self.bounds, lease.key[0], now, needs_more=warm is None)
             if victims is None:
                 return None
             evicted = tuple(self._out(victims, "was closed to make room for another task's"))

@@ -37,7 +37,7 @@ def main() -> None:
                 pattern = re.compile(text, re.MULTILINE)
             else:
                 reply = first(pattern, text)
-        except (re.error, OverflowError, RecursionError) as error:
+        except (re.error, ValueError, OverflowError, RecursionError) as error:
             reply = str(error)
         except MemoryError:
             reply = "it needs too much memory"

@@ -21,6 +21,8 @@ OVERLAP = 16_384
 LINE_MAX = 16_384
 #: What stands in the searched text for the cut beginning of a line, so that `^` does not match there.
 CUT = "…"
+#: Characters of the line with a match that are shown.
+LINE_SHOWN = 200
 #: Seconds for the rest of a line whose last characters match so far, such as a prompt, or a number that may go on.
 LINE_PAUSE = 0.1
 #: Seconds between two looks at output that comes without a pause: it must not keep the server busy.
@@ -89,9 +91,15 @@ def _decoded(data: bytes) -> str:
 
 
 def _line_at(text: str, at: int) -> str:
-    start = text.rfind("\n", 0, at) + 1
-    end = text.find("\n", at)
-    return text[start : len(text) if end < 0 else end]
+    """Return the line at a place; of a long one, what is around that place."""
+    start, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
+    line = text[start : len(text) if end < 0 else end].strip()
+    if len(line) <= LINE_SHOWN:
+        return line
+    room = LINE_SHOWN - 2 * len(CUT)
+    first = max(0, min(at - start - room // 4, len(line) - room))
+    last = first + room
+    return f"{CUT if first else ''}{line[first:last]}{CUT if last < len(line) else ''}"
 
 
 @dataclass(frozen=True, slots=True)

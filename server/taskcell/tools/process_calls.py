@@ -35,8 +35,6 @@ OUTPUT_PAUSE = 0.1
 WRITE_TIMEOUT = 2.0
 #: Seconds for what is being written to a process to go before the end of its input.
 INPUT_CLOSE_TIMEOUT = 2 * WRITE_TIMEOUT
-#: Characters of the line with a match that a note quotes; the output has all of it.
-MATCH_SHOWN = 200
 
 Action = Literal["list", "poll", "wait", "write", "close_stdin", "signal", "kill", "resize"]
 
@@ -124,8 +122,7 @@ def _notes(asked: ProcessAction, record: Record, reading: Reading, written: int 
 def _note_on_match(until: Searched, record: Record, seconds: float) -> str:
     """Say which line matched, or that none did."""
     if until.line is not None:
-        line = until.line.strip()
-        return f"'until' matched the line {line if len(line) <= MATCH_SHOWN else line[:MATCH_SHOWN] + '…'!r}."
+        return f"'until' matched the line {until.line!r}."
     if record.process.has_ended:
         return "The process ended, and its output has no match of 'until'."
     searched = f"{until.ends[0]:,} bytes" + (f" and {until.ends[1]:,} of stderr" if until.ends[1] else "")
