@@ -68,7 +68,7 @@ class ContainerTable(Table):
     reuse: Literal["task", "call"] = "task"
     sudo: bool = False
     cap_add: Words = ()
-    extra_args: Texts = ()
+    extra_args: Texts = Field(default=(), repr=False)
     timeout: Seconds | None = None
 
     @field_validator("memory")
@@ -101,6 +101,7 @@ class Expanded:
     image: str
     environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     mounts: tuple[Mount, ...] = ()
+    extra_args: tuple[str, ...] = field(default=(), repr=False)
 
 
 def expand_table(table: ContainerTable, environ: Mapping[str, str]) -> tuple[Expanded, list[Fault]]:
@@ -124,7 +125,42 @@ def expand_table(table: ContainerTable, environ: Mapping[str, str]) -> tuple[Exp
             found.append(_fault(("volumes", index), error))
     # The workspace is at /workspace already; asking for it there changes nothing.
     kept = tuple(mount for mount in mounts if mount != Mount(None, WORKSPACE))
-    return Expanded(image, environment, kept), found
+    options, wrong = _expand_options(table.extra_args, environ)
+    return Expanded(image, environment, kept, options), found + wrong
+
+
+#: Options of `docker run` whose values may hold variables, as the keys of the same meaning may.
+_OF_VARIABLES = ("--env", "-e")
+_OF_MOUNTS = ("--volume", "-v", "--mount")
+
+
+def _expand_options(words: tuple[str, ...], environ: Mapping[str, str]) -> tuple[tuple[str, ...], list[Fault]]:
+    expanded: list[str] = []
+    found: list[Fault] = []
+    option = ""
+    for index, word in enumerate(words):
+        names = (*_OF_VARIABLES, *_OF_MOUNTS)
+        joined = next((name for name in names if word.startswith(f"{name}=" if name[1] == "-" else name)), "")
+        inline = bool(joined) and not option and word != joined
+        given = joined if inline else option
+        option = word if not option and word in names else ""
+        bare = word.removeprefix(given).removeprefix("=") if inline else word
+        try:
+            if given in ("--volume", "-v"):
+                _check_shell_forms(bare)
+            text = _expand(bare, environ) if given else word
+            if given in ("--volume", "-v") and text != bare:
+                # Read here, where a fault shows the word as it is written: what it expands to may be secret.
+                mount_of(text)
+        except _NotAVolume:
+            found.append(_fault(("extra_args", index), _NotAVolume(bare)))
+            continue
+        except ValueError as error:
+            found.append(_fault(("extra_args", index), error))
+            continue
+        text = text.replace(_WORKDIR_MARK, WORKSPACE) if given in _OF_VARIABLES else text
+        expanded.append(word.removesuffix(bare) + text)
+    return tuple(expanded), found
 
 
 def expand_environment(
@@ -185,11 +221,33 @@ def _variable(entry: str, environ: Mapping[str, str]) -> tuple[str, str]:
     return name, _expand(value, environ).replace(_WORKDIR_MARK, WORKSPACE)
 
 
+#: How a shell line of `docker run` names the folder that it is started in.
+_CURRENT_FOLDER = frozenset({".", "$PWD", "$(pwd)", "`pwd`"})
+
+
+def _check_shell_forms(volume: str) -> None:
+    """Raise ValueError for a volume that only a shell understands, with what to write instead."""
+    source, colon, rest = volume.partition(":")
+    if colon and source.rstrip("/") in _CURRENT_FOLDER:
+        raise ValueError(
+            f"{volume!r} would be the folder that docker is started in; for the task's files write "
+            f"'${{{_WORKDIR_VARIABLE}}}:{rest}'"
+        )
+    if colon and source.startswith("~/"):
+        raise ValueError(f"{volume!r} begins with '~', which only a shell expands; write '${{HOME}}{volume[1:]}'")
+
+
 def _mount(volume: str, environ: Mapping[str, str]) -> Mount:
+    _check_shell_forms(volume)
     try:
-        source, target, read_only = split_volume(_expand(volume, environ))
+        return mount_of(_expand(volume, environ))
     except _NotAVolume:
         raise _NotAVolume(volume) from None
+
+
+def mount_of(volume: str) -> Mount:
+    """Read an expanded volume. Raises ValueError if it is neither the workspace nor an absolute path of the host."""
+    source, target, read_only = split_volume(volume)
     if source == _WORKDIR_MARK:
         return Mount(None, target, read_only)
     if not source.startswith("/") or _WORKDIR_MARK in source + target:
@@ -199,8 +257,10 @@ def _mount(volume: str, environ: Mapping[str, str]) -> Mount:
 
 class _NotAVolume(ValueError):
     def __init__(self, volume: str) -> None:
+        named = re.match(r"[a-zA-Z0-9][\w.-]+:", volume)
+        what = "names a volume of docker, which is not mounted here" if named else "is not understood"
         super().__init__(
-            f"{volume!r} is not understood; write '${{{_WORKDIR_VARIABLE}}}:/target' or '/host/path:/target', "
+            f"{volume!r} {what}; write '${{{_WORKDIR_VARIABLE}}}:/target' or '/host/path:/target', "
             "with ':ro' after it for read-only"
         )
 

@@ -14,6 +14,7 @@ from taskcell.config.fields import Prose, Table, Texts, Word, faults
 from taskcell.config.toml_source import Fault, TomlSource, UnreadableToml
 from taskcell.errors import ManifestError
 from taskcell.model import Mount
+from taskcell.skills.manifest_files import manifest_files
 from taskcell.skills.typed_tool import TOOL_NAME, TypedTool, check_description, read_tools
 from taskcell.text import hidden_character
 
@@ -59,7 +60,8 @@ class Skill:
     """A skill whose table has no faults.
 
     Arguments:
-        docker: its table as it is written; `image`, `environment` and `mounts` have its variables filled in.
+        docker: its table as it is written; `image`, `environment`, `mounts` and `extra_args` have its
+            variables filled in.
         environment: the file's defaults, then the skill's own. The values may be secret.
         tools: its typed tools; empty if the skill is one free-form tool of its own name.
         file, line: where it is declared.
@@ -74,6 +76,7 @@ class Skill:
     file: Path
     line: int | None
     tools: tuple[TypedTool, ...] = ()
+    extra_args: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def tool_names(self) -> tuple[str, ...]:
@@ -136,7 +139,7 @@ def read(paths: Sequence[Path], environ: Mapping[str, str], reserved: Collection
     skills: dict[str, Skill] = {}
     givers: dict[str, Skill] = {}
     left_out: list[LeftOut] = []
-    for file in _files(paths, wrong):
+    for file in manifest_files(paths, wrong):
         try:
             source = TomlSource.read(file)
         except UnreadableToml as error:
@@ -164,46 +167,6 @@ def _collisions(skill: Skill, givers: dict[str, Skill], reserved: Collection[str
             yield Fault(key, f"its name would be '{full}', as that of one of taskcell's own tools is; choose another")
         elif first is not skill:
             yield Fault(key, f"its name would be '{full}', as a tool of '{first.name}' at {first.place}; rename one")
-
-
-#: A change of a manifest changes this: each file's name, device, inode, size and times.
-Stamp = tuple[tuple[object, ...], ...]
-
-
-def stamp(paths: Sequence[Path]) -> Stamp:
-    """Return a stamp of the manifests on the disk. Equal stamps mean the same files with the same content."""
-    wrong: list[str] = []
-    files = [_file_stamp(file) for file in _files(paths, wrong)]
-    return (*files, tuple(wrong))
-
-
-def _file_stamp(file: Path) -> tuple[object, ...]:
-    try:
-        found = file.stat()
-    except OSError as error:
-        return (str(file), error.errno)
-    return (str(file), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def _files(paths: Sequence[Path], wrong: list[str]) -> Iterator[Path]:
-    """Yield every manifest once, in order."""
-    seen = set()
-    for path in paths:
-        try:
-            if path.is_dir():
-                files = sorted(file for file in path.glob("*.toml") if file.is_file())
-            elif path.is_file():
-                files = [path]
-            else:
-                wrong.append(f"{path}: there is no such file or folder; correct 'manifests' in the configuration")
-                continue
-        except OSError as error:
-            wrong.append(f"{path}: cannot be read: {error.strerror or error}")
-            continue
-        for file in files:
-            if (resolved := file.resolve()) not in seen:
-                seen.add(resolved)
-                yield file
 
 
 def _read(
@@ -257,10 +220,19 @@ def _skill(
     wrong += faulty
     if table is None or not all(fault.is_unset for fault in wrong):
         return None, wrong
-    line = source.line(("skills", name))
-    environment = shared + expanded.environment
-    text = _description(table, docker)
-    return Skill(name, text, docker, expanded.image, environment, expanded.mounts, source.path, line, tools), wrong
+    skill = Skill(
+        name,
+        _description(table, docker),
+        docker,
+        expanded.image,
+        shared + expanded.environment,
+        expanded.mounts,
+        source.path,
+        source.line(("skills", name)),
+        tools,
+        expanded.extra_args,
+    )
+    return skill, wrong
 
 
 def _description(table: SkillTable, docker: ContainerTable) -> str:
