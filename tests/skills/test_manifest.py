@@ -416,4 +416,4 @@ def test_a_volume_of_a_shell_line_is_answered_with_what_to_write(tmp_path, volum
 
 def test_a_volume_of_docker_is_answered_with_what_can_be_mounted(tmp_path):
     (fault,) = faults(tmp_path, HEAD + SKILL + "volumes = ['cache:/c']\n")
-    assert "'cache:/c' names a volume of docker, which is not mounted here; write '${SKILL_WORKDIR}:/target'" in fault
+    assert "'cache:/c' names a volume of docker and is not understood; write '${SKILL_WORKDIR}:/target'" in fault

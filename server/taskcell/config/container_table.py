@@ -24,14 +24,12 @@ from taskcell.config.fields import (
 )
 from taskcell.config.image_reference import full_reference
 from taskcell.config.toml_source import Fault
+from taskcell.config.volumes import WORKDIR_MARK, WORKDIR_VARIABLE, NotAVolume, check_shell_forms, mount_of
 from taskcell.model import GIB, MIB, WORKSPACE, Mount, Tmpfs
 from taskcell.units import format_size
 
 #: The Docker Engine refuses a container with less memory.
 MIN_MEMORY = 6 * MIB
-_WORKDIR_VARIABLE = "SKILL_WORKDIR"
-#: Stands for `${SKILL_WORKDIR}` in an expanded volume; no text from a file or an environment holds a NUL.
-_WORKDIR_MARK = "\0"
 
 _FORM = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^{}]*))?\}|(\{[^}]*\}?|[A-Za-z_($]))")
 
@@ -147,18 +145,18 @@ def _expand_options(words: tuple[str, ...], environ: Mapping[str, str]) -> tuple
         bare = word.removeprefix(given).removeprefix("=") if inline else word
         try:
             if given in ("--volume", "-v"):
-                _check_shell_forms(bare)
+                check_shell_forms(bare)
             text = _expand(bare, environ) if given else word
             if given in ("--volume", "-v") and text != bare:
                 # Read here, where a fault shows the word as it is written: what it expands to may be secret.
                 mount_of(text)
-        except _NotAVolume:
-            found.append(_fault(("extra_args", index), _NotAVolume(bare)))
+        except NotAVolume:
+            found.append(_fault(("extra_args", index), NotAVolume(bare)))
             continue
         except ValueError as error:
             found.append(_fault(("extra_args", index), error))
             continue
-        text = text.replace(_WORKDIR_MARK, WORKSPACE) if given in _OF_VARIABLES else text
+        text = text.replace(WORKDIR_MARK, WORKSPACE) if given in _OF_VARIABLES else text
         expanded.append(word.removesuffix(bare) + text)
     return tuple(expanded), found
 
@@ -198,8 +196,8 @@ def _expand_image(image: str, environ: Mapping[str, str]) -> str:
     if not image:
         raise ValueError("is missing; name the image, as in 'python:3.12-slim'")
     expanded = _expand(image, environ)
-    if _WORKDIR_MARK in expanded:
-        raise ValueError(f"${{{_WORKDIR_VARIABLE}}} has no meaning in an image's name")
+    if WORKDIR_MARK in expanded:
+        raise ValueError(f"${{{WORKDIR_VARIABLE}}} has no meaning in an image's name")
     try:
         full_reference(expanded)
     except ValueError:
@@ -218,65 +216,15 @@ def _variable(entry: str, environ: Mapping[str, str]) -> tuple[str, str]:
         check_variable_name(name)
     except ValueError as error:
         raise ValueError(f"{name!r} {error}") from None
-    return name, _expand(value, environ).replace(_WORKDIR_MARK, WORKSPACE)
-
-
-#: How a shell line of `docker run` names the folder that it is started in.
-_CURRENT_FOLDER = frozenset({".", "$PWD", "$(pwd)", "`pwd`"})
-
-
-def _check_shell_forms(volume: str) -> None:
-    """Raise ValueError for a volume that only a shell understands, with what to write instead."""
-    source, colon, rest = volume.partition(":")
-    if colon and source.rstrip("/") in _CURRENT_FOLDER:
-        raise ValueError(
-            f"{volume!r} would be the folder that docker is started in; for the task's files write "
-            f"'${{{_WORKDIR_VARIABLE}}}:{rest}'"
-        )
-    if colon and source.startswith("~/"):
-        raise ValueError(f"{volume!r} begins with '~', which only a shell expands; write '${{HOME}}{volume[1:]}'")
+    return name, _expand(value, environ).replace(WORKDIR_MARK, WORKSPACE)
 
 
 def _mount(volume: str, environ: Mapping[str, str]) -> Mount:
-    _check_shell_forms(volume)
+    check_shell_forms(volume)
     try:
         return mount_of(_expand(volume, environ))
-    except _NotAVolume:
-        raise _NotAVolume(volume) from None
-
-
-def mount_of(volume: str) -> Mount:
-    """Read an expanded volume. Raises ValueError if it is neither the workspace nor an absolute path of the host."""
-    source, target, read_only = split_volume(volume)
-    if source == _WORKDIR_MARK:
-        return Mount(None, target, read_only)
-    if not source.startswith("/") or _WORKDIR_MARK in source + target:
-        raise _NotAVolume(volume)
-    return Mount(source, target, read_only)
-
-
-class _NotAVolume(ValueError):
-    def __init__(self, volume: str) -> None:
-        named = re.match(r"[a-zA-Z0-9][\w.-]+:", volume)
-        what = "names a volume of docker, which is not mounted here" if named else "is not understood"
-        super().__init__(
-            f"{volume!r} {what}; write '${{{_WORKDIR_VARIABLE}}}:/target' or '/host/path:/target', "
-            "with ':ro' after it for read-only"
-        )
-
-
-def split_volume(text: str) -> tuple[str, str, bool]:
-    """Split `source:/target`, or the same with `:ro` or `:rw`: source, absolute target and whether it is read-only.
-
-    Raises ValueError if the text is anything else.
-    """
-    parts = text.split(":")
-    if len(parts) not in (2, 3) or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
-        raise _NotAVolume(text)
-    source, target = parts[0], parts[1]
-    if not source or not target.startswith("/"):
-        raise _NotAVolume(text)
-    return source, target, parts[2:] == ["ro"]
+    except NotAVolume:
+        raise NotAVolume(volume) from None
 
 
 def _expand(text: str, environ: Mapping[str, str]) -> str:
@@ -286,8 +234,8 @@ def _expand(text: str, environ: Mapping[str, str]) -> str:
             raise ValueError(
                 f"{match[0]!r} is not understood; only ${{VAR}}, ${{VAR:-default}} and ${{VAR:?message}} are expanded"
             )
-        if name == _WORKDIR_VARIABLE and operator is None:
-            return _WORKDIR_MARK
+        if name == WORKDIR_VARIABLE and operator is None:
+            return WORKDIR_MARK
         found = environ.get(name)
         if operator is None and found is not None:
             return found

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from taskcell.config.container_table import MIN_MEMORY, default_tmpfs, mount_of
+from taskcell.config.container_table import MIN_MEMORY, default_tmpfs
+from taskcell.config.volumes import mount_of
 from taskcell.model import WORKSPACE, Mount, Profile, Tmpfs
 from taskcell.profile.docker_flags import SWITCHES, Given, parse
 from taskcell.profile.refused_options import refusal_of
