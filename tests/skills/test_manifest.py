@@ -417,3 +417,18 @@ def test_a_volume_of_a_shell_line_is_answered_with_what_to_write(tmp_path, volum
 def test_a_volume_of_docker_is_answered_with_what_can_be_mounted(tmp_path):
     (fault,) = faults(tmp_path, HEAD + SKILL + "volumes = ['cache:/c']\n")
     assert "'cache:/c' names a volume of docker and is not understood; write '${SKILL_WORKDIR}:/target'" in fault
+
+
+def test_a_variable_may_be_passed_on_only_where_it_is_set(tmp_path):
+    text = HEAD + SKILL + 'environment = ["TOKEN?=${TOKEN}", "B?=b", "C?=${C:-}x", "D?=a=b?=c"]\n'
+    assert one(tmp_path, text).environment == (("B", "b"), ("C", "x"), ("D", "a=b?=c"))
+    assert one(tmp_path, text, {"TOKEN": "t"}).environment[0] == ("TOKEN", "t")
+    assert one(tmp_path, text, {"TOKEN": ""}).environment[0] == ("TOKEN", "")
+    (fault,) = faults(tmp_path, HEAD + SKILL + 'environment = ["1?=${TOKEN}"]\n')
+    assert "'1' is not the name of an environment variable" in fault
+
+
+def test_a_variable_of_all_skills_may_be_passed_on_only_where_it_is_set(tmp_path):
+    text = HEAD + '[defaults]\nenvironment = ["TOKEN?=${TOKEN}"]\n' + SKILL
+    assert one(tmp_path, text).environment == ()
+    assert one(tmp_path, text, {"TOKEN": "t"}).environment == (("TOKEN", "t"),)

@@ -164,16 +164,19 @@ def _expand_options(words: tuple[str, ...], environ: Mapping[str, str]) -> tuple
 def expand_environment(
     entries: tuple[str, ...], environ: Mapping[str, str]
 ) -> tuple[tuple[tuple[str, str], ...], list[Fault]]:
-    """Read `KEY=value` entries as pairs, in order.
+    """Read `KEY=value` entries as pairs, in order, but for those of `KEY?=value` whose variable is not set.
 
     Returns them with every fault; the key of each begins at the table that holds `environment`.
     """
     pairs, found = [], []
     for index, entry in enumerate(entries):
+        name, equals, value = entry.partition("=")
+        is_optional = bool(equals) and name.endswith("?")
         try:
-            pairs.append(_variable(entry, environ))
+            pairs.append(_variable(f"{name[:-1]}={value}" if is_optional else entry, environ))
         except ValueError as error:
-            found.append(_fault(("environment", index), error))
+            if not (is_optional and isinstance(error, UnsetVariable)):
+                found.append(_fault(("environment", index), error))
     return tuple(pairs), found
 
 
