@@ -11,11 +11,12 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from taskcell.config.container_table import ContainerTable, Expanded, expand_environment, expand_table
 from taskcell.config.fields import Prose, Table, Texts, Word, faults
-from taskcell.config.toml_source import Fault, TomlSource, UnreadableToml
+from taskcell.config.toml_source import Fault, Key, TomlSource, UnreadableToml
 from taskcell.errors import ManifestError
 from taskcell.model import Mount
 from taskcell.skills.manifest_files import manifest_files
 from taskcell.skills.typed_tool import TOOL_NAME, TypedTool, check_description, read_tools
+from taskcell.skills.variants import Variant, variants
 from taskcell.text import hidden_character
 
 _SOURCE = "docker:"
@@ -64,7 +65,7 @@ class Skill:
             variables filled in.
         environment: the file's defaults, then the skill's own. The values may be secret.
         tools: its typed tools; empty if the skill is one free-form tool of its own name.
-        file, line: where it is declared.
+        file, line, key: where it is declared.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Skill:
     line: int | None
     tools: tuple[TypedTool, ...] = ()
     extra_args: tuple[str, ...] = field(default=(), repr=False)
+    key: Key = ()
 
     @property
     def tool_names(self) -> tuple[str, ...]:
@@ -151,7 +153,7 @@ def read(paths: Sequence[Path], environ: Mapping[str, str], reserved: Collection
         for skill in found:
             first = skills.setdefault(skill.name, skill)
             if first is not skill:
-                fault = Fault(("skills", skill.name), f"is declared at {first.place} already; rename one of the two")
+                fault = Fault(skill.key, f"is declared at {first.place} already; rename one of the two")
                 wrong.append(source.describe(fault))
             else:
                 wrong += [source.describe(fault) for fault in _collisions(skill, givers, reserved)]
@@ -161,7 +163,7 @@ def read(paths: Sequence[Path], environ: Mapping[str, str], reserved: Collection
 def _collisions(skill: Skill, givers: dict[str, Skill], reserved: Collection[str]) -> Iterator[Fault]:
     """Report tools of a skill whose names are taken, by a skill in `givers` or by taskcell itself."""
     for full in skill.tool_names:
-        key = ("skills", skill.name, *(("tools", full.removeprefix(f"{skill.name}_")) if skill.tools else ()))
+        key = (*skill.key, *(("tools", full.removeprefix(f"{skill.name}_")) if skill.tools else ()))
         first = givers.setdefault(full, skill)
         if full in reserved:
             yield Fault(key, f"its name would be '{full}', as that of one of taskcell's own tools is; choose another")
@@ -183,27 +185,35 @@ def _read(
     of_all = [fault.below("defaults") for fault in found]
     wrong += [fault for fault in of_all if not fault.is_unset]
     tables = source.data.get("skills", {})
+    is_table = isinstance(tables, dict)
     skills, left_out = [], []
-    for name, data in tables.items() if isinstance(tables, dict) else ():
-        skill, found = _skill(name, data, shared, environ, source)
-        if name in reserved:
-            found.insert(0, Fault((), f"'{name}' is the name of one of taskcell's own tools; choose another"))
-        faulty = [fault.below("skills", name) for fault in found if not fault.is_unset]
-        unset = [fault for fault in (*of_all, *(fault.below("skills", name) for fault in found)) if fault.is_unset]
+    declared = [variant for name, data in tables.items() for variant in variants(name, data)] if is_table else []
+    for variant in declared:
+        if variant.faults:
+            wrong += variant.faults
+            continue
+        skill, found = _skill(variant, shared, environ, source)
+        if variant.name in reserved:
+            found.insert(0, Fault((), f"'{variant.name}' is the name of one of taskcell's own tools; choose another"))
+        placed = [variant.placed(fault) for fault in found]
+        faulty = [fault for fault in placed if not fault.is_unset]
+        unset = [fault for fault in (*of_all, *placed) if fault.is_unset]
         wrong += faulty
         if skill is None or faulty:
             continue
         if unset:
-            left_out.append(LeftOut(name, skill.tool_names, tuple(map(source.describe, unset))))
+            left_out.append(LeftOut(skill.name, skill.tool_names, tuple(map(source.describe, unset))))
         else:
             skills.append(skill)
-    return skills, left_out, wrong
+    # Once, though several variants share what is wrong.
+    return skills, left_out, list(dict.fromkeys(wrong))
 
 
 def _skill(
-    name: str, data: object, shared: tuple[tuple[str, str], ...], environ: Mapping[str, str], source: TomlSource
+    variant: Variant, shared: tuple[tuple[str, str], ...], environ: Mapping[str, str], source: TomlSource
 ) -> tuple[Skill | None, list[Fault]]:
     """Return a skill, None if its table is faulty, and what is wrong; a skill that lacks a variable is not whole."""
+    name, data = variant.name, variant.data
     wrong = list(_name_faults(name))
     table = None
     try:
@@ -228,9 +238,10 @@ def _skill(
         shared + expanded.environment,
         expanded.mounts,
         source.path,
-        source.line(("skills", name)),
+        source.line(variant.key),
         tools,
         expanded.extra_args,
+        variant.key,
     )
     return skill, wrong
 
