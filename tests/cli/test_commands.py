@@ -125,6 +125,14 @@ def test_tools_are_listed_though_the_engine_does_not_answer(taskcell: Taskcell, 
     assert "engine does not answer" in done.err
 
 
+def test_a_command_in_a_skill_that_lacks_a_variable_says_so(taskcell: Taskcell, manifests: Path) -> None:
+    (manifests / "odd.toml").write_text(REFUSED)
+    done = taskcell("exec", "--skill", "lacking", "--", "true", toml=LOCAL)
+    assert done.code != 0
+    assert "The skill 'lacking' is left out" in done.err
+    assert "the variable NOPE is not set" in done.err
+
+
 def test_the_doctor_says_which_skill_lacks_a_variable(taskcell: Taskcell, manifests: Path) -> None:
     (manifests / "odd.toml").write_text(REFUSED)
     done = taskcell("doctor", toml=LOCAL)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from taskcell.config.settings import Settings
-from taskcell.errors import Denied
+from taskcell.errors import Denied, ManifestError
 from taskcell.model import MIB, Mount, Profile, Tmpfs
 from taskcell.policy.policy import Policy
 from taskcell.profile.build import skill_profile, terminal_profile
@@ -57,7 +57,16 @@ def denial(*words: str, table: str = "", policy: dict[str, object] | None = None
         (["-v", "/anonymous"], "mounts", "/anonymous"),
         (["-v", "/a:/b:ro,z"], "mounts", "/a:/b:ro,z"),
         (["-v", "./here:/h"], "mounts", "./here"),
-        (["--mount", "type=bind,src=/,dst=/h"], "mounts", "--mount"),
+        (["--mount", "type=bind,src=/,dst=/h"], "blocked-mount-paths", "'/'"),
+        (["--mount=type=bind,source=/srv,target=/h,ro"], "allowed-mount-roots", "/srv"),
+        (["--mount", "type=volume,src=x,dst=/h"], "mounts", "type=bind,source=/host/path"),
+        (["--mount", "src=/srv,dst=/h"], "mounts", "type=bind,source=/host/path"),
+        (["--mount", "type=bind,src=/srv:/etc,dst=/h"], "mounts", "type=bind,source=/host/path"),
+        (["--mount", "type=bind,src=/srv,dst=/h:rw"], "mounts", "type=bind,source=/host/path"),
+        (["--mount", "type=bind,src=srv,dst=/h"], "mounts", "absolute source and target"),
+        (["--mount", "type=bind,src=/srv,dst=/h,ro=maybe"], "mounts", "type=bind,source=/host/path"),
+        (["--mount", "type=bind,src=/a,src=/b,dst=/h"], "mounts", "'src' of --mount"),
+        (["--mount", "type=bind,src=/a,dst=/h,bind-propagation=shared"], "mounts", "'bind-propagation' of --mount"),
         (["--volumes-from=x"], "mounts", "--volumes-from"),
         (["--volume-driver", "x"], "mounts", "--volume-driver"),
         (["--use-api-socket"], "allow-docker-socket", "--use-api-socket"),
@@ -95,9 +104,9 @@ def denial(*words: str, table: str = "", policy: dict[str, object] | None = None
         (["--shm-size=64g"], "tmpfs", "memory limit"),
         (["--runtime=runc"], "extra-args", "engine.runtime"),
         (["--entrypoint", "sh"], "extra-args", "its shell"),
-        (["--publish", "80:80"], "extra-args", "--publish"),
+        (["--publish", "80:80"], "extra-args", "nothing reaches a sandbox from outside"),
         (["-P"], "extra-args", "--publish-all"),
-        (["-itd"], "extra-args", "--tty"),
+        (["-itd"], "extra-args", "--detach"),
         (["--rm", "-d"], "extra-args", "--detach"),
         (["--restart=always"], "extra-args", "--restart"),
         (["--dns", "1.1.1.1"], "extra-args", "--dns"),
@@ -131,6 +140,10 @@ def test_an_option_that_is_refused_does_not_hide_behind_one_that_is_allowed():
         ["--privileged=false"],
         ["--oom-kill-disable=false"],
         ["--init", "-i"],
+        ["-it"],
+        ["--tty"],
+        ["--mount", "type=bind,src=${SKILL_WORKDIR},dst=/workspace"],
+        ["-v", "${SKILL_WORKDIR}:/workspace"],
         ["--no-healthcheck"],
         ["--log-driver=none"],
         ["--restart=no"],
@@ -221,4 +234,61 @@ def test_every_option_of_docker_is_understood_or_refused_by_its_name(name):
     elif made != profile():
         assert name in {"network", "user", "workdir", "gpus", "platform", "rm", "read-only", "cap-add"}
     else:
-        assert name in {"cap-drop", "init", "interactive", "no-healthcheck", "rm", "read-only"}
+        assert name in {"cap-drop", "init", "interactive", "no-healthcheck", "rm", "read-only", "tty"}
+
+
+def written(tmp_path: Path, *words: str, **environ: str) -> Profile:
+    """A skill's profile with these options in its manifest."""
+    (tmp_path / "m.toml").write_text(f"[skills.x]\nsource = 'docker:a'\ndocker.extra_args = {list(words)}\n")
+    return skill_profile(load([tmp_path / "m.toml"], environ, ())[0], Settings())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["-e", "TOK=${TOK}"], ["--env", "TOK=${TOK}"], ["--env=TOK=${TOK}"], ["-eTOK=${TOK}"], ["-e=TOK=${TOK}"]],
+)
+def test_a_variable_in_an_option_expands_as_it_does_in_its_key(tmp_path: Path, words: list[str]):
+    assert written(tmp_path, *words, TOK="t0ken").environment == (("TOK", "t0ken"),)
+    assert written(tmp_path, *[word.replace("}", ":-none}") for word in words]).environment == (("TOK", "none"),)
+    assert "t0ken" not in repr(load([tmp_path / "m.toml"], {"TOK": "t0ken"}, ()))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-v", "${DATA}:/d:ro"],
+        ["-v${DATA}:/d:ro"],
+        ["--volume=${DATA}:/d:ro"],
+        ["--mount", "type=bind,src=${DATA},dst=/d,readonly"],
+        ["--mount=type=bind,source=/srv,destination=/d,ro=1"],
+    ],
+)
+def test_every_form_of_a_mount_is_the_same_mount(tmp_path: Path, words: list[str]):
+    assert written(tmp_path, *words, DATA="/srv").mounts == (Mount("/srv", "/d", True),)
+
+
+def test_the_tasks_files_may_be_mounted_by_an_option(tmp_path: Path):
+    made = written(tmp_path, "-v", "${SKILL_WORKDIR}:/w", "--mount", "type=bind,src=${SKILL_WORKDIR},dst=/x,ro")
+    assert made.mounts == (Mount(None, "/w", False), Mount(None, "/x", True))
+    assert written(tmp_path, "-e", "D=${SKILL_WORKDIR}/sub").environment == (("D", "/workspace/sub"),)
+
+
+def test_other_options_do_not_expand(tmp_path: Path):
+    assert written(tmp_path, "--tmpfs", "${U}:size=1m", U="/x").tmpfs[-1].target == "${U}"
+    assert written(tmp_path, "--user", "${U}", U="7").user == "${U}"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["-e", "TOK=${TOK}"], "extra_args[1]: the variable TOK is not set in the server's environment"),
+        (["--rm", "--env=TOK=${TOK:?from the vault}"], "extra_args[1]: the variable TOK is not set in the server's"),
+        (["-e", "TOK=$TOK"], "extra_args[1]: '$T' is not understood; only ${VAR}"),
+        (["-v", "${DATA}/x:y"], "extra_args[1]: '${DATA}/x:y' is not understood"),
+    ],
+)
+def test_what_cannot_expand_is_a_fault_at_its_word_that_shows_no_value(tmp_path: Path, words: list[str], says: str):
+    with pytest.raises(ManifestError) as caught:
+        written(tmp_path, *words, DATA="/s3cret")
+    assert says in str(caught.value)
+    assert "s3cret" not in str(caught.value)

@@ -6,7 +6,8 @@ import pytest
 
 from taskcell.errors import ManifestError
 from taskcell.model import Mount
-from taskcell.skills.manifest import load, read, stamp
+from taskcell.skills.manifest import load, read
+from taskcell.skills.manifest_files import stamp
 from taskcell.tools.catalog import built_in_names
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -367,7 +368,7 @@ def test_a_variable_that_is_not_set_leaves_a_skill_out_and_is_no_fault_of_the_fi
     assert [reason.removeprefix(f"{tmp_path}/") for skill in found.left_out for reason in skill.reasons] == [
         "m.toml:2: skills.a.docker.image: the variable A is not set in the server's environment: set it, or write "
         "${A:-default}",
-        "m.toml:10: skills.b.docker.volumes[0]: the variable B is not set in the server's environment: names a folder",
+        "m.toml:11: skills.b.docker.volumes[0]: the variable B is not set in the server's environment: names a folder",
     ]
     assert [skill.name for skill in read([tmp_path], {"A": "a", "B": "/b"}, ()).skills] == ["a", "b", "c"]
 
@@ -377,3 +378,57 @@ def test_a_fault_beside_a_variable_that_is_not_set_is_a_fault(tmp_path):
     found = read([tmp_path], {}, ())
     assert (found.skills, found.left_out) == ((), ())
     assert len(found.faults) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("env = ['A=1']", "did you mean 'environment'?"),
+        ("args = ['x']", "did you mean 'command'?"),
+        ("mounts = []", "did you mean 'volumes'?"),
+        ("workdir = '/x'", "did you mean 'working_dir'?"),
+        ("mem_limit = '1g'", "did you mean 'memory'?"),
+        ("ports = ['80:80']", "nothing reaches a sandbox from outside"),
+        ("privileged = true", "no sandbox is privileged"),
+        ("env_file = '.env'", "write its variables into 'environment'"),
+    ],
+)
+def test_a_word_of_docker_or_compose_is_answered_with_the_key_that_means_it(tmp_path, key, says):
+    (fault,) = faults(tmp_path, HEAD + SKILL + key + "\n")
+    assert f": skills.x.docker.{key.split(' ')[0]}: unknown key; {says}" in fault
+
+
+@pytest.mark.parametrize(
+    ("volume", "says"),
+    [
+        (".:/w", "for the task's files write '${SKILL_WORKDIR}:/w'"),
+        ("./:/w:ro", "for the task's files write '${SKILL_WORKDIR}:/w:ro'"),
+        ("$PWD:/w", "for the task's files write '${SKILL_WORKDIR}:/w'"),
+        ("$(pwd):/w", "for the task's files write '${SKILL_WORKDIR}:/w'"),
+        ("~/x:/y", "write '${HOME}/x:/y'"),
+    ],
+)
+def test_a_volume_of_a_shell_line_is_answered_with_what_to_write(tmp_path, volume, says):
+    for key in (f"volumes = ['{volume}']", f"extra_args = ['-v', '{volume}']", f"extra_args = ['-v{volume}']"):
+        (fault,) = faults(tmp_path, HEAD + SKILL + key + "\n")
+        assert says in fault
+
+
+def test_a_volume_of_docker_is_answered_with_what_can_be_mounted(tmp_path):
+    (fault,) = faults(tmp_path, HEAD + SKILL + "volumes = ['cache:/c']\n")
+    assert "'cache:/c' names a volume of docker and is not understood; write '${SKILL_WORKDIR}:/target'" in fault
+
+
+def test_a_variable_may_be_passed_on_only_where_it_is_set(tmp_path):
+    text = HEAD + SKILL + 'environment = ["TOKEN?=${TOKEN}", "B?=b", "C?=${C:-}x", "D?=a=b?=c"]\n'
+    assert one(tmp_path, text).environment == (("B", "b"), ("C", "x"), ("D", "a=b?=c"))
+    assert one(tmp_path, text, {"TOKEN": "t"}).environment[0] == ("TOKEN", "t")
+    assert one(tmp_path, text, {"TOKEN": ""}).environment[0] == ("TOKEN", "")
+    (fault,) = faults(tmp_path, HEAD + SKILL + 'environment = ["1?=${TOKEN}"]\n')
+    assert "'1' is not the name of an environment variable" in fault
+
+
+def test_a_variable_of_all_skills_may_be_passed_on_only_where_it_is_set(tmp_path):
+    text = HEAD + '[defaults]\nenvironment = ["TOKEN?=${TOKEN}"]\n' + SKILL
+    assert one(tmp_path, text).environment == ()
+    assert one(tmp_path, text, {"TOKEN": "t"}).environment == (("TOKEN", "t"),)

@@ -49,8 +49,13 @@ def _refused(skill: Skill, settings: Settings, policy: Policy) -> Iterator[str]:
         source = TomlSource.read(skill.file)
     except UnreadableToml:  # it has just been read, and is gone again
         return
+    table = source.data["skills"][skill.key[1]]
+    own = table["instances"][skill.key[3]] if len(skill.key) > 2 else table
     for refusal in policy.refusals(skill_profile(skill, settings)):
-        key = ("skills", skill.name, *_key(refusal, source.data["skills"][skill.name]))
+        within = _key(refusal, own)
+        # What a variant does not say itself is its skill's.
+        shared = ("skills", skill.key[1], *_key(refusal, table))
+        key = (*skill.key, *within) if within != ("docker",) and within[0] in own else shared
         sentence = f"{refusal.reason.rstrip('.')} (the policy's rule '{refusal.rule.value}')"
         yield source.describe(Fault(key, sentence))
 

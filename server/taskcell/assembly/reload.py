@@ -16,7 +16,7 @@ from taskcell.assembly.offer import Offer, offer_of
 from taskcell.assembly.stack import Loaded
 from taskcell.errors import ManifestError, TaskcellError
 from taskcell.gateway.gateway import Gateway
-from taskcell.skills import manifest
+from taskcell.skills import manifest_files
 from taskcell.tools.tool import Tool
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ async def _follow(run: Invocation, loaded: Loaded, gateway: Gateway, offer: Offe
     while True:
         await anyio.sleep(POLL_INTERVAL)
         now = await anyio.to_thread.run_sync(
-            manifest.stamp, loaded.settings.manifest_paths, abandon_on_cancel=True, limiter=limiter
+            manifest_files.stamp, loaded.settings.manifest_paths, abandon_on_cancel=True, limiter=limiter
         )
         is_still, before = now == before, now
         if is_still and now != used:

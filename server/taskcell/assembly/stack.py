@@ -18,8 +18,9 @@ from taskcell.engine import kinds
 from taskcell.engine.base import Engine
 from taskcell.errors import ConfigError, ManifestError
 from taskcell.policy.policy import Policy
-from taskcell.skills import manifest
+from taskcell.skills import manifest, manifest_files
 from taskcell.skills.manifest import LeftOut, Skill
+from taskcell.skills.manifest_files import Stamp
 from taskcell.tools import catalog
 from taskcell.tools.tool import Tool
 
@@ -41,7 +42,7 @@ class Loaded:
     settings: Settings
     skills: tuple[Skill, ...]
     tools: Mapping[str, Tool]
-    stamp: manifest.Stamp
+    stamp: Stamp
     left_out: tuple[LeftOut, ...] = ()
 
 
@@ -52,7 +53,7 @@ def load(run: Invocation) -> Loaded:
 
 def load_manifests(run: Invocation, settings: Settings) -> Loaded:
     """Read the manifests. Raises ManifestError, ConfigError."""
-    stamp = manifest.stamp(settings.manifest_paths)
+    stamp = manifest_files.stamp(settings.manifest_paths)
     found = manifest.read(settings.manifest_paths, run.environ, catalog.built_in_names())
     if found.faults:
         raise ManifestError(list(found.faults))

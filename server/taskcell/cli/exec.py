@@ -81,6 +81,9 @@ def _check_runs_words(name: str, loaded: Loaded) -> None:
     """Raise BadArgument unless the tool takes words as arguments: the terminal, or a free-form skill."""
     from taskcell.tools.binding import ProgramTool
 
+    for absent in loaded.left_out:
+        if name in (absent.name, *absent.tool_names):
+            raise BadArgument(f"The skill '{absent.name}' is left out: {'; '.join(absent.reasons)}.")
     if not isinstance(loaded.tools.get(name, None), ProgramTool | None):
         raise BadArgument(f"'{name}' runs no program; use `terminal` or a skill for that.")
     for skill in loaded.skills:

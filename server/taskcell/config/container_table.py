@@ -24,14 +24,12 @@ from taskcell.config.fields import (
 )
 from taskcell.config.image_reference import full_reference
 from taskcell.config.toml_source import Fault
+from taskcell.config.volumes import WORKDIR_MARK, WORKDIR_VARIABLE, NotAVolume, check_shell_forms, mount_of
 from taskcell.model import GIB, MIB, WORKSPACE, Mount, Tmpfs
 from taskcell.units import format_size
 
 #: The Docker Engine refuses a container with less memory.
 MIN_MEMORY = 6 * MIB
-_WORKDIR_VARIABLE = "SKILL_WORKDIR"
-#: Stands for `${SKILL_WORKDIR}` in an expanded volume; no text from a file or an environment holds a NUL.
-_WORKDIR_MARK = "\0"
 
 _FORM = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^{}]*))?\}|(\{[^}]*\}?|[A-Za-z_($]))")
 
@@ -68,7 +66,7 @@ class ContainerTable(Table):
     reuse: Literal["task", "call"] = "task"
     sudo: bool = False
     cap_add: Words = ()
-    extra_args: Texts = ()
+    extra_args: Texts = Field(default=(), repr=False)
     timeout: Seconds | None = None
 
     @field_validator("memory")
@@ -101,6 +99,7 @@ class Expanded:
     image: str
     environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     mounts: tuple[Mount, ...] = ()
+    extra_args: tuple[str, ...] = field(default=(), repr=False)
 
 
 def expand_table(table: ContainerTable, environ: Mapping[str, str]) -> tuple[Expanded, list[Fault]]:
@@ -124,22 +123,60 @@ def expand_table(table: ContainerTable, environ: Mapping[str, str]) -> tuple[Exp
             found.append(_fault(("volumes", index), error))
     # The workspace is at /workspace already; asking for it there changes nothing.
     kept = tuple(mount for mount in mounts if mount != Mount(None, WORKSPACE))
-    return Expanded(image, environment, kept), found
+    options, wrong = _expand_options(table.extra_args, environ)
+    return Expanded(image, environment, kept, options), found + wrong
+
+
+#: Options of `docker run` whose values may hold variables, as the keys of the same meaning may.
+_OF_VARIABLES = ("--env", "-e")
+_OF_MOUNTS = ("--volume", "-v", "--mount")
+
+
+def _expand_options(words: tuple[str, ...], environ: Mapping[str, str]) -> tuple[tuple[str, ...], list[Fault]]:
+    expanded: list[str] = []
+    found: list[Fault] = []
+    option = ""
+    for index, word in enumerate(words):
+        names = (*_OF_VARIABLES, *_OF_MOUNTS)
+        joined = next((name for name in names if word.startswith(f"{name}=" if name[1] == "-" else name)), "")
+        inline = bool(joined) and not option and word != joined
+        given = joined if inline else option
+        option = word if not option and word in names else ""
+        bare = word.removeprefix(given).removeprefix("=") if inline else word
+        try:
+            if given in ("--volume", "-v"):
+                check_shell_forms(bare)
+            text = _expand(bare, environ) if given else word
+            if given in ("--volume", "-v") and text != bare:
+                # Read here, where a fault shows the word as it is written: what it expands to may be secret.
+                mount_of(text)
+        except NotAVolume:
+            found.append(_fault(("extra_args", index), NotAVolume(bare)))
+            continue
+        except ValueError as error:
+            found.append(_fault(("extra_args", index), error))
+            continue
+        text = text.replace(WORKDIR_MARK, WORKSPACE) if given in _OF_VARIABLES else text
+        expanded.append(word.removesuffix(bare) + text)
+    return tuple(expanded), found
 
 
 def expand_environment(
     entries: tuple[str, ...], environ: Mapping[str, str]
 ) -> tuple[tuple[tuple[str, str], ...], list[Fault]]:
-    """Read `KEY=value` entries as pairs, in order.
+    """Read `KEY=value` entries as pairs, in order, but for those of `KEY?=value` whose variable is not set.
 
     Returns them with every fault; the key of each begins at the table that holds `environment`.
     """
     pairs, found = [], []
     for index, entry in enumerate(entries):
+        name, equals, value = entry.partition("=")
+        is_optional = bool(equals) and name.endswith("?")
         try:
-            pairs.append(_variable(entry, environ))
+            pairs.append(_variable(f"{name[:-1]}={value}" if is_optional else entry, environ))
         except ValueError as error:
-            found.append(_fault(("environment", index), error))
+            if not (is_optional and isinstance(error, UnsetVariable)):
+                found.append(_fault(("environment", index), error))
     return tuple(pairs), found
 
 
@@ -162,8 +199,8 @@ def _expand_image(image: str, environ: Mapping[str, str]) -> str:
     if not image:
         raise ValueError("is missing; name the image, as in 'python:3.12-slim'")
     expanded = _expand(image, environ)
-    if _WORKDIR_MARK in expanded:
-        raise ValueError(f"${{{_WORKDIR_VARIABLE}}} has no meaning in an image's name")
+    if WORKDIR_MARK in expanded:
+        raise ValueError(f"${{{WORKDIR_VARIABLE}}} has no meaning in an image's name")
     try:
         full_reference(expanded)
     except ValueError:
@@ -182,41 +219,15 @@ def _variable(entry: str, environ: Mapping[str, str]) -> tuple[str, str]:
         check_variable_name(name)
     except ValueError as error:
         raise ValueError(f"{name!r} {error}") from None
-    return name, _expand(value, environ).replace(_WORKDIR_MARK, WORKSPACE)
+    return name, _expand(value, environ).replace(WORKDIR_MARK, WORKSPACE)
 
 
 def _mount(volume: str, environ: Mapping[str, str]) -> Mount:
+    check_shell_forms(volume)
     try:
-        source, target, read_only = split_volume(_expand(volume, environ))
-    except _NotAVolume:
-        raise _NotAVolume(volume) from None
-    if source == _WORKDIR_MARK:
-        return Mount(None, target, read_only)
-    if not source.startswith("/") or _WORKDIR_MARK in source + target:
-        raise _NotAVolume(volume)
-    return Mount(source, target, read_only)
-
-
-class _NotAVolume(ValueError):
-    def __init__(self, volume: str) -> None:
-        super().__init__(
-            f"{volume!r} is not understood; write '${{{_WORKDIR_VARIABLE}}}:/target' or '/host/path:/target', "
-            "with ':ro' after it for read-only"
-        )
-
-
-def split_volume(text: str) -> tuple[str, str, bool]:
-    """Split `source:/target`, or the same with `:ro` or `:rw`: source, absolute target and whether it is read-only.
-
-    Raises ValueError if the text is anything else.
-    """
-    parts = text.split(":")
-    if len(parts) not in (2, 3) or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
-        raise _NotAVolume(text)
-    source, target = parts[0], parts[1]
-    if not source or not target.startswith("/"):
-        raise _NotAVolume(text)
-    return source, target, parts[2:] == ["ro"]
+        return mount_of(_expand(volume, environ))
+    except NotAVolume:
+        raise NotAVolume(volume) from None
 
 
 def _expand(text: str, environ: Mapping[str, str]) -> str:
@@ -226,8 +237,8 @@ def _expand(text: str, environ: Mapping[str, str]) -> str:
             raise ValueError(
                 f"{match[0]!r} is not understood; only ${{VAR}}, ${{VAR:-default}} and ${{VAR:?message}} are expanded"
             )
-        if name == _WORKDIR_VARIABLE and operator is None:
-            return _WORKDIR_MARK
+        if name == WORKDIR_VARIABLE and operator is None:
+            return WORKDIR_MARK
         found = environ.get(name)
         if operator is None and found is not None:
             return found

@@ -89,6 +89,32 @@ def faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
     return [Fault(tuple(detail["loc"]), _sentence(detail, model)) for detail in found]
 
 
+#: Words of `docker run` and of compose files, and the keys that mean the same here.
+_ELSEWHERE = {
+    "env": "environment", "args": "command", "cmd": "command", "mounts": "volumes", "mount": "volumes",
+    "workdir": "working_dir", "mem_limit": "memory", "mem": "memory", "cpu": "cpus", "pids_limit": "pids",
+    "network_mode": "network", "networks": "network", "readonly": "read_only", "capabilities": "cap_add",
+    "devices": "gpus", "options": "extra_args", "docker_args": "extra_args",
+}  # fmt: skip
+#: Words of theirs that nothing here means.
+_NOWHERE = {
+    "ports": "nothing reaches a sandbox from outside, so leave it out",
+    "expose": "nothing reaches a sandbox from outside, so leave it out",
+    "privileged": "no sandbox is privileged, so leave it out",
+    "env_file": "write its variables into 'environment'",
+    "build": "build the image beforehand, and name it in 'image'",
+}
+
+
+def _unknown(word: str, valid: tuple[str, ...]) -> str:
+    key = word.lower().replace("-", "_")
+    if "environment" in valid and key in _NOWHERE:
+        return f"unknown key; {_NOWHERE[key]}"
+    meant = _ELSEWHERE.get(key, "")
+    hint = f"did you mean '{meant}'?" if meant in valid else suggestion(word, valid)
+    return f"unknown key; {hint}"
+
+
 _TYPES = {
     "string_type": "must be a string, in quotes",
     "bool_type": "must be true or false",
@@ -104,7 +130,7 @@ _TYPES = {
 def _sentence(detail: Any, model: type[BaseModel]) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"unknown key; {suggestion(str(detail['loc'][-1]), keys_at(model, detail['loc'][:-1]))}"
+        return _unknown(str(detail["loc"][-1]), keys_at(model, detail["loc"][:-1]))
     if kind == "value_error":
         return str(context["error"])
     if kind == "literal_error":

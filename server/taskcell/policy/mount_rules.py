@@ -125,7 +125,10 @@ def _blocked(name: str, path: HostPath, policy: PolicySettings, host: HostFacts)
 
 def _outside(name: str, path: HostPath, host: HostFacts) -> Iterator[Refusal]:
     if not any(_is_at_or_below(path.resolved, root.resolved) for root in host.roots):
-        reason = f"The host path {name} is in none of policy.allowed_mount_roots; only the workspace can be mounted."
+        reason = (
+            f"The host path {name} is in none of policy.allowed_mount_roots; "
+            "for the task's files write '${SKILL_WORKDIR}:/target'."
+        )
         yield Refusal(Rule.ROOTS, reason)
 
 

@@ -43,7 +43,7 @@ def terminal_profile(settings: Settings) -> Profile:
 
 def skill_profile(skill: Skill, settings: Settings) -> Profile:
     """Return the profile of a skill's tools. A skill that names no entrypoint has the image's own."""
-    expanded = Expanded(skill.image, skill.environment, skill.mounts)
+    expanded = Expanded(skill.image, skill.environment, skill.mounts, skill.extra_args)
     return _profile(
         name=skill.name,
         kind="skill",
@@ -90,7 +90,7 @@ def _profile(
         reuse=Reuse(table.reuse),
     )
     written = {name: key for name, key in _KEYS.items() if key in table.model_fields_set}
-    return extra_args.apply(profile, table.extra_args, written)
+    return extra_args.apply(profile, expanded.extra_args, written)
 
 
 def default_user(settings: Settings, uid: int, gid: int) -> str:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from taskcell.config.container_table import MIN_MEMORY, default_tmpfs, split_volume
-from taskcell.model import Mount, Profile, Tmpfs
+from taskcell.config.container_table import MIN_MEMORY, default_tmpfs
+from taskcell.config.volumes import mount_of
+from taskcell.model import WORKSPACE, Mount, Profile, Tmpfs
 from taskcell.profile.docker_flags import SWITCHES, Given, parse
+from taskcell.profile.refused_options import refusal_of
 from taskcell.refusal import Refusal, Rule
 from taskcell.text import shown
 from taskcell.units import format_size, parse_cores, parse_size
@@ -77,7 +79,7 @@ def _ask(asked: _Asked, given: Given, profile: Profile) -> None:
     if given.name in _READERS:
         _READERS[given.name](asked, given, profile)
     elif not _holds_anyway(given, profile):
-        asked.refused.append(_refusal(given))
+        asked.refused.append(refusal_of(given))
 
 
 # --- options with a field ------------------------------------------------------------------------------------------
@@ -128,15 +130,49 @@ def _variable(asked: _Asked, given: Given, profile: Profile) -> None:
 
 def _volume(asked: _Asked, given: Given, profile: Profile) -> None:
     try:
-        source, target, read_only = split_volume(given.value)
+        mount = mount_of(given.value)
     except ValueError:
-        asked.refuse(Rule.MOUNTS, f"--volume {shown(given.value)} is not '/host/path:/target' or the same with ':ro'.")
+        reason = (
+            f"--volume {shown(given.value)} is not '/host/path:/target', nor '${{SKILL_WORKDIR}}:/target' for the "
+            "task's files, with ':ro' after it for read-only."
+        )
+        asked.refuse(Rule.MOUNTS, reason)
+    else:
+        _add_mount(asked, mount)
+
+
+def _add_mount(asked: _Asked, mount: Mount) -> None:
+    # The workspace is at /workspace already; asking for it there changes nothing.
+    if mount != Mount(None, WORKSPACE):
+        asked.mounts.append(mount)
+
+
+#: What `--mount` may say of a folder, under each of docker's names for it.
+_MOUNT_KEYS = {"type": "type", **dict.fromkeys(("source", "src"), "source")}
+_MOUNT_KEYS |= dict.fromkeys(("target", "dst", "destination"), "target") | dict.fromkeys(("readonly", "ro"), "ro")
+
+
+def _mount(asked: _Asked, given: Given, profile: Profile) -> None:
+    """Read `type=bind,source=/host,target=/target[,readonly]` as the volume of the same meaning."""
+    said: dict[str, str] = {}
+    for option in given.value.split(","):
+        name, equals, value = option.partition("=")
+        key = _MOUNT_KEYS.get(name)
+        if key is None or key in said:
+            asked.refuse(Rule.MOUNTS, f"{shown(name)} of --mount is not understood, or is there twice; {_AS_MOUNT}.")
+            return
+        said[key] = value if equals else "true"
+    read_only = {"true": ":ro", "1": ":ro", "false": "", "0": ""}.get(said.get("ro", "false"))
+    if said.get("type") != "bind" or read_only is None or ":" in f"{said.get('source')}{said.get('target')}":
+        asked.refuse(Rule.MOUNTS, f"--mount mounts folders of the host and the task's files alone; {_AS_MOUNT}.")
         return
-    if not source.startswith("/"):
-        reason = f"--volume {shown(given.value)} names no absolute path: named volumes are shared between tasks."
-        asked.refuse(Rule.MOUNTS, f"{reason} The workspace is mounted with the key 'volumes'.")
-        return
-    asked.mounts.append(Mount(source, target, read_only))
+    try:
+        _add_mount(asked, mount_of(f"{said.get('source', '')}:{said.get('target', '')}{read_only}"))
+    except ValueError:
+        asked.refuse(Rule.MOUNTS, f"--mount needs an absolute source and target; {_AS_MOUNT}.")
+
+
+_AS_MOUNT = "write 'type=bind,source=/host/path,target=/target', with ',readonly' after it for read-only"
 
 
 def _tmpfs(asked: _Asked, given: Given, profile: Profile) -> None:
@@ -203,6 +239,7 @@ _READERS: dict[str, _Reader] = {
     "read-only": _plain("read_only"),
     "env": _variable,
     "volume": _volume,
+    "mount": _mount,
     "tmpfs": _tmpfs,
     "shm-size": _shm_size,
     "cap-add": _capability,
@@ -215,8 +252,9 @@ _READERS: dict[str, _Reader] = {
 
 #: Switches that docker turns on by itself, so that `false` asks for something.
 _ON_BY_DEFAULT = frozenset({"disable-content-trust", "sig-proxy"})
-#: Switches that ask for what every sandbox has: an init that reaps, a standard input, no health check.
-_HOLDING_SWITCHES = frozenset({"init", "interactive", "no-healthcheck"})
+#: Switches that ask for what every sandbox has: an init that reaps, a standard input, no health check, and a terminal
+#: where a call wants one.
+_HOLDING_SWITCHES = frozenset({"init", "interactive", "no-healthcheck", "tty"})
 _HOLDING_VALUES = {
     "security-opt": frozenset({"no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"}),
     "log-driver": frozenset({"none"}),
@@ -232,42 +270,3 @@ def _holds_anyway(given: Given, profile: Profile) -> bool:
     if given.name in SWITCHES:
         return given.name in _HOLDING_SWITCHES or not (given.is_on or given.name in _ON_BY_DEFAULT)
     return given.name == "cap-drop" or given.value in _HOLDING_VALUES.get(given.name, ())
-
-
-_LIMITS = "would change the sandbox's limits; only memory, cpus and pids set limits"
-_OTHERS = "mounts what the policy cannot judge; use 'volumes'"
-_DEVICE = "gives the sandbox a device of the host, or changes how it is used, which no profile can"
-_REFUSED: dict[str, tuple[Rule, str]] = {
-    "privileged": (
-        Rule.PRIVILEGED,
-        "is refused whatever policy.allow_privileged says: what runs in a sandbox never holds a privilege, so it would "
-        "only take the engine's protection away",
-    ),
-    "env-file": (Rule.ENVIRONMENT, "reads variables from a file of the host; write them into 'environment'"),
-    "group-add": (Rule.GROUPS, "adds groups to the user, which no profile can; a user's one group is in 'user'"),
-    "security-opt": (Rule.SECURITY, "changes the engine's protection of the sandbox, which no profile can"),
-    "sysctl": (Rule.KERNEL, "changes a setting of the kernel, which no profile can"),
-    "use-api-socket": (Rule.SOCKETS, "gives the sandbox the engine's socket and credentials, which no profile can"),
-    **dict.fromkeys(("mount", "volumes-from", "volume-driver"), (Rule.MOUNTS, _OTHERS)),
-    **dict.fromkeys(
-        (
-            "device", "device-cgroup-rule", "device-read-bps", "device-read-iops", "device-write-bps",
-            "device-write-iops", "blkio-weight-device",
-        ),
-        (Rule.DEVICES, _DEVICE),
-    ),
-    **dict.fromkeys(
-        (
-            "blkio-weight", "cgroup-parent", "cpu-count", "cpu-percent", "cpu-period", "cpu-quota", "cpu-rt-period",
-            "cpu-rt-runtime", "cpu-shares", "cpuset-cpus", "cpuset-mems", "io-maxbandwidth", "io-maxiops",
-            "kernel-memory", "memory-reservation", "memory-swap", "memory-swappiness", "oom-kill-disable",
-            "oom-score-adj", "storage-opt", "ulimit",
-        ),
-        (Rule.RESOURCES, _LIMITS),
-    ),
-}  # fmt: skip
-
-
-def _refusal(given: Given) -> Refusal:
-    rule, why = _REFUSED.get(given.name, (Rule.EXTRA_ARGS, "has no counterpart in a profile"))
-    return Refusal(rule, f"The engine option --{given.name} {why}; remove it from extra_args.")

@@ -11,10 +11,12 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from taskcell.config.container_table import ContainerTable, Expanded, expand_environment, expand_table
 from taskcell.config.fields import Prose, Table, Texts, Word, faults
-from taskcell.config.toml_source import Fault, TomlSource, UnreadableToml
+from taskcell.config.toml_source import Fault, Key, TomlSource, UnreadableToml
 from taskcell.errors import ManifestError
 from taskcell.model import Mount
+from taskcell.skills.manifest_files import manifest_files
 from taskcell.skills.typed_tool import TOOL_NAME, TypedTool, check_description, read_tools
+from taskcell.skills.variants import Variant, variants
 from taskcell.text import hidden_character
 
 _SOURCE = "docker:"
@@ -59,10 +61,11 @@ class Skill:
     """A skill whose table has no faults.
 
     Arguments:
-        docker: its table as it is written; `image`, `environment` and `mounts` have its variables filled in.
+        docker: its table as it is written; `image`, `environment`, `mounts` and `extra_args` have its
+            variables filled in.
         environment: the file's defaults, then the skill's own. The values may be secret.
         tools: its typed tools; empty if the skill is one free-form tool of its own name.
-        file, line: where it is declared.
+        file, line, key: where it is declared.
     """
 
     name: str
@@ -74,6 +77,8 @@ class Skill:
     file: Path
     line: int | None
     tools: tuple[TypedTool, ...] = ()
+    extra_args: tuple[str, ...] = field(default=(), repr=False)
+    key: Key = ()
 
     @property
     def tool_names(self) -> tuple[str, ...]:
@@ -136,7 +141,7 @@ def read(paths: Sequence[Path], environ: Mapping[str, str], reserved: Collection
     skills: dict[str, Skill] = {}
     givers: dict[str, Skill] = {}
     left_out: list[LeftOut] = []
-    for file in _files(paths, wrong):
+    for file in manifest_files(paths, wrong):
         try:
             source = TomlSource.read(file)
         except UnreadableToml as error:
@@ -148,7 +153,7 @@ def read(paths: Sequence[Path], environ: Mapping[str, str], reserved: Collection
         for skill in found:
             first = skills.setdefault(skill.name, skill)
             if first is not skill:
-                fault = Fault(("skills", skill.name), f"is declared at {first.place} already; rename one of the two")
+                fault = Fault(skill.key, f"is declared at {first.place} already; rename one of the two")
                 wrong.append(source.describe(fault))
             else:
                 wrong += [source.describe(fault) for fault in _collisions(skill, givers, reserved)]
@@ -158,52 +163,12 @@ def read(paths: Sequence[Path], environ: Mapping[str, str], reserved: Collection
 def _collisions(skill: Skill, givers: dict[str, Skill], reserved: Collection[str]) -> Iterator[Fault]:
     """Report tools of a skill whose names are taken, by a skill in `givers` or by taskcell itself."""
     for full in skill.tool_names:
-        key = ("skills", skill.name, *(("tools", full.removeprefix(f"{skill.name}_")) if skill.tools else ()))
+        key = (*skill.key, *(("tools", full.removeprefix(f"{skill.name}_")) if skill.tools else ()))
         first = givers.setdefault(full, skill)
         if full in reserved:
             yield Fault(key, f"its name would be '{full}', as that of one of taskcell's own tools is; choose another")
         elif first is not skill:
             yield Fault(key, f"its name would be '{full}', as a tool of '{first.name}' at {first.place}; rename one")
-
-
-#: A change of a manifest changes this: each file's name, device, inode, size and times.
-Stamp = tuple[tuple[object, ...], ...]
-
-
-def stamp(paths: Sequence[Path]) -> Stamp:
-    """Return a stamp of the manifests on the disk. Equal stamps mean the same files with the same content."""
-    wrong: list[str] = []
-    files = [_file_stamp(file) for file in _files(paths, wrong)]
-    return (*files, tuple(wrong))
-
-
-def _file_stamp(file: Path) -> tuple[object, ...]:
-    try:
-        found = file.stat()
-    except OSError as error:
-        return (str(file), error.errno)
-    return (str(file), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def _files(paths: Sequence[Path], wrong: list[str]) -> Iterator[Path]:
-    """Yield every manifest once, in order."""
-    seen = set()
-    for path in paths:
-        try:
-            if path.is_dir():
-                files = sorted(file for file in path.glob("*.toml") if file.is_file())
-            elif path.is_file():
-                files = [path]
-            else:
-                wrong.append(f"{path}: there is no such file or folder; correct 'manifests' in the configuration")
-                continue
-        except OSError as error:
-            wrong.append(f"{path}: cannot be read: {error.strerror or error}")
-            continue
-        for file in files:
-            if (resolved := file.resolve()) not in seen:
-                seen.add(resolved)
-                yield file
 
 
 def _read(
@@ -220,27 +185,35 @@ def _read(
     of_all = [fault.below("defaults") for fault in found]
     wrong += [fault for fault in of_all if not fault.is_unset]
     tables = source.data.get("skills", {})
+    is_table = isinstance(tables, dict)
     skills, left_out = [], []
-    for name, data in tables.items() if isinstance(tables, dict) else ():
-        skill, found = _skill(name, data, shared, environ, source)
-        if name in reserved:
-            found.insert(0, Fault((), f"'{name}' is the name of one of taskcell's own tools; choose another"))
-        faulty = [fault.below("skills", name) for fault in found if not fault.is_unset]
-        unset = [fault for fault in (*of_all, *(fault.below("skills", name) for fault in found)) if fault.is_unset]
+    declared = [variant for name, data in tables.items() for variant in variants(name, data)] if is_table else []
+    for variant in declared:
+        if variant.faults:
+            wrong += variant.faults
+            continue
+        skill, found = _skill(variant, shared, environ, source)
+        if variant.name in reserved:
+            found.insert(0, Fault((), f"'{variant.name}' is the name of one of taskcell's own tools; choose another"))
+        placed = [variant.placed(fault) for fault in found]
+        faulty = [fault for fault in placed if not fault.is_unset]
+        unset = [fault for fault in (*of_all, *placed) if fault.is_unset]
         wrong += faulty
         if skill is None or faulty:
             continue
         if unset:
-            left_out.append(LeftOut(name, skill.tool_names, tuple(map(source.describe, unset))))
+            left_out.append(LeftOut(skill.name, skill.tool_names, tuple(map(source.describe, unset))))
         else:
             skills.append(skill)
-    return skills, left_out, wrong
+    # Once, though several variants share what is wrong.
+    return skills, left_out, list(dict.fromkeys(wrong))
 
 
 def _skill(
-    name: str, data: object, shared: tuple[tuple[str, str], ...], environ: Mapping[str, str], source: TomlSource
+    variant: Variant, shared: tuple[tuple[str, str], ...], environ: Mapping[str, str], source: TomlSource
 ) -> tuple[Skill | None, list[Fault]]:
     """Return a skill, None if its table is faulty, and what is wrong; a skill that lacks a variable is not whole."""
+    name, data = variant.name, variant.data
     wrong = list(_name_faults(name))
     table = None
     try:
@@ -257,10 +230,20 @@ def _skill(
     wrong += faulty
     if table is None or not all(fault.is_unset for fault in wrong):
         return None, wrong
-    line = source.line(("skills", name))
-    environment = shared + expanded.environment
-    text = _description(table, docker)
-    return Skill(name, text, docker, expanded.image, environment, expanded.mounts, source.path, line, tools), wrong
+    skill = Skill(
+        name,
+        _description(table, docker),
+        docker,
+        expanded.image,
+        shared + expanded.environment,
+        expanded.mounts,
+        source.path,
+        source.line(variant.key),
+        tools,
+        expanded.extra_args,
+        variant.key,
+    )
+    return skill, wrong
 
 
 def _description(table: SkillTable, docker: ContainerTable) -> str:
