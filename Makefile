@@ -9,7 +9,11 @@ PYTEST_ARGS ?=
 # Passed on to the measurements, e.g. make bench BENCH_ARGS="--write docs/benchmarks.md".
 BENCH_ARGS ?=
 
-.PHONY: help setup images demo test test-faults test-clients test-converters check bench bench-scale stop clean
+# Of `make test-hostile`: how many random trees are killed, and seconds after which no other test begins.
+TREES ?=
+WITHIN ?=
+
+.PHONY: help setup images demo test test-faults test-clients test-converters test-hostile check bench bench-scale stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +40,9 @@ test-converters: setup ## Hold what tools publish against the strict converters 
 test-clients: setup ## Run the tests with real MCP clients, each in an environment of its own below .cache.
 	@scripts/clients.sh
 	@$(PYTHON) -m pytest -m clients $(PYTEST_ARGS)
+
+test-hostile: setup ## Attack sandboxes, images and an engine of its own, and print what held. TREES=10000 WITHIN=240.
+	@TASKCELL_TREES=$(TREES) $(PYTHON) tests/hostile/run.py $(if $(WITHIN),--within $(WITHIN)) $(PYTEST_ARGS)
 
 check: ## Format, lint, types, layers, sizes, names, shell scripts, and the supervisor under sanitizers.
 	@scripts/bootstrap.sh --check

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 import threading
 import time
@@ -19,7 +20,8 @@ from docker import APIClient
 from docker.errors import APIError, NotFound
 from docker.types import Mount
 
-from taskcell.engine.docker.classify import is_in_use
+from taskcell.engine.docker import living
+from taskcell.engine.docker.classify import is_gone, is_in_use
 from taskcell.engine.docker.hardening import (
     SUPERVISOR,
     SUPERVISOR_FOLDER,
@@ -28,10 +30,13 @@ from taskcell.engine.docker.hardening import (
 from taskcell.errors import EngineError
 from taskcell.supervisor import binary
 
-#: Seconds that another server may take to fill the volume: one container created, 100 kB sent, and removed.
+#: Seconds that another server may take to fill the volume: one container created, 100 kB sent, and removed. One that
+#: runs on this machine and has died is not waited for.
 FILL_TIMEOUT = 30.0
 FILL_POLL = 0.1
 _LABEL = "taskcell.kind=supervisor"
+#: Of the container that fills a volume: the process that does.
+_FILLER = "taskcell.filler"
 
 
 class SupervisorVolumes:
@@ -83,8 +88,9 @@ class SupervisorVolumes:
     def _create_carrier(self, name: str, image_id: str) -> str:
         mount = Mount(SUPERVISOR_FOLDER, name, type="volume", no_copy=True)
         host = self._client.create_host_config(mounts=[mount], network_mode="none")
+        labels = {"taskcell.kind": "supervisor", _FILLER: living.mark_of(os.getpid())}
         config = self._client.create_container_config(
-            image_id, ["version"], entrypoint=[SUPERVISOR], labels={"taskcell.kind": "supervisor"}, host_config=host
+            image_id, ["version"], entrypoint=[SUPERVISOR], labels=labels, host_config=host
         )
         deadline = time.monotonic() + FILL_TIMEOUT
         while True:
@@ -93,16 +99,32 @@ class SupervisorVolumes:
             except APIError as error:
                 if not is_in_use(error):
                     raise
-            if time.monotonic() > deadline:
-                self._remove_stale(name)
+            other, filler = self._find_other(name)
+            if other and (living.is_dead(filler) or time.monotonic() > deadline):
+                self._remove_stale(other, name)
                 deadline = time.monotonic() + FILL_TIMEOUT
             time.sleep(FILL_POLL)
 
-    def _remove_stale(self, name: str) -> None:
-        """Remove the container of a server that died while it filled the volume."""
+    def _find_other(self, name: str) -> tuple[str, str]:
+        """The id of the container that has the name, and the mark of who made it; empty when it has just gone."""
         try:
-            self._client.remove_container(name, force=True, v=True)
+            found = self._client.inspect_container(name)
+        except NotFound:
+            return "", ""
+        return str(found["Id"]), str((found["Config"].get("Labels") or {}).get(_FILLER, ""))
+
+    def _remove_stale(self, container_id: str, name: str) -> None:
+        """Remove the container of a server that died while it filled the volume.
+
+        By its id: somebody else may have removed it by now, and have made another one.
+        """
+        try:
+            self._client.remove_container(container_id, force=True, v=True)
+        except NotFound:
+            return
         except APIError as error:
+            if is_gone(error):
+                return
             raise EngineError(f"The container {name} is in the way and cannot be removed; remove it.") from error
 
     def _holds(self, carrier: str, program: bytes) -> bool:
