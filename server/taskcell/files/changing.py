@@ -149,7 +149,7 @@ async def append(file: TaskFile, text: str, data: bytes, label: str | None, mode
 # --- editing ----------------------------------------------------------------------------------------------------
 
 
-async def edit(file: TaskFile, edits: Sequence[Edit]) -> FileChange:
+async def make_edits(file: TaskFile, edits: Sequence[Edit]) -> FileChange:
     """Make all edits or none, and return the new lines. Raises FileRefused."""
     path = file.target.shown
 

@@ -9,7 +9,7 @@ from typing import Any
 from taskcell.config.settings import Settings
 from taskcell.errors import BadArgument
 from taskcell.files.answers import FileAnswer
-from taskcell.files.changing import edit, undo
+from taskcell.files.changing import make_edits, undo
 from taskcell.files.edits import MOST_PLACES, Edit
 from taskcell.model import Command, ToolCall
 from taskcell.schema.arguments import as_utf8
@@ -22,7 +22,7 @@ from taskcell.tools.tool import BuiltIn, Tool
 #: Edits of one call.
 MAX_EDITS = 100
 
-_EDIT = {
+_EDIT: dict[str, dict[str, Any]] = {
     "old": {
         "type": "string",
         "description": "Text exactly as in the file, without line numbers; may span lines.",
@@ -42,7 +42,7 @@ _EDIT = {
         "description": "Instead of `old`: insert `new` after this line; 0 at the beginning, -1 at the end.",
     },
 }
-_BRIEF = {name: {**schema, "description": "As beside `path`."} for name, schema in _EDIT.items()}
+_BRIEF: dict[str, Any] = {name: {**schema, "description": "As beside `path`."} for name, schema in _EDIT.items()}
 _SCHEMA = object_schema(
     {
         "path": PATH,
@@ -89,7 +89,7 @@ class EditFile(FileTool):
     async def answer(self, job: Job, values: Mapping[str, Any]) -> FileAnswer:
         edits = _edits(values)
         file = job.file(target(values["path"]))
-        return await edit(file, edits) if edits else await undo(file)
+        return await make_edits(file, edits) if edits else await undo(file)
 
 
 def _edits(values: Mapping[str, Any]) -> list[Edit]:
