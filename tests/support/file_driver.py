@@ -46,6 +46,7 @@ class Files:
         self.binary = binary
         self.folder = folder
         self.history = FileHistory()
+        self.front: list[str] = []  # words before the program, such as those that make it another user's
         folder.mkdir()
 
     def __truediv__(self, name: str) -> Path:
@@ -54,7 +55,7 @@ class Files:
     def command(self, *words: str, stdin: bytes | None = None) -> bytes:
         """One command of the program, and its reply."""
         done = subprocess.run(
-            [self.binary, "file", *words],
+            [*self.front, self.binary, "file", *words],
             cwd=self.folder,
             env={"ASAN_OPTIONS": "detect_leaks=0"},  # what ends at once leaves its memory to the kernel
             input=stdin,
