@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from file_driver import Files, shown
-from taskcell.errors import BadArgument
+from taskcell.errors import BadArgument, ErrorCode
 from taskcell.files.changing import TRIES
 
 
@@ -19,7 +19,7 @@ def test_an_edit_replaces_exactly_one_place_and_shows_the_new_lines(files: Files
     (files / "a.py").write_text("def f():\n    return 1\n\ndef g():\n    return 2\n")
     answer = files.edit("a.py", "    return 2\n", "    x = 3\n    return x\n")
     assert shown(answer) == (
-        "4\tdef g():\n5\t    x = 3\n6\t    return x\n[FileChange 1 place in /workspace/a.py, at line 5]\n"
+        "4\tdef g():\n5\t    x = 3\n6\t    return x\n[Changed 1 place in '/workspace/a.py', at line 5]\n"
     )
     assert answer.structured() == {"path": "/workspace/a.py", "size": 55, "count": 1, "lines": [5]}
     assert (files / "a.py").read_text() == "def f():\n    return 1\n\ndef g():\n    x = 3\n    return x\n"
@@ -64,8 +64,8 @@ def test_an_edit_is_bounded_in_places_and_in_what_it_makes(files: Files) -> None
 def test_what_cannot_be_edited_is_refused(files: Files) -> None:
     (files / "a.py").write_text("a\n")
     (files / "folder").mkdir()
-    assert files.refused(lambda: files.edit("missing", "a", "b")).absent
-    assert files.refused(lambda: files.edit("folder", "a", "b")).folder
+    assert files.refused(lambda: files.edit("missing", "a", "b")).code is ErrorCode.NOT_FOUND
+    assert files.refused(lambda: files.edit("folder", "a", "b")).code is ErrorCode.IS_A_DIRECTORY
     for wrong in (
         {"old": "a", "new": "a"}, {"old": "a"}, {"new": "a"}, {}, {"old": "", "new": "b"}, {"edits": []},
         {"old": "a", "new": "b", "edits": [{"old": "a", "new": "b"}]}, {"undo": True, "old": "a", "new": "b"},
@@ -80,7 +80,7 @@ def test_several_edits_are_made_in_turn_or_not_at_all(files: Files) -> None:
     (files / "a").write_text("one\ntwo\nthree\n")
     both = [{"old": "one", "new": "1"}, {"old": "1\ntwo", "new": "1\n2\n2b"}]
     refused = str(files.refused(lambda: files.edit("a", edits=[*both, {"old": "four", "new": "4"}])))
-    assert refused.startswith("Edit 3 of 3: 'old' is not in /workspace/a; nothing was changed.")
+    assert refused.startswith("Edit 3 of 3: 'old' is not in '/workspace/a'; nothing was changed.")
     assert (files / "a").read_text() == "one\ntwo\nthree\n"
     answer = files.edit("a", edits=[*both, {"old": "three", "new": "3"}])
     assert (files / "a").read_text() == "1\n2\n2b\n3\n"
@@ -255,5 +255,5 @@ def test_the_last_change_of_a_file_is_undone_and_made_anew(files: Files) -> None
     assert (files / "a").read_bytes() == after
     (files / "a").write_text("by a command\n")
     assert "has changed since" in str(files.refused(lambda: files.edit("a", undo=True)))
-    assert "No change of /workspace/b" in str(files.refused(lambda: files.edit("b", undo=True)))
+    assert "No change of '/workspace/b'" in str(files.refused(lambda: files.edit("b", undo=True)))
     assert (files / "a").read_text() == "by a command\n"

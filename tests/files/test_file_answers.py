@@ -104,12 +104,12 @@ async def test_the_tools_say_what_they_read_and_what_they_change(client: Client)
 
 async def test_text_is_numbered_for_the_model_and_plain_in_the_structure(client: Client) -> None:
     written = await call(client, "write_file", path="a.txt", content="one\ntwo\nthree\n")
-    assert text_of(written) == "[Created /workspace/a.txt: 14 bytes]"
+    assert text_of(written) == "[Created '/workspace/a.txt': 14 bytes]"
     result = await call(client, "read_file", path="a.txt", offset=2, limit=1)
     assert text_of(result) == "2\ttwo\n[Lines 2 to 2 of 3; continue with offset=3]"
     assert (await fields(client, "read_file", path="a.txt", offset=2, limit=1))["text"] == "two\n"
     edited = await call(client, "edit_file", path="a.txt", old="e", new="E", count=3)
-    assert text_of(edited) == "1\tonE\n2\ttwo\n3\tthrEE\n[Changed 3 places in /workspace/a.txt, at lines 1, 3, 3]"
+    assert text_of(edited) == "1\tonE\n2\ttwo\n3\tthrEE\n[Changed 3 places in '/workspace/a.txt', at lines 1, 3, 3]"
     listed = await call(client, "list_files")
     assert text_of(listed).endswith("a.txt\n[1 entry]")
 
@@ -130,7 +130,7 @@ async def test_a_picture_is_a_picture(client: Client) -> None:
     assert isinstance(picture, ImageContent)
     assert (picture.mime_type, picture.data) == ("image/png", encoded)
     assert isinstance(words, TextContent)
-    assert words.text == f"[/workspace/p.dat: image/png, 1x1 pixels, {len(PIXEL)} bytes]"
+    assert words.text == f"['/workspace/p.dat': image/png, 1x1 pixels, {len(PIXEL)} bytes]"
 
 
 async def test_what_is_refused_is_one_sentence_that_says_what_to_do(client: Client) -> None:

@@ -63,11 +63,11 @@ async def test_files_are_written_read_changed_and_listed_as_the_sandboxs_user(ga
     async with gateway() as gw:
         task = Task(gw)
         made = await task.call("write_file", path="src/a.py", content="x = 1\ny = 2\n")
-        assert made.remark() == "Created /workspace/src/a.py: 12 bytes"
+        assert made.remark() == "Created '/workspace/src/a.py': 12 bytes"
         assert await task.shell("stat -c '%U %a' src/a.py src; cat src/a.py") == "agent 644\nagent 755\nx = 1\ny = 2\n"
         edited = await task.call("edit_file", path="/workspace/src/a.py", old="y = 2", new="y = 3")
         assert (edited.output(), edited.remark()) == (
-            "1\tx = 1\n2\ty = 3\n", "Changed 1 place in /workspace/src/a.py, at line 2"
+            "1\tx = 1\n2\ty = 3\n", "Changed 1 place in '/workspace/src/a.py', at line 2"
         )  # fmt: skip
         assert await task.text("src/a.py") == "x = 1\ny = 3\n"
         assert await task.names(glob="**/*.py") == ["src/a.py"]

@@ -21,7 +21,7 @@ def test_text_is_appended_in_the_files_own_form(files: Files) -> None:
     (files / "b").write_text("one")
     assert "goes on with the first" in files.write("b", " more\n", append=True).notes[0]
     assert (files / "b").read_text() == "one more\n"
-    assert shown(files.write("new/c", "x\r\n", append=True)) == "[Created /workspace/new/c: 3 bytes]\n"
+    assert shown(files.write("new/c", "x\r\n", append=True)) == "[Created '/workspace/new/c': 3 bytes]\n"
     (files / "large").write_bytes(b"a line\n" * 3_000_000)
     files.write("large", "the end\n", append=True)
     assert (files / "large").read_bytes().endswith(b"a line\nthe end\n")

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from file_driver import PATIENCE, Files, shown
-from taskcell.errors import BadArgument, FileRefused
+from taskcell.errors import BadArgument, ErrorCode, FileRefused
 from taskcell.files.lines import LINE_CHARS
 from taskcell.files.reply import parse_list, parse_read, parse_write
 from taskcell.files.store import Target
@@ -120,8 +120,8 @@ def test_several_files_come_in_one_answer(files: Files) -> None:
     (files / "b").write_text("two\n")
     answer = files.call("read_file", paths=["a", "missing", "b"])
     assert answer.output() == "==> /workspace/a <==\n1\tone\n\n==> /workspace/b <==\n1\ttwo\n"
-    assert "There is no /workspace/missing" in answer.remark()
-    assert "There is no /workspace/x" in str(files.refused(lambda: files.call("read_file", paths=["x", "y"])))
+    assert "There is no '/workspace/missing'" in answer.remark()
+    assert "There is no '/workspace/x'" in str(files.refused(lambda: files.call("read_file", paths=["x", "y"])))
     with pytest.raises(BadArgument, match="needs 'path'"):
         files.call("read_file")
 
@@ -193,7 +193,7 @@ def test_what_is_no_file_is_refused_at_once(files: Files) -> None:
     (files / "folder").mkdir()
     (files / "null").symlink_to("/dev/zero")
     assert "a FIFO" in str(files.refused(lambda: files.read("fifo")))
-    assert files.refused(lambda: files.read("folder")).folder
+    assert files.refused(lambda: files.read("folder")).code is ErrorCode.IS_A_DIRECTORY
     assert "a device" in str(files.refused(lambda: files.read("null")))
     assert "a device" in str(files.refused(lambda: files.read("/dev/zero")))
     assert "a device" in str(files.refused(lambda: files.read("/dev/tty")))
@@ -208,10 +208,10 @@ def test_links_that_lead_nowhere_or_in_a_circle_are_no_files(files: Files) -> No
     (files / "dangling").symlink_to("nowhere")
     (files / "a").symlink_to("b")
     (files / "b").symlink_to("a")
-    assert files.refused(lambda: files.read("dangling")).absent
-    assert files.refused(lambda: files.read("a")).absent
-    assert files.refused(lambda: files.read("a/b")).absent
-    assert files.refused(lambda: files.read("missing")).absent
+    assert files.refused(lambda: files.read("dangling")).code is ErrorCode.NOT_FOUND
+    assert files.refused(lambda: files.read("a")).code is ErrorCode.NOT_FOUND
+    assert files.refused(lambda: files.read("a/b")).code is ErrorCode.NOT_FOUND
+    assert files.refused(lambda: files.read("missing")).code is ErrorCode.NOT_FOUND
 
 
 def test_dots_go_by_the_names_and_odd_names_are_files_too(files: Files) -> None:
@@ -239,7 +239,7 @@ def test_fetching_stops_at_its_limit(files: Files) -> None:
 
 def test_a_new_file_gets_its_folders_and_the_usual_mode(files: Files) -> None:
     answer = files.write("a/b/c.txt", "hé\n")
-    assert shown(answer) == "[Created /workspace/a/b/c.txt: 4 bytes]\n"
+    assert shown(answer) == "[Created '/workspace/a/b/c.txt': 4 bytes]\n"
     assert (files / "a/b/c.txt").read_text() == "hé\n"
     assert stat.S_IMODE((files / "a/b/c.txt").stat().st_mode) == 0o644
     assert os.listdir(files / "a/b") == ["c.txt"]
@@ -249,7 +249,7 @@ def test_a_file_that_was_there_keeps_its_mode_and_is_replaced_as_a_whole(files: 
     (files / "run.sh").write_text("old and longer")
     (files / "run.sh").chmod(0o750)
     with (files / "run.sh").open() as before:
-        assert shown(files.write("run.sh", "new")) == "[Replaced /workspace/run.sh: 3 bytes, mode 750]\n"
+        assert shown(files.write("run.sh", "new")) == "[Replaced '/workspace/run.sh': 3 bytes, mode 750]\n"
         assert before.read() == "old and longer"  # who has it open still sees one state or the other
     assert (files / "run.sh").read_text() == "new"
     assert stat.S_IMODE((files / "run.sh").stat().st_mode) == 0o750
@@ -292,9 +292,9 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_left_behind(files: Fil
     (files / "a").symlink_to("b")
     (files / "b").symlink_to("a")
     (files / "zero").symlink_to("/dev/zero")
-    assert files.refused(lambda: files.write("folder", "x")).folder
-    assert files.refused(lambda: files.write(".", "x")).folder
-    assert files.refused(lambda: files.write("/", "x")).folder
+    assert files.refused(lambda: files.write("folder", "x")).code is ErrorCode.IS_A_DIRECTORY
+    assert files.refused(lambda: files.write(".", "x")).code is ErrorCode.IS_A_DIRECTORY
+    assert files.refused(lambda: files.write("/", "x")).code is ErrorCode.IS_A_DIRECTORY
     assert "a FIFO" in str(files.refused(lambda: files.write("fifo", "x")))
     assert "a device" in str(files.refused(lambda: files.write("zero", "x")))
     assert "not a folder" in str(files.refused(lambda: files.write("file/x", "x")))
@@ -420,8 +420,8 @@ def test_globs_that_lead_out_or_are_too_many_are_refused(tree: Files) -> None:
 def test_a_single_file_and_a_link_to_a_folder_can_be_listed(tree: Files) -> None:
     assert [(entry.path, entry.size) for entry in tree.list("src/c.py").entries] == [("src/c.py", 8)]
     assert "src" in tree.names("loop")
-    assert tree.refused(lambda: tree.list("missing")).absent
-    assert tree.refused(lambda: tree.list("dangling")).absent
+    assert tree.refused(lambda: tree.list("missing")).code is ErrorCode.NOT_FOUND
+    assert tree.refused(lambda: tree.list("dangling")).code is ErrorCode.NOT_FOUND
 
 
 def test_names_of_any_bytes_are_listed_on_one_line_each(files: Files) -> None:

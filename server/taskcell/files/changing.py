@@ -8,7 +8,7 @@ from typing import Any
 
 from anyio import to_thread
 
-from taskcell.errors import FileRefused
+from taskcell.errors import ErrorCode, FileRefused
 from taskcell.files.answers import ChangedLines, FileChange
 from taskcell.files.content import Content, content_of, in_encoding, in_the_form_of, lost_form
 from taskcell.files.edits import Applied, Edit, apply_edits
@@ -57,7 +57,7 @@ class TaskFile:
             found = await self.store.read(self.target, 1, 1, 1)
             return found.data if isinstance(found, Whole) else await self.store.fetch(self.target, MAX_DECODED)
         except FileRefused as refused:
-            if refused.absent:
+            if refused.code is ErrorCode.NOT_FOUND:
                 return None
             raise
 
@@ -74,7 +74,6 @@ class TaskFile:
 
 async def write(file: TaskFile, content: Content, *, if_unchanged: bool, mode: int | None) -> FileChange:
     """Replace a whole file. Raises FileRefused, also if it has changed since the task saw it and `if_unchanged`."""
-    path = file.target.shown
 
     async def change() -> FileChange:
         try:
@@ -86,7 +85,7 @@ async def write(file: TaskFile, content: Content, *, if_unchanged: bool, mode: i
             _check_seen(file, before)
         stored = await file.replace(before, content.data, mode)
         notes = await to_thread.run_sync(lost_form, before, content)
-        return _written(path, stored, content, notes)
+        return _written(file.target, stored, content, notes)
 
     return await file.anew(change)
 
@@ -95,23 +94,23 @@ async def _write_blindly(file: TaskFile, content: Content, mode: int | None) -> 
     """Replace a file that cannot be read first."""
     stored = await file.store.write(file.target, content.data, mode=mode)
     file.history.changed(file.task, file.target.shown, None, content.data)
-    return _written(file.target.shown, stored, content, [])
+    return _written(file.target, stored, content, [])
 
 
 def _check_seen(file: TaskFile, before: bytes) -> None:
     seen = file.history.seen(file.task, file.target.shown)
     if seen is not None and seen != Fingerprint.of(before):
         raise FileRefused(
-            f"{file.target.shown} has changed since this task last read or wrote it (it has {len(before)} bytes now); "
+            f"{file.target.said} has changed since this task last read or wrote it (it has {len(before)} bytes now); "
             "it was not written. Read it and write it again, or replace it as it is with if_unchanged=false."
         )
 
 
-def _written(path: str, stored: Stored, content: Content, notes: Sequence[str]) -> FileChange:
+def _written(target: Target, stored: Stored, content: Content, notes: Sequence[str]) -> FileChange:
     verb = "Replaced" if stored.existed else "Created"
     mode = f", mode {stored.mode:o}" if stored.mode != 0o644 else ""
-    said = f"{verb} {path}: {stored.size} bytes{mode}"
-    return FileChange(path, said, stored.size, {"replaced": stored.existed}, notes=(*notes, *_placed(stored)))
+    said = f"{verb} {target.said}: {stored.size} bytes{mode}"
+    return FileChange(target.shown, said, stored.size, {"replaced": stored.existed}, notes=(*notes, *_placed(stored)))
 
 
 def _placed(stored: Stored) -> list[str]:
@@ -138,9 +137,8 @@ async def append(file: TaskFile, text: str, data: bytes, label: str | None, mode
             file.history.see(file.task, path, None)
         else:
             await to_thread.run_sync(file.history.changed, file.task, path, before, (before or b"") + added)
-        said = f"Appended {len(added)} bytes to {path}: {stored.size} bytes" if stored.existed else (
-            f"Created {path}: {stored.size} bytes"
-        )  # fmt: skip
+        verb = f"Appended {len(added)} bytes to" if stored.existed else "Created"
+        said = f"{verb} {file.target.said}: {stored.size} bytes"
         return FileChange(path, said, stored.size, {"replaced": stored.existed}, notes=(*notes, *_placed(stored)))
 
     return await file.anew(change)
@@ -151,13 +149,13 @@ async def append(file: TaskFile, text: str, data: bytes, label: str | None, mode
 
 async def make_edits(file: TaskFile, edits: Sequence[Edit]) -> FileChange:
     """Make all edits or none, and return the new lines. Raises FileRefused."""
-    path = file.target.shown
+    target = file.target
 
     async def change() -> FileChange:
         before = await _present(file)
-        after, applied, text = await to_thread.run_sync(_edited, path, before, edits)
+        after, applied, text = await to_thread.run_sync(_edited, target.said, before, edits)
         stored = await file.replace(before, after)
-        return await to_thread.run_sync(_report, path, text, applied, edits, stored)
+        return await to_thread.run_sync(_report, target, text, applied, edits, stored)
 
     return await file.anew(change)
 
@@ -191,7 +189,7 @@ def _edited(path: str, before: bytes, edits: Sequence[Edit]) -> tuple[bytes, App
     return after, applied, text
 
 
-def _report(path: str, text: TextFile, applied: Applied, edits: Sequence[Edit], stored: Stored) -> FileChange:
+def _report(target: Target, text: TextFile, applied: Applied, edits: Sequence[Edit], stored: Stored) -> FileChange:
     excerpts, lines = excerpts_of(text.text, applied.spans)
     count = applied.count
     places = "1 place" if count == 1 else f"{count} places"
@@ -199,7 +197,9 @@ def _report(path: str, text: TextFile, applied: Applied, edits: Sequence[Edit], 
     where = f"at line{'' if count == 1 else 's'} {', '.join(map(str, lines))}{more}"
     details: dict[str, Any] = {"count": count, "lines": list(lines[:MAX_PLACES])}
     notes = (*_notes(text, edits), *_placed(stored))
-    return FileChange(path, f"FileChange {places} in {path}, {where}", stored.size, details, tuple(excerpts), notes)
+    return FileChange(
+        target.shown, f"Changed {places} in {target.said}, {where}", stored.size, details, tuple(excerpts), notes
+    )
 
 
 def _notes(text: TextFile, edits: Sequence[Edit]) -> list[str]:
@@ -212,27 +212,27 @@ def _notes(text: TextFile, edits: Sequence[Edit]) -> list[str]:
 
 async def undo(file: TaskFile) -> FileChange:
     """Put back what the task's last change of a file replaced. Raises FileRefused."""
-    path = file.target.shown
+    path, said = file.target.shown, file.target.said
 
     async def change() -> FileChange:
         last = file.history.last_change(file.task, path)
         if last is None:
             raise FileRefused(
-                f"No change of {path} by this task is kept that could be undone: a new file, a change of more than "
+                f"No change of {said} by this task is kept that could be undone: a new file, a change of more than "
                 "4 MiB and changes by commands are not. Edit it instead."
             )
         now = await _present(file)
         if Fingerprint.of(now) != last.after:
             raise FileRefused(
-                f"{path} has changed since this task's last change of it, so that cannot be undone; read it, and edit "
+                f"{said} has changed since this task's last change of it, so that cannot be undone; read it, and edit "
                 "what is to be different."
             )
         before = last.apply(now)
         stored = await file.replace(now, before)
         excerpts, lines = await to_thread.run_sync(_put_back, before, last)
-        said = f"Undid the last change of {path}; undo again to make it anew"
+        done = f"Undid the last change of {said}; undo again to make it anew"
         details = {"count": 1, "lines": list(lines)}
-        return FileChange(path, said, stored.size, details, tuple(excerpts), tuple(_placed(stored)))
+        return FileChange(path, done, stored.size, details, tuple(excerpts), tuple(_placed(stored)))
 
     return await file.anew(change)
 

@@ -56,12 +56,12 @@ async def read_file(
         found = Whole(await store.fetch(target, most))
     if isinstance(found, Whole):
         data = found.data
-        shown = await to_thread.run_sync(of_whole, target.shown, data, wanted)
+        shown = await to_thread.run_sync(of_whole, target, data, wanted)
         return shown, Fingerprint.of(data)
     if isinstance(found, Sample):
-        raise _unreadable(target.shown, found.data, found.size)
+        raise _unreadable(target, found.data, found.size)
     counted = Fingerprint(found.size, found.crc) if found.total is not None else None
-    return await to_thread.run_sync(_of_window, target.shown, found, wanted), counted
+    return await to_thread.run_sync(_of_window, target, found, wanted), counted
 
 
 def _needs_whole(target: Target, found: Sample | Window, wanted: Wanted) -> int:
@@ -69,7 +69,7 @@ def _needs_whole(target: Target, found: Sample | Window, wanted: Wanted) -> int:
     front = found.data if isinstance(found, Sample) else found.sample
     if picture_type(front):
         if found.size > MAX_PICTURE:
-            raise FileRefused(f"{target.shown} is a picture of {found.size} bytes, too large to show; {_SMALLER}.")
+            raise FileRefused(f"{target.said} is a picture of {found.size} bytes, too large to show; {_SMALLER}.")
         return MAX_PICTURE
     encoding = wanted.encoding or of_mark(front) or (recognise(front) if isinstance(found, Sample) else None)
     wide = encoding is not None and encoding.name.startswith(("utf-16", "utf-32"))
@@ -77,16 +77,16 @@ def _needs_whole(target: Target, found: Sample | Window, wanted: Wanted) -> int:
     return MAX_DECODED if wide or notebook or wanted.column > 1 else 0
 
 
-def of_whole(path: str, data: bytes, wanted: Wanted) -> FileText | FileBytes:
+def of_whole(target: Target, data: bytes, wanted: Wanted) -> FileText | FileBytes:
     """Return what a model sees of a file whose bytes are all here. Raises FileRefused."""
     mime = picture_type(data)
     if mime is not None and wanted.encoding is None:
-        return _picture(path, data, mime)
+        return _picture(target, data, mime)
     encoding = wanted.encoding or recognise(data)
     if wanted.encoding is None and (known_kind(data) or is_binary(data, encoding)):
-        raise _unreadable(path, data, len(data))
+        raise _unreadable(target, data, len(data))
     notes, cells = [], None
-    if path.endswith(".ipynb") and not wanted.raw:
+    if target.shown.endswith(".ipynb") and not wanted.raw:
         cells = cells_as_text(data)
         if cells is not None:
             notes.append('A notebook, shown as cells; encoding="utf-8" shows the JSON that `edit_file` changes.')
@@ -94,37 +94,37 @@ def of_whole(path: str, data: bytes, wanted: Wanted) -> FileText | FileBytes:
         file = TextFile.parse(data, encoding) if cells is None else TextFile(cells, bytearray(), encoding)
     except UnicodeError as error:
         raise FileRefused(
-            f"{path} is not {encoding.label}, as its bytes from {getattr(error, 'start', 0)} on show; leave out "
+            f"{target.said} is not {encoding.label}, as its bytes from {getattr(error, 'start', 0)} on show; leave out "
             "'encoding' to have it recognised."
         ) from None
-    notes += _about_encoding(path, file, wanted)
-    return _of_text(path, file, len(data), wanted, notes)
+    notes += _about_encoding(file, wanted)
+    return _of_text(target, file, len(data), wanted, notes)
 
 
-def _picture(path: str, data: bytes, mime: str) -> FileBytes:
+def _picture(target: Target, data: bytes, mime: str) -> FileBytes:
     try:
         picture = look_at_picture(data, mime)
     except BrokenPicture as broken:
         raise FileRefused(
-            f"{path} begins as a picture ({mime}) and cannot be shown: {broken}. Make or copy it again, or look at its "
-            "bytes in the terminal (`xxd`)."
+            f"{target.said} begins as a picture ({mime}) and cannot be shown: {broken}. Make or copy it again, or look "
+            "at its bytes in the terminal (`xxd`)."
         ) from None
     why = too_large(picture, len(data))
     if why:
-        raise FileRefused(f"{path} is a picture of {why}; {_SMALLER}.")
-    return FileBytes(path, data, picture)
+        raise FileRefused(f"{target.said} is a picture of {why}; {_SMALLER}.")
+    return FileBytes(target.shown, data, picture)
 
 
-def _unreadable(path: str, front: bytes, size: int) -> FileRefused:
+def _unreadable(target: Target, front: bytes, size: int) -> FileRefused:
     kind = known_kind(front)
     if kind is not None:
-        return FileRefused(f"{path} is {kind.name} of {size} bytes, not text; {kind.reader}.")
+        return FileRefused(f"{target.said} is {kind.name} of {size} bytes, not text; {kind.reader}.")
     return FileRefused(
-        f"{path} is {size} bytes of binary data, not text; look at it in the terminal (`file`, `xxd`, `base64`)."
+        f"{target.said} is {size} bytes of binary data, not text; look at it in the terminal (`file`, `xxd`, `base64`)."
     )
 
 
-def _about_encoding(path: str, file: TextFile, wanted: Wanted) -> list[str]:
+def _about_encoding(file: TextFile, wanted: Wanted) -> list[str]:
     notes, ends = [], file.line_ends()
     if not file.encoding.is_plain:
         guessed = "" if wanted.encoding or file.encoding.has_mark else ", by its letters"
@@ -135,7 +135,7 @@ def _about_encoding(path: str, file: TextFile, wanted: Wanted) -> list[str]:
     return notes
 
 
-def _of_text(path: str, file: TextFile, size: int, wanted: Wanted, notes: Sequence[str]) -> FileText:
+def _of_text(target: Target, file: TextFile, size: int, wanted: Wanted, notes: Sequence[str]) -> FileText:
     lines = file.text.split("\n")
     ends_whole = not lines[-1]
     if ends_whole:
@@ -143,20 +143,20 @@ def _of_text(path: str, file: TextFile, size: int, wanted: Wanted, notes: Sequen
     total = len(lines)
     first = wanted.first if wanted.first > 0 else max(1, total + wanted.first + 1)
     if first > max(1, total):
-        raise FileRefused(f"'offset' is too large: {path} has only {total} line{'' if total == 1 else 's'}.")
+        raise FileRefused(f"'offset' is too large: {target.said} has only {total} line{'' if total == 1 else 's'}.")
     some = lines[first - 1 : first - 1 + wanted.lines]
     start = wanted.column - 1
     kept = [Line(line[start:], 0) for line in some]
     part = Lines(kept, first, total, ends_whole, wanted.column)
-    shown = text_of_lines(path, size, part, wanted.room)
+    shown = text_of_lines(target.shown, size, part, wanted.room)
     return replace(shown, encoding=file.encoding.label, notes=(*notes, *shown.notes))
 
 
-def _of_window(path: str, found: Window, wanted: Wanted) -> FileText:
+def _of_window(target: Target, found: Window, wanted: Wanted) -> FileText:
     joined = b"\n".join(data for data, whole in found.lines if whole == len(data))
     encoding = wanted.encoding or recognise(joined, found.sample)
     if wanted.encoding is None and (known_kind(found.sample) or is_binary(found.sample + joined, encoding)):
-        raise _unreadable(path, found.sample, found.size)
+        raise _unreadable(target, found.sample, found.size)
     crlf = found.crlf > 0
     lines = []
     for data, whole in found.lines:
@@ -165,10 +165,10 @@ def _of_window(path: str, found: Window, wanted: Wanted) -> FileText:
             text = _CUT.sub("", text)
         lines.append(Line(text.removesuffix("\r") if crlf else text, whole - len(data)))
     file = TextFile("", bytearray(), encoding)
-    notes = _about_encoding(path, file, wanted)
+    notes = _about_encoding(file, wanted)
     if crlf:
         total = "" if found.total == found.crlf else " in places"
         notes.append(f"Line ends: CRLF{total}; `edit_file` keeps them.")
     part = Lines(lines, found.first, found.total, found.ends_whole)
-    shown = text_of_lines(path, found.size, part, wanted.room)
+    shown = text_of_lines(target.shown, found.size, part, wanted.room)
     return replace(shown, encoding=encoding.label, notes=(*notes, *shown.notes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from taskcell.errors import FileRefused
+from taskcell.errors import ErrorCode, FileRefused
 from taskcell.files.lines import room_for_text
 from taskcell.files.listings import Found
 from taskcell.files.store import Target
@@ -91,7 +91,7 @@ async def search(run: RunProgram, target: Target, query: Query, output_chars: in
 
 def _refused(target: Target, errors: str) -> FileRefused:
     if "os error 2)" in errors:
-        return FileRefused(f"There is no {target.shown}; `list_files` shows what is there.", absent=True)
+        return FileRefused(f"There is no {target.said}; `list_files` shows what is there.", code=ErrorCode.NOT_FOUND)
     words = visible(" ".join(errors.removeprefix("rg: ").split())[:500])
     return FileRefused(f"ripgrep could not search: {words}; mend 'pattern', or say literal=true for plain text.")
 

@@ -13,6 +13,7 @@ from taskcell.files.changing import make_edits, undo
 from taskcell.files.edits import MOST_PLACES, Edit
 from taskcell.model import Command, ToolCall
 from taskcell.schema.arguments import as_utf8
+from taskcell.schema.forms import EMPTY_COUNTS
 from taskcell.schema.properties import TASK_ID, object_schema, value_schema
 from taskcell.tools.describe import NOTES
 from taskcell.tools.file_commands import MAX_LINE_NUMBER, FileCommand, check_size, target
@@ -27,7 +28,7 @@ _EDIT: dict[str, dict[str, Any]] = {
         "type": "string",
         "description": "Text exactly as in the file, without line numbers; may span lines.",
     },
-    "new": {"type": "string", "description": "Replacement; empty deletes `old`."},
+    "new": {"type": "string", "description": "Replacement; empty deletes `old`.", EMPTY_COUNTS: True},
     "count": {
         "type": "integer",
         "minimum": 1,

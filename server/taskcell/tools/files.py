@@ -15,12 +15,9 @@ from taskcell.files.history import FileHistory
 from taskcell.files.run import run_file_command, run_search
 from taskcell.files.search import ProgramOutput, RunProgram
 from taskcell.files.store import FileStore, Target
-from taskcell.fitting import fitting
 from taskcell.model import WORKSPACE, Command, TaskKey, ToolCall
-from taskcell.process.result import NOTE_MARKS
 from taskcell.profile.build import terminal_profile
 from taskcell.schema.properties import value_schema
-from taskcell.text import remarks
 from taskcell.tools.binding import CommandTool
 from taskcell.tools.file_commands import FileCommand, target
 from taskcell.tools.tool import Access, ToolAnnotations, ToolReport, Watch
