@@ -81,9 +81,17 @@ class UnknownResource(BadArgument):
 
 
 class FileRefused(TaskcellError):
-    """A file of the sandbox cannot be read, written, changed or listed as asked."""
+    """A file of the sandbox cannot be read, written, changed or listed as asked.
+
+    Arguments:
+        changed: something else changed the file meanwhile, so that trying again may succeed.
+    """
 
     code = ErrorCode.INVALID_ARGUMENT
+
+    def __init__(self, message: str, *, code: ErrorCode | None = None, changed: bool = False) -> None:
+        super().__init__(message, code=code)
+        self.changed = changed
 
     def noted(self, notes: list[str]) -> FileRefused:
         """Return the same refusal, followed by sentences about the sandbox that explain it."""

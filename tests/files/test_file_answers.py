@@ -23,8 +23,9 @@ from mcp_types import (
 from asking import ASKED, fields_of, text_of
 from gateways import GatewayFactory
 from serving import serving
+from taskcell.config.settings import Settings
 from taskcell.mcp.server import build_server
-from taskcell.tools.files import BUILT_IN, REPORT_SCHEMAS
+from taskcell.tools.catalog import build_tools
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +45,7 @@ reason = "No."
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
+FILE_TOOLS = ("read_file", "write_file", "edit_file", "list_files", "search")
 FILES = "taskcell://tasks/{}/files/{}"
 
 
@@ -67,7 +69,7 @@ async def call(client: Client, name: str, **arguments: Any) -> CallToolResult:
 async def fields(client: Client, name: str, **arguments: Any) -> dict[str, Any]:
     """A call's structured content, checked against the schema that the tool declares."""
     found = fields_of(await client.call_tool(name, arguments, meta=ASKED))
-    Draft202012Validator(REPORT_SCHEMAS[name]).validate(found)
+    Draft202012Validator(build_tools(Settings(), [])[name].output_schema).validate(found)
     return found
 
 
@@ -86,16 +88,17 @@ async def read(client: Client, path: str, task: str = "t") -> TextResourceConten
 
 async def test_the_tools_say_what_they_read_and_what_they_change(client: Client) -> None:
     tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-    hints = {name: tool.annotations for name, tool in tools.items() if name in BUILT_IN.names}
+    hints = {name: tool.annotations for name, tool in tools.items() if name in FILE_TOOLS}
     flags = {name: (h.read_only_hint, h.destructive_hint, h.idempotent_hint) for name, h in hints.items() if h}
     assert flags == {
         "read_file": (True, False, True),
         "write_file": (False, True, True),
         "edit_file": (False, True, False),
         "list_files": (True, False, True),
+        "search": (True, False, True),
     }
     assert [tools[name].input_schema["required"] for name in flags] == [
-        ["path"], ["path", "content"], ["path", "old", "new"], []
+        [], ["path", "content"], ["path"], [], ["pattern"]
     ]  # fmt: skip
 
 
@@ -103,12 +106,12 @@ async def test_text_is_numbered_for_the_model_and_plain_in_the_structure(client:
     written = await call(client, "write_file", path="a.txt", content="one\ntwo\nthree\n")
     assert text_of(written) == "[Created '/workspace/a.txt': 14 bytes]"
     result = await call(client, "read_file", path="a.txt", offset=2, limit=1)
-    assert text_of(result) == "     2\ttwo\n[Lines 2 to 2 of 3; continue with offset=3]"
+    assert text_of(result) == "2\ttwo\n[Lines 2 to 2 of 3; continue with offset=3]"
     assert (await fields(client, "read_file", path="a.txt", offset=2, limit=1))["text"] == "two\n"
     edited = await call(client, "edit_file", path="a.txt", old="e", new="E", count=3)
-    assert text_of(edited) == "[Replaced 3 places in '/workspace/a.txt', at lines 1, 3, 3]"
+    assert text_of(edited) == "1\tonE\n2\ttwo\n3\tthrEE\n[Changed 3 places in '/workspace/a.txt', at lines 1, 3, 3]"
     listed = await call(client, "list_files")
-    assert text_of(listed).endswith("Z  a.txt\n[1 entry]")
+    assert text_of(listed).endswith("a.txt\n[1 entry]")
 
 
 async def test_an_answer_stays_within_the_configured_characters(client: Client) -> None:
@@ -127,7 +130,7 @@ async def test_a_picture_is_a_picture(client: Client) -> None:
     assert isinstance(picture, ImageContent)
     assert (picture.mime_type, picture.data) == ("image/png", encoded)
     assert isinstance(words, TextContent)
-    assert words.text == f"['/workspace/p.dat': image/png, {len(PIXEL)} bytes]"
+    assert words.text == f"['/workspace/p.dat': image/png, 1x1 pixels, {len(PIXEL)} bytes]"
 
 
 async def test_what_is_refused_is_one_sentence_that_says_what_to_do(client: Client) -> None:
@@ -138,7 +141,7 @@ async def test_what_is_refused_is_one_sentence_that_says_what_to_do(client: Clie
     assert "'read_file' needs 'path'" in await refused(client, "read_file")
     assert "'offset' must be at least 1" in await refused(client, "read_file", path="a", offset=0)
     assert "did you mean 'content'" in await refused(client, "write_file", path="a", contents="x")
-    assert "must be one of" in await refused(client, "write_file", path="a", content="x", encoding="latin-1")
+    assert "not an encoding" in await refused(client, "write_file", path="a", content="x", encoding="latin-42")
     assert "control characters" in await refused(client, "read_file", path="a", task_id="a\nb")
     assert "no-keys" in await refused(client, "read_file", path="keys")
     assert "base64" in await refused(client, "write_file", path="a", content="%", encoding="base64")

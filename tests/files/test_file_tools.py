@@ -13,7 +13,8 @@ import pytest
 from gateways import GatewayFactory
 from observe import HOST_TIMEOUT, containers, eventually, marker
 from taskcell.errors import BadArgument, Denied, FileRefused, SandboxLost, TaskcellError
-from taskcell.files.answers import Edited, FileAnswer, FileBytes, FileText, FolderListing, Written
+from taskcell.files.answers import FileAnswer, FileBytes, FileText
+from taskcell.files.listings import FolderListing
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import Status, ToolCall
 
@@ -61,13 +62,13 @@ class Task:
 async def test_files_are_written_read_changed_and_listed_as_the_sandboxs_user(gateway: GatewayFactory) -> None:
     async with gateway() as gw:
         task = Task(gw)
-        assert await task.call("write_file", path="src/a.py", content="x = 1\ny = 2\n") == Written(
-            "/workspace/src/a.py", 12, replaced=False
-        )
+        made = await task.call("write_file", path="src/a.py", content="x = 1\ny = 2\n")
+        assert made.remark() == "Created '/workspace/src/a.py': 12 bytes"
         assert await task.shell("stat -c '%U %a' src/a.py src; cat src/a.py") == "agent 644\nagent 755\nx = 1\ny = 2\n"
-        assert await task.call("edit_file", path="/workspace/src/a.py", old="y = 2", new="y = 3") == Edited(
-            "/workspace/src/a.py", 1, (2,), 12
-        )
+        edited = await task.call("edit_file", path="/workspace/src/a.py", old="y = 2", new="y = 3")
+        assert (edited.output(), edited.remark()) == (
+            "1\tx = 1\n2\ty = 3\n", "Changed 1 place in '/workspace/src/a.py', at line 2"
+        )  # fmt: skip
         assert await task.text("src/a.py") == "x = 1\ny = 3\n"
         assert await task.names(glob="**/*.py") == ["src/a.py"]
         await task.call("write_file", path="empty", content="")
@@ -186,7 +187,7 @@ END"""
         assert answer.mime == "image/png"
         assert len(answer.data) == int(await task.shell("stat -c %s red"))
         await task.shell("head -c 6000000 /dev/zero >> red")
-        assert "at most 5242880 can be shown" in await task.refused("read_file", path="red")
+        assert "too large to show" in await task.refused("read_file", path="red")
 
 
 async def test_a_cancelled_edit_is_killed_and_changes_nothing(
@@ -200,7 +201,7 @@ async def test_a_cancelled_edit_is_killed_and_changes_nothing(
 
         def editing() -> bool:
             rows = docker_api.top(container, "-eo pid,args")["Processes"] or []
-            return any(" file edit " in row[-1] for row in rows)
+            return any(" file write " in row[-1] for row in rows)
 
         async with anyio.create_task_group() as group:
             group.start_soon(lambda: task.call("edit_file", path="a", old="old", new="new"))

@@ -12,7 +12,8 @@ from mcp_types import CallToolResult, TextContent
 
 from asking import fields_of, text_of
 from taskcell.errors import Denied, TaskcellError
-from taskcell.files.answers import Entry, FileReport, FileText, FolderListing
+from taskcell.files.answers import FileReport, FileText
+from taskcell.files.listings import Entry, FolderListing
 from taskcell.mcp.answer import Answers, Failure
 from taskcell.model import ProcessResult, Status
 from taskcell.tools.describe import RUN_SCHEMA

@@ -10,4 +10,4 @@ from taskcell.gateway.gateway import Gateway
 GatewayFactory = Callable[..., AbstractAsyncContextManager[Gateway]]
 
 #: The server's own tools, in the order in which they are listed.
-OWN_TOOLS = ["terminal", "process", "sandbox", "read_file", "write_file", "edit_file", "list_files"]
+OWN_TOOLS = ["terminal", "process", "sandbox", "read_file", "write_file", "edit_file", "list_files", "search"]

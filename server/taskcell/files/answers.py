@@ -6,29 +6,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from taskcell.files.listings import FolderListing, Found
+from taskcell.files.pictures import Looked
 from taskcell.fitting import fitting
 from taskcell.process.result import NOTE_MARKS
 from taskcell.text import PATH_SHOWN, one_line, remarks, shown
 from taskcell.units import format_size
 
-PICTURES = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-)
-
-
-def picture_type(data: bytes) -> str | None:
-    """Return a picture's MIME type, judged by its first bytes; None if it is not a picture that models can see."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    return next((mime for magic, mime in PICTURES if data.startswith(magic)), None)
-
 
 @dataclass(frozen=True, slots=True)
 class FileText:
-    """Lines `first_line` to `last_line` of a text file. `size` in bytes; `total_lines` None means not counted."""
+    """Lines `first_line` to `last_line` of a text file. `size` in bytes; `total_lines` None means not counted.
+
+    Arguments:
+        truncated: more lines follow.
+        encoding: as people know it, such as `UTF-16LE with BOM`.
+    """
 
     path: str
     text: str
@@ -38,6 +31,7 @@ class FileText:
     size: int
     truncated: bool
     notes: tuple[str, ...]
+    encoding: str = "UTF-8"
 
     @property
     def extent(self) -> int:
@@ -58,6 +52,7 @@ class FileText:
             "kind": "text",
             "text": self.text,
             "mime_type": "text/plain",
+            "encoding": self.encoding,
             "first_line": self.first_line,
             "last_line": self.last_line,
             "total_lines": self.total_lines,
@@ -68,7 +63,7 @@ class FileText:
     def output(self) -> str:
         """Return the lines with their numbers."""
         lines = self.text.removesuffix("\n").split("\n") if self.text else []
-        return "".join(f"{number:>6}\t{line}\n" for number, line in enumerate(lines, self.first_line))
+        return "".join(f"{number}\t{line}\n" for number, line in enumerate(lines, self.first_line))
 
     def remark(self) -> str:
         """Say which lines these are, and how to go on."""
@@ -81,141 +76,124 @@ class FileText:
 
 @dataclass(frozen=True, slots=True)
 class FileBytes:
-    """A whole file. `mime` is None unless it is a picture."""
+    """A whole file. `picture` is None unless it is one that models can see."""
 
     path: str
     data: bytes
-    mime: str | None
+    picture: Looked | None = None
 
-    notes: ClassVar[tuple[str, ...]] = ()
     extent: ClassVar[int] = 0
+
+    @property
+    def mime(self) -> str | None:
+        return self.picture.mime if self.picture else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        turn = self.picture.turn if self.picture else ""
+        return (f"It is shown as it is stored, and by its EXIF orientation it is {turn}.",) if turn else ()
 
     def cut(self, most: int) -> FileBytes:
         return self
 
     def structured(self) -> dict[str, Any]:
         """Describe a picture; its bytes go into an image block of the answer."""
-        none = {"text": "", "first_line": 0, "last_line": 0, "total_lines": None, "truncated": False}
+        none = {"text": "", "encoding": "", "first_line": 0, "last_line": 0, "total_lines": None, "truncated": False}
         return {"path": self.path, "kind": "image", "mime_type": self.mime, "size": len(self.data), **none}
 
     def output(self) -> str:
         return ""
 
     def remark(self) -> str:
-        return f"{shown(self.path, PATH_SHOWN)}: {self.mime}, {len(self.data)} bytes"
+        sides = f", {self.picture.width}x{self.picture.height} pixels" if self.picture else ""
+        return f"{shown(self.path, PATH_SHOWN)}: {self.mime}{sides}, {len(self.data)} bytes"
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A written file. `size` in bytes; `replaced` means that there was one before."""
+class SeveralFiles:
+    """Several files of one call, in its order; in the place of one that could not be read is the sentence why."""
 
-    path: str
-    size: int
-    replaced: bool
+    parts: tuple[FileText | FileBytes | str, ...]
 
     notes: ClassVar[tuple[str, ...]] = ()
-    extent: ClassVar[int] = 0
-
-    def cut(self, most: int) -> Written:
-        return self
-
-    def structured(self) -> dict[str, Any]:
-        return {"path": self.path, "size": self.size, "replaced": self.replaced}
-
-    def output(self) -> str:
-        return ""
-
-    def remark(self) -> str:
-        return f"{'Replaced' if self.replaced else 'Created'} {shown(self.path, PATH_SHOWN)}: {self.size} bytes"
-
-
-@dataclass(frozen=True, slots=True)
-class Edited:
-    """A file in which `count` places were replaced; `lines` has the first of them. `size` in bytes."""
-
-    path: str
-    count: int
-    lines: tuple[int, ...]
-    size: int
-
-    notes: ClassVar[tuple[str, ...]] = ()
-    extent: ClassVar[int] = 0
-
-    def cut(self, most: int) -> Edited:
-        return self
-
-    def structured(self) -> dict[str, Any]:
-        return {"path": self.path, "count": self.count, "lines": list(self.lines), "size": self.size}
-
-    def output(self) -> str:
-        return ""
-
-    def remark(self) -> str:
-        places = "1 place" if self.count == 1 else f"{self.count} places"
-        more = ", …" if self.count > len(self.lines) else ""
-        lines = ", ".join(map(str, self.lines))
-        at = f"at line{'' if self.count == 1 else 's'} {lines}{more}"
-        return f"Replaced {places} in {shown(self.path, PATH_SHOWN)}, {at}"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One path in a folder.
-
-    Arguments:
-        size: in bytes, of files only.
-        modified: in UTC.
-        target: of links only.
-        is_altered: `path` has symbols in the place of control characters.
-    """
-
-    path: str
-    type: str
-    size: int | None
-    modified: str
-    target: str | None
-    is_altered: bool = False
-
-    def shown(self) -> str:
-        size = "-" if self.size is None else str(self.size)
-        end = "/" if self.type == "folder" else f" -> {one_line(self.target)}" if self.target is not None else ""
-        return f"{size:>10}  {self.modified}  {one_line(self.path)}{end}"
-
-
-@dataclass(frozen=True, slots=True)
-class FolderListing:
-    """The matching entries of a folder, ordered by path."""
-
-    path: str
-    entries: tuple[Entry, ...]
-    truncated: bool
-    notes: tuple[str, ...]
-
-    fields: ClassVar[tuple[str, ...]] = ("path", "type", "size", "modified", "target")
 
     @property
     def extent(self) -> int:
-        """How many entries."""
-        return len(self.entries)
+        return sum(part.extent for part in self.parts if not isinstance(part, str))
 
-    def cut(self, most: int) -> FolderListing:
-        return replace(self, entries=self.entries[:most], truncated=self.truncated or most < len(self.entries))
+    def cut(self, most: int) -> SeveralFiles:
+        kept: list[FileText | FileBytes | str] = []
+        for part in self.parts:
+            short = part if isinstance(part, str) else part.cut(max(0, most))
+            most -= 0 if isinstance(short, str) else short.extent
+            kept.append(short)
+        return SeveralFiles(tuple(kept))
 
     def structured(self) -> dict[str, Any]:
-        entries = [{name: getattr(entry, name) for name in self.fields} for entry in self.entries]
-        return {"path": self.path, "entries": entries, "truncated": self.truncated}
+        none = {"path": "", "kind": "several", "mime_type": "", "encoding": "", "text": "", "first_line": 0}
+        files = [{"error": part} if isinstance(part, str) else part.structured() for part in self.parts]
+        return {**none, "last_line": 0, "total_lines": None, "size": 0, "truncated": False, "files": files}
 
     def output(self) -> str:
-        return "".join(f"{entry.shown()}\n" for entry in self.entries)
+        texts = (part for part in self.parts if isinstance(part, FileText))
+        return "\n".join(f"==> {one_line(part.path)} <==\n{part.output()}" for part in texts)
 
     def remark(self) -> str:
-        if not self.entries and not self.truncated:
-            return "Nothing matches"
-        count = "1 entry" if len(self.entries) == 1 else f"{len(self.entries)} entries"
-        return f"{count}, not all: narrow it with 'glob', or name a folder in 'path'" if self.truncated else count
+        return "; ".join(part if isinstance(part, str) else _remark_in_list(part) for part in self.parts)
 
 
-FileAnswer = FileText | FileBytes | Written | Edited | FolderListing
+def _remark_in_list(part: FileText | FileBytes) -> str:
+    about = "" if isinstance(part, FileBytes) else f"{one_line(part.path)}: "
+    return " ".join([about + part.remark(), *part.notes])
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedLines:
+    """Some lines of a file, from the line `first`; those beyond the last are only counted in `more`."""
+
+    first: int
+    lines: tuple[str, ...]
+    more: int = 0
+
+    def shown(self) -> str:
+        numbered = "".join(f"{number}\t{line}\n" for number, line in enumerate(self.lines, self.first))
+        return f"{numbered}… {self.more} more lines\n" if self.more else numbered
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """A file that was written or changed, in a sentence, with the new lines.
+
+    Arguments:
+        size: of the file afterwards, in bytes.
+        details: what structured content has beside path and size.
+    """
+
+    path: str
+    said: str
+    size: int
+    details: dict[str, Any]
+    excerpts: tuple[ChangedLines, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def extent(self) -> int:
+        return len(self.excerpts)
+
+    def cut(self, most: int) -> FileChange:
+        return replace(self, excerpts=self.excerpts[:most])
+
+    def structured(self) -> dict[str, Any]:
+        return {"path": self.path, "size": self.size, **self.details}
+
+    def output(self) -> str:
+        return "…\n".join(excerpt.shown() for excerpt in self.excerpts)
+
+    def remark(self) -> str:
+        return self.said
+
+
+FileAnswer = FileText | FileBytes | SeveralFiles | FileChange | FolderListing | Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,22 +212,22 @@ class FileReport:
     answer: FileAnswer
     notes: tuple[str, ...] = ()
 
+    is_error: ClassVar[bool] = False
+
     @classmethod
     def of(cls, task_id: str, answer: FileAnswer, notes: Iterable[str], output_chars: int) -> FileReport:
         """Return the report with as many notes as an answer of `output_chars` characters has room for."""
         room = output_chars - len(answer.output()) - len(remarks(answer.remark()))
         return cls(task_id, answer, fitting((*notes, *answer.notes), room, NOTE_MARKS))
 
-    is_error: ClassVar[bool] = False
-
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        answer = self.answer
-        return (Picture(answer.data, answer.mime),) if isinstance(answer, FileBytes) and answer.mime else ()
+        parts = self.answer.parts if isinstance(self.answer, SeveralFiles) else (self.answer,)
+        return tuple(Picture(part.data, part.mime) for part in parts if isinstance(part, FileBytes) and part.mime)
 
     @property
     def extent(self) -> int:
-        """Characters of text, or entries of a listing."""
+        """How much output there is: characters of text, entries of a listing, changed places."""
         return self.answer.extent
 
     def cut(self, most: int) -> FileReport:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from taskcell.errors import ErrorCode
-from taskcell.files.limits import MAX_PICTURE, MAX_RESOURCE
+from taskcell.files.limits import MAX_DECODED, MAX_RESOURCE
 from taskcell.model import WORKSPACE
 from taskcell.text import PATH_SHOWN, shown
+from taskcell.units import format_size
 
 
 class RefusalReason(IntEnum):
@@ -21,12 +22,10 @@ class RefusalReason(IntEnum):
     SIZE = 4
     CHANGED = 5
     LOCKED = 6
-    ABSENT = 7
-    PLACES = 8
-    OVERLAP = 9
     INPUT = 10
     PAST_END = 11
     TIME = 12
+    TORN = 13
 
 
 class Errno(IntEnum):
@@ -50,14 +49,12 @@ class Refused:
     Arguments:
         why: a RefusalReason, or a number that is none.
         number, words: their meaning depends on the reason.
-        places: line numbers with the text of their lines.
     """
 
     why: int
     errno: int
     number: int
     words: str
-    places: tuple[tuple[int, str], ...]
 
     @property
     def code(self) -> ErrorCode:
@@ -73,12 +70,10 @@ _CODES: Mapping[int, ErrorCode] = {
     RefusalReason.SIZE: ErrorCode.TOO_LARGE,
     RefusalReason.CHANGED: ErrorCode.INVALID_ARGUMENT,
     RefusalReason.LOCKED: ErrorCode.PERMISSION_DENIED,
-    RefusalReason.ABSENT: ErrorCode.INVALID_ARGUMENT,
-    RefusalReason.PLACES: ErrorCode.INVALID_ARGUMENT,
-    RefusalReason.OVERLAP: ErrorCode.INVALID_ARGUMENT,
     RefusalReason.INPUT: ErrorCode.LOST,
     RefusalReason.PAST_END: ErrorCode.INVALID_ARGUMENT,
     RefusalReason.TIME: ErrorCode.TIMEOUT,
+    RefusalReason.TORN: ErrorCode.NO_CAPACITY,
 }
 _CODE_OF_ERRNO: Mapping[int, ErrorCode] = {
     **dict.fromkeys((Errno.ENOENT, Errno.ENOTDIR, Errno.ELOOP), ErrorCode.NOT_FOUND),
@@ -89,26 +84,23 @@ _CODE_OF_ERRNO: Mapping[int, ErrorCode] = {
 
 #: Characters of a sandbox's own words in a sentence: of the system's message, or of a line of a file.
 MAX_WORDS = 200
-_VERBS = {"read": "read", "fetch": "read", "write": "written", "edit": "changed", "list": "listed"}
+_VERBS = {"read": "read", "fetch": "read", "text": "read", "write": "written", "list": "listed"}
 
 
 def sentence(what: str, path: str, refused: Refused) -> str:
     """Say what happened and what to do next. `what` is the file command, such as `read`."""
     number, path = refused.number, shown(path, PATH_SHOWN)
     words = shown(" ".join(refused.words.split()), MAX_WORDS)
-    near = f"Line {number} differs from it in blanks only: read" if number else "Read"
     sentences = {
         RefusalReason.SYSTEM: _system(what, path, refused.errno, words),
         RefusalReason.FOLDER: f"{path} is a folder; `list_files` shows what is in it.",
         RefusalReason.KIND: f"{path} is not a file but {words}; use the terminal for it.",
         RefusalReason.SIZE: _too_large(what, path, number),
-        RefusalReason.CHANGED: f"Something else changed {path} meanwhile; this call did not. Read it, then edit it.",
+        RefusalReason.CHANGED: f"Something else changed {path} meanwhile; this call did not. Read it, then try again.",
         RefusalReason.LOCKED: f"Another program has locked {path}; this call did not change it. Try again later.",
-        RefusalReason.ABSENT: f"'old' is not in {path}; nothing was changed. {near} it there and copy it exactly.",
-        RefusalReason.PLACES: _places(path, number, refused.places),
-        RefusalReason.OVERLAP: f"The {number} places of 'old' in {path} overlap; replace one at a time.",
         RefusalReason.INPUT: f"The connection broke; {path} was not changed.",
         RefusalReason.PAST_END: f"'offset' is too large: {path} has only {number} line{'' if number == 1 else 's'}.",
+        RefusalReason.TORN: f"Writing {path} in place broke off; it may hold parts of both contents. Write it again.",
         RefusalReason.TIME: f"Reading {path} up to that line takes too long; use `sed -n` or `tail` in the terminal.",
     }
     return next(
@@ -118,7 +110,7 @@ def sentence(what: str, path: str, refused: Refused) -> str:
 
 def _system(what: str, path: str, errno: int, words: str) -> str:
     verb = _VERBS[what]
-    kept = " It was not changed." if what in ("write", "edit") else ""
+    kept = " It was not changed." if what == "write" else ""
     known = {
         Errno.ENOENT: f"There is no {path}; `list_files` shows what is there.",
         Errno.ENOTDIR: f"A part of {path} is not a folder; `list_files` shows what is there.",
@@ -134,23 +126,11 @@ def _system(what: str, path: str, errno: int, words: str) -> str:
 
 
 def _too_large(what: str, path: str, size: int) -> str:
-    if what == "read":
-        return (
-            f"{path} is a picture of {size} bytes, and at most {MAX_PICTURE} can be shown; make a smaller one with the "
-            "image skill or in the terminal, and read that."
-        )
     if what == "fetch":
         return f"{path} is larger than {MAX_RESOURCE} bytes; read it by `read_file` with 'offset', or in the terminal."
-    if what == "edit":
-        return f"{path} is or would become too large for `edit_file` ({size} bytes); use `sed -i` in the terminal."
+    if what == "text":
+        return (
+            f"{path} is too large for this ({size} bytes; the limit is {format_size(MAX_DECODED)}); use programs in "
+            "the terminal, such as `sed`, `cut` and `iconv`."
+        )
     return f"{path} cannot be {_VERBS[what]}: it is too large."
-
-
-def _places(path: str, count: int, places: tuple[tuple[int, str], ...]) -> str:
-    found = "; ".join(f"line {line}: {shown(text.strip(), MAX_WORDS)}" for line, text in places)
-    more = f"; and {count - len(places)} more" if count > len(places) else ""
-    times = "once" if count == 1 else f"{count} times"
-    return (
-        f"'old' is in {path} {times}; nothing was changed. Give more of the lines around the place that you mean, or "
-        f"count={count} to replace all: {found}{more}."
-    )

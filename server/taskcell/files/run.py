@@ -1,18 +1,17 @@
-"""Runs `supervisor file` commands in a sandbox and reads their replies.
+"""Runs `supervisor file` commands in a sandbox.
 
 A reply comes from inside the sandbox: its size is bounded, and nothing in it counts as a fact about anything else.
 """
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Sequence
 
 import anyio
 
-from taskcell.errors import ErrorCode, FileRefused, SandboxLost
-from taskcell.files.answers import FileAnswer
+from taskcell.errors import ErrorCode, FileRefused, SandboxLost, SpawnFailed
 from taskcell.files.limits import MAX_REPLY
-from taskcell.files.reply import parse_reply
+from taskcell.files.search import MAX_OUTPUT, ProgramOutput
 from taskcell.model import Command
 from taskcell.policy.policy import AuthorizedCommand
 from taskcell.process.process import Process
@@ -23,51 +22,80 @@ from taskcell.supervisor import protocol, requests
 from taskcell.text import PATH_SHOWN, shown
 
 
-async def run_file_command(sandbox: Sandbox, authorized: AuthorizedCommand, output_chars: int) -> FileAnswer:
-    """Run one file command in the sandbox, once, and read its reply.
+async def run_file_command(sandbox: Sandbox, authorized: AuthorizedCommand) -> bytes:
+    """Run one file command in the sandbox, once, and return its reply.
 
-    On cancellation the command is killed first; this is shielded and bounded. Raises FileRefused when the sandbox
-    refuses, SandboxLost and SpawnFailed.
-
-    Arguments:
-        output_chars: characters that an answer may show.
+    On cancellation the command is killed first; this is shielded and bounded. Raises FileRefused if there is no whole
+    reply, SandboxLost and SpawnFailed.
     """
-    command, path = authorized.command, shown(authorized.command.text, PATH_SHOWN)
-    process = Process(sandbox.channel, output_chars)
+    command = authorized.command
+    request = _spawn_request(sandbox, command, (sandbox.container.supervisor, "file"), MAX_REPLY)
+    return _reply(await _ended(sandbox, command, request), command)
+
+
+async def run_search(sandbox: Sandbox, authorized: AuthorizedCommand) -> ProgramOutput:
+    """Run ripgrep in the sandbox, once, and return what it printed.
+
+    On cancellation it is killed first; this is shielded and bounded. Raises FileRefused if the image does not have it,
+    SandboxLost and SpawnFailed.
+    """
+    command = authorized.command
     try:
-        await process.start(lambda _: _spawn_request(sandbox, command), command.stdin)
+        process = await _ended(sandbox, command, _spawn_request(sandbox, command, (), MAX_OUTPUT))
+    except SpawnFailed as failed:
+        if failed.no_room or failed.no_folder:
+            raise
+        missing = "This image has no ripgrep (`rg`), which `search` needs; use `grep -rn` in the terminal."
+        raise FileRefused(missing, code=ErrorCode.NOT_FOUND) from None
+    ended = process.exit
+    assert ended is not None
+    stdout = process.stdout.held
+    return ProgramOutput(
+        ended.exit_code,
+        stdout,
+        process.stderr.held,
+        is_whole=len(stdout) == ended.stdout_total,
+        timed_out=ended.reason is protocol.Reason.TIMEOUT,
+    )
+
+
+async def _ended(sandbox: Sandbox, command: Command, request: requests.Spawn) -> Process:
+    """Start a program and wait until it has ended, or was killed at its deadline."""
+    process = Process(sandbox.channel, request.credit)
+    try:
+        await process.start(lambda _: request, command.stdin)
         with anyio.move_on_after(command.timeout + DEADLINE_SLACK) as backstop:
             await process.finished()
         if backstop.cancelled_caught:
             sandbox.doom("its supervisor stopped answering")
+            path = shown(command.text, PATH_SHOWN)
             raise SandboxLost(f"The sandbox does not answer; it is not known whether {path} was changed.")
-        reply = _reply(process, command)
     except anyio.get_cancelled_exc_class():
         await sandbox.kill(process)
         raise
     finally:
         process.close()
-    try:
-        return parse_reply(command, reply, output_chars)
-    except (struct.error, IndexError):
-        raise FileRefused(
-            f"The sandbox's answer about {path} is garbled; try the terminal.", code=ErrorCode.LOST
-        ) from None
+    return process
 
 
-def _spawn_request(sandbox: Sandbox, command: Command) -> requests.Spawn:
-    """Use no environment and no shell, so that nothing that the task sets up reaches the command."""
+def _spawn_request(sandbox: Sandbox, command: Command, front: Sequence[str], most: int) -> requests.Spawn:
+    """Use no environment and no shell, so that nothing that the task sets up reaches the command.
+
+    Arguments:
+        front: words before those of the command.
+        most: bytes of output that are kept.
+    """
     container = sandbox.container
     return requests.Spawn(
-        argv=[word.encode("utf-8", "surrogateescape") for word in (container.supervisor, "file", *command.argv)],
+        argv=[word.encode("utf-8", "surrogateescape") for word in (*front, *command.argv)],
         env={},
         cwd=container.workspace.encode("utf-8", "surrogateescape"),
         user=b"" if container.user is None else container.user.encode(),
         flags=protocol.SpawnFlag.STDIN if command.stdin else protocol.SpawnFlag.NONE,
         timeout_ms=round(command.timeout * 1000),
         grace_ms=round(GRACE * 1000),
-        spool=MAX_REPLY,
-        credit=MAX_REPLY,
+        spool=most,
+        credit=most,
     )
 
 

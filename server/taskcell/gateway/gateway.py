@@ -13,6 +13,7 @@ from taskcell.audit.log import AuditFailed, AuditLog
 from taskcell.config.settings import LimitSettings, PoolSettings, ToolsSettings
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied, UnknownTool
+from taskcell.files.history import FileHistory
 from taskcell.gateway.background import Background
 from taskcell.gateway.trail import Trail
 from taskcell.model import Command, ProcessResult, Profile, Reuse, Status, TaskKey, ToolCall
@@ -69,6 +70,7 @@ class Gateway:
         self.idle_ttl = idle_ttl
         self.output_chars = output_chars
         self.structured = structured
+        self.file_history = FileHistory()
         self._background = background
         self._replaced = anyio.Event()
         self._policy = policy

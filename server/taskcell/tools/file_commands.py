@@ -1,4 +1,4 @@
-"""Turns the arguments of the file tools into `supervisor file` commands."""
+"""Turns the arguments of the file tools into paths, patterns and bytes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from taskcell.errors import BadArgument
-from taskcell.files.limits import MAX_ENTRIES, MAX_PATH, MAX_PICTURE, MAX_RESOURCE
+from taskcell.files.limits import MAX_PATH
+from taskcell.files.store import Target
 from taskcell.model import WORKSPACE, Command
-from taskcell.schema.arguments import as_utf8, encoded
+from taskcell.schema.arguments import encoded
 from taskcell.tools.binding import MAX_STDIN, from_home
 
 #: More lines than any file has.
@@ -43,80 +44,45 @@ def _in_sandbox(whole: str) -> str:
     return whole.removeprefix(WORKSPACE + "/") if whole.startswith(WORKSPACE + "/") else whole
 
 
-@dataclass(frozen=True, slots=True)
-class ReadFile:
-    """`read_file`; its command is `read FIRST LINES BYTES PICTURE PATH`."""
-
-    output_chars: int
-
-    def bind(self, blank: Command, values: Mapping[str, Any]) -> Command:
-        whole = absolute("path", values["path"])
-        window = (int(values.get("offset", 1)), int(values.get("limit", MAX_LINE_NUMBER)))
-        # The limit in characters is used as bytes: text beyond ASCII fills an answer a little earlier.
-        bounds = (min(self.output_chars, MAX_PICTURE), MAX_PICTURE)
-        return replace(blank, argv=("read", *map(str, (*window, *bounds)), _in_sandbox(whole)), text=whole)
+def target(path: str, name: str = "path") -> Target:
+    """Return the file or folder that a call names. Raises BadArgument."""
+    whole = absolute(name, path)
+    return Target(whole, _in_sandbox(whole))
 
 
 @dataclass(frozen=True, slots=True)
-class FetchFile:
-    """Reads a whole file for a resource; its command is `fetch BYTES PATH`."""
+class FileCommand:
+    """What the policy judges about a call of a file tool: the tool's name and the path.
+
+    Arguments:
+        path: where the path is taken from if the call does not have one.
+    """
+
+    path: str | None = None
 
     def bind(self, blank: Command, values: Mapping[str, Any]) -> Command:
-        whole = absolute("path", values["path"])
-        return replace(blank, argv=("fetch", str(MAX_RESOURCE), _in_sandbox(whole)), text=whole)
+        found = target(values.get("path", self.path or ""))
+        return replace(blank, argv=(blank.tool, found.inner), text=found.shown)
 
 
-@dataclass(frozen=True, slots=True)
-class WriteFile:
-    """`write_file`; its command is `write BYTES PATH`, with the content on standard input."""
-
-    def bind(self, blank: Command, values: Mapping[str, Any]) -> Command:
-        whole = absolute("path", values["path"])
-        content = as_utf8("content", values["content"])
-        if values.get("encoding") == "base64":
-            content = _from_base64(content)
-        _check_size("content", len(content), "create the file in the terminal, from parts or by a download")
-        return replace(blank, argv=("write", str(len(content)), _in_sandbox(whole)), text=whole, stdin=content)
+def patterns(glob: str, folder: str) -> tuple[str, ...]:
+    """Return the patterns that a glob stands for, relative to the absolute path of a folder. Raises BadArgument."""
+    if glob.startswith("/"):
+        glob = posixpath.normpath(glob).removeprefix(folder.rstrip("/") + "/")
+    if glob.startswith("/") or ".." in glob.split("/"):
+        raise BadArgument("'glob' matches paths below 'path'; name the folder in 'path' instead.")
+    encoded("glob", glob)
+    return _expanded(glob)
 
 
-@dataclass(frozen=True, slots=True)
-class EditFile:
-    """`edit_file`; its command is `edit NOT_NEGATIVE OLD NEW PATH`, with both texts on standard input."""
-
-    def bind(self, blank: Command, values: Mapping[str, Any]) -> Command:
-        whole = absolute("path", values["path"])
-        old, new = as_utf8("old", values["old"]), as_utf8("new", values["new"])
-        if old == new:
-            raise BadArgument("'old' and 'new' are equal, so nothing would change.")
-        _check_size("old and new", len(old) + len(new), "use `write_file`, or a program in the terminal")
-        sizes = (int(values.get("count", 1)), len(old), len(new))
-        return replace(blank, argv=("edit", *map(str, sizes), _in_sandbox(whole)), text=whole, stdin=old + new)
-
-
-@dataclass(frozen=True, slots=True)
-class ListFiles:
-    """`list_files`; its command is `list ENTRIES PATH PATTERN…`."""
-
-    def bind(self, blank: Command, values: Mapping[str, Any]) -> Command:
-        whole = absolute("path", values.get("path", "."))
-        glob = values.get("glob", "*")
-        if glob.startswith("/"):
-            glob = posixpath.normpath(glob).removeprefix(whole.rstrip("/") + "/")
-        if glob.startswith("/") or ".." in glob.split("/"):
-            raise BadArgument("'glob' matches paths below 'path'; name the folder in 'path' instead.")
-        encoded("glob", glob)
-        patterns = _expanded(glob)
-        return replace(blank, argv=("list", str(MAX_ENTRIES), _in_sandbox(whole), *patterns), text=whole)
-
-
-def _from_base64(text: bytes) -> bytes:
+def from_base64(text: bytes) -> bytes:
     try:
         return base64.b64decode(b"".join(text.split()), validate=True)
     except binascii.Error:
         raise BadArgument("'content' is not valid base64; encode it, or leave out 'encoding' to write text.") from None
 
 
-def _check_size(name: str, size: int, instead: str) -> None:
+def check_size(name: str, size: int, instead: str) -> None:
     if size > MAX_STDIN:
         raise BadArgument(f"'{name}' is {size} bytes long; the limit is {MAX_STDIN}. Instead, {instead}.")
 

@@ -133,6 +133,7 @@ class SandboxTool(Tool):
             notes += await pool.reset(action.task) or ["The task had no sandbox; its next command creates one."]
         elif action.action == "close":
             count = await pool.close_task(action.task)
+            gateway.file_history.forget(action.task)
             files = "are kept" if pool.keeps_files else "are deleted"
             notes.append(f"{count} sandbox{'' if count == 1 else 'es'} closed; the task's files {files}.")
         slots = await pool.of_task(action.task)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from taskcell.config.settings import Settings
 from taskcell.engine.base import Engine
 from taskcell.files.answers import Picture
+from taskcell.files.history import FileHistory
 from taskcell.model import Command, ProcessResult, Profile, ToolCall
 from taskcell.policy.policy import AuthorizedCommand
 from taskcell.pool.pool import Pool
@@ -56,6 +57,9 @@ class Access(Protocol):
 
     @property
     def engine(self) -> Engine: ...
+
+    @property
+    def file_history(self) -> FileHistory: ...
 
     def authorize(self, command: Command) -> AuthorizedCommand:
         """Allow a command and its profile. Raises Denied."""

@@ -7,17 +7,18 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "file/crc.h"
 #include "file/regular.h"
 #include "file/reply.h"
 
 enum {
-    KIND_TEXT = 1,
-    KIND_BINARY = 2,
+    KIND_WINDOW = 1,
+    KIND_SAMPLE = 2,
     KIND_WHOLE = 3,
-    SAMPLE = 8192,     /* bytes at the front that decide what a file is */
+    SAMPLE = 8192,     /* bytes at the front that show what a file is */
     CHUNK = 64 << 10,
-    LINE_SHOWN = 8000,   /* bytes of one line that are shown; the rest is only counted */
-    STRANGE_SHARE = 3, /* one in so many bytes of the sample may be strange in a text */
+    LINE_SHOWN = 8000, /* bytes of one line that are shown; the rest is only counted */
+    NUL_SHARE = 8,     /* one in so many bytes of the front may be NUL in what is read by lines */
 };
 static const int64_t WINDOW_LIMIT = 10000000; /* us to reach the wanted lines: several GB */
 static const int64_t COUNT_LIMIT = 1000000;   /* us more to count the lines after them */
@@ -33,34 +34,16 @@ struct window {
     uint64_t total;      /* its bytes so far; how many of them are kept */
     size_t kept, header;
     struct buffer out;
+    uint64_t crlf;       /* of all that was read: lines that end in CRLF, the checksum, the last byte */
+    uint32_t crc;
+    uint8_t last;
 };
 
-static bool is_picture(const uint8_t *data, size_t size) {
-    if (size >= 8 && !memcmp(data, "\x89PNG\r\n\x1a\n", 8)) return true;
-    if (size >= 3 && !memcmp(data, "\xff\xd8\xff", 3)) return true;
-    if (size >= 6 && (!memcmp(data, "GIF87a", 6) || !memcmp(data, "GIF89a", 6))) return true;
-    return size >= 12 && !memcmp(data, "RIFF", 4) && !memcmp(data + 8, "WEBP", 4);
-}
-
-/* Returns the bytes of the UTF-8 character (RFC 3629) that begins at `at`, or 0 when none does. */
-static size_t character(const uint8_t *at, size_t left) {
-    size_t size = *at < 0x80 ? 1 : *at < 0xC2 ? 0 : *at < 0xE0 ? 2 : *at < 0xF0 ? 3 : *at < 0xF5 ? 4 : 0;
-    if (size > left) return 0;
-    for (size_t i = 1; i < size; i++)
-        if ((at[i] & 0xC0) != 0x80) return 0;
-    return size;
-}
-
-/* A text holds no NUL byte, and few control characters or bytes that are not UTF-8. */
-static bool is_binary(const uint8_t *data, size_t size) {
-    size_t strange = 0;
-    for (size_t i = 0; i < size;) {
-        size_t length = character(data + i, size - i);
-        if (!data[i]) return true;
-        if (!length || (data[i] < 0x20 && !strchr("\t\n\v\f\r\b\x1b", data[i]))) strange++;
-        i += length ? length : 1;
-    }
-    return strange * STRANGE_SHARE > size;
+/* Reading such a file by lines has no end: the server looks at its front alone. */
+static bool is_mostly_nul(const uint8_t *data, size_t size) {
+    size_t nuls = 0;
+    for (size_t i = 0; i < size; i++) nuls += !data[i];
+    return nuls * NUL_SHARE > size;
 }
 
 static void set_number(struct buffer *b, size_t at, uint64_t value, size_t size) {
@@ -88,6 +71,7 @@ static void end_line(struct window *w) {
 }
 
 static void take(struct window *w, const uint8_t *data, size_t size) {
+    w->crc = crc_more(w->crc, data, size);
     for (const uint8_t *end = data + size, *stop; data < end; data = stop) {
         if (!w->open) begin_line(w);
         const uint8_t *newline = memchr(data, '\n', (size_t)(end - data));
@@ -99,7 +83,9 @@ static void take(struct window *w, const uint8_t *data, size_t size) {
             put_bytes(&w->out, data, more);
             w->kept += more;
         }
+        if (newline) w->crlf += (count ? newline[-1] : w->last) == '\r';
         if (newline) end_line(w);
+        w->last = stop[-1];
     }
 }
 
@@ -109,10 +95,9 @@ static bool is_full(const struct window *w) {
 
 /* Returns 1 when the file was read to its end, 0 when only the wanted lines were, -1 for an error in errno, and -2
    when it took too long. */
-static int read_lines(int fd, struct window *w, const uint8_t *sample, size_t size) {
+static int read_lines(int fd, struct window *w) {
     static uint8_t chunk[CHUNK];
     int64_t begin = clock_now(), full = NEVER;
-    take(w, sample, size);
     for (;;) {
         int64_t now = clock_now();
         if (full == NEVER && is_full(w)) full = now;
@@ -126,18 +111,37 @@ static int read_lines(int fd, struct window *w, const uint8_t *sample, size_t si
     }
 }
 
-static int answer_lines(int fd, const struct stat *info, struct window *w, const uint8_t *sample, size_t size) {
-    int way = read_lines(fd, w, sample, size);
-    if (way == -1) return refuse_system("");
-    if (way == -2) return refuse(REFUSED_TIME, w->line, "");
+static int refuse_way(int way, const struct window *w) {
+    return way == -1 ? refuse_system("") : refuse(REFUSED_TIME, w->line, "");
+}
+
+/* Turns a line that was counted from the end (-1 is the last) into its number; returns a way as `read_lines`. */
+static int from_end(int fd, int64_t back, struct window *w) {
+    struct window all = {.first = UINT64_MAX};
+    int way = read_lines(fd, &all);
+    w->first = all.line >= (uint64_t)-back ? all.line - (uint64_t)-back + 1 : 1;
+    w->line = way < 0 ? all.line : 0;
+    if (way >= 0 && lseek(fd, 0, SEEK_SET)) way = -1;
+    return way;
+}
+
+static int answer_lines(int fd, const struct stat *info, int64_t first, struct window *w, struct slice sample) {
+    w->first = first > 0 ? (uint64_t)first : 1;
+    int way = first < 0 ? from_end(fd, first, w) : 1;
+    if (way >= 0) way = read_lines(fd, w);
+    if (way < 0) return refuse_way(way, w);
     bool whole_line = !w->open;
     if (w->open) end_line(w);
     if (way == 1 && w->first > w->line && w->first > 1) return refuse(REFUSED_PAST_END, w->line, "");
     struct buffer reply = {0};
     put_u8(&reply, REPLY_DONE);
-    put_u8(&reply, KIND_TEXT);
+    put_u8(&reply, KIND_WINDOW);
     put_u64(&reply, (uint64_t)info->st_size);
+    put_str(&reply, sample.data, sample.size);
+    put_u64(&reply, w->first);
     put_u64(&reply, way == 1 ? w->line : UNKNOWN);
+    put_u64(&reply, w->crlf);
+    put_u32(&reply, w->crc);
     put_u8(&reply, whole_line);
     put_u32(&reply, w->shown);
     put_bytes(&reply, w->out.data, w->out.size);
@@ -145,56 +149,50 @@ static int answer_lines(int fd, const struct stat *info, struct window *w, const
     return reply_send(&reply);
 }
 
-static int answer_binary(const struct stat *info) {
+static int answer_sample(const struct stat *info, struct slice sample) {
     struct buffer reply = {0};
     put_u8(&reply, REPLY_DONE);
-    put_u8(&reply, KIND_BINARY);
+    put_u8(&reply, KIND_SAMPLE);
     put_u64(&reply, (uint64_t)info->st_size);
+    put_str(&reply, sample.data, sample.size);
     return reply_send(&reply);
 }
 
-static int answer_whole(int fd, const struct stat *info, size_t most, const uint8_t *sample, size_t size) {
-    struct buffer data = {0}, reply = {0};
-    if (info->st_size > 0 && (uint64_t)info->st_size > most) return refuse(REFUSED_SIZE, (uint64_t)info->st_size, "");
-    put_bytes(&data, sample, size);
-    enum refusal why = read_whole(fd, most, &data);
-    if (why == REFUSED_SYSTEM) return refuse_system("");
-    if (why) return refuse(why, data.size, "");
+static int answer_whole(const struct buffer *data) {
+    struct buffer reply = {0};
     put_u8(&reply, REPLY_DONE);
     put_u8(&reply, KIND_WHOLE);
-    put_u64(&reply, data.size);
-    put_bytes(&reply, data.data, data.size);
+    put_u64(&reply, data->size);
+    put_bytes(&reply, data->data, data->size);
     return reply_send(&reply);
-}
-
-static ssize_t read_sample(int fd, uint8_t *sample) {
-    size_t size = 0;
-    for (ssize_t count; size < SAMPLE; size += (size_t)count) {
-        count = read(fd, sample + size, SAMPLE - size);
-        if (count == 0) break;
-        if (count < 0 && errno != EINTR) return -1;
-        if (count < 0) count = 0;
-    }
-    return (ssize_t)size;
 }
 
 int file_read(char **argv) {
-    static uint8_t sample[SAMPLE];
     struct stat info;
     int fd = open_regular(argv[4], &info);
     if (fd < 0) return 0;
-    ssize_t size = read_sample(fd, sample);
-    if (size < 0) return refuse_system("");
-    uint64_t most = strtoull(argv[3], NULL, 10);
-    if (is_picture(sample, (size_t)size)) return answer_whole(fd, &info, most, sample, (size_t)size);
-    if (is_binary(sample, (size_t)size)) return answer_binary(&info);
-    struct window w = {.first = strtoull(argv[0], NULL, 10), .lines = strtoull(argv[1], NULL, 10)};
-    w.budget = strtoull(argv[2], NULL, 10);
-    return answer_lines(fd, &info, &w, sample, (size_t)size);
+    size_t whole = strtoull(argv[3], NULL, 10);
+    /* Files of the kernel say that they have no bytes, so only reading tells. */
+    size_t most = info.st_size <= (off_t)whole ? whole : SAMPLE - 1;
+    struct buffer data = {0};
+    enum refusal why = read_whole(fd, most, &data);
+    if (!why) return answer_whole(&data);
+    if (why != REFUSED_SIZE) return why == REFUSED_SYSTEM ? refuse_system("") : refuse(why, data.size, "");
+    struct slice sample = {data.data, data.size < SAMPLE ? data.size : SAMPLE};
+    if (is_mostly_nul(sample.data, sample.size)) return answer_sample(&info, sample);
+    struct window w = {.lines = strtoull(argv[1], NULL, 10), .budget = strtoull(argv[2], NULL, 10)};
+    if (lseek(fd, 0, SEEK_SET)) return refuse_system("");
+    return answer_lines(fd, &info, strtoll(argv[0], NULL, 10), &w, sample);
 }
 
 int file_fetch(char **argv) {
     struct stat info;
     int fd = open_regular(argv[1], &info);
-    return fd < 0 ? 0 : answer_whole(fd, &info, strtoull(argv[0], NULL, 10), NULL, 0);
+    if (fd < 0) return 0;
+    size_t most = strtoull(argv[0], NULL, 10);
+    if (info.st_size > 0 && (uint64_t)info.st_size > most) return refuse(REFUSED_SIZE, (uint64_t)info.st_size, "");
+    struct buffer data = {0};
+    enum refusal why = read_whole(fd, most, &data);
+    if (why == REFUSED_SYSTEM) return refuse_system("");
+    return why ? refuse(why, data.size, "") : answer_whole(&data);
 }

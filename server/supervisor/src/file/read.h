@@ -1,4 +1,5 @@
-/* `file read` replies with a window of a text file's lines, or a whole picture; `file fetch` with a whole file. */
+/* `file read` replies with a whole file if it is small, else with a window of its lines; `file fetch` with a whole
+   file. */
 #ifndef FILE_READ_H
 #define FILE_READ_H
 

@@ -18,12 +18,10 @@ enum refusal {
     REFUSED_SIZE = 4,     /* it is too large; the number is its size */
     REFUSED_CHANGED = 5,  /* it changed meanwhile */
     REFUSED_LOCKED = 6,   /* somebody else holds its lock */
-    REFUSED_ABSENT = 7,   /* the text to replace is not there; the number is a line that comes near, or 0 */
-    REFUSED_PLACES = 8,   /* it is there another number of times; the number says how often, and places follow */
-    REFUSED_OVERLAP = 9,  /* its places overlap */
     REFUSED_INPUT = 10,   /* standard input ended early or late */
     REFUSED_PAST_END = 11, /* there is no such line; the number is how many there are */
     REFUSED_TIME = 12,    /* it takes too long */
+    REFUSED_TORN = 13,    /* writing in place broke off: the file may have parts of both contents */
 };
 
 /* Writes a reply and returns the exit code. */

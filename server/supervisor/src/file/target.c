@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -63,13 +62,8 @@ static bool open_folder(char *path, bool make, struct target *t) {
     return t->folder >= 0;
 }
 
-static bool same_file(const struct stat *a, const struct stat *b) {
+bool same_file(const struct stat *a, const struct stat *b) {
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
-
-static bool same_state(const struct stat *a, const struct stat *b) {
-    return same_file(a, b) && a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
-           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
 /* Locks what stands there, so that the second of two changes sees the result of the first. Returns 1 when done, 0 to
@@ -108,61 +102,6 @@ bool target_find(const char *path, bool make_folders, struct target *t) {
         usleep(LOCK_TURN);
     }
     return true;
-}
-
-static bool write_all(int fd, const uint8_t *data, size_t size) {
-    while (size) {
-        ssize_t count = write(fd, data, size);
-        if (count < 0 && errno == EINTR) continue;
-        if (count <= 0) return false;
-        data += count;
-        size -= (size_t)count;
-    }
-    return true;
-}
-
-static void random_name(char name[32]) {
-    uint64_t number = 0;
-    (void)!getrandom(&number, sizeof number, 0);
-    snprintf(name, 32, ".taskcell-%016llx", (unsigned long long)number);
-}
-
-/* A file without a name vanishes whatever kills us. File systems that have none get a name that says whose it is. */
-static int make_file(const struct target *t, const char *name, bool *named) {
-    int fd = openat(t->folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
-    *named = fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT || errno == EINVAL);
-    if (*named) fd = openat(t->folder, name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
-    *named = *named && fd >= 0;
-    return fd;
-}
-
-static bool give_name(const struct target *t, int fd, const char *name) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    return !linkat(AT_FDCWD, path, t->folder, name, AT_SYMLINK_FOLLOW);
-}
-
-static bool unchanged(const struct target *t) {
-    struct stat now;
-    return !fstatat(t->folder, t->name, &now, AT_SYMLINK_NOFOLLOW) && same_state(&now, &t->info);
-}
-
-int target_replace(struct target *t, const void *data, size_t size, bool strict) {
-    char name[32];
-    bool named, changed = false;
-    random_name(name);
-    int fd = make_file(t, name, &named);
-    mode_t mode = t->exists ? t->info.st_mode & 0777 : 0644;
-    bool done = fd >= 0 && write_all(fd, data, size) && !fchmod(fd, mode);
-    if (done && !named) named = done = give_name(t, fd, name);
-    if (done && strict) done = !(changed = !unchanged(t));
-    done = done && !renameat(t->folder, name, t->folder, t->name);
-    int error = errno;
-    if (!done && named) unlinkat(t->folder, name, 0);
-    if (fd >= 0) close(fd);
-    errno = error;
-    if (done) return -1;
-    return changed ? refuse(REFUSED_CHANGED, 0, "") : refuse_system("");
 }
 
 void target_close(struct target *t) {

@@ -14,6 +14,7 @@ from mcp_types import (
 from taskcell.errors import BadArgument, ErrorCode, FileRefused, UnknownResource
 from taskcell.files.answers import FileAnswer, FileBytes
 from taskcell.files.limits import MAX_RESOURCE
+from taskcell.files.pictures import picture_type
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.resources.routes import Contents, Route, as_text
 from taskcell.mcp.scopes import FOR_FILES
@@ -66,4 +67,4 @@ def _contents(uri: str, answer: FileAnswer) -> TextResourceContents | BlobResour
     if text is not None:
         return TextResourceContents(uri=uri, mime_type="text/plain", text=text)
     blob = base64.b64encode(answer.data).decode("ascii")
-    return BlobResourceContents(uri=uri, mime_type=answer.mime or "application/octet-stream", blob=blob)
+    return BlobResourceContents(uri=uri, mime_type=mime or "application/octet-stream", blob=blob)

@@ -1,0 +1,129 @@
+#include "file/replace.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "file/reply.h"
+
+static bool same_state(const struct stat *a, const struct stat *b) {
+    return same_file(a, b) && a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+static bool write_all(int fd, const uint8_t *data, size_t size) {
+    while (size) {
+        ssize_t count = write(fd, data, size);
+        if (count < 0 && errno == EINTR) continue;
+        if (count <= 0) return false;
+        data += count;
+        size -= (size_t)count;
+    }
+    return true;
+}
+
+mode_t target_mode(const struct target *t, const struct change *c) {
+    return c->mode >= 0 ? (mode_t)c->mode : t->exists ? t->info.st_mode & 0777 : 0644;
+}
+
+/* --- as a whole -------------------------------------------------------------------------------------------------- */
+
+static void random_name(char name[32]) {
+    uint64_t number = 0;
+    (void)!getrandom(&number, sizeof number, 0);
+    snprintf(name, 32, ".taskcell-%016llx", (unsigned long long)number);
+}
+
+/* A file without a name vanishes whatever kills us. File systems that have none get a name that says whose it is. */
+static int make_file(const struct target *t, const char *name, bool *named) {
+    int fd = openat(t->folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    *named = fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT || errno == EINVAL);
+    if (*named) fd = openat(t->folder, name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+    *named = *named && fd >= 0;
+    return fd;
+}
+
+static bool give_name(const struct target *t, int fd, const char *name) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    return !linkat(AT_FDCWD, path, t->folder, name, AT_SYMLINK_FOLLOW);
+}
+
+static bool unchanged(const struct target *t) {
+    struct stat now;
+    bool there = !fstatat(t->folder, t->name, &now, AT_SYMLINK_NOFOLLOW);
+    return there ? t->exists && same_state(&now, &t->info) : !t->exists;
+}
+
+enum outcome { DONE, CHANGED, FAILED, FOREIGN };
+
+/* Puts a new file in the place of the old one. FAILED leaves the reason in errno; FOREIGN: the group cannot be kept. */
+static enum outcome put_new_file(const struct target *t, const struct change *c) {
+    char name[32];
+    bool named, changed = false, foreign = false;
+    random_name(name);
+    int fd = make_file(t, name, &named);
+    struct stat made;
+    bool done = fd >= 0 && !fstat(fd, &made);
+    if (done && t->exists && made.st_gid != t->info.st_gid)
+        done = !(foreign = fchown(fd, (uid_t)-1, t->info.st_gid) != 0);
+    done = done && write_all(fd, c->data, c->size) && !fchmod(fd, target_mode(t, c));
+    if (done && !named) named = done = give_name(t, fd, name);
+    if (done) done = !(changed = !unchanged(t));
+    done = done && !renameat(t->folder, name, t->folder, t->name);
+    int error = errno;
+    if (!done && named) unlinkat(t->folder, name, 0);
+    if (fd >= 0) close(fd);
+    errno = error;
+    return done ? DONE : changed ? CHANGED : foreign ? FOREIGN : FAILED;
+}
+
+/* --- in place ---------------------------------------------------------------------------------------------------- */
+
+/* Reserves room before the first byte is written, so that a full disk leaves the old content whole. */
+static bool reserve(int fd, off_t size) {
+    return !size || !fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, size) || (errno != ENOSPC && errno != EDQUOT);
+}
+
+static int write_in_place(const struct target *t, const struct change *c) {
+    int fd = openat(t->folder, t->name, O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC |
+                    (c->append ? O_APPEND : 0));
+    if (fd < 0) return refuse_system("");
+    struct stat now;
+    off_t before = t->info.st_size, size = (off_t)c->size + (c->append ? before : 0);
+    int told = -1;
+    if (fstat(fd, &now) || !same_state(&now, &t->info)) told = refuse(REFUSED_CHANGED, 0, "");
+    else if (!reserve(fd, size)) told = refuse_system("");
+    else if (c->mode >= 0 && fchmod(fd, (mode_t)c->mode)) told = refuse_system("its mode");
+    else if (!write_all(fd, c->data, c->size)) {
+        int error = errno;
+        bool whole = c->append && !ftruncate(fd, before);
+        errno = error;
+        told = whole ? refuse_system("") : refuse(REFUSED_TORN, 0, "");
+    } else if (!c->append && ftruncate(fd, size)) told = refuse(REFUSED_TORN, 0, "");
+    close(fd);
+    return told;
+}
+
+static enum place must_stay(const struct target *t) {
+    if (t->info.st_nlink > 1) return PLACE_LINKS;
+    return t->info.st_uid != geteuid() ? PLACE_OWNER : PLACE_NOT;
+}
+
+int target_change(struct target *t, const struct change *c, enum place *place) {
+    *place = t->exists ? must_stay(t) : PLACE_NOT;
+    if (t->exists && (c->append || *place)) return write_in_place(t, c);
+    enum outcome outcome = put_new_file(t, c);
+    if (outcome == DONE) return -1;
+    if (outcome == CHANGED) return refuse(REFUSED_CHANGED, 0, "");
+    if (t->exists) {
+        bool closed = errno == EACCES || errno == EPERM || errno == EROFS;
+        *place = outcome == FOREIGN ? PLACE_OWNER : closed ? PLACE_FOLDER : errno == EBUSY ? PLACE_MOUNT : PLACE_NOT;
+        if (*place) return write_in_place(t, c);
+    }
+    return refuse_system("");
+}

@@ -1,0 +1,146 @@
+"""`write_file`: appending, modes, writing in place, the guard against what changed, and what it says is lost."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import anyio
+import pytest
+
+from file_driver import TASK, Files, shown
+from taskcell.errors import BadArgument
+from taskcell.files.history import MAX_FILES, MAX_TASKS, MAX_UNDO, FileHistory, Fingerprint, Undo
+from taskcell.model import TaskKey
+
+
+def test_text_is_appended_in_the_files_own_form(files: Files) -> None:
+    (files / "a").write_bytes(b"\xff\xfe" + "één\r\n".encode("utf-16-le"))
+    assert files.write("a", "two\nthree\n", append=True).size == 34
+    assert (files / "a").read_bytes() == b"\xff\xfe" + "één\r\ntwo\r\nthree\r\n".encode("utf-16-le")
+    (files / "b").write_text("one")
+    assert "goes on with the first" in files.write("b", " more\n", append=True).notes[0]
+    assert (files / "b").read_text() == "one more\n"
+    assert shown(files.write("new/c", "x\r\n", append=True)) == "[Created '/workspace/new/c': 3 bytes]\n"
+    (files / "large").write_bytes(b"a line\n" * 3_000_000)
+    files.write("large", "the end\n", append=True)
+    assert (files / "large").read_bytes().endswith(b"a line\nthe end\n")
+    files.edit("b", undo=True)
+    assert (files / "b").read_text() == "one"
+    assert "does not have" in str(files.refused(lambda: files.write("latin", "→", append=True, encoding="latin-1")))
+    assert not (files / "latin").exists()
+
+
+def test_many_appends_at_once_lose_none(files: Files) -> None:
+    async def append(number: int) -> None:
+        await files.answer("write_file", path="log", content=f"{number}\n", append=True)
+
+    async def all_at_once() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(40):
+                group.start_soon(append, number)
+
+    anyio.run(all_at_once)
+    assert sorted(map(int, (files / "log").read_text().split())) == list(range(40))
+
+
+def test_a_mode_is_set_on_new_and_old_files(files: Files) -> None:
+    assert "mode 755" in files.write("run.sh", "x", mode="755").said
+    files.write("run.sh", "y")
+    assert stat.S_IMODE((files / "run.sh").stat().st_mode) == 0o755
+    files.write("run.sh", "z", mode="0600")
+    assert stat.S_IMODE((files / "run.sh").stat().st_mode) == 0o600
+    for wrong in ("7777", "rwx", "", "9"):
+        with pytest.raises(BadArgument, match="mode"):
+            files.write("run.sh", "x", mode=wrong)
+
+
+def test_a_file_with_other_names_is_written_in_place_and_keeps_them(files: Files) -> None:
+    (files / "a").write_text("old and longer")
+    os.link(files / "a", files / "b")
+    assert "hard links" in files.write("a", "new").notes[0]
+    assert (files / "b").read_text() == "new"
+
+
+def test_what_changed_since_the_task_saw_it_is_not_overwritten(files: Files) -> None:
+    (files / "a").write_text("one\n")
+    files.text("a")
+    (files / "a").write_text("two\n")
+    refused = str(files.refused(lambda: files.write("a", "mine\n")))
+    assert "has changed since this task last read or wrote it" in refused
+    assert "if_unchanged=false" in refused
+    assert (files / "a").read_text() == "two\n"
+    files.text("a")
+    files.write("a", "mine\n")
+    files.write("a", "mine again\n")
+    files.edit("a", "again", "still")
+    files.write("a", "mine\n")
+    (files / "a").write_text("three\n")
+    files.write("a", "mine\n", if_unchanged=False)
+    assert (files / "a").read_text() == "mine\n"
+    (files / "never read").write_text("x")
+    files.write("never read", "y")
+    (files / "a").unlink()
+    files.write("a", "anew\n")
+
+
+def test_what_a_new_text_lacks_of_the_old_ones_form_is_said(files: Files) -> None:
+    (files / "a").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
+    notes = files.write("a", "1\n2\n").notes
+    assert 'It was UTF-8 with BOM and is UTF-8 now; encoding="utf-8-sig" keeps that.' in notes
+    assert "Its line ends were CRLF and are LF now" in notes[1]
+    (files / "b").write_bytes(b"\xff\xfe" + "é\n".encode("utf-16-le"))
+    assert 'encoding="utf-16"' in files.write("b", "é\n").notes[0]
+    files.write("b", "é\r\n", encoding="utf-16")
+    assert (files / "b").read_bytes() == b"\xff\xfe" + "é\r\n".encode("utf-16-le")
+    assert not files.write("b", "é\r\n", encoding="utf-16").notes
+    assert "U+4E2D" in str(files.refused(lambda: files.write("c", "\u4e2d", encoding="latin-1")))
+    assert "not an encoding" in str(files.refused(lambda: files.write("c", "x", encoding="klingon")))
+    assert not (files / "c").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder that root's programs may not write")
+def test_files_of_folders_that_cannot_be_written_are_written_in_place(files: Files) -> None:
+    (files / "closed").mkdir()
+    (files / "closed/a").write_text("old and longer\n")
+    os.chown(files / "closed/a", 1000, 1000)
+    (files / "closed").chmod(0o555)
+    as_user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]
+    files.folder.parent.chmod(0o755)
+    for folder in files.folder.parents:
+        if folder.stat().st_mode & 0o001 == 0 and str(folder).startswith("/tmp/"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    files.front = as_user
+    assert "Its folder cannot be written" in files.edit("closed/a", "old", "new").notes[0]
+    assert (files / "closed/a").read_text() == "new and longer\n"
+    (files / "closed/b").write_text("x")
+    assert "no permission" in str(files.refused(lambda: files.write("closed/b", "y")))
+    assert "no permission" in str(files.refused(lambda: files.write("closed/c", "y")))
+
+
+def test_an_undo_is_the_difference_alone() -> None:
+    before, after = b"a" * 100_000 + b"old" + b"b" * 100_000, b"a" * 100_000 + b"new and longer" + b"b" * 100_000
+    undo = Undo.between(before, after)
+    assert (undo.removed, undo.apply(after)) == (b"old", before)
+    for one, other in ((b"", b"x"), (b"x", b""), (b"aa", b"aaa"), (b"aba", b"abba"), (b"same", b"same")):
+        assert Undo.between(one, other).apply(other) == one
+        assert Undo.between(other, one).apply(one) == other
+
+
+def test_what_is_remembered_of_files_is_bounded() -> None:
+    history = FileHistory()
+    for number in range(MAX_FILES + 1):
+        history.see(TASK, str(number), Fingerprint(1, 1))
+    assert history.seen(TASK, "0") is None
+    assert history.seen(TASK, "1")
+    for number in range(30):
+        history.changed(TaskKey("p", str(number)), "a", bytes([number]) * MAX_UNDO, b"")
+    kept = [number for number in range(30) if history.last_change(TaskKey("p", str(number)), "a")]
+    assert kept == list(range(30 - 16, 30))
+    history.changed(TASK, "a", b"x" * (MAX_UNDO + 1), b"")
+    assert history.last_change(TASK, "a") is None
+    for number in range(MAX_TASKS):
+        history.see(TaskKey("q", str(number)), "a", Fingerprint(1, 1))
+    assert history.seen(TaskKey("p", "29"), "a") is None
+    history.forget(TaskKey("q", "5"))
+    assert history.seen(TaskKey("q", "5"), "a") is None
