@@ -6,14 +6,16 @@ are offered, so that no output can make one untrue.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from taskcell.model import Profile
+from taskcell.model import WORKSPACE, Profile
 from taskcell.process.output import Excerpt
 from taskcell.process.record import Record
 from taskcell.sandbox.sandbox import Sandbox
+from taskcell.text import one_line
 
 #: Returns the names of the offered tools whose image has a program or Python module, and is not the image given.
 Elsewhere = Callable[[str, str], Sequence[str]]
@@ -147,6 +149,25 @@ def hints_on(
             exported=sandbox.spawner.exported,
         )
     )
+
+
+def beside_the_terminal(sandbox: Sandbox, path: str) -> str:
+    """Return what a relative path would name if it began where the terminal is; empty if that is where it begins.
+
+    Arguments:
+        path: as a file tool takes it.
+    """
+    if path.startswith(("/", "~")):
+        return ""
+    folder, workspace = sandbox.spawner.next_folder, sandbox.container.workspace
+    inside = posixpath.relpath(folder, workspace) if f"{folder}/".startswith(f"{workspace}/") else None
+    whole = posixpath.normpath(posixpath.join(WORKSPACE, folder if inside is None else inside, path))
+    return "" if whole == posixpath.normpath(posixpath.join(WORKSPACE, path)) else whole
+
+
+def relative_hint(found: str) -> str:
+    """Say that a file is where the terminal is, and not where a relative path begins. `found`: its path."""
+    return f"{one_line(found)} exists, where the terminal is: a relative path begins at {WORKSPACE}."
 
 
 def _may_hide_a_failure(text: str) -> bool:

@@ -59,11 +59,13 @@ class ReadFile:
 
 @dataclass(frozen=True, slots=True)
 class FetchFile:
-    """Reads a whole file for a resource; its command is `fetch BYTES PATH`."""
+    """Reads a whole file of at most `most` bytes; its command is `fetch BYTES PATH`."""
+
+    most: int = MAX_RESOURCE
 
     def bind(self, blank: Command, values: Mapping[str, Any]) -> Command:
         whole = absolute("path", values["path"])
-        return replace(blank, argv=("fetch", str(MAX_RESOURCE), _in_sandbox(whole)), text=whole)
+        return replace(blank, argv=("fetch", str(self.most), _in_sandbox(whole)), text=whole)
 
 
 @dataclass(frozen=True, slots=True)

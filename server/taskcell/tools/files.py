@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from taskcell.config.settings import Settings
 from taskcell.errors import FileRefused
-from taskcell.files.answers import FileBytes, FileReport
+from taskcell.files.answers import FileBytes, FileReport, Written
 from taskcell.files.limits import MAX_ENTRIES
 from taskcell.files.run import run_file_command
 from taskcell.model import WORKSPACE, Command, TaskKey, ToolCall
@@ -16,6 +16,7 @@ from taskcell.schema.properties import TASK_ID, object_schema, or_null, value_sc
 from taskcell.tools.binding import MAX_STDIN, Binding, CommandTool
 from taskcell.tools.describe import NOTES
 from taskcell.tools.file_commands import MAX_LINE_NUMBER, EditFile, FetchFile, ListFiles, ReadFile, WriteFile
+from taskcell.tools.relative_paths import relative_hints
 from taskcell.tools.tool import Access, BuiltIn, Tool, ToolAnnotations, ToolReport, Watch
 from taskcell.units import format_size
 
@@ -35,7 +36,7 @@ class FileTool(CommandTool):
     output_chars: int
 
     async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> ToolReport:
-        report = await self._run(gateway, self.bind(call))
+        report = await self._run(gateway, self.bind(call), self.check(call).get("path", "."))
         if isinstance(report.answer, FileBytes) and report.answer.mime is None:
             raise FileRefused(f"{report.answer.path} changed while it was read; read it again.")
         return report
@@ -48,14 +49,18 @@ class FileTool(CommandTool):
         """Return the command that reads a whole file. Raises BadArgument."""
         return FetchFile().bind(self.blank(task), {"path": path})
 
-    async def _run(self, gateway: Access, command: Command) -> FileReport:
+    async def _run(self, gateway: Access, command: Command, path: str = "/") -> FileReport:
+        """Run a command in the sandbox. `path`: as the call has it."""
         authorized = gateway.authorize(command)
         async with gateway.pool.lease(command.task, authorized.profile) as (sandbox, notes):
             try:
                 answer = await run_file_command(sandbox, authorized, self.output_chars)
             except FileRefused as refused:
-                raise refused.noted(notes) from None
-            return FileReport.of(command.task.task, answer, notes, self.output_chars)
+                hints = await relative_hints(gateway, sandbox, command, path) if refused.absent else []
+                raise refused.noted([*notes, *hints]) from None
+            is_new = isinstance(answer, Written) and not answer.replaced
+            hints = await relative_hints(gateway, sandbox, command, path) if is_new else []
+            return FileReport.of(command.task.task, answer, [*notes, *hints], self.output_chars)
 
 
 _PATH = {
