@@ -87,8 +87,9 @@ _SOURCED = {
     "sdk": "SDKMAN_DIR",
     "rvm": "rvm_path",
 }
-#: Asks where programs are. With its output redirected, nobody sees the answer.
-_ASKS = re.compile(_BEGIN + r"(?:which|command[ \t]+-v|type(?:[ \t]+-[pPt])?)[ \t]+([\w.+ \t-]{1,200})(?=$|[\n;&|)])")
+#: Asks where programs are, at the end of a line, so that the exit code is its own. With its output redirected or piped,
+#: nobody sees the answer.
+_ASKS = re.compile(_BEGIN + r"(?:which|command[ \t]+-v|type(?:[ \t]+-[pPt])?)[ \t]+([\w.+ \t-]{1,200})\n?\Z")
 
 
 def nowhere(name: str, image: str) -> Sequence[str]:
