@@ -128,7 +128,7 @@ def session(language: Language) -> Iterator[Step]:
 
 def _look_around(language: Language) -> Iterator[Step]:
     name, path, version, printed = language.program
-    yield Step("pwd", "/workspace\n")
+    yield Step("pwd", "/workspace\n", notes=1)
     yield Step("whoami; id -u; echo $HOME", "agent\n1000\n/workspace\n")
     yield Step("ls -A", "")
     yield Step(f"command -v {name}", f"{path}\n")

@@ -152,6 +152,12 @@ def hints_on(
     )
 
 
+def first_hint(sandbox: Sandbox) -> list[str]:
+    """Return, once, which programs an image has that the terminal's description says nothing about."""
+    programs, sandbox.spawner.programs = sandbox.spawner.programs, ()
+    return [f"Programs in this image: {', '.join(programs)}."] if programs else []
+
+
 def beside_the_terminal(sandbox: Sandbox, path: str) -> str:
     """Return what a relative path would name if it began where the terminal is; empty if that is where it begins.
 
