@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from taskcell.config.settings import Settings
-from taskcell.errors import FileRefused
+from taskcell.errors import ErrorCode, FileRefused
 from taskcell.files.answers import FileBytes, FileReport, Written
 from taskcell.files.limits import MAX_ENTRIES
 from taskcell.files.run import run_file_command
@@ -56,7 +56,9 @@ class FileTool(CommandTool):
             try:
                 answer = await run_file_command(sandbox, authorized, self.output_chars)
             except FileRefused as refused:
-                hints = await relative_hints(gateway, sandbox, command, path) if refused.absent else []
+                hints = (
+                    await relative_hints(gateway, sandbox, command, path) if refused.code is ErrorCode.NOT_FOUND else []
+                )
                 raise refused.noted([*notes, *hints]) from None
             is_new = isinstance(answer, Written) and not answer.replaced
             hints = await relative_hints(gateway, sandbox, command, path) if is_new else []

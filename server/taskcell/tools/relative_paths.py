@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from taskcell.errors import BadArgument, Denied, FileRefused
+from taskcell.errors import BadArgument, Denied, ErrorCode, FileRefused
 from taskcell.files.run import run_file_command
 from taskcell.model import Command
 from taskcell.sandbox.hints import beside_the_terminal, relative_hint
@@ -27,7 +27,7 @@ async def relative_hints(gateway: Access, sandbox: Sandbox, command: Command, pa
         look = FetchFile(most=1).bind(replace(command, stdin=None), {"path": whole})
         await run_file_command(sandbox, gateway.authorize(look), sandbox.output_chars)
     except FileRefused as refused:  # a folder, or more than one byte
-        return [] if refused.absent else [relative_hint(whole)]
+        return [] if refused.code is ErrorCode.NOT_FOUND else [relative_hint(whole)]
     except (Denied, BadArgument):
         return []
     return [relative_hint(whole)]
