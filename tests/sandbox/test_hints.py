@@ -320,3 +320,18 @@ async def test_a_command_that_went_on_is_told_when_it_is_waited_for(task: Task) 
     started = await task.terminal("sleep 0.5; curl -sS https://example.org/", wait=0.1)
     assert NO_NETWORK not in started.notes
     assert NO_NETWORK in (await task.ask("wait", started.process_id, wait=20)).notes
+
+
+@pytest.mark.anyio
+async def test_a_tool_that_is_not_offered_is_not_named(tmp_path: Path, gateway: GatewayFactory) -> None:
+    path = tmp_path / "skills.toml"
+    path.write_text(MANIFEST, encoding="utf-8")
+    missing = "'ffmpeg' was not found here; the tool `film` has it, for the same files."
+    async with gateway(f'manifests = ["{path}"]\n', engine="local") as gw:
+        task = Task(gw)
+        command = "echo 'bash: line 1: ffmpeg: command not found'; exit 127"
+        assert (await task.terminal(command)).notes == (missing,)
+        gw.replace_tools(gw.tools, {"film": "its image is missing"})
+        assert (await task.terminal(command)).notes == ()
+    async with gateway(f'manifests = ["{path}"]\n[tools]\nhide = ["fi*"]\n', engine="local") as gw:
+        assert (await Task(gw).terminal(command)).notes == ()
