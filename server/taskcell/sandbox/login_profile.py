@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 
@@ -25,6 +26,8 @@ _WANTED = (
     "python3 pip uv conda node npm java javac mvn gradle go cargo rustc gcc g++ clang make cmake git curl wget jq rg "
     "sqlite3 psql ssh ruby php perl"
 )
+#: A profile of the task's own may print anything; an answer names these alone.
+_IS_WANTED = re.compile(rf"(?:{'|'.join(map(re.escape, _WANTED.split()))}|python3\.[0-9]{{1,2}})")
 #: Lists which of them there are, without starting one: an image's `python3` is a link to a name with the version.
 _LOOK = f"""$(PATH=${_PATH_VARIABLE}:$PATH
 for name in {_WANTED}; do
@@ -72,7 +75,7 @@ async def read_login_profile(channel: Channel, spawner: Spawner, shell: Sequence
         return
     found = dict(report.env)
     spawner.shell = found.pop(_SHELL_VARIABLE, "") or shell[0]
-    spawner.programs = tuple(found.pop(_PROGRAMS_VARIABLE, "").split())
+    spawner.programs = tuple(filter(_IS_WANTED.fullmatch, found.pop(_PROGRAMS_VARIABLE, "").split()))
     found.pop(_PATH_VARIABLE, None)
     spawner.login_env = added_by_login(found, spawner.container.environment)
 
