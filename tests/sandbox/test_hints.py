@@ -227,6 +227,7 @@ def test_the_worst_output_and_the_worst_command_are_read_in_a_moment(piece: str)
     text = (piece * TAIL)[: 10 * TAIL]
     began = time.perf_counter()
     told(text, text, 1, errors=text, elsewhere=knows({"a": ["b"]}))
+    told(text, "", 0)
     assert time.perf_counter() - began < 0.5
 
 

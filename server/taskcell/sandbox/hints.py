@@ -44,8 +44,8 @@ _PIP_ELSEWHERE = re.compile(r"--no-index|--index-url|--find-links|\s-[if]\b")
 _BEGIN = r"(?:^|[\n;&|(])[ \t]*(?:(?:sudo|time|exec|timeout[ \t]+\S+|\w+=[^\s;&|]*)[ \t]+){0,4}"
 #: A command that goes to the network, where a command begins.
 _GOES_OUT = re.compile(
-    _BEGIN + r"(?:\S*/)?(?:apk|apt|apt-get|bundle|cargo|composer|conda|curl|dnf|gem|git|go|gradle|mvn|npm|npx|nc|ping"
-    r"|pip3?|pnpm|poetry|python3?|rsync|scp|ssh|uv|wget|yarn|yum)[ \t]"
+    _BEGIN + r"(?:[^\s;&|()]{0,200}/)?(?:apk|apt|apt-get|bundle|cargo|composer|conda|curl|dnf|gem|git|go|gradle|mvn|nc"
+    r"|npm|npx|ping|pip3?|pnpm|poetry|python3?|rsync|scp|ssh|uv|wget|yarn|yum)[ \t]"
 )
 #: curl and wget, which can be silent, with an address that is not the sandbox's own.
 _FETCHES = re.compile(
