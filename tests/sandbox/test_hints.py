@@ -156,6 +156,7 @@ NOT_FOUND = (
     ("xargs ffmpeg", "xargs: ffmpeg: No such file or directory", 127),
     ("python cut.py", "FileNotFoundError: [Errno 2] No such file or directory: 'ffmpeg'", 1),
     ("node cut.js", "Error: spawn ffmpeg ENOENT", 1),
+    ("type ffmpeg", "bash: line 1: type: ffmpeg: not found", 1),
     ("which ffmpeg", "", 1),
     ("command -v ffmpeg", "", 1),
     ("cd x && which ffmpeg jq", "/usr/bin/jq", 1),

@@ -66,7 +66,7 @@ _QUOTED = rf"[\u2018'\"]?{_NAME}[\u2019'\"]?"
 _NO_PROGRAM = tuple(
     re.compile(pattern, re.MULTILINE)
     for pattern in (
-        rf"^[^\n:]{{1,200}}: (?:line )?\d+: {_NAME}: (?:command )?not found$",
+        rf"^[^\n:]{{1,200}}: (?:line )?\d+: (?:type: |hash: )?{_NAME}: (?:command )?not found$",
         rf"^(?:\S*/)?(?:ba|da|a|k|z)?sh: {_NAME}: (?:command )?not found$",
         rf"^(?:\S*/)?(?:env|make(?:\[\d+\])?|xargs): {_QUOTED}: No such file or directory$",
         rf"^(?:nice|nohup|setsid|stdbuf|timeout): failed to (?:run command|execute) {_QUOTED}: No such file or "
