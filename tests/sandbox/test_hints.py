@@ -156,6 +156,7 @@ NOT_FOUND = (
     ("xargs ffmpeg", "xargs: ffmpeg: No such file or directory", 127),
     ("python cut.py", "FileNotFoundError: [Errno 2] No such file or directory: 'ffmpeg'", 1),
     ("node cut.js", "Error: spawn ffmpeg ENOENT", 1),
+    ("type ffmpeg", "bash: line 1: type: ffmpeg: not found", 1),
     ("which ffmpeg", "", 1),
     ("command -v ffmpeg", "", 1),
     ("cd x && which ffmpeg jq", "/usr/bin/jq", 1),
@@ -178,6 +179,9 @@ def test_a_program_that_another_tools_image_has_is_told_with_the_tool(text: str,
         ("ffmpeg -i a b", "a: No such file or directory", 1),
         ("which ffmpeg", "/usr/bin/ffmpeg", 0),
         ("which ffmpeg >/dev/null && false", "", 1),
+        ("which ffmpeg | grep -c proj", "0", 1),
+        ("which ffmpeg; false", "/usr/bin/other", 1),
+        ("which ffmpeg && grep -q x y", "", 1),
         ("command -v ffmpeg 2>&1 >/dev/null; exit 1", "", 1),
         ("echo 'bash: ffmpeg: command not found'; true", "bash: ffmpeg: command not found", 0),
         ("cat ffmpeg", "cat: ffmpeg: No such file or directory", 1),
@@ -224,6 +228,7 @@ def test_the_worst_output_and_the_worst_command_are_read_in_a_moment(piece: str)
     text = (piece * TAIL)[: 10 * TAIL]
     began = time.perf_counter()
     told(text, text, 1, errors=text, elsewhere=knows({"a": ["b"]}))
+    told(text, "", 0)
     assert time.perf_counter() - began < 0.5
 
 
@@ -317,3 +322,18 @@ async def test_a_command_that_went_on_is_told_when_it_is_waited_for(task: Task) 
     started = await task.terminal("sleep 0.5; curl -sS https://example.org/", wait=0.1)
     assert NO_NETWORK not in started.notes
     assert NO_NETWORK in (await task.ask("wait", started.process_id, wait=20)).notes
+
+
+@pytest.mark.anyio
+async def test_a_tool_that_is_not_offered_is_not_named(tmp_path: Path, gateway: GatewayFactory) -> None:
+    path = tmp_path / "skills.toml"
+    path.write_text(MANIFEST, encoding="utf-8")
+    missing = "'ffmpeg' was not found here; the tool `film` has it, for the same files."
+    async with gateway(f'manifests = ["{path}"]\n', engine="local") as gw:
+        task = Task(gw)
+        command = "echo 'bash: line 1: ffmpeg: command not found'; exit 127"
+        assert (await task.terminal(command)).notes == (missing,)
+        gw.replace_tools(gw.tools, {"film": "its image is missing"})
+        assert (await task.terminal(command)).notes == ()
+    async with gateway(f'manifests = ["{path}"]\n[tools]\nhide = ["fi*"]\n', engine="local") as gw:
+        assert (await Task(gw).terminal(command)).notes == ()

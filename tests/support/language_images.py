@@ -26,7 +26,8 @@ class LanguageImage:
 
     Arguments:
         environment: its ENV instructions.
-        programs: what stands at each path: a program that prints this line, or a link where it begins with `->`.
+        programs: what stands at each path: a program that prints this line, a link where it begins with `->`, or the
+            script itself where it begins with `#!`.
         files: other files, by path.
     """
 
@@ -110,7 +111,7 @@ def _archive(image: LanguageImage) -> bytes:
             if line.startswith("->"):
                 _add(archive, path, link=line.removeprefix("->"))
             else:
-                _add(archive, path, f"#!/bin/sh\necho '{line}'\n", mode=0o755)
+                _add(archive, path, line if line.startswith("#!") else f"#!/bin/sh\necho '{line}'\n", mode=0o755)
         for path, content in image.files.items():
             _add(archive, path, content)
     return file.getvalue()

@@ -133,10 +133,10 @@ class Gateway:
         return authorized
 
     def tools_with(self, program: str, image: str) -> Sequence[str]:
-        """Return the names of the tools that have a program or Python module, in another image than `image`."""
+        """Return the names of the offered tools that have a program or Python module, in another image than `image`."""
         return [
             name
-            for name, tool in self.tools.items()
+            for name, tool in self.offered.items()
             if program in tool.programs and tool.profile and tool.profile.image != image
             if self._is_allowed(tool.profile)
         ]

@@ -6,14 +6,16 @@ are offered, so that no output can make one untrue.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from taskcell.model import Profile
+from taskcell.model import WORKSPACE, Profile
 from taskcell.process.output import Excerpt
 from taskcell.process.record import Record
 from taskcell.sandbox.sandbox import Sandbox
+from taskcell.text import one_line
 
 #: Returns the names of the offered tools whose image has a program or Python module, and is not the image given.
 Elsewhere = Callable[[str, str], Sequence[str]]
@@ -42,8 +44,8 @@ _PIP_ELSEWHERE = re.compile(r"--no-index|--index-url|--find-links|\s-[if]\b")
 _BEGIN = r"(?:^|[\n;&|(])[ \t]*(?:(?:sudo|time|exec|timeout[ \t]+\S+|\w+=[^\s;&|]*)[ \t]+){0,4}"
 #: A command that goes to the network, where a command begins.
 _GOES_OUT = re.compile(
-    _BEGIN + r"(?:\S*/)?(?:apk|apt|apt-get|bundle|cargo|composer|conda|curl|dnf|gem|git|go|gradle|mvn|npm|npx|nc|ping"
-    r"|pip3?|pnpm|poetry|python3?|rsync|scp|ssh|uv|wget|yarn|yum)[ \t]"
+    _BEGIN + r"(?:[^\s;&|()]{0,200}/)?(?:apk|apt|apt-get|bundle|cargo|composer|conda|curl|dnf|gem|git|go|gradle|mvn|nc"
+    r"|npm|npx|ping|pip3?|pnpm|poetry|python3?|rsync|scp|ssh|uv|wget|yarn|yum)[ \t]"
 )
 #: curl and wget, which can be silent, with an address that is not the sandbox's own.
 _FETCHES = re.compile(
@@ -64,7 +66,7 @@ _QUOTED = rf"[\u2018'\"]?{_NAME}[\u2019'\"]?"
 _NO_PROGRAM = tuple(
     re.compile(pattern, re.MULTILINE)
     for pattern in (
-        rf"^[^\n:]{{1,200}}: (?:line )?\d+: {_NAME}: (?:command )?not found$",
+        rf"^[^\n:]{{1,200}}: (?:line )?\d+: (?:type: |hash: )?{_NAME}: (?:command )?not found$",
         rf"^(?:\S*/)?(?:ba|da|a|k|z)?sh: {_NAME}: (?:command )?not found$",
         rf"^(?:\S*/)?(?:env|make(?:\[\d+\])?|xargs): {_QUOTED}: No such file or directory$",
         rf"^(?:nice|nohup|setsid|stdbuf|timeout): failed to (?:run command|execute) {_QUOTED}: No such file or "
@@ -85,8 +87,9 @@ _SOURCED = {
     "sdk": "SDKMAN_DIR",
     "rvm": "rvm_path",
 }
-#: Asks where programs are. With its output redirected, nobody sees the answer.
-_ASKS = re.compile(_BEGIN + r"(?:which|command[ \t]+-v|type(?:[ \t]+-[pPt])?)[ \t]+([\w.+ \t-]{1,200})(?=$|[\n;&|)])")
+#: Asks where programs are, at the end of a line, so that the exit code is its own. With its output redirected or piped,
+#: nobody sees the answer.
+_ASKS = re.compile(_BEGIN + r"(?:which|command[ \t]+-v|type(?:[ \t]+-[pPt])?)[ \t]+([\w.+ \t-]{1,200})\n?\Z")
 
 
 def nowhere(name: str, image: str) -> Sequence[str]:
@@ -147,6 +150,31 @@ def hints_on(
             exported=sandbox.spawner.exported,
         )
     )
+
+
+def first_hint(sandbox: Sandbox) -> list[str]:
+    """Return, once, which programs an image has that the terminal's description says nothing about."""
+    programs, sandbox.spawner.programs = sandbox.spawner.programs, ()
+    return [f"Programs in this image: {', '.join(programs)}."] if programs else []
+
+
+def beside_the_terminal(sandbox: Sandbox, path: str) -> str:
+    """Return what a relative path would name if it began where the terminal is; empty if that is where it begins.
+
+    Arguments:
+        path: as a file tool takes it.
+    """
+    if path.startswith(("/", "~")):
+        return ""
+    folder, workspace = sandbox.spawner.next_folder, sandbox.container.workspace
+    inside = posixpath.relpath(folder, workspace) if f"{folder}/".startswith(f"{workspace}/") else None
+    whole = posixpath.normpath(posixpath.join(WORKSPACE, folder if inside is None else inside, path))
+    return "" if whole == posixpath.normpath(posixpath.join(WORKSPACE, path)) else whole
+
+
+def relative_hint(found: str) -> str:
+    """Say that a file is where the terminal is, and not where a relative path begins. `found`: its path."""
+    return f"{one_line(found)} exists, where the terminal is: a relative path begins at {WORKSPACE}."
 
 
 def _may_hide_a_failure(text: str) -> bool:

@@ -95,6 +95,7 @@ class Sandbox:
         if self.profile.kind != "terminal":
             return
         await self.read_login_profile(shell)
+        self.spawner.programs = ()  # the earlier server's answers had them
         for record in self.processes:
             if record.about.is_foreground:
                 record.is_handed_off = True

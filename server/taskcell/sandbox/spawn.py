@@ -42,6 +42,7 @@ class Spawner:
         terminal: where the next terminal command starts.
         login_env: variables that the login profile adds to the image's; its PATH is the two joined.
         shell: path of the terminal's shell.
+        programs: commonly wanted ones that the image has, if no answer has named them yet.
     """
 
     profile: Profile
@@ -51,6 +52,7 @@ class Spawner:
     terminal: TerminalState = field(default_factory=TerminalState)
     login_env: dict[str, str] = field(default_factory=dict)
     shell: str = ""
+    programs: tuple[str, ...] = ()
 
     def shell_run(self, command: Command) -> ShellRun | None:
         """How the shell is given a terminal command; None for other commands."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from taskcell.config.settings import Settings
-from taskcell.errors import FileRefused
-from taskcell.files.answers import FileAnswer, FileBytes, FileReport
+from taskcell.errors import ErrorCode, FileRefused
+from taskcell.files.answers import FileAnswer, FileBytes, FileChange, FileReport
 from taskcell.files.changing import TaskFile
 from taskcell.files.history import FileHistory
 from taskcell.files.run import run_file_command, run_search
@@ -20,6 +20,7 @@ from taskcell.profile.build import terminal_profile
 from taskcell.schema.properties import value_schema
 from taskcell.tools.binding import CommandTool
 from taskcell.tools.file_commands import FileCommand, target
+from taskcell.tools.relative_paths import relative_hints
 from taskcell.tools.tool import Access, ToolAnnotations, ToolReport, Watch
 
 #: Seconds for a file command: it reads and writes memory or a local disk, and bounds its own searches to ten seconds.
@@ -67,7 +68,8 @@ class FileTool(CommandTool):
         commands, values = self.commands(call), self.check(call)
         for command in commands:
             gateway.authorize(command)
-        return await self._in_sandbox(gateway, commands[0], lambda job: self.answer(job, values))
+        path = values.get("path", ".")
+        return await self._in_sandbox(gateway, commands[0], lambda job: self.answer(job, values), path)
 
     async def fetch(self, gateway: Access, task: TaskKey, path: str) -> FileReport:
         """Read a whole file of any content. Raises a TaskcellError; FileRefused if the sandbox refuses."""
@@ -79,7 +81,8 @@ class FileTool(CommandTool):
 
         return await self._in_sandbox(gateway, command, read)
 
-    async def _in_sandbox(self, gateway: Access, command: Command, work: Any) -> FileReport:
+    async def _in_sandbox(self, gateway: Access, command: Command, work: Any, path: str = "/") -> FileReport:
+        """Do work in the task's sandbox. `path`: as the call has it."""
         authorized = gateway.authorize(command)
         async with gateway.pool.lease(command.task, authorized.profile) as (sandbox, notes):
 
@@ -94,8 +97,13 @@ class FileTool(CommandTool):
             try:
                 answer = await work(Job(command.task, FileStore(run), gateway.file_history, program))
             except FileRefused as refused:
-                raise refused.noted(notes) from None
-            return FileReport.of(command.task.task, answer, notes, self.output_chars)
+                hints = (
+                    await relative_hints(gateway, sandbox, command, path) if refused.code is ErrorCode.NOT_FOUND else []
+                )
+                raise refused.noted([*notes, *hints]) from None
+            is_new = isinstance(answer, FileChange) and not answer.details.get("replaced", True)
+            hints = await relative_hints(gateway, sandbox, command, path) if is_new else []
+            return FileReport.of(command.task.task, answer, [*notes, *hints], self.output_chars)
 
 
 def common(name: str, settings: Settings, *, reads: bool, idempotent: bool) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Access(Protocol):
         """Allow a command and its profile. Raises Denied."""
 
     def tools_with(self, program: str, image: str) -> Sequence[str]:
-        """Return the names of the tools that have a program or Python module, in another image than `image`."""
+        """Return the names of the offered tools that have a program or Python module, in another image than `image`."""
 
     async def run(self, command: Command, watch: Watch | None = None) -> ProcessResult:
         """Authorise a command and run it in its task's sandbox. Raises a TaskcellError if it did not run."""
