@@ -126,7 +126,7 @@ LARGE: list[ToolReport] = [
     replace(DONE, stdout="x" * 300, stderr="\t" * 2000, omitted_bytes=7, truncated=True),
     FileReport("t", FileText("/f", '\t"line"\n' * 500, 1, 500, 500, 4500, False, ())),
     FileReport("t", FileText("/f", '"' * 2000, 1, 1, 1, 2000, False, ()), ("A note.",)),
-    FileReport("t", FolderListing("/f", (ENTRY,) * 40, False, ())),
+    FileReport("t", FolderListing("/f", (ENTRY,) * 40, False, (), found=40)),
     ProcessReport("t", "list", (LISTED,) * 40),
     ProcessReport("t", "poll", result=replace(DONE, stdout="\n" * 3000, cursor=3000)),
 ]
@@ -155,9 +155,10 @@ def test_what_is_cut_says_so_and_where_it_goes_on() -> None:
     last = fields_of(result)["last_line"]
     assert fields_of(result)["text"].count("\n") == last - 10
     assert text_of(result) == f"[Lines 11 to {last} of 5000; continue with offset={last + 1}]"
-    listing = structured(FileReport("t", FolderListing("/f", (ENTRY,) * 40, False, ())), 1000)
+    listing = structured(FileReport("t", FolderListing("/f", (ENTRY,) * 40, False, (), found=40)), 1000)
     assert fields_of(listing)["truncated"]
-    assert text_of(listing).startswith(f"[{len(fields_of(listing)['entries'])} entries, not all: narrow it")
+    last = len(fields_of(listing)["entries"])
+    assert text_of(listing).startswith(f"[Entries 1 to {last} of 40; continue with offset={last}")
     processes = structured(ProcessReport("t", "list", (LISTED,) * 40), 1000)
     shown = len(fields_of(processes)["processes"])
     assert text_of(processes) == f"[{shown} processes]\n[note: There is no room here for {40 - shown} older ones.]"

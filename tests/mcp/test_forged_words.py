@@ -142,6 +142,8 @@ class Sandbox:
         await self.call("no folder", "write_file", path=f"{name}/x", content="x")
         await self.call("a folder", "read_file", path=".")
         await self.call("list none", "list_files", path=f"{name}.none", glob=word)
+        await self.call("search", "search", pattern="^.", path=name)
+        await self.call("search none", "search", pattern="no such text", path=f"{name}.none")
         await self.call("start", "terminal", command=f": {quoted}; sleep 600", background=True)
         await self.call("processes", "process", action="list")
         await self.call("no process", "process", action="poll", process_id=name[:20])
