@@ -37,7 +37,7 @@ def empty_call(client: Client) -> Call:
 async def bash_alone(folder: Path) -> AsyncIterator[Call]:
     """`bash -c true` in a sandbox: asked for over the channel, from this process, and nothing more."""
     config = folder / "alone.toml"
-    config.write_text("[pool]\nwarm = 0\n", encoding="utf-8")
+    config.write_text("manifests = []\n[pool]\nwarm = 0\n", encoding="utf-8")
     run = Invocation({}, folder, config)
     async with configured_gateway(run, load(run), for_one_call=True) as gateway:
         task = TaskKey(LOCAL_PRINCIPAL, "alone")
