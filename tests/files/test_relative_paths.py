@@ -44,11 +44,11 @@ async def call(task: Task, tool: str, path: str, **arguments: Any) -> str:
 async def test_a_file_that_is_where_the_terminal_is_is_named(task: Task) -> None:
     await task.terminal("mkdir -p proj/src proj/secret; cd proj; echo x=1 >calc.py; echo y >src/a; echo z >secret/s")
     begins = "exists, where the terminal is: a relative path begins at /workspace."
-    assert (await call(task, "read_file", "calc.py")).endswith(f" /workspace/proj/calc.py {begins}")
-    assert (await call(task, "read_file", "./src/../calc.py")).endswith(f" /workspace/proj/calc.py {begins}")
-    assert (await call(task, "edit_file", "src/a", old="y", new="z")).endswith(f" /workspace/proj/src/a {begins}")
-    assert (await call(task, "list_files", "src")).endswith(f" /workspace/proj/src {begins}")
-    assert await call(task, "write_file", "src/a", content="new") == f"/workspace/proj/src/a {begins}"
+    assert (await call(task, "read_file", "calc.py")).endswith(f" '/workspace/proj/calc.py' {begins}")
+    assert (await call(task, "read_file", "./src/../calc.py")).endswith(f" '/workspace/proj/calc.py' {begins}")
+    assert (await call(task, "edit_file", "src/a", old="y", new="z")).endswith(f" '/workspace/proj/src/a' {begins}")
+    assert (await call(task, "list_files", "src")).endswith(f" '/workspace/proj/src' {begins}")
+    assert await call(task, "write_file", "src/a", content="new") == f"'/workspace/proj/src/a' {begins}"
     assert (await task.terminal("cat src/a ../src/a")).stdout == "y\nnew"
 
 
@@ -65,4 +65,4 @@ async def test_nothing_is_named_that_is_not_there_or_that_was_meant(task: Task) 
 
 async def test_what_the_policy_denies_is_not_named(task: Task) -> None:
     await task.terminal("mkdir -p sec; cd sec; mkdir ret; cd ..; mkdir secret; cd secret; echo x >calc.py")
-    assert "calc.py exists" not in await call(task, "read_file", "calc.py")
+    assert "where the terminal is" not in await call(task, "read_file", "calc.py")

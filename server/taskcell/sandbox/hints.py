@@ -15,7 +15,7 @@ from taskcell.model import WORKSPACE, Profile
 from taskcell.process.output import Excerpt
 from taskcell.process.record import Record
 from taskcell.sandbox.sandbox import Sandbox
-from taskcell.text import one_line
+from taskcell.text import PATH_SHOWN, shown
 
 #: Returns the names of the offered tools whose image has a program or Python module, and is not the image given.
 Elsewhere = Callable[[str, str], Sequence[str]]
@@ -59,7 +59,7 @@ _NEEDS_ROOT = re.compile(
     r"|^ERROR: Unable to (?:lock|open) (?:database|lock)|^Error: This command has to be run (?:with|under)",
     re.MULTILINE,
 )
-_NAME = r"(?P<name>[A-Za-z0-9][\w.+-]{0,63})"
+_NAME = r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.+-]{0,63})"
 #: The same with or without quotes, as GNU's programs write them in UTF-8 and in C.
 _QUOTED = rf"[\u2018'\"]?{_NAME}[\u2019'\"]?"
 #: How shells and starters of programs say that there is no such program.
@@ -174,7 +174,7 @@ def beside_the_terminal(sandbox: Sandbox, path: str) -> str:
 
 def relative_hint(found: str) -> str:
     """Say that a file is where the terminal is, and not where a relative path begins. `found`: its path."""
-    return f"{one_line(found)} exists, where the terminal is: a relative path begins at {WORKSPACE}."
+    return f"{shown(found, PATH_SHOWN)} exists, where the terminal is: a relative path begins at {WORKSPACE}."
 
 
 def _may_hide_a_failure(text: str) -> bool:
