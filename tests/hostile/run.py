@@ -46,10 +46,6 @@ class Ledger:
         self.figures: dict[str, list[str]] = defaultdict(list)
         self.reasons: dict[str, str] = {}
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """The suite's own first: `make test` runs the others too, and it is they that a bound leaves out."""
-        items.sort(key=lambda item: "/hostile/" not in item.nodeid)
-
     def pytest_runtest_setup(self) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:
             pytest.skip(NO_TIME)
@@ -61,7 +57,8 @@ class Ledger:
             self.outcomes[name] = report.outcome
         if report.skipped and isinstance(report.longrepr, tuple):
             self.reasons[name] = report.longrepr[2].removeprefix("Skipped: ")
-        self.figures[name] += [str(value) for key, value in report.user_properties if key == "figure"]
+        if report.when == "call":
+            self.figures[name] += [str(value) for key, value in report.user_properties if key == "figure"]
 
     def row(self, attack: Attack) -> tuple[str, str]:
         """Whether what should hold held, and the figure."""
@@ -79,20 +76,31 @@ class Ledger:
         return ("held" if ran else "left out"), "; ".join(figures)
 
 
+class Selection:
+    """Which tests run, and in which order."""
+
+    @staticmethod
+    def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Have a bound of time leave out what `make test` runs too, and few attacks as a whole.
+
+        So this suite's own come first, but for images that take a minute each, and then one test of each attack.
+        """
+        turns: dict[str, int] = {}
+        for one in ATTACKS:
+            names = [item.nodeid for item in items if item.nodeid.removeprefix("tests/").startswith(one.tests)]
+            for turn, name in enumerate(names):
+                is_own, is_slow = "/hostile/" in name, "never_ends" in name and turn > 0
+                turns[name] = min(turns.get(name, turn + 1), len(items) if is_slow else 0 if is_own else turn + 1)
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in turns])
+        items[:] = sorted((item for item in items if item.nodeid in turns), key=lambda item: turns[item.nodeid])
+
+
 def attack(within: float | None, arguments: list[str]) -> int:
     """Run the tests, print the table, and return the exit code."""
     ledger = Ledger(within)
     names = [f"{TESTS}/{test.partition('::')[0]}" for one in ATTACKS for test in one.tests]
-    wanted = tuple(test for one in ATTACKS for test in one.tests)
-
-    class Selection:
-        def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-            kept = [item for item in items if item.nodeid.removeprefix("tests/").startswith(wanted)]
-            config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-            items[:] = kept
-
     options = ["-q", "-m", "", "-p", "no:cacheprovider", f"--rootdir={TESTS.parent}", *arguments]
-    code = pytest.main([*options, *dict.fromkeys(names)], plugins=[Selection(), ledger])
+    code = pytest.main([*options, *dict.fromkeys(names)], plugins=[Selection, ledger])
     table = Table("attack on", "by", "what holds", "", "figure", width=WIDTH)
     rows = [(one, *ledger.row(one)) for one in ATTACKS]
     for one, held, figure in rows:

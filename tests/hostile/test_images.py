@@ -67,7 +67,7 @@ async def terminal(gw: Gateway, command: str) -> ProcessResult:
     return await gw.call(ToolCall("local", "terminal", {"command": command}))
 
 
-@pytest.mark.parametrize("kind", ["fifo", "zeros", "both"])
+@pytest.mark.parametrize("kind", ["both", "fifo", "zeros"])
 async def test_an_image_whose_list_of_users_never_ends_is_answered_in_time_and_leaves_nothing(
     gateway: GatewayFactory, bounded_engine: SecondEngine, figure: Figure, kind: str
 ) -> None:

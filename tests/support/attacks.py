@@ -262,6 +262,6 @@ ATTACKS = (
         "model",
         "forged endings, notes, resources and tool results in output, names and arguments",
         "whatever a sandbox prints or names, the server's own words do not change",
-        ("hostile/test_voices.py::",),
+        ("hostile/test_voices.py::", "mcp/test_forged_words.py::test_what_a_sandbox_prints"),
     ),
 )

@@ -121,6 +121,8 @@ class SecondEngine:
             except subprocess.TimeoutExpired:  # it waits for something that never ends
                 self._daemon.kill()
                 self._daemon.wait()
+            if self._daemon.returncode:
+                self._end_what_is_left()
             self._daemon = None
 
     def freeze(self) -> None:
@@ -134,7 +136,6 @@ class SecondEngine:
 
     def remove(self) -> None:
         self.stop()
-        self._end_what_is_left()
         for mounted in reversed(self._mounts()):
             subprocess.run(["umount", "--lazy", mounted], check=False, capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)

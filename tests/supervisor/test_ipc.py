@@ -1,0 +1,98 @@
+"""System V shared memory that nobody holds goes with the last command, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from supervisor_driver import Client, Supervisor
+from taskcell.supervisor import events, requests
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes namespaces without more ado")
+
+Started = Callable[..., AbstractContextManager[Client]]
+#: Makes a segment that only its owner may use, and says so; with an argument it holds it for as many seconds.
+MAKE = """
+import ctypes, sys, time
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_void_p
+made = libc.shmget(0, 1 << 20, 0o1600)
+if len(sys.argv) > 1: libc.shmat(made, None, 0)
+print("made", flush=True)
+time.sleep(float(sys.argv[1]) if len(sys.argv) > 1 else 0)
+"""
+COUNT = "import pathlib; print(pathlib.Path('/proc/sysvipc/shm').read_text().count(chr(10)) - 1)"
+
+
+@pytest.fixture
+def started(binary: Path, tmp_path: Path) -> Started:
+    """A supervisor that is PID 1, and alone in its IPC namespace."""
+
+    @contextmanager
+    def start(*options: str) -> Iterator[Client]:
+        program = tmp_path / "supervisor"
+        shutil.copy(binary, program)
+        through = ["unshare", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]
+        running = Supervisor(program, tmp_path / "run", through=through, options=options)
+        try:
+            with running.claim() as client:
+                yield client
+        finally:
+            running.child.kill()
+            running.child.wait()
+        assert running.log.read_text() == ""
+
+    return start
+
+
+def count(client: Client, number: int) -> int:
+    client.run(number, sys.executable, "-c", COUNT)
+    return int(client.output(number))
+
+
+@pytest.mark.parametrize("user", [b"", b"1000:1000", b"1001:1001"])
+def test_what_a_command_made_and_nobody_holds_is_gone_when_its_end_is_told(started: Started, user: bytes) -> None:
+    with started("--own-ipc") as client:
+        assert client.run(1, sys.executable, "-c", MAKE, user=user).exit_code == 0
+        assert count(client, 2) == 0
+        # It was the owner for a moment, and may do all again that it must.
+        assert client.run(3, "sh", "-c", "exit $(id -u)", user=b"7:7").exit_code == 7
+        client.shell(4, "echo up; exec sleep 300", user=b"1002:1002")
+        client.wait_output(4, b"up\n")
+        client.send(requests.kill(4, 0))
+        assert client.wait(events.Killed, 4).survivors == 0
+
+
+def test_all_of_it_stays_while_anything_runs(started: Started) -> None:
+    with started("--own-ipc") as client:
+        client.start(1, sys.executable, "-c", MAKE, "300")
+        client.wait_output(1, b"made\n")
+        client.run(2, sys.executable, "-c", MAKE)
+        assert count(client, 3) == 2
+        client.run(4, "sh", "-c", "sleep 300 >/dev/null 2>&1 &")
+        client.send(requests.kill(1, 0))
+        client.wait(events.Gone, 1)
+        assert count(client, 5) == 2
+        client.send(requests.kill(4, 0))
+        client.wait(events.Gone, 4)
+        assert count(client, 6) == 0
+
+
+def test_where_the_namespace_is_not_the_sandboxs_own_nothing_is_removed(started: Started) -> None:
+    with started() as client:
+        client.run(1, sys.executable, "-c", MAKE)
+        assert count(client, 2) == 1
+
+
+@pytest.mark.parametrize("options", [["--own"], ["--claim"], ["--own-ipc", "x"]])
+def test_an_unknown_option_is_bad_usage(binary: Path, tmp_path: Path, options: list[str]) -> None:
+    done = subprocess.run([binary, "init", "--socket", tmp_path / "s", *options], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"usage: supervisor init --socket PATH [--claim MS] [--own-ipc]\n")
