@@ -254,7 +254,7 @@ def test_a_name_in_the_selection_that_no_tool_has_is_an_error_with_the_nearest(
         ('only = ["terminal", "*_file"]', ["terminal", "read_file", "write_file", "edit_file"]),
         ('only = ["draw*"]', ["draw"]),
         ('hide = ["*"]', []),
-        ('hide = ["nothing_*", "[a-r]*"]', ["terminal", "sandbox", "write_file"]),
+        ('hide = ["nothing_*", "[a-r]*"]', ["terminal", "sandbox", "write_file", "search"]),
         ('only = ["p*"]\nhide = ["process"]', ["pulled"]),
     ],
 )

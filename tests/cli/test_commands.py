@@ -118,8 +118,11 @@ def test_tools_are_listed_with_their_cost_and_others_with_the_reason(taskcell: T
     assert "\nNot offered:\nedit_file: [tools] hides it; change 'only' or 'hide'.\n" in text
 
 
-def test_tools_are_listed_though_the_engine_does_not_answer(taskcell: Taskcell, tmp_path: Path) -> None:
-    done = taskcell("tools", toml=f'manifests = []\n[engine]\nhost = "unix://{tmp_path}/none.sock"\n')
+def test_tools_are_listed_though_the_engine_does_not_answer(
+    taskcell: Taskcell, tmp_path: Path, manifests: Path
+) -> None:
+    (manifests / "upper.toml").write_text(SKILL.replace("example/upper:1", "taskcell/upper:latest"))
+    done = taskcell("tools", toml=f'[engine]\nhost = "unix://{tmp_path}/none.sock"\n')
     assert done.code == 0
     assert "terminal" in done.out
     assert "engine does not answer" in done.err

@@ -46,6 +46,14 @@ def a_value(rule: Mapping[str, Any]) -> st.SearchStrategy[Any]:
 WORDS = st.sampled_from(["1", "true", "[1]", "null", "{}", "3.0", "12x34"])
 
 
+#: Arguments that a call of a tool needs although its schema does not require them.
+MORE = {
+    "process": {"process_id": "p1", "data": "x", "signal": "INT"},
+    "edit_file": {"old": "x", "new": "y"},
+    "read_file": {"path": "a"},
+}
+
+
 def needed(tool: Tool) -> dict[str, Any]:
     """The least that a tool takes."""
     values: dict[str, Any] = {
@@ -54,17 +62,25 @@ def needed(tool: Tool) -> dict[str, Any]:
         "output": "b.png",
         "inputs": ["a.png"],
         "duration": 1,
-        "new": "y",
     }
     properties = tool.input_schema["properties"]
     return {
         name: values.get(name, properties[name].get("enum", ["x"])[-1]) for name in tool.input_schema["required"]
-    } | ({"process_id": "p1", "data": "x", "signal": "INT"} if tool.name == "process" else {})
+    } | MORE.get(tool.name, {})
 
 
 def bound(tool: Tool, arguments: Mapping[str, Any]) -> Any:
     """What a call would do. Equal means that the same would run."""
-    return tool.bind(ToolCall(LOCAL_PRINCIPAL, tool.name, arguments))  # type: ignore[attr-defined]
+    call = ToolCall(LOCAL_PRINCIPAL, tool.name, arguments)
+    tool.commands(call)
+    return tool.bind(call)  # type: ignore[attr-defined]
+
+
+def checked(name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments in the form of a tool's schema, of a call that can run."""
+    call = ToolCall(LOCAL_PRINCIPAL, name, arguments)
+    TOOLS[name].commands(call)
+    return TOOLS[name].check(call)
 
 
 def outcome(tool: Tool, arguments: Mapping[str, Any]) -> Any:
@@ -181,9 +197,14 @@ def test_a_list_as_text_is_a_list_and_text_that_is_none_is_refused() -> None:
 def test_text_that_looks_like_something_else_stays_text() -> None:
     for text in ("30", "true", "null", "[1]", "{}"):
         assert bound(TOOLS["terminal"], {"command": text}).text == text
-        assert bound(TOOLS["write_file"], {"path": "a", "content": text}).stdin == text.encode()
-    assert bound(TOOLS["write_file"], {"path": "a", "content": ""}).stdin == b""
-    assert bound(TOOLS["edit_file"], {"path": "a", "old": "x", "new": ""}).stdin == b"x"
+        assert checked("write_file", {"path": "a", "content": text})["content"] == text
+    assert checked("write_file", {"path": "a", "content": ""})["content"] == ""
+    assert checked("edit_file", {"path": "a", "old": "x", "new": ""})["new"] == ""
+    edits = [{"old": "x", "new": "", "after_line": None, "count": "2"}]
+    assert checked("edit_file", {"path": "a", "edits": edits})["edits"] == [{"old": "x", "new": "", "count": 2}]
+    assert (
+        checked("edit_file", {"path": "a", "edits": json.dumps(edits), "new": "", "old": ""})["edits"][0]["count"] == 2
+    )
     assert bound(TOOLS["terminal"], {"command": "cat", "env": {"A": ""}}).env == {"A": ""}
     assert bound(TOOLS["jq"], {"stdin": ""}).stdin == b""
 

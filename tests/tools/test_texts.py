@@ -115,7 +115,7 @@ def test_no_two_tools_repeat_a_sentence_but_what_is_true_of_all_skills() -> None
         ("edit_file", "CRLF"),
         ("edit_file", "or none if the number is wrong"),
         ("list_files", "at most 1000"),
-        ("list_files", "not followed"),
+        ("list_files", "not by `**`"),
         ("list_files", "Hidden files match"),
     ],
 )

@@ -43,7 +43,7 @@ _EDIT: dict[str, dict[str, Any]] = {
         "description": "Instead of `old`: insert `new` after this line; 0 at the beginning, -1 at the end.",
     },
 }
-_BRIEF: dict[str, Any] = {name: {**schema, "description": "As beside `path`."} for name, schema in _EDIT.items()}
+_BRIEF = {name: {key: said for key, said in rule.items() if key != "description"} for name, rule in _EDIT.items()}
 _SCHEMA = object_schema(
     {
         "path": PATH,
@@ -52,12 +52,12 @@ _SCHEMA = object_schema(
             "type": "array",
             "items": {**object_schema(_BRIEF, ["new"]), "description": "One edit."},
             "maxItems": MAX_EDITS,
-            "description": "Several edits, made in turn, all or none.",
+            "description": "Several edits, each as beside `path`, made in turn, all or none.",
         },
         "undo": {
             "type": "boolean",
             "default": False,
-            "description": "Instead of an edit: undo this task's last change of the file by a file tool.",
+            "description": "Instead of an edit: undo this task's last change of the file.",
         },
         "task_id": TASK_ID,
     },
@@ -95,7 +95,8 @@ class EditFile(FileTool):
 
 def _edits(values: Mapping[str, Any]) -> list[Edit]:
     """Return the edits of a call; none for an undo. Raises BadArgument."""
-    alone = any(name in values for name in ("old", "new", "after_line"))
+    # Strict clients send every argument, and an empty text for one that they do not mean.
+    alone = bool(values.get("old") or values.get("new")) or "after_line" in values
     several = values.get("edits") or []
     if values.get("undo", False):
         if alone or several:

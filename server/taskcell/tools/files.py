@@ -29,7 +29,7 @@ FILE_TIMEOUT = 30.0
 PATH = {
     "type": "string",
     "minLength": 1,
-    "description": f"Absolute in the container, or relative to {WORKSPACE}.",
+    "description": f"Absolute, or relative to {WORKSPACE}.",
 }
 #: Properties of structured content.
 FILE = value_schema("string", "Absolute path in the container.")

@@ -37,7 +37,7 @@ _SCHEMA = object_schema(
             "type": "string",
             "enum": ["name", "time"],
             "default": "name",
-            "description": "time: what changed last comes first.",
+            "description": "time: last changed first.",
         },
         "details": {"type": "boolean", "default": False, "description": "Show sizes and times."},
         "all": {

@@ -34,15 +34,15 @@ _SCHEMA = object_schema(
         },
         "task_id": TASK_ID,
         "literal": {"type": "boolean", "default": False, "description": "`pattern` is plain text."},
-        "ignore_case": {"type": "boolean", "default": False, "description": "Upper and lower case are the same."},
+        "ignore_case": {"type": "boolean", "default": False, "description": "Case does not matter."},
         "context": {
             "type": "integer",
             "minimum": 0,
             "maximum": 50,
             "default": 0,
-            "description": "Lines to show before and after each match.",
+            "description": "Lines around each match.",
         },
-        "names": {"type": "boolean", "default": False, "description": "Show only the paths of files that match."},
+        "names": {"type": "boolean", "default": False, "description": "Only the paths of files that match."},
         "all": {
             "type": "boolean",
             "default": False,

@@ -34,7 +34,7 @@ _SCHEMA = object_schema(
         "mode": {
             "type": "string",
             "pattern": "0?[0-7]{3}",
-            "description": "Permissions, such as 755. Default: kept, and 644 for a new file.",
+            "description": "Such as 755. Default: kept, and 644 for a new file.",
         },
         "if_unchanged": {
             "type": "boolean",
