@@ -32,13 +32,8 @@ def jpeg(width: int, height: int, orientation: int = 0) -> bytes:
     return b"\xff\xd8" + exif + frame + scan + b"\xff\xd9"
 
 
-GIF = (
-    b"GIF89a"
-    + struct.pack("<HHBBB", 3, 2, 0x80, 0, 0)
-    + bytes(6)
-    + b"!\xf9\x04\0\0\0\0\0"
-    + (b"," + struct.pack("<HHHHB", 0, 0, 3, 2, 0) + b"\x02\x02\x44\x01\0;",)
-)
+_HEAD = b"GIF89a" + struct.pack("<HHBBB", 3, 2, 0x80, 0, 0) + bytes(6) + b"!\xf9\x04\0\0\0\0\0"
+GIF = _HEAD + b"," + struct.pack("<HHHHB", 0, 0, 3, 2, 0) + b"\x02\x02\x44\x01\0;"
 
 
 def webp(kind: bytes, body: bytes) -> bytes:

@@ -116,14 +116,13 @@ def test_what_needs_no_image_of_its_own_is_what_the_demo_uses() -> None:
     assert {made.profile.name for made in TOOLS.values() if made.profile.image == "taskcell/base:latest"} == {
         "sql",
         "jq",
-        "search",
     }
 
 
 def test_only_tools_that_write_no_file_say_that_they_change_nothing() -> None:
     reading = {made.name for made in TOOLS.values() if made.annotations.read_only}
     assert reading == {
-        "image_identify", "ffmpeg_probe", "pandoc_read", "pdf_info", "pdf_text", "search_text", "search_files",
+        "image_identify", "ffmpeg_probe", "pandoc_read", "pdf_info", "pdf_text",
     }  # fmt: skip
     assert not any("overwrite" in TOOLS[name].input_schema["properties"] for name in reading)
 

@@ -40,10 +40,10 @@ _EDIT: dict[str, dict[str, Any]] = {
         "type": "integer",
         "minimum": -1,
         "maximum": MAX_LINE_NUMBER,
-        "description": "Instead of `old`: insert `new` after this line; 0 at the beginning, -1 at the end.",
+        "description": "Instead of `old`: insert `new` after this line; 0: at the beginning, -1: at the end.",
     },
 }
-_BRIEF: dict[str, Any] = {name: {**schema, "description": "As beside `path`."} for name, schema in _EDIT.items()}
+_BRIEF: dict[str, Any] = {name: {**schema, "description": "As above."} for name, schema in _EDIT.items()}
 _SCHEMA = object_schema(
     {
         "path": PATH,
@@ -57,7 +57,7 @@ _SCHEMA = object_schema(
         "undo": {
             "type": "boolean",
             "default": False,
-            "description": "Instead of an edit: undo this task's last change of the file by a file tool.",
+            "description": "Undo this task's last change of the file instead.",
         },
         "task_id": TASK_ID,
     },
@@ -95,7 +95,8 @@ class EditFile(FileTool):
 
 def _edits(values: Mapping[str, Any]) -> list[Edit]:
     """Return the edits of a call; none for an undo. Raises BadArgument."""
-    alone = any(name in values for name in ("old", "new", "after_line"))
+    # Clients that must send every argument send an empty `new` beside `edits` or `undo`.
+    alone = "after_line" in values or any(values.get(name) for name in ("old", "new"))
     several = values.get("edits") or []
     if values.get("undo", False):
         if alone or several:
@@ -103,8 +104,6 @@ def _edits(values: Mapping[str, Any]) -> list[Edit]:
         return []
     if alone and several:
         raise BadArgument("Give one edit as 'old' and 'new', or several as 'edits', not both.")
-    if not alone and not several:
-        raise BadArgument("'edit_file' needs 'old' and 'new', or 'edits'.")
     made = [_edit(each, f"'edits[{at}]'") for at, each in enumerate(several)] if several else [_edit(values, "")]
     size = sum(len(each.new) + len(each.old or "") for each in made)
     check_size("old and new", size, "use `write_file`, or a program in the terminal")
@@ -134,7 +133,7 @@ def _make(settings: Settings) -> Iterator[Tool]:
         title="Edit file",
         description=(
             "Replace exact text in a file, or insert lines. `old` must occur exactly `count` times: include enough "
-            "context. LF matches CRLF too; encoding, line ends and mode are kept. Returns the new lines."
+            "context. LF matches CRLF too; encoding and line ends are kept. Returns the new lines."
         ),
         input_schema=_SCHEMA,
         output_schema=_REPORT,

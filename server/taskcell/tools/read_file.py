@@ -28,7 +28,7 @@ _SCHEMA = object_schema(
             "type": "array",
             "items": PATH,
             "maxItems": MAX_PATHS,
-            "description": "Several files to read in this call, instead of `path`.",
+            "description": "Several files, instead of `path`.",
         },
         "task_id": TASK_ID,
         "offset": {
@@ -49,11 +49,11 @@ _SCHEMA = object_schema(
             "minimum": 1,
             "maximum": MAX_LINE_NUMBER,
             "default": 1,
-            "description": "First character of each line to show, for very long lines.",
+            "description": "First character of each line, for very long lines.",
         },
         "encoding": {
             "type": "string",
-            "description": "Such as latin-1 or shift-jis, if it is not recognised rightly.",
+            "description": "If it is not recognised rightly, such as latin-1.",
         },
     },
     [],

@@ -34,12 +34,12 @@ _SCHEMA = object_schema(
         "mode": {
             "type": "string",
             "pattern": "0?[0-7]{3}",
-            "description": "Permissions, such as 755. Default: kept, and 644 for a new file.",
+            "description": "Permissions, such as 755.",
         },
         "if_unchanged": {
             "type": "boolean",
             "default": True,
-            "description": "Refuse if the file is not as this task last read or wrote it. false: replace it anyway.",
+            "description": "Refuse if the file is not as this task last read or wrote it.",
         },
     },
     ["path", "content"],

@@ -63,7 +63,8 @@ def _path(rest: str) -> str:
 
 def _contents(uri: str, answer: FileAnswer) -> TextResourceContents | BlobResourceContents:
     assert isinstance(answer, FileBytes)
-    text = None if answer.mime else as_text(answer.data)
+    mime = picture_type(answer.data)
+    text = None if mime else as_text(answer.data)
     if text is not None:
         return TextResourceContents(uri=uri, mime_type="text/plain", text=text)
     blob = base64.b64encode(answer.data).decode("ascii")
