@@ -100,6 +100,8 @@ def recognise(data: bytes, sample: bytes | None = None) -> Encoding:
         return found
     if _is_valid(data) and (sample is None or _is_valid(sample, cut=True)):
         return UTF_8
+    # The sample may end in the middle of a character, so its last line does not count.
+    data = data if sample is None else sample[: sample.rfind(b"\n") + 1] + data
     # Where characters of UTF-8 outnumber by far what is not, the rest is damage.
     if _damage(data) * 4 <= len(_MULTIBYTE.findall(data)):
         return UTF_8

@@ -163,7 +163,8 @@ def _of_window(target: Target, found: Window, wanted: Wanted) -> FileText:
         text = data.decode(encoding.name, "surrogateescape" if encoding.name == "utf-8" else "replace")
         if whole > len(data):
             text = _CUT.sub("", text)
-        lines.append(Line(text.removesuffix("\r") if crlf else text, whole - len(data)))
+        text = text.removesuffix("\r") if crlf else text
+        lines.append(Line(text.removeprefix("\ufeff") if encoding.has_mark and not lines else text, whole - len(data)))
     file = TextFile("", bytearray(), encoding)
     notes = _about_encoding(file, wanted)
     if crlf:
