@@ -134,10 +134,10 @@ def test_what_is_remembered_of_files_is_bounded() -> None:
     assert history.seen(TASK, "0") is None
     assert history.seen(TASK, "1")
     for number in range(30):
-        history.changed(TaskKey("p", str(number)), "a", bytes([number]) * MAX_UNDO, b"")
+        history.changed(TaskKey("p", str(number)), "a", Fingerprint(0, 0), Undo.between(b"x" * MAX_UNDO, b""))
     kept = [number for number in range(30) if history.last_change(TaskKey("p", str(number)), "a")]
     assert kept == list(range(30 - 16, 30))
-    history.changed(TASK, "a", b"x" * (MAX_UNDO + 1), b"")
+    history.changed(TASK, "a", Fingerprint(0, 0), Undo.between(b"x" * (MAX_UNDO + 1), b""))
     assert history.last_change(TASK, "a") is None
     for number in range(MAX_TASKS):
         history.see(TaskKey("q", str(number)), "a", Fingerprint(1, 1))

@@ -158,7 +158,7 @@ def _of_window(target: Target, found: Window, wanted: Wanted) -> FileText:
     if wanted.encoding is None and (known_kind(found.sample) or is_binary(found.sample + joined, encoding)):
         raise _unreadable(target, found.sample, found.size)
     crlf = found.crlf > 0
-    lines = []
+    lines: list[Line] = []
     for data, whole in found.lines:
         text = data.decode(encoding.name, "surrogateescape" if encoding.name == "utf-8" else "replace")
         if whole > len(data):
