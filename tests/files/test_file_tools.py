@@ -301,8 +301,9 @@ async def test_lines_are_found_in_the_files_of_the_sandbox_and_what_is_not_wante
         assert await found(pattern="-v", path="/workspace/src/app.py") == (
             "src/app.py\n2:    return 1  # -v\n[1 line in 1 file]"
         )
-        assert await found(pattern="():\\n    return", path="src") == (
-            "src/app.py\n1:def total():\n2:    return 1  # -v\n[2 lines in 1 file]"
+        await task.shell("printf 'one(\\n  two\\n' > two_lines")
+        assert await found(pattern=r"one\(\n  two", path="two_lines") == (
+            "two_lines\n1:one(\n2:  two\n[2 lines in 1 file]"
         )
         everything = await found(pattern="total", all=True, names=True)
         assert {"ignored", "node_modules/x/a", ".git/b"} <= set(everything.split())
