@@ -97,7 +97,7 @@ async def test_the_tools_say_what_they_read_and_what_they_change(client: Client)
         "list_files": (True, False, True),
         "search": (True, False, True),
     }
-    assert [tools[name].input_schema["required"] for name in flags] == [
+    assert [tools[name].input_schema.get("required", []) for name in flags] == [
         [], ["path", "content"], ["path"], [], ["pattern"]
     ]  # fmt: skip
 

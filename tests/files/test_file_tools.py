@@ -14,7 +14,7 @@ from gateways import GatewayFactory
 from observe import HOST_TIMEOUT, containers, eventually, marker
 from taskcell.errors import BadArgument, Denied, FileRefused, SandboxLost, TaskcellError
 from taskcell.files.answers import FileAnswer, FileBytes, FileText
-from taskcell.files.listings import FolderListing
+from taskcell.files.listings import FolderListing, Found
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import Status, ToolCall
 
@@ -139,9 +139,9 @@ async def test_protected_files_and_folders_stay_as_they_are(gateway: GatewayFact
         task = Task(gw)
         await task.shell("mkdir closed hidden; echo 1 > closed/f; echo 1 > ro; echo 1 > none; chmod 555 closed")
         await task.shell("chmod 444 ro; chmod 000 none hidden")
-        for path in ("closed/f", "closed/new", "ro", "none", "hidden/x"):
+        for path in ("closed/new", "ro", "none", "hidden/x"):
             assert "no permission" in await task.refused("write_file", path=path, content="2")
-        for path in ("closed/f", "ro", "none"):
+        for path in ("ro", "none"):
             assert "no permission" in await task.refused("edit_file", path=path, old="1", new="2")
         assert "no permission" in await task.refused("read_file", path="none")
         listing = await task.call("list_files", path=".", glob="**")
@@ -274,3 +274,55 @@ async def test_a_replaced_sandbox_keeps_what_the_file_tools_wrote(gateway: Gatew
         with anyio.fail_after(3 * HOST_TIMEOUT):
             await gw.call(ToolCall("local", "sandbox", {"action": "reset", "task_id": "t"}))
         assert await task.text("a") == "kept"
+
+
+async def test_lines_are_found_in_the_files_of_the_sandbox_and_what_is_not_wanted_is_left_out(
+    gateway: GatewayFactory,
+) -> None:
+    async with gateway() as gw:
+        task = Task(gw)
+        await task.shell("mkdir -p src node_modules/x .git")
+        await task.shell("printf 'def total():\\r\\n    return 1  # -v\\r\\n' > src/app.py")
+        await task.shell("echo total | tee node_modules/x/a .git/b ignored .hidden; printf 'total\\0' > binary")
+        await task.shell("echo ignored > .gitignore; echo 'Total 1' > notes.txt; ln -s /etc/passwd link")
+
+        async def found(**arguments: Any) -> str:
+            answer = await task.call("search", **arguments)
+            assert isinstance(answer, Found)
+            return f"{answer.output()}[{answer.remark()}]"
+
+        assert await found(pattern="tot.l") == (".hidden\n1:total\nsrc/app.py\n1:def total():\n[2 lines in 2 files]")
+        assert await found(pattern="total", ignore_case=True, names=True, glob="*.{py,txt}") == (
+            "notes.txt\nsrc/app.py\n[2 files]"
+        )
+        assert await found(pattern="()", literal=True, path="src", context=1) == (
+            "src/app.py\n1:def total():\n2-    return 1  # -v\n[1 line in 1 file]"
+        )
+        assert await found(pattern="-v", path="/workspace/src/app.py") == (
+            "src/app.py\n2:    return 1  # -v\n[1 line in 1 file]"
+        )
+        await task.shell("printf 'one(\\n  two\\n' > two_lines")
+        assert await found(pattern=r"one\(\n  two", path="two_lines") == (
+            "two_lines\n1:one(\n2:  two\n[2 lines in 1 file]"
+        )
+        everything = await found(pattern="total", all=True, names=True)
+        assert {"ignored", "node_modules/x/a", ".git/b"} <= set(everything.split())
+        assert await found(pattern="nowhere at all") == "[Nothing found]"
+        assert "There is no '/workspace/missing'" in await task.refused("search", pattern="x", path="missing")
+        assert "regex parse error" in await task.refused("search", pattern="(")
+        await task.shell("yes 'a line that is found' | head -n 300000 > many")
+        many = await task.call("search", pattern="found", path="many")
+        assert isinstance(many, Found)
+        assert many.truncated
+        assert len(many.output()) <= 50_000
+
+
+async def test_a_file_of_a_closed_folder_or_with_other_names_is_written_in_place(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        task = Task(gw)
+        await task.shell("mkdir closed; echo old > closed/f; chmod 555 closed; echo old > a; ln a b")
+        for path, why in (("closed/f", "folder cannot be written"), ("a", "hard links")):
+            edited = await task.call("edit_file", path=path, old="old", new="new")
+            assert why in edited.notes[0]
+        assert await task.shell("cat closed/f a b; stat -c %a closed/f") == "new\nnew\nnew\n644\n"
+        assert await task.refused("write_file", path="closed/new", content="x")

@@ -32,13 +32,8 @@ def jpeg(width: int, height: int, orientation: int = 0) -> bytes:
     return b"\xff\xd8" + exif + frame + scan + b"\xff\xd9"
 
 
-GIF = (
-    b"GIF89a"
-    + struct.pack("<HHBBB", 3, 2, 0x80, 0, 0)
-    + bytes(6)
-    + b"!\xf9\x04\0\0\0\0\0"
-    + (b"," + struct.pack("<HHHHB", 0, 0, 3, 2, 0) + b"\x02\x02\x44\x01\0;",)
-)
+_HEAD = b"GIF89a" + struct.pack("<HHBBB", 3, 2, 0x80, 0, 0) + bytes(6) + b"!\xf9\x04\0\0\0\0\0"
+GIF = _HEAD + b"," + struct.pack("<HHHHB", 0, 0, 3, 2, 0) + b"\x02\x02\x44\x01\0;"
 
 
 def webp(kind: bytes, body: bytes) -> bytes:
@@ -83,7 +78,7 @@ def test_a_picture_is_known_by_its_bytes_and_its_sides_are_said(
         png(0, 5),
         png(5, 0),
         b"\xff\xd8\xff\xe0" + b"\0" * 9000,
-        png(7, 5).replace(b"\0\xff", b"\1\xff"),
+        png(7, 5)[:45] + b"\x99" + png(7, 5)[46:],
         b"\xff\xd8\xff\xd9",
         png(7, 5)[:40] + b"\0" * 40,
         b"RIFF\x10\0\0\0WEBPJUNK" + b"\0" * 10,
@@ -178,6 +173,13 @@ def test_encodings_before_unicode_are_recognised_and_said(files: Files, encoding
     answer = files.text("a", limit=2)
     assert answer.text == f"# settings\nname = {WORDS[encoding]}\n"
     assert answer.notes[0].startswith(f"Encoding: {answer.encoding}, by its letters; `edit_file` keeps it.")
+
+
+def test_the_encoding_of_a_large_file_is_that_of_its_front_where_the_lines_are_ascii(files: Files) -> None:
+    (files / "a").write_bytes(f"# {WORDS['koi8_r']}\n".encode("koi8_r") * 3 + b"plain ASCII\n" * 200_000)
+    assert files.text("a", offset=5, limit=1).encoding == "KOI8-R"
+    (files / "b").write_bytes("naïve é\n".encode() + b"plain ASCII\n" * 200_000)
+    assert files.text("b", offset=5, limit=1).encoding == "UTF-8"
 
 
 def test_byte_order_marks_say_the_encoding_and_are_not_shown(files: Files) -> None:

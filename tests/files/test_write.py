@@ -16,7 +16,7 @@ from taskcell.model import TaskKey
 
 def test_text_is_appended_in_the_files_own_form(files: Files) -> None:
     (files / "a").write_bytes(b"\xff\xfe" + "één\r\n".encode("utf-16-le"))
-    assert files.write("a", "two\nthree\n", append=True).size == 34
+    assert files.write("a", "two\nthree\n", append=True).size == 36
     assert (files / "a").read_bytes() == b"\xff\xfe" + "één\r\ntwo\r\nthree\r\n".encode("utf-16-le")
     (files / "b").write_text("one")
     assert "goes on with the first" in files.write("b", " more\n", append=True).notes[0]
@@ -50,7 +50,7 @@ def test_a_mode_is_set_on_new_and_old_files(files: Files) -> None:
     assert stat.S_IMODE((files / "run.sh").stat().st_mode) == 0o755
     files.write("run.sh", "z", mode="0600")
     assert stat.S_IMODE((files / "run.sh").stat().st_mode) == 0o600
-    for wrong in ("7777", "rwx", "", "9"):
+    for wrong in ("7777", "rwx", "9"):
         with pytest.raises(BadArgument, match="mode"):
             files.write("run.sh", "x", mode=wrong)
 
@@ -134,10 +134,10 @@ def test_what_is_remembered_of_files_is_bounded() -> None:
     assert history.seen(TASK, "0") is None
     assert history.seen(TASK, "1")
     for number in range(30):
-        history.changed(TaskKey("p", str(number)), "a", bytes([number]) * MAX_UNDO, b"")
+        history.changed(TaskKey("p", str(number)), "a", Fingerprint(0, 0), Undo.between(b"x" * MAX_UNDO, b""))
     kept = [number for number in range(30) if history.last_change(TaskKey("p", str(number)), "a")]
     assert kept == list(range(30 - 16, 30))
-    history.changed(TASK, "a", b"x" * (MAX_UNDO + 1), b"")
+    history.changed(TASK, "a", Fingerprint(0, 0), Undo.between(b"x" * (MAX_UNDO + 1), b""))
     assert history.last_change(TASK, "a") is None
     for number in range(MAX_TASKS):
         history.see(TaskKey("q", str(number)), "a", Fingerprint(1, 1))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import pytest
 
 from media import Pixel, png, ppm_pixels
@@ -148,3 +151,26 @@ async def test_text_is_drawn_in_a_font_that_is_there(task: Task) -> None:
     operations = ["-fill", "white", "-pointsize", "20", "-annotate", "+5+22", "Hello"]
     await task.good("image_convert", input="black.png", output="text.ppm", operations=operations)
     assert max(ppm_pixels(await task.get("text.ppm"))[2]) > 200
+
+
+def plain_png(width: int, height: int) -> bytes:
+    """A picture of one colour, made row by row."""
+    packed = zlib.compressobj(1)
+    rows = [packed.compress(b"\0" + b"\xc8\x64\x32" * width) for _ in range(height)] + [packed.flush()]
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b"".join(rows)), (b"IEND", b"")
+    )  # fmt: skip
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+async def test_a_picture_of_128_million_pixels_is_made_smaller_and_a_larger_one_is_refused_unread(task: Task) -> None:
+    await task.put("large.png", plain_png(11_313, 11_313))
+    await task.good("image_convert", input="large.png", output="small.png", resize="800x800")
+    await task.good("image_convert", input="large.png", output="turned.png", rotate=90, grayscale=True)
+    assert "PNG, 800x800 pixels" in await task.good("image_identify", inputs=["small.png"])
+    await task.put("larger.png", plain_png(12_000, 12_000))
+    assert "resources exhausted" in await task.bad("image_convert", input="larger.png", output="x.png", resize="800x")
+    assert "x.png" not in await task.files()

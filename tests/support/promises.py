@@ -254,8 +254,22 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_cancelled_edit_is_killed_and_changes_nothing",
         "test_a_sandbox_that_dies_under_a_file_tool_is_said_and_the_next_call_has_a_new_one",
         "test_a_replaced_sandbox_keeps_what_the_file_tools_wrote",
+        "test_a_file_of_a_closed_folder_or_with_other_names_is_written_in_place",
         "test_many_edits_at_once_lose_none",
         "test_an_ambiguous_edit_is_refused_with_its_places",
+        "test_what_another_program_writes_between_reading_and_writing_is_not_lost",
+        "test_what_changed_since_the_task_saw_it_is_not_overwritten",
+        "test_several_edits_are_made_in_turn_or_not_at_all",
+    ),
+    "An edit keeps a file's encoding and line ends, and a failed one says what differs": (
+        "test_a_files_encoding_and_mark_are_kept",
+        "test_either_line_end_matches_and_each_new_line_gets_that_of_its_place",
+        "test_the_place_is_named_and_its_exact_text_is_offered",
+        "test_most_edits_with_a_slip_succeed_after_one_answer_and_none_is_wrong",
+    ),
+    "What is not wanted is left out of listings and searches, and said so": (
+        "test_what_gitignore_names_and_heavy_folders_are_left_out_and_said_so",
+        "test_lines_are_found_in_the_files_of_the_sandbox_and_what_is_not_wanted_is_left_out",
     ),
     "A picture is shown as a picture, and the workspace's files are resources": (
         "test_a_picture_is_answered_whole",
@@ -472,7 +486,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     ),
     "A parameter's value is never split and never read as an option": (
         "test_no_text_that_looks_like_an_option_becomes_one",
-        "test_a_pattern_that_looks_like_an_option_is_a_pattern",
+        "test_lines_are_found_in_the_files_of_the_sandbox_and_what_is_not_wanted_is_left_out",
     ),
     "A changed configuration kills no running call, and costs no files where it cannot be started": (
         "test_a_changed_configuration_that_cannot_be_started_costs_no_files",

@@ -262,7 +262,7 @@ def test_the_descriptions_say_what_a_model_must_know(tools):
 def test_the_hints_do_not_promise_safety(tools):
     for tool in tools.values():
         if tool.annotations.read_only:
-            assert tool.name in ("read_file", "list_files")
+            assert tool.name in ("read_file", "list_files", "search")
             continue
         assert (tool.annotations.read_only, tool.annotations.destructive) == (False, True)
     assert (tools["bare"].annotations.open_world, tools["ff"].annotations.open_world) == (True, False)

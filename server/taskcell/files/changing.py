@@ -65,8 +65,14 @@ class TaskFile:
         """Replace the content that was read by another one, and remember both. Raises FileRefused."""
         expected = "new" if before is None else str(Fingerprint.of(before))
         stored = await self.store.write(self.target, after, expected=expected, mode=mode)
-        await to_thread.run_sync(self.history.changed, self.task, self.target.shown, before, after)
+        await self.remember(before, after)
         return stored
+
+    async def remember(self, before: bytes | None, after: bytes) -> None:
+        """Remember a change; `before` None: it cannot be undone."""
+        content = await to_thread.run_sync(Fingerprint.of, after)
+        undo = None if before is None else await to_thread.run_sync(Undo.between, before, after)
+        self.history.changed(self.task, self.target.shown, content, undo)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------
@@ -93,7 +99,7 @@ async def write(file: TaskFile, content: Content, *, if_unchanged: bool, mode: i
 async def _write_blindly(file: TaskFile, content: Content, mode: int | None) -> FileChange:
     """Replace a file that cannot be read first."""
     stored = await file.store.write(file.target, content.data, mode=mode)
-    file.history.changed(file.task, file.target.shown, None, content.data)
+    await file.remember(None, content.data)
     return _written(file.target, stored, content, [])
 
 
@@ -136,7 +142,7 @@ async def append(file: TaskFile, text: str, data: bytes, label: str | None, mode
         if expected == "any":
             file.history.see(file.task, path, None)
         else:
-            await to_thread.run_sync(file.history.changed, file.task, path, before, (before or b"") + added)
+            await file.remember(before, (before or b"") + added)
         verb = f"Appended {len(added)} bytes to" if stored.existed else "Created"
         said = f"{verb} {file.target.said}: {stored.size} bytes"
         return FileChange(path, said, stored.size, {"replaced": stored.existed}, notes=(*notes, *_placed(stored)))

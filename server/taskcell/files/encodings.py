@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from taskcell.files import charset
 
+#: Bytes on each side of the first wrong one that show whether a text is damaged UTF-8.
+_AROUND = 256 * 1024
 #: Bytes at the front that show whether a text is UTF-16.
 _FRONT = 32 * 1024
 #: Byte order marks (The Unicode Standard, section 23.8), longest first: UTF-32's begins as UTF-16's does.
@@ -98,20 +100,23 @@ def recognise(data: bytes, sample: bytes | None = None) -> Encoding:
     found = of_mark(front) or _wide(front)
     if found is not None and (sample is not None or _returns(found, data)):
         return found
-    if _is_valid(data) and (sample is None or _is_valid(sample, cut=True)):
+    wrong = _first_wrong(data)
+    if wrong is None and (sample is None or _first_wrong(sample, cut=True) is None):
         return UTF_8
+    # The sample may end in the middle of a character, so its last line does not count.
+    data = data if sample is None else sample[: sample.rfind(b"\n") + 1] + data
+    around = data[max(0, (wrong or 0) - _AROUND) :][: 2 * _AROUND]
     # Where characters of UTF-8 outnumber by far what is not, the rest is damage.
-    if _damage(data) * 4 <= len(_MULTIBYTE.findall(data)):
-        return UTF_8
-    return _guess(data)
+    return UTF_8 if _damage(around) * 4 <= len(_MULTIBYTE.findall(around)) else _guess(data)
 
 
-def _is_valid(data: bytes, *, cut: bool = False) -> bool:
+def _first_wrong(data: bytes, *, cut: bool = False) -> int | None:
+    """Return where bytes begin that are not UTF-8; None if there are none. `cut`: the end may be half a character."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(data, final=not cut)
-    except UnicodeDecodeError:
-        return False
-    return True
+    except UnicodeDecodeError as error:
+        return error.start
+    return None
 
 
 def _damage(data: bytes) -> int:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import accumulate
 
+#: Characters that are folded at once.
+_PART = 256 * 1024
 _BLANKS = re.compile(r"[^\S\n]+")
 #: What stands for a quote, a dash or a minus, or an ellipsis.
 _ALIKE = {
@@ -41,12 +44,21 @@ def fold(text: str) -> str:
     return _BLANKS.sub("", text).lower()
 
 
+def _parts(text: str) -> Iterator[str]:
+    """Yield whole lines of a text in parts: one call on all of a large text would hold up every other thread."""
+    at = 0
+    while (end := text.find("\n", at + _PART)) >= 0:
+        yield text[at:end]
+        at = end + 1
+    yield text[at:]
+
+
 class Folded:
     """A text that is searched by what its characters fold to."""
 
     def __init__(self, text: str) -> None:
         self.lines = text.split("\n")
-        folded = fold(text).split("\n")
+        folded = [line for part in _parts(text) for line in fold(part).split("\n")]
         self._starts = [0, *accumulate(map(len, folded))]
         self._text = "".join(folded)
 

@@ -83,7 +83,10 @@ class _TaskFiles:
 
 
 class FileHistory:
-    """What is remembered of the files of all tasks, bounded. Paths are those of the sandbox, as a call names them."""
+    """What is remembered of the files of all tasks, bounded. Paths are those of the sandbox, as a call names them.
+
+    It belongs to the event loop: no thread may use it.
+    """
 
     def __init__(self) -> None:
         self._tasks: OrderedDict[TaskKey, _TaskFiles] = OrderedDict()
@@ -112,12 +115,11 @@ class FileHistory:
         files = self._tasks.get(task)
         return files.seen.get(path) if files else None
 
-    def changed(self, task: TaskKey, path: str, before: bytes | None, after: bytes) -> None:
-        """Remember a change that the task made; `before` None: it cannot be undone."""
-        self.see(task, path, Fingerprint.of(after))
+    def changed(self, task: TaskKey, path: str, content: Fingerprint, undo: Undo | None) -> None:
+        """Remember a change that the task made; `undo` None: it cannot be undone."""
+        self.see(task, path, content)
         files = self._of(task)
         files.drop(path)
-        undo = None if before is None else Undo.between(before, after)
         if undo is None or len(undo.removed) > MAX_UNDO:
             return
         files.keep(path, undo)

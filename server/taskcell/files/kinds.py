@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from taskcell.files.encodings import Encoding
@@ -78,9 +77,7 @@ _ZIPPED = (
     (b"application/epub+zip", FileKind("an EPUB book", _OFFICE)),
     (b"application/vnd.oasis.opendocument", FileKind("an OpenDocument file", _OFFICE)),
 )
-#: What `surrogateescape` makes of a byte that is not UTF-8.
-_ESCAPED = re.compile("[\udc80-\udcff]")
-_CONTROLS = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f]")
+_CONTROLS = bytes((*range(7), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F))
 #: One in so many bytes may be a control character in UTF-8, and in an encoding that was guessed: random bytes have one
 #: in nine.
 _ODD_SHARE, _ODD_SHARE_GUESSED = 4, 50
@@ -101,7 +98,7 @@ def is_binary(data: bytes, encoding: Encoding) -> bool:
     """Whether so many bytes are control characters that this is not a text of that encoding."""
     if encoding.name.startswith(("utf-16", "utf-32")):
         return False
-    odd = len(_CONTROLS.findall(data))
+    odd = len(data) - len(data.translate(None, _CONTROLS))
     if encoding.name == "utf-8":
-        odd += len(_ESCAPED.findall(data.decode("utf-8", "surrogateescape")))
+        odd += len(data) - len(data.decode("utf-8", "ignore").encode())
     return odd * (_ODD_SHARE if encoding.name == "utf-8" else _ODD_SHARE_GUESSED) > len(data)

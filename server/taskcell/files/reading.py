@@ -158,12 +158,13 @@ def _of_window(target: Target, found: Window, wanted: Wanted) -> FileText:
     if wanted.encoding is None and (known_kind(found.sample) or is_binary(found.sample + joined, encoding)):
         raise _unreadable(target, found.sample, found.size)
     crlf = found.crlf > 0
-    lines = []
+    lines: list[Line] = []
     for data, whole in found.lines:
         text = data.decode(encoding.name, "surrogateescape" if encoding.name == "utf-8" else "replace")
         if whole > len(data):
             text = _CUT.sub("", text)
-        lines.append(Line(text.removesuffix("\r") if crlf else text, whole - len(data)))
+        text = text.removesuffix("\r") if crlf else text
+        lines.append(Line(text.removeprefix("\ufeff") if encoding.has_mark and not lines else text, whole - len(data)))
     file = TextFile("", bytearray(), encoding)
     notes = _about_encoding(file, wanted)
     if crlf:

@@ -40,7 +40,7 @@ _EDIT: dict[str, dict[str, Any]] = {
         "type": "integer",
         "minimum": -1,
         "maximum": MAX_LINE_NUMBER,
-        "description": "Instead of `old`: insert `new` after this line; 0 at the beginning, -1 at the end.",
+        "description": "Instead of `old`: insert `new` after this line; 0: at the beginning, -1: at the end.",
     },
 }
 _BRIEF = {name: {key: said for key, said in rule.items() if key != "description"} for name, rule in _EDIT.items()}
@@ -104,8 +104,6 @@ def _edits(values: Mapping[str, Any]) -> list[Edit]:
         return []
     if alone and several:
         raise BadArgument("Give one edit as 'old' and 'new', or several as 'edits', not both.")
-    if not alone and not several:
-        raise BadArgument("'edit_file' needs 'old' and 'new', or 'edits'.")
     made = [_edit(each, f"'edits[{at}]'") for at, each in enumerate(several)] if several else [_edit(values, "")]
     size = sum(len(each.new) + len(each.old or "") for each in made)
     check_size("old and new", size, "use `write_file`, or a program in the terminal")
@@ -135,7 +133,7 @@ def _make(settings: Settings) -> Iterator[Tool]:
         title="Edit file",
         description=(
             "Replace exact text in a file, or insert lines. `old` must occur exactly `count` times: include enough "
-            "context. LF matches CRLF too; encoding, line ends and mode are kept. Returns the new lines."
+            "context. LF matches CRLF too; encoding and line ends are kept. Returns the new lines."
         ),
         input_schema=_SCHEMA,
         output_schema=_REPORT,

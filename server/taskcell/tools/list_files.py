@@ -50,7 +50,7 @@ _SCHEMA = object_schema(
             "minimum": 0,
             "maximum": _MAX_OFFSET,
             "default": 0,
-            "description": "Entries to skip, to continue a long listing.",
+            "description": "Entries to skip.",
         },
     },
     [],

@@ -28,7 +28,7 @@ _SCHEMA = object_schema(
             "type": "array",
             "items": PATH,
             "maxItems": MAX_PATHS,
-            "description": "Several files to read in this call, instead of `path`.",
+            "description": "Several files, instead of `path`.",
         },
         "task_id": TASK_ID,
         "offset": {

@@ -24,17 +24,17 @@ _SCHEMA = object_schema(
         "pattern": {
             "type": "string",
             "minLength": 1,
-            "description": "Regular expression of ripgrep, without look-around.",
+            "description": "Regular expression, without look-around.",
         },
         "path": {**PATH, "default": ".", "description": "Folder or file to search."},
         "glob": {
             "type": "string",
             "minLength": 1,
-            "description": "Only files whose path matches, such as `*.py` or `**/*.{js,ts}`; `!*.md`: all but those.",
+            "description": "Only files that match, such as `*.{js,ts}`; `!*.md`: all but those.",
         },
         "task_id": TASK_ID,
         "literal": {"type": "boolean", "default": False, "description": "`pattern` is plain text."},
-        "ignore_case": {"type": "boolean", "default": False, "description": "Case does not matter."},
+        "ignore_case": {"type": "boolean", "default": False, "description": "Ignore case."},
         "context": {
             "type": "integer",
             "minimum": 0,
@@ -42,11 +42,11 @@ _SCHEMA = object_schema(
             "default": 0,
             "description": "Lines around each match.",
         },
-        "names": {"type": "boolean", "default": False, "description": "Only the paths of files that match."},
+        "names": {"type": "boolean", "default": False, "description": "Only paths of files."},
         "all": {
             "type": "boolean",
             "default": False,
-            "description": "Also what .gitignore names, .git, node_modules and the like.",
+            "description": "Also what is left out.",
         },
     },
     ["pattern"],
@@ -100,7 +100,7 @@ def _make(settings: Settings) -> Iterator[Tool]:
     yield Search(
         title="Search",
         description=(
-            "Find lines of files that match a regular expression (ripgrep), ordered by path. Binary files and what "
+            "Find lines in files by a regular expression, with ripgrep. Binary files, .git, node_modules and what "
             ".gitignore names are left out."
         ),
         input_schema=_SCHEMA,

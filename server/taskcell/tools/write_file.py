@@ -39,7 +39,7 @@ _SCHEMA = object_schema(
         "if_unchanged": {
             "type": "boolean",
             "default": True,
-            "description": "Refuse if the file is not as this task last read or wrote it. false: replace it anyway.",
+            "description": "Refuse if the file is not as this task last read or wrote it.",
         },
     },
     ["path", "content"],
