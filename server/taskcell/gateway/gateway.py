@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from types import MappingProxyType
@@ -75,6 +76,8 @@ class Gateway:
         self._replaced = anyio.Event()
         self._policy = policy
         self._trail = Trail(audit)
+        #: Called with each call that has ended, its outcome, and its seconds.
+        self.observers: list[Callable[[ToolCall, str, float], None]] = []
         #: The processes that calls wait for: where each runs, by its task and its name there.
         self._awaited: dict[tuple[TaskKey, str], Sandbox] = {}
 
@@ -116,9 +119,22 @@ class Gateway:
         if not self.may_call(call.tool):
             raise UnknownTool(f"There is no tool {shown(call.tool)}{nearest(call.tool, self.offered)}.")
         tool = self.tools[call.tool]
-        if tool.profile is None:
-            self._trail.acted(call, tool.check(call))
-        return await tool.run(self, call, watch)
+        began, outcome = time.monotonic(), "refused"
+        try:
+            if tool.profile is None:
+                self._trail.acted(call, tool.check(call))
+            report = await tool.run(self, call, watch)
+            outcome = "failed" if report.is_error else "done"
+        except Denied:
+            outcome = "denied"
+            raise
+        except anyio.get_cancelled_exc_class():
+            outcome = "cancelled"
+            raise
+        finally:
+            for observe in self.observers:
+                observe(call, outcome, time.monotonic() - began)
+        return report
 
     # --- for tools ---------------------------------------------------------------------------------------------
 

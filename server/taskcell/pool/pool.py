@@ -223,6 +223,12 @@ class Pool:
         """The task's places that have a successor, and are not closed before what runs in them ends."""
         return [slot for slot in self._closing.of_task(task) if slot.leases]
 
+    def states(self) -> list[tuple[str, str]]:
+        """The profile of each place, and its state: busy, idle, or warm (ready for a new task)."""
+        return [
+            (slot.shared_key[1], "warm" if slot.is_warm else "busy" if slot.is_busy else "idle") for slot in self._slots
+        ]
+
     # --- the end -----------------------------------------------------------------------------------------------
 
     async def close_task(self, task: TaskKey) -> int:
