@@ -13,7 +13,7 @@ import anyio
 from taskcell.audit.log import AuditFailed, AuditLog
 from taskcell.config.settings import LimitSettings, PoolSettings, ToolsSettings
 from taskcell.engine.base import Engine
-from taskcell.errors import Denied, UnknownTool
+from taskcell.errors import Denied, MustAsk, UnknownTool
 from taskcell.files.history import FileHistory
 from taskcell.gateway.background import Background
 from taskcell.gateway.trail import Trail
@@ -143,9 +143,9 @@ class Gateway:
         try:
             authorized = self._policy.authorize(command)
         except Denied as denied:
-            self._trail.decided(command, "deny", denied.rule)
+            self._trail.decided(command, "ask" if isinstance(denied, MustAsk) else "deny", denied.rule)
             raise
-        self._trail.decided(command, "allow", authorized.rule)
+        self._trail.decided(command, "confirmed" if command.confirmed else "allow", authorized.rule)
         return authorized
 
     def tools_with(self, program: str, image: str) -> Sequence[str]:

@@ -29,6 +29,7 @@ from mcp_types import (
     METHOD_NOT_FOUND,
     MISSING_REQUIRED_CLIENT_CAPABILITY,
     CallToolRequestParams,
+    InputRequiredResult,
     RequestParams,
     SubscriptionsListenRequestParams,
 )
@@ -101,6 +102,8 @@ class Tasks:
     async def call(self, context: Context, params: CallToolRequestParams) -> HandlerResult:
         """Run one call. If its command goes on to its time-out and the client declares the extension, return a task."""
         report = await self._tools.report(context, params)
+        if isinstance(report, InputRequiredResult):
+            return report
         structured = self._tools.answers.asked(context.meta)
         if not isinstance(report, ProcessResult) or report.status is not Status.RUNNING or not _declares(context):
             return self._tools.answers.of(report, structured=structured)
