@@ -48,6 +48,8 @@ Context = ServerRequestContext[Any, Any]
 #: Claude Code puts a result into a file that its model may not read, from a size on that a tool can raise up to this
 #: many characters: code.claude.com/docs/en/mcp. It counts them as JSON, where a character may need two.
 RESULT_SIZE, RESULT_SIZE_MAX, ESCAPED = "anthropic/maxResultSizeChars", 500_000, 2
+#: The key of a request's `_meta` by which a program waits for a command's end, however long that takes.
+TO_END = "taskcell/to_end"
 
 
 class Tools:
@@ -129,7 +131,8 @@ class Tools:
             return Failure.of(TaskcellError(missing(scopes), code=ErrorCode.PERMISSION_DENIED))
         try:
             confirmed = self._confirmation.confirmed(params)
-            call = ToolCall(caller.principal, params.name, params.arguments or {}, confirmed=confirmed)
+            hand_off = (context.meta or {}).get(TO_END) is not True
+            call = ToolCall(caller.principal, params.name, params.arguments or {}, hand_off, confirmed)
             check_arguments(caller, call.tool, call.arguments)
             report = await self._reported(context, call)
             if isinstance(report, Unconfirmed):

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import anyio
 import anyio.abc
@@ -97,6 +98,7 @@ class Pool:
         self._adopts = not for_one_call
         self._patience = math.inf if for_one_call else CREATION_PATIENCE
         self._beginning = anyio.Lock()
+        self._begun = anyio.Event()
         self.keeps_sandboxes = settings.pool.on_exit == "keep" and not for_one_call
 
     @property
@@ -178,8 +180,17 @@ class Pool:
                 self._check_open()
                 if not self._heir.has_begun:
                     await self._heir.begin(first=task)
+                    self._begun.set()
                     self._group.start_soon(self._upkeep.run, self._heir.look_again)
         await self._heir.known(task, self._settled)
+
+    async def door(self) -> Path | None:
+        """Wait for the first call, which makes this server known to the deployment's others.
+
+        Returns where its local door is; None where no other server can find it.
+        """
+        await self._begun.wait()
+        return self._deployment.door
 
     def _check_open(self) -> None:
         if self._executor.is_stopped:
