@@ -38,7 +38,8 @@ async def with_local_door(
 
 
 async def _guarded(gateway: Gateway, settings: Settings, isolated: bool) -> None:
-    path = await gateway.pool.door()
+    await gateway.pool.begun.wait()
+    path = gateway.pool.deployment.door
     if path is None:
         return
     try:

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ToolCall
+from taskcell.pool.slot import Slot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 #: Principals that have rows of their own. Those who come later share one, for each row is kept until the server ends.
@@ -65,6 +66,11 @@ class _Sandboxes(Collector):
 
     def collect(self) -> Iterator[Metric]:
         sandboxes = GaugeMetricFamily("taskcell_sandboxes", "Sandboxes of this server.", labels=["profile", "state"])
-        for (profile, state), count in Counts(self._gateway.pool.states()).items():
+        for (profile, state), count in Counts(map(_state, self._gateway.pool.places())).items():
             sandboxes.add_metric([profile, state], count)
         yield sandboxes
+
+
+def _state(slot: Slot) -> tuple[str, str]:
+    """The profile of a place, and its state: busy, idle, or warm (ready for a new task)."""
+    return slot.shared_key[1], "warm" if slot.is_warm else "busy" if slot.is_busy else "idle"

@@ -61,8 +61,7 @@ POLL_SHARE = 0.1
 POLL_MIN_MS, POLL_MAX_MS = 500, 5000
 #: Characters of an id: more than the longest task name, process name and key need in base64.
 MAX_ID = 1024
-#: Final states that are kept here. A sandbox that serves one call is closed once its result was read; a client that
-#: lost the answer asks again within seconds.
+#: Final states that are kept: the sandbox of a single call is closed once its result was read, and clients ask again.
 KEPT_ENDS = 16
 #: In an id: the form of the answer that the call asked for.
 _TEXT, _STRUCTURED = "t", "s"

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 
 import anyio
 import anyio.abc
@@ -94,11 +93,11 @@ class Pool:
         self._executor = parts.executor
         self._upkeep = parts.upkeep
         self._settings = settings
-        self._deployment = deployment
+        self.deployment = deployment
         self._adopts = not for_one_call
         self._patience = math.inf if for_one_call else CREATION_PATIENCE
         self._beginning = anyio.Lock()
-        self._begun = anyio.Event()
+        self.begun = anyio.Event()
         self.keeps_sandboxes = settings.pool.on_exit == "keep" and not for_one_call
 
     @property
@@ -109,7 +108,7 @@ class Pool:
     @property
     def hands_over(self) -> bool:
         """At the end, its sandboxes stay for the deployment's next server."""
-        return self.keeps_sandboxes and self._deployment.is_shared
+        return self.keeps_sandboxes and self.deployment.is_shared
 
     def next_process_id(self, task: TaskKey) -> str:
         """`p1`, `p2`, … unique in the task."""
@@ -180,17 +179,9 @@ class Pool:
                 self._check_open()
                 if not self._heir.has_begun:
                     await self._heir.begin(first=task)
-                    self._begun.set()
+                    self.begun.set()
                     self._group.start_soon(self._upkeep.run, self._heir.look_again)
         await self._heir.known(task, self._settled)
-
-    async def door(self) -> Path | None:
-        """Wait for the first call, which makes this server known to the deployment's others.
-
-        Returns where its local door is; None where no other server can find it.
-        """
-        await self._begun.wait()
-        return self._deployment.door
 
     def _check_open(self) -> None:
         if self._executor.is_stopped:
@@ -234,11 +225,8 @@ class Pool:
         """The task's places that have a successor, and are not closed before what runs in them ends."""
         return [slot for slot in self._closing.of_task(task) if slot.leases]
 
-    def states(self) -> list[tuple[str, str]]:
-        """The profile of each place, and its state: busy, idle, or warm (ready for a new task)."""
-        return [
-            (slot.shared_key[1], "warm" if slot.is_warm else "busy" if slot.is_busy else "idle") for slot in self._slots
-        ]
+    def places(self) -> list[Slot]:
+        return list(self._slots)
 
     # --- the end -----------------------------------------------------------------------------------------------
 
