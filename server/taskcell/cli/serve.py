@@ -94,6 +94,7 @@ def _serve_http(run: Invocation, place: str) -> None:
         await serve_http(listening, settings, authentication, gateway, host=host, isolated=isolated)
 
     with listening:
+        check_binding(listening.getsockname()[0], authentication)  # what a name stands for
         anyio.run(main, backend_options={"use_uvloop": True})
 
 
