@@ -117,6 +117,20 @@ class Denied(TaskcellError):
         return {**super().fields(), "rule": self.rule}
 
 
+class MustAsk(Denied):
+    """A person must confirm a command first. Whoever cannot ask one takes it as a denial.
+
+    Arguments:
+        tool, command: what would run.
+    """
+
+    def __init__(self, rule: str, reason: str, tool: str, command: str) -> None:
+        super().__init__(rule, f"{reason} A person must confirm it first, and there is no way to ask one here.")
+        self.reason = reason
+        self.tool = tool
+        self.command = command
+
+
 class EngineError(TaskcellError):
     """The container engine refused or failed. The person who runs the server must act."""
 

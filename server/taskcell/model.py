@@ -1,7 +1,4 @@
-"""Plain, frozen values that name the things of the domain. Every layer may use them.
-
-Sizes are in bytes and times in seconds (float), unless a name says otherwise.
-"""
+"""Plain, frozen values that name the things of the domain. Sizes are in bytes and times in seconds (float)."""
 
 from __future__ import annotations
 
@@ -148,6 +145,7 @@ class Command:
         strip_ansi: leave control sequences out of what is shown.
         text: the command as a person reads it: the shell line, or the quoted argv. Policy rules match it.
         notes: sentences for the answer about how the call's arguments were taken.
+        confirmed: names of policy rules that asked a person, who allowed this very command.
     """
 
     task: TaskKey
@@ -164,6 +162,7 @@ class Command:
     pty: tuple[int, int] | None = None
     strip_ansi: bool = False
     notes: tuple[str, ...] = ()
+    confirmed: frozenset[str] = frozenset()
 
     @property
     def takes_input(self) -> bool:
@@ -287,9 +286,11 @@ class ToolCall:
 
     Arguments:
         hand_off: return `running` when the command outlives its `wait`; False: wait until it ends.
+        confirmed: as in `Command`.
     """
 
     principal: str
     tool: str
     arguments: Mapping[str, Any]
     hand_off: bool = True
+    confirmed: frozenset[str] = frozenset()

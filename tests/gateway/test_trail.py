@@ -15,7 +15,7 @@ from taskcell.assembly.gateway import configured_gateway
 from taskcell.assembly.invocation import Invocation
 from taskcell.assembly.stack import load
 from taskcell.audit.log import AuditFailed
-from taskcell.errors import Denied
+from taskcell.errors import ConfigError, Denied
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ProcessResult, ToolCall
 
@@ -98,3 +98,16 @@ async def test_without_its_line_a_command_does_not_run(tmp_path: Path) -> None:
         with pytest.raises(AuditFailed, match="without it nothing is done"):
             await gateway.call(ToolCall("ada", "terminal", {"command": f"touch {tmp_path}/ran"}))
     assert not (tmp_path / "ran").exists()
+
+
+async def test_without_a_place_for_it_there_is_no_log_and_a_named_file_that_cannot_be_written_is_a_fault(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "taskcell.toml").write_text(LOCAL)
+    run = Invocation({"XDG_STATE_HOME": str(tmp_path / "file")}, tmp_path, tmp_path / "taskcell.toml")
+    async with configured_gateway(run, load(run)) as gateway:
+        await gateway.call(ToolCall("ada", "terminal", {"command": "true"}))
+    with pytest.raises(ConfigError, match=r"audit\.path cannot be written"):
+        async with opened(tmp_path, '[audit]\npath = "file/audit.jsonl"\n'):
+            pass

@@ -301,3 +301,27 @@ async def test_tokens_that_cannot_be_read_are_a_503_and_the_reason_is_in_the_log
         assert "tokens.json" not in body
         assert "tokens.json" in server.log()
         assert server.request()[0] == 200
+
+
+# --- metrics -------------------------------------------------------------------------------------------------------
+
+
+async def test_metrics_are_for_admins_and_count_calls_by_principal_tool_and_outcome(
+    served: tuple[HttpServer, str],
+) -> None:
+    from taskcell.caller import ALL_SCOPES
+
+    server, token = served
+    (admin,) = tokens_for(server.folder, "root", scopes=ALL_SCOPES)
+    assert server.request(path="/metrics")[0] == 401
+    status, headers, _ = server.request(path="/metrics", authorization=f"Bearer {token}")
+    assert (status, 'scope="admin"' in headers["www-authenticate"]) == (403, True)
+    session = server.initialize(token)
+    assert server.post(CALL, token, mcp_session_id=session)[0] == 200
+    status, headers, body = server.request(path="/metrics", authorization=f"Bearer {admin}")
+    assert status == 200
+    assert headers["content-type"].startswith("text/plain")
+    assert 'taskcell_calls_total{outcome="done",principal="ada",tool="terminal"} 1.0' in body
+    assert 'taskcell_sandboxes{profile="terminal",state="idle"} 1.0' in body
+    assert "taskcell_calls_running 0.0" in body
+    assert "taskcell_sessions " in body

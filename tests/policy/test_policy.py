@@ -235,7 +235,7 @@ def test_the_first_of_allow_and_ask_decides():
 
 
 def test_ask_is_a_denial_that_says_why():
-    with pytest.raises(Denied, match="this version cannot ask one"):
+    with pytest.raises(Denied, match="there is no way to ask one here"):
         policy(rules=[rule("a", "ask")]).authorize(command())
 
 

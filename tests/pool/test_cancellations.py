@@ -67,7 +67,7 @@ async def test_a_call_that_is_cancelled_at_any_wait_leaves_the_pool_consistent(
                 await call(gw, task)
                 await call(gw, task, "close")
         assert 0 < cancelled < len(TURNS), "some calls were cancelled under way, and some had ended"
-        assert gw.pool._deployment.is_shared
+        assert gw.pool.deployment.is_shared
     processes = gw.engine._processes  # type: ignore[attr-defined]
     assert processes == {}
     assert list(Path(gw.engine._folder).glob("ws-*")) == []  # type: ignore[attr-defined]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -92,19 +94,24 @@ def audit_path(run: Invocation, settings: Settings) -> Path | None:
 
 
 def opened_audit(run: Invocation, settings: Settings) -> AuditLog | None:
-    """The audit log, with its folder. None, and a line in the log, when there is no place for it.
+    """The audit log, with its folder. None, and a line in the log, where no file is named and there is no place for it.
 
-    Raises ConfigError: the folder cannot be made.
+    Raises ConfigError: the file that is named cannot be written.
     """
     path = audit_path(run, settings)
-    if path is None:
-        log.warning("There is no place for the audit log, so none is written; set audit.path.")
-        return None
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path is not None:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.access(path.parent, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return AuditLog(path)
+        reason = "HOME is not set"
     except OSError as error:
-        raise ConfigError(f"The folder of the audit log {path} cannot be made: {error.strerror}.") from None
-    return AuditLog(path)
+        reason = f"{path}: {error.strerror}"
+    if settings.audit_file is not None:
+        raise ConfigError(f"audit.path cannot be written ({reason}); name a file that can.")
+    log.warning("There is no place for the audit log, so none is written; set audit.path.", reason=reason)
+    return None
 
 
 def _own_state(run: Invocation) -> Path | None:

@@ -60,10 +60,14 @@ class AuditLog:
                 if found.st_size >= self._max_size:
                     self._rotate(after)
         except (OSError, Broken) as error:
-            reason = error.strerror if isinstance(error, OSError) else f"the last line cannot be continued: {error}"
+            mend, reason = "make that possible", str(error)
+            if isinstance(error, OSError):
+                reason = error.strerror or reason
+            else:
+                mend, reason = "keep that file under another name, and a new one begins", f"its last line: {reason}"
             raise AuditFailed(
                 f"The audit log {self.path} cannot be written ({reason}), and without it nothing is done; the operator "
-                "must mend that."
+                f"must {mend}."
             ) from None
 
     @contextmanager

@@ -44,7 +44,9 @@ def exec_(
     run: Invocation,
     *,
     words: Annotated[list[str], typer.Argument(metavar="CMD", help="A shell line in one word, or a program's words.")],
-    task: Annotated[str, typer.Option(help="The task whose sandbox runs it.")] = DEFAULT_TASK,
+    task: Annotated[
+        str | None, typer.Option(help="The task whose sandbox runs it, that of a running server where one has it.")
+    ] = None,
     skill: Annotated[str | None, typer.Option(help="A skill that gets CMD as its arguments.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds until the command is killed.")] = None,
     stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input to the command.")] = False,
@@ -52,16 +54,17 @@ def exec_(
 ) -> int:
     """Run one command as a tool call does, and exit with its code.
 
-    The output is shown when the command has ended. Ctrl-C kills it with everything that it started. Afterwards the
-    sandbox and the task's files are gone. On a terminal, the output can colour text and move the cursor; without --raw,
-    other control sequences are left out.
+    The output is shown when the command has ended. Ctrl-C kills it with everything that it started. With --task, it
+    runs in the very task of a server of the deployment that has it. Otherwise, afterwards, the sandbox and the task's
+    files are gone. On a terminal, the output can colour text and move the cursor; without --raw, other control
+    sequences are left out.
     """
     import anyio
 
     from taskcell.assembly import stack
 
     tool = skill or TERMINAL
-    arguments: dict[str, Any] = {"task_id": task}
+    arguments: dict[str, Any] = {"task_id": task or DEFAULT_TASK}
     if tool == TERMINAL:
         arguments["command"] = words[0] if len(words) == 1 else shlex.join(words)
     else:
@@ -73,7 +76,8 @@ def exec_(
     loaded = stack.load(run)
     stack.warn_unless_isolated(loaded.settings)
     _check_runs_words(tool, loaded)
-    ended = anyio.run(_run, run, loaded, ToolCall(LOCAL_PRINCIPAL, tool, arguments, hand_off=False))
+    call = ToolCall(LOCAL_PRINCIPAL, tool, arguments, hand_off=False)
+    ended = anyio.run(_run, run, loaded, call, task is not None)
     return EXIT_INTERRUPTED if ended is None else _show(*ended, raw=raw)
 
 
@@ -106,11 +110,15 @@ def _read_stdin() -> str:
         ) from None
 
 
-async def _run(run: Invocation, loaded: Loaded, call: ToolCall) -> tuple[ProcessResult, Mapping[str, Piece]] | None:
-    """The command's result and its output; None when Ctrl-C or SIGTERM came first, and everything was killed."""
-    import anyio
+async def _run(
+    run: Invocation, loaded: Loaded, call: ToolCall, of_server: bool
+) -> tuple[ProcessResult, Mapping[str, Piece]] | None:
+    """The command's result and its output; None when Ctrl-C or SIGTERM came first, and everything was killed.
 
-    from taskcell.assembly.gateway import configured_gateway
+    Arguments:
+        of_server: where a server has the task, run it there.
+    """
+    import anyio
 
     ended: tuple[ProcessResult, Mapping[str, Piece]] | None = None
     running = anyio.CancelScope()
@@ -132,12 +140,27 @@ async def _run(run: Invocation, loaded: Loaded, call: ToolCall) -> tuple[Process
     async with anyio.create_task_group() as watching:
         watching.start_soon(cancel_on_signal)
         with running:
-            async with configured_gateway(run, loaded, for_one_call=True) as gateway:
-                report = await gateway.call(call)
-                assert isinstance(report, ProcessResult)
-                ended = report, await _kept_output(gateway, call, report)
+            ended = await _run_somewhere(run, loaded, call, of_server)
         watching.cancel_scope.cancel()
     return None if running.cancelled_caught else ended
+
+
+async def _run_somewhere(
+    run: Invocation, loaded: Loaded, call: ToolCall, of_server: bool
+) -> tuple[ProcessResult, Mapping[str, Piece]]:
+    from taskcell.assembly import stack
+    from taskcell.assembly.gateway import configured_gateway
+    from taskcell.cli.in_task import door_of, run_in_task
+
+    folder = stack.state_folder(run, loaded.settings)
+    if of_server and folder is not None:
+        door = await door_of(folder, TaskKey(call.principal, call.arguments["task_id"]))
+        if door is not None:
+            return await run_in_task(door, call)
+    async with configured_gateway(run, loaded, for_one_call=True) as gateway:
+        report = await gateway.call(call)
+        assert isinstance(report, ProcessResult)
+        return report, await _kept_output(gateway, call, report)
 
 
 async def _kept_output(gateway: Gateway, call: ToolCall, result: ProcessResult) -> Mapping[str, Piece]:

@@ -49,8 +49,9 @@ def _serve_stdio(run: Invocation) -> None:
     with claim_stdio() as wire:
         import anyio
 
-        from taskcell.assembly import reload
+        from taskcell.assembly.reload import following_gateway
         from taskcell.engine import kinds
+        from taskcell.http.local_door import with_local_door
         from taskcell.mcp.server import serve_stdio
 
         loaded = _load(run)
@@ -60,7 +61,7 @@ def _serve_stdio(run: Invocation) -> None:
             log.info("Serving MCP on this terminal; usually an MCP client starts this command. Ctrl-D ends it.")
 
         async def main() -> None:
-            gateway = lambda: reload.following_gateway(run, loaded)  # noqa: E731
+            gateway = lambda: with_local_door(lambda: following_gateway(run, loaded), settings, isolated=isolated)  # noqa: E731
             await serve_stdio(wire, gateway, output_chars=settings.limits.output_chars, isolated=isolated)
 
         anyio.run(main, backend_options={"use_uvloop": True})
@@ -69,10 +70,11 @@ def _serve_stdio(run: Invocation) -> None:
 def _serve_http(run: Invocation, place: str) -> None:
     import anyio
 
-    from taskcell.assembly import reload
+    from taskcell.assembly.reload import following_gateway
     from taskcell.auth.authentication import Authentication
     from taskcell.engine import kinds
     from taskcell.http.listener import listen
+    from taskcell.http.local_door import with_local_door
     from taskcell.http.serve import check_binding, serve_http
 
     loaded = _load(run)
@@ -88,10 +90,11 @@ def _serve_http(run: Invocation, place: str) -> None:
     isolated = kinds.kind_of(settings.engine).isolates
 
     async def main() -> None:
-        gateway = lambda: reload.following_gateway(run, loaded)  # noqa: E731
+        gateway = lambda: with_local_door(lambda: following_gateway(run, loaded), settings, isolated=isolated)  # noqa: E731
         await serve_http(listening, settings, authentication, gateway, host=host, isolated=isolated)
 
     with listening:
+        check_binding(listening.getsockname()[0], authentication)  # what a name stands for
         anyio.run(main, backend_options={"use_uvloop": True})
 
 

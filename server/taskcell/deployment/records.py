@@ -35,6 +35,8 @@ from taskcell.model import MIB, Profile, TaskKey
 log = structlog.get_logger(__name__)
 
 _VERSION = 1
+#: What the name of a local door's socket ends with.
+DOOR = ".sock"
 #: Bytes of one server's file: twice what 100,000 sandboxes take, the most that a pool may have.
 _MAX_FILE = 128 * MIB
 #: Bytes of a note about one workspace: two names and a path.
@@ -136,6 +138,11 @@ class Deployment:
     def is_shared(self) -> bool:
         """Other servers find what this one writes."""
         return self._folder is not None and self._lock is not None
+
+    @property
+    def door(self) -> Path | None:
+        """The socket of this server's local door, while it is shared."""
+        return self._folder / f"{self._instance}{DOOR}" if self._folder is not None and self.is_shared else None
 
     def token(self, nonce: str) -> bytes:
         """The token by which a supervisor recognises its servers."""
@@ -251,8 +258,8 @@ class Deployment:
         return self._folder / f"{instance}.lock"
 
     def _remove(self, instance: str) -> None:
-        unlink(self._file(instance))
-        unlink(self._lock_path(instance))
+        for path in (self._file(instance), self._lock_path(instance), self._file(instance).with_suffix(DOOR)):
+            unlink(path)
 
     # --- persistent workspaces -----------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from types import MappingProxyType
@@ -12,7 +13,7 @@ import anyio
 from taskcell.audit.log import AuditFailed, AuditLog
 from taskcell.config.settings import LimitSettings, PoolSettings, ToolsSettings
 from taskcell.engine.base import Engine
-from taskcell.errors import Denied, UnknownTool
+from taskcell.errors import Denied, MustAsk, UnknownTool
 from taskcell.files.history import FileHistory
 from taskcell.gateway.background import Background
 from taskcell.gateway.trail import Trail
@@ -75,6 +76,8 @@ class Gateway:
         self._replaced = anyio.Event()
         self._policy = policy
         self._trail = Trail(audit)
+        #: Called with each call that has ended, its outcome, and its seconds.
+        self.observers: list[Callable[[ToolCall, str, float], None]] = []
         #: The processes that calls wait for: where each runs, by its task and its name there.
         self._awaited: dict[tuple[TaskKey, str], Sandbox] = {}
 
@@ -116,9 +119,22 @@ class Gateway:
         if not self.may_call(call.tool):
             raise UnknownTool(f"There is no tool {shown(call.tool)}{nearest(call.tool, self.offered)}.")
         tool = self.tools[call.tool]
-        if tool.profile is None:
-            self._trail.acted(call, tool.check(call))
-        return await tool.run(self, call, watch)
+        began, outcome = time.monotonic(), "refused"
+        try:
+            if tool.profile is None:
+                self._trail.acted(call, tool.check(call))
+            report = await tool.run(self, call, watch)
+            outcome = "failed" if report.is_error else "done"
+        except Denied:
+            outcome = "denied"
+            raise
+        except anyio.get_cancelled_exc_class():
+            outcome = "cancelled"
+            raise
+        finally:
+            for observe in self.observers:
+                observe(call, outcome, time.monotonic() - began)
+        return report
 
     # --- for tools ---------------------------------------------------------------------------------------------
 
@@ -127,9 +143,9 @@ class Gateway:
         try:
             authorized = self._policy.authorize(command)
         except Denied as denied:
-            self._trail.decided(command, "deny", denied.rule)
+            self._trail.decided(command, "ask" if isinstance(denied, MustAsk) else "deny", denied.rule)
             raise
-        self._trail.decided(command, "allow", authorized.rule)
+        self._trail.decided(command, "confirmed" if command.confirmed else "allow", authorized.rule)
         return authorized
 
     def tools_with(self, program: str, image: str) -> Sequence[str]:

@@ -13,20 +13,27 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from taskcell.auth.authentication import Authentication
+from taskcell.caller import Caller
+from taskcell.caller import Scope as TokenScope
 from taskcell.config.settings import HttpSettings
 from taskcell.http.hosts import Hosts
 from taskcell.http.mcp_endpoint import McpEndpoint
+from taskcell.http.metrics import CONTENT_TYPE
 from taskcell.http.refuse import refusal
 from taskcell.http.requests import Requests
 from taskcell.http.sign_in import MCP, METADATA, SignIn
+from taskcell.mcp.principal import STATE, missing
 from taskcell.mcp.server import TaskcellServer
 from taskcell.mcp.sessions import Sessions
+
+_ADMIN = frozenset({TokenScope.ADMIN})
 
 
 class HttpApp:
     """The application. Serve it while `running` is entered.
 
     Arguments:
+        metrics: what `/metrics` returns to callers with the scope `admin`.
         host: that the server listens on; it answers to this name.
         ready: returns whether the server can serve calls now.
     """
@@ -37,21 +44,29 @@ class HttpApp:
         settings: HttpSettings,
         authentication: Authentication,
         *,
+        metrics: Callable[[], bytes],
         host: str,
         ready: Callable[[], Awaitable[bool]],
     ) -> None:
         self._sessions = Sessions(server, max_body=settings.max_body)
         self._ready = ready
+        self._metrics = metrics
         endpoint = McpEndpoint(self._sessions.asgi_app, server, max_body=settings.max_body)
         self._mcp = endpoint.sign_in = SignIn(endpoint, authentication, settings)
         self._routes: dict[str, ASGIApp] = {
             MCP: self._mcp,
             "/healthz": _get(self._healthy),
             "/readyz": _get(self._is_ready),
+            "/metrics": SignIn(self._admins(_get(self._measured)), authentication, settings),
         }
         if authentication.has_jwt:
             self._routes |= {METADATA: _get(self._mcp.metadata), METADATA + MCP: _get(self._mcp.metadata)}
         self.requests = Requests(Hosts(self._route, settings, host=host))
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions of the handshake's era are open."""
+        return self._sessions.count
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -66,6 +81,21 @@ class HttpApp:
             await refusal(404, sentence)(scope, receive, send)
         else:
             await route(scope, receive, send)
+
+    def _admins(self, app: ASGIApp) -> ASGIApp:
+        """Serve only callers with the scope `admin`: what follows is about all principals."""
+
+        async def admins(scope: Scope, receive: Receive, send: Send) -> None:
+            caller: Caller = scope["state"][STATE]
+            if caller.may(_ADMIN):
+                await app(scope, receive, send)
+            else:
+                await self._mcp.insufficient(scope, missing(_ADMIN), _ADMIN)(scope, receive, send)
+
+        return admins
+
+    async def _measured(self, request: Request) -> Response:
+        return Response(self._metrics(), media_type=CONTENT_TYPE)
 
     async def _healthy(self, request: Request) -> Response:
         return PlainTextResponse("ok\n")

@@ -17,6 +17,7 @@ from taskcell.gateway.admission import Admission, CallLimits
 from taskcell.gateway.gateway import Gateway
 from taskcell.http.app import HttpApp
 from taskcell.http.listener import HttpListener
+from taskcell.http.metrics import Metrics
 from taskcell.http.readiness import Readiness
 from taskcell.http.sign_in import MCP
 from taskcell.mcp.server import TaskcellServer, build_server
@@ -69,8 +70,12 @@ async def serve_http(
             admission = Admission(limits)
             server = build_server(gateway, isolated=isolated, admission=admission)
             readiness = Readiness(gateway.engine, settings.deployment_id)
-            app = HttpApp(server, http, authentication, host=host, ready=readiness.is_ready)
+            metrics = Metrics(gateway)
+            app = HttpApp(server, http, authentication, metrics=metrics.text, host=host, ready=readiness.is_ready)
             listener = HttpListener(app.requests)
+            metrics.gauge("calls_running", "Calls that are running.", lambda: admission.running)
+            metrics.gauge("sessions", "Sessions of the handshake's era.", lambda: app.sessions)
+            metrics.gauge("connections", "Connections of clients.", lambda: len(listener.server_state.connections))
             async with app.running(), anyio.create_task_group() as serving:
                 serving.start_soon(listener.serve, [listening])
                 _announce(listening, authentication)

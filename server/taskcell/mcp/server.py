@@ -15,6 +15,7 @@ from taskcell import __version__
 from taskcell.gateway.admission import Admission
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.changes import ToolChanges
+from taskcell.mcp.confirmation import Confirmation
 from taskcell.mcp.resources.files import file_resources
 from taskcell.mcp.resources.outputs import output_resources
 from taskcell.mcp.resources.routes import Resources
@@ -90,6 +91,7 @@ def build_server(gateway: Gateway, *, isolated: bool = True, admission: Admissio
     )
     # The SDK's only middleware makes a span of every message, and nothing here collects spans.
     server.middleware.clear()
+    server.middleware.append(Confirmation.boundary())
     server.add_notification_handler("notifications/initialized", NotificationParams, changes.initialized)
     server.changes, server.tools = changes, tools
     Tasks(gateway, tools, changes).serve(server)

@@ -104,6 +104,11 @@ class Sessions(StreamableHTTPSessionManager):
         )
         self._kept = KeptEvents()
 
+    @property
+    def count(self) -> int:
+        """How many sessions are open."""
+        return len(self._server_instances)
+
     def _admit_session(self, requestor: AuthorizationContext | None) -> StreamableHTTPServerTransport | None:
         owners = Counter(owner["client_id"] for owner in self._session_owners.values())
         if requestor is not None and owners[requestor["client_id"]] >= MAX_SESSIONS_PER_PRINCIPAL:

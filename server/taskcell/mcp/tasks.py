@@ -29,6 +29,7 @@ from mcp_types import (
     METHOD_NOT_FOUND,
     MISSING_REQUIRED_CLIENT_CAPABILITY,
     CallToolRequestParams,
+    InputRequiredResult,
     RequestParams,
     SubscriptionsListenRequestParams,
 )
@@ -60,8 +61,7 @@ POLL_SHARE = 0.1
 POLL_MIN_MS, POLL_MAX_MS = 500, 5000
 #: Characters of an id: more than the longest task name, process name and key need in base64.
 MAX_ID = 1024
-#: Final states that are kept here. A sandbox that serves one call is closed once its result was read; a client that
-#: lost the answer asks again within seconds.
+#: Final states that are kept: the sandbox of a single call is closed once its result was read, and clients ask again.
 KEPT_ENDS = 16
 #: In an id: the form of the answer that the call asked for.
 _TEXT, _STRUCTURED = "t", "s"
@@ -101,6 +101,8 @@ class Tasks:
     async def call(self, context: Context, params: CallToolRequestParams) -> HandlerResult:
         """Run one call. If its command goes on to its time-out and the client declares the extension, return a task."""
         report = await self._tools.report(context, params)
+        if isinstance(report, InputRequiredResult):
+            return report
         structured = self._tools.answers.asked(context.meta)
         if not isinstance(report, ProcessResult) or report.status is not Status.RUNNING or not _declares(context):
             return self._tools.answers.of(report, structured=structured)

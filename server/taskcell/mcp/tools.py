@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -13,6 +14,7 @@ from mcp_types import (
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
+    InputRequiredResult,
     ListToolsResult,
     PaginatedRequestParams,
     ToolAnnotations,
@@ -20,10 +22,11 @@ from mcp_types import (
 from mcp_types import Tool as McpTool
 
 from taskcell.caller import Scope
-from taskcell.errors import ErrorCode, TaskcellError
+from taskcell.errors import ErrorCode, MustAsk, TaskcellError
 from taskcell.gateway.admission import Admission
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.answer import Answers, Failure
+from taskcell.mcp.confirmation import Confirmation
 from taskcell.mcp.principal import caller_of, missing
 from taskcell.mcp.progress import Progress
 from taskcell.mcp.scopes import check_arguments, scopes_of
@@ -45,6 +48,8 @@ Context = ServerRequestContext[Any, Any]
 #: Claude Code puts a result into a file that its model may not read, from a size on that a tool can raise up to this
 #: many characters: code.claude.com/docs/en/mcp. It counts them as JSON, where a character may need two.
 RESULT_SIZE, RESULT_SIZE_MAX, ESCAPED = "anthropic/maxResultSizeChars", 500_000, 2
+#: The key of a request's `_meta` by which a program waits for a command's end, however long that takes.
+TO_END = "taskcell/to_end"
 
 
 class Tools:
@@ -58,6 +63,7 @@ class Tools:
         self._gateway = gateway
         self.answers = Answers(gateway.output_chars, gateway.structured)
         self._admission = admission
+        self._confirmation = Confirmation()
         self._described: Mapping[str, Tool] | None = None
         self._listing: Mapping[str, McpTool] = {}
 
@@ -104,12 +110,18 @@ class Tools:
         tool = self.listing.get(name)
         return None if tool is None else tool.input_schema
 
-    async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
+    async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
         """Handle `tools/call`."""
-        return self.answers.of(await self.report(context, params), structured=self.answers.asked(context.meta))
+        report = await self.report(context, params)
+        if isinstance(report, InputRequiredResult):
+            return report
+        return self.answers.of(report, structured=self.answers.asked(context.meta))
 
-    async def report(self, context: Context, params: CallToolRequestParams) -> ToolReport:
-        """Run one call. Only an unknown tool is a protocol error, as the specification demands."""
+    async def report(self, context: Context, params: CallToolRequestParams) -> ToolReport | InputRequiredResult:
+        """Run one call, or return the question that must be answered first.
+
+        Only an unknown tool is a protocol error, as the specification demands.
+        """
         if not self._gateway.may_call(params.name):
             raise MCPError(
                 code=INVALID_PARAMS, message=f"Unknown tool: {shown(params.name)}{nearest(params.name, self.listing)}."
@@ -117,11 +129,23 @@ class Tools:
         caller, scopes = caller_of(context), self.scopes(params.name)
         if not caller.may(scopes):
             return Failure.of(TaskcellError(missing(scopes), code=ErrorCode.PERMISSION_DENIED))
-        call = ToolCall(caller.principal, params.name, params.arguments or {})
         try:
+            confirmed = self._confirmation.confirmed(params)
+            hand_off = (context.meta or {}).get(TO_END) is not True
+            call = ToolCall(caller.principal, params.name, params.arguments or {}, hand_off, confirmed)
             check_arguments(caller, call.tool, call.arguments)
+            report = await self._reported(context, call)
+            if isinstance(report, Unconfirmed):
+                answer = await self._confirmation.ask(context, report.asked)
+                if isinstance(answer, InputRequiredResult):
+                    return answer
+                report = await self._reported(context, replace(call, confirmed=answer))
         except TaskcellError as error:
             return Failure.of(error)
+        return report
+
+    async def _reported(self, context: Context, call: ToolCall) -> ToolReport:
+        """Run one call, with progress if its client wants some."""
         if context.meta is None or context.meta.get("progress_token") is None:
             return await self._guarded(call)
 
@@ -136,6 +160,8 @@ class Tools:
         try:
             with self._admission.admitted(call.principal):
                 return await self._gateway.call(call, watch)
+        except MustAsk as asked:
+            return Unconfirmed(str(asked), asked.fields(), asked)
         except TaskcellError as error:
             return Failure.of(error)
         except anyio.get_cancelled_exc_class():
@@ -148,6 +174,13 @@ class Tools:
         except Exception:
             log.exception("A call failed unexpectedly.", tool=call.tool)
             return _INTERNAL_ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed(Failure):
+    """The report of a call that did not run, because a person must confirm it first."""
+
+    asked: MustAsk
 
 
 _INTERNAL_ERROR = Failure.of(TaskcellError("Internal error: the call failed in the server, whose log tells why."))

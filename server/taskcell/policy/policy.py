@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from taskcell.config.policy_tables import PolicySettings, RuleSettings
-from taskcell.errors import Denied
+from taskcell.errors import Denied, MustAsk
 from taskcell.model import Command, Profile
 from taskcell.policy.host_paths import Changed, HostFacts, HostPath, held, survey
 from taskcell.policy.mount_rules import workspace_root
@@ -164,12 +164,11 @@ class Policy:
             raise Denied(refusal.rule.value, f"workspace.root: {refusal.reason}")
 
     def authorize(self, command: Command) -> AuthorizedCommand:
-        """Allow a command and its profile. Raises Denied."""
+        """Allow a command and its profile. Raises Denied, and MustAsk if a person must confirm the command first."""
         profile = self.authorize_profile(command.profile)
         decision = self._decide_call(command)
-        if decision.effect is Effect.ASK:
-            asks = f"{decision.reason} A person must confirm it first, and this version cannot ask one."
-            raise Denied(decision.rule, asks)
+        if decision.effect is Effect.ASK and decision.rule not in command.confirmed:
+            raise MustAsk(decision.rule, decision.reason, command.tool, command.text)
         if decision.effect is Effect.DENY:
             raise Denied(decision.rule, decision.reason)
         return AuthorizedCommand._make(command, profile, decision.rule)

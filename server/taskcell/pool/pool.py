@@ -93,10 +93,11 @@ class Pool:
         self._executor = parts.executor
         self._upkeep = parts.upkeep
         self._settings = settings
-        self._deployment = deployment
+        self.deployment = deployment
         self._adopts = not for_one_call
         self._patience = math.inf if for_one_call else CREATION_PATIENCE
         self._beginning = anyio.Lock()
+        self.begun = anyio.Event()
         self.keeps_sandboxes = settings.pool.on_exit == "keep" and not for_one_call
 
     @property
@@ -107,7 +108,7 @@ class Pool:
     @property
     def hands_over(self) -> bool:
         """At the end, its sandboxes stay for the deployment's next server."""
-        return self.keeps_sandboxes and self._deployment.is_shared
+        return self.keeps_sandboxes and self.deployment.is_shared
 
     def next_process_id(self, task: TaskKey) -> str:
         """`p1`, `p2`, … unique in the task."""
@@ -178,6 +179,7 @@ class Pool:
                 self._check_open()
                 if not self._heir.has_begun:
                     await self._heir.begin(first=task)
+                    self.begun.set()
                     self._group.start_soon(self._upkeep.run, self._heir.look_again)
         await self._heir.known(task, self._settled)
 
@@ -222,6 +224,9 @@ class Pool:
     def replaced(self, task: TaskKey) -> list[Slot]:
         """The task's places that have a successor, and are not closed before what runs in them ends."""
         return [slot for slot in self._closing.of_task(task) if slot.leases]
+
+    def places(self) -> list[Slot]:
+        return list(self._slots)
 
     # --- the end -----------------------------------------------------------------------------------------------
 

@@ -51,6 +51,8 @@ class CommandTool(Tool):
         """Check a call's arguments and build its command. Raises BadArgument and nothing else."""
         values = self.check(call)
         command = self.binding.bind(self.blank(task_key(call, values)), values)
+        if call.confirmed:
+            command = replace(command, confirmed=call.confirmed)
         return command if call.hand_off else replace(command, wait=None)
 
     def blank(self, task: TaskKey) -> Command:

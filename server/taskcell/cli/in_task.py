@@ -1,0 +1,84 @@
+"""Runs one command in a task that a server has, through the server's local door."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taskcell.errors import TaskcellError
+from taskcell.model import ProcessResult, Status, TaskKey, ToolCall
+
+if TYPE_CHECKING:
+    from taskcell.mcp.local_client import LocalClient
+    from taskcell.process.kept_output import Piece
+
+#: Seconds for a server to say whether it has a task: one that is busy takes milliseconds.
+FIND_TIMEOUT = 5.0
+#: Bytes of output that are read at once, the most that a server gives.
+PAGE = 1 << 20
+
+
+async def door_of(folder: Path, task: TaskKey) -> Path | None:
+    """Return the socket of the server that has sandboxes of a task, or None if no server of the deployment has.
+
+    Arguments:
+        folder: the deployment's.
+    """
+    import anyio
+    import httpx2
+
+    from taskcell.deployment.doors import open_doors
+    from taskcell.mcp.local_client import local_client
+
+    for door in open_doors(folder):
+        found: Mapping[str, Any] = {}
+        try:
+            with anyio.move_on_after(FIND_TIMEOUT):
+                async with local_client(door) as client:
+                    found = await client.call("sandbox", {"action": "status", "task_id": task.task})
+        except* (OSError, httpx2.HTTPError, TaskcellError):
+            pass  # it ends at this moment
+        if found.get("sandboxes"):
+            return door
+    return None
+
+
+async def run_in_task(door: Path, call: ToolCall) -> tuple[ProcessResult, Mapping[str, Piece]]:
+    """Run a command to its end; return its result, and the bytes of both streams by name.
+
+    Raises TaskcellError if it did not run.
+    """
+    from taskcell.mcp.local_client import local_client
+
+    async with local_client(door) as client:
+        fields = await client.call(call.tool, call.arguments)
+        kind = "terminal" if call.tool == "terminal" else "skill"
+        known = {**fields, "status": Status(fields["status"]), "notes": tuple(fields["notes"]), "kind": kind}
+        result = ProcessResult(**known)
+        return result, {name.upper(): await _read(client, result, name) for name in ("stdout", "stderr")}
+
+
+async def _read(client: LocalClient, result: ProcessResult, stream: str) -> Piece:
+    """All that is kept of a stream; what the answer has of it, where its sandbox has gone."""
+    from taskcell.process.kept_output import Piece
+    from taskcell.resource_uris import output_address
+
+    pieces, cursor, first, total, lost = bytearray(), 0, 0, 0, 0
+    while True:
+        address = output_address(result.task_id, result.process_id)
+        try:
+            (meta, data), *_ = await client.read(f"{address}?stream={stream}&cursor={cursor}&limit={PAGE}")
+        except TaskcellError:
+            text = (result.stdout if stream == "stdout" else result.stderr).encode("utf-8", "replace")
+            return Piece(text, 0, len(text), 0)
+        fields: dict[str, Any] = {name.removeprefix("taskcell/"): value for name, value in meta.items()}
+        first, total, lost = (
+            (first if pieces else fields["cursor"]),
+            fields["total_bytes"],
+            fields["lost_bytes"] or lost,
+        )
+        pieces += data
+        cursor = fields["next_cursor"]
+        if cursor >= total or not data:
+            return Piece(bytes(pieces), first, total, lost)

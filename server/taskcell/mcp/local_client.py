@@ -1,0 +1,71 @@
+"""A client of a server's local door, for the person's own commands."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import httpx2
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+from mcp_types import BlobResourceContents, CallToolResult, RequestParamsMeta, TextContent
+
+from taskcell.deployment.doors import short_path
+from taskcell.errors import TaskcellError
+from taskcell.mcp.answer import STRUCTURED
+from taskcell.mcp.tools import TO_END
+
+#: Host and path of every server's application; the socket says which server.
+_ADDRESS = "http://localhost/mcp"
+#: Asks for fields beside the text of an answer, and for the answer when the command has ended.
+_META = cast(RequestParamsMeta, {STRUCTURED: True, TO_END: True})
+
+
+class LocalClient:
+    """Calls tools of one server."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def call(self, tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Call a tool; return its fields. Raises TaskcellError with the server's sentence if it did not run."""
+        try:
+            result = await self._client.call_tool(tool, dict(arguments), meta=_META)
+        except MCPError as error:
+            raise TaskcellError(str(error)) from None
+        assert isinstance(result, CallToolResult)
+        if result.structured_content is None:
+            raise TaskcellError("".join(block.text for block in result.content if isinstance(block, TextContent)))
+        fields: dict[str, Any] = result.structured_content
+        return fields
+
+    async def read(self, uri: str) -> list[tuple[Mapping[str, Any], bytes]]:
+        """Read a resource: fields and bytes of each part. Raises TaskcellError."""
+        try:
+            contents = (await self._client.read_resource(uri)).contents
+        except MCPError as error:
+            raise TaskcellError(str(error)) from None
+        return [(part.meta or {}, _bytes_of(part)) for part in contents]
+
+
+def _bytes_of(part: Any) -> bytes:
+    return base64.b64decode(part.blob) if isinstance(part, BlobResourceContents) else part.text.encode()
+
+
+@asynccontextmanager
+async def local_client(door: Path) -> AsyncIterator[LocalClient]:
+    """Connect to the server behind a socket. Raises OSError, httpx2.HTTPError.
+
+    A call that is cancelled is killed by the server, with everything that it has started.
+    """
+    with short_path(door) as name:
+        transport = httpx2.AsyncHTTPTransport(uds=name)
+        async with (
+            httpx2.AsyncClient(transport=transport, timeout=None) as http,
+            Client(streamable_http_client(_ADDRESS, http_client=http), mode="2026-07-28") as client,
+        ):
+            yield LocalClient(client)
