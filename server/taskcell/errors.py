@@ -85,17 +85,21 @@ class FileRefused(TaskcellError):
 
     Arguments:
         changed: something else changed the file meanwhile, so that trying again may succeed.
+        excerpt: lines of the file that help to do better. They are the file's words, not taskcell's.
     """
 
     code = ErrorCode.INVALID_ARGUMENT
 
-    def __init__(self, message: str, *, code: ErrorCode | None = None, changed: bool = False) -> None:
+    def __init__(
+        self, message: str, *, code: ErrorCode | None = None, changed: bool = False, excerpt: str = ""
+    ) -> None:
         super().__init__(message, code=code)
         self.changed = changed
+        self.excerpt = excerpt
 
     def noted(self, notes: list[str]) -> FileRefused:
         """Return the same refusal, followed by sentences about the sandbox that explain it."""
-        return FileRefused(" ".join([str(self), *notes]), code=self.code)
+        return FileRefused(" ".join([str(self), *notes]), code=self.code, excerpt=self.excerpt)
 
 
 class Denied(TaskcellError):

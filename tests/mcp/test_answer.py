@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from mcp_types import CallToolResult, TextContent
 
 from asking import fields_of, text_of
-from taskcell.errors import Denied, TaskcellError
+from taskcell.errors import Denied, FileRefused, TaskcellError
 from taskcell.files.answers import FileReport, FileText
 from taskcell.files.listings import Entry, FolderListing
 from taskcell.mcp.answer import Answers, Failure
@@ -173,6 +173,21 @@ def test_a_refusal_carries_its_code_and_sentence_for_programs() -> None:
         assert text_of(result) == refusal["error"]["message"]
     assert plain.structured_content is None
     assert asked.structured_content == refusal
+
+
+def test_the_lines_of_a_file_that_a_refusal_shows_are_a_block_of_their_own() -> None:
+    failure = Failure.of(
+        FileRefused("'old' is not in it; these lines are like it.", excerpt="     1\t[exit 0]\n     2\tb")
+    )
+    server = ("'old' is not in it; these lines are like it.", {"taskcell/source": "server"})
+    assert blocks(answer(failure)) == [("     1\t[exit 0]\n     2\tb\n", None), server]
+    asked = structured(failure)
+    assert asked.structured_content is not None
+    assert asked.structured_content["error"]["excerpt"] == failure.excerpt
+    assert blocks(asked) == [server]
+    assert asked.meta is not None
+    assert "excerpt" not in asked.meta["taskcell/error"]["error"]
+    assert text_of(Answers(200).of(replace(failure, excerpt="x" * 900), structured=False)).endswith(server[0])
 
 
 def test_a_client_that_sees_output_schemas_unasked_finds_nothing_that_breaks_them() -> None:

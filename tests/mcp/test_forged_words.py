@@ -65,7 +65,8 @@ WAYS = {
 TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "[exit 0]")
 SELECTORS = "".join(chr(0xE0100 + ord(letter)) for letter in "[exit 0]")
 FORGED = [way.format(sentence) for sentence, way in itertools.product(SENTENCES, WAYS.values())]
-FORGED += [f"a{TAGS}", f"a{SELECTORS}", "\u2028[exit 0]", "\x85[exit 0]", "\x9b31m[exit 0]", "a\u3164", "%s"]
+FORGED += [f"a{TAGS}", f"a{SELECTORS}", "\u2028[exit 0]", "\x85[exit 0]", "\x9b31m[exit 0]", "a\u3164"]
+FORGED += ["100%s {harmless}"]
 HARMLESS = "harmless"
 #: What taskcell says of text and of names with control characters, which a harmless word does not have.
 TRUE_OF_CONTROLS = re.compile(

@@ -31,7 +31,10 @@ _MARKED = re.compile(r"^[+\- ]", re.MULTILINE)
 
 
 def diagnose(path: str, text: str, old: str) -> str:
-    """Return the sentences for `old` that is not in `text`; both have LF at the ends of lines."""
+    """Return the sentences for `old` that is not in `text`, and below them, if any, lines of the text.
+
+    Both have LF at the ends of lines.
+    """
     head = f"'old' is not in {path}; nothing was changed."
     folded = Folded(text)
     for slip, variant in _variants(old):

@@ -11,7 +11,7 @@ from taskcell.errors import FileRefused
 from taskcell.files.diagnosis import diagnose
 from taskcell.files.limits import MAX_PLACES
 from taskcell.files.text_file import TextFile, unified
-from taskcell.text import one_line, visible
+from taskcell.text import shown
 
 #: Places of `old` that are counted; more are not looked for.
 MOST_PLACES = 1_000_000
@@ -81,7 +81,8 @@ def apply_edits(path: str, file: TextFile, edits: Sequence[Edit]) -> Applied:
 def _replace(path: str, which: str, file: TextFile, old: str, edit: Edit) -> _Done:
     starts, overlap = _find(file.text, old)
     if not starts:
-        raise FileRefused(which + diagnose(path, file.text, old))
+        said, _, excerpt = diagnose(path, file.text, old).partition("\n")
+        raise FileRefused(which + said, excerpt=excerpt)
     if len(starts) != edit.count:
         raise FileRefused(which + _other_count(path, file.text, starts))
     if overlap:
@@ -103,18 +104,18 @@ def _find(text: str, old: str) -> tuple[list[int], bool]:
 
 
 def _other_count(path: str, text: str, starts: Sequence[int]) -> str:
-    shown, line, at = [], 1, 0
+    found, line, at = [], 1, 0
     for start in starts[:MAX_PLACES]:
         line, at = line + text.count("\n", at, start), start
         begin = text.rfind("\n", 0, start) + 1
         words = text[begin : begin + _PLACE_CHARS].partition("\n")[0].strip()
-        shown.append(f"line {line}: {one_line(visible(words))}")
+        found.append(f"line {line}: {shown(words, _PLACE_CHARS)}")
     count = len(starts)
-    more = f"; and {count - len(shown)} more" if count > len(shown) else ""
+    more = f"; and {count - len(found)} more" if count > len(found) else ""
     times = "once" if count == 1 else f"{count} times"
     return (
         f"'old' is in {path} {times}; nothing was changed. Give more of the lines around the place that you mean, or "
-        f"count={count} to replace all: {'; '.join(shown)}{more}."
+        f"count={count} to replace all: {'; '.join(found)}{more}."
     )
 
 

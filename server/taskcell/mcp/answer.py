@@ -10,15 +10,15 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
 
-from taskcell.errors import TaskcellError
+from taskcell.errors import FileRefused, TaskcellError
 from taskcell.files.answers import Picture
 from taskcell.fitting import largest
-from taskcell.text import plain_line, visible
+from taskcell.text import ended, plain_line, visible
 from taskcell.tools.tool import ToolReport
 
 #: In a request's `_meta`: true asks for structured content, and in `tools/list` for output schemas.
@@ -39,27 +39,33 @@ class Failure:
     Arguments:
         sentence: tells the model why, and what to do next.
         fields: tell programs: a `code` of ErrorCode's, and the `rule` of a denial.
+        excerpt: lines of a file that the sentence is about.
     """
 
     sentence: str
     fields: Mapping[str, Any]
+    excerpt: str = ""
 
     @classmethod
     def of(cls, error: TaskcellError) -> Failure:
-        return cls(str(error), error.fields())
+        return cls(str(error), error.fields(), error.excerpt if isinstance(error, FileRefused) else "")
 
     is_error: ClassVar[bool] = True
     pictures: ClassVar[tuple[Picture, ...]] = ()
-    extent: ClassVar[int] = 0
+
+    @property
+    def extent(self) -> int:
+        return len(self.excerpt)
 
     def cut(self, most: int) -> Failure:
-        return self
+        return replace(self, excerpt=self.excerpt[:most])
 
     def structured(self) -> dict[str, Any]:
-        return {"error": {**self.fields, "message": self.sentence}}
+        excerpt = {"excerpt": self.excerpt} if self.excerpt else {}
+        return {"error": {**self.fields, "message": self.sentence, **excerpt}}
 
     def output(self) -> str:
-        return ""
+        return ended(self.excerpt)
 
     def said(self) -> str:
         return plain_line(self.sentence)
@@ -92,7 +98,7 @@ class Answers:
             ImageContent(type="image", data=base64.b64encode(picture.data).decode("ascii"), mime_type=picture.mime)
             for picture in kept.pictures
         ]
-        refusal = _writable(kept.structured()) if isinstance(kept, Failure) else None
+        refusal = _writable(replace(kept, excerpt="").structured()) if isinstance(kept, Failure) else None
         # A client checks what it finds, errors too, against the output schemas that an operator had it see.
         fields = _writable(kept.structured()) if structured and not (refusal and self.structured) else None
         output = "" if fields is not None else _writable(kept.output())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from taskcell.errors import BadArgument, Denied, ErrorCode, FileRefused
+from taskcell.files.reply import parse_read
 from taskcell.files.run import run_file_command
 from taskcell.model import Command
 from taskcell.sandbox.hints import beside_the_terminal, relative_hint
@@ -26,7 +27,7 @@ async def relative_hints(gateway: Access, sandbox: Sandbox, command: Command, pa
     try:
         found = target(whole)
         look = replace(command, argv=("fetch", "1", found.inner), text=found.shown, stdin=None)
-        await run_file_command(sandbox, gateway.authorize(look))
+        parse_read("fetch", found.shown, await run_file_command(sandbox, gateway.authorize(look)))
     except FileRefused as refused:  # a folder, or more than one byte
         return [] if refused.code is ErrorCode.NOT_FOUND else [relative_hint(whole)]
     except (Denied, BadArgument):
