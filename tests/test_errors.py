@@ -14,7 +14,7 @@ import pytest
 
 import taskcell
 from taskcell import errors
-from taskcell.errors import Denied, ErrorCode, ManifestError, TaskcellError
+from taskcell.errors import Denied, ErrorCode, ManifestError, MustAsk, TaskcellError
 from taskcell.files.refusals import Errno, RefusalReason, Refused
 from taskcell.mcp.answer import Failure
 
@@ -28,6 +28,8 @@ CODES = {
     "UnknownResource": ErrorCode.NOT_FOUND,
     "FileRefused": ErrorCode.INVALID_ARGUMENT,
     "Denied": ErrorCode.DENIED,
+    "MustAsk": ErrorCode.DENIED,
+    "NotConfirmed": ErrorCode.DENIED,
     "EngineError": ErrorCode.ENGINE_UNAVAILABLE,
     "EngineUnavailable": ErrorCode.ENGINE_UNAVAILABLE,
     "ImageMissing": ErrorCode.IMAGE_MISSING,
@@ -53,8 +55,12 @@ def all_of(kind: type[TaskcellError]) -> Iterator[type[TaskcellError]]:
 
 
 def made(kind: type[TaskcellError]) -> TaskcellError:
-    arguments: tuple[Any, ...] = ("rule", "reason") if kind is Denied else (["x"],) if kind is ManifestError else ("x",)
-    return kind(*arguments)
+    arguments: dict[type[TaskcellError], tuple[Any, ...]] = {
+        Denied: ("rule", "reason"),
+        MustAsk: ("rule", "reason", "tool", "command"),
+        ManifestError: (["x"],),
+    }
+    return kind(*arguments.get(kind, ("x",)))
 
 
 def test_every_error_has_the_code_of_its_kind() -> None:
@@ -67,7 +73,7 @@ def test_every_error_has_the_code_of_its_kind() -> None:
 @pytest.mark.parametrize("kind", list(all_of(TaskcellError)))
 def test_a_refusal_carries_its_code_and_sentence(kind: type[TaskcellError]) -> None:
     error = made(kind)
-    rule = {"rule": "rule"} if kind is Denied else {}
+    rule = {"rule": "rule"} if issubclass(kind, Denied) else {}
     assert Failure.of(error).structured() == {"error": {"code": error.code.value, **rule, "message": str(error)}}
 
 

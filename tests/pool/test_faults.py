@@ -225,7 +225,7 @@ async def test_a_removed_working_directory_is_replaced_by_the_workspace_with_a_n
         await gw.call(ToolCall("local", "sql", {"args": [":memory:", ".shell rmdir /workspace/later"]}))
         after = await terminal(gw, "pwd")
         assert after.stdout == "/workspace\n"
-        assert "/workspace/later is gone" in after.notes[0]
+        assert "'/workspace/later' is gone" in after.notes[0]
 
 
 async def test_the_policy_stands_between_every_call_and_the_engine(gateway: GatewayFactory) -> None:

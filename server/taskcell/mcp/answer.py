@@ -44,7 +44,7 @@ class Failure:
 
     sentence: str
     fields: Mapping[str, Any]
-    excerpt: str = ""
+    excerpt: str
 
     @classmethod
     def of(cls, error: TaskcellError) -> Failure:

@@ -161,7 +161,7 @@ class Tools:
             with self._admission.admitted(call.principal):
                 return await self._gateway.call(call, watch)
         except MustAsk as asked:
-            return Unconfirmed(str(asked), asked.fields(), asked)
+            return Unconfirmed(str(asked), asked.fields(), "", asked)
         except TaskcellError as error:
             return Failure.of(error)
         except anyio.get_cancelled_exc_class():
