@@ -7,8 +7,13 @@ Each text comes on standard input as its length in bytes (4, little-endian) and 
 reply is one line of JSON: `null`, `[start, end]` in characters, or a sentence on what is wrong.
 """
 
-import json
 import os
+
+if __name__ == "__main__":
+    # The server's own work comes first, before that of the imports too: they take most of a start.
+    os.nice(10)
+
+import json
 import re
 import resource
 import signal
@@ -25,7 +30,6 @@ def main() -> None:
     for kind, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CORE, 0)):
         with suppress(ValueError, OSError):  # not every system has each limit
             resource.setrlimit(kind, (most, most))
-    os.nice(10)  # the server's own work comes first
     pattern: re.Pattern[str] | None = None
     while len(head := sys.stdin.buffer.read(4)) == 4:
         text = sys.stdin.buffer.read(int.from_bytes(head, "little")).decode()

@@ -13,8 +13,8 @@ import anyio
 import anyio.abc
 
 from taskcell.errors import BadArgument, EngineError
-from taskcell.process import pattern_program
 
+_PROGRAM = Path(__file__).with_name("pattern_program.py")
 #: Seconds for a reply, the program's start included: it has one second of processor time, and others may need the
 #: processor too.
 REPLY_TIMEOUT = 15.0
@@ -40,7 +40,7 @@ class PatternSearch:
         self._is_gone = False
 
     async def __aenter__(self) -> Self:
-        argv = [sys.executable, "-I", "-S", str(Path(pattern_program.__file__))]
+        argv = [sys.executable, "-I", "-S", str(_PROGRAM)]
         try:
             self._program = await anyio.open_process(argv, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={})
         except OSError as error:

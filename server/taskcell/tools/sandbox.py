@@ -110,7 +110,8 @@ class SandboxReport:
 
     def said(self) -> str:
         lines = [
-            f"{info.profile}: {info.state}, container {info.container}, {info.processes} processes, "
+            f"{info.profile}: {info.state}, container {info.container}, "
+            f"{info.processes} process{'' if info.processes == 1 else 'es'}, "
             f"{'?' if info.memory_bytes is None else info.memory_bytes >> 20} MiB, up {info.age_s:.0f} s"
             for info in self.sandboxes
         ]
