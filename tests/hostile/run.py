@@ -77,20 +77,26 @@ class Ledger:
 
 
 class Selection:
-    """Which tests run, and in which order."""
+    """Which tests run, and in which order.
 
-    @staticmethod
-    def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Have a bound of time leave out what `make test` runs too, and few attacks as a whole.
+    A bound of time shall leave out what `make test` runs too, and few attacks as a whole. So this suite's own come
+    first, but for images that take a minute each, and then one test of each attack.
 
-        So this suite's own come first, but for images that take a minute each, and then one test of each attack.
-        """
+    Arguments:
+        is_bounded: there is such a bound.
+    """
+
+    def __init__(self, *, is_bounded: bool) -> None:
+        self._is_bounded = is_bounded
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         turns: dict[str, int] = {}
         for one in ATTACKS:
             names = [item.nodeid for item in items if item.nodeid.removeprefix("tests/").startswith(one.tests)]
-            for turn, name in enumerate(names):
-                is_own, is_slow = "/hostile/" in name, "never_ends" in name and turn > 0
-                turns[name] = min(turns.get(name, turn + 1), len(items) if is_slow else 0 if is_own else turn + 1)
+            for index, name in enumerate(names):
+                is_own, is_slow = "/hostile/" in name, "never_ends" in name and index > 0
+                turn = len(items) if is_slow else 0 if is_own else index + 1
+                turns[name] = min(turns.get(name, turn), turn) if self._is_bounded else 0
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in turns])
         items[:] = sorted((item for item in items if item.nodeid in turns), key=lambda item: turns[item.nodeid])
 
@@ -100,7 +106,7 @@ def attack(within: float | None, arguments: list[str]) -> int:
     ledger = Ledger(within)
     names = [f"{TESTS}/{test.partition('::')[0]}" for one in ATTACKS for test in one.tests]
     options = ["-q", "-m", "", "-p", "no:cacheprovider", f"--rootdir={TESTS.parent}", *arguments]
-    code = pytest.main([*options, *dict.fromkeys(names)], plugins=[Selection, ledger])
+    code = pytest.main([*options, *dict.fromkeys(names)], plugins=[Selection(is_bounded=within is not None), ledger])
     table = Table("attack on", "by", "what holds", "", "figure", width=WIDTH)
     rows = [(one, *ledger.row(one)) for one in ATTACKS]
     for one, held, figure in rows:

@@ -18,17 +18,16 @@ from taskcell.supervisor import events, requests
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes namespaces without more ado")
 
 Started = Callable[..., AbstractContextManager[Client]]
-#: Makes a segment that only its owner may use, and says so; with an argument it holds it for as many seconds.
-MAKE = """
-import ctypes, sys, time
+#: Makes a segment and holds it.
+HOLD = """
+import ctypes, time
 libc = ctypes.CDLL(None)
 libc.shmat.restype = ctypes.c_void_p
-made = libc.shmget(0, 1 << 20, 0o1600)
-if len(sys.argv) > 1: libc.shmat(made, None, 0)
+libc.shmat(libc.shmget(0, 1 << 20, 0o1600), None, 0)
 print("made", flush=True)
-time.sleep(float(sys.argv[1]) if len(sys.argv) > 1 else 0)
+time.sleep(300)
 """
-COUNT = "import pathlib; print(pathlib.Path('/proc/sysvipc/shm').read_text().count(chr(10)) - 1)"
+MAKE = ("ipcmk", "--shmem", "1048576", "--mode", "0600")
 
 
 @pytest.fixture
@@ -52,18 +51,25 @@ def started(binary: Path, tmp_path: Path) -> Started:
     return start
 
 
+def run(client: Client, number: int, *argv: str, user: bytes = b"") -> events.Exit:
+    """Run a command until nothing of it is left."""
+    ended = client.run(number, *argv, user=user)
+    client.wait(events.Gone, number)
+    return ended
+
+
 def count(client: Client, number: int) -> int:
-    client.run(number, sys.executable, "-c", COUNT)
-    return int(client.output(number))
+    run(client, number, "cat", "/proc/sysvipc/shm")
+    return client.output(number).count(b"\n") - 1
 
 
 @pytest.mark.parametrize("user", [b"", b"1000:1000", b"1001:1001"])
 def test_what_a_command_made_and_nobody_holds_is_gone_when_its_end_is_told(started: Started, user: bytes) -> None:
     with started("--own-ipc") as client:
-        assert client.run(1, sys.executable, "-c", MAKE, user=user).exit_code == 0
+        assert client.run(1, *MAKE, user=user).exit_code == 0
         assert count(client, 2) == 0
         # It was the owner for a moment, and may do all again that it must.
-        assert client.run(3, "sh", "-c", "exit $(id -u)", user=b"7:7").exit_code == 7
+        assert run(client, 3, "sh", "-c", "exit $(id -u)", user=b"7:7").exit_code == 7
         client.shell(4, "echo up; exec sleep 300", user=b"1002:1002")
         client.wait_output(4, b"up\n")
         client.send(requests.kill(4, 0))
@@ -72,9 +78,9 @@ def test_what_a_command_made_and_nobody_holds_is_gone_when_its_end_is_told(start
 
 def test_all_of_it_stays_while_anything_runs(started: Started) -> None:
     with started("--own-ipc") as client:
-        client.start(1, sys.executable, "-c", MAKE, "300")
+        client.start(1, sys.executable, "-c", HOLD)
         client.wait_output(1, b"made\n")
-        client.run(2, sys.executable, "-c", MAKE)
+        run(client, 2, *MAKE, user=b"1000:1000")
         assert count(client, 3) == 2
         client.run(4, "sh", "-c", "sleep 300 >/dev/null 2>&1 &")
         client.send(requests.kill(1, 0))
@@ -87,7 +93,7 @@ def test_all_of_it_stays_while_anything_runs(started: Started) -> None:
 
 def test_where_the_namespace_is_not_the_sandboxs_own_nothing_is_removed(started: Started) -> None:
     with started() as client:
-        client.run(1, sys.executable, "-c", MAKE)
+        run(client, 1, *MAKE)
         assert count(client, 2) == 1
 
 

@@ -148,16 +148,27 @@ class SecondEngine:
         return [point for point in points if point.startswith(f"{self.folder}/")]
 
     def _end_what_is_left(self) -> None:
-        """A dockerd that was killed leaves its containerd, and the shims that are the parents of its containers."""
-        for process in Path("/proc").iterdir():
+        """A dockerd that was killed leaves its containerd, and the shims that are the parents of its containers.
+
+        The next one would take a containerd that is dying for its own.
+        """
+        for process in self._containerds():
             with suppress(OSError):
-                line = (process / "cmdline").read_bytes()
-                if os.fsencode(self.folder) not in line or b"containerd" not in line:
-                    continue
                 for thread in (process / "task").iterdir():
                     for child in (thread / "children").read_text().split():
                         os.kill(int(child), signal.SIGKILL)
                 os.kill(int(process.name), signal.SIGKILL)
+        assert eventually(lambda: not self._containerds())
+
+    def _containerds(self) -> list[Path]:
+        """The folders in /proc of the living programs of containerd that name our folder."""
+        found = []
+        for process in Path("/proc").iterdir():
+            with suppress(OSError):
+                line = (process / "cmdline").read_bytes()
+                if os.fsencode(self.folder) in line and b"containerd" in line.partition(b"\0")[0]:
+                    found.append(process)
+        return found
 
     def volumes(self) -> list[str]:
         """Names of the workspaces that it has."""
