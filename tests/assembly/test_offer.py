@@ -41,9 +41,12 @@ class Images:
         self.there: set[str] | None = set()
         self.asked = 0
         self.hangs = False
+        self.fails: Exception | None = None
 
     async def image_labels(self, reference: str) -> Mapping[str, str] | None:
         self.asked += 1
+        if self.fails is not None:
+            raise self.fails
         if self.hangs:
             await anyio.sleep_forever()
         if self.there is None:
@@ -131,6 +134,16 @@ async def test_what_an_earlier_server_knew_is_offered_while_the_engine_is_away(t
     async with offering(tmp_path, DRAW, images) as (gateway, _):
         assert of_skills(gateway) == ["draw"]
         await known(gateway)
+        assert of_skills(gateway) == ["draw"]
+
+
+async def test_an_engine_that_answers_nonsense_ends_no_server(tmp_path: Path) -> None:
+    images = Images()
+    images.there = {"taskcell/imagemagick:latest"}
+    async with offering(tmp_path, DRAW, images) as (gateway, offer):
+        await until(gateway, "draw")
+        images.fails = KeyError("Config")
+        await offer.replace(loaded_from(tmp_path, DRAW + SKILL.format(name="x", image="taskcell/x")).tools)
         assert of_skills(gateway) == ["draw"]
 
 

@@ -177,6 +177,9 @@ class Offer:
                 missing = await look(self.gateway.engine, wanted)
         except (TaskcellError, TimeoutError):
             return False
+        except Exception:  # whatever it is: a fault in the look at images must not end the server
+            log.exception("The engine could not be asked for images; what was known stays.")
+            return False
         self._learn(wanted - missing, missing)
         return True
 
