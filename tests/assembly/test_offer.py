@@ -199,6 +199,14 @@ async def test_files_stay_resources_where_the_file_tools_are_hidden(tmp_path: Pa
         assert "a" in str(await client.read_resource("taskcell://tasks/default/files/"))
 
 
+async def test_a_selection_that_leaves_nothing_is_logged(tmp_path: Path) -> None:
+    for toml, times in (('only = ["nothing_*"]', 1), ('only = ["draw"]', 0)):
+        with structlog.testing.capture_logs() as lines:
+            async with offering(tmp_path, DRAW, Images(), f"[tools]\n{toml}\n") as (gateway, _):
+                assert list(gateway.offered) == []
+        assert sum("leaves no tool" in line["event"] for line in lines) == times
+
+
 async def test_each_reason_is_logged_once_and_so_is_its_end(tmp_path: Path) -> None:
     images = Images()
     with structlog.testing.capture_logs() as lines:

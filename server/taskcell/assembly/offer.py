@@ -139,6 +139,8 @@ class Offer:
         self.there = self._read()
         self.gateway.offer_known = anyio.Event()
         await self._renew(self.gateway.tools)
+        if not any(map(self.gateway.may_call, self.gateway.tools)):
+            log.warning("[tools] leaves no tool for clients; change 'only' or 'hide'.")
         # Of images it can say nothing yet.
         refused = reasons(self.gateway.tools, self.policy, ())
         self._say({name: str(obstacle) for name, obstacle in refused.items()})
