@@ -147,7 +147,7 @@ async def test_an_engine_that_answers_nonsense_ends_no_server(tmp_path: Path) ->
         assert of_skills(gateway) == ["draw"]
 
 
-@pytest.mark.parametrize("content", [b"[", b"{}", b"[1, [2]]", b"\xff", b"x" * 300_000])
+@pytest.mark.parametrize("content", [b"[", b"{}", b"[1, [2]]", b"\xff", b"x" * 300_000, b"[" * 200_000])
 async def test_a_spoiled_file_of_the_state_is_as_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "images-there").write_bytes(content)

@@ -209,7 +209,7 @@ class Offer:
     def _read(self) -> set[str]:
         if self.state is None:
             return set()
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             found = json.loads(state_files.read_own(self.state / _FILE, _MAX_FILE))
             if isinstance(found, list):
                 return {name for name in found if isinstance(name, str)}
