@@ -41,9 +41,12 @@ class Images:
         self.there: set[str] | None = set()
         self.asked = 0
         self.hangs = False
+        self.fails: Exception | None = None
 
     async def image_labels(self, reference: str) -> Mapping[str, str] | None:
         self.asked += 1
+        if self.fails is not None:
+            raise self.fails
         if self.hangs:
             await anyio.sleep_forever()
         if self.there is None:
@@ -134,7 +137,17 @@ async def test_what_an_earlier_server_knew_is_offered_while_the_engine_is_away(t
         assert of_skills(gateway) == ["draw"]
 
 
-@pytest.mark.parametrize("content", [b"[", b"{}", b"[1, [2]]", b"\xff", b"x" * 300_000])
+async def test_an_engine_that_answers_nonsense_ends_no_server(tmp_path: Path) -> None:
+    images = Images()
+    images.there = {"taskcell/imagemagick:latest"}
+    async with offering(tmp_path, DRAW, images) as (gateway, offer):
+        await until(gateway, "draw")
+        images.fails = KeyError("Config")
+        await offer.replace(loaded_from(tmp_path, DRAW + SKILL.format(name="x", image="taskcell/x")).tools)
+        assert of_skills(gateway) == ["draw"]
+
+
+@pytest.mark.parametrize("content", [b"[", b"{}", b"[1, [2]]", b"\xff", b"x" * 300_000, b"[" * 200_000])
 async def test_a_spoiled_file_of_the_state_is_as_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "images-there").write_bytes(content)
@@ -184,6 +197,14 @@ async def test_files_stay_resources_where_the_file_tools_are_hidden(tmp_path: Pa
         content = await client.read_resource("taskcell://tasks/default/files/a")
         assert "hello" in str(content)
         assert "a" in str(await client.read_resource("taskcell://tasks/default/files/"))
+
+
+async def test_a_selection_that_leaves_nothing_is_logged(tmp_path: Path) -> None:
+    for toml, times in (('only = ["nothing_*"]', 1), ('only = ["draw"]', 0)):
+        with structlog.testing.capture_logs() as lines:
+            async with offering(tmp_path, DRAW, Images(), f"[tools]\n{toml}\n") as (gateway, _):
+                assert list(gateway.offered) == []
+        assert sum("leaves no tool" in line["event"] for line in lines) == times
 
 
 async def test_each_reason_is_logged_once_and_so_is_its_end(tmp_path: Path) -> None:

@@ -89,6 +89,20 @@ def test_a_fault_of_a_variant_is_told_at_its_own_key(tmp_path: Path, more: str, 
     assert all(line.startswith(start) for line, start in zip(said, told, strict=True)), said
 
 
+@pytest.mark.parametrize(
+    ("shared", "own", "told"),
+    [
+        ("docker = 3", "docker.memory = '1g'", "2: skills.x.docker: must be a table"),
+        ("docker.environment = 3", "docker.environment = ['A=1']", "2: skills.x.docker.environment: must be a list"),
+        ("docker.environment = ['A=1']", "docker.environment = 3", "5: skills.x.instances.a.docker.environment: must"),
+    ],
+)
+def test_what_a_variant_replaces_must_be_good_too(tmp_path: Path, shared: str, own: str, told: str) -> None:
+    text = f"[skills.x]\n{shared}\nsource = 'docker:a'\n[skills.x.instances.a]\n{own}\n"
+    (said,) = faults(tmp_path, text)
+    assert said.startswith(told)
+
+
 def test_a_fault_that_all_variants_share_is_told_once_at_the_skills_key(tmp_path: Path) -> None:
     (said,) = faults(tmp_path, MANIFEST.replace('memory = "256m"', "pids = 0"))
     assert said.startswith("8: skills.kube.docker.pids: must be at least 1")

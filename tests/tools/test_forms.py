@@ -16,6 +16,7 @@ from taskcell.config.settings import Settings
 from taskcell.errors import BadArgument
 from taskcell.model import LOCAL_PRINCIPAL, ToolCall
 from taskcell.policy.policy import Effect, Policy
+from taskcell.schema.forms import in_form
 from taskcell.schema.published import published
 from taskcell.skills import manifest
 from taskcell.tools.catalog import build_tools, built_in_names
@@ -132,6 +133,24 @@ def test_every_argument_may_come_as_text_and_means_the_same(tool: Tool, data: st
     values = {name: data.draw(a_value(rule), label=name) for name, rule in rules.items()}
     as_text = {name: json.dumps(value) for name, value in values.items()}
     assert outcome(tool, needed(tool) | as_text) == outcome(tool, needed(tool) | values)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@EACH
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_arguments_in_their_form_stay_as_they_are(tool: Tool, data: st.DataObject) -> None:
+    """So it makes no difference how often they are read: what was judged is what runs."""
+    names = st.sampled_from(list(tool.input_schema["properties"]))
+    sent = data.draw(st.dictionaries(names, ANYTHING | ANYTHING.map(json.dumps)))
+    once = in_form(tool.input_schema, sent)
+    assert in_form(tool.input_schema, once) == once
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,8 @@ class Offer:
         self.there = self._read()
         self.gateway.offer_known = anyio.Event()
         await self._renew(self.gateway.tools)
+        if not any(map(self.gateway.may_call, self.gateway.tools)):
+            log.warning("[tools] leaves no tool for clients; change 'only' or 'hide'.")
         # Of images it can say nothing yet.
         refused = reasons(self.gateway.tools, self.policy, ())
         self._say({name: str(obstacle) for name, obstacle in refused.items()})
@@ -177,6 +179,9 @@ class Offer:
                 missing = await look(self.gateway.engine, wanted)
         except (TaskcellError, TimeoutError):
             return False
+        except Exception:  # whatever it is: a fault in the look at images must not end the server
+            log.exception("The engine could not be asked for images; what was known stays.")
+            return False
         self._learn(wanted - missing, missing)
         return True
 
@@ -204,7 +209,7 @@ class Offer:
     def _read(self) -> set[str]:
         if self.state is None:
             return set()
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             found = json.loads(state_files.read_own(self.state / _FILE, _MAX_FILE))
             if isinstance(found, list):
                 return {name for name in found if isinstance(name, str)}

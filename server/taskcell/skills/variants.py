@@ -74,8 +74,11 @@ def variants(name: str, data: object) -> Iterator[Variant]:
         yield Variant(name, key, data)
         return
     shared = {word: value for word, value in data.items() if word != "instances"}
-    if not instances:
+    base = shared.get("docker", {})
+    # What nothing can be laid over is faulty, and reported as the skill's own.
+    if not instances or not isinstance(base, dict) or not isinstance(base.get("environment", []), list):
         yield Variant(name, key, shared)
+        return
     for variant, own in instances.items():
         place = (*key, "instances", variant)
         try:
@@ -89,13 +92,10 @@ def variants(name: str, data: object) -> Iterator[Variant]:
 
 def _merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Lay a variant's table over the skill's. Lists replace those of the skill, but variables are added to its own."""
-    base = shared.get("docker", {})
-    if not isinstance(base, dict):
-        return {**shared, **own}
-    docker = {**base, **own.get("docker", {})}
-    lists = [table.get("environment", []) for table in (base, own.get("docker", {}))]
-    if all(isinstance(found, list) for found in lists) and any(lists):
-        docker["environment"] = lists[0] + lists[1]
+    base, mine = shared.get("docker", {}), own.get("docker", {})
+    docker = {**base, **mine}
+    if isinstance(mine.get("environment", []), list) and "environment" in docker:
+        docker["environment"] = [*base.get("environment", []), *mine.get("environment", [])]
     merged = {**shared, **own, "docker": docker}
     # Another image is one image, and no contradiction to the skill's, however each of them is named.
     if "source" in own and "image" not in own.get("docker", {}):
