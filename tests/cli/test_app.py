@@ -21,6 +21,7 @@ COMMANDS = [
     ("uninstall",),
     ("doctor",),
     ("exec",),
+    ("logs",),
     ("ps",),
     ("rm",),
     ("token", "create"),

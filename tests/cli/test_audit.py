@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,8 @@ import pytest
 from taskcell.audit.log import AuditLog
 
 Taskcell = Callable[..., Any]
+#: Seconds for an interpreter to start and show some lines, on a busy machine.
+PATIENCE = 30.0
 
 
 @pytest.fixture
@@ -52,3 +57,31 @@ def test_without_a_log_both_say_so(taskcell: Taskcell, log: AuditLog, tmp_path: 
         done = taskcell("audit", word, "--config", str(tmp_path / "my.toml"))
         assert done.code == 1
         assert "There is no audit log" in done.err
+
+
+def test_a_followed_log_shows_new_lines_also_after_a_rotation(log: AuditLog, tmp_path: Path) -> None:
+    log.write("decision", command="before")
+    command = [
+        sys.executable,
+        "-m",
+        "taskcell",
+        "audit",
+        "tail",
+        "-n",
+        "1",
+        "-f",
+        "--config",
+        str(tmp_path / "my.toml"),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        watchdog = threading.Timer(PATIENCE, following.kill)
+        watchdog.start()
+        assert "before" in following.stdout.readline()
+        for number in range(20):
+            log.write("decision", command=f"command-{number}")
+        shown = [following.stdout.readline() for _ in range(20)]
+        following.terminate()
+        watchdog.cancel()
+    assert [f"command-{number}" in line for number, line in enumerate(shown)] == [True] * 20
+    assert list(tmp_path.glob("audit.jsonl.*"))

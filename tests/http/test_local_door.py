@@ -19,6 +19,7 @@ from http_serving import PATIENCE
 from observe import alive, eventually, marker
 from serving import serving
 from taskcell.cli.in_task import door_of, run_in_task
+from taskcell.cli.logs import show_logs
 from taskcell.config.settings import Settings
 from taskcell.deployment.doors import listen_at, open_doors, short_path
 from taskcell.errors import TaskcellError
@@ -92,8 +93,8 @@ async def test_what_does_not_run_is_the_servers_sentence(gateway: GatewayFactory
     async with opened(gateway, tmp_path / "state"):
         (door,) = open_doors(tmp_path / "state")
         with pytest.raises((TaskcellError, BaseExceptionGroup)) as refused:
-            await run_in_task(door, call("true", timeout=1e9))
-        assert "timeout" in repr(refused.value)
+            await run_in_task(door, call("true", workdir="/no/such"))
+        assert "/no/such" in repr(refused.value)
 
 
 async def test_the_door_is_its_users_alone_is_not_there_before_the_first_call_and_goes_with_the_server(
@@ -119,6 +120,25 @@ async def test_a_folder_with_a_long_name_has_a_door_too_and_one_of_somebody_else
     link.symlink_to(deep)
     with pytest.raises(OSError, match=r".*"):
         listen_at(link / "y.sock")
+
+
+async def test_what_processes_print_is_shown_to_their_end(
+    gateway: GatewayFactory, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    async with opened(gateway, tmp_path / "state") as gw:
+        (door,) = open_doors(tmp_path / "state")
+        line = "echo begun; sleep 1; printf 'end\\377'"
+        await gw.call(ToolCall("local", "terminal", {"command": line, "task_id": "t", "background": True}))
+        with anyio.fail_after(PATIENCE):
+            await show_logs(door, "t", "p2", follow=True, raw=False)
+            assert capfdbinary.readouterr().out == b"begun\nend\xff"
+            await show_logs(door, "t", None, follow=False, raw=False)
+        out, err = capfdbinary.readouterr()
+        assert out.endswith(b"begun\nend\xff")
+        assert b"==> p1: " in err
+        with pytest.raises(BaseExceptionGroup) as refused:
+            await show_logs(door, "t", "p9", follow=False, raw=False)
+        assert "it has p1, p2" in repr(refused.value)
 
 
 @pytest.mark.engine

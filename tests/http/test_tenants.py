@@ -164,7 +164,7 @@ async def test_what_one_session_has_sent_is_never_replayed_to_another(tenants: T
 
 
 async def test_a_task_of_the_tasks_extension_is_its_principals_own(tenants: Tenants) -> None:
-    arguments = {"command": f"echo {SECRET}; sleep 60", "task_id": "ext", "background": True}
+    arguments = {"command": f"echo {SECRET}; sleep 60", "task_id": "ext", "wait": 0.1}
     made = tenants.ask(tenants.alice, "tools/call", name="terminal", arguments=arguments)
     identity = made["result"]["taskId"]
     assert tenants.ask(tenants.alice, "tasks/get", taskId=identity)["result"]["status"] == "working"

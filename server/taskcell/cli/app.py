@@ -11,7 +11,7 @@ import typer
 
 from taskcell import __version__
 from taskcell.assembly.invocation import Invocation
-from taskcell.cli import audit, doctor, exec, image, install, policy, ps, rm, serve, skills, token, tools
+from taskcell.cli import audit, doctor, exec, image, install, logs, policy, ps, rm, serve, skills, token, tools
 from taskcell.cli.command import EXIT_INTERRUPTED
 
 app = typer.Typer(
@@ -39,7 +39,7 @@ def _root(
     """An MCP server that gives every task of an LLM agent its own hardened container."""
 
 
-for module in (serve, install, doctor, exec, ps, rm, token, audit, skills, tools, policy, image):
+for module in (serve, install, doctor, exec, logs, ps, rm, token, audit, skills, tools, policy, image):
     module.register(app)
 
 

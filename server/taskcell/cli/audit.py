@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -100,26 +101,33 @@ def _note_beginning(file: Path) -> None:
 
 
 def _new_lines(path: Path) -> Iterator[bytes]:
-    """Each line that is added from now on, also after the file was rotated away."""
-    file: IO[bytes] | None = None
-    if path.exists():
-        file = path.open("rb")
-        file.seek(0, 2)
+    """Each line that is added from now on, also when files are rotated away meanwhile."""
+    while not path.exists():
+        time.sleep(POLL)
+    file = path.open("rb")
+    file.seek(0, os.SEEK_END)
     while True:
-        line = file.readline() if file is not None else b""
-        if line:
+        if line := file.readline():
             yield line
-            continue
-        try:
-            is_old = file is None or path.stat().st_ino != os.fstat(file.fileno()).st_ino
-        except FileNotFoundError:
-            is_old = False
-        if is_old:
-            if file is not None:
-                file.close()
-            file = path.open("rb")
+        elif (following := _next_file(path, file)) is not None and not (line := file.readline()):
+            file.close()
+            file = following.open("rb")
+        elif line:  # it came just before the rotation
+            yield line
         else:
             time.sleep(POLL)
+
+
+def _next_file(path: Path, file: IO[bytes]) -> Path | None:
+    """The file that continues an open one; None while that is the newest."""
+    from taskcell.audit.log import kept_files
+
+    own, files = os.fstat(file.fileno()).st_ino, [*kept_files(path), path]
+    with suppress(FileNotFoundError):  # the newest one is being rotated at this moment, or not begun yet
+        places = [found.stat().st_ino for found in files]
+        if own != places[-1]:
+            return files[places.index(own) + 1] if own in places else path
+    return None
 
 
 def _path(run: Invocation) -> Path:

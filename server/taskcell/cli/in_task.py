@@ -56,29 +56,32 @@ async def run_in_task(door: Path, call: ToolCall) -> tuple[ProcessResult, Mappin
         kind = "terminal" if call.tool == "terminal" else "skill"
         known = {**fields, "status": Status(fields["status"]), "notes": tuple(fields["notes"]), "kind": kind}
         result = ProcessResult(**known)
-        return result, {name.upper(): await _read(client, result, name) for name in ("stdout", "stderr")}
+        return result, {name.upper(): await _output(client, result, name) for name in ("stdout", "stderr")}
 
 
-async def _read(client: LocalClient, result: ProcessResult, stream: str) -> Piece:
+async def _output(client: LocalClient, result: ProcessResult, stream: str) -> Piece:
     """All that is kept of a stream; what the answer has of it, where its sandbox has gone."""
+    from taskcell.process.kept_output import Piece
+
+    try:
+        return await read_stream(client, result.task_id, result.process_id, stream)
+    except TaskcellError:
+        text = (result.stdout if stream == "stdout" else result.stderr).encode("utf-8", "replace")
+        return Piece(text, 0, len(text), 0)
+
+
+async def read_stream(client: LocalClient, task: str, process: str, stream: str, cursor: int = 0) -> Piece:
+    """Read what is kept of a stream from a cursor on. Raises TaskcellError if there is no such process."""
     from taskcell.process.kept_output import Piece
     from taskcell.resource_uris import output_address
 
-    pieces, cursor, first, total, lost = bytearray(), 0, 0, 0, 0
+    data, first, lost = bytearray(), -1, 0
     while True:
-        address = output_address(result.task_id, result.process_id)
-        try:
-            (meta, data), *_ = await client.read(f"{address}?stream={stream}&cursor={cursor}&limit={PAGE}")
-        except TaskcellError:
-            text = (result.stdout if stream == "stdout" else result.stderr).encode("utf-8", "replace")
-            return Piece(text, 0, len(text), 0)
-        fields: dict[str, Any] = {name.removeprefix("taskcell/"): value for name, value in meta.items()}
-        first, total, lost = (
-            (first if pieces else fields["cursor"]),
-            fields["total_bytes"],
-            fields["lost_bytes"] or lost,
-        )
-        pieces += data
-        cursor = fields["next_cursor"]
-        if cursor >= total or not data:
-            return Piece(bytes(pieces), first, total, lost)
+        address = f"{output_address(task, process)}?stream={stream}&cursor={cursor}&limit={PAGE}"
+        (meta, page), *_ = await client.read(address)
+        lost += meta["taskcell/lost_bytes"]
+        first = meta["taskcell/cursor"] if first < 0 else first
+        data += page
+        cursor, total = meta["taskcell/next_cursor"], meta["taskcell/total_bytes"]
+        if cursor >= total or not page:
+            return Piece(bytes(data), first, total, lost)

@@ -119,6 +119,7 @@ class Gateway:
         if not self.may_call(call.tool):
             raise UnknownTool(f"There is no tool {shown(call.tool)}{nearest(call.tool, self.offered)}.")
         tool = self.tools[call.tool]
+        self._trail.begin()
         began, outcome = time.monotonic(), "refused"
         try:
             if tool.profile is None:

@@ -6,6 +6,7 @@ No standard input, no values of variables, no output: they may be secret, and th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from taskcell.audit.log import AuditLog
@@ -17,6 +18,8 @@ from taskcell.process.result import signal_name, status_of
 _LOOKS = ("list", "poll", "wait", "status")
 #: Their arguments that are written: names, and no data.
 _ACTION = ("action", "process_id", "signal", "environment", "image", "name", "to")
+#: The decisions of the call that is running.
+_DECIDED: ContextVar[set[tuple[str, ...]] | None] = ContextVar("decided", default=None)
 
 
 class Trail:
@@ -29,11 +32,21 @@ class Trail:
     def __init__(self, log: AuditLog | None) -> None:
         self._log = log
 
+    @staticmethod
+    def begin() -> None:
+        """A call begins: what it decides several times alike, as to read a file and then to write it, is one line."""
+        _DECIDED.set(set())
+
     def decided(self, command: Command, effect: str, rule: str) -> None:
         """A command was allowed or denied, and has not run yet."""
-        if self._log is not None:
-            profile = command.profile.name
-            self._log.write("decision", **_of(command), profile=profile, effect=effect, rule=rule)
+        if self._log is None:
+            return
+        line = {**_of(command), "profile": command.profile.name, "effect": effect, "rule": rule}
+        decided, key = _DECIDED.get(), tuple(line.values())
+        if decided is None or key not in decided:
+            self._log.write("decision", **line)
+        if decided is not None:
+            decided.add(key)
 
     def acted(self, call: ToolCall, values: Mapping[str, Any]) -> None:
         """A call changes what runs, without a command of its own."""
