@@ -12,6 +12,7 @@ from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.principal import caller_of
 from taskcell.mcp.resources.routes import LISTING_TIMEOUT, Resources
 from taskcell.model import DEFAULT_TASK, TaskKey
+from taskcell.pool.slot import opened as opened_tasks
 
 #: Values of one answer: the specification's own bound.
 MAX_VALUES = 100
@@ -28,7 +29,7 @@ class Completions:
     async def complete(self, context: ServerRequestContext[Any, Any], params: CompleteRequestParams) -> CompleteResult:
         """Handle `completion/complete`: the newest first; nothing for what cannot be completed."""
         caller, begun = caller_of(context), params.argument.value
-        opened = self._gateway.pool.opened(caller.principal)
+        opened = opened_tasks(self._gateway.pool.slots, caller.principal)
         values: list[str] = []
         if params.argument.name == TASK_VARIABLE:
             values = [task.task for task in opened if task.task.startswith(begun)]

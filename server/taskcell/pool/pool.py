@@ -21,7 +21,7 @@ from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import who_holds
 from taskcell.pool.parts import Parts, ProfileOf
-from taskcell.pool.slot import Lease, Slot, opened
+from taskcell.pool.slot import Lease, Slot
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
 
 #: Seconds that a call waits for a sandbox: for its own start, after one that had its turn before (START_TIMEOUT of the
@@ -86,7 +86,7 @@ class Pool:
         for_one_call: bool,
     ) -> None:
         self._group = group
-        self._slots = parts.slots
+        self.slots = self._slots = parts.slots
         self._workspaces = parts.workspaces
         self._closing = parts.closing
         self._heir = parts.heir
@@ -193,10 +193,6 @@ class Pool:
         """The task's sandboxes, with replaced ones that are not closed before what runs in them ends."""
         slots = [*(await self.of_task(task)), *self._closing.of_task(task)]
         return [slot.sandbox for slot in slots if slot.sandbox and slot.sandbox.state is SandboxState.READY]
-
-    def opened(self, principal: str) -> dict[TaskKey, list[Sandbox]]:
-        """The principal's tasks with sandboxes that are in order, the newest task first. Waits for nothing."""
-        return opened(self._slots, principal)
 
     async def of_task(self, task: TaskKey) -> list[Slot]:
         """The task's places, once those of an earlier server are known."""

@@ -19,6 +19,7 @@ from taskcell.mcp.resources.looks import ends, look_at, newest
 from taskcell.mcp.resources.routes import Contents, OnChange, Route, as_text, last_modified
 from taskcell.mcp.scopes import FOR_FILES
 from taskcell.model import WORKSPACE, TaskKey, ToolCall
+from taskcell.pool.slot import opened
 from taskcell.resource_uris import address
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.text import one_line
@@ -66,7 +67,7 @@ def file_resources(gateway: Gateway) -> Route:
     async def follow(task: TaskKey, rest: str, changed: OnChange) -> None:
         path, seen, quiet = _path(rest), None, None
         while True:
-            sandboxes = gateway.pool.opened(task.principal).get(task, [])
+            sandboxes = opened(gateway.pool.slots, task.principal).get(task, [])
             # Where nothing has run since the last look, nothing has changed; so looks keep no sandbox from being idle.
             if any(sandbox.channel.living for sandbox in sandboxes) or ends(sandboxes) != quiet:
                 state = await look_at(gateway, sandboxes, task, path)

@@ -18,6 +18,7 @@ from taskcell.mcp.answer import OF_SERVER
 from taskcell.mcp.resources.routes import Contents, OnChange, Route, as_text, last_modified
 from taskcell.mcp.scopes import FOR_COMMANDS
 from taskcell.model import MIB, TaskKey
+from taskcell.pool.slot import opened
 from taskcell.process.kept_output import Piece, read_piece
 from taskcell.process.output import whole_characters
 from taskcell.process.process import Process
@@ -68,7 +69,7 @@ def output_resources(gateway: Gateway) -> Route:
 
     async def follow(task: TaskKey, rest: str, changed: OnChange) -> None:
         process_id, _ = _named(rest)
-        records = _records(gateway.pool.opened(task.principal).get(task, []))
+        records = _records(opened(gateway.pool.slots, task.principal).get(task, []))
         process = next((record.process for record in records if record.about.process_id == process_id), None)
         if process is None:
             raise UnknownResource(f"This task has no process '{process_id[:20]}'; `process` lists its processes.")

@@ -34,6 +34,7 @@ from taskcell.errors import BadArgument, TaskcellError, UnknownResource
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.principal import caller_of, missing
 from taskcell.model import TaskKey
+from taskcell.pool.slot import opened
 from taskcell.resource_uris import PREFIX
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.schema.arguments import check_visible
@@ -47,7 +48,7 @@ Contents = list[TextResourceContents | BlobResourceContents]
 OnChange = Callable[[], Awaitable[None]]
 
 #: Resources on one page of `resources/list`.
-PAGE = 100
+LISTED_PAGE = 100
 #: Seconds for `resources/list` to look into sandboxes; what is found by then is listed.
 LISTING_TIMEOUT = 5.0
 
@@ -116,13 +117,13 @@ class Resources:
         if not cursor.isascii() or not cursor.isdigit() or len(cursor) > _CURSOR_DIGITS:
             raise MCPError(code=INVALID_PARAMS, message="The cursor is not one of an earlier page; begin without one.")
         start, found = int(cursor), await self._listed(caller_of(context))
-        more = str(start + PAGE) if start + PAGE < len(found) else None
-        return ListResourcesResult(resources=found[start : start + PAGE], next_cursor=more)
+        more = str(start + LISTED_PAGE) if start + LISTED_PAGE < len(found) else None
+        return ListResourcesResult(resources=found[start : start + LISTED_PAGE], next_cursor=more)
 
     async def _listed(self, caller: Caller) -> builtins.list[Resource]:
         found: builtins.list[Resource] = []
         with anyio.move_on_after(LISTING_TIMEOUT):
-            for task, sandboxes in self._gateway.pool.opened(caller.principal).items():
+            for task, sandboxes in opened(self._gateway.pool.slots, caller.principal).items():
                 for route in self.readable(caller):
                     found += await route.list(task, sandboxes)
         return found
