@@ -218,7 +218,9 @@ async def run() -> str:
     try:
         with tempfile.TemporaryDirectory() as folder:
             config = Path(folder) / "taskcell.toml"
-            config.write_text("[pool]\nmax_per_principal = 64\nmax_sandboxes = 64\n", encoding="utf-8")
+            config.write_text(
+                '[pool]\nmax_per_principal = 64\nmax_sandboxes = 64\non_exit = "close"\n', encoding="utf-8"
+            )
             arguments = ["-m", "taskcell", "serve", "--config", str(config)]
             server = StdioServerParameters(command=sys.executable, args=arguments, cwd=folder)
             async with Client(stdio_client(server)) as client, bash_alone(Path(folder)) as alone:

@@ -118,7 +118,7 @@ async def measure(sandboxes: int) -> Figures:
 def server_with_room_for(sandboxes: int, folder: Path) -> StdioServerParameters:
     """How a server is started whose configuration and state are in the folder."""
     config = folder / "taskcell.toml"
-    bounds = f"[pool]\nwarm = 0\nmax_per_principal = {sandboxes}\nmax_sandboxes = {sandboxes}\n"
+    bounds = f'[pool]\nwarm = 0\non_exit = "close"\nmax_per_principal = {sandboxes}\nmax_sandboxes = {sandboxes}\n'
     config.write_text(bounds + LIMITS, encoding="utf-8")
     arguments = ["-m", "taskcell", "serve", "--config", str(config)]
     env = {**os.environ, "XDG_STATE_HOME": str(folder)}

@@ -40,6 +40,7 @@ class Answer:
 async def connect(log: Path) -> AsyncIterator[Client]:
     """Start the server with its log in `log`, and end it, sandboxes and all, on leaving."""
     environment = {name: os.environ[name] for name in ENGINE_VARIABLES if name in os.environ}
+    environment["TASKCELL__POOL__ON_EXIT"] = "close"
     server = StdioServerParameters(
         command=str(SERVER), args=["serve", "--config", str(CONFIG)], env=environment, cwd=ROOT
     )

@@ -159,10 +159,10 @@ async def test_a_signal_removes_every_sandbox_before_the_server_is_gone(
     pytest.fail("the server was not waited for")
 
 
-async def test_a_signal_keeps_sandboxes_too_where_the_configuration_says_so(
+async def test_a_signal_keeps_sandboxes_too_where_the_configuration_says_nothing(
     tmp_path: Path, docker_api: docker.APIClient
 ) -> None:
-    servers, mark = Servers(tmp_path, f"keep-{marker()[:9]}", 'on_exit = "keep"'), marker()
+    servers, mark = Servers(tmp_path, f"keep-{marker()[:9]}", "# on_exit as it is by default"), marker()
     with suppress(BaseExceptionGroup):
         async with servers.serve() as (client, pid):
             await client.call_tool("terminal", {"command": f"sleep {mark}", "task_id": "t", "background": True})

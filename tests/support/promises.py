@@ -418,7 +418,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_reset_as_a_new_servers_first_call_ends_what_runs_and_keeps_the_files",
         "test_a_process_is_never_named_as_one_of_an_earlier_server_was",
         "test_a_paused_sandbox_of_an_earlier_server_is_replaced_and_removed",
-        "test_a_signal_keeps_sandboxes_too_where_the_configuration_says_so",
+        "test_a_signal_keeps_sandboxes_too_where_the_configuration_says_nothing",
         "test_a_state_file_of_garbage_is_as_good_as_none",
         "test_a_killed_servers_sandboxes_and_volumes_are_gone_without_any_next_server",
         "test_sandboxes_are_kept_at_a_clean_end_where_the_configuration_says_so",

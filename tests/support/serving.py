@@ -31,8 +31,9 @@ async def serving(
     config.write_text(toml, encoding="utf-8")
     before = _children()
     arguments = [*program, "serve", "--config", str(config)]
-    # Servers of tests know nothing of this machine's others.
-    own = {"XDG_STATE_HOME": str(folder / "state"), **(env or {})}
+    # Servers of tests know nothing of this machine's others, and leave nothing unless a test is about that.
+    ends = {} if "on_exit" in toml else {"TASKCELL__POOL__ON_EXIT": "close"}
+    own = {"XDG_STATE_HOME": str(folder / "state"), **ends, **(env or {})}
     server = StdioServerParameters(command=sys.executable, args=arguments, env=own, cwd=folder)
     with (folder / "serve.log").open("a") as log:
         async with Client(stdio_client(server, errlog=log), mode=mode, extensions=extensions) as client:

@@ -34,7 +34,7 @@ def serve(
     """Serve MCP over standard input and output, until the client ends it; or over HTTP, until SIGTERM.
 
     An MCP client starts this command. Standard input and output carry MCP alone; logs go to standard error.
-    SIGTERM, SIGINT and the end of input close every sandbox and end the server with exit code 0.
+    SIGTERM, SIGINT and the end of input end the server with exit code 0; `pool.on_exit` says what becomes of sandboxes.
     """
     if http is None:
         _serve_stdio(run)

@@ -82,7 +82,7 @@ class PoolSettings(Table):
     warm: Annotated[int, Field(ge=0, le=MAX_SANDBOXES)] = 1
     idle_ttl: Seconds = 900.0
     orphan_ttl: Seconds = 120.0
-    on_exit: Literal["close", "keep"] = "close"
+    on_exit: Literal["close", "keep"] = "keep"
     acquire_timeout: Seconds = 30.0
 
 

@@ -10,9 +10,10 @@ import anyio
 import structlog
 from mcp.server.context import ServerRequestContext
 from mcp.server.session import ServerSession
-from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
+from mcp.server.subscriptions import ToolsListChanged
 from mcp_types import NotificationParams
 
+from taskcell.mcp.subscriptions import Subscriptions
 from taskcell.mcp.tools import Tools
 
 log = structlog.get_logger(__name__)
@@ -26,14 +27,15 @@ class ToolChanges:
 
     Arguments:
         tools: the tools whose changes are announced.
+        subscriptions: the clients that listen.
     """
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, subscriptions: Subscriptions) -> None:
         self._tools = tools
-        self._bus = InMemorySubscriptionBus()
+        self._subscriptions = subscriptions
         self._sessions: set[ServerSession] = set()
         #: The handler of `subscriptions/listen`.
-        self.listen = ListenHandler(self._bus)
+        self.listen = subscriptions.listen
 
     async def initialized(self, context: ServerRequestContext[Any, Any], params: NotificationParams | None) -> None:
         """Handle `notifications/initialized`: notify this client from now on, until its connection ends."""
@@ -45,7 +47,7 @@ class ToolChanges:
     @asynccontextmanager
     async def announced(self) -> AsyncIterator[None]:
         """Announce each change to clients while this is entered; on leaving, end the requests of those that listen."""
-        async with anyio.create_task_group() as telling:
+        async with self._subscriptions.running(), anyio.create_task_group() as telling:
             telling.start_soon(self._tell)
             try:
                 yield
@@ -55,7 +57,7 @@ class ToolChanges:
 
     async def _tell(self) -> None:
         async for _ in self._tools.changes():
-            await self._bus.publish(ToolsListChanged())
+            await self._subscriptions.bus.publish(ToolsListChanged())
             async with anyio.create_task_group() as sending:
                 for session in tuple(self._sessions):
                     sending.start_soon(self._notify, session)
@@ -71,4 +73,4 @@ class ToolChanges:
 
     def close(self) -> None:
         """End the requests of the clients that listen."""
-        self.listen.close()
+        self._subscriptions.close()

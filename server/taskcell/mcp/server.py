@@ -9,16 +9,19 @@ from typing import Any
 import anyio
 from mcp.server.lowlevel.server import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
-from mcp_types import NotificationParams
+from mcp_types import NotificationParams, ServerCapabilities
 
 from taskcell import __version__
 from taskcell.gateway.admission import Admission
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.changes import ToolChanges
+from taskcell.mcp.completion import Completions
 from taskcell.mcp.confirmation import Confirmation
+from taskcell.mcp.prompts import get_prompt, list_prompts
 from taskcell.mcp.resources.files import file_resources
 from taskcell.mcp.resources.outputs import output_resources
 from taskcell.mcp.resources.routes import Resources
+from taskcell.mcp.subscriptions import Subscriptions
 from taskcell.mcp.tasks import Tasks
 from taskcell.mcp.tools import Tools
 from taskcell.mcp.transport.answer_sizes import kinds
@@ -57,6 +60,17 @@ class TaskcellServer(Server[ToolChanges]):
         changing = notification_options or NotificationOptions(tools_changed=True)
         return super().create_initialization_options(changing, experimental_capabilities, extensions)
 
+    def get_capabilities(self, *args: Any, **options: Any) -> ServerCapabilities:
+        """Declare only what is sent: the lists of resources and prompts are not announced in any era.
+
+        The SDK takes for granted that a server which clients can listen to announces every kind of change.
+        """
+        declared = super().get_capabilities(*args, **options)
+        for capability in (declared.resources, declared.prompts):
+            if capability is not None:
+                capability.list_changed = False
+        return declared
+
 
 def build_server(gateway: Gateway, *, isolated: bool = True, admission: Admission | None = None) -> TaskcellServer:
     """Create a server for both eras of the protocol: the `initialize` handshake, and `server/discover`.
@@ -66,8 +80,9 @@ def build_server(gateway: Gateway, *, isolated: bool = True, admission: Admissio
         isolated: False if the engine has no isolation; the instructions then say so.
     """
     tools = Tools(gateway, admission or Admission())
-    changes = ToolChanges(tools)
-    resources = Resources((output_resources(gateway), file_resources(gateway)))
+    resources = Resources(gateway, (output_resources(gateway), file_resources(gateway)))
+    subscriptions = Subscriptions(resources)
+    changes = ToolChanges(tools, subscriptions)
 
     @asynccontextmanager
     async def lifespan(_: Server[ToolChanges]) -> AsyncIterator[ToolChanges]:
@@ -85,6 +100,11 @@ def build_server(gateway: Gateway, *, isolated: bool = True, admission: Admissio
         on_list_resources=resources.list,
         on_list_resource_templates=resources.templates,
         on_read_resource=resources.read,
+        on_subscribe_resource=subscriptions.subscribe,
+        on_unsubscribe_resource=subscriptions.unsubscribe,
+        on_list_prompts=list_prompts,
+        on_get_prompt=get_prompt,
+        on_completion=Completions(gateway, resources).complete,
         on_subscriptions_listen=changes.listen,
         get_tool_input_schema=tools.input_schema,
         lifespan=lifespan,

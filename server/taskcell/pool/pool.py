@@ -86,7 +86,7 @@ class Pool:
         for_one_call: bool,
     ) -> None:
         self._group = group
-        self._slots = parts.slots
+        self.slots = self._slots = parts.slots
         self._workspaces = parts.workspaces
         self._closing = parts.closing
         self._heir = parts.heir

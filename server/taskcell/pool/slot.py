@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -165,3 +166,12 @@ class Step:
     retired: Slot | None = None
     at_once: bool = False
     evicted: tuple[Slot, ...] = ()
+
+
+def opened(slots: Iterable[Slot], principal: str) -> dict[TaskKey, list[Sandbox]]:
+    """Return the principal's tasks with sandboxes that are in order, the newest task first."""
+    found: dict[TaskKey, list[Sandbox]] = {}
+    for slot in sorted(slots, key=lambda slot: slot.created, reverse=True):
+        if slot.task.principal == principal and slot.holds_files and slot.sandbox is not None:
+            found.setdefault(slot.task, []).append(slot.sandbox)
+    return found

@@ -5,19 +5,19 @@ from __future__ import annotations
 import difflib
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
-from jsonschema.validators import extend
-from referencing import Registry
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from taskcell.errors import BadArgument
 from taskcell.schema.forms import in_form
-from taskcell.schema.pattern import matches, plain
+from taskcell.schema.pattern import plain
 from taskcell.text import shown
 from taskcell.units import format_seconds
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
 
 #: The types of JSON Schema, as people say them.
 TYPE_WORDS = {
@@ -39,7 +39,7 @@ def nearest(word: str, options: Iterable[str]) -> str:
 
 
 class Arguments:
-    """A checked JSON Schema (draft 2020-12, no references) and the check of arguments against it.
+    """A JSON Schema (draft 2020-12, no references) and the check of arguments against it.
 
     Arguments:
         schema: the schema of an object, whose properties each have a type and a description. Faults are found in the
@@ -47,10 +47,15 @@ class Arguments:
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        Draft202012Validator.check_schema(schema)
-        self._validator = _Validator(schema, registry=Registry())
         self._schema = schema
         self._properties: Mapping[str, Any] = schema["properties"]
+
+    @cached_property
+    def _validator(self) -> Draft202012Validator:
+        """Made when it is needed: a server answers its client's first request before it has a validator."""
+        from taskcell.schema.validator import validator_of
+
+        return validator_of(self._schema)
 
     def check(self, tool: str, arguments: object) -> Mapping[str, Any]:
         """Return the arguments in the schema's form if they fit it. Raises BadArgument with the first fault."""
@@ -90,23 +95,14 @@ def _check_whole(value: object, *path: str | int) -> None:
                 _check_whole(item, *path, key)
 
 
-def _matches(validator: Any, rule: str, instance: object, schema: Any) -> Iterator[ValidationError]:
-    if isinstance(instance, str) and not matches(rule, instance):
-        yield ValidationError("does not match")
-
-
-#: Patterns are checked as `pattern` says, not as Python's `re.search` would: that lets a line break pass at the end.
-_Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
-    Draft202012Validator, {"pattern": _matches}
-)
-
-
 def first_flaw(schema: Mapping[str, Any], value: object) -> tuple[tuple[str | int, ...], str] | None:
     """Return where a value breaks a schema (without references) and the end of a sentence on what it must be.
 
     Returns None if the value fits.
     """
-    error = next(_Validator(schema, registry=Registry()).iter_errors(value), None)
+    from taskcell.schema.validator import validator_of
+
+    error = next(validator_of(schema).iter_errors(value), None)
     return None if error is None else (tuple(error.absolute_path), _flaw(error))
 
 

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from urllib.parse import unquote
 
-from mcp_types import (
-    BlobResourceContents,
-    ResourceTemplate,
-    TextResourceContents,
-)
+import anyio
+from mcp_types import BlobResourceContents, Resource, ResourceTemplate, TextResourceContents
 
 from taskcell.errors import BadArgument, ErrorCode, FileRefused, UnknownResource
 from taskcell.files.answers import FileAnswer, FileBytes
 from taskcell.files.limits import MAX_RESOURCE
 from taskcell.files.pictures import picture_type
+from taskcell.files.reply import ListedEntry
 from taskcell.gateway.gateway import Gateway
-from taskcell.mcp.resources.routes import Contents, Route, as_text
+from taskcell.mcp.resources.looks import ends, look_at, newest
+from taskcell.mcp.resources.routes import Contents, OnChange, Route, as_text, last_modified
 from taskcell.mcp.scopes import FOR_FILES
 from taskcell.model import WORKSPACE, TaskKey, ToolCall
+from taskcell.pool.slot import opened
+from taskcell.resource_uris import address
+from taskcell.sandbox.sandbox import Sandbox
+from taskcell.text import one_line
 from taskcell.tools.file_commands import absolute
 from taskcell.tools.files import FileTool
 from taskcell.units import format_size
+
+#: Seconds between two looks at a file that a client follows.
+FILE_LOOK_INTERVAL = 1.0
 
 
 def file_resources(gateway: Gateway) -> Route:
@@ -50,7 +57,36 @@ def file_resources(gateway: Gateway) -> Route:
             "listing. `read_file` reads larger text in parts."
         ),
     )
-    return Route("files", FOR_FILES, (template,), read)
+
+    async def listed(task: TaskKey, sandboxes: Sequence[Sandbox]) -> Sequence[Resource]:
+        return [_resource(task, entry) for entry in await newest(gateway, task, sandboxes)]
+
+    async def complete(task: TaskKey, sandboxes: Sequence[Sandbox], begun: str) -> Sequence[str]:
+        return [entry.path for entry in await newest(gateway, task, sandboxes) if entry.path.startswith(begun)]
+
+    async def follow(task: TaskKey, rest: str, changed: OnChange) -> None:
+        path, seen, quiet = _path(rest), None, None
+        while True:
+            sandboxes = opened(gateway.pool.slots, task.principal).get(task, [])
+            # Where nothing has run since the last look, nothing has changed; so looks keep no sandbox from being idle.
+            if any(sandbox.channel.living for sandbox in sandboxes) or ends(sandboxes) != quiet:
+                state = await look_at(gateway, sandboxes, task, path)
+                if seen is not None and state is not None and seen.differs(state):
+                    await changed()
+                seen, quiet = state or seen, ends(sandboxes)
+            await anyio.sleep(FILE_LOOK_INTERVAL)
+
+    return Route("files", FOR_FILES, (template,), read, listed, follow, "path", complete)
+
+
+def _resource(task: TaskKey, entry: ListedEntry) -> Resource:
+    return Resource(
+        uri=address(task.task, "files", entry.path),
+        name=entry.path,
+        description=f"A file of the task {one_line(task.task)}",
+        size=entry.size,
+        annotations=last_modified(entry.changed),
+    )
 
 
 def _path(rest: str) -> str:

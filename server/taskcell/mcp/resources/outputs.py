@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import base64
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from mcp_types import BlobResourceContents, ResourceTemplate, TextResourceContents
+import anyio
+from mcp_types import BlobResourceContents, Resource, ResourceTemplate, TextResourceContents
 
-from taskcell.errors import UnknownProcess, UnknownResource
+from taskcell.errors import SandboxLost, UnknownProcess, UnknownResource
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.answer import OF_SERVER
-from taskcell.mcp.resources.routes import Contents, Route, as_text
+from taskcell.mcp.resources.routes import Contents, OnChange, Route, as_text, last_modified
 from taskcell.mcp.scopes import FOR_COMMANDS
 from taskcell.model import MIB, TaskKey
+from taskcell.pool.slot import opened
 from taskcell.process.kept_output import Piece, read_piece
 from taskcell.process.output import whole_characters
+from taskcell.process.process import Process
+from taskcell.process.record import Record
 from taskcell.resource_uris import output_address
+from taskcell.sandbox.sandbox import Sandbox
 from taskcell.supervisor.protocol import Stream
+from taskcell.text import one_line
 from taskcell.tools.process_calls import find_process
 
 #: Maximum bytes of one page. Even as base64 it is far below what clients accept in one message.
 MAX_PAGE = MIB
+#: Seconds between two notices about one process's output: a client reads it all again each time.
+UPDATE_INTERVAL = 1.0
 TEMPLATE = "taskcell://tasks/{task_id}/processes/{process_id}/output{?stream,cursor,limit}"
 _STREAMS = {"stdout": Stream.STDOUT, "stderr": Stream.STDERR}
 
@@ -30,13 +41,10 @@ def output_resources(gateway: Gateway) -> Route:
     """Return the route of `taskcell://tasks/{task_id}/processes/{process_id}/output`."""
 
     async def read(task: TaskKey, rest: str, uri: str) -> Contents:
-        path, _, query = rest.partition("?")
-        process_id, _, what = path.partition("/")
-        if what != "output":
-            raise UnknownResource("The only resource of a process is its output: `…/processes/{process_id}/output`.")
+        process_id, query = _named(rest)
         streams, cursor, limit = _parse(query)
         try:
-            _, record = await find_process(gateway.pool, task, unquote(process_id))
+            _, record = await find_process(gateway.pool, task, process_id)
             wanted = streams or list(Stream)
             pieces = {stream: await read_piece(record.process, stream, cursor, limit) for stream in wanted}
         except UnknownProcess as error:
@@ -45,7 +53,7 @@ def output_resources(gateway: Gateway) -> Route:
         for stream, piece in pieces.items():
             # A terminal's stderr is part of its output.
             if stream is Stream.STDOUT or streams or (record.about.kind == "skill" and piece.total):
-                contents += _contents(task, unquote(process_id), stream, piece, uri)
+                contents += _contents(task, process_id, stream, piece, uri)
         return contents
 
     template = ResourceTemplate(
@@ -58,7 +66,63 @@ def output_resources(gateway: Gateway) -> Route:
         ),
         mime_type="text/plain",
     )
-    return Route("processes", FOR_COMMANDS, (template,), read)
+
+    async def follow(task: TaskKey, rest: str, changed: OnChange) -> None:
+        process_id, _ = _named(rest)
+        records = _records(opened(gateway.pool.slots, task.principal).get(task, []))
+        process = next((record.process for record in records if record.about.process_id == process_id), None)
+        if process is None:
+            raise UnknownResource(f"This task has no process '{process_id[:20]}'; `process` lists its processes.")
+        await _follow(process, changed)
+
+    return Route("processes", FOR_COMMANDS, (template,), read, _list, follow, "process_id", _complete)
+
+
+def _named(rest: str) -> tuple[str, str]:
+    """Return the process and the query that an address names. Raises UnknownResource."""
+    path, _, query = rest.partition("?")
+    process_id, _, what = path.partition("/")
+    if what != "output":
+        raise UnknownResource("The only resource of a process is its output: `…/processes/{process_id}/output`.")
+    return unquote(process_id), query
+
+
+def _records(sandboxes: Sequence[Sandbox]) -> list[Record]:
+    """The task's processes, the newest first."""
+    found = [record for sandbox in sandboxes for record in sandbox.processes]
+    return sorted(found, key=lambda record: record.about.started, reverse=True)
+
+
+async def _list(task: TaskKey, sandboxes: Sequence[Sandbox]) -> Sequence[Resource]:
+    return [
+        Resource(
+            uri=output_address(task.task, record.about.process_id),
+            name=f"{record.about.process_id} of {task.task}",
+            title=f"Output of {record.about.process_id}",
+            description=f"{'ended' if record.process.has_ended else 'running'}: {one_line(record.about.text)}",
+            mime_type="text/plain",
+            size=sum(record.process.written),
+            annotations=last_modified(record.ended or time.time()),
+        )
+        for record in _records(sandboxes)
+    ]
+
+
+async def _complete(task: TaskKey, sandboxes: Sequence[Sandbox], begun: str) -> Sequence[str]:
+    return [record.about.process_id for record in _records(sandboxes) if record.about.process_id.startswith(begun)]
+
+
+async def _follow(process: Process, changed: OnChange) -> None:
+    """Tell of new output, and of the process's end. What comes close together is told once."""
+    seen = process.written
+    with suppress(SandboxLost):
+        while not process.has_ended:
+            await process.news(seen)
+            seen = process.written
+            await changed()
+            await anyio.sleep(UPDATE_INTERVAL)
+    if process.written != seen:
+        await changed()
 
 
 def _parse(query: str) -> tuple[list[Stream], int, int]:

@@ -1,0 +1,193 @@
+"""Tells clients of both eras when a resource that they follow has changed.
+
+The handshake's era has `resources/subscribe` and `resources/unsubscribe`; later ones name addresses in
+`subscriptions/listen`. A client hears of its own principal's resources alone, even where another's have the same
+address.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.abc
+import structlog
+from mcp.server.context import ServerRequestContext
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourceUpdated, ServerEvent
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    EmptyResult,
+    SubscribeRequestParams,
+    SubscriptionsListenRequestParams,
+    SubscriptionsListenResult,
+    UnsubscribeRequestParams,
+)
+
+from taskcell.caller import Caller
+from taskcell.errors import BadArgument, UnknownResource
+from taskcell.mcp.principal import caller_of
+from taskcell.mcp.resources.routes import Resources
+
+log = structlog.get_logger(__name__)
+
+Context = ServerRequestContext[Any, Any]
+#: Resources that one principal follows at once; each costs a look a second.
+MAX_FOLLOWED = 64
+#: Requests of one principal that listen at once.
+MAX_LISTENING = 256
+#: Seconds for a client to take a notice; one that does not read for so long misses it.
+UPDATE_TIMEOUT = 5.0
+
+
+class Subscriptions:
+    """Follows resources for clients. Its handlers are called while `running` is entered.
+
+    Arguments:
+        resources: where an address is looked up.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._group: anyio.abc.TaskGroup | None = None
+        self._followed: Counter[str] = Counter()
+        self._listening: dict[ListenHandler, str] = {}
+        self._scopes: dict[tuple[object, str], anyio.CancelScope] = {}
+        #: Events for every client that listens.
+        self.bus = InMemorySubscriptionBus()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow resources while this is entered; on leaving, end the requests of those that listen."""
+        async with anyio.create_task_group() as group:
+            self._group = group
+            try:
+                yield
+            finally:
+                self.close()
+                group.cancel_scope.cancel()
+
+    def close(self) -> None:
+        """End the requests of the clients that listen."""
+        for handler in tuple(self._listening):
+            handler.close()
+
+    # --- the handshake's era -----------------------------------------------------------------------------------
+
+    async def subscribe(self, context: Context, params: SubscribeRequestParams) -> EmptyResult:
+        """Handle `resources/subscribe`: notify this client of changes until it unsubscribes or its connection ends."""
+        connection, session = context.session._connection, context.session
+        key = (connection, params.uri)
+        if key not in self._scopes:
+            self._check_room(context, params.uri)
+
+            async def tell() -> None:
+                await session.send_resource_updated(params.uri)
+
+            scope = self._scopes[key] = anyio.CancelScope()
+            # The SDK offers a handler no other way to learn that a connection ends.
+            connection.exit_stack.callback(self._forget, key)
+            self._start(caller_of(context), params.uri, tell, scope)
+        return EmptyResult()
+
+    async def unsubscribe(self, context: Context, params: UnsubscribeRequestParams) -> EmptyResult:
+        """Handle `resources/unsubscribe`."""
+        self._forget((context.session._connection, params.uri))
+        return EmptyResult()
+
+    def _forget(self, key: tuple[object, str]) -> None:
+        scope = self._scopes.pop(key, None)
+        if scope is not None:
+            scope.cancel()
+
+    # --- later eras --------------------------------------------------------------------------------------------
+
+    async def listen(self, context: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
+        """Handle `subscriptions/listen`: what is acknowledged is what will be told."""
+        caller, asked = caller_of(context), params.notifications
+        principal = caller.principal
+        if list(self._listening.values()).count(principal) >= MAX_LISTENING:
+            raise MCPError(code=INVALID_REQUEST, message=f"At most {MAX_LISTENING} requests may listen at once.")
+        uris = list(dict.fromkeys(asked.resource_subscriptions or ()))
+        for uri in uris:
+            self._check_room(context, uri, beside=len(uris) - 1)
+        # The list of resources changes with every command, and that of prompts never: neither is announced.
+        kinds = {"resource_subscriptions": uris or None, "resources_list_changed": None, "prompts_list_changed": None}
+        honored = params.model_copy(update={"notifications": asked.model_copy(update=kinds)})
+        own = _ClientsBus(self.bus)
+        handler = ListenHandler(own)
+        self._listening[handler] = principal
+        scopes = {uri: anyio.CancelScope() for uri in uris}
+        for uri, scope in scopes.items():
+            self._start(caller, uri, partial(own.publish, ResourceUpdated(uri=uri)), scope)
+        try:
+            return await handler(context, honored)
+        finally:
+            del self._listening[handler]
+            for scope in scopes.values():
+                scope.cancel()
+
+    # --- following ---------------------------------------------------------------------------------------------
+
+    def _check_room(self, context: Context, uri: str, beside: int = 0) -> None:
+        """Raise MCPError if there can be no such resource, or the principal follows too many."""
+        caller = caller_of(context)
+        try:
+            self._resources.find(uri, caller)
+        except (UnknownResource, BadArgument) as error:
+            raise MCPError(code=INVALID_PARAMS, message=str(error), data={"uri": uri}) from None
+        if self._followed[caller.principal] + beside >= MAX_FOLLOWED:
+            sentence = f"At most {MAX_FOLLOWED} resources can be followed at once; unsubscribe from some first."
+            raise MCPError(code=INVALID_REQUEST, message=sentence)
+
+    def _start(self, caller: Caller, uri: str, tell: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+        async def follow() -> None:
+            try:
+                with scope:
+                    await self._follow(caller, uri, tell)
+            finally:
+                self._followed[caller.principal] -= 1
+
+        assert self._group is not None
+        self._followed[caller.principal] += 1
+        self._group.start_soon(follow)
+
+    async def _follow(self, caller: Caller, uri: str, tell: Callable[[], Awaitable[None]]) -> None:
+        """Tell of a resource's changes, until there are no more. Nothing that goes wrong ends anything else."""
+
+        async def changed() -> None:
+            with anyio.move_on_after(UPDATE_TIMEOUT), suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                await tell()
+
+        try:
+            route, task, rest = self._resources.find(uri, caller)
+            await route.follow(task, rest, changed)
+        except UnknownResource as error:
+            log.info("A client follows a resource that is not there.", uri=uri, reason=str(error))
+        except Exception:
+            log.exception("A resource is not followed any more.", uri=uri)
+
+
+class _ClientsBus:
+    """What one request that listens hears: events for all clients, and of the resources that it follows."""
+
+    def __init__(self, shared: InMemorySubscriptionBus) -> None:
+        self._shared = shared
+        self._own = InMemorySubscriptionBus()
+
+    async def publish(self, event: ServerEvent) -> None:
+        await self._own.publish(event)
+
+    def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
+        ends = (self._shared.subscribe(listener), self._own.subscribe(listener))
+
+        def unsubscribe() -> None:
+            for end in ends:
+                end()
+
+        return unsubscribe
