@@ -23,9 +23,9 @@ from taskcell.model import TaskKey
 
 #: Times that a change is made anew because something else changed the file between reading and writing it.
 TRIES = 5
-#: Why a file is written that was not read: it is too large, or may be written and not read. If it may not be written
+#: Why a file is written that was not read: it is too large, or may be written and not read. If it cannot be written
 #: either, writing says so.
-_UNREAD = (ErrorCode.TOO_LARGE, ErrorCode.PERMISSION_DENIED)
+_UNREAD = (ErrorCode.TOO_LARGE, ErrorCode.PERMISSION_DENIED, ErrorCode.INTERNAL)
 _IN_PLACE = {
     Placed.LINKS: "It has other names (hard links), so it was written in place.",
     Placed.OWNER: "It belongs to another user or group, so it was written in place, and keeps that.",
