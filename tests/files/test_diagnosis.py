@@ -68,6 +68,12 @@ def test_the_nearest_places_are_shown_where_none_is_meant() -> None:
     assert "Nothing in it comes near" in diagnose("/w/a", "", "zzz qqq")
 
 
+def test_a_place_in_a_very_long_line_is_quoted_alone() -> None:
+    line = ";".join(f"var item{number}=compute({number},'x')" for number in range(20_000))
+    said = diagnose("/w/a", line + "\n", "var item12345=compote(12345,'x')")
+    assert offered(said) == "var item12345=compute(12345,'x')"
+
+
 def test_how_often_a_place_is_there_is_said() -> None:
     assert "2 more places are like it" in diagnose("/w/a", "a  b\nx\na  b\ny\na  b\n", "a b")
 
@@ -93,6 +99,9 @@ def test_a_diagnosis_in_a_file_of_ten_megabytes_takes_seconds_at_most() -> None:
     diagnose("/w/a", same, "if x == 1:\n    return y\n" * 50)
     diagnose("/w/a", "a" * 10_000_000, "b" * 100_000)
     diagnose("/w/a", "ab " * 3_000_000, "ab ac " * 1000)
+    diagnose("/w/a", text, wrong * 20)
+    long_line = ";".join(f"var a{number}={number * 7919 % 100_003}" for number in range(500_000))
+    assert "has" in diagnose("/w/a", long_line, "var a250000=7919")
     assert time.monotonic() - begun < 60  # a second or two each, on a busy machine
 
 

@@ -125,6 +125,9 @@ def test_either_line_end_matches_and_each_new_line_gets_that_of_its_place(files:
     assert (files / "mixed.txt").read_bytes().endswith(b"three\nfour\r\nfive\r\n")
     files.edit("mixed.txt", new="six", after_line=-1)
     assert (files / "mixed.txt").read_bytes().endswith(b"five\r\nsix\r\n")
+    (files / "all gone").write_bytes(b"a\r\nb\r\n")
+    files.edit("all gone", edits=[{"old": "a\nb\n", "new": ""}, {"after_line": -1, "new": "c\nd"}])
+    assert (files / "all gone").read_bytes() == b"c\r\nd\r\n"
     (files / "unix").write_bytes(b"a\nb\n")
     assert "end in LF" in files.edit("unix", "a\r\nb", "1\r\n2").notes[0]
     assert (files / "unix").read_bytes() == b"1\n2\n"

@@ -23,6 +23,9 @@ from taskcell.model import TaskKey
 
 #: Times that a change is made anew because something else changed the file between reading and writing it.
 TRIES = 5
+#: Why a file is written that was not read: it is too large, or may be written and not read. If it cannot be written
+#: either, writing says so.
+_UNREAD = (ErrorCode.TOO_LARGE, ErrorCode.PERMISSION_DENIED, ErrorCode.INTERNAL)
 _IN_PLACE = {
     Placed.LINKS: "It has other names (hard links), so it was written in place.",
     Placed.OWNER: "It belongs to another user or group, so it was written in place, and keeps that.",
@@ -84,8 +87,9 @@ async def write(file: TaskFile, content: Content, *, if_unchanged: bool, mode: i
     async def change() -> FileChange:
         try:
             before = await file.before()
-        except FileRefused:
-            # It is too large, or may be written and not read; if it may not be written either, that is said.
+        except FileRefused as refused:
+            if refused.code not in _UNREAD:
+                raise
             return await _write_blindly(file, content, mode)
         if if_unchanged and before is not None:
             _check_seen(file, before)
@@ -131,8 +135,10 @@ async def append(file: TaskFile, text: str, data: bytes, label: str | None, mode
         notes: list[str] = []
         try:
             before, expected = await file.before(), "new"
-        except FileRefused:
-            before, expected = None, "any"  # too large to be looked at
+        except FileRefused as refused:
+            if refused.code not in _UNREAD:
+                raise
+            before, expected = None, "any"
         if before is None or label is not None:
             added = content_of(label or "utf-8", data, text, label).data
         else:

@@ -189,7 +189,8 @@ def _of_nearest(text: str, lines: list[str], old: str) -> str:
 
 def _with_end(place: Near, lines: list[str], old: str) -> Near:
     """Return a place with the line break behind it, if `old` ends with one."""
-    follows = place.line + place.text.count("\n") + 1 < len(lines)
+    last = place.line + place.text.count("\n")
+    follows = last + 1 < len(lines) and lines[last].endswith(place.text.rpartition("\n")[2])
     return replace(place, text=place.text + "\n") if old.endswith("\n") and follows else place
 
 

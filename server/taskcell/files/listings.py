@@ -72,10 +72,11 @@ class FolderListing:
         if not self.entries:
             return "Nothing more matches" if self.skipped else "Nothing matches"
         last = self.skipped + len(self.entries)
-        if last >= self.found and not self.skipped:
-            return "1 entry" if last == 1 else f"{last} entries"
-        go_on = f"; continue with offset={last}, or narrow it with 'glob'" if last < self.found else ""
-        return f"Entries {self.skipped + 1} to {last} of {self.found}{go_on}"
+        if last < self.found:
+            go_on = f"continue with offset={last}, or narrow it with 'glob'"
+            return f"Entries {self.skipped + 1} to {last} of {self.found}; {go_on}"
+        count = "1 entry" if len(self.entries) == 1 else f"{len(self.entries)} entries"
+        return f"{count}, not all: narrow it with 'glob', or name a folder in 'path'" if self.truncated else count
 
 
 @dataclass(frozen=True, slots=True)

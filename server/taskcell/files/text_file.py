@@ -18,11 +18,13 @@ class TextFile:
     Arguments:
         text: with LF for each CRLF. A CR that no LF follows is a character as any other.
         ends: for each LF of `text`, 1 if the file has CRLF there, else 0.
+        usual: what most of the lines ended in when the file was read.
     """
 
     text: str
     ends: bytearray
     encoding: Encoding
+    usual: int = 0
 
     @classmethod
     def parse(cls, data: bytes, encoding: Encoding | None = None) -> TextFile:
@@ -36,7 +38,7 @@ class TextFile:
             ends = bytearray(b"\x01") * crlf
         else:
             ends = bytearray(len(found[0]) - 1 for found in _LINE_END.finditer(raw))
-        return cls(raw.replace("\r\n", "\n"), ends, encoding)
+        return cls(raw.replace("\r\n", "\n"), ends, encoding, int(2 * crlf > len(ends)))
 
     def raw(self) -> str:
         """Return the text with its own line ends."""
@@ -81,7 +83,7 @@ class TextFile:
     def _ends_for(self, wanted: int, first: int, last: int) -> bytearray:
         """Return the ends of new lines: those of the lines they replace, then that of the line where they stand."""
         here = self.ends[first:last]
-        around = self.ends[last : last + 1] or here[-1:] or self.ends[first - 1 : first] or bytearray(1)
+        around = self.ends[last : last + 1] or here[-1:] or self.ends[first - 1 : first] or bytes([self.usual])
         return (here + around * (wanted - len(here)))[:wanted]
 
 
