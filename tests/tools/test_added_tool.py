@@ -61,7 +61,7 @@ def _make(settings: Settings) -> Iterator[Tool]:
     )
 
 
-BUILT_IN = BuiltIn(names=("word_count",), make=_make, rank=5)
+BUILT_IN = BuiltIn(names=("word_count",), make=_make, rank=9)
 '''
 RUNS = '''
 """Counts words in a sandbox."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from taskcell.errors import BadArgument, Denied, ErrorCode, FileRefused
 from taskcell.files.run import run_file_command
+from taskcell.files.store import FileStore
 from taskcell.model import Command
 from taskcell.sandbox.hints import beside_the_terminal, relative_hint
 from taskcell.sandbox.sandbox import Sandbox
@@ -23,10 +25,14 @@ async def relative_hints(gateway: Access, sandbox: Sandbox, command: Command, pa
     whole = beside_the_terminal(sandbox, path)
     if not whole:
         return []
+
+    async def run(words: Sequence[str], stdin: bytes | None) -> bytes:
+        look = replace(command, argv=tuple(words), text=found.shown, stdin=stdin)
+        return await run_file_command(sandbox, gateway.authorize(look))
+
     try:
         found = target(whole)
-        look = replace(command, argv=("fetch", "1", found.inner), text=found.shown, stdin=None)
-        await run_file_command(sandbox, gateway.authorize(look))
+        await FileStore(run).fetch(found, 1)
     except FileRefused as refused:  # a folder, or more than one byte
         return [] if refused.code is ErrorCode.NOT_FOUND else [relative_hint(whole)]
     except (Denied, BadArgument):
