@@ -42,6 +42,12 @@ async def until_alive(task: Task, process_id: str, count: int) -> None:
             await anyio.sleep(0.02)
 
 
+async def test_what_ends_a_moment_after_its_command_is_not_told_as_left_behind(task: Task) -> None:
+    answers = [await task.terminal("sleep 0.002 & sleep 0.003 & exit 4") for _ in range(5)]
+    assert {answer.exit_code for answer in answers} == {4}
+    assert () in [answer.notes for answer in answers]
+
+
 async def test_what_was_left_in_the_background_is_told_while_it_is_there(task: Task) -> None:
     answered = await task.terminal(LEAVES)
     assert (answered.exit_code, answered.stdout) == (5, "left\n")

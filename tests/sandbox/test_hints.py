@@ -312,7 +312,11 @@ REAL = (
 @pytest.mark.engine
 @pytest.mark.anyio
 async def test_real_commands_get_the_note_that_is_right_for_them(task: Task) -> None:
-    told = [(command, list((await task.terminal(command)).notes)) for command, _ in REAL]
+    told = []
+    for command, _ in REAL:
+        notes = (await task.terminal(command)).notes
+        # A helper of git may live a moment longer than git.
+        told.append((command, [note for note in notes if "in the background" not in note]))
     assert told == list(REAL)
 
 

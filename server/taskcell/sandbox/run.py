@@ -26,6 +26,8 @@ from taskcell.supervisor.protocol import Reason
 from taskcell.text import PATH_SHOWN, shown
 from taskcell.units import format_seconds
 
+#: Seconds before each look at what a command left running: helpers, such as those of git, end a moment after it.
+PAUSES = (0.005, 0.015, 0.04)
 #: Called with the process as soon as its start is requested.
 Watch = Callable[[Process], None]
 
@@ -164,7 +166,16 @@ class _Call:
                 await process.finished()
         await process.fetch_tails()
         await self.sandbox.settle()
+        await self._count_what_stays()
         return self.ended()
+
+    async def _count_what_stays(self) -> None:
+        """Count again what the command left, so that no answer names what is about to end."""
+        for pause in PAUSES:
+            if not self.record.alive or not self.sandbox.usable:
+                return
+            await anyio.sleep(pause)
+            await self.sandbox.recount(self.record)
 
     def ended(self) -> ProcessResult:
         """Return the result of a command that its call has waited for."""
