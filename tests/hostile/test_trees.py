@@ -24,10 +24,11 @@ pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.hostile]
 SOURCE = Path(__file__).parents[1] / "supervisor" / "tree.c"
 #: A kill here has a grace of two seconds, which most trees use up.
 KILLS = max(20, int(os.environ.get("TASKCELL_TREES") or 0) // 20)
-#: The bound of processes leaves room for so many trees.
 AT_ONCE = 5
 FIRST = int(os.environ.get("TASKCELL_FIRST_TREE") or 1)
-SUDO = "[terminal]\nsudo = true\n[policy]\nallow_sudo = true\n"
+#: Room for the largest trees at once.
+PIDS = "[terminal]\npids = 1000\n"
+SUDO = f"{PIDS}sudo = true\n[policy]\nallow_sudo = true\n"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ async def test_a_kill_leaves_nothing_of_a_random_tree_in_a_sandbox_and_counts_it
     gateway: GatewayFactory, docker_api: docker.APIClient, program: str, figure: Figure, root: bool
 ) -> None:
     name, prefix = f"trees-{root}".lower(), "sudo " if root else ""
-    async with gateway(f'deployment = "{name}"\n{SUDO if root else ""}') as gw:
+    async with gateway(f'deployment = "{name}"\n{SUDO if root else PIDS}') as gw:
         task = Task(gw)
         unpack = "base64 -d >/tmp/tree && chmod 755 /tmp/tree"
         assert (await task.terminal(unpack, stdin=program)).exit_code == 0
