@@ -85,7 +85,7 @@ _CONTROLS = bytes((*range(7), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F))
 _ODD_SHARE, _ODD_SHARE_GUESSED = 4, 50
 
 
-def is_plain(data: bytes) -> bool:
+def is_clean_text(data: bytes) -> bool:
     """Whether the front of a file is UTF-8 without control characters: text, whatever its first letters are."""
     front = data[:_FRONT]
     if len(front.translate(None, _CONTROLS)) < len(front):
@@ -97,7 +97,7 @@ def known_kind(data: bytes) -> FileKind | None:
     """Return the kind of a file by its front; None for text, and for what nobody knows."""
     if data.startswith(b"%PDF-"):
         return _PDF
-    if is_plain(data):
+    if is_clean_text(data):
         return None
     if b"%PDF-" in data[:_PDF_FRONT]:
         return _PDF
