@@ -74,7 +74,7 @@ def test_a_picture_is_known_by_its_bytes_and_its_sides_are_said(
     "data",
     [
         b"\x89PNG\r\n\x1a\n",
-        b"GIF89a is how a text begins that is not a picture",
+        b"GIF89a" + bytes(50),
         png(0, 5),
         png(5, 0),
         b"\xff\xd8\xff\xe0" + b"\0" * 9000,
@@ -146,6 +146,13 @@ def test_a_known_kind_is_named_with_what_reads_it(files: Files, data: bytes, nam
     refused = str(files.refused(lambda: files.read("a")))
     assert name in refused
     assert reader in refused
+
+
+@pytest.mark.parametrize("text", ["GIF89a is a format", "ID3 tags", "BZhang", "PK\x0bx", "about %PDF-1.7", "II*"])
+@pytest.mark.parametrize("lines", [1, 200_000])
+def test_a_text_that_begins_as_another_kind_is_a_text(files: Files, text: str, lines: int) -> None:
+    (files / "a").write_text(text + "\n" + "möre\n" * lines)
+    assert files.text("a", limit=2).text.endswith("\nmöre\n")
 
 
 WORDS = {

@@ -100,8 +100,8 @@ def recognise(data: bytes, sample: bytes | None = None) -> Encoding:
     found = of_mark(front) or _wide(front)
     if found is not None and (sample is not None or _returns(found, data)):
         return found
-    wrong = _first_wrong(data)
-    if wrong is None and (sample is None or _first_wrong(sample, cut=True) is None):
+    wrong = first_wrong(data)
+    if wrong is None and (sample is None or first_wrong(sample, cut=True) is None):
         return UTF_8
     # The sample may end in the middle of a character, so its last line does not count.
     data = data if sample is None else sample[: sample.rfind(b"\n") + 1] + data
@@ -110,7 +110,7 @@ def recognise(data: bytes, sample: bytes | None = None) -> Encoding:
     return UTF_8 if _damage(around) * 4 <= len(_MULTIBYTE.findall(around)) else _guess(data)
 
 
-def _first_wrong(data: bytes, *, cut: bool = False) -> int | None:
+def first_wrong(data: bytes, *, cut: bool = False) -> int | None:
     """Return where bytes begin that are not UTF-8; None if there are none. `cut`: the end may be half a character."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(data, final=not cut)

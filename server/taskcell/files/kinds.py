@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taskcell.files.encodings import Encoding
+from taskcell.files.encodings import Encoding, first_wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +77,32 @@ _ZIPPED = (
     (b"application/epub+zip", FileKind("an EPUB book", _OFFICE)),
     (b"application/vnd.oasis.opendocument", FileKind("an OpenDocument file", _OFFICE)),
 )
+#: Bytes that show what a file is.
+_FRONT = 8192
 _CONTROLS = bytes((*range(7), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F))
 #: One in so many bytes may be a control character in UTF-8, and in an encoding that was guessed: random bytes have one
 #: in nine.
 _ODD_SHARE, _ODD_SHARE_GUESSED = 4, 50
 
 
+def is_clean_text(data: bytes) -> bool:
+    """Whether the front of a file is UTF-8 without control characters: text, whatever its first letters are."""
+    front = data[:_FRONT]
+    if len(front.translate(None, _CONTROLS)) < len(front):
+        return False
+    return first_wrong(front, cut=True) is None
+
+
 def known_kind(data: bytes) -> FileKind | None:
     """Return the kind of a file by its front; None for text, and for what nobody knows."""
+    if data.startswith(b"%PDF-"):
+        return _PDF
+    if is_clean_text(data):
+        return None
     if b"%PDF-" in data[:_PDF_FRONT]:
         return _PDF
     if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        inside = (kind for mark, kind in _ZIPPED if mark in data[:8192])
+        inside = (kind for mark, kind in _ZIPPED if mark in data[:_FRONT])
         return next(inside, FileKind("a ZIP archive", _PACKED))
     placed = (kind for at, mark, kind in _PLACED if data[at : at + len(mark)] == mark)
     return next((kind for front, kind in _FRONTS if data.startswith(front)), next(placed, None))

@@ -12,7 +12,7 @@ from taskcell.errors import FileRefused
 from taskcell.files.answers import FileBytes, FileText
 from taskcell.files.encodings import Encoding, of_mark, recognise
 from taskcell.files.history import Fingerprint
-from taskcell.files.kinds import is_binary, known_kind
+from taskcell.files.kinds import is_binary, is_clean_text, known_kind
 from taskcell.files.limits import MAX_DECODED, MAX_PICTURE
 from taskcell.files.lines import Line, Lines, text_of_lines
 from taskcell.files.notebook import cells_as_text
@@ -67,7 +67,7 @@ async def read_file(
 def _needs_whole(target: Target, found: Sample | Window, wanted: Wanted) -> int:
     """Return how many bytes to fetch of a large file that its lines do not show as they are; 0: they do."""
     front = found.data if isinstance(found, Sample) else found.sample
-    if picture_type(front):
+    if picture_type(front) and not is_clean_text(front):
         if found.size > MAX_PICTURE:
             raise FileRefused(f"{target.said} is a picture of {found.size} bytes, too large to show; {_SMALLER}.")
         return MAX_PICTURE
@@ -80,7 +80,7 @@ def _needs_whole(target: Target, found: Sample | Window, wanted: Wanted) -> int:
 def of_whole(target: Target, data: bytes, wanted: Wanted) -> FileText | FileBytes:
     """Return what a model sees of a file whose bytes are all here. Raises FileRefused."""
     mime = picture_type(data)
-    if mime is not None and wanted.encoding is None:
+    if mime is not None and wanted.encoding is None and not is_clean_text(data):
         return _picture(target, data, mime)
     encoding = wanted.encoding or recognise(data)
     if wanted.encoding is None and (known_kind(data) or is_binary(data, encoding)):
