@@ -38,9 +38,9 @@ class LocalClient:
         except MCPError as error:
             raise TaskcellError(str(error)) from None
         assert isinstance(result, CallToolResult)
-        if result.structured_content is None:
+        fields: dict[str, Any] = result.structured_content or {}
+        if not fields or "error" in fields:
             raise TaskcellError("".join(block.text for block in result.content if isinstance(block, TextContent)))
-        fields: dict[str, Any] = result.structured_content
         return fields
 
     async def read(self, uri: str) -> list[tuple[Mapping[str, Any], bytes]]:
