@@ -137,7 +137,10 @@ class Sandbox:
         await self.call("read", "read_file", path=name)
         await self.call("list", "list_files")
         await self.call("miscount", "edit_file", path=name, old=word, new="x", count=7)
-        await self.call("no such text", "edit_file", path=name, old=f"{word}!", new="x")
+        await self.call("no such text", "edit_file", path=name, old="zzz qqq", new="x")
+        await self.call("text that is near", "edit_file", path=name, old=f"{word}!", new="x")
+        # What is near depends on the word; it is quoted in the one sentence, or in a block of the file's.
+        assert "\n" not in self.said.pop("text that is near")
         await self.call("edit", "edit_file", path=name, old=f"{word}\n{word}\n", new="x")
         await self.call("none", "read_file", path=f"{name}.none")
         await self.call("no folder", "write_file", path=f"{name}/x", content="x")
