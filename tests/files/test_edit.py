@@ -29,7 +29,7 @@ def test_an_ambiguous_edit_is_refused_with_its_places(files: Files) -> None:
     (files / "a").write_text("x = 1\ny\n  x = 1\n" + "x\n" * 30)
     refused = str(files.refused(lambda: files.edit("a", "x = 1", "x = 2")))
     assert "2 times" in refused
-    assert "line 1: x = 1; line 3: x = 1." in refused
+    assert "line 1: 'x = 1'; line 3: 'x = 1'." in refused
     many = str(files.refused(lambda: files.edit("a", "x", "z")))
     assert "count=32" in many
     assert "and 12 more" in many
