@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -38,16 +39,10 @@ def tail(
 ) -> None:
     """Show the last lines of the audit log, as JSON."""
     path = _path(run)
-    try:
-        with path.open("rb") as file:
-            for line in file.readlines()[-lines:] if lines else ():
-                typer.echo(line.decode("ascii", "backslashreplace").rstrip("\n"))
-    except FileNotFoundError:
-        if not follow:
-            raise TaskcellError(f"There is no audit log at {path} yet; a server's first call begins it.") from None
-    if follow:
-        for line in _new_lines(path):
-            typer.echo(line.decode("ascii", "backslashreplace").rstrip("\n"))
+    if not path.exists() and not follow:
+        raise TaskcellError(f"There is no audit log at {path} yet; a server's first call begins it.")
+    for line in _lines(path, lines, follow=follow):
+        typer.echo(line.decode("ascii", "backslashreplace").rstrip("\n"))
 
 
 def verify(run: Invocation) -> int:
@@ -100,13 +95,13 @@ def _note_beginning(file: Path) -> None:
         typer.echo(f"The oldest file begins with line {link.number}; what came before it is not here.")
 
 
-def _new_lines(path: Path) -> Iterator[bytes]:
-    """Each line that is added from now on, also when files are rotated away meanwhile."""
+def _lines(path: Path, last: int, *, follow: bool) -> Iterator[bytes]:
+    """The last lines of the log; then each that is added, also when files are rotated away meanwhile."""
     while not path.exists():
         time.sleep(POLL)
     file = path.open("rb")
-    file.seek(0, os.SEEK_END)
-    while True:
+    yield from deque(file, last)
+    while follow:
         if line := file.readline():
             yield line
         elif (following := _next_file(path, file)) is not None and not (line := file.readline()):
