@@ -21,6 +21,8 @@ CONFIG = ROOT / "examples" / "taskcell.toml"
 ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 #: Seconds for one answer. The first call may start a container on a busy machine; the server's own limit is 50.
 ANSWER_TIMEOUT = 90.0
+#: The `_meta` of a call that asks for the run's fields.
+FIELDS: Any = {"taskcell/structured": True}
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ async def connect(log: Path) -> AsyncIterator[Client]:
 
 async def call(client: Client, tool: str, arguments: dict[str, Any], **options: Any) -> Answer:
     """Call a tool and take its answer apart. Raises MCPError if the server returns an error of the protocol."""
-    result = await client.call_tool(tool, arguments, meta={"taskcell/structured": True}, **options)
+    result = await client.call_tool(tool, arguments, meta=FIELDS, **options)
     said = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
     run = result.structured_content if isinstance(result.structured_content, Mapping) else {}
     return Answer(run, f"{run.get('stdout', '')}{run.get('stderr', '')}{said}", bool(result.is_error))
