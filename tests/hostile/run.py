@@ -7,6 +7,7 @@ stands in a mount namespace where the default engine's socket is: so tests find 
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -146,6 +147,7 @@ def main() -> int:
     parser.add_argument("--within", type=float, help="seconds after which no other test begins")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     known, others = parser.parse_known_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the engine is removed all the same
     if known.inside:
         return attack(known.within, others)
     return with_engine(sys.argv[1:])
