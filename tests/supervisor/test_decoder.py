@@ -63,7 +63,7 @@ def test_a_count_of_all_ones_is_no_number_but_unknown() -> None:
     [
         (frame(0x86, ENDING[:-1]), CUT_SHORT),
         (frame(0x86, ENDING + b"\1\0\0"), CUT_SHORT),
-        (frame(0x86, b"\3" + ENDING[1:] + number(0)), "bad value: 3 is not a valid Reason"),
+        (frame(0x86, b"\4" + ENDING[1:] + number(0)), "bad value: 4 is not a valid Reason"),
         (frame(0x8E, number(3) + b"ta"), LONG_STRING),
         (frame(0x8E, number((1 << 32) - 1)), LONG_STRING),
         (frame(0x8E, string(b"tag") + b"\1\0\0"), CUT_SHORT),
