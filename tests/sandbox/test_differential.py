@@ -148,3 +148,10 @@ async def test_so_do_those_that_a_call_does_not_wait_for_or_that_have_a_terminal
     async with gateway(engine=engine) as gw:
         found = await differences(gw, lines, docker_api if engine == "docker" else None, pty=in_terminal, **arguments)
         assert found == [], "\n".join(map(repr, found))
+
+
+@pytest.mark.parametrize("line", ["nonesuch; echo $0", "cd /; nonesuch; echo $0", "trap : EXIT; nonesuch; echo $0"])
+async def test_the_shell_names_itself_as_it_was_called_and_not_by_its_path(gateway: GatewayFactory, line: str) -> None:
+    async with gateway(engine="local") as gw:
+        result = await gw.call(ToolCall("local", "terminal", {"command": line}))
+        assert result.stdout == "bash: line 1: nonesuch: command not found\nbash\n"

@@ -205,6 +205,15 @@ def test_the_program_is_looked_up_in_the_path_that_was_given(client: Client, tmp
     client.wait(events.Spawned, 4)
 
 
+def test_a_program_that_is_given_by_its_path_can_get_the_short_name(client: Client) -> None:
+    client.run(1, "/bin/bash", "-c", "echo $0", flags=SpawnFlag.SHORT_NAME)
+    client.run(2, "/bin/bash", "-c", "echo $0", flags=SpawnFlag.SHORT_NAME | SpawnFlag.HIDE_LAST)
+    client.run(3, "bash", "-c", "echo $0", flags=SpawnFlag.SHORT_NAME)
+    assert [client.output(number) for number in (1, 2, 3)] == [b"bash\n"] * 3
+    client.spawn(4, "/no/such", flags=SpawnFlag.SHORT_NAME)
+    assert "'/no/such'" in client.wait(events.Failed, 4).message
+
+
 def test_a_timeout_kills_the_tree_and_says_so(client: Client) -> None:
     began = time.monotonic()
     client.shell(1, "trap 'echo bye; exit 7' TERM; sleep 60 & echo $!; wait", timeout_ms=300, grace_ms=5000)

@@ -37,7 +37,8 @@ def run(line: str, folder: str, shell: str, *, in_terminal: bool) -> tuple[int, 
             os.setpgid(0, 0)
 
     started = subprocess.Popen(
-        [shell, "-c", line],
+        [os.path.basename(shell), "-c", line],
+        executable=shell,
         stdin=its if in_terminal else subprocess.DEVNULL,
         stdout=its,
         stderr=its,

@@ -103,8 +103,8 @@ class ShellRun:
         # On the command's own first line, so that its line numbers stay right.
         return f"{_on_exit(report_now(fifo))}; {self.line}" if self.way is Way.INLINE else self.line
 
-    def prologue(self, fifo: str, shell: str) -> str:
-        """What bash reads first; empty: nothing. `shell`: its path."""
+    def prologue(self, fifo: str, name: str) -> str:
+        """What bash reads first; empty: nothing. `name`: what bash is called by."""
         if self.way in (Way.NONE, Way.INLINE):
             return ""
         report = _IN_BASH + shlex.quote(fifo)
@@ -115,7 +115,7 @@ class ShellRun:
         if self.bash_env is not None:
             words += f'export BASH_ENV={shlex.quote(self.bash_env)}\n[[ ! -r $BASH_ENV ]] || . "$BASH_ENV"\n'
         # The last word of the last command is what `$_` begins with.
-        return f"{words}: {shell}\n"
+        return f"{words}: {shlex.quote(name)}\n"
 
 
 def _on_exit(report: str) -> str:

@@ -79,10 +79,13 @@ class Spawner:
         if run is None:
             argv = (*self._entrypoint(), *command.argv)
         else:
-            fifo, shell = self.report_of(number), self.shell or command.argv[0]
+            fifo, shell, name = self.report_of(number), self.shell or command.argv[0], command.argv[0]
             argv = (shell, *command.argv[1:-1], run.argument(fifo))
-            prologue = run.prologue(fifo, shell)
+            prologue = run.prologue(fifo, name)
             flags |= SpawnFlag.MERGE_STDERR | SpawnFlag.HIDE_LAST
+            # `$0`, and what stands before the shell's own errors, is the name that it was configured by.
+            if "/" not in name:
+                flags |= SpawnFlag.SHORT_NAME
             if run.way is not Way.NONE:
                 flags |= SpawnFlag.REPORT_STATE
             if prologue:

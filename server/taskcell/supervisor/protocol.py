@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum, IntFlag
 
-VERSION = 4
+VERSION = 5
 #: Frame limits of `docs/protocol.md`; the length counts type, process and body.
 MAX_TO_SUPERVISOR = 1 << 20
 MAX_FROM_SUPERVISOR = 1 << 17
@@ -53,6 +53,8 @@ class SpawnFlag(IntFlag):
     REPORT_STATE = 8
     #: The last argument stands in no argument list that others can read.
     HIDE_LAST = 16
+    #: The program is told the last part of its path as its name, as if it had been found in PATH.
+    SHORT_NAME = 32
 
 
 class SudoFlag(IntFlag):

@@ -3,7 +3,7 @@
 #define BASE_PROTOCOL_H
 
 enum {
-    PROTOCOL_VERSION = 4,
+    PROTOCOL_VERSION = 5,
     STDIN_MAX = 1 << 16,
     TOKEN_MIN = 16,
     TOKEN_MAX = 64,
@@ -58,7 +58,15 @@ enum answer_type {
     ANS_STATE,
 };
 
-enum spawn_flag { SPAWN_STDIN = 1, SPAWN_MERGE = 2, SPAWN_PTY = 4, SPAWN_REPORT = 8, SPAWN_HIDE = 16, SPAWN_ALL = 31 };
+enum spawn_flag {
+    SPAWN_STDIN = 1,
+    SPAWN_MERGE = 2,
+    SPAWN_PTY = 4,
+    SPAWN_REPORT = 8,
+    SPAWN_HIDE = 16,
+    SPAWN_SHORT_NAME = 32,
+    SPAWN_ALL = 63,
+};
 
 enum sudo_flag { SUDO_SET_PASSWORD = 1, SUDO_ALL = 1 };
 

@@ -114,6 +114,11 @@ static bool copy_words(struct making *m, const struct spawn *q) {
     struct launch *l = &m->l;
     l->argv = strings_copy(&q->argv);
     l->env = strings_copy(&q->env);
+    if (l->argv) {
+        l->program = l->argv[0];
+        char *slash = strrchr(l->argv[0], '/');
+        if (slash && m->p->flags & SPAWN_SHORT_NAME) l->argv[0] = slash + 1;
+    }
     bool hides = m->p->flags & SPAWN_HIDE && l->argv && l->env;
     if (hides) l->hidden = hide_words(l->argv, l->env);
     l->cwd = slice_copy(q->cwd);

@@ -67,7 +67,7 @@ void signals_reset(void) {
 
 void launch_fault(const struct launch *l, int stage, int error, char *text, size_t size) {
     const char *why = strerror(error);
-    if (stage == STAGE_EXEC) snprintf(text, size, "cannot execute '%.150s': %s", l->argv[0], why);
+    if (stage == STAGE_EXEC) snprintf(text, size, "cannot execute '%.150s': %s", l->program, why);
     else if (stage == STAGE_CWD) snprintf(text, size, "cannot enter the working directory '%.150s': %s", l->cwd, why);
     else if (stage == STAGE_USER) snprintf(text, size, "cannot become the user '%.100s': %s", l->user, why);
     else if (stage == STAGE_PTY) snprintf(text, size, "cannot open a terminal: %s", why);
@@ -139,8 +139,7 @@ static const char *search_path(char *const *env) {
 }
 
 /* As execvpe(3), but by the PATH of the environment that the program gets; returns on failure only. */
-static void execute(char *const *argv, char *const *env) {
-    const char *name = argv[0];
+static void execute(const char *name, char *const *argv, char *const *env) {
     if (strchr(name, '/') || !*name) {
         execve(name, argv, env);
         return;
@@ -185,6 +184,6 @@ void child_run(const struct launch *l, int errors) {
     if (chdir(l->cwd)) fail(errors, STAGE_CWD);
     bool hides = l->hidden && ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0;
     if (l->hidden && !hides) (void)!write(errors, &(struct fault){.stage = STAGE_SEEN}, sizeof(struct fault));
-    execute(hides ? l->hidden->argv : l->argv, hides ? l->hidden->env : l->env);
+    execute(l->program, hides ? l->hidden->argv : l->argv, hides ? l->hidden->env : l->env);
     fail(errors, STAGE_EXEC);
 }

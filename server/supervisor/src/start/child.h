@@ -11,6 +11,7 @@
 
 /* Everything that is needed to start a main process. */
 struct launch {
+    const char *program; /* a path, or a name that is looked up in PATH */
     char **argv, **env;
     struct hidden *hidden; /* the same with the last argument out of sight; NULL: it may be seen */
     char *cwd, *user;
