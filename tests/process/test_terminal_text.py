@@ -178,3 +178,9 @@ def test_hostile_text_takes_no_long_time_and_no_memory(text: str) -> None:
     for ansi in (False, True):
         assert len(displayed(text, ansi=ansi)) <= 4 * len(text)
     assert time.monotonic() - began < 20
+
+
+def test_a_line_of_carriage_returns_takes_no_time() -> None:
+    began = time.monotonic()
+    assert displayed("a" + "\r" * 200_000, ansi=False) == "a"
+    assert time.monotonic() - began < 2  # seconds; the square of that length takes ten

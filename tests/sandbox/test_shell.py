@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from taskcell.sandbox.shell import PROLOGUE_SUFFIX, Way, may_change_state, parse
 BASH, DASH = shutil.which("bash") or "", shutil.which("dash") or ""
 #: Seconds for a shell to start and end on a busy machine.
 PATIENCE = 30
+#: Seconds for what takes milliseconds where the time grows with the text, and minutes where it grows with its square.
+SOON = 3.0
 
 names = st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_]{0,8}\Z").filter(
     lambda name: (
@@ -183,6 +186,10 @@ def test_a_file_that_bash_reads_first_may_change_what_no_word_of_the_line_does()
         ("cd /", "/bin/sh", Way.INLINE),
         ("cd /; trap x EXIT", "/bin/sh", Way.NONE),
         ("cd /; set -v", "/bin/bash", Way.NONE),
+        ("set -o posix; trap -p; cd /", "/bin/bash", Way.NONE),
+        ("POSIXLY_CORRECT=1; trap -p; cd /", "/bin/bash", Way.NONE),
+        ("ulimit -Sn 20; cd /", "/bin/bash", Way.NONE),
+        ("set -x; cd /; grep -v a", "/bin/bash", Way.PROLOGUE),
     ],
 )
 def test_each_line_has_its_way(line: str, shell: str, way: Way) -> None:
@@ -217,3 +224,18 @@ def test_dash_keeps_state_and_shows_nothing(tmp_path: Path) -> None:
     ended = parse_report(fifo.read_bytes())
     assert ended is not None
     assert (ended.folder, ended.env["A"]) == ("/", "1")
+
+
+@pytest.mark.parametrize("word", ["set ", "shopt -s ", "trap ", "ulimit n ", "exec ", "export ", "a=1 ", "; ", "set -"])
+def test_the_longest_line_is_judged_at_once(word: str) -> None:
+    line = word * (120_000 // len(word))
+    began = time.monotonic()
+    plan(line, BASH, {})
+    assert time.monotonic() - began < SOON
+
+
+@pytest.mark.parametrize("text", [b"x", b"a () \n{ ", b"\n", b"a () \n{ \n}\ndeclare -fx b\n", b"\ndeclare -f"])
+def test_a_report_that_a_command_has_made_up_is_read_at_once(text: bytes) -> None:
+    began = time.monotonic()
+    parse_report(b"\0taskcell\0/\n\0\0" + text * ((1 << 20) // len(text)) + b"\0")
+    assert time.monotonic() - began < SOON

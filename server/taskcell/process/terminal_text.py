@@ -35,8 +35,9 @@ _UNFINISHED = re.compile(
 )
 #: The final characters of CSI sequences that edit the line, of those that leave it, and of escapes that leave it.
 _EDITS, _LEAVES_LINE, _ESCAPES_LINE = frozenset("CDGKPX@"), frozenset("ABEFHJLMSTdfru"), frozenset("DEMc78")
-#: Whether a line is overwritten: a carriage return before its end, a backspace, or a sequence that edits the line.
-_OVERWRITES = re.compile("\b|\r(?!\r*\\Z)|(?:\x1b\\[|\x9b)[0-?]*[ -/]*[CDGKPX@]")
+#: Whether a line, without carriage returns at its end, is overwritten: by one of them, a backspace, or a sequence that
+#: edits the line.
+_OVERWRITES = re.compile("\b|\r|(?:\x1b\\[|\x9b)[0-?]*[ -/]*[CDGKPX@]")
 _TOKEN = re.compile(f"(?P<sequence>{_SEQUENCE.pattern})|(?P<control>[\x01-\x1f\x7f-\x9f])|[^\x01-\x1f\x7f-\x9f]+")
 
 
@@ -75,7 +76,7 @@ def after_sequence(text: str, at: int) -> int:
 def _shown_line(line: str, *, ansi: bool) -> str:
     if _CONTROL.search(line) is None:
         return line
-    if _OVERWRITES.search(line) is not None:
+    if _OVERWRITES.search(line.rstrip("\r")) is not None:
         return _Line(ansi=ansi).write(line)
     if not ansi:
         line = _SEQUENCE.sub("", line).replace("\x1b", "")

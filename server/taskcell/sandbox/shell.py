@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -40,13 +40,17 @@ _MAY_CHANGE = re.compile(
 _TRAP = re.compile(r"\btrap\b")
 #: `exec PROGRAM` where a command may stand, and not `exec 3>file`.
 _EXEC = re.compile(r"(?:^|[\n;&|(){}!]|\b(?:then|do|else|time)\b)[ \t]*exec[ \t]+[^0-9<>{\s]")
-#: What would show the report, or keep it from being made, with the reason that the answer gives.
+_COMMANDS, _LINES = re.compile(r"[\n;|&]"), re.compile(r"\n")
+#: What would show the report, or keep it from being made, with the reason that the answer gives: patterns that match
+#: one after the other in one command or line. One pattern with gaps takes the square of the line's length to try.
 _UNREPORTABLE = (
-    (re.compile(r"\b(?:set|shopt)\b[^\n;|&]*(?:\s-[a-zA-Z]*v|\bverbose\b)"), "it shows what the shell reads (set -v)"),
-    (re.compile(r"\bBASH_XTRACEFD\b"), "it sets BASH_XTRACEFD"),
-    (re.compile(r"\btrap\b[^\n]*\b(?:DEBUG|RETURN)\b"), "it sets a DEBUG or RETURN trap"),
-    (re.compile(r"\bulimit\b[^\n;|&]*n[^\n;|&]*\b\d{1,2}\b"), "it leaves the shell too few open files"),
+    (_COMMANDS, (r"\b(?:set|shopt)\b", r"\s-[a-zA-Z]*v|\bverbose\b"), "it shows what the shell reads (set -v)"),
+    (_LINES, (r"\bBASH_XTRACEFD\b",), "it sets BASH_XTRACEFD"),
+    (_LINES, (r"\btrap\b", r"\b(?:DEBUG|RETURN)\b"), "it sets a DEBUG or RETURN trap"),
+    (_COMMANDS, (r"\bulimit\b", "n", r"\b\d{1,2}\b"), "it leaves the shell too few open files"),
 )
+#: POSIX mode finds the builtin `trap` before a function of that name.
+_POSIX_MODE = (r"\b(?:set|shopt)\b", r"\bposix\b"), (r"\bPOSIXLY_CORRECT\b",)
 _DECLARED = re.compile(
     rb"(?:(?:declare|typeset) -(?P<kinds>[A-Za-z]+)|export) (?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<equals>=?)"
 )
@@ -67,10 +71,8 @@ _ANSI = re.compile(
 )
 _LETTERS = {b"a": b"\a", b"b": b"\b", b"e": b"\x1b", b"E": b"\x1b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _LETTERS[b"v"] = b"\v"
-#: `export -fp`: each function, then the line that says that it is exported.
-_FUNCTION = re.compile(
-    rb"(?P<name>[^\s()]+) \(\) ?\n(?P<body>\{ .*?)\n(?:declare -[a-z]*f[a-z]*|export -f) (?P=name)\n", re.DOTALL
-)
+#: `export -fp`: how each function begins; a line that says that it is exported ends it.
+_FUNCTION = re.compile(rb"(?P<name>[^\s()]+) \(\) ?\n(?=\{ )")
 
 
 class Way(Enum):
@@ -149,15 +151,38 @@ def plan(line: str, shell: str, env: Mapping[str, str]) -> ShellRun:
     hides_more = any(name.startswith("BASH_FUNC_") or name == "BASH_ENV" for name in env)
     if not may_change_state(line) and not hides_more:
         return ShellRun(line)
-    for pattern, reason in _UNREPORTABLE:
-        if pattern.search(line):
-            return ShellRun(line, unreported=reason)
+    if reason := _unreportable(line):
+        return ShellRun(line, unreported=reason)
     if posixpath.basename(shell) != "bash" or "POSIXLY_CORRECT" in env:
         if _TRAP.search(line):
             return ShellRun(line, unreported="it names traps, of which this shell has but one for its end")
         return ShellRun(line, Way.INLINE)
     way = Way.PROLOGUE_EXEC if _EXEC.search(line) else Way.PROLOGUE
     return ShellRun(line, Way.PROLOGUE_TRAPS if _TRAP.search(line) else way, env.get("BASH_ENV"))
+
+
+def _unreportable(line: str) -> str:
+    """Return why a line leaves no report, or nothing."""
+    for between, patterns, reason in _UNREPORTABLE:
+        if _follow_each_other(patterns, between.split(line)):
+            return reason
+    if _TRAP.search(line) and any(_follow_each_other(patterns, _COMMANDS.split(line)) for patterns in _POSIX_MODE):
+        return "it names traps in POSIX mode"
+    return ""
+
+
+def _follow_each_other(patterns: Iterable[str], parts: Iterable[str]) -> bool:
+    """Whether all patterns match in one of the parts, each behind the one before it."""
+    for part in parts:
+        at = 0
+        for pattern in patterns:
+            found = re.compile(pattern).search(part, at)
+            if found is None:
+                break
+            at = found.end()
+        else:
+            return True
+    return False
 
 
 def report_now(fifo: str) -> str:
@@ -173,10 +198,21 @@ def parse_report(report: bytes) -> Ended | None:
         functions, end, _ = rest.partition(b"\0")
         env = _exports(exports) if end and folder[:1] in (b"", b"/") else None
         if env is not None:
-            for found in _FUNCTION.finditer(functions):
-                env[b"BASH_FUNC_" + found["name"] + b"%%"] = b"() " + found["body"]
+            for name, body in _functions(functions):
+                env[b"BASH_FUNC_" + name + b"%%"] = b"() " + body
             return Ended(_text(folder.removesuffix(b"\n")), {_text(name): _text(value) for name, value in env.items()})
     return None
+
+
+def _functions(text: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the names and bodies that `export -fp` printed, in time that grows with the text and not faster."""
+    at = 0
+    while begin := _FUNCTION.match(text, at):
+        end = re.compile(rb"\n(?:declare -[a-z]+|export -f) %s\n" % re.escape(begin["name"])).search(text, begin.end())
+        if end is None:
+            return
+        yield begin["name"], text[begin.end() : end.start()]
+        at = end.end()
 
 
 def _text(data: bytes) -> str:
