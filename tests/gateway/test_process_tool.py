@@ -212,4 +212,4 @@ async def test_wrong_arguments_are_named(gateway: GatewayFactory, action: str, a
 async def test_a_process_that_never_was_is_told_from_the_list(task: Task) -> None:
     with pytest.raises(UnknownProcess, match="This task has no process 'p9'; the action 'list'"):
         await task.process("poll", "p9")
-    assert (await task.process("list")).said() == "[no processes]"
+    assert (await task.process("list")).said() == "[no commands]"

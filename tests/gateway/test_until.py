@@ -55,7 +55,7 @@ async def test_what_was_printed_before_the_call_counts_unless_a_cursor_says_othe
     cursor = first.result.cursor
     beyond = await until(task, started.process_id, "ready", cursor=cursor, wait=0.2)
     assert (beyond.structured()["matched"], beyond.result and beyond.result.stdout) == (None, "")
-    assert "No match of 'until' within 0.2 s, in the output up to 6 bytes." in notes(beyond)
+    assert "'until' did not match within 0.2 s; the output until then: 6 bytes." in notes(beyond)
     async with anyio.create_task_group() as group:
         group.start_soon(say, task, "ready again\n")
         news = await until(task, started.process_id, "ready", cursor=cursor)

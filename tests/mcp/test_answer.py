@@ -161,7 +161,9 @@ def test_what_is_cut_says_so_and_where_it_goes_on() -> None:
     assert text_of(listing).startswith(f"[Entries 1 to {last} of 40; continue with offset={last}")
     processes = structured(ProcessReport("t", "list", (LISTED,) * 40), 1000)
     shown = len(fields_of(processes)["processes"])
-    assert text_of(processes) == f"[{shown} processes]\n[note: There is no room here for {40 - shown} older ones.]"
+    running = sum(info["status"] == "running" for info in fields_of(processes)["processes"])
+    left_out = f"[note: There is no room here for {40 - shown} older ones.]"
+    assert text_of(processes) == f"[{shown} commands, {running} running]\n{left_out}"
 
 
 def test_a_refusal_carries_its_code_and_sentence_for_programs() -> None:

@@ -126,7 +126,7 @@ def _note_on_match(until: Searched, record: Record, seconds: float) -> str:
     if record.process.has_ended:
         return "The process ended, and its output has no match of 'until'."
     searched = f"{until.ends[0]:,} bytes" + (f" and {until.ends[1]:,} of stderr" if until.ends[1] else "")
-    return f"No match of 'until' within {seconds:g} s, in the output up to {searched}."
+    return f"'until' did not match within {seconds:g} s; the output until then: {searched}."
 
 
 class ProcessCalls:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from taskcell.files.answers import Picture
-from taskcell.model import ProcessResult
+from taskcell.model import ProcessResult, Status
 from taskcell.process.until import Searched
 from taskcell.schema.properties import object_schema, or_null, value_schema
 from taskcell.text import ended, remarks, shown
@@ -112,8 +112,9 @@ class ProcessReport:
     def said(self) -> str:
         if self.result is not None:
             return self.result.said()
-        count = len(self.processes)
-        return remarks(f"{count} process{'' if count == 1 else 'es'}" if count else "no processes", self._notes())
+        count, running = len(self.processes), sum(info.status == Status.RUNNING.value for info in self.processes)
+        commands = f"{count} command{'' if count == 1 else 's'}, {running} running"
+        return remarks(commands if count else "no commands", self._notes())
 
     def _notes(self) -> list[str]:
         return [f"There is no room here for {self.older} older ones."] if self.older else []
