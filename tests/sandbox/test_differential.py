@@ -155,3 +155,19 @@ async def test_the_shell_names_itself_as_it_was_called_and_not_by_its_path(gatew
     async with gateway(engine="local") as gw:
         result = await gw.call(ToolCall("local", "terminal", {"command": line}))
         assert result.stdout == "bash: line 1: nonesuch: command not found\nbash\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "set -o posix; trap -p EXIT; cd /",
+        "POSIXLY_CORRECT=1; trap; cd /",
+        "trap : EXIT; type trap",
+        "trap : EXIT; declare -F; cd /",
+        "trap : EXIT; set | grep -i taskcell; cd /",
+        "cd /; trap FOO; echo $?; trap -z; echo $?; trap x FOO; echo $?",
+    ],
+)
+async def test_the_function_that_stands_for_trap_is_never_seen(gateway: GatewayFactory, line: str) -> None:
+    async with gateway(engine="local") as gw:
+        assert await differences(gw, [line], None) == []

@@ -31,7 +31,9 @@
     fi
     if [[ $code -ne 0 ]]; then
       error=$(builtin trap "$@" 2>&1)
-      builtin printf '%s: line %s: %s\n' "$0" "${BASH_LINENO[0]}" "${error#*: line *: }" >&3
+      # A remark on usage has no line before it.
+      [[ $error != *': line '*': '* ]] || error="$0: line ${BASH_LINENO[0]}: ${error#*: line *: }"
+      builtin printf '%s\n' "$error" >&3
     fi
     return "$code"
   } 3>&2 2>/dev/null

@@ -40,17 +40,26 @@ _MAY_CHANGE = re.compile(
 _TRAP = re.compile(r"\btrap\b")
 #: `exec PROGRAM` where a command may stand, and not `exec 3>file`.
 _EXEC = re.compile(r"(?:^|[\n;&|(){}!]|\b(?:then|do|else|time)\b)[ \t]*exec[ \t]+[^0-9<>{\s]")
+#: What separates the parts of a line; patterns that match in one of them, one after the other; a part of a sentence.
+Reason = tuple[re.Pattern[str], tuple[str, ...], str]
 _COMMANDS, _LINES = re.compile(r"[\n;|&]"), re.compile(r"\n")
 #: What would show the report, or keep it from being made, with the reason that the answer gives: patterns that match
 #: one after the other in one command or line. One pattern with gaps takes the square of the line's length to try.
-_UNREPORTABLE = (
+_UNREPORTABLE: tuple[Reason, ...] = (
     (_COMMANDS, (r"\b(?:set|shopt)\b", r"\s-[a-zA-Z]*v|\bverbose\b"), "it shows what the shell reads (set -v)"),
     (_LINES, (r"\bBASH_XTRACEFD\b",), "it sets BASH_XTRACEFD"),
     (_LINES, (r"\btrap\b", r"\b(?:DEBUG|RETURN)\b"), "it sets a DEBUG or RETURN trap"),
     (_COMMANDS, (r"\bulimit\b", "n", r"\b\d{1,2}\b"), "it leaves the shell too few open files"),
 )
-#: POSIX mode finds the builtin `trap` before a function of that name.
-_POSIX_MODE = (r"\b(?:set|shopt)\b", r"\bposix\b"), (r"\bPOSIXLY_CORRECT\b",)
+#: The same of lines that name `trap`, which a function stands for: POSIX mode finds the builtin before it, and a list
+#: of functions shows it.
+_UNTRAPPABLE: tuple[Reason, ...] = (
+    (_COMMANDS, (r"\b(?:set|shopt)\b", r"\bposix\b"), "it names traps in POSIX mode"),
+    (_COMMANDS, (r"\bPOSIXLY_CORRECT\b",), "it names traps in POSIX mode"),
+    (_COMMANDS, (r"\b(?:declare|typeset)\b", r"\s-[a-zA-Z]*[fF]"), "it names traps and lists functions"),
+    (_COMMANDS, (r"\btype\b|\bcommand\s+-V", r"\btrap\b"), "it names traps and lists functions"),
+    (_COMMANDS, (r"^\s*set\s*(?:[<>]|\Z)|\bcompgen\b",), "it names traps and lists functions"),
+)
 _DECLARED = re.compile(
     rb"(?:(?:declare|typeset) -(?P<kinds>[A-Za-z]+)|export) (?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<equals>=?)"
 )
@@ -163,11 +172,9 @@ def plan(line: str, shell: str, env: Mapping[str, str]) -> ShellRun:
 
 def _unreportable(line: str) -> str:
     """Return why a line leaves no report, or nothing."""
-    for between, patterns, reason in _UNREPORTABLE:
+    for between, patterns, reason in (*_UNREPORTABLE, *(_UNTRAPPABLE if _TRAP.search(line) else ())):
         if _follow_each_other(patterns, between.split(line)):
             return reason
-    if _TRAP.search(line) and any(_follow_each_other(patterns, _COMMANDS.split(line)) for patterns in _POSIX_MODE):
-        return "it names traps in POSIX mode"
     return ""
 
 
