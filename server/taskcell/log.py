@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import select
+from dataclasses import dataclass
 from typing import TextIO, cast
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+
+from taskcell.text import plain_line
 
 #: A pipe that is ready takes at least this many bytes without blocking (POSIX's PIPE_BUF on Linux).
 _PIPE_BUF = 4096
@@ -54,6 +58,32 @@ class StderrWriter:
         """Do nothing: no line is held back."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Quoted:
+    """A text that its line shows quoted, without what would break the line or command a terminal."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return plain_line(repr(self.text))
+
+
+def _plain(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Escape foreign words: clients and sandboxes choose some, and a person reads the log on a terminal."""
+    event["event"] = plain_line(str(event["event"]))
+    for name, value in event.items():
+        if isinstance(value, str) and plain_line(value) != value:
+            event[name] = _Quoted(value)
+    return event
+
+
+def _plain_traceback(out: TextIO, error: ExcInfo) -> None:
+    """Write a traceback whose lines are indented, so that none can be taken for an event."""
+    whole = io.StringIO()
+    structlog.dev.plain_traceback(whole, error)
+    out.writelines(f"\n  {plain_line(line)}" for line in whole.getvalue().strip("\n").split("\n"))
+
+
 def configure(level: str = "info", *, fd: int = 2) -> None:
     """Send all logging, structlog's and the standard library's, to one descriptor.
 
@@ -66,10 +96,9 @@ def configure(level: str = "info", *, fd: int = 2) -> None:
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _plain,
     ]
-    renderer = structlog.dev.ConsoleRenderer(
-        colors=os.isatty(fd), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
-    )
+    renderer = structlog.dev.ConsoleRenderer(colors=os.isatty(fd), exception_formatter=_plain_traceback, pad_event_to=0)
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),

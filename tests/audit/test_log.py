@@ -142,3 +142,26 @@ def test_a_lock_that_is_never_given_back_fails_the_write_and_holds_nobody_up(tmp
             log.write("end")
     log.write("end")
     assert len(json.loads(lines(log.path)[-1])["hash"]) == 64
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a link to a device without an end", "a folder"])
+def test_a_kept_file_that_is_none_fails_the_call_and_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    log = AuditLog(tmp_path / "audit.jsonl")
+    kept = tmp_path / "audit.jsonl.000000000007"
+    if kind == "a pipe":
+        os.mkfifo(kept)
+    elif kind == "a folder":
+        kept.mkdir()
+    else:
+        kept.symlink_to("/dev/zero")
+    failures: list[AuditFailed] = []
+
+    def write() -> None:
+        with pytest.raises(AuditFailed) as failed:
+            log.write("end")
+        failures.append(failed.value)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    writer.join(5)
+    assert failures

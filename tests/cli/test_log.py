@@ -59,3 +59,21 @@ def test_any_text_can_be_logged(pipe: tuple[int, int]) -> None:
     log.configure("info", fd=pipe[1])
     structlog.get_logger().info("half \ud800 pair", value=json.loads('"\\ud800"'))
     assert b"half" in os.read(pipe[0], 1 << 16)
+
+
+def test_foreign_words_neither_break_a_line_nor_reach_a_terminal_as_commands(pipe: tuple[int, int]) -> None:
+    log.configure("info", fd=pipe[1])
+    foreign = "\x1b]52;c;AAAA\x07\n2026-11-27T05:00:00Z\u202e\x9b2J"
+    ours, theirs = structlog.get_logger("a"), logging.getLogger("b")
+    ours.info("value", uri="\x1b]52;c;AAAA\x07", both=["\x1b", foreign], reason=foreign)
+    theirs.warning("theirs %s", foreign)
+    try:
+        raise ValueError(foreign)
+    except ValueError:
+        ours.exception("ours")
+        theirs.exception("theirs")
+    said = os.read(pipe[0], 1 << 16).decode()
+    assert not set("\x1b\x07\x9b\u202e") & set(said)
+    events = [line.partition("]")[2].split()[0] for line in said.splitlines() if not line.startswith("  ")]
+    assert events == ["value", "theirs", "ours", "theirs"]
+    assert said.count("Traceback") == 2

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import select
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from http_serving import TOKENS, HttpServer, id_of, read_all, serving_http, tokens_for
 from taskcell.auth.tokens import TokenFile
+from taskcell.http.mcp_endpoint import MAX_HALF_READ_PER_PRINCIPAL
 from taskcell.http.requests import MAX_HEAD
 
 pytestmark = pytest.mark.anyio
@@ -219,6 +222,25 @@ async def test_a_body_that_is_too_large_is_a_413_declared_or_not(served: tuple[H
     piece = b"%x\r\n%b\r\n" % (MAX_BODY + 1, b" " * (MAX_BODY + 1))
     chunked = server.send(f"{head}transfer-encoding: chunked\r\n\r\n".encode() + piece + b"0\r\n\r\n")
     assert chunked.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_bodies_that_never_come_whole_take_bounded_room_and_none_of_others(tmp_path: Path) -> None:
+    ada, bob = tokens_for(tmp_path, "ada", "bob")
+    size = MAX_HALF_READ_PER_PRINCIPAL // 4
+    head = f"POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ada}\r\nContent-Length: {size}\r\n\r\n"
+    half = head.encode() + b"x" * (size - 1)
+    with ExitStack() as opened, serving_http(tmp_path, TOKENS) as server:
+        slow = [opened.enter_context(server.connect()) for _ in range(5)]
+        for connection in slow:
+            connection.sendall(half)
+        (refused,) = select.select(slow, [], [], 10)[0]
+        answer = refused.recv(1 << 16)  # what follows may be a reset, for the server reads no more
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 2" in answer
+        assert server.initialize(bob)
+        for connection in slow:
+            connection.close()
+        assert server.initialize(ada)
 
 
 async def test_a_broken_chunk_is_a_400(served: tuple[HttpServer, str]) -> None:

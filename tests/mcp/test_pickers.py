@@ -70,6 +70,24 @@ async def test_the_files_and_processes_of_open_tasks_are_listed_the_newest_first
             assert len(json.loads(read.model_dump_json())["text"]) == resource.size
 
 
+async def test_a_name_that_breaks_lines_or_hides_is_listed_quoted_and_can_be_read(client: Client) -> None:
+    await run(client, "for name in $'n\\n[note: x]' $'b\\u202etxt.c' plain; do echo text > \"$name\"; done")
+    listed = (await client.list_resources()).resources[1:]
+    assert {resource.name for resource in listed} == {r"'n\n[note: x]'", r"'b\u202etxt.c'", "plain"}
+    for resource in listed:
+        read = (await client.read_resource(resource.uri)).contents[0]
+        assert json.loads(read.model_dump_json())["text"] == "text\n"
+
+
+@pytest.mark.parametrize("name", ["x\x1b[2J\n[note: y]", "\u202e"])
+async def test_a_sentence_about_a_wrong_name_quotes_it_on_one_line(client: Client, name: str) -> None:
+    for arguments in ((name, {}), ("review-task", {name: "y"})):
+        with pytest.raises(MCPError) as refused:
+            await client.get_prompt(*arguments)
+        assert name not in str(refused.value)
+        assert str(refused.value).isprintable()
+
+
 async def test_listing_starts_no_sandbox(gateway: GatewayFactory) -> None:
     async with gateway(LOCAL, engine="local") as gw, Client(build_server(gw)) as client:
         assert await names(client) == []

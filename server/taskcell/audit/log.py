@@ -23,7 +23,8 @@ MAX_VALUE = 4096
 LOCK_PATIENCE, LOCK_POLL = 0.05, 0.001
 #: Bytes at the end of a file in which its last line is looked for: a line has at most 6 bytes for a character.
 _TAIL = 64 << 10
-_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: No link is followed, no pipe is waited for, no child gets the descriptor.
+_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class AuditFailed(TaskcellError):
@@ -75,20 +76,16 @@ class AuditLog:
         """The file at the path, locked: a file that was renamed while it was waited for is left alone."""
         deadline = time.monotonic() + LOCK_PATIENCE
         while True:
-            fd = os.open(self.path, _FLAGS, 0o600)
             try:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise OSError(0, "it is not a regular file")
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._is_current(fd):
-                    yield fd
-                    return
+                with _opened(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT) as fd:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if self._is_current(fd):
+                        yield fd
+                        return
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise OSError(0, "another program holds its lock") from None
                 time.sleep(LOCK_POLL)
-            finally:
-                os.close(fd)
 
     def _is_current(self, fd: int) -> bool:
         with suppress(FileNotFoundError):
@@ -105,8 +102,8 @@ class AuditLog:
         kept = kept_files(self.path)
         if not kept:
             return self._last[2] if self._last is not None else Link()
-        with kept[-1].open("rb") as file:
-            return _last_link(file.fileno(), os.fstat(file.fileno()).st_size)
+        with _opened(kept[-1], os.O_RDONLY) as file:
+            return _last_link(file, os.fstat(file).st_size)
 
     def _rotate(self, after: Link) -> None:
         """Keep the file under the number of its last line; the next line begins a new one, and continues the chain."""
@@ -117,6 +114,18 @@ def kept_files(path: Path) -> list[Path]:
     """The files that were rotated away, the oldest first."""
     found = path.parent.glob(f"{path.name}.*")
     return sorted(file for file in found if file.name.removeprefix(f"{path.name}.").isdigit())
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """A regular file. Raises OSError: it is none, or cannot be opened."""
+    fd = os.open(path, flags | _SAFELY, 0o600)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(0, "it is not a regular file")
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _last_link(fd: int, size: int) -> Link:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import anyio
@@ -16,9 +17,15 @@ from taskcell.http.refuse import refusal
 from taskcell.http.sign_in import SignIn
 from taskcell.mcp.principal import STATE, missing
 from taskcell.mcp.server import TaskcellServer
+from taskcell.model import MIB
 
 #: Seconds for the next piece of a body, and for a whole one: 16 MiB at 140 kB/s.
 PIECE_TIMEOUT, BODY_TIMEOUT = 20.0, 120.0
+#: Bytes of bodies that are half read, overall and of one principal: they are in memory, and no bound of calls counts
+#: them yet. Four calls of the largest usual size come at once; where `max_body` is larger, one does.
+MAX_HALF_READ, MAX_HALF_READ_PER_PRINCIPAL = 256 * MIB, 64 * MIB
+#: Seconds after which a client may send its body again when others take all the room.
+BODY_RETRY_AFTER = 2
 
 
 class TooSlow(Exception):
@@ -27,6 +34,33 @@ class TooSlow(Exception):
 
 class TooLarge(Exception):
     """The body has more bytes than are allowed."""
+
+
+class BodiesFull(Exception):
+    """Bodies that are half read take all the room that there is for them."""
+
+
+class HalfRead:
+    """Counts the bytes of bodies that have not come whole yet, by principal.
+
+    Arguments:
+        max_body: bytes of one.
+    """
+
+    def __init__(self, max_body: int) -> None:
+        self._overall, self._own = max(MAX_HALF_READ, max_body), max(MAX_HALF_READ_PER_PRINCIPAL, max_body)
+        self._held: Counter[str] = Counter()
+
+    def add(self, principal: str, size: int) -> None:
+        """Raises BodiesFull."""
+        if self._held[principal] + size > self._own or self._held.total() + size > self._overall:
+            raise BodiesFull
+        self._held[principal] += size
+
+    def remove(self, principal: str, size: int) -> None:
+        self._held[principal] -= size
+        if not self._held[principal]:
+            del self._held[principal]
 
 
 class McpEndpoint:
@@ -41,6 +75,7 @@ class McpEndpoint:
         self._app = app
         self._server = server
         self._max_body = max_body
+        self._half_read = HalfRead(max_body)
         self.sign_in: SignIn | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,12 +88,15 @@ class McpEndpoint:
             return
         close = {"connection": "close"}
         try:
-            body = await read_body(scope, receive, self._max_body)
+            body = await self._read(caller.principal, scope, receive)
         except TooLarge:
             sentence = f"The request has more than {self._max_body} bytes, which http.max_body allows; send less."
             await refusal(413, sentence, close)(scope, receive, send)
         except TooSlow:
             await refusal(408, "The request did not come in time; send it again.", close)(scope, receive, send)
+        except BodiesFull:
+            sentence = f"Other requests take all the room for bodies; send this one again in {BODY_RETRY_AFTER} seconds."
+            await refusal(503, sentence, close | {"retry-after": str(BODY_RETRY_AFTER)})(scope, receive, send)
         except ClientDisconnect:
             return
         else:
@@ -67,6 +105,23 @@ class McpEndpoint:
                 await self._forbidden(scope, missing(scopes), scopes)(scope, receive, send)
             else:
                 await self._app(scope, _Replayed(body, receive), send)
+
+    async def _read(self, principal: str, scope: Scope, receive: Receive) -> bytes:
+        """Return a request's body. Raises TooLarge, TooSlow, BodiesFull, ClientDisconnect."""
+        held = 0
+
+        async def counted() -> Message:
+            nonlocal held
+            message = await receive()
+            size = len(message.get("body", b""))
+            self._half_read.add(principal, size)
+            held += size
+            return message
+
+        try:
+            return await read_body(scope, counted, self._max_body)
+        finally:
+            self._half_read.remove(principal, held)
 
     def _needed(self, body: bytes) -> frozenset[Any]:
         """The scopes of which this request needs one. MCP's handlers check again what they make of it."""

@@ -21,6 +21,7 @@ from mcp_types import (
 
 from taskcell.model import DEFAULT_TASK
 from taskcell.schema.properties import MAX_TASK_ID
+from taskcell.text import shown
 
 Context = ServerRequestContext[Any, Any]
 #: Characters of one argument. A prompt goes to a model whole.
@@ -80,12 +81,12 @@ async def get_prompt(context: Context, params: GetPromptRequestParams) -> GetPro
     """Handle `prompts/get`. A wrong name or argument is a protocol error with a sentence."""
     template = _TEMPLATES.get(params.name)
     if template is None:
-        raise _refused(f"There is no prompt '{params.name[:64]}'; there are {', '.join(_TEMPLATES)}.")
+        raise _refused(f"There is no prompt {shown(params.name, 64)}; there are {', '.join(_TEMPLATES)}.")
     values = {name: value.strip() for name, value in (params.arguments or {}).items() if value.strip()}
     arguments = {argument.name: argument for argument in template.prompt.arguments or ()}
     for name, value in values.items():
         if name not in arguments:
-            raise _refused(f"The prompt '{params.name}' has no argument '{name[:64]}'.")
+            raise _refused(f"The prompt '{params.name}' has no argument {shown(name, 64)}.")
         most = MAX_TASK_ID if name == "task_id" else MAX_ARGUMENT_CHARS
         if len(value) > most:
             raise _refused(f"'{name}' is longer than {most} characters; shorten it.")

@@ -82,7 +82,7 @@ def file_resources(gateway: Gateway) -> Route:
 def _resource(task: TaskKey, entry: ListedEntry) -> Resource:
     return Resource(
         uri=address(task.task, "files", entry.path),
-        name=entry.path,
+        name=one_line(entry.path),
         description=f"A file of the task {one_line(task.task)}",
         size=entry.size,
         annotations=last_modified(entry.changed),

@@ -26,7 +26,7 @@ from taskcell.process.record import Record
 from taskcell.resource_uris import output_address
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.supervisor.protocol import Stream
-from taskcell.text import one_line
+from taskcell.text import one_line, shown
 from taskcell.tools.process_calls import find_process
 
 #: Maximum bytes of one page. Even as base64 it is far below what clients accept in one message.
@@ -72,7 +72,7 @@ def output_resources(gateway: Gateway) -> Route:
         records = _records(opened(gateway.pool.slots, task.principal).get(task, []))
         process = next((record.process for record in records if record.about.process_id == process_id), None)
         if process is None:
-            raise UnknownResource(f"This task has no process '{process_id[:20]}'; `process` lists its processes.")
+            raise UnknownResource(f"This task has no process {shown(process_id, 20)}; `process` lists its processes.")
         await _follow(process, changed)
 
     return Route("processes", FOR_COMMANDS, (template,), read, _list, follow, "process_id", _complete)
