@@ -206,7 +206,17 @@ def test_an_encoding_can_be_given_and_must_fit(files: Files) -> None:
     assert files.text("a", encoding="koi8-r").text == "GrЭъe\n"
     assert files.text("a", encoding="latin-1").text == "Grüße\n"
     assert "is not Shift-JIS" in str(files.refused(lambda: files.text("a", encoding="shift-jis")))
-    for wrong in ("klingon", "zip", "base64_codec", "a\0b", "x" * 10_000):
+    for wrong in (
+        "klingon",
+        "zip",
+        "base64_codec",
+        "idna",
+        "punycode",
+        "undefined",
+        "unicode_escape",
+        "a\0b",
+        "x" * 10_000,
+    ):
         with pytest.raises(BadArgument, match="encoding"):
             files.text("a", encoding=wrong)
     # What is known as binary can be looked at all the same.
