@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +17,10 @@ from taskcell.errors import ConfigError
 MAX_CONFIG_FILE = 64 << 20
 #: Copies of one second; more are made by no person.
 MAX_COPIES = 100
+#: Copies that are looked at for the one of before a server came in.
+MAX_READ = 10
+#: Between the name of a file and the time of its copy.
+_COPY = ".before-taskcell-"
 #: Permissions of a file that was not there before: it may hold tokens of other servers later.
 _NEW_FILE = 0o600
 
@@ -80,9 +86,16 @@ class ConfigFile:
             raise ConfigError(f"{self.path} cannot be written: {error.strerror}. It is as it was.") from None
         return kept
 
+    def kept(self) -> Iterator[str]:
+        """Yield the texts of the copies that are kept beside it, the newest first, without those that cannot be read."""
+        names = sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}{_COPY}*"), reverse=True)
+        for name in names[:MAX_READ]:
+            with contextlib.suppress(ConfigError):
+                yield ConfigFile.read(name).text
+
     def _keep(self, data: bytes) -> Path:
         """Copy the old file beside itself, under a name that no other copy has."""
-        name = f"{self.path.name}.before-taskcell-{datetime.now():%Y%m%d-%H%M%S}"
+        name = f"{self.path.name}{_COPY}{datetime.now():%Y%m%d-%H%M%S}"
         for number in range(MAX_COPIES):
             copy = self.path.with_name(f"{name}-{number}" if number else name)
             with contextlib.suppress(FileExistsError):
