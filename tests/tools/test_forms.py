@@ -135,6 +135,24 @@ def test_one_edit_in_the_place_of_a_list_of_edits_is_that_list() -> None:
         assert checked("edit_file", {"path": "a", "edits": sent})["edits"] == [{**edit, "count": 2}]
 
 
+@pytest.mark.parametrize(
+    ("edits", "says"),
+    [
+        (
+            [{"old": "x", "new": "y", "cuont": 2}],
+            "'edits[0]' has no 'cuont' (did you mean 'count'?); it takes old, new",
+        ),
+        ([{"old": "x"}], "'edits[0]' needs 'new'."),
+        (["x"], "'edits[0]' must be an object with old, new, count, after_line, not text."),
+        ("x", "'edits' must be a list of objects with old, new, count, after_line, not text."),
+    ],
+)
+def test_what_is_wrong_with_one_of_several_edits_is_said(edits: Any, says: str) -> None:
+    with pytest.raises(BadArgument) as caught:
+        checked("edit_file", {"path": "a", "edits": edits})
+    assert str(caught.value).startswith(says)
+
+
 @pytest.mark.parametrize("nothing", [None, 0, ""])
 def test_a_client_that_must_send_every_argument_of_an_edit_can_make_each_kind_of_it(nothing: Any) -> None:
     empty = {"old": "", "new": "", "count": 1, "after_line": nothing, "edits": [], "undo": False, "task_id": ""}

@@ -87,7 +87,7 @@ class ConfigFile:
         return kept
 
     def kept(self) -> Iterator[str]:
-        """Yield the texts of the copies that are kept beside it, the newest first, without those that cannot be read."""
+        """Yield the texts of the copies that are kept beside it and can be read, the newest first."""
         names = sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}{_COPY}*"), reverse=True)
         for name in names[:MAX_READ]:
             with contextlib.suppress(ConfigError):
