@@ -303,6 +303,14 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
         install(CLIENTS["cursor"], places(tmp_path), "taskcell", local(CLIENTS["cursor"]))
 
 
+def test_a_fifo_in_place_of_the_file_is_refused_at_once(tmp_path: Path) -> None:
+    path = CLIENTS["cursor"].file(places(tmp_path))
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="is not a regular file"):
+        install(CLIENTS["cursor"], places(tmp_path), "taskcell", local(CLIENTS["cursor"]))
+
+
 def test_copies_of_one_second_do_not_replace_each_other(tmp_path: Path) -> None:
     client = CLIENTS["cursor"]
     path = put(client, tmp_path, b'{"first": 1}')

@@ -203,7 +203,9 @@ def test_byte_order_marks_say_the_encoding_and_are_not_shown(files: Files) -> No
 
 def test_an_encoding_can_be_given_and_must_fit(files: Files) -> None:
     (files / "a").write_bytes("Grüße\n".encode("latin-1"))
-    assert files.text("a", encoding="koi8-r").text == "GrЭъe\n"
+    given = files.text("a", encoding="koi8-r")
+    assert given.text == "GrЭъe\n"
+    assert given.notes == ("Encoding: KOI8-R, as given; `edit_file` goes by what is recognised.",)
     assert files.text("a", encoding="latin-1").text == "Grüße\n"
     assert "is not Shift-JIS" in str(files.refused(lambda: files.text("a", encoding="shift-jis")))
     for wrong in (

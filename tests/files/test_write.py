@@ -52,6 +52,13 @@ def test_an_encoding_that_lacks_a_character_is_refused_before_anything_is_writte
     assert (files / "a").read_text() == "plain"
 
 
+def test_a_text_that_keeps_its_encoding_is_not_said_to_lose_it(files: Files) -> None:
+    for name in ("koi8-r", "KOI8_R", "cp1251", "shift-jis", "gbk", "euc-jp"):
+        text = "Это текст на русском языке\n" if name[0] in "kKc" else "日本語の文章です、これは。漢字仮名交じり文\n"
+        (files / "a").write_bytes(text.encode(name))
+        assert not files.write("a", text, encoding=name, if_unchanged=False).notes, name
+
+
 def test_many_appends_at_once_lose_none(files: Files) -> None:
     async def append(number: int) -> None:
         await files.answer("write_file", path="log", content=f"{number}\n", append=True)

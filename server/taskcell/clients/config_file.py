@@ -41,7 +41,8 @@ class ConfigFile:
         """Read a file. Raises ConfigError if it cannot be read as a file of reasonable size."""
         try:
             real = path.resolve()
-            with real.open("rb") as file:
+            # Without waiting: a FIFO would wait for somebody who writes to it.
+            with open(os.open(real, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise ConfigError(f"{path} is not a regular file; move it away, then try again.")
                 data = file.read(MAX_CONFIG_FILE + 1)

@@ -85,7 +85,8 @@ def named(label: str) -> Encoding | None:
     # Codecs from bytes to bytes, such as `zip`, do not say what a text is; nor do those of one word or literal.
     if not found._is_text_encoding or found.name in _NOT_OF_FILES:
         return None
-    return Encoding(found.name.replace("iso8859-1", "latin-1"))
+    known = {"iso8859-1": "latin-1", "koi8-r": "koi8_r"}
+    return Encoding(known.get(found.name, found.name))
 
 
 def of_mark(data: bytes) -> Encoding | None:
