@@ -226,6 +226,18 @@ def test_an_encoding_can_be_given_and_must_fit(files: Files) -> None:
     assert files.text("b", encoding="latin-1").text == "␟\ufffd␈text"
 
 
+def test_what_is_said_of_each_of_several_files_stands_apart(files: Files) -> None:
+    (files / "a").write_bytes(b"\xef\xbb\xbfone\r\n")
+    (files / "b").write_text("two\n")
+    answer = files.call("read_file", paths=["a", "b", "missing"])
+    assert answer.output() == "==> /workspace/a <==\n1\tone\n\n==> /workspace/b <==\n1\ttwo\n"
+    assert answer.remark() == (
+        "/workspace/a: Lines 1 to 1 of 1 (Encoding: UTF-8 with BOM; `edit_file` keeps it) (Line ends: CRLF; "
+        "`edit_file` keeps them); /workspace/b: Lines 1 to 1 of 1; There is no '/workspace/missing'; `list_files` shows what is "
+        "there."
+    )
+
+
 def test_a_notebook_is_shown_as_its_cells(files: Files) -> None:
     cells = [
         {"cell_type": "markdown", "source": ["# Title\n", "words"]},

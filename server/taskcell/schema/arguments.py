@@ -136,7 +136,7 @@ def _flaw(error: ValidationError) -> str:
         "minLength": "must not be empty",
         "maxLength": f"is longer than {bound} characters",
         "minItems": f"must have at least {bound} element{'' if bound == 1 else 's'}",
-        "maxItems": f"has more than {bound} elements; write them to a file",
+        "maxItems": f"has more than {bound} elements; send fewer in one call, or write them to a file",
         "maxProperties": f"has more than {bound} variables",
     }
     return sentences.get(str(error.validator), f"breaks the rule {error.validator} of its schema")
