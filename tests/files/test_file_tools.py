@@ -317,6 +317,26 @@ async def test_lines_are_found_in_the_files_of_the_sandbox_and_what_is_not_wante
         assert len(many.output()) <= 50_000
 
 
+async def test_a_glob_of_a_search_is_read_from_the_folder_that_is_searched(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        task = Task(gw)
+        await task.shell("mkdir -p p/src/deep; echo word | tee p/src/a.js p/src/deep/b.js p/c.js > d.js")
+        for path, glob, files in (
+            ("p", "src/*.js", "p/src/a.js\n"),
+            ("p", "./src/*.js", "p/src/a.js\n"),
+            ("p", "/workspace/p/src/*.js", "p/src/a.js\n"),
+            ("/workspace/p", "src/**/*.js", "p/src/a.js\np/src/deep/b.js\n"),
+            ("p", "!src/**", "p/c.js\n"),
+            (".", "p/src/*.js", "p/src/a.js\n"),
+            (".", "./d.js", "d.js\n"),
+            (".", "/d.js", "d.js\n"),
+            (".", "*.{js,ts}", "d.js\np/c.js\np/src/a.js\np/src/deep/b.js\n"),
+        ):
+            answer = await task.call("search", pattern="word", path=path, glob=glob, names=True)
+            assert isinstance(answer, Found)
+            assert (glob, answer.output()) == (glob, files)
+
+
 async def test_a_search_says_what_it_could_not_look_into_and_whose_line_it_shows(gateway: GatewayFactory) -> None:
     async with gateway() as gw:
         task = Task(gw)

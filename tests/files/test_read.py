@@ -233,8 +233,8 @@ def test_what_is_said_of_each_of_several_files_stands_apart(files: Files) -> Non
     assert answer.output() == "==> /workspace/a <==\n1\tone\n\n==> /workspace/b <==\n1\ttwo\n"
     assert answer.remark() == (
         "/workspace/a: Lines 1 to 1 of 1 (Encoding: UTF-8 with BOM; `edit_file` keeps it) (Line ends: CRLF; "
-        "`edit_file` keeps them); /workspace/b: Lines 1 to 1 of 1; There is no '/workspace/missing'; `list_files` shows what is "
-        "there."
+        "`edit_file` keeps them); /workspace/b: Lines 1 to 1 of 1; There is no '/workspace/missing'; "
+        "`list_files` shows what is there."
     )
 
 

@@ -71,7 +71,7 @@ class Query:
 
     def words(self, target: Target) -> list[str]:
         """Return the words of ripgrep's command."""
-        words = ["rg", *_FIXED, *(f"--glob={glob}" for glob in self.globs)]
+        words = ["rg", *_FIXED, *(f"--glob={_below(glob, target)}" for glob in self.globs)]
         words += ["--no-ignore"] if self.everything else [f"--glob=!{name}" for name in _HEAVY]
         words += ["--fixed-strings"] if self.literal else []
         words += ["--ignore-case"] if self.ignore_case else []
@@ -79,6 +79,13 @@ class Query:
         if "\n" in self.pattern or ("\\n" in self.pattern and not self.literal):
             words.append("--multiline")
         return [*words, f"--regexp={self.pattern}", "--", target.inner]
+
+
+def _below(glob: str, target: Target) -> str:
+    """Return a glob that means the same below the target: ripgrep reads one with a slash from the working folder."""
+    mark, rest = ("!", glob[1:]) if glob.startswith("!") else ("", glob)
+    rest = rest.removeprefix("./").removeprefix(f"{target.shown.rstrip('/')}/")
+    return f"{mark}**/{rest}" if "/" in rest and not rest.startswith(("/", "**/")) else mark + rest
 
 
 async def search(run: RunProgram, target: Target, query: Query, output_chars: int) -> Found:
