@@ -47,6 +47,12 @@ def put(client: Client, home: Path, data: bytes) -> Path:
     return path
 
 
+def forget_copies(path: Path) -> None:
+    """So that a server is taken out of the text, and no copy of before is put back."""
+    for copy in path.parent.glob(f"{path.name}.before-taskcell-*"):
+        copy.unlink()
+
+
 def local(client: Client) -> dict[str, Any]:
     return client.local("taskcell", SERVER)
 
@@ -85,9 +91,47 @@ def test_a_server_comes_into_a_real_file_and_nothing_else_in_it_changes(
 def test_a_server_that_is_taken_out_leaves_the_file_byte_for_byte_as_it_was(client: Client, tmp_path: Path) -> None:
     path = put(client, tmp_path, example_of(client))
     install(client, places(tmp_path), "taskcell", local(client))
+    forget_copies(path)
     outcome = uninstall(client, places(tmp_path), "taskcell")
     assert outcome.changed
     assert path.read_bytes() == example_of(client)
+
+
+#: Files that have no table of servers, or an empty one, which a server's coming and going would leave behind or change.
+WITHOUT_SERVERS = {
+    "JSON": ["", "{}", "{}\n", '{\r\n\t"a": 1\r\n}\r\n', '\ufeff{"a": 1}\n\n', '{"SERVERS": {}}', '{"SERVERS": null}'],
+    "JSON with comments": [
+        "",
+        "{ // c\n}",
+        '{"a": 1, // c\n}\n',
+        '{"SERVERS": {"a": {},}, }',
+        '{"SERVERS": { /* c */ }}',
+    ],
+    "TOML": ["", "# c", "a = 1", "\ufeffa = 1\r\n\r\n", "[SERVERS]\n", "SERVERS = {}"],
+    "YAML": ["", "# c\n", "a: 1", "---\na: 1\n...\n", "SERVERS: {}\n", "SERVERS: null # c\n", "\ufeffa: 1\r\n"],
+}
+
+
+@every_client
+def test_a_file_without_servers_is_as_it_was_when_the_server_has_come_and_gone(client: Client, tmp_path: Path) -> None:
+    for number, text in enumerate(WITHOUT_SERVERS[client.format.title]):
+        home = tmp_path / str(number)
+        data = text.replace("SERVERS", client.servers).encode()
+        path = put(client, home, data)
+        install(client, places(home), "taskcell", local(client))
+        if client.remote:
+            install(client, places(home), "taskcell", remote(client))
+        uninstall(client, places(home), "taskcell")
+        assert path.read_bytes() == data
+
+
+@every_client
+def test_a_copy_does_not_bring_back_what_has_changed_since(client: Client, tmp_path: Path) -> None:
+    path = put(client, tmp_path, b"")
+    install(client, places(tmp_path), "taskcell", local(client))
+    install(client, places(tmp_path), "other", local(client))
+    uninstall(client, places(tmp_path), "taskcell")
+    assert client.format.parse(path.read_text()) == {client.servers: {"other": local(client)}}
 
 
 @every_client
@@ -237,7 +281,8 @@ def test_root_leaves_a_file_to_its_owner_and_makes_new_ones_for_the_folders(tmp_
     for _ in range(2):
         path = install(client, places(tmp_path), "taskcell", local(client)).path
         assert (path.stat().st_uid, path.stat().st_gid) == (4711, 4712)
-        uninstall(client, places(tmp_path), "taskcell")
+        forget_copies(path)
+    uninstall(client, places(tmp_path), "taskcell")
 
 
 def test_a_file_that_another_program_changes_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
@@ -255,6 +300,14 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
     path = CLIENTS["cursor"].file(places(tmp_path))
     path.mkdir(parents=True)
     with pytest.raises(ConfigError, match="cannot be read"):
+        install(CLIENTS["cursor"], places(tmp_path), "taskcell", local(CLIENTS["cursor"]))
+
+
+def test_a_fifo_in_place_of_the_file_is_refused_at_once(tmp_path: Path) -> None:
+    path = CLIENTS["cursor"].file(places(tmp_path))
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="is not a regular file"):
         install(CLIENTS["cursor"], places(tmp_path), "taskcell", local(CLIENTS["cursor"]))
 
 
@@ -290,6 +343,7 @@ def test_any_way_to_write_toml_takes_a_server_and_gives_it_back(text: str, tmp_p
     install(client, places(tmp_path), "taskcell", local(client))
     expected = with_member(tomllib.loads(text), ("mcp_servers", "taskcell"), local(client))
     assert tomllib.loads(path.read_text()) == expected
+    forget_copies(path)
     uninstall(client, places(tmp_path), "taskcell")
     after = tomllib.loads(path.read_text())
     assert after | {"mcp_servers": after.get("mcp_servers", {})} == {"mcp_servers": {}} | tomllib.loads(text)
@@ -316,6 +370,7 @@ def test_any_way_to_write_yaml_takes_a_server_and_gives_it_back(text: str, tmp_p
     read = YAML(typ="safe", pure=True).load(path.read_bytes().decode())
     assert read == with_member(before, ("extensions", "taskcell"), local(client))
     assert all(line.strip() in path.read_text() for line in text.splitlines() if "#" in line)
+    forget_copies(path)
     uninstall(client, places(tmp_path), "taskcell")
     after = YAML(typ="safe", pure=True).load(path.read_bytes().decode())
     assert after | {"extensions": after["extensions"] or {}} == before | {"extensions": before.get("extensions") or {}}

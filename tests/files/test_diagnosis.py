@@ -55,6 +55,12 @@ def test_the_place_is_named_and_its_exact_text_is_offered(old: str, says: str, p
     assert place is None or exact == place
 
 
+def test_a_line_break_that_the_file_has_as_an_escape_in_a_string_is_found() -> None:
+    said = diagnose("/w/a", 'x = 1\nprint("a\\tb\\n")\n', 'print("a\tb\n")')
+    assert "The file has escapes such as" in said
+    assert offered(said) == 'print("a\\tb\\n")'
+
+
 def test_what_nobody_can_see_is_offered_as_escapes() -> None:
     said = diagnose("/w/a", TEXT, 'print("hello", a)')
     assert said.endswith(r'"print(\u201chello\u201d,\u00a0a)"')

@@ -86,6 +86,19 @@ def test_several_edits_are_made_in_turn_or_not_at_all(files: Files) -> None:
     assert (files / "a").read_text() == "1\n2\n2b\n3\n"
     assert answer.output() == "1\t1\n2\t2\n3\t2b\n4\t3\n"
     assert answer.details["count"] == 3
+    (files / "a").write_text("one\ntwo\nthree\n")
+    overlapping = [{"old": "one\ntwo", "new": "1\n2"}, {"old": "two\nthree", "new": "2\n3"}]
+    refused = str(files.refused(lambda: files.edit("a", edits=overlapping)))
+    assert refused.startswith("Edit 2 of 2: 'old' was in '/workspace/a', and an edit before it in this call changes")
+    assert (files / "a").read_text() == "one\ntwo\nthree\n"
+
+
+def test_one_line_at_the_beginning_is_replaced_beside_a_line_number_of_0(files: Files) -> None:
+    (files / "a").write_text("one\ntwo\n")
+    files.edit("a", "two", "2", after_line=0)
+    assert (files / "a").read_text() == "one\n2\n"
+    files.edit("a", "", "zero", after_line=0)
+    assert (files / "a").read_text() == "zero\none\n2\n"
 
 
 def test_lines_are_inserted_after_a_line_as_it_was_numbered_before_the_call(files: Files) -> None:

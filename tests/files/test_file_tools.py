@@ -317,6 +317,56 @@ async def test_lines_are_found_in_the_files_of_the_sandbox_and_what_is_not_wante
         assert len(many.output()) <= 50_000
 
 
+async def test_a_glob_of_a_search_is_read_from_the_folder_that_is_searched(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        task = Task(gw)
+        await task.shell("mkdir -p p/src/deep; echo word | tee p/src/a.js p/src/deep/b.js p/c.js > d.js")
+        for path, glob, files in (
+            ("p", "src/*.js", "p/src/a.js\n"),
+            ("p", "./src/*.js", "p/src/a.js\n"),
+            ("p", "/workspace/p/src/*.js", "p/src/a.js\n"),
+            ("/workspace/p", "src/**/*.js", "p/src/a.js\np/src/deep/b.js\n"),
+            ("p", "!src/**", "p/c.js\n"),
+            (".", "p/src/*.js", "p/src/a.js\n"),
+            (".", "./d.js", "d.js\n"),
+            (".", "/d.js", "d.js\n"),
+            (".", "*.{js,ts}", "d.js\np/c.js\np/src/a.js\np/src/deep/b.js\n"),
+        ):
+            answer = await task.call("search", pattern="word", path=path, glob=glob, names=True)
+            assert isinstance(answer, Found)
+            assert (glob, answer.output()) == (glob, files)
+
+
+async def test_a_search_says_what_it_could_not_look_into_and_whose_line_it_shows(gateway: GatewayFactory) -> None:
+    async with gateway() as gw:
+        task = Task(gw)
+        await task.shell("mkdir -p odd closed; echo word > $'odd/a\\nb'; echo word > $'odd/a\\n--\\n'; echo x > odd/b")
+        await task.shell("chmod 0 closed; printf 'word\\0' > binary")
+        await task.shell("(echo word; yes no | head -n 99999; printf 'word\\0') > late")
+
+        async def found(pattern: str, **arguments: Any) -> tuple[str, tuple[str, ...]]:
+            answer = await task.call("search", pattern=pattern, **arguments)
+            assert isinstance(answer, Found)
+            return f"{answer.output()}[{answer.remark()}]", answer.notes
+
+        odd = "'odd/a\\n--\\n'\n1:word\n'odd/a\\nb'\n1:word\n[2 lines in 2 files]"
+        assert await found("word", path="odd", context=1) == (odd.replace("'odd/a\\nb", "--\n'odd/a\\nb"), ())
+        assert await found("word", path="odd") == (odd, ())
+        text, (note,) = await found("word", path="late")
+        assert text == "late\n1:word\n[1 line in 1 file]"
+        assert note.startswith("Binary data, so what matches there is not shown: late; ")
+        text, (note,) = await found("word", path="binary")
+        assert (text, "not shown: binary;" in note) == ("[1 file]", True)
+        text, (note,) = await found("nowhere at all")
+        assert (text, note.startswith("Not everything could be searched: ./closed: ")) == ("[Nothing found]", True)
+        _, notes = await found("nowhere at all", path="/proc/1")
+        assert notes
+        assert "'/workspace/closed' cannot be searched: Permission denied." in await task.refused(
+            "search", pattern="word", path="closed"
+        )
+        assert (await task.refused("search", pattern="word", glob="[")).endswith("; mend 'glob'.")
+
+
 async def test_a_file_of_a_closed_folder_or_with_other_names_is_written_in_place(gateway: GatewayFactory) -> None:
     async with gateway() as gw:
         task = Task(gw)

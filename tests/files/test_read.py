@@ -203,15 +203,39 @@ def test_byte_order_marks_say_the_encoding_and_are_not_shown(files: Files) -> No
 
 def test_an_encoding_can_be_given_and_must_fit(files: Files) -> None:
     (files / "a").write_bytes("Grüße\n".encode("latin-1"))
-    assert files.text("a", encoding="koi8-r").text == "GrЭъe\n"
+    given = files.text("a", encoding="koi8-r")
+    assert given.text == "GrЭъe\n"
+    assert given.notes == ("Encoding: KOI8-R, as given; `edit_file` goes by what is recognised.",)
     assert files.text("a", encoding="latin-1").text == "Grüße\n"
     assert "is not Shift-JIS" in str(files.refused(lambda: files.text("a", encoding="shift-jis")))
-    for wrong in ("klingon", "zip", "base64_codec", "a\0b", "x" * 10_000):
+    for wrong in (
+        "klingon",
+        "zip",
+        "base64_codec",
+        "idna",
+        "punycode",
+        "undefined",
+        "unicode_escape",
+        "a\0b",
+        "x" * 10_000,
+    ):
         with pytest.raises(BadArgument, match="encoding"):
             files.text("a", encoding=wrong)
     # What is known as binary can be looked at all the same.
     (files / "b").write_bytes(b"\x1f\x8b\x08text")
     assert files.text("b", encoding="latin-1").text == "␟\ufffd␈text"
+
+
+def test_what_is_said_of_each_of_several_files_stands_apart(files: Files) -> None:
+    (files / "a").write_bytes(b"\xef\xbb\xbfone\r\n")
+    (files / "b").write_text("two\n")
+    answer = files.call("read_file", paths=["a", "b", "missing"])
+    assert answer.output() == "==> /workspace/a <==\n1\tone\n\n==> /workspace/b <==\n1\ttwo\n"
+    assert answer.remark() == (
+        "/workspace/a: Lines 1 to 1 of 1 (Encoding: UTF-8 with BOM; `edit_file` keeps it) (Line ends: CRLF; "
+        "`edit_file` keeps them); /workspace/b: Lines 1 to 1 of 1; There is no '/workspace/missing'; "
+        "`list_files` shows what is there."
+    )
 
 
 def test_a_notebook_is_shown_as_its_cells(files: Files) -> None:

@@ -31,6 +31,34 @@ def test_text_is_appended_in_the_files_own_form(files: Files) -> None:
     assert not (files / "latin").exists()
 
 
+def test_bytes_and_text_of_a_named_encoding_are_appended_to_what_is_there(files: Files) -> None:
+    (files / "a").write_bytes(b"\x00one")
+    assert "Appended 2 bytes" in shown(files.write("a", "/v8=", append=True, encoding="base64"))
+    assert "Appended 2 bytes" in shown(files.write("a", "日", append=True, encoding="Shift_JIS"))
+    assert (files / "a").read_bytes() == b"\x00one\xfe\xff" + "日".encode("cp932")
+    files.write("new", "/v8=", append=True, encoding="base64")
+    files.write("new", "/v8=", append=True, encoding=" Base64")
+    assert (files / "new").read_bytes() == b"\xfe\xff" * 2
+
+
+def test_an_encoding_that_lacks_a_character_is_refused_before_anything_is_written(files: Files) -> None:
+    (files / "a").write_text("old")
+    for encoding in ("ascii", "latin-1", "shift-jis", "koi8-r"):
+        assert "does not have" in str(files.refused(lambda e=encoding: files.write("a", "\U0001f600", encoding=e)))  # type: ignore[misc]
+    for encoding in ("idna", "punycode", "undefined", "hex"):
+        assert "not an encoding" in str(files.refused(lambda e=encoding: files.write("a", "x", encoding=e)))  # type: ignore[misc]
+    assert (files / "a").read_text() == "old"
+    files.write("a", "plain", encoding="ASCII")
+    assert (files / "a").read_text() == "plain"
+
+
+def test_a_text_that_keeps_its_encoding_is_not_said_to_lose_it(files: Files) -> None:
+    for name in ("koi8-r", "KOI8_R", "cp1251", "shift-jis", "gbk", "euc-jp"):
+        text = "Это текст на русском языке\n" if name[0] in "kKc" else "日本語の文章です、これは。漢字仮名交じり文\n"
+        (files / "a").write_bytes(text.encode(name))
+        assert not files.write("a", text, encoding=name, if_unchanged=False).notes, name
+
+
 def test_many_appends_at_once_lose_none(files: Files) -> None:
     async def append(number: int) -> None:
         await files.answer("write_file", path="log", content=f"{number}\n", append=True)

@@ -270,6 +270,8 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "What is not wanted is left out of listings and searches, and said so": (
         "test_what_gitignore_names_and_heavy_folders_are_left_out_and_said_so",
         "test_lines_are_found_in_the_files_of_the_sandbox_and_what_is_not_wanted_is_left_out",
+        "test_a_glob_of_a_search_is_read_from_the_folder_that_is_searched",
+        "test_a_search_says_what_it_could_not_look_into_and_whose_line_it_shows",
     ),
     "A picture is shown as a picture, and the workspace's files are resources": (
         "test_a_picture_is_answered_whole",

@@ -122,6 +122,49 @@ def test_empty_text_means_left_out_but_where_it_is_a_value(tool: Tool) -> None:
 
 
 @EACH
+def test_empty_text_for_a_number_a_list_or_a_truth_value_means_left_out(tool: Tool) -> None:
+    others = [name for name, rule in optional(tool).items() if rule["type"] != "string"]
+    assert bound(tool, dict.fromkeys(others, "") | needed(tool)) == bound(tool, needed(tool))
+    for name in others:
+        assert tool.check(ToolCall(LOCAL_PRINCIPAL, tool.name, needed(tool) | {name: ""})).get(name) is None
+
+
+def test_one_edit_in_the_place_of_a_list_of_edits_is_that_list() -> None:
+    edit = {"old": "x", "new": "y", "count": "2"}
+    for sent in (edit, json.dumps(edit), [json.dumps(edit)]):
+        assert checked("edit_file", {"path": "a", "edits": sent})["edits"] == [{**edit, "count": 2}]
+
+
+@pytest.mark.parametrize(
+    ("edits", "says"),
+    [
+        (
+            [{"old": "x", "new": "y", "cuont": 2}],
+            "'edits[0]' has no 'cuont' (did you mean 'count'?); it takes old, new",
+        ),
+        ([{"old": "x"}], "'edits[0]' needs 'new'."),
+        (["x"], "'edits[0]' must be an object with old, new, count, after_line, not text."),
+        ("x", "'edits' must be a list of objects with old, new, count, after_line, not text."),
+    ],
+)
+def test_what_is_wrong_with_one_of_several_edits_is_said(edits: Any, says: str) -> None:
+    with pytest.raises(BadArgument) as caught:
+        checked("edit_file", {"path": "a", "edits": edits})
+    assert str(caught.value).startswith(says)
+
+
+@pytest.mark.parametrize("nothing", [None, 0, ""])
+def test_a_client_that_must_send_every_argument_of_an_edit_can_make_each_kind_of_it(nothing: Any) -> None:
+    empty = {"old": "", "new": "", "count": 1, "after_line": nothing, "edits": [], "undo": False, "task_id": ""}
+    one = {"old": "x", "new": "y", "count": 1, "after_line": nothing}
+    for sent in (one, {"edits": [one]}, {"undo": True}, {"new": "line", "after_line": 2}):
+        checked("edit_file", {"path": "a", **empty, **sent})
+    for wrong in ({**one, "after_line": 1}, {**one, "after_line": -1}, {**one, "edits": [one]}, {**one, "undo": True}):
+        with pytest.raises(BadArgument):
+            checked("edit_file", {"path": "a", **empty, **wrong})
+
+
+@EACH
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_every_argument_may_come_as_text_and_means_the_same(tool: Tool, data: st.DataObject) -> None:

@@ -184,7 +184,9 @@ def test_arguments_that_linux_cannot_take_say_what_to_do(tools):
     assert "'args[1]' is 131072 bytes long" in complaint(tools, "ff", args=["", "x" * MAX_ARGUMENT])
     many = ["x" * 65536] * (MAX_ARGUMENTS // 65536)
     assert "bytes long together" in complaint(tools, "ff", args=many)
-    assert complaint(tools, "ff", args=[""] * 10_001) == "'args' has more than 10000 elements; write them to a file."
+    assert complaint(tools, "ff", args=[""] * 10_001) == (
+        "'args' has more than 10000 elements; send fewer in one call, or write them to a file."
+    )
     assert complaint(tools, "ff", args=["a", 1]) == "'args[1]' must be text, not a number."
     assert "'args[0]' holds a NUL" in complaint(tools, "ff", args=["\0"])
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +17,10 @@ from taskcell.errors import ConfigError
 MAX_CONFIG_FILE = 64 << 20
 #: Copies of one second; more are made by no person.
 MAX_COPIES = 100
+#: Copies that are looked at for the one of before a server came in.
+MAX_READ = 10
+#: Between the name of a file and the time of its copy.
+_COPY = ".before-taskcell-"
 #: Permissions of a file that was not there before: it may hold tokens of other servers later.
 _NEW_FILE = 0o600
 
@@ -35,7 +41,8 @@ class ConfigFile:
         """Read a file. Raises ConfigError if it cannot be read as a file of reasonable size."""
         try:
             real = path.resolve()
-            with real.open("rb") as file:
+            # Without waiting: a FIFO would wait for somebody who writes to it.
+            with open(os.open(real, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise ConfigError(f"{path} is not a regular file; move it away, then try again.")
                 data = file.read(MAX_CONFIG_FILE + 1)
@@ -80,9 +87,16 @@ class ConfigFile:
             raise ConfigError(f"{self.path} cannot be written: {error.strerror}. It is as it was.") from None
         return kept
 
+    def kept(self) -> Iterator[str]:
+        """Yield the texts of the copies that are kept beside it and can be read, the newest first."""
+        names = sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}{_COPY}*"), reverse=True)
+        for name in names[:MAX_READ]:
+            with contextlib.suppress(ConfigError):
+                yield ConfigFile.read(name).text
+
     def _keep(self, data: bytes) -> Path:
         """Copy the old file beside itself, under a name that no other copy has."""
-        name = f"{self.path.name}.before-taskcell-{datetime.now():%Y%m%d-%H%M%S}"
+        name = f"{self.path.name}{_COPY}{datetime.now():%Y%m%d-%H%M%S}"
         for number in range(MAX_COPIES):
             copy = self.path.with_name(f"{name}-{number}" if number else name)
             with contextlib.suppress(FileExistsError):

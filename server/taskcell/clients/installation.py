@@ -47,9 +47,28 @@ def install(client: Client, places: Places, name: str, entry: Mapping[str, Any])
 
 
 def uninstall(client: Client, places: Places, name: str) -> Change:
-    """Take a server out of the client's file. Raises ConfigError, as `install`."""
+    """Take a server out of the client's file. Raises ConfigError, as `install`.
+
+    Where nothing else has changed since it came in, the file is as it was before, byte for byte.
+    """
     file = ConfigFile.read(client.file(places))
-    return _changed(client, file, name, servers(client, file).get(name), None)
+    old = servers(client, file).get(name)
+    if isinstance(old, Mapping):
+        for text in file.kept():
+            if _with_server(client, text, name, old) == file.text:
+                return Change(file.path, True, file.replace(text))
+    return _changed(client, file, name, old, None)
+
+
+def _with_server(client: Client, text: str, name: str, entry: Mapping[str, Any]) -> str | None:
+    """Return a text with a server added; None if it has one of that name, or cannot take one."""
+    try:
+        found = client.format.parse(text).get(client.servers) or {}
+        if not isinstance(found, Mapping) or name in found:
+            return None
+        return client.format.edit(text, (client.servers, name), entry)
+    except ValueError:
+        return None
 
 
 def shown_alone(client: Client, name: str, entry: Mapping[str, Any]) -> str:

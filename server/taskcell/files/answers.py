@@ -144,7 +144,7 @@ class SeveralFiles:
 
 def _remark_in_list(part: FileText | FileBytes) -> str:
     about = "" if isinstance(part, FileBytes) else f"{one_line(part.path)}: "
-    return " ".join([about + part.remark(), *part.notes])
+    return " ".join([about + part.remark(), *(f"({note.removesuffix('.')})" for note in part.notes)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,8 @@ async def append(file: TaskFile, text: str, data: bytes, label: str | None, mode
     async def change() -> FileChange:
         notes: list[str] = []
         try:
-            before, expected = await file.before(), "new"
+            before = await file.before()
+            expected = "new" if before is None else str(Fingerprint.of(before))
         except FileRefused as refused:
             if refused.code not in _UNREAD:
                 raise
@@ -143,7 +144,6 @@ async def append(file: TaskFile, text: str, data: bytes, label: str | None, mode
             added = content_of(label or "utf-8", data, text, label).data
         else:
             added, notes = await to_thread.run_sync(in_the_form_of, before, text)
-            expected = str(Fingerprint.of(before))
         stored = await file.store.write(file.target, added, expected=expected, mode=mode, append=True)
         if expected == "any":
             file.history.see(file.task, path, None)

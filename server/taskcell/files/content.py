@@ -27,7 +27,7 @@ def content_of(name: str, data: bytes, text: str, label: str | None) -> Content:
         raise FileRefused(
             f"'{name}' is not an encoding that Python knows; use one such as utf-8, utf-16, latin-1, shift-jis or gbk."
         )
-    return Content(data if encoding.is_plain else in_encoding(encoding, text, "'content'"), text, encoding)
+    return Content(data if encoding == UTF_8 else in_encoding(encoding, text, "'content'"), text, encoding)
 
 
 def in_encoding(encoding: Encoding, text: str, what: str) -> bytes:

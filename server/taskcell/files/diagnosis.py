@@ -55,11 +55,11 @@ def _variants(old: str) -> Iterator[tuple[str, str]]:
             "'old' has escapes such as \\n or \\\" as text, where the file has the characters. ",
             _ESCAPE.sub(_unescaped, old),
         )
-    if "\n" in old or "\t" in old or '"' in old:
-        yield (
-            "The file has escapes such as \\n or \\\" as text, where 'old' has the characters. ",
-            json.dumps(old, ensure_ascii=False)[1:-1],
-        )
+    escaped = json.dumps(old, ensure_ascii=False)[1:-1]
+    # In the file's code they may stand in a string, whose quotes are none.
+    for variant in dict.fromkeys((escaped, escaped.replace('\\"', '"'))):
+        if variant != old:
+            yield "The file has escapes such as \\n or \\\" as text, where 'old' has the characters. ", variant
     if html.unescape(old) != old:
         yield "'old' has HTML's escapes such as &lt;, where the file has the characters. ", html.unescape(old)
     if html.escape(old, quote=False) != old:

@@ -73,9 +73,19 @@ def apply_edits(path: str, file: TextFile, edits: Sequence[Edit]) -> Applied:
                 at = each.moved(at)
             made = _insert(file, at, unified(edit.new))
         else:
+            _check_untouched(f"{which}'old'", path, file.text, original, unified(edit.old))
             made = _replace(path, which, file, unified(edit.old), edit)
         done.append(made)
     return Applied(sum(len(made.starts) for made in done), tuple(_spans(done)))
+
+
+def _check_untouched(who: str, path: str, text: str, original: str, old: str) -> None:
+    """Raise FileRefused if the edits so far changed a place that this one means."""
+    if text is not original and old not in text and old in original:
+        raise FileRefused(
+            f"{who} was in {path}, and an edit before it in this call changes that text; nothing was changed. Make one "
+            "edit of both, or give 'old' as the edits before it leave it."
+        )
 
 
 def _replace(path: str, which: str, file: TextFile, old: str, edit: Edit) -> _Done:

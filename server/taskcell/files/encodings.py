@@ -31,6 +31,8 @@ _LABELS = {
     "cp1252": "Windows-1252", "latin-1": "Latin-1", "utf-8": "UTF-8", "utf-16-le": "UTF-16LE", "utf-16-be": "UTF-16BE",
     "utf-32-le": "UTF-32LE", "utf-32-be": "UTF-32BE", "ascii": "ASCII",
 }  # fmt: skip
+#: Python's codecs that are not encodings of files; some know no way to go on after a wrong byte.
+_NOT_OF_FILES = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined", "mbcs", "oem"})
 _MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _HIGH = re.compile(rb"[\x80-\xff]+")
 
@@ -80,8 +82,11 @@ def named(label: str) -> Encoding | None:
         found = codecs.lookup(name)
     except (LookupError, ValueError):
         return None
-    # Codecs from bytes to bytes, such as `zip`, do not say what a text is.
-    return Encoding(found.name.replace("iso8859-1", "latin-1")) if found._is_text_encoding else None
+    # Codecs from bytes to bytes, such as `zip`, do not say what a text is; nor do those of one word or literal.
+    if not found._is_text_encoding or found.name in _NOT_OF_FILES:
+        return None
+    known = {"iso8859-1": "latin-1", "koi8-r": "koi8_r"}
+    return Encoding(known.get(found.name, found.name))
 
 
 def of_mark(data: bytes) -> Encoding | None:

@@ -127,8 +127,10 @@ def _unreadable(target: Target, front: bytes, size: int) -> FileRefused:
 def _about_encoding(file: TextFile, wanted: Wanted) -> list[str]:
     notes, ends = [], file.line_ends()
     if not file.encoding.is_plain:
-        guessed = "" if wanted.encoding or file.encoding.has_mark else ", by its letters"
-        notes.append(f"Encoding: {file.encoding.label}{guessed}; `edit_file` keeps it.")
+        guessed = "" if file.encoding.has_mark else ", by its letters"
+        kept = "as given; `edit_file` goes by what is recognised"
+        said = f", {kept}" if wanted.encoding else f"{guessed}; `edit_file` keeps it"
+        notes.append(f"Encoding: {file.encoding.label}{said}.")
     if ends:
         kept = "`edit_file` keeps them, and takes LF for either" if "mixed" in ends else "`edit_file` keeps them"
         notes.append(f"Line ends: {ends}; {kept}.")

@@ -27,6 +27,14 @@ _FIXED = (
 )  # fmt: skip
 
 
+#: How ripgrep says, in the place of a line, that a file is not text and where it stopped.
+_BINARY = (b": binary file matches (", b": WARNING: stopped searching binary file after match (")
+#: What ripgrep prints between lines that do not follow each other; with `--crlf` it ends as the files do.
+_APART = (b"--", b"--\r")
+#: Files that a note names.
+_NAMED = 5
+
+
 @dataclass(frozen=True, slots=True)
 class ProgramOutput:
     """What a program printed, as far as it is kept; `timed_out` means that it was ended."""
@@ -63,7 +71,7 @@ class Query:
 
     def words(self, target: Target) -> list[str]:
         """Return the words of ripgrep's command."""
-        words = ["rg", *_FIXED, *(f"--glob={glob}" for glob in self.globs)]
+        words = ["rg", *_FIXED, *(f"--glob={_below(glob, target)}" for glob in self.globs)]
         words += ["--no-ignore"] if self.everything else [f"--glob=!{name}" for name in _HEAVY]
         words += ["--fixed-strings"] if self.literal else []
         words += ["--ignore-case"] if self.ignore_case else []
@@ -73,53 +81,100 @@ class Query:
         return [*words, f"--regexp={self.pattern}", "--", target.inner]
 
 
+def _below(glob: str, target: Target) -> str:
+    """Return a glob that means the same below the target: ripgrep reads one with a slash from the working folder."""
+    mark, rest = ("!", glob[1:]) if glob.startswith("!") else ("", glob)
+    rest = rest.removeprefix("./").removeprefix(f"{target.shown.rstrip('/')}/")
+    return f"{mark}**/{rest}" if "/" in rest and not rest.startswith(("/", "**/")) else mark + rest
+
+
 async def search(run: RunProgram, target: Target, query: Query, output_chars: int) -> Found:
     """Run a search and return what fits into an answer. Raises FileRefused."""
     done = await run(query.words(target))
     errors = done.stderr.decode("utf-8", "replace").strip()
-    if done.exit_code not in (0, 1) and not done.stdout and not done.timed_out:
-        raise _refused(target, errors)
-    text, matches, files, cut = _grouped(done.stdout, query.names, room_for_text(output_chars))
+    failed = done.exit_code not in (0, 1) and bool(errors)
+    if failed and not done.stdout and not done.timed_out:
+        _check_error(target, errors)
+    room = room_for_text(output_chars)
+    found = _names(done.stdout, room) if query.names else _grouped(done.stdout, room)
     notes = []
     if done.timed_out:
         notes.append("The search took too long and was ended; name a folder in 'path', or narrow it with 'glob'.")
-    if errors and done.exit_code not in (0, 1):
+    if found.binary:
+        more = ", …" if len(found.binary) > _NAMED else ""
+        notes.append(
+            f"Binary data, so what matches there is not shown: {', '.join(found.binary[:_NAMED])}{more}; `grep -a` in "
+            "the terminal shows it."
+        )
+    if failed:
         notes.append(f"Not everything could be searched: {visible(one_line(errors.splitlines()[0][:200]))}")
-    truncated = cut or not done.is_whole or done.timed_out
-    return Found(target.shown, text, matches, files, truncated, tuple(notes))
+    truncated = found.cut or not done.is_whole or done.timed_out
+    return Found(target.shown, found.text, found.matches, found.files, truncated, tuple(notes))
 
 
-def _refused(target: Target, errors: str) -> FileRefused:
-    if "os error 2)" in errors:
-        return FileRefused(f"There is no {target.said}; `list_files` shows what is there.", code=ErrorCode.NOT_FOUND)
-    words = visible(" ".join(errors.removeprefix("rg: ").split())[:500])
-    return FileRefused(f"ripgrep could not search: {words}; mend 'pattern', or say literal=true for plain text.")
+def _check_error(target: Target, errors: str) -> None:
+    """Raise FileRefused unless ripgrep only met files below the target that cannot be read."""
+    first = errors.removeprefix("rg: ")
+    if "(os error " in first.splitlines()[0]:
+        if not first.startswith(f"{target.inner}: "):
+            return
+        if "os error 2)" in first:
+            raise FileRefused(f"There is no {target.said}; `list_files` shows what is there.", code=ErrorCode.NOT_FOUND)
+        reason = visible(first.splitlines()[0].rpartition(": ")[2].partition(" (os error")[0])
+        code = ErrorCode.PERMISSION_DENIED if "os error 13)" in first else ErrorCode.INVALID_ARGUMENT
+        raise FileRefused(f"{target.said} cannot be searched: {reason}.", code=code)
+    words = visible(" ".join(first.split())[:500])
+    mend = "mend 'glob'" if "glob" in words else "mend 'pattern', or say literal=true for plain text"
+    raise FileRefused(f"ripgrep could not search: {words}; {mend}.")
 
 
-def _grouped(output: bytes, names: bool, room: int) -> tuple[str, int, int, bool]:
-    """Return the lines below the path of their file, how many match, in how many files, and whether some were cut."""
-    if names:
-        paths = [_path(path) for path in output.split(b"\0") if path]
-        text = "".join(f"{path}\n" for path in paths)
-        kept = text[: text.rfind("\n", 0, room) + 1] if len(text) > room else text
-        return kept, 0, len(paths), len(kept) < len(text)
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Lines below the path of their file, how many match, and in how many files.
+
+    Arguments:
+        cut: some are left out for want of room.
+        binary: paths of files that ripgrep did not show, or not to their end, because they hold binary data.
+    """
+
+    text: str
+    matches: int
+    files: int
+    cut: bool
+    binary: Sequence[str] = ()
+
+
+def _names(output: bytes, room: int) -> _Lines:
+    paths = [_path(path) for path in output.split(b"\0") if path]
+    text = "".join(f"{path}\n" for path in paths)
+    kept = text[: text.rfind("\n", 0, room) + 1] if len(text) > room else text
+    return _Lines(kept, 0, len(paths), len(kept) < len(text))
+
+
+def _grouped(output: bytes, room: int) -> _Lines:
     parts: list[str] = []
-    used, matches, seen, last, cut = 0, 0, 0, b"", False
-    for line in output.split(b"\n"):
-        path, found, rest = line.partition(b"\0")
-        if not found:
-            parts += ["--\n"] if line == b"--" and not cut else []
-            continue
-        number, mark = _number(rest)
-        matches += mark == b":"
-        heading = f"{_path(path)}\n" if path != last else ""
-        seen += path != last
-        last = path
-        shown = heading + _shown(number, mark, rest)
-        used += len(shown)
-        cut = cut or used > room
-        parts += [] if cut else [shown]
-    return "".join(parts), matches, seen, cut
+    binary: list[str] = []
+    used, matches, seen, last, cut, begun = 0, 0, 0, b"", False, b""
+    for piece in output.split(b"\n"):
+        path, found, rest = (begun + piece).partition(b"\0")
+        if not found and (mark := next((mark for mark in _BINARY if mark in path), b"")):
+            path = path.partition(mark)[0]
+            binary.append(_path(path))
+            seen, last, begun = seen + (path != last), path, b""
+        elif not found and piece in _APART and not begun:
+            parts += [] if cut else ["--\n"]
+        elif not found:
+            # The path of each line ends in NUL, and may hold line breaks.
+            begun = path + b"\n" if path else b""
+        else:
+            begun = b""
+            number, mark = _number(rest)
+            matches += mark == b":"
+            shown = (f"{_path(path)}\n" if path != last else "") + _shown(number, mark, rest)
+            seen, last, used = seen + (path != last), path, used + len(shown)
+            cut = cut or used > room
+            parts += [] if cut else [shown]
+    return _Lines("".join(parts), matches, seen, cut, binary)
 
 
 def _number(rest: bytes) -> tuple[bytes, bytes]:

@@ -112,7 +112,8 @@ def _sentence(tool: str, error: ValidationError) -> str:
         instance: Any = error.instance
         required: Any = error.validator_value
         missing = next(word for word in required if word not in instance)
-        return f"'{tool}' needs '{missing}'."
+        place = _spelled(list(error.absolute_path))
+        return f"{shown(place) if place else repr(tool)} needs '{missing}'."
     path = list(error.absolute_path)
     name = shown(_spelled(path)) if path else f"The call of '{tool}'"
     return f"{name} {_flaw(error)}."
@@ -122,7 +123,11 @@ def _flaw(error: ValidationError) -> str:
     bound: Any = error.validator_value
     if error.validator == "type":
         kind = "a fraction" if (bound, type(error.instance)) == ("integer", float) else _kind_of(error.instance)
-        return f"must be {TYPE_WORDS.get(str(bound), bound)}{_EXAMPLES.get(str(bound), '')}, not {kind}"
+        return f"must be {TYPE_WORDS.get(str(bound), bound)}{_example(str(bound), error.schema)}, not {kind}"
+    if error.validator == "additionalProperties" and isinstance(error.schema, Mapping):
+        known: Mapping[str, Any] = error.schema.get("properties", {})
+        wrong = next((name for name in error.instance if name not in known), "")  # type: ignore[union-attr]
+        return f"has no {shown(str(wrong))}{nearest(str(wrong), known)}; it takes {', '.join(known)}"
     if error.validator in ("minimum", "maximum", "exclusiveMinimum") and isinstance(error.schema, Mapping):
         return f"must be {_range(error.schema)}"
     sentences = {
@@ -131,10 +136,19 @@ def _flaw(error: ValidationError) -> str:
         "minLength": "must not be empty",
         "maxLength": f"is longer than {bound} characters",
         "minItems": f"must have at least {bound} element{'' if bound == 1 else 's'}",
-        "maxItems": f"has more than {bound} elements; write them to a file",
+        "maxItems": f"has more than {bound} elements; send fewer in one call, or write them to a file",
         "maxProperties": f"has more than {bound} variables",
     }
     return sentences.get(str(error.validator), f"breaks the rule {error.validator} of its schema")
+
+
+def _example(kind: str, rule: object) -> str:
+    """Return how a value of a type looks, where its schema does not say what is in it."""
+    inner = rule.get("items", rule) if isinstance(rule, Mapping) else {}
+    if "properties" in inner:
+        names = ", ".join(inner["properties"])
+        return f" of objects with {names}" if kind == "array" else f" with {names}"
+    return _EXAMPLES.get(kind, "")
 
 
 def _range(schema: Mapping[str, Any]) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 #: A key of a property: the calls in which it has a meaning, as values of other properties, such as
 #: `{"action": ["write"]}`. In other calls it is ignored.
 ONLY_WHEN = "taskcell/only_when"
-#: A key of an optional text: True if empty text is a value of its own. Otherwise it means the same as no text.
+#: A key of an optional text: True if empty text is a value of its own. Otherwise empty text means the same as nothing,
+#: whatever the type.
 EMPTY_COUNTS = "taskcell/empty_counts"
 
 #: What JSON calls a number, and a plus sign.
@@ -43,7 +44,7 @@ def _has_meaning(properties: Mapping[str, Any], name: str, given: Mapping[str, A
 
 
 def _empty_counts(rule: Mapping[str, Any]) -> bool:
-    return rule.get("type") != "string" or bool(rule.get(EMPTY_COUNTS)) or "" in rule.get("enum", ())
+    return bool(rule.get(EMPTY_COUNTS)) or "" in rule.get("enum", ())
 
 
 def _read(rule: Mapping[str, Any], value: Any) -> Any:
@@ -60,6 +61,8 @@ def _read(rule: Mapping[str, Any], value: Any) -> Any:
         return _pairs(value)
     if kind == "integer" and isinstance(value, float) and value.is_integer():
         return int(value)
+    if kind == "array" and isinstance(value, dict) and rule.get("items", {}).get("type") == "object":
+        value = [value]
     if kind == "array" and isinstance(value, list) and "items" in rule:
         return [_read(rule["items"], item) for item in value]
     if kind == "object" and isinstance(value, dict) and "properties" in rule:

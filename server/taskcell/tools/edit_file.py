@@ -95,8 +95,8 @@ class EditFile(FileTool):
 
 def _edits(values: Mapping[str, Any]) -> list[Edit]:
     """Return the edits of a call; none for an undo. Raises BadArgument."""
-    # Strict clients send every argument, and an empty text for one that they do not mean.
-    alone = bool(values.get("old") or values.get("new")) or "after_line" in values
+    # Strict clients send every argument: an empty text or 0 for one that they do not mean.
+    alone = bool(values.get("old") or values.get("new") or values.get("after_line"))
     several = values.get("edits") or []
     if values.get("undo", False):
         if alone or several:
@@ -112,14 +112,14 @@ def _edits(values: Mapping[str, Any]) -> list[Edit]:
 
 def _edit(values: Mapping[str, Any], where: str) -> Edit:
     at = f"{where}: " if where else ""
-    old, new = values.get("old"), values.get("new")
+    old, new, after = values.get("old"), values.get("new"), values.get("after_line")
     if new is None:
         raise BadArgument(f"{at}'edit_file' needs 'new'; an empty text deletes 'old'.")
     as_utf8("new", new)
-    if "after_line" in values:
-        if old:
-            raise BadArgument(f"{at}Give 'old' to replace text, or 'after_line' to insert lines, not both.")
-        return Edit(None, new, after_line=int(values["after_line"]))
+    if old and after:
+        raise BadArgument(f"{at}Give 'old' to replace text, or 'after_line' to insert lines, not both; 0 is none.")
+    if after is not None and not old:
+        return Edit(None, new, after_line=int(after))
     if not old:
         raise BadArgument(f"{at}'edit_file' needs 'old', the text to replace, or 'after_line' to insert lines.")
     as_utf8("old", old)

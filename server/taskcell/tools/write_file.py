@@ -60,7 +60,8 @@ class WriteFile(FileTool):
     """The tool `write_file`."""
 
     async def answer(self, job: Job, values: Mapping[str, Any]) -> FileAnswer:
-        text, label = values["content"], values.get("encoding", "text")
+        text, label = values["content"], values.get("encoding", "text").strip()
+        label = label.lower() if label.lower() in ("text", "base64") else label
         data = as_utf8("content", text)
         if label == "base64":
             data = from_base64(data)
