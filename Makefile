@@ -13,7 +13,7 @@ BENCH_ARGS ?=
 TREES ?=
 WITHIN ?=
 
-.PHONY: help setup images demo test test-faults test-clients test-converters test-hostile check bench bench-scale stop clean
+.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-hostile check bench bench-scale stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-converters: setup ## Hold what tools publish against the strict converters 
 test-clients: setup ## Run the tests with real MCP clients, each in an environment of its own below .cache.
 	@scripts/clients.sh
 	@$(PYTHON) -m pytest -m clients $(PYTEST_ARGS)
+
+test-languages: setup ## Run sessions with the real tools of five languages; builds their images first: four minutes, 1.1 GB.
+	@$(PYTHON) -m pytest -m languages $(PYTEST_ARGS)
 
 test-hostile: setup ## Attack sandboxes, images and an engine of its own, and print what held. TREES=10000 WITHIN=240.
 	@TASKCELL_TREES=$(TREES) $(PYTHON) tests/hostile/run.py $(if $(WITHIN),--within $(WITHIN)) $(PYTEST_ARGS)
