@@ -77,7 +77,9 @@ def gateway(tmp_path: Path) -> GatewayFactory:
     ) -> AsyncIterator[Gateway]:
         path = tmp_path / f"taskcell-{next(numbers)}.toml"
         path.write_text(toml, encoding="utf-8")
-        settings = load_settings(Invocation({"TASKCELL__POOL__WARM": str(warm)}, tmp_path, path))
+        # Nothing is left to a next server unless a test is about that.
+        ends = {} if "on_exit" in toml else {"TASKCELL__POOL__ON_EXIT": "close"}
+        settings = load_settings(Invocation({"TASKCELL__POOL__WARM": str(warm), **ends}, tmp_path, path))
         skills = manifest.load(settings.manifest_paths, {}, built_in_names())
         made: Engine = LocalEngine() if engine == "local" else await DockerEngine.open(host, {})
         try:

@@ -41,11 +41,11 @@ _TRAP = re.compile(r"\btrap\b")
 #: `exec PROGRAM` where a command may stand, and not `exec 3>file`.
 _EXEC = re.compile(r"(?:^|[\n;&|(){}!]|\b(?:then|do|else|time)\b)[ \t]*exec[ \t]+[^0-9<>{\s]")
 #: What separates the parts of a line; patterns that match in one of them, one after the other; a part of a sentence.
-Reason = tuple[re.Pattern[str], tuple[str, ...], str]
+Unreported = tuple[re.Pattern[str], tuple[str, ...], str]
 _COMMANDS, _LINES = re.compile(r"[\n;|&]"), re.compile(r"\n")
 #: What would show the report, or keep it from being made, with the reason that the answer gives: patterns that match
 #: one after the other in one command or line. One pattern with gaps takes the square of the line's length to try.
-_UNREPORTABLE: tuple[Reason, ...] = (
+_UNREPORTABLE: tuple[Unreported, ...] = (
     (_COMMANDS, (r"\b(?:set|shopt)\b", r"\s-[a-zA-Z]*v|\bverbose\b"), "it shows what the shell reads (set -v)"),
     (_LINES, (r"\bBASH_XTRACEFD\b",), "it sets BASH_XTRACEFD"),
     (_LINES, (r"\btrap\b", r"\b(?:DEBUG|RETURN)\b"), "it sets a DEBUG or RETURN trap"),
@@ -53,7 +53,7 @@ _UNREPORTABLE: tuple[Reason, ...] = (
 )
 #: The same of lines that name `trap`, which a function stands for: POSIX mode finds the builtin before it, and a list
 #: of functions shows it.
-_UNTRAPPABLE: tuple[Reason, ...] = (
+_UNTRAPPABLE: tuple[Unreported, ...] = (
     (_COMMANDS, (r"\b(?:set|shopt)\b", r"\bposix\b"), "it names traps in POSIX mode"),
     (_COMMANDS, (r"\bPOSIXLY_CORRECT\b",), "it names traps in POSIX mode"),
     (_COMMANDS, (r"\b(?:declare|typeset)\b", r"\s-[a-zA-Z]*[fF]"), "it names traps and lists functions"),
