@@ -95,7 +95,7 @@ class McpEndpoint:
         except TooSlow:
             await refusal(408, "The request did not come in time; send it again.", close)(scope, receive, send)
         except BodiesFull:
-            sentence = f"Other requests take all the room for bodies; send this one again in {BODY_RETRY_AFTER} seconds."
+            sentence = f"Other requests' bodies take all the room; send this one again in {BODY_RETRY_AFTER} seconds."
             await refusal(503, sentence, close | {"retry-after": str(BODY_RETRY_AFTER)})(scope, receive, send)
         except ClientDisconnect:
             return
