@@ -521,6 +521,17 @@ async def test_root_that_harms_its_sandbox_costs_that_sandbox_at_most(gateway: G
         assert await output(gw, "sudo id -u") == "0\n"
 
 
+async def test_root_that_ends_the_channel_gets_no_false_count(gateway: GatewayFactory) -> None:
+    mark = marker()
+    async with gateway(GENERATED) as gw:
+        result = await terminal(gw, f"(setsid sleep {mark} &); sudo pkill -9 -f 'supervisor connect'; exec sleep 60")
+        assert (result.status.value, result.survivors) == ("lost", None)
+        assert "could not find out" in " ".join(result.notes)
+        with anyio.fail_after(REPLACED_WITHIN):
+            assert await output(gw, "echo works") == "works\n"
+        assert await anyio.to_thread.run_sync(eventually, lambda: not alive(mark))
+
+
 @pytest.mark.parametrize("limit", ["nofile=1:1", "nofile=0:0", "as=1:1", "data=0:0", "nproc=1:1", "fsize=0:0"])
 async def test_root_that_takes_pid_1s_limits_gets_no_false_count_and_the_next_call_a_new_sandbox(
     gateway: GatewayFactory, limit: str

@@ -116,12 +116,13 @@ def _notes_on_the_end(record: Record, status: Status, facts: SandboxFacts) -> Se
 def survivors_of(process: Process, *, closed: bool) -> int | None:
     """Return how many of its processes a kill could not end; None if that is unknown.
 
-    A sandbox that we closed is gone with all that ran in it; one that died after a timeout leaves the question open.
+    A sandbox that we closed is gone with all that ran in it. One that was lost while it ran a command or ended it
+    leaves the question open: root of the sandbox can end the channel alone.
     """
     if process.killed is not None:
         return process.killed.survivors
-    timed_out = process.exit is not None and process.exit.reason is protocol.Reason.TIMEOUT
-    return None if timed_out and process.lost is not None and not closed else 0
+    ended_itself = process.exit is not None and process.exit.reason is protocol.Reason.ITSELF
+    return None if process.lost is not None and not ended_itself and not closed else 0
 
 
 def result_of(
