@@ -120,6 +120,41 @@ def test_a_command_that_fails_for_another_reason_is_not_told_of_the_network(text
     assert told(text, output, code) == []
 
 
+#: What Debian's go and cargo say where the image's folders are read-only; the command, its output, its variable.
+READ_ONLY = (
+    ("go install . && calc", "go install a/calc: copying /tmp/go-build8/b001/exe/a.out: open /go/bin/calc: read-only "
+     "file system", "GOPATH"),
+    ("go mod download", "go: could not create module cache: mkdir /go/pkg: read-only file system", "GOPATH"),
+    ("cargo install --path .", "error: failed to open: /usr/local/cargo/.crates.toml\n\nCaused by:\n  Read-only file "
+     "system (os error 30)", "CARGO_HOME"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "output", "variable"), READ_ONLY)
+def test_a_tool_whose_folder_is_the_images_is_given_the_variable_that_moves_it(
+    text: str, output: str, variable: str
+) -> None:
+    note = f"The image's folders are read-only here: run `export {variable}=/workspace/.{variable.lower()}`, then the "
+    assert told(text, output) == [f"{note}command again."]
+    assert told(f"{text} 2>&1 | tail", output, 0) == [f"{note}command again."]
+    assert told(text, output, exported=[variable]) == []
+    assert told(text, output, profile=replace(TERMINAL, read_only=False)) == []
+    assert told(text, output, isolated=False) == []
+    assert told("./build.sh", output) == []
+    assert told(text, "error: no such file") == []
+
+
+def test_cargo_is_told_of_the_network_before_it_is_told_of_its_folder() -> None:
+    said = (
+        "error: failed to load source for dependency `x`\n\nCaused by:\n  Unable to update registry `crates-io`\n\n"
+        "Caused by:\n  failed to create directory `/usr/local/cargo/registry/index/h.example-1ecc`\n\n"
+        "Caused by:\n  Read-only file system (os error 30)"
+    )
+    assert told("cargo add x", said, 101) == [NO_NETWORK]
+    (note,) = told("cargo add x", said, 101, replace(TERMINAL, network="bridge"))
+    assert "export CARGO_HOME=" in note
+
+
 NO_ROOT = (
     "E: Could not open lock file /var/lib/dpkg/lock-frontend - open (13: Permission denied)\n"
     "E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), are you root?",

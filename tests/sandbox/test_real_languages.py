@@ -57,6 +57,7 @@ async def test_every_answer_of_a_session_with_real_tools_is_right(
         await _mend(session, project)
         await _break(session, project)
         await _fetch(session, project)
+        await _install(session, project)
         await _serve_behind_a_command(session, project)
         await _serve_in_the_background(session, project)
         await _commit(session, project)
@@ -125,6 +126,21 @@ async def _fetch(session: Session, project: Project) -> None:
     assert (result.status, result.exit_code, result.survivors) == (Status.EXITED, code, 0), result
     assert [note[:28] for note in result.notes] == ["This sandbox has no network:"], result
     await session.runs("git status --short", f" M {re.escape(project.source)}\n")
+
+
+async def _install(session: Session, project: Project) -> None:
+    """Where a tool would write to the image, the answer has the line with which it does not."""
+    if project.install is None:
+        return
+    command, variable, installed = project.install
+    refused = await session.terminal(command)
+    assert refused.exit_code not in (0, None), refused
+    (note,) = refused.notes
+    (line,) = re.findall(r"`(export .*?)`", note)
+    assert line.startswith(f"export {variable}="), note
+    await session.runs(line)
+    await session.runs(command, "(?s).*")
+    await session.runs(f'"{installed}"', "7\n")
 
 
 async def _serve_behind_a_command(session: Session, project: Project) -> None:

@@ -27,6 +27,8 @@ class Project:
         serve: the server alone. `start` starts the same as a developer does, through the language's own tool.
         fetch: asks for what only the network has, and its exit code.
         ignored: what git ignores of what the tools make.
+        install: a command that writes to a folder of the image, the variable that names it, and the program that is
+            there when the command was given again with another one. None for tools that have no such folder.
     """
 
     toolchain: Toolchain
@@ -45,6 +47,7 @@ class Project:
     start: str
     fetch: tuple[str, int]
     ignored: str
+    install: tuple[str, str, str] | None = None
 
 
 _C = Project(
@@ -189,6 +192,7 @@ func main() {{
     "go run . serve",
     ("GOFLAGS=-mod=mod go get example.com/nosuch", 1),
     "/calc\n",
+    ("go install .", "GOPATH", "$GOPATH/bin/calc"),
 )
 _RUST = Project(
     RUST,
@@ -229,8 +233,9 @@ fn main() {{
     "target/debug/calc",
     "target/debug/calc serve",
     "cargo run --offline -q -- serve",
-    ("CARGO_HOME=/tmp/cargo cargo add nosuch", 101),
+    ("cargo add nosuch", 101),
     "target/\n",
+    ("cargo install -q --path . --offline", "CARGO_HOME", "$CARGO_HOME/bin/calc"),
 )
 _NODE = Project(
     NODE,

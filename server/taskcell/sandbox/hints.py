@@ -59,6 +59,12 @@ _NEEDS_ROOT = re.compile(
     r"|^ERROR: Unable to (?:lock|open) (?:database|lock)|^Error: This command has to be run (?:with|under)",
     re.MULTILINE,
 )
+_READ_ONLY = re.compile(r"\b[Rr]ead-only file system\b")
+#: Where the official images of Go and Rust have these point to, their tools cannot write in a read-only sandbox.
+_HOMES = {"cargo": "CARGO_HOME", "go": "GOPATH"}
+_HAS_HOME = re.compile(_BEGIN + r"(?:[^\s;&|()]{0,200}/)?(cargo|go)[ \t]")
+#: cargo makes the folder for its index before it asks the network.
+_CARGO_FETCHES = re.compile(r"^ +[Uu]nable to update registry `crates-io`", re.MULTILINE)
 _NAME = r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.+-]{0,63})"
 #: The same with or without quotes, as GNU's programs write them in UTF-8 and in C.
 _QUOTED = rf"[\u2018'\"]?{_NAME}[\u2019'\"]?"
@@ -193,7 +199,17 @@ def hints(outcome: Outcome) -> list[str]:
     )
     names = dict.fromkeys([*_missing_programs(outcome, text, tail), *_missing_modules(tail)])
     found = [*_defined_before(outcome, names), *_elsewhere(outcome, names)][:1]
-    return [*found, *_packages_or_network(outcome, text, tail)]
+    return [*found, *_packages_or_network(outcome, text, tail)] or _read_only(outcome, text, tail)
+
+
+def _read_only(outcome: Outcome, text: str, tail: str) -> list[str]:
+    """Say how a language's tool writes elsewhere than to the image."""
+    called = (_HOMES[tool] for tool in _HAS_HOME.findall(text))
+    variable = next((name for name in called if name not in outcome.exported), None)
+    if variable is None or not (outcome.isolated and outcome.profile.read_only and _READ_ONLY.search(tail)):
+        return []
+    elsewhere = f"{WORKSPACE}/.{variable.lower()}"
+    return [f"The image's folders are read-only here: run `export {variable}={elsewhere}`, then the command again."]
 
 
 def _packages_or_network(outcome: Outcome, text: str, tail: str) -> Iterator[str]:
@@ -208,6 +224,8 @@ def _is_cut_off(outcome: Outcome, text: str, tail: str) -> bool:
     """Whether a command failed because there is no network."""
     others = "\n".join(line for line in tail.splitlines() if not _OWN_NAME.match(line))
     if _UNREACHED.search(others):
+        return True
+    if _CARGO_FETCHES.search(others):
         return True
     if _PIP_FOUND_NONE.search(others) and not _PIP_ELSEWHERE.search(text):
         return True
