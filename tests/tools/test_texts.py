@@ -187,3 +187,9 @@ async def test_the_default_terminal_is_as_its_description_says(gateway: GatewayF
             assert await printed(f"command -v {word}") != "", word
         assert "Python 3.11." in await printed("python --version; python -m venv --help | head -1")
         assert await printed("ls /sys/class/net") == "lo"
+
+
+def test_the_terminal_promises_functions_of_bash_alone() -> None:
+    settings = Settings.model_validate({"terminal": {"shell": ["/bin/sh", "-c"]}})
+    said = terminal_tool(settings).description
+    assert "Working directory and exported variables carry over to the next command" in said

@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -149,6 +149,11 @@ def may_change_state(line: str) -> bool:
     return _MAY_CHANGE.search(_QUOTES.sub("", line)) is not None
 
 
+def is_bash(shell: Sequence[str]) -> bool:
+    """Whether a shell, as a program with its first arguments, is bash by its name."""
+    return posixpath.basename(shell[0]) == "bash"
+
+
 def plan(line: str, shell: str, env: Mapping[str, str]) -> ShellRun:
     """How to run a line.
 
@@ -162,7 +167,7 @@ def plan(line: str, shell: str, env: Mapping[str, str]) -> ShellRun:
         return ShellRun(line)
     if reason := _unreportable(line):
         return ShellRun(line, unreported=reason)
-    if posixpath.basename(shell) != "bash" or "POSIXLY_CORRECT" in env:
+    if not is_bash([shell]) or "POSIXLY_CORRECT" in env:
         if _TRAP.search(line):
             return ShellRun(line, unreported="it names traps, of which this shell has but one for its end")
         return ShellRun(line, Way.INLINE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +15,7 @@ from taskcell.errors import BadArgument, ErrorCode
 from taskcell.images.skills import programs_in
 from taskcell.model import WORKSPACE, Command, Profile
 from taskcell.profile.build import TERMINAL, terminal_profile
+from taskcell.sandbox.shell import is_bash
 from taskcell.schema.arguments import encoded, seconds
 from taskcell.schema.forms import ONLY_WHEN
 from taskcell.schema.properties import COLS, ROWS, STDIN, STRIP_ANSI, TASK_ID, object_schema, plain_number, value_schema
@@ -62,7 +63,7 @@ def terminal_tool(settings: Settings) -> ProgramTool:
     return ProgramTool(
         name=TERMINAL,
         title="Terminal",
-        description=description(profile, isolates=kind_of(settings.engine).isolates),
+        description=description(profile, settings.terminal.shell, isolates=kind_of(settings.engine).isolates),
         input_schema=schema(timeout, limits.wait),
         output_schema=RUN_SCHEMA,
         annotations=program_hints(profile),
@@ -80,19 +81,18 @@ def _make(settings: Settings) -> Iterator[ProgramTool]:
 BUILT_IN = BuiltIn(names=(TERMINAL,), make=_make, rank=1)
 
 
-def description(profile: Profile, *, isolates: bool = True) -> str:
+def description(profile: Profile, shell: Sequence[str], *, isolates: bool = True) -> str:
     """Describe the terminal in a few sentences; its schema says the rest.
 
     All of it is known before there is a sandbox, so that the list of tools never changes because one was looked at: a
     changed list makes a model's provider read the whole conversation anew.
 
     Arguments:
+        shell: what runs a command line. Of the shells, bash alone can export functions.
         isolates: the engine runs commands in containers.
     """
-    carried = (
-        "Working directory and exported variables and functions carry over to the next command; nothing else of the "
-        "shell does."
-    )
+    exported = "exported variables and functions" if is_bash(shell) else "exported variables"
+    carried = f"Working directory and {exported} carry over to the next command; nothing else of the shell does."
     if isolates:
         programs = programs_in(profile.image)
         facts = (
