@@ -52,9 +52,13 @@ async def connect(log: Path) -> AsyncIterator[Client]:
             yield client
 
 
-async def call(client: Client, tool: str, arguments: dict[str, Any], **options: Any) -> Answer:
-    """Call a tool and take its answer apart. Raises MCPError if the server returns an error of the protocol."""
-    result = await client.call_tool(tool, arguments, meta=FIELDS, **options)
+async def call(client: Client, tool: str, arguments: dict[str, Any], *, fields: bool = True, **options: Any) -> Answer:
+    """Call a tool and take its answer apart. Raises MCPError if the server returns an error of the protocol.
+
+    Arguments:
+        fields: the run's fields are wanted; without them the answer is the text that a model reads.
+    """
+    result = await client.call_tool(tool, arguments, meta=FIELDS if fields else None, **options)
     said = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
     run = result.structured_content if isinstance(result.structured_content, Mapping) else {}
     return Answer(run, f"{run.get('stdout', '')}{run.get('stderr', '')}{said}", bool(result.is_error))

@@ -82,10 +82,10 @@ class Demo:
     def __init__(self, client: Client) -> None:
         self.client = client
 
-    async def run(self, tool: str, *, task: str = TASK, **arguments: Any) -> Answer:
+    async def run(self, tool: str, *, task: str = TASK, fields: bool = True, **arguments: Any) -> Answer:
         arguments["task_id"] = task
         show_call(tool, arguments)
-        answer = await call(self.client, tool, arguments)
+        answer = await call(self.client, tool, arguments, fields=fields)
         show_answer(answer)
         return answer
 
@@ -143,7 +143,7 @@ class Demo:
         await self.run("write_file", path="notes/plan.md", content="1. count orders\n2. ask Ana\n")
         edited = await self.run("edit_file", path="notes/plan.md", old="ask Ana", new="ask Ana and Ben")
         check(not edited.is_error, "the text was there once and was replaced", edited)
-        read = await self.run("read_file", path="notes/plan.md")
+        read = await self.run("read_file", path="notes/plan.md", fields=False)
         check("2\t2. ask Ana and Ben" in read.text, "the model reads it with line numbers", read)
 
     async def hand_off(self) -> None:
