@@ -65,15 +65,17 @@ def file_resources(gateway: Gateway) -> Route:
         return [entry.path for entry in await newest(gateway, task, sandboxes) if entry.path.startswith(begun)]
 
     async def follow(task: TaskKey, rest: str, changed: OnChange) -> None:
-        path, seen, quiet = _path(rest), None, None
+        path, seen, quiet, again = _path(rest), None, None, False
         while True:
             sandboxes = opened(gateway.pool.slots, task.principal).get(task, [])
             # Where nothing has run since the last look, nothing has changed; so looks keep no sandbox from being idle.
-            if any(sandbox.channel.living for sandbox in sandboxes) or ends(sandboxes) != quiet:
+            # One more look follows, for what ran during the last one and ended with it.
+            has_run = any(sandbox.channel.living for sandbox in sandboxes) or ends(sandboxes) != quiet
+            if has_run or again:
                 state = await look_at(gateway, sandboxes, task, path)
                 if seen is not None and state is not None and seen.differs(state):
                     await changed()
-                seen, quiet = state or seen, ends(sandboxes)
+                seen, quiet, again = state or seen, ends(sandboxes), has_run
             await anyio.sleep(FILE_LOOK_INTERVAL)
 
     return Route("files", FOR_FILES, (template,), read, listed, follow, "path", complete)

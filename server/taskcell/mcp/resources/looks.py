@@ -21,6 +21,8 @@ from taskcell.tools.files import FileTool
 #: Seconds. A change that is older cannot have the same time as a later one: times are whole seconds, and there is a
 #: second between two looks, and a difference between two clocks.
 RECENT = 5.0
+#: Times that a file is looked at which changes meanwhile.
+LOOK_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,16 @@ async def look_at(gateway: Gateway, sandboxes: Sequence[Sandbox], task: TaskKey,
         store = _store(gateway, sandboxes, task, path)
         if store is None:
             return None
-        entries = (await store.list(target(path), ("*",), usual=False)).entries
-        is_file = len(entries) == 1 and entries[0].kind == "f"
-        if not is_file or entries[0].changed < time.time() - RECENT:
-            return Look(entries)
-        return Look(entries, hashlib.sha256(await store.fetch(target(path))).digest())
+        for _ in range(LOOK_TRIES):
+            entries = (await store.list(target(path), ("*",), usual=False)).entries
+            is_file = len(entries) == 1 and entries[0].kind == "f"
+            if not is_file or entries[0].changed < time.time() - RECENT:
+                return Look(entries)
+            digest = hashlib.sha256(await store.fetch(target(path))).digest()
+            # A file that is replaced between the two would count as changed now, and at the next look again.
+            if (await store.list(target(path), ("*",), usual=False)).entries == entries:
+                return Look(entries, digest)
+        return Look(entries)
     except FileRefused as refused:
         return Look(()) if refused.code is ErrorCode.NOT_FOUND else None
     except (Denied, SandboxLost, SpawnFailed):
