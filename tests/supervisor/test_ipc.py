@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -44,6 +45,10 @@ def started(binary: Path, tmp_path: Path) -> Started:
             with running.claim() as client:
                 yield client
         finally:
+            # The namespace's own PID 1 first: it outlives the program that has made the namespace.
+            unshare = running.child.pid
+            for child in Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
             running.child.kill()
             running.child.wait()
         assert running.log.read_text() == ""
