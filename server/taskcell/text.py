@@ -13,6 +13,8 @@ _SYMBOLS = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421} | dict
 #: Printable to Python, but shown as nothing: fillers, selectors of variants (in which a whole text can be hidden).
 _UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]")
 
+#: Half of a surrogate pair, which is not a character: UTF-8, and so a line of JSON, cannot hold it.
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 #: Letters of many scripts, and emoji of several parts, are joined and kept apart by these two.
 _JOINERS = "\u200c\u200d"
 #: Tags, and selectors of variants of ideographs: each shows as nothing, and a whole text can be written in them.
@@ -50,6 +52,11 @@ def one_line(name: str | None) -> str:
     """Put a name on one line of a listing: quote it if it holds line breaks, or characters that a reader misses."""
     text = str(name)
     return text if plain_line(text) == text else shown(text, len(text))
+
+
+def without_halves(text: str) -> str:
+    """Return text with each unpaired surrogate replaced by U+FFFD."""
+    return text if text.isascii() else LONE_SURROGATE.sub("\ufffd", text)
 
 
 def is_visible(text: str) -> bool:

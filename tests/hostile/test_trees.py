@@ -16,7 +16,7 @@ import pytest
 from agent_task import Task
 from figures import Figure
 from gateways import GatewayFactory
-from observe import containers
+from observe import containers, strangers
 from taskcell.model import ProcessResult, Status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.hostile]
@@ -41,22 +41,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> str:
     return base64.b64encode(made.read_bytes()).decode()
 
 
-def strangers(pid: int) -> list[str]:
-    """Living processes in the pid namespace of a container's PID 1, but those that run the supervisor's program."""
-    own, found = os.readlink(f"/proc/{pid}/ns/pid"), []
-    for process in Path("/proc").iterdir():
-        try:
-            if not process.name.isdigit() or os.readlink(process / "ns/pid") != own:
-                continue
-            stat = (process / "stat").read_text()
-        except OSError:
-            continue
-        name, _, numbers = stat.partition("(")[2].rpartition(")")
-        if not name.startswith("supervisor") and (numbers.split()[0] not in "ZX" or int(numbers.split()[17]) > 1):
-            found.append(stat)
-    return found
-
-
 async def end_one(task: Task, command: str, chance: random.Random) -> ProcessResult:
     """Start a tree and end it in one of the ways that a caller has: `process`, or a time-out."""
     if chance.random() < 0.5:
@@ -76,7 +60,7 @@ async def test_a_kill_leaves_nothing_of_a_random_tree_in_a_sandbox_and_counts_it
         unpack = "base64 -d >/tmp/tree && chmod 755 /tmp/tree"
         assert (await task.terminal(unpack, stdin=program)).exit_code == 0
         (container,) = containers(docker_api, taskcell__deployment=name)
-        pid = docker_api.inspect_container(container)["State"]["Pid"]
+        pids = os.readlink(f"/proc/{docker_api.inspect_container(container)['State']['Pid']}/ns/pid")
         for first in range(FIRST, FIRST + KILLS, AT_ONCE):
             ended: list[ProcessResult] = []
 
@@ -86,6 +70,7 @@ async def test_a_kill_leaves_nothing_of_a_random_tree_in_a_sandbox_and_counts_it
             async with anyio.create_task_group() as trees:
                 for seed in range(first, first + AT_ONCE):
                     trees.start_soon(one, seed)
-            assert ([result.survivors for result in ended], strangers(pid)) == ([0] * AT_ONCE, []), f"from seed {first}"
+            survivors = [result.survivors for result in ended]
+            assert (survivors, strangers(pids)) == ([0] * AT_ONCE, []), f"from seed {first}"
         assert containers(docker_api, taskcell__deployment=name) == [container]
     figure(f"{'root' if root else 'user'}: {KILLS} trees, none alive")

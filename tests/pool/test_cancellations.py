@@ -60,7 +60,7 @@ async def test_a_call_that_is_cancelled_at_any_wait_leaves_the_pool_consistent(
                 if action != "run":
                     await call(gw, task)
                 cancelled += await cancelled_after(turns, gw, task, action)
-                slots = gw.pool._slots
+                slots = gw.pool.slots
                 assert slots.waiting == 0
                 assert all(slot.leases == 0 for slot in slots)
                 assert len(slots) <= 3
@@ -82,9 +82,9 @@ async def test_calls_that_wait_for_a_place_and_give_up_leave_no_trace(gateway: G
             for number in range(5):
                 calls.start_soon(call, gw, f"waits {number}")
             with anyio.fail_after(PATIENCE):
-                while gw.pool._slots.waiting < 5:
+                while gw.pool.slots.waiting < 5:
                     await anyio.sleep(0.01)
             calls.cancel_scope.cancel()
-        assert gw.pool._slots.waiting == 0
+        assert gw.pool.slots.waiting == 0
         await call(gw, "next")
-        assert len(gw.pool._slots) == 1
+        assert len(gw.pool.slots) == 1

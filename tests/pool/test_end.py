@@ -30,7 +30,7 @@ async def warm(gw: Gateway) -> Slot:
     """The warm sandbox, once there is one."""
     with anyio.fail_after(HOST_TIMEOUT):
         while True:
-            found = [slot for slot in gw.pool._slots if slot.is_warm and slot.settled.is_set()]
+            found = [slot for slot in gw.pool.slots if slot.is_warm and slot.settled.is_set()]
             if found:
                 return found[0]
             await anyio.sleep(0.02)
@@ -50,7 +50,7 @@ async def test_a_sandbox_that_cannot_be_closed_keeps_no_other_and_no_new_one_is_
             await warm(gw)
             engine = gw.engine
             processes = dict(engine._processes)  # type: ignore[attr-defined]
-            (stuck,) = [slot for slot in gw.pool._slots if slot.task.task == "stuck"]
+            (stuck,) = [slot for slot in gw.pool.slots if slot.task.task == "stuck"]
             assert stuck.sandbox is not None
             name = stuck.sandbox.container.name
             os.kill(processes[stuck.sandbox.container.id].pid, signal.SIGSTOP)
@@ -74,7 +74,7 @@ async def test_a_call_that_waits_for_a_place_gets_no_sandbox_from_a_server_that_
         calls.start_soon(gw.call, ToolCall("local", "terminal", {"command": "sleep 60", "task_id": "works"}))
         calls.start_soon(wait_for_a_place, gw)
         with anyio.fail_after(HOST_TIMEOUT):
-            while not gw.pool._slots.waiting:
+            while not gw.pool.slots.waiting:
                 await anyio.sleep(0.02)
     assert "The server is closing" in refused[0]
     assert gw.engine._processes == {}  # type: ignore[attr-defined]

@@ -27,7 +27,7 @@ async def test_that_no_sandbox_can_be_made_ready_is_logged_once(
     tries: list[float] = []
     enough = anyio.Event()
     async with gateway(TOML, engine="local", warm=1) as gw:
-        next_warm = gw.pool._slots.next_warm
+        next_warm = gw.pool.slots.next_warm
 
         def counted(now: float) -> list[object]:
             steps = next_warm(now)
@@ -36,7 +36,7 @@ async def test_that_no_sandbox_can_be_made_ready_is_logged_once(
                 enough.set()
             return steps
 
-        monkeypatch.setattr(gw.pool._slots, "next_warm", counted)
+        monkeypatch.setattr(gw.pool.slots, "next_warm", counted)
         with capture_logs() as logs, anyio.fail_after(PATIENCE):
             with pytest.raises(EngineError, match="no sudo"):
                 await Task(gw).terminal("true")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from observe import strangers
 from supervisor_driver import Client, Supervisor, until
 from taskcell.supervisor import events, requests
 from taskcell.supervisor.protocol import SpawnFlag
@@ -44,21 +45,6 @@ class Namespace(Supervisor):
         """The next process gets the next number that is free."""
         command = ["nsenter", f"--pid=/proc/{self.init}/ns/pid", "sh", "-c"]
         subprocess.run([*command, f"echo {number} >/proc/sys/kernel/ns_last_pid"], check=True)
-
-    def strangers(self) -> list[str]:
-        """Living processes that do not run the supervisor's program."""
-        found = []
-        for process in Path("/proc").iterdir():
-            try:
-                if not process.name.isdigit() or os.readlink(process / "ns/pid") != self.name:
-                    continue
-                stat = (process / "stat").read_text()
-            except OSError:
-                continue
-            name, _, numbers = stat.partition("(")[2].rpartition(")")
-            if not name.startswith("supervisor") and (numbers.split()[0] not in "ZX" or int(numbers.split()[17]) > 1):
-                found.append(stat)
-        return found
 
     def stop(self) -> None:
         self.child.kill()
@@ -96,7 +82,7 @@ def test_a_kill_leaves_nothing_of_a_random_tree_and_counts_it_right(
         time.sleep(chance.random() * 0.02)
         client.send(requests.kill(seed, chance.choice([0, 0, 20])))
         killed = client.wait(events.Killed, seed)
-        assert (killed.survivors, supervisor.strangers()) == (0, []), f"seed {seed}"
+        assert (killed.survivors, strangers(supervisor.name)) == (0, []), f"seed {seed}"
         client.wait(events.Gone, seed)
         client.events.clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,22 @@ def alive(mark: str) -> list[str]:
         if mark in line and state not in "ZX" and "pytest" not in line:
             found[thread.parts[2]] = line
     return list(found.values())
+
+
+def strangers(namespace: str) -> list[str]:
+    """Living processes of a pid namespace, as a link in `/proc/PID/ns` has it, that do not run the supervisor."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if not process.name.isdigit() or os.readlink(process / "ns/pid") != namespace:
+                continue
+            stat = (process / "stat").read_text()
+        except OSError:
+            continue
+        name, _, numbers = stat.partition("(")[2].rpartition(")")
+        if not name.startswith("supervisor") and (numbers.split()[0] not in "ZX" or int(numbers.split()[17]) > 1):
+            found.append(stat)
+    return found
 
 
 def threads() -> Iterator[Path]:

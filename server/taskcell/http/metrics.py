@@ -66,7 +66,7 @@ class _Sandboxes(Collector):
 
     def collect(self) -> Iterator[Metric]:
         sandboxes = GaugeMetricFamily("taskcell_sandboxes", "Sandboxes of this server.", labels=["profile", "state"])
-        for (profile, state), count in Counts(map(_state, self._gateway.pool.places())).items():
+        for (profile, state), count in Counts(map(_state, self._gateway.pool.slots)).items():
             sandboxes.add_metric([profile, state], count)
         yield sandboxes
 

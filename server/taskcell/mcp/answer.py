@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -18,7 +17,7 @@ from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
 from taskcell.errors import FileRefused, TaskcellError
 from taskcell.files.answers import Picture
 from taskcell.fitting import largest
-from taskcell.text import ended, plain_line, visible
+from taskcell.text import ended, plain_line, visible, without_halves
 from taskcell.tools.tool import ToolReport
 
 #: In a request's `_meta`: true asks for structured content, and in `tools/list` for output schemas.
@@ -28,8 +27,6 @@ OF_SERVER = {"taskcell/source": "server"}
 
 #: In the `_meta` of a refusal's result: its code and sentence, for programs.
 ERROR = "taskcell/error"
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +125,7 @@ def _writable(value: Any) -> Any:
     """
     match value:
         case str():
-            return visible(_LONE_SURROGATE.sub("\ufffd", value), but="\x1b")
+            return visible(without_halves(value), but="\x1b")
         case list():
             return [_writable(item) for item in value]
         case dict():

@@ -86,7 +86,7 @@ class Pool:
         for_one_call: bool,
     ) -> None:
         self._group = group
-        self.slots = self._slots = parts.slots
+        self.slots = parts.slots
         self._workspaces = parts.workspaces
         self._closing = parts.closing
         self._heir = parts.heir
@@ -129,7 +129,7 @@ class Pool:
         """
         self._check_open()
         await self._begin(task)
-        lease = self._slots.lease((task, profile.name), profile)
+        lease = self.slots.lease((task, profile.name), profile)
         try:
             slot = lease.slot or await self._acquire(lease)
             await self._settled(slot)
@@ -137,22 +137,22 @@ class Pool:
                 raise slot.error
             assert slot.sandbox is not None
             await self._upkeep.note(slot)
-            notes = self._slots.take_notes(slot)
-            with self._slots.endings.telling(task, notes):
+            notes = self.slots.take_notes(slot)
+            with self.slots.endings.telling(task, notes):
                 yield slot.sandbox, notes
         finally:
             # Nothing here may wait: a cancelled caller passes through.
-            self._executor.begin(self._slots.withdraw(lease, time.monotonic()))
+            self._executor.begin(self.slots.withdraw(lease, time.monotonic()))
 
     async def _acquire(self, lease: Lease) -> Slot:
         """Wait for a place. Raises NoRoom."""
         granted = lease.granted = anyio.Event()
-        self._executor.begin(self._slots.assign(time.monotonic()))
+        self._executor.begin(self.slots.assign(time.monotonic()))
         with anyio.move_on_after(self._settings.pool.acquire_timeout):
             await granted.wait()
         if lease.slot is None:
             waited, principal = self._settings.pool.acquire_timeout, lease.key[0].principal
-            raise NoRoom(who_holds(list(self._slots), self._slots.bounds, principal, waited))
+            raise NoRoom(who_holds(list(self.slots), self.slots.bounds, principal, waited))
         return lease.slot
 
     async def _settled(self, slot: Slot) -> None:
@@ -198,7 +198,7 @@ class Pool:
         """The task's places, once those of an earlier server are known."""
         if self._heir.has_begun or self._adopts:
             await self._begin(task)
-        return [slot for slot in self._slots if slot.task == task]
+        return [slot for slot in self.slots if slot.task == task]
 
     @contextmanager
     def holding(self, task: TaskKey, sandbox: Sandbox, *, serves: bool = False) -> Iterator[None]:
@@ -209,24 +209,21 @@ class Pool:
         Arguments:
             serves: for a process without a time-out; it can be ended to make room.
         """
-        slots = (slot for slot in (*self._slots, *self._closing.of_task(task)) if slot.sandbox is sandbox)
+        slots = (slot for slot in (*self.slots, *self._closing.of_task(task)) if slot.sandbox is sandbox)
         slot = next(slots, None)
         if slot is None or slot.is_for_one_call:
             yield
             return
-        lease = self._slots.hold(slot, serves=serves)
+        lease = self.slots.hold(slot, serves=serves)
         self._executor.serve_waiting()
         try:
             yield
         finally:
-            self._executor.begin(self._slots.withdraw(lease, time.monotonic()))
+            self._executor.begin(self.slots.withdraw(lease, time.monotonic()))
 
     def replaced(self, task: TaskKey) -> list[Slot]:
         """The task's places that have a successor, and are not closed before what runs in them ends."""
         return [slot for slot in self._closing.of_task(task) if slot.leases]
-
-    def places(self) -> list[Slot]:
-        return list(self._slots)
 
     # --- the end -----------------------------------------------------------------------------------------------
 
@@ -241,8 +238,8 @@ class Pool:
         """
         self._check_open()
         await self._begin(task)
-        taken = self._slots.take(lambda slot: slot.task == task)
-        self._slots.endings.forget(task)
+        taken = self.slots.take(lambda slot: slot.task == task)
+        self.slots.endings.forget(task)
         record = self._workspaces.forget(task)
         slots = {*taken, *self._closing.of_task(task)}
         for slot in slots:
@@ -271,13 +268,13 @@ class Pool:
         """
         self._check_open()
         await self._begin(task)
-        steps = self._slots.replace(lambda slot: slot.task == task, time.monotonic())
-        self._executor.begin([*steps, *self._slots.assign(time.monotonic())])
+        steps = self.slots.replace(lambda slot: slot.task == task, time.monotonic())
+        self._executor.begin([*steps, *self.slots.assign(time.monotonic())])
         for step in steps:
             await self._settled(step.slot)
             if step.slot.error is not None:
                 raise step.slot.error
-        notes = [note for step in steps for note in self._slots.take_notes(step.slot)]
+        notes = [note for step in steps for note in self.slots.take_notes(step.slot)]
         fresh = len(steps) - len(notes)
         if fresh:
             what = "1 sandbox was" if fresh == 1 else f"{fresh} sandboxes were"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from taskcell.text import visible
+from taskcell.text import visible, without_halves
 
 #: Characters within which a control sequence ends; the text of a longer one is shown.
 SEQUENCE_MAX = 128
@@ -20,7 +20,6 @@ _COLUMNS_MAX = 250
 _TAB = 8
 #: Characters of colours and styles that are kept for one character of an overwritten line.
 _STYLE_MAX = 64
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 #: C0 but tab and newline, DEL, and C1.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _OTHER_CONTROL = re.compile("[\x01-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
@@ -51,7 +50,7 @@ def displayed(text: str, *, ansi: bool) -> str:
     """
     if _CONTROL.search(text) is not None:
         text = "\n".join([_shown_line(line, ansi=ansi) for line in text.split("\n")])
-    return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
+    return without_halves(text)
 
 
 def is_plain(text: str) -> bool:

@@ -143,6 +143,8 @@ def hints_on(
     """
     ended = record.process.exit
     code = None if ended is None or ended.signal else ended.exit_code
+    if needs_none(code, text):
+        return []
     return hints(
         Outcome(
             profile=sandbox.profile,
@@ -183,17 +185,21 @@ def relative_hint(found: str) -> str:
     return f"{shown(found, PATH_SHOWN)} exists, where the terminal is: a relative path begins at {WORKSPACE}."
 
 
-def _may_hide_a_failure(text: str) -> bool:
-    """Whether a command that succeeded may have failed at the network before its end, as in front of a pipe to tail."""
+def needs_none(code: int | None, text: str) -> bool:
+    """Whether a command succeeded, and cannot have failed at the network before its end, as in front of a pipe to tail.
+
+    Arguments:
+        code, text: as in `Outcome`.
+    """
     text = text[:MOST_TEXT]
-    return re.search(r"[|;\n]", text) is not None and _GOES_OUT.search(text) is not None
+    return code == 0 and (re.search(r"[|;\n]", text) is None or _GOES_OUT.search(text) is None)
 
 
 def hints(outcome: Outcome) -> list[str]:
     """Return what would save the caller a turn: at most one sentence of each kind, most often none."""
-    text = outcome.text[:MOST_TEXT]
-    if outcome.code == 0 and not _may_hide_a_failure(text):
+    if needs_none(outcome.code, outcome.text):
         return []
+    text = outcome.text[:MOST_TEXT]
     tail = "\n".join(
         line[:LINE] for part in (outcome.output, outcome.errors) for line in part[-TAIL:].splitlines() if line
     )

@@ -6,7 +6,6 @@ One message is one line. Whatever else a client sends is answered with a JSON-RP
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,10 +27,10 @@ from pydantic_core import PydanticSerializationError
 
 from taskcell.mcp.transport.oversized import WINDOW, Oversized
 from taskcell.model import MIB
+from taskcell.text import LONE_SURROGATE, without_halves
 
 #: Bytes of one line. The largest part of a call is its stdin or a file's content; more than this belongs in a file.
 MAX_LINE = 16 * MIB
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Malformed(Exception):
@@ -128,7 +127,7 @@ def _without_broken_names(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_broken_names(item) for item in value]
     if isinstance(value, dict):
-        return {_LONE_SURROGATE.sub("\ufffd", name): _without_broken_names(item) for name, item in value.items()}
+        return {without_halves(name): _without_broken_names(item) for name, item in value.items()}
     return value
 
 
@@ -169,7 +168,7 @@ def _why_no_json(error: Exception) -> str:
 
 
 def _fault(value: dict[str, Any]) -> str:
-    if _LONE_SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+    if LONE_SURROGATE.search(json.dumps(value, ensure_ascii=False)):
         return "a string holds half of a surrogate pair, which is not a character"
     faults = {
         '"jsonrpc" must be "2.0"': value.get("jsonrpc") != "2.0",
