@@ -28,7 +28,7 @@ demo: setup ## Run the main job with a real MCP client and print what happens.
 	@$(PYTHON) scripts/demo.py
 
 test: setup ## Run the whole test suite. PYTEST_ARGS is passed on to pytest.
-	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+	@scripts/tests.sh $(PYTEST_ARGS)
 
 test-faults: setup ## Run the slow tests: engines that hang, restart or fill up, and many sandboxes at once.
 	@$(PYTHON) -m pytest -m faults $(PYTEST_ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +14,7 @@ import docker
 import pytest
 import structlog
 
+from event_loop import Loop
 from gateways import GatewayFactory
 from second_engine import SecondEngine
 from taskcell.assembly.gateway import open_gateway
@@ -26,10 +28,12 @@ from taskcell.images import skills as skill_images
 from taskcell.skills import manifest
 from taskcell.tools.catalog import build_tools, built_in_names
 
+ROOT = Path(__file__).parents[1]
+
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    return "asyncio", {"loop_factory": Loop}
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +55,10 @@ def docker_api() -> Iterator[docker.APIClient]:
 
 @pytest.fixture(scope="session")
 def skill_images_built() -> None:
-    """Every skill's image, built first where it is missing or outdated: two minutes on a machine without any."""
+    """Every skill's image, built first where it is missing or outdated: two minutes on a machine without any.
+
+    The suite runs in several processes: the first one builds, the others wait.
+    """
 
     async def build() -> None:
         engine = await DockerEngine.open("", {})
@@ -60,7 +67,9 @@ def skill_images_built() -> None:
         finally:
             await engine.aclose()
 
-    anyio.run(build)
+    with (ROOT / ".cache" / "skill-images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        anyio.run(build)
 
 
 @pytest.fixture

@@ -261,21 +261,24 @@ async def test_an_image_that_declares_a_volume_leaves_none(
 
 
 async def test_the_supervisors_volume_is_filled_again_when_somebody_removes_it_and_older_ones_go(
-    gateway: GatewayFactory, docker_api: docker.APIClient
+    gateway: GatewayFactory, second_engine: SecondEngine, tmp_path: Path
 ) -> None:
+    # On an engine of its own: a volume that any other sandbox uses cannot be removed.
+    (tmp_path / "image.tar").write_bytes(dash_image())
+    api = docker.APIClient(second_engine.host, version="auto")
+    api.import_image(str(tmp_path / "image.tar"), repository="taskcell/dash", tag="latest")
+
     def supervisors() -> set[str]:
-        found = docker_api.volumes(filters={"label": "taskcell.kind=supervisor"})["Volumes"] or ()
+        found = api.volumes(filters={"label": "taskcell.kind=supervisor"})["Volumes"] or ()
         return {volume["Name"] for volume in found}
 
-    async with gateway('deployment = "refilled"') as gw:
+    async with gateway(DASH, host=second_engine.host) as gw:
         await gw.call(ToolCall("local", "terminal", {"command": "true", "task_id": "one"}))
-        (container,) = containers(docker_api, taskcell__deployment="refilled")
-        mounts = docker_api.inspect_container(container)["Mounts"]
-        (own,) = [mount["Name"] for mount in mounts if mount["Destination"] == "/.taskcell"]
+        (own,) = supervisors()
         await gw.call(ToolCall("local", "sandbox", {"action": "close", "task_id": "one"}))
-        docker_api.remove_volume(own)
-        docker_api.create_volume("taskcell-supervisor-of-an-older-version", labels={"taskcell.kind": "supervisor"})
+        api.remove_volume(own)
+        api.create_volume("taskcell-supervisor-of-an-older-version", labels={"taskcell.kind": "supervisor"})
         result = await gw.call(ToolCall("local", "terminal", {"command": "echo works", "task_id": "two"}))
         assert result.stdout == "works\n"
-        assert own in supervisors()
-        assert "taskcell-supervisor-of-an-older-version" not in supervisors()
+        assert supervisors() == {own}
+    api.close()
