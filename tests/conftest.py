@@ -31,6 +31,14 @@ from taskcell.tools.catalog import build_tools, built_in_names
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What servers keep about their deployments, and their audit log: never in the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as environ:
+        environ.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, object]]:
     return "asyncio", {"loop_factory": Loop}

@@ -10,6 +10,7 @@ import pytest
 
 from agent_task import LIMITS, Task
 from gateways import GatewayFactory
+from observe import HOST_TIMEOUT
 from taskcell.errors import BadArgument
 from taskcell.process.until import LINE_SHOWN
 from taskcell.tools.process_report import ProcessReport
@@ -145,7 +146,7 @@ async def test_a_flood_holds_up_neither_the_wait_nor_other_calls(task: Task) -> 
     async with anyio.create_task_group() as group:
         group.start_soon(lambda: until(task, started.process_id, "no", wait=2))
         for _ in range(10):
-            with anyio.fail_after(5):
+            with anyio.fail_after(HOST_TIMEOUT):
                 assert (await task.terminal("echo on")).stdout == "on\n"
 
 

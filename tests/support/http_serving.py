@@ -23,7 +23,7 @@ from mcp.client.streamable_http import streamable_http_client
 #: Seconds for an answer that takes milliseconds, on a busy machine with a server that is just starting.
 PATIENCE = 30.0
 #: Seconds within which a server must be gone after SIGTERM, with clients connected.
-MUST_END = 10.0
+MUST_END = 20.0
 LOCAL = 'manifests = []\n[engine]\nkind = "local"\n[pool]\nwarm = 0\n'
 TOKENS = LOCAL + '[http]\ntokens_file = "tokens.json"\n'
 ERAS = ["legacy", "2026-07-28"]
