@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -85,3 +86,26 @@ def test_a_followed_log_shows_new_lines_also_after_a_rotation(log: AuditLog, tmp
         watchdog.cancel()
     assert [f"command-{number}" in line for number, line in enumerate(shown)] == [True] * 20
     assert list(tmp_path.glob("audit.jsonl.*"))
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a link to a device without an end", "a folder"])
+@pytest.mark.parametrize("place", ["audit.jsonl", "audit.jsonl.000000000007"])
+def test_what_is_not_a_regular_file_in_the_logs_place_is_named_and_not_waited_for(
+    log: AuditLog, tmp_path: Path, kind: str, place: str
+) -> None:
+    log.write("decision", command="before")
+    bad = tmp_path / place
+    bad.unlink(missing_ok=True)
+    if kind == "a pipe":
+        os.mkfifo(bad)
+    elif kind == "a folder":
+        bad.mkdir()
+    else:
+        bad.symlink_to("/dev/zero")
+    words = ("verify", "tail") if bad == log.path else ("verify",)
+    for word in words:
+        argv = [sys.executable, "-m", "taskcell", "audit", word, "--config", str(tmp_path / "my.toml")]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        reason = "a link" if bad.is_symlink() else "not a regular file"
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"taskcell: The audit log {bad} cannot be read: it is {reason}.\n"

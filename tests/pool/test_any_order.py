@@ -107,7 +107,7 @@ class AnyOrder(RuleBasedStateMachine):
             slot = self.creating.pop(data.draw(st.integers(0, len(self.creating) - 1)))
             self.slots.failed(slot, EngineError("no"))
             # What it was to succeed may have been put back.
-            self.to_close = [old for old in self.to_close if old.state is not SlotState.READY]
+            self.to_close = [old for old in self.to_close if not old.is_in_place]
             self._settled()
 
     @rule(data=st.data(), what=st.sampled_from(["doom", "lose", "work", "rest"]))
@@ -129,6 +129,13 @@ class AnyOrder(RuleBasedStateMachine):
         else:
             victim.channel.living.clear()
         self._settled()
+
+    @rule(data=st.data())
+    def replace_lost(self, data: Any) -> None:
+        lost = [slot for slot in self.slots if slot.state is SlotState.READY and not (slot.is_warm or slot.usable)]
+        if lost:
+            chosen = data.draw(st.sampled_from(lost))
+            self._follow(self.slots.replace(lambda slot: slot is chosen, self.now))
 
     @rule(principal=st.sampled_from(["me", "you"]), task=st.sampled_from("ab"))
     def close(self, principal: str, task: str) -> None:
@@ -164,7 +171,7 @@ class AnyOrder(RuleBasedStateMachine):
             slot = lease.slot
             assert slot is None or slot in current or slot in self.to_close or slot.state is SlotState.FAILED
         for slot in current:
-            assert slot.state in (SlotState.CREATING, SlotState.READY)
+            assert slot.is_in_place
             assert slot.settled.is_set() == (slot.state is SlotState.READY)
             assert (slot.state is SlotState.CREATING) == (slot in self.creating)
             assert slot.leases == sum(lease.slot is slot for lease in self.leases)

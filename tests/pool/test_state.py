@@ -13,9 +13,11 @@ from pool_slots import (
     made,
     release,
     sandbox,
+    warm,
 )
 from taskcell.errors import EngineError
 from taskcell.model import TaskKey
+from taskcell.pool.bounds import Bounds
 from taskcell.pool.slot import SlotState
 from taskcell.pool.state import Slots
 from taskcell.supervisor.requests import Spawn
@@ -96,6 +98,21 @@ def test_a_creation_that_was_replaced_and_failed_leaves_what_it_was_to_succeed_t
     assert slots.heir(first) is third.slot
     slots.failed(third.slot, EngineError("no"))
     assert list(slots) == [first]
+
+
+def test_a_warm_sandbox_that_is_put_back_while_it_is_checked_cannot_be_used_before_the_check_ends() -> None:
+    slots = Slots(Bounds(warm=1))
+    made(slots, ask(slots, key("other")))
+    ready = warm(slots)
+    taken = ask(slots, key())
+    assert (taken.slot, taken.check) == (ready, True)
+    second = ask(slots, key(), CHANGED, 1)
+    slots.failed(second.slot, EngineError("no"))
+    assert slots.heir(ready) is None
+    assert (ready in list(slots), ready.state) == (True, SlotState.CREATING)
+    assert ready.sandbox is not None
+    slots.ready(ready, ready.sandbox)
+    assert (ready.state, ready.settled.is_set()) == (SlotState.READY, True)
 
 
 def test_a_slot_that_only_its_configuration_replaced_is_idle_when_its_last_call_ends() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from typing import Any
 
 from taskcell.audit.chain import Broken, Link, read_line
 from taskcell.errors import TaskcellError
+from taskcell.regular_file import open_regular
 
 #: Bytes after which a file is kept under a number and a new one is begun. Kept files stay until somebody deletes them.
 MAX_LOG = 64 << 20
@@ -23,8 +23,6 @@ MAX_VALUE = 4096
 LOCK_PATIENCE, LOCK_POLL = 0.05, 0.001
 #: Bytes at the end of a file in which its last line is looked for: a line has at most 6 bytes for a character.
 _TAIL = 64 << 10
-#: No link is followed, no pipe is waited for, no child gets the descriptor.
-_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class AuditFailed(TaskcellError):
@@ -118,11 +116,9 @@ def kept_files(path: Path) -> list[Path]:
 
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
-    """A regular file. Raises OSError: it is none, or cannot be opened."""
-    fd = os.open(path, flags | _SAFELY, 0o600)
+    """Raises OSError: it is not a regular file, or cannot be opened."""
+    fd = open_regular(path, flags)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(0, "it is not a regular file")
         yield fd
     finally:
         os.close(fd)

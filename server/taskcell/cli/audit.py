@@ -61,7 +61,7 @@ def verify(run: Invocation) -> int:
     for file in files:
         good = 0
         try:
-            with file.open("rb") as opened:
+            with _opened(file) as opened:
                 for _, after in _checked(opened, last):
                     last, good = after, good + 1
         except Broken as error:
@@ -89,7 +89,7 @@ def _note_beginning(file: Path) -> None:
     """Say where the oldest file begins, unless that is the chain's own beginning: older ones may have been deleted."""
     from taskcell.audit.chain import NOTHING, read_line
 
-    with file.open("rb") as opened:
+    with _opened(file) as opened:
         document, link = read_line(opened.readline())
     if document["before"] != NOTHING:
         typer.echo(f"The oldest file begins with line {link.number}; what came before it is not here.")
@@ -99,18 +99,28 @@ def _lines(path: Path, last: int, *, follow: bool) -> Iterator[bytes]:
     """The last lines of the log; then each that is added, also when files are rotated away meanwhile."""
     while not path.exists():
         time.sleep(POLL)
-    file = path.open("rb")
+    file = _opened(path)
     yield from deque(file, last)
     while follow:
         if line := file.readline():
             yield line
         elif (following := _next_file(path, file)) is not None and not (line := file.readline()):
             file.close()
-            file = following.open("rb")
+            file = _opened(following)
         elif line:  # it came just before the rotation
             yield line
         else:
             time.sleep(POLL)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a file of the log to read. Raises TaskcellError: it is not a regular file, or cannot be opened."""
+    from taskcell.regular_file import open_regular
+
+    try:
+        return os.fdopen(open_regular(path, os.O_RDONLY), "rb")
+    except OSError as error:
+        raise TaskcellError(f"The audit log {path} cannot be read: {error.strerror}.") from None
 
 
 def _next_file(path: Path, file: IO[bytes]) -> Path | None:

@@ -14,10 +14,10 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from taskcell.regular_file import SAFELY, open_regular
+
 #: Bytes of a deployment's key, as many as SHA-256 makes use of.
 KEY_SIZE = 32
-#: No link is followed, no pipe is waited for, no child gets the descriptor.
-_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def own_folder(folder: Path) -> None:
@@ -26,7 +26,7 @@ def own_folder(folder: Path) -> None:
     Raises OSError: it cannot be made, is a link, or belongs to another user.
     """
     _make(folder)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _SAFELY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | SAFELY)
     try:
         _check_owner(os.fstat(descriptor))
         os.fchmod(descriptor, 0o700)
@@ -105,7 +105,7 @@ def read_key(path: Path) -> bytes:
 
 def why(error: OSError) -> str:
     """The reason of an error, for the log."""
-    return "it is a link" if error.errno == errno.ELOOP else error.strerror or str(error)
+    return error.strerror or str(error)
 
 
 def _make(folder: Path) -> None:
@@ -117,12 +117,9 @@ def _make(folder: Path) -> None:
 
 
 def _open_own(path: Path, flags: int) -> int:
-    descriptor = os.open(path, flags | _SAFELY, 0o600)
+    descriptor = open_regular(path, flags)
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        _check_owner(found)
+        _check_owner(os.fstat(descriptor))
     except BaseException:
         os.close(descriptor)
         raise
@@ -137,7 +134,7 @@ def _check_owner(found: os.stat_result) -> None:
 def _draft(path: Path, data: bytes) -> Path:
     """A new file beside another one, under a name that nobody can know before. Raises OSError."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFELY, 0o600)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFELY, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 from anyio.abc import ByteStream
 
 from taskcell.images.default import ImageEngine
 from taskcell.policy.policy import AuthorizedProfile
+
+#: proc(5): stopped by a signal, and by a tracer.
+STOPPED_STATES = frozenset("Tt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,17 @@ class ListedContainer:
     age: float
 
 
+class Standing(Enum):
+    """How a container stands, seen from outside.
+
+    `STOPPED`: a signal holds its supervisor, or the process in it that carries the channel (SIGSTOP, a debugger).
+    """
+
+    RUNS = "runs"
+    STOPPED = "stopped"
+    ENDED = "ended"
+
+
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
     """What the engine can and cannot do, found by asking it once.
@@ -170,6 +185,9 @@ class Engine(Protocol):
 
     async def remove(self, container: Container, *, keep: bool = False) -> None:
         """Kill and remove; `keep` only kills. Does nothing when it is gone already."""
+
+    async def standing(self, container: Container) -> Standing:
+        """How a container stands. An engine that cannot see its processes says `RUNS` while it runs."""
 
     async def why_dead(self, container: Container) -> str:
         """One sentence on why a container has stopped running; never raises."""

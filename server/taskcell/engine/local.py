@@ -18,7 +18,15 @@ from pathlib import Path
 import anyio
 import anyio.abc
 
-from taskcell.engine.base import Container, ContainerSpec, EngineFacts, ListedContainer, Workspace
+from taskcell.engine.base import (
+    STOPPED_STATES,
+    Container,
+    ContainerSpec,
+    EngineFacts,
+    ListedContainer,
+    Standing,
+    Workspace,
+)
 from taskcell.errors import EngineError, SandboxLost
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.supervisor import binary
@@ -139,6 +147,12 @@ class LocalEngine:
         for folder in (self._folder / container.id, Path(container.reports)):
             shutil.rmtree(folder, ignore_errors=True)
 
+    async def standing(self, container: Container) -> Standing:
+        process = self._processes.get(container.id)
+        if process is None or process.returncode is not None:
+            return Standing.ENDED
+        return Standing.STOPPED if _state(process.pid) in STOPPED_STATES else Standing.RUNS
+
     async def why_dead(self, container: Container) -> str:
         process = self._processes.get(container.id)
         if process is None or process.returncode is None:
@@ -174,6 +188,14 @@ def _make_workspace(folder: Path, workspace: Workspace) -> str:
     volume = workspace.name or f"ws-{secrets.token_hex(8)}"
     (folder / volume).mkdir(mode=0o700, exist_ok=True)
     return volume
+
+
+def _state(pid: int) -> str:
+    """The state of a process, as proc(5) has it; "X" when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 async def _accepts(socket: Path) -> bool:

@@ -83,7 +83,7 @@ class Closing:
         await successor.settled.wait()
         while successor.error is not None:
             heir = self._slots.heir(old)
-            if old.state is SlotState.READY:  # put back: no successor came to be
+            if old.is_in_place:  # put back: no successor came to be
                 self._leaving.discard(old)
                 return
             if heir is None:

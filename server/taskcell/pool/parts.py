@@ -19,6 +19,7 @@ from taskcell.pool.executor import Executor
 from taskcell.pool.heir import Heir
 from taskcell.pool.launcher import Launcher
 from taskcell.pool.leftovers import Leftovers
+from taskcell.pool.liveness import Liveness
 from taskcell.pool.state import Slots
 from taskcell.pool.upkeep import Upkeep
 from taskcell.pool.workspaces import Workspaces
@@ -70,7 +71,10 @@ class Parts:
         executor = Executor(
             group, slots, workspaces=workspaces, launcher=launcher, inheritance=inheritance, closing=closing
         )
-        upkeep = Upkeep(slots, executor, workspaces, deployment, leftovers=leftovers, idle_ttl=settings.pool.idle_ttl)
+        liveness, idle_ttl = Liveness(engine, slots, executor), settings.pool.idle_ttl
+        upkeep = Upkeep(
+            slots, executor, workspaces, deployment, leftovers=leftovers, liveness=liveness, idle_ttl=idle_ttl
+        )
         heir = Heir(slots, workspaces, executor, inheritance, upkeep.own, group=group, adopts=not for_one_call)
         return cls(slots, workspaces, closing, heir, executor, upkeep)
 

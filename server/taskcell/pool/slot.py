@@ -90,6 +90,11 @@ class Slot:
         return self.key[0] is NOBODY
 
     @property
+    def is_in_place(self) -> bool:
+        """The pool has it: it is neither leaving nor gone."""
+        return self.state in (SlotState.CREATING, SlotState.READY)
+
+    @property
     def is_for_one_call(self) -> bool:
         return self.profile.reuse is Reuse.CALL
 

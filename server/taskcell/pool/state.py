@@ -275,8 +275,8 @@ class Slots:
     def _put_in_place(self, old: Slot) -> None:
         """Put back a slot that got no successor, or leave it to the slot that has its key by now."""
         current = self._slots.get(old.key)
-        if current is None:
-            old.state = SlotState.READY
+        if current is None:  # a warm sandbox may still be checked for its task
+            old.state = SlotState.READY if old.settled.is_set() else SlotState.CREATING
             self._slots[old.key] = old
         elif current.replaces is None and current.state is SlotState.CREATING:
             current.replaces = old

@@ -1,5 +1,5 @@
-"""What the pool does without being asked: it closes idle sandboxes, keeps some warm, notices dead ones, and writes down
-which there are.
+"""What the pool does without being asked: it closes idle sandboxes, keeps some warm, looks for dead ones, and writes
+down which there are.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import anyio.to_thread
 import structlog
 
 from taskcell.deployment.records import Deployment, NoteRecord, SandboxRecord
-from taskcell.errors import SandboxLost
 from taskcell.model import TaskKey
 from taskcell.pool.executor import Executor
 from taskcell.pool.leftovers import Leftovers
+from taskcell.pool.liveness import Liveness
 from taskcell.pool.slot import Slot, SlotState
 from taskcell.pool.state import Slots
 from taskcell.pool.workspaces import Workspaces
@@ -31,12 +31,6 @@ SIBLINGS = 2.0
 WARM_DELAY = 0.25
 #: Seconds to the next attempt after a warm sandbox could not be made.
 WARM_RETRY = 30.0
-#: Seconds of silence after which the supervisor of a sandbox in use is pinged, and seconds to wait for its answer. It
-#: runs before everything that it started, so that only a paused container or a hanging engine takes longer.
-PING_AFTER = 5.0
-PING_TIMEOUT = 15.0
-
-
 #: Seconds for reading and writing a few files, which takes milliseconds; inside what the end of a server may take.
 REST_TIMEOUT = 0.5
 
@@ -56,6 +50,7 @@ class Upkeep:
         deployment: Deployment,
         *,
         leftovers: Leftovers,
+        liveness: Liveness,
         idle_ttl: float,
     ) -> None:
         self._slots = slots
@@ -63,6 +58,7 @@ class Upkeep:
         self._executor = executor
         self._deployment = deployment
         self._leftovers = leftovers
+        self._liveness = liveness
         self._idle_ttl = idle_ttl
         self._siblings_at = time.monotonic() + SIBLINGS
         self._written: tuple[list[SandboxRecord], list[NoteRecord]] | None = None
@@ -93,9 +89,7 @@ class Upkeep:
         for slot in self._slots.take_idle(now, self._idle_ttl):
             self._executor.close_idle(slot)
         self._executor.begin(self._slots.assign(now))
-        for slot in self._slots:
-            if self._is_suspect(slot, now):
-                asking.start_soon(self._ask, slot)
+        self._liveness.look(asking, now)
         if self._leftovers.is_due(now):
             asking.start_soon(self._leftovers.remove)
         self._keep_warm(now)
@@ -121,26 +115,6 @@ class Upkeep:
         steps = self._slots.next_warm(now)
         self._executor.begin(steps)
         self._warm = next((step.slot for step in steps if step.create), None)
-
-    # --- the dead ------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _is_suspect(slot: Slot, now: float) -> bool:
-        sandbox = slot.sandbox
-        return slot.leases > 0 and sandbox is not None and sandbox.usable and now - sandbox.channel.heard > PING_AFTER
-
-    @staticmethod
-    async def _ask(slot: Slot) -> None:
-        sandbox = slot.sandbox
-        if sandbox is None or sandbox.channel.is_asked:
-            return
-        try:
-            with anyio.fail_after(PING_TIMEOUT):
-                await sandbox.channel.ping()
-        except TimeoutError:
-            sandbox.channel.give_up("its supervisor does not answer: the container is paused, or the engine hangs")
-        except SandboxLost:
-            return
 
     # --- what others read ----------------------------------------------------------------------------------------
 

@@ -13,14 +13,14 @@ import anyio
 import anyio.abc
 from docker.errors import APIError
 
-from taskcell.engine.base import Container, ContainerSpec, EngineFacts, ListedContainer
+from taskcell.engine.base import Container, ContainerSpec, EngineFacts, ListedContainer, Standing
 from taskcell.engine.docker import creation, tcp_memory, workspaces
 from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.classify import is_not_running, lacks_supervisor, lacks_workspace
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.exec_stream import OPEN_TIMEOUT, open_exec
-from taskcell.engine.docker.hardening import SOCKET, SUPERVISOR
 from taskcell.engine.docker.images import DockerImages
+from taskcell.engine.docker.standing import CHANNEL, standing_of
 from taskcell.errors import EngineError, EngineUnavailable, SandboxLost
 from taskcell.policy.policy import AuthorizedProfile
 
@@ -168,6 +168,9 @@ class DockerEngine:
     async def stop(self, container_id: str) -> None:
         await self._call("stop the sandbox", lambda on: creation.stop(on.client, container_id), within=REMOVE_TIMEOUT)
 
+    async def standing(self, container: Container) -> Standing:
+        return await self._call("inspect the sandbox", lambda on: standing_of(on, container.id))
+
     async def why_dead(self, container: Container) -> str:
         def work(on: Connection) -> str:
             state = on.client.inspect_container(container.id)["State"]
@@ -196,10 +199,8 @@ class DockerEngine:
 
     @asynccontextmanager
     async def connect(self, container: Container) -> AsyncIterator[anyio.abc.ByteStream]:
-        argv = [SUPERVISOR, "connect", "--socket", SOCKET]
-
         def create(on: Connection) -> str:
-            made = on.client.exec_create(container.id, argv, stdin=True, tty=False, user="0:0")
+            made = on.client.exec_create(container.id, list(CHANNEL), stdin=True, tty=False, user="0:0")
             return str(made["Id"])
 
         try:

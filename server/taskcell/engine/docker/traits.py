@@ -47,12 +47,15 @@ class Traits:
         maps_users: root in a container is not root outside. Before Linux 5.19 such a root may not write the settings of
             its own IPC namespace, and the container would not start.
         counts_sockets: buffers of sockets count as memory of their container, which cgroup v1 does not do by itself.
+        lists_processes: it lists a container's processes as its own machine sees them. Podman runs a `ps` in the
+            container instead.
     """
 
     filter_use: FilterUse = FilterUse.TEXT
     filter_weakness: str = ""
     maps_users: bool = False
     counts_sockets: bool = True
+    lists_processes: bool = True
 
 
 def traits_of(client: APIClient, *, is_here: bool) -> Traits:
@@ -69,6 +72,7 @@ def traits_of(client: APIClient, *, is_here: bool) -> Traits:
         filter_weakness=weakness,
         maps_users=any(option.partition(",")[0] in {"name=rootless", "name=userns"} for option in options),
         counts_sockets=str(info.get("CgroupVersion")) != "1",
+        lists_processes=not _is_podman(version),
     )
 
 
@@ -79,8 +83,11 @@ def _filter_use(options: Sequence[str], version: Mapping[str, Any], *, is_here: 
     file = filters[0].partition("profile=")[2]
     if file not in _BUILT_IN:
         return FilterUse.NONE, _OPERATORS.format(file=shown(file))
-    names = {str(component.get("Name")) for component in version.get("Components") or ()}
-    if "Podman Engine" not in names:
+    if not _is_podman(version):
         return FilterUse.TEXT, ""
     # Podman up to 5.8 at least takes the filter's text for the name of a file.
     return (FilterUse.FILE, "") if is_here else (FilterUse.NONE, _FAR)
+
+
+def _is_podman(version: Mapping[str, Any]) -> bool:
+    return any(component.get("Name") == "Podman Engine" for component in version.get("Components") or ())

@@ -1,0 +1,108 @@
+"""Notices sandboxes whose supervisor is not heard any more, and replaces those that still hold a task's files."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+import anyio
+import anyio.abc
+
+from taskcell.engine.base import Engine, Standing
+from taskcell.errors import SandboxLost, TaskcellError
+from taskcell.pool.executor import Executor
+from taskcell.pool.slot import Slot, SlotState
+from taskcell.pool.state import Slots
+from taskcell.sandbox.sandbox import Sandbox
+
+#: Seconds of silence after which the supervisor of a sandbox in use is pinged. With the pool's tick and the two looks,
+#: a stopped one is found out within five seconds; a ping costs a millisecond.
+PING_AFTER = 1.5
+#: Seconds without an answer after which the engine is asked whether a signal has stopped the supervisor or its channel.
+#: Silence alone proves nothing: on a busy machine an answer can take this long.
+LOOK_AFTER = 1.0
+#: Seconds between the two looks that must agree: a debugger or a checkpoint stops a process for a moment too.
+SECOND_LOOK = 0.3
+#: Seconds of silence that count as a loss whatever the engine says. The supervisor runs before everything that it
+#: started, so that only a paused container or a hanging engine takes longer.
+PING_TIMEOUT = 15.0
+#: Seconds from the end of a channel to the look whether its container has ended too: the engine needs a moment to tell.
+END_DELAY = 0.5
+
+_STOPPED = "its supervisor, or its channel's process, was stopped by a signal"
+_SILENT = "its supervisor does not answer: the container is paused, or the engine hangs"
+
+
+class Liveness:
+    """Looks at every sandbox at each tick of the upkeep."""
+
+    def __init__(self, engine: Engine, slots: Slots, executor: Executor) -> None:
+        self._engine = engine
+        self._slots = slots
+        self._executor = executor
+        self._lost: set[Slot] = set()
+
+    def look(self, asking: anyio.abc.TaskGroup, now: float) -> None:
+        """Begin to ask about each sandbox that is silent, or lost since the last look.
+
+        Arguments:
+            asking: runs what waits for an answer.
+            now: monotonic seconds.
+        """
+        slots = list(self._slots)
+        self._lost &= set(slots)
+        for slot in slots:
+            if slot.sandbox is None or slot.state is not SlotState.READY:
+                continue
+            if slot.leases and slot.sandbox.usable and now - slot.sandbox.channel.heard > PING_AFTER:
+                asking.start_soon(self._ask, slot.sandbox)
+            elif not (slot.is_warm or slot.sandbox.channel.alive or slot in self._lost):
+                self._lost.add(slot)
+                asking.start_soon(self._replace, slot, slot.sandbox)
+
+    # --- the silent ----------------------------------------------------------------------------------------------
+
+    async def _ask(self, sandbox: Sandbox) -> None:
+        """Ping a supervisor; one that does not answer is lost, early if a signal has stopped it."""
+        if sandbox.channel.is_asked:
+            return
+        async with anyio.create_task_group() as asking:
+
+            async def ping() -> None:
+                with suppress(SandboxLost):
+                    await sandbox.channel.ping()
+                asking.cancel_scope.cancel()
+
+            asking.start_soon(ping)
+            await anyio.sleep(LOOK_AFTER)
+            if await self._is_stopped(sandbox):
+                sandbox.channel.give_up(_STOPPED)
+            else:
+                await anyio.sleep(PING_TIMEOUT - LOOK_AFTER)
+                sandbox.channel.give_up(_SILENT)
+
+    async def _is_stopped(self, sandbox: Sandbox) -> bool:
+        """Whether a signal holds the supervisor, or the process that carries its channel; False if that is unknown."""
+        try:
+            if await self._engine.standing(sandbox.container) is not Standing.STOPPED:
+                return False
+            await anyio.sleep(SECOND_LOOK)
+            return await self._engine.standing(sandbox.container) is Standing.STOPPED
+        except TaskcellError:
+            return False
+
+    # --- the lost ------------------------------------------------------------------------------------------------
+
+    async def _replace(self, slot: Slot, sandbox: Sandbox) -> None:
+        """Replace a sandbox whose channel has ended, if its container runs on.
+
+        Its supervisor ends after `orphan_ttl`, and files in memory would go with it. A container that has ended, or
+        that somebody has removed, is not made again before its task's next call.
+        """
+        await anyio.sleep(END_DELAY)
+        try:
+            standing = await self._engine.standing(sandbox.container)
+        except TaskcellError:
+            return
+        if standing is not Standing.ENDED:
+            self._executor.begin(self._slots.replace(lambda one: one is slot and not one.usable, time.monotonic()))

@@ -1,0 +1,106 @@
+"""A sandbox that is not heard any more: found out early where a signal has stopped it, and replaced with its files."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import anyio
+import anyio.abc
+import pytest
+
+from agent_task import Task
+from gateways import GatewayFactory
+from observe import HOST_TIMEOUT
+from taskcell.gateway.gateway import Gateway
+from taskcell.pool.slot import Slot, SlotState
+from taskcell.sandbox.sandbox import Sandbox
+
+pytestmark = pytest.mark.anyio
+
+#: Seconds until a silent supervisor is given up, on a busy machine.
+GIVEN_UP = 3 * HOST_TIMEOUT
+
+
+def supervisor(gw: Gateway) -> anyio.abc.Process:
+    (process,) = gw.engine._processes.values()  # type: ignore[attr-defined]
+    return process
+
+
+def current(gw: Gateway) -> Slot:
+    (slot,) = gw.pool.slots
+    return slot
+
+
+def sandbox(gw: Gateway) -> Sandbox:
+    found = current(gw).sandbox
+    assert found is not None
+    return found
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    with anyio.fail_after(HOST_TIMEOUT):
+        while not holds():
+            await anyio.sleep(0.02)
+
+
+async def test_a_supervisor_that_a_signal_stops_is_found_out_and_the_next_call_has_the_files(
+    gateway: GatewayFactory,
+) -> None:
+    async with gateway(engine="local") as gw:
+        task = Task(gw)
+        await task.terminal("echo kept > file")
+        os.kill(supervisor(gw).pid, signal.SIGSTOP)
+        with anyio.fail_after(GIVEN_UP):
+            lost = await task.terminal("echo never")
+            after = await task.terminal("cat file")
+        assert lost.status.value == "lost"
+        # Had its silence alone spoken, it would be called silent, and fifteen seconds later.
+        assert "was stopped by a signal" in lost.notes[0]
+        assert after.stdout == "kept\n"
+
+
+async def test_a_supervisor_that_a_signal_stops_under_a_command_is_found_out(gateway: GatewayFactory) -> None:
+    async with gateway(engine="local") as gw:
+        task = Task(gw)
+        started = await task.terminal("echo begun; sleep 60", background=True)
+        os.kill(supervisor(gw).pid, signal.SIGSTOP)
+        with anyio.fail_after(GIVEN_UP):
+            lost = await task.ask("wait", started.process_id)
+        assert lost.status.value == "lost"
+        assert "was stopped by a signal" in lost.notes[0]
+
+
+async def test_a_sandbox_whose_channel_alone_has_ended_is_replaced_with_its_files_before_the_next_call(
+    gateway: GatewayFactory,
+) -> None:
+    async with gateway(engine="local") as gw:
+        task = Task(gw)
+        await task.terminal("echo kept > file")
+        old, first = current(gw), sandbox(gw).container
+        assert old.sandbox is not None
+        assert old.sandbox.channel._stream is not None
+        await old.sandbox.channel._stream.aclose()
+        await until(lambda: current(gw) is not old and current(gw).state is SlotState.READY)
+        assert sandbox(gw).container.id != first.id
+        after = await task.terminal("cat file")
+        assert after.stdout == "kept\n"
+        assert "still there" in after.notes[0]
+        await until(lambda: len(gw.engine._processes) == 1)  # type: ignore[attr-defined]
+
+
+async def test_a_sandbox_that_has_ended_is_not_made_again_before_its_tasks_next_call(gateway: GatewayFactory) -> None:
+    async with gateway(engine="local") as gw:
+        task = Task(gw)
+        await task.terminal("true")
+        old, process = current(gw), supervisor(gw)
+        process.kill()
+        await process.wait()
+        liveness = gw.pool._upkeep._liveness
+        await until(lambda: old in liveness._lost)
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(liveness._replace, old, sandbox(gw))
+        assert current(gw) is old
+        assert (await task.terminal("echo works")).stdout == "works\n"
+        assert current(gw) is not old
