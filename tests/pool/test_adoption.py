@@ -14,9 +14,9 @@ import docker
 import pytest
 from mcp.client.client import Client
 
-from asking import fields
+from asking import fields, text_of
 from deployment_servers import ORPHAN_TTL, Servers, run
-from observe import alive, eventually, marker
+from observe import HOST_TIMEOUT, alive, eventually, marker
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -227,10 +227,40 @@ async def test_two_servers_of_one_deployment_leave_each_others_sandboxes_alone(
     async with servers.serve() as (first, _):
         await run(first, "echo mine > file")
         async with servers.serve() as (second, _):
-            assert (await run(second, "ls -A"))["stdout"] == ""
+            assert (await run(second, "ls -A", "other"))["stdout"] == ""
             assert len(servers.ids(docker_api)) == 2
         after = await run(first, "cat file")
         assert (after["stdout"], after["notes"]) == ("mine\n", [])
+
+
+async def test_two_servers_share_a_task_and_when_the_first_dies_the_second_has_it_with_what_runs(
+    servers: Servers, docker_api: docker.APIClient
+) -> None:
+    with suppress(BaseExceptionGroup):
+        async with servers.serve() as (second, _):
+            with suppress(BaseExceptionGroup):
+                async with servers.serve() as (first, pid):
+                    await run(first, "echo mine > file; cd /tmp; export SEEN=yes")
+                    shared = await run(second, "cat ~/file; pwd; echo $SEEN")
+                    assert shared["stdout"] == "mine\n/tmp\nyes\n"
+                    assert len(servers.ids(docker_api)) == 1
+                    line = "echo begun >> ~/times; while [ ! -e ~/go ]; do sleep 0.1; done; echo ended >> ~/times"
+                    with anyio.fail_after(HOST_TIMEOUT):
+                        async with anyio.create_task_group() as calls:
+                            calls.start_soon(ended_with_its_server, second, line)
+                            while "begun" not in (await run(first, "cat ~/times; true"))["stdout"]:
+                                await anyio.sleep(0.1)
+                            os.kill(pid, signal.SIGKILL)
+            after = await run(second, "pwd; touch ~/go; while ! grep ended ~/times; do sleep 0.1; done; cat ~/times")
+            assert after["stdout"] == "/tmp\nended\nbegun\nended\n"
+            assert len(servers.ids(docker_api)) == 1
+
+
+async def ended_with_its_server(client: Client, command: str) -> None:
+    """A call that another server makes, which is killed meanwhile."""
+    answer = await client.call_tool("terminal", {"command": command, "task_id": "t"})
+    assert answer.is_error
+    assert "has ended during the call" in text_of(answer)
 
 
 async def test_a_server_that_is_only_looked_at_makes_and_touches_nothing(
@@ -323,6 +353,7 @@ async def kill_two_with_one_task(servers: Servers) -> None:
     with suppress(BaseExceptionGroup):
         async with servers.serve() as (first, first_pid), servers.serve() as (second, second_pid):
             await run(first, "echo first > file")
+            servers.unclaim()
             await run(second, "echo second > file")
             await servers.written('"task": "t"', 2)
             os.kill(first_pid, signal.SIGKILL)
@@ -412,14 +443,15 @@ async def test_a_server_that_is_started_in_a_dead_ones_place_comes_first(servers
         assert (after["stdout"], after["notes"]) == ("mine\n", [])
 
 
-async def test_a_server_that_is_started_too_late_says_that_another_has_the_files(servers: Servers) -> None:
+async def test_a_server_that_is_started_too_late_hands_its_calls_to_the_one_that_has_the_files(
+    servers: Servers,
+) -> None:
     servers.toml = servers.toml.replace(f"{ORPHAN_TTL}s", LATE)
     async with servers.serve() as (living, _):
         await run(living, "true", "another")
         await servers.leave_by_kill("echo theirs > file")
         await servers.written('"adopted": true')
         async with servers.serve() as (restarted, _):
-            after = await run(restarted, "ls -A")
-            assert (after["stdout"], ["another server" in note.lower() for note in after["notes"]]) == ("", [True])
-            assert (await run(restarted, "ls -A"))["notes"] == []
+            after = await run(restarted, "cat file")
+            assert (after["stdout"], after["notes"]) == ("theirs\n", [])
         assert (await run(living, "cat file"))["stdout"] == "theirs\n"

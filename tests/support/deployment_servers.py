@@ -39,6 +39,11 @@ class Servers:
     def files(self) -> list[Path]:
         return sorted((self.folder / "state/taskcell/deployments" / self.name).glob("*.json"))
 
+    def unclaim(self) -> None:
+        """Forget which server has which task: the next server that is asked has it too, with files of its own."""
+        for claim in (self.folder / "state/taskcell/deployments" / self.name / "tasks").iterdir():
+            claim.unlink()
+
     def _texts(self) -> Iterator[str]:
         for file in self.files:
             with suppress(FileNotFoundError):  # another server has just taken over what stood there
@@ -62,6 +67,8 @@ class Servers:
         Arguments:
             servers: how many have the task then.
         """
+        if servers > 1:
+            self.unclaim()
         with suppress(BaseExceptionGroup):  # the client's connection ends under it
             async with self.serve() as (client, pid):
                 for command in commands:

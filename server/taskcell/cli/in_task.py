@@ -28,10 +28,15 @@ async def door_of(folder: Path, task: TaskKey) -> Path | None:
     import anyio
     import httpx2
 
+    from taskcell.deployment.claims import holder_of
     from taskcell.deployment.doors import open_doors
     from taskcell.mcp.local_client import local_client
 
-    for door in open_doors(folder):
+    doors, holder = open_doors(folder), holder_of(folder, task)
+    for door in doors:
+        if door.stem == holder:
+            return door
+    for door in doors:
         found: Mapping[str, Any] = {}
         try:
             with anyio.move_on_after(FIND_TIMEOUT):

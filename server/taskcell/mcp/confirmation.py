@@ -96,27 +96,34 @@ class Confirmation:
 
         Raises NotConfirmed: the person says no, or does not answer in time; `asked`: the person cannot be asked.
         """
-        if not _can_ask(context):
+        if not can_ask(context):
             raise asked
         message = _message(asked)
         if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
             question = ElicitRequest(params=ElicitRequestFormParams(message=message, requested_schema=_SCHEMA))
             state = f"{asked.rule}{_SEPARATOR}{secrets.token_hex(16)}"
             return InputRequiredResult(input_requests={_QUESTION: question}, request_state=state)
-        answer: ElicitResult | None = None
         try:
-            with anyio.move_on_after(ANSWER_WITHIN):
-                answer = await context.session.elicit_form(message, _SCHEMA, related_request_id=context.request_id)
+            answer = await self.elicit(context, message)
         except (NoBackChannelError, MCPError) as error:
             log.info("A client could not ask the person.", reason=str(error))
             raise asked from None
-        if answer is None:
-            raise NotConfirmed("The person did not answer in time, so the call was not made.")
         _check(answer)
         return frozenset({asked.rule})
 
+    @staticmethod
+    async def elicit(context: Context, message: str) -> ElicitResult:
+        """Ask through a client of the handshake's era.
 
-def _can_ask(context: Context) -> bool:
+        Raises NotConfirmed: no answer comes in time; NoBackChannelError, MCPError: the client cannot ask.
+        """
+        with anyio.move_on_after(ANSWER_WITHIN):
+            return await context.session.elicit_form(message, _SCHEMA, related_request_id=context.request_id)
+        raise NotConfirmed("The person did not answer in time, so the call was not made.")
+
+
+def can_ask(context: Context) -> bool:
+    """Whether the client declares that it can ask the person."""
     capabilities = context.session.client_capabilities
     ways = None if capabilities is None else capabilities.elicitation
     return ways is not None and (ways.form is not None or ways.url is None)

@@ -10,19 +10,29 @@ from typing import Any, cast
 
 import httpx2
 from mcp.client.client import Client
+from mcp.client.context import ClientRequestContext
+from mcp.client.session import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
-from mcp_types import BlobResourceContents, CallToolResult, RequestParamsMeta, TextContent
+from mcp_types import (
+    BlobResourceContents,
+    CallToolResult,
+    ElicitRequestParams,
+    ElicitResult,
+    RequestParamsMeta,
+    TextContent,
+)
 
 from taskcell.deployment.doors import short_path
 from taskcell.errors import TaskcellError
 from taskcell.mcp.answer import STRUCTURED
+from taskcell.mcp.neighbours import HERE
 from taskcell.mcp.tools import TO_END
 
 #: Host and path of every server's application; the socket says which server.
 _ADDRESS = "http://localhost/mcp"
-#: Asks for fields beside the text of an answer, and for the answer when the command has ended.
-_META = cast(RequestParamsMeta, {STRUCTURED: True, TO_END: True})
+#: Asks for fields beside the text of an answer, for the answer when the command has ended, and this server alone.
+_META = cast(RequestParamsMeta, {STRUCTURED: True, TO_END: True, HERE: True})
 
 
 class LocalClient:
@@ -30,6 +40,11 @@ class LocalClient:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+
+    @property
+    def session(self) -> ClientSession:
+        """What results pass through as they are."""
+        return self._client.session
 
     async def call(self, tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Call a tool; return its fields. Raises TaskcellError with the server's sentence if it did not run."""
@@ -56,16 +71,28 @@ def _bytes_of(part: Any) -> bytes:
     return base64.b64decode(part.blob) if isinstance(part, BlobResourceContents) else part.text.encode()
 
 
+async def _refuse(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+    return ElicitResult(action="cancel")
+
+
 @asynccontextmanager
-async def local_client(door: Path) -> AsyncIterator[LocalClient]:
+async def local_client(door: Path, *, asks: bool = False) -> AsyncIterator[LocalClient]:
     """Connect to the server behind a socket. Raises OSError, httpx2.HTTPError.
 
     A call that is cancelled is killed by the server, with everything that it has started.
+
+    Arguments:
+        asks: declare that the person can be asked. Whoever calls then takes the questions from the session's results.
     """
     with short_path(door) as name:
-        transport = httpx2.AsyncHTTPTransport(uds=name)
+        # No TLS: reading the certificates of this machine would take longer than a call.
+        transport = httpx2.AsyncHTTPTransport(uds=name, verify=False, trust_env=False)
         async with (
-            httpx2.AsyncClient(transport=transport, timeout=None) as http,
-            Client(streamable_http_client(_ADDRESS, http_client=http), mode="2026-07-28") as client,
+            httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False) as http,
+            Client(
+                streamable_http_client(_ADDRESS, http_client=http),
+                mode="2026-07-28",
+                elicitation_callback=_refuse if asks else None,
+            ) as client,
         ):
             yield LocalClient(client)

@@ -80,7 +80,7 @@ def build_server(gateway: Gateway, *, isolated: bool = True, admission: Admissio
         isolated: False if the engine has no isolation; the instructions then say so.
     """
     tools = Tools(gateway, admission or Admission())
-    resources = Resources(gateway, (output_resources(gateway), file_resources(gateway)))
+    resources = Resources(gateway, (output_resources(gateway), file_resources(gateway)), tools.neighbours)
     subscriptions = Subscriptions(resources)
     changes = ToolChanges(tools, subscriptions)
 

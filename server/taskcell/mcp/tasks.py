@@ -29,6 +29,7 @@ from mcp_types import (
     METHOD_NOT_FOUND,
     MISSING_REQUIRED_CLIENT_CAPABILITY,
     CallToolRequestParams,
+    CallToolResult,
     InputRequiredResult,
     RequestParams,
     SubscriptionsListenRequestParams,
@@ -101,7 +102,7 @@ class Tasks:
     async def call(self, context: Context, params: CallToolRequestParams) -> HandlerResult:
         """Run one call. If its command goes on to its time-out and the client declares the extension, return a task."""
         report = await self._tools.report(context, params)
-        if isinstance(report, InputRequiredResult):
+        if isinstance(report, InputRequiredResult | CallToolResult):
             return report
         structured = self._tools.answers.asked(context.meta)
         if not isinstance(report, ProcessResult) or report.status is not Status.RUNNING or not _declares(context):
@@ -262,8 +263,7 @@ async def _news(record: Record) -> str:
 
 
 def _brief(record: Record) -> str:
-    size = sum(record.process.written)
-    after = format_milliseconds(record.process.duration_ms)
+    size, after = sum(record.process.written), format_milliseconds(record.process.duration_ms)
     return f"running for {after} as process {record.about.process_id}; {size:,} bytes of output so far"
 
 

@@ -27,6 +27,7 @@ from taskcell.gateway.admission import Admission
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.answer import Answers, Failure
 from taskcell.mcp.confirmation import Confirmation
+from taskcell.mcp.neighbours import Neighbours
 from taskcell.mcp.principal import caller_of, missing
 from taskcell.mcp.progress import Progress
 from taskcell.mcp.scopes import check_arguments, scopes_of
@@ -64,6 +65,7 @@ class Tools:
         self.answers = Answers(gateway.output_chars, gateway.structured)
         self._admission = admission
         self._confirmation = Confirmation()
+        self.neighbours = Neighbours(gateway, self._confirmation)
         self._described: Mapping[str, Tool] | None = None
         self._listing: Mapping[str, McpTool] = {}
 
@@ -113,12 +115,14 @@ class Tools:
     async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
         """Handle `tools/call`."""
         report = await self.report(context, params)
-        if isinstance(report, InputRequiredResult):
+        if isinstance(report, InputRequiredResult | CallToolResult):
             return report
         return self.answers.of(report, structured=self.answers.asked(context.meta))
 
-    async def report(self, context: Context, params: CallToolRequestParams) -> ToolReport | InputRequiredResult:
-        """Run one call, or return the question that must be answered first.
+    async def report(
+        self, context: Context, params: CallToolRequestParams
+    ) -> ToolReport | InputRequiredResult | CallToolResult:
+        """Run one call, or return the question that must be answered first, or another server's answer.
 
         Only an unknown tool is a protocol error, as the specification demands.
         """
@@ -130,10 +134,13 @@ class Tools:
         if not caller.may(scopes):
             return Failure.of(TaskcellError(missing(scopes), code=ErrorCode.PERMISSION_DENIED))
         try:
-            confirmed = self._confirmation.confirmed(params)
             hand_off = (context.meta or {}).get(TO_END) is not True
-            call = ToolCall(caller.principal, params.name, params.arguments or {}, hand_off, confirmed)
+            call = ToolCall(caller.principal, params.name, params.arguments or {}, hand_off)
             check_arguments(caller, call.tool, call.arguments)
+            answered = await self.neighbours.call(context, call, params)
+            if answered is not None:
+                return answered
+            call = replace(call, confirmed=self._confirmation.confirmed(params))
             report = await self._reported(context, call)
             if isinstance(report, Unconfirmed):
                 answer = await self._confirmation.ask(context, report.asked)

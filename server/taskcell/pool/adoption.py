@@ -111,6 +111,10 @@ class Inheritance:
         """
         return await anyio.to_thread.run_sync(self._take_later, own, notes)
 
+    async def take_from(self, instance: str, own: Sequence[SandboxRecord], notes: Sequence[NoteRecord]) -> Left:
+        """Take over at once what one server left, for a call wants a task that it had. Arguments as in `take_later`."""
+        return await anyio.to_thread.run_sync(self._take, own, notes, [instance])
+
     def _take_later(self, own: Sequence[SandboxRecord], notes: Sequence[NoteRecord]) -> Left:
         if not self._deployment.is_shared:
             return Left()

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import anyio
 import anyio.abc
 
 from taskcell.config.settings import Settings
@@ -20,6 +21,7 @@ from taskcell.pool.heir import Heir
 from taskcell.pool.launcher import Launcher
 from taskcell.pool.leftovers import Leftovers
 from taskcell.pool.liveness import Liveness
+from taskcell.pool.sharing import Sharing
 from taskcell.pool.state import Slots
 from taskcell.pool.upkeep import Upkeep
 from taskcell.pool.workspaces import Workspaces
@@ -37,6 +39,7 @@ class Parts:
     heir: Heir
     executor: Executor
     upkeep: Upkeep
+    sharing: Sharing
 
     @classmethod
     def make(
@@ -76,7 +79,19 @@ class Parts:
             slots, executor, workspaces, deployment, leftovers=leftovers, liveness=liveness, idle_ttl=idle_ttl
         )
         heir = Heir(slots, workspaces, executor, inheritance, upkeep.own, group=group, adopts=not for_one_call)
-        return cls(slots, workspaces, closing, heir, executor, upkeep)
+        sharing = Sharing(slots, deployment, heir, upkeep, acquire_timeout=settings.pool.acquire_timeout)
+        return cls(slots, workspaces, closing, heir, executor, upkeep, sharing)
+
+
+async def hold_group(*, task_status: anyio.abc.TaskStatus[anyio.abc.TaskGroup]) -> None:
+    """Run a task group until it is cancelled by itself.
+
+    A signal cancels the task that has opened the pool; the channels outlive that, for sandboxes are closed by them.
+    """
+    with anyio.CancelScope(shield=True):
+        async with anyio.create_task_group() as group:
+            task_status.started(group)
+            await anyio.sleep_forever()
 
 
 def _bounds(settings: Settings, *, for_one_call: bool) -> Bounds:

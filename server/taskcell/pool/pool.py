@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import anyio
 import anyio.abc
@@ -20,7 +21,7 @@ from taskcell.errors import EngineError, NoRoom, SandboxLost
 from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import who_holds
-from taskcell.pool.parts import Parts, ProfileOf
+from taskcell.pool.parts import Parts, ProfileOf, hold_group
 from taskcell.pool.slot import Lease, Slot
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
 
@@ -42,7 +43,7 @@ async def open_pool(
     """
     host = await anyio.create_task_group().__aenter__()
     with anyio.CancelScope(shield=True):  # for one turn of the loop
-        group = await host.start(_hold_group)
+        group = await host.start(hold_group)
     parts = Parts.make(group, engine, settings, deployment, profile_of=profile_of, for_one_call=for_one_call)
     pool = Pool(group, parts, settings, deployment, for_one_call=for_one_call)
     try:
@@ -56,17 +57,6 @@ async def open_pool(
                 await host.__aexit__(None, None, None)
             finally:
                 deployment.leave(keep=pool.keeps_sandboxes)
-
-
-async def _hold_group(*, task_status: anyio.abc.TaskStatus[anyio.abc.TaskGroup]) -> None:
-    """Run a task group until it is cancelled by itself.
-
-    A signal cancels the task that has opened the pool; the channels outlive that, for sandboxes are closed by them.
-    """
-    with anyio.CancelScope(shield=True):
-        async with anyio.create_task_group() as group:
-            task_status.started(group)
-            await anyio.sleep_forever()
 
 
 class Pool:
@@ -92,6 +82,7 @@ class Pool:
         self._heir = parts.heir
         self._executor = parts.executor
         self._upkeep = parts.upkeep
+        self._sharing = parts.sharing
         self._settings = settings
         self.deployment = deployment
         self._adopts = not for_one_call
@@ -180,8 +171,19 @@ class Pool:
                 if not self._heir.has_begun:
                     await self._heir.begin(first=task)
                     self.begun.set()
-                    self._group.start_soon(self._upkeep.run, self._heir.look_again)
+                    self._group.start_soon(self._upkeep.run, self._sharing.look_at_siblings)
         await self._heir.known(task, self._settled)
+
+    async def holder(self, task: TaskKey) -> Path | None:
+        """The local door of another server of the deployment that has the task; None if this one has it now.
+
+        Raises EngineError: what a dead server left of the task cannot be taken over now; SandboxLost.
+        """
+        self._check_open()
+        if not self._adopts:
+            return None
+        await self._begin(task)
+        return await self._sharing.holder(task)
 
     def _check_open(self) -> None:
         if self._executor.is_stopped:

@@ -95,8 +95,8 @@ class Upkeep:
         self._keep_warm(now)
         if now >= self._siblings_at:
             self._siblings_at = now + SIBLINGS
-            async with self._writing:  # what is taken over is in this server's file before it has slots
-                await look_at_siblings()
+            # What is taken over is in this server's file before it has slots.
+            await self.undisturbed(look_at_siblings)
         await self.write()
 
     # --- warm ----------------------------------------------------------------------------------------------------
@@ -133,6 +133,11 @@ class Upkeep:
                 await anyio.to_thread.run_sync(self._deployment.write, *written)
                 self._written = written
                 self._noted = frozenset((record.container, record.key) for record in written[0])
+
+    async def undisturbed(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something while this server's file is not written."""
+        async with self._writing:
+            await work()
 
     async def rest(self) -> None:
         """Wait, within REST_TIMEOUT, until nothing is being taken over: the end of the pool closes that as well."""

@@ -32,6 +32,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from taskcell.caller import Caller, Scope
 from taskcell.errors import BadArgument, TaskcellError, UnknownResource
 from taskcell.gateway.gateway import Gateway
+from taskcell.mcp.neighbours import Neighbours
 from taskcell.mcp.principal import caller_of, missing
 from taskcell.model import TaskKey
 from taskcell.pool.slot import opened
@@ -102,10 +103,15 @@ class Route:
 
 
 class Resources:
-    """The handlers of a server's resource methods. A caller can only name its own tasks."""
+    """The handlers of a server's resource methods. A caller can only name its own tasks.
 
-    def __init__(self, gateway: Gateway, routes: Iterable[Route]) -> None:
+    Arguments:
+        neighbours: read what other servers of the deployment have.
+    """
+
+    def __init__(self, gateway: Gateway, routes: Iterable[Route], neighbours: Neighbours) -> None:
         self._gateway = gateway
+        self._neighbours = neighbours
         self.routes = {route.kind: route for route in routes}
 
     async def list(self, context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
@@ -138,7 +144,10 @@ class Resources:
         caller = caller_of(context)
         try:
             route, task, rest = self.find(params.uri, caller)
-            return ReadResourceResult(contents=await route.read(task, rest, params.uri))
+            elsewhere = await self._neighbours.read(context, task, params.uri)
+            return elsewhere or ReadResourceResult(contents=await route.read(task, rest, params.uri))
+        except MCPError:
+            raise  # another server's
         except UnknownResource as error:
             modern = context.protocol_version in MODERN_PROTOCOL_VERSIONS
             code = INVALID_PARAMS if modern else _NOT_FOUND
