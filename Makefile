@@ -13,10 +13,10 @@ BENCH_ARGS ?=
 TREES ?=
 WITHIN ?=
 
-.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-hostile check bench bench-scale stop clean
+.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-conformance test-hostile check bench bench-scale stop clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing: engine, virtual environment, default image. Quick when done.
 	@scripts/bootstrap.sh
@@ -40,6 +40,10 @@ test-converters: setup ## Hold what tools publish against the strict converters 
 test-clients: setup ## Run the tests with real MCP clients, each in an environment of its own below .cache.
 	@scripts/clients.sh
 	@$(PYTHON) -m pytest -m clients $(PYTEST_ARGS)
+
+test-conformance: setup ## Run the server scenarios of MCP's conformance suite, which is installed first.
+	@scripts/conformance.sh
+	@$(PYTHON) -m pytest -m conformance $(PYTEST_ARGS)
 
 test-languages: setup ## Run sessions with the real tools of five languages; builds their images first: four minutes, 1.1 GB.
 	@$(PYTHON) -m pytest -m languages $(PYTEST_ARGS)
