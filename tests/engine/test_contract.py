@@ -132,6 +132,7 @@ async def test_an_answer_says_why_it_is_not_known_where_the_command_ended(gw: Ga
     [
         "exit 3",
         "exec true",
+        "command exec true",
         "exec sh -c 'exit 4'",
         "(exec true); true",
         "exec nothing-like-that",

@@ -180,6 +180,8 @@ def test_a_file_that_bash_reads_first_may_change_what_no_word_of_the_line_does()
     [
         ("cd /", "/bin/bash", Way.PROLOGUE),
         ("cd /; exec make", "/bin/bash", Way.PROLOGUE_EXEC),
+        ("cd /; command exec make", "/bin/bash", Way.PROLOGUE_EXEC),
+        ("cd /; builtin exec make", "/bin/bash", Way.PROLOGUE_EXEC),
         ("cd /; # exec", "/bin/bash", Way.PROLOGUE),
         ("exec 3>&1; cd /", "/bin/bash", Way.PROLOGUE),
         ("cd /; trap x EXIT", "/bin/bash", Way.PROLOGUE_TRAPS),
@@ -193,6 +195,8 @@ def test_a_file_that_bash_reads_first_may_change_what_no_word_of_the_line_does()
         ("trap : EXIT; set | grep x", "/bin/bash", Way.NONE),
         ("trap : EXIT; set -e; cd /", "/bin/bash", Way.PROLOGUE_TRAPS),
         ("ulimit -Sn 20; cd /", "/bin/bash", Way.NONE),
+        ("ulimit -u 1; cd /; ls", "/bin/bash", Way.NONE),
+        ("ulimit -t 60; cd /; ls", "/bin/bash", Way.PROLOGUE),
         ("set -x; cd /; grep -v a", "/bin/bash", Way.PROLOGUE),
     ],
 )

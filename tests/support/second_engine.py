@@ -150,15 +150,17 @@ class SecondEngine:
     def _end_what_is_left(self) -> None:
         """A dockerd that was killed leaves its containerd, and the shims that are the parents of its containers.
 
-        The next one would take a containerd that is dying for its own.
+        The next one would take a containerd that is dying, or dead and not reaped, for its own.
         """
-        for process in self._containerds():
+        left = self._containerds()
+        for process in left:
             with suppress(OSError):
                 for thread in (process / "task").iterdir():
                     for child in (thread / "children").read_text().split():
                         os.kill(int(child), signal.SIGKILL)
                 os.kill(int(process.name), signal.SIGKILL)
-        assert eventually(lambda: not self._containerds())
+        assert eventually(lambda: all(map(_has_ended, left)))
+        (self.folder / "exec-root/containerd/containerd.pid").unlink(missing_ok=True)
 
     def _containerds(self) -> list[Path]:
         """The folders in /proc of the living programs of containerd that name our folder."""
@@ -185,3 +187,14 @@ class SecondEngine:
         except docker.errors.DockerException:
             return False
         return True
+
+
+def _has_ended(process: Path) -> bool:
+    """Whether a process, by its folder in /proc, has no thread left. Until then its sockets stand, though its command
+    line is gone with its main thread.
+    """
+    try:
+        fields = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return True
+    return fields[0] in "ZX" and fields[17] == "1"

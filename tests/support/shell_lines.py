@@ -172,6 +172,7 @@ AFTER = (
     "; cd /",
     "; export Z=z",
     "; exec true",
+    "; builtin exec true",
     " &\nwait",
     "; return 2",
     "; trap 'echo late' EXIT",

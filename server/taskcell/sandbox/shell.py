@@ -28,7 +28,7 @@ _IN_BASH = (
 _ANYWHERE = r"{ printf '\0taskcell\0'; pwd -P; printf '\0'; export -p; printf '\0\0'; } 2>/dev/null >"
 _TRAPS = Path(__file__).with_name("report_traps.bash").read_text("utf-8")
 #: A shell that `exec` replaces runs no EXIT trap, so it reports just before.
-_BEFORE_EXEC = r"{ [[ $BASH_COMMAND != exec\ [!0-9\<\>{]* ]] || %s; } 2>/dev/null"
+_BEFORE_EXEC = r"{ [[ $BASH_COMMAND != ?(command\ |builtin\ )exec\ [!0-9\<\>{]* ]] || %s; } 2>/dev/null"
 
 #: Whatever could change the folder or an exported variable has one of these in it, once quotes and backslashes are
 #: gone: an expansion or an assignment, or the name of a builtin that does it.
@@ -39,7 +39,9 @@ _MAY_CHANGE = re.compile(
 )
 _TRAP = re.compile(r"\btrap\b")
 #: `exec PROGRAM` where a command may stand, and not `exec 3>file`.
-_EXEC = re.compile(r"(?:^|[\n;&|(){}!]|\b(?:then|do|else|time)\b)[ \t]*exec[ \t]+[^0-9<>{\s]")
+_EXEC = re.compile(
+    r"(?:^|[\n;&|(){}!]|\b(?:then|do|else|time)\b)[ \t]*(?:(?:command|builtin)[ \t]+)?exec[ \t]+[^0-9<>{\s]"
+)
 #: What separates the parts of a line; patterns that match in one of them, one after the other; a part of a sentence.
 Unreported = tuple[re.Pattern[str], tuple[str, ...], str]
 _COMMANDS, _LINES = re.compile(r"[\n;|&]"), re.compile(r"\n")
@@ -50,6 +52,8 @@ _UNREPORTABLE: tuple[Unreported, ...] = (
     (_LINES, (r"\bBASH_XTRACEFD\b",), "it sets BASH_XTRACEFD"),
     (_LINES, (r"\btrap\b", r"\b(?:DEBUG|RETURN)\b"), "it sets a DEBUG or RETURN trap"),
     (_COMMANDS, (r"\bulimit\b", "n", r"\b\d{1,2}\b"), "it leaves the shell too few open files"),
+    # A shell with a trap starts its last command as a process of its own, where one without becomes that command.
+    (_COMMANDS, (r"\bulimit\b", "u", r"\b\d{1,3}\b"), "it leaves the shell too few processes"),
 )
 #: The same of lines that name `trap`, which a function stands for: POSIX mode finds the builtin before it, and a list
 #: of functions shows it.

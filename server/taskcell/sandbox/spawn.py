@@ -28,8 +28,8 @@ UNATTENDED = {
     "GIT_TERMINAL_PROMPT": "0",
     "DEBIAN_FRONTEND": "noninteractive",
 }
-#: Why a shell that was to report where a command ended has not.
-_UNREPORTED = "its shell was replaced by exec, or was not left to end by itself"
+#: Why a shell that was to report where a command ended has not: where the line names exec, and elsewhere.
+_REPLACED, _NOT_LEFT = "its shell was replaced by exec", "its shell was not left to end by itself"
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Spawner:
         return Beginning(
             given=self.given(command),
             folder=self.folder(command) if stays else None,
-            unreported=run.unreported or _UNREPORTED,
+            unreported=run.unreported or (_REPLACED if "exec" in run.line else _NOT_LEFT),
         )
 
     def command(self, command: Command, run: ShellRun | None, number: int, tag: bytes) -> requests.Spawn:

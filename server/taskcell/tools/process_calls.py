@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
@@ -24,15 +24,13 @@ from taskcell.sandbox.hints import hints_on
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
 from taskcell.schema.arguments import nearest
 from taskcell.text import shown, visible
+from taskcell.tools.process_notes import WRITE_TIMEOUT, note_on_match, note_on_rest, notes_on_call
 from taskcell.tools.process_report import ProcessInfo, ProcessReport
 from taskcell.tools.tool import Access, Watch
 
 PROCESS = "process"
-_REST = "Write the rest later."
 #: Seconds of silence after which a program's output counts as complete for now, such as a prompt or a line of a build.
 OUTPUT_PAUSE = 0.1
-#: Seconds for a process to take what is written to it. A process that reads takes it immediately.
-WRITE_TIMEOUT = 2.0
 #: Seconds for what is being written to a process to go before the end of its input.
 INPUT_CLOSE_TIMEOUT = 2 * WRITE_TIMEOUT
 
@@ -104,31 +102,6 @@ def _nearest(process_id: str, known: Collection[str]) -> str:
     return f" (did you mean '{meant}'?)" if meant in known else nearest(process_id, known)
 
 
-def _notes(asked: ProcessAction, record: Record, reading: Reading, written: int | None) -> Iterator[str]:
-    """Say what the process did not take, and which output is not in the answer."""
-    if written is not None and written < len(asked.data.encode()):
-        took = f"The process took only {written} bytes"
-        over = record.process.has_ended
-        yield f"{took}: it has ended." if over else f"{took} within {WRITE_TIMEOUT:g} s: it does not read. {_REST}"
-    if reading.more_bytes:
-        cursors = f"cursor {reading.cursors[0]}"
-        if record.about.kind == "skill":
-            cursors += f" and stderr_cursor {reading.cursors[1]}"
-        yield f"{reading.more_bytes:,} more bytes are available; continue with {cursors}."
-    if reading.lost_bytes:
-        yield f"{reading.lost_bytes:,} bytes of the output are no longer kept."
-
-
-def _note_on_match(until: Searched, record: Record, seconds: float) -> str:
-    """Say which line matched, or that none did."""
-    if until.line is not None:
-        return f"'until' matched the line {until.line!r}."
-    if record.process.has_ended:
-        return "The process ended, and its output has no match of 'until'."
-    searched = f"{until.ends[0]:,} bytes" + (f" and {until.ends[1]:,} of stderr" if until.ends[1] else "")
-    return f"'until' did not match within {seconds:g} s; the output until then: {searched}."
-
-
 class ProcessCalls:
     """Carries out the actions of `process`.
 
@@ -158,6 +131,8 @@ class ProcessCalls:
         before = (0, 0) if asked.is_about_all else await measure(record.process)
         if asked.cursor is not None:
             check_cursors((asked.cursor, asked.stderr_cursor), before)
+        kills_rest = asked.action == "kill" and record.process.exit is not None and record.process.has_ended
+        rest = await self._count_rest(sandbox, record) if kills_rest else 0
         written = await self._act(sandbox, record, asked)
         until = await self._until(record.process, asked)
         # Before the output is read: what has ended by then has written all of it.
@@ -166,9 +141,11 @@ class ProcessCalls:
         if record.process.has_ended:
             record.tell()
             notes += hints_on(sandbox, record, record.about.text, reading.texts, self._gateway.tools_with)
-        notes += _notes(asked, record, reading, written)
+        notes += notes_on_call(asked.data, record, reading, written)
+        if kills_rest:
+            notes.append(note_on_rest(rest, record.process))
         if until is not None:
-            notes.insert(0, _note_on_match(until, record, asked.wait))
+            notes.insert(0, note_on_match(until, record, asked.wait))
         notes[:0] = asked.notes
         facts, limit, ends = sandbox.facts(record), self._output_chars, reading.cursors
         result = result_of(record, asked.task.task, reading.texts, facts, limit=limit, notes=notes, cursors=ends)
@@ -203,6 +180,15 @@ class ProcessCalls:
         age = round(max(0.0, time.time() - about.started), 1)
         size, tool, line = sum(process.written), about.tool, visible(about.text)
         return ProcessInfo(about.process_id, status.value, code, tool, line, age, size, about.is_terminal, alive)
+
+    @staticmethod
+    async def _count_rest(sandbox: Sandbox, record: Record) -> int | None:
+        """Return how many processes a command that has ended left running; None if that is unknown."""
+        if record.process.number not in sandbox.channel.living:
+            return 0
+        with suppress(SandboxLost):
+            return (await sandbox.alive()).get(record.process.number, 0)
+        return None
 
     async def _act(self, sandbox: Sandbox, record: Record, asked: ProcessAction) -> int | None:
         """Do what the action does to the process. Return how many bytes were written to it; None without a write."""
