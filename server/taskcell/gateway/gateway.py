@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from types import MappingProxyType
 
@@ -13,7 +13,7 @@ import anyio
 from taskcell.audit.log import AuditFailed, AuditLog
 from taskcell.config.settings import LimitSettings, PoolSettings, ToolsSettings
 from taskcell.engine.base import Engine
-from taskcell.errors import Denied, MustAsk, UnknownTool
+from taskcell.errors import Denied, ErrorCode, MustAsk, SandboxLost, TaskcellError, UnknownTool
 from taskcell.files.history import FileHistory
 from taskcell.gateway.background import Background
 from taskcell.gateway.trail import Trail
@@ -26,6 +26,7 @@ from taskcell.sandbox.sandbox import Sandbox, SandboxState
 from taskcell.schema.arguments import nearest
 from taskcell.text import shown
 from taskcell.tools.catalog import is_selected
+from taskcell.tools.files import FileTool
 from taskcell.tools.tool import Tool, ToolReport, Watch
 
 _ALL_TOOLS = ToolsSettings()
@@ -136,6 +137,31 @@ class Gateway:
             for observe in self.observers:
                 observe(call, outcome, time.monotonic() - began)
         return report
+
+    @asynccontextmanager
+    async def file_call(self, call: ToolCall) -> AsyncIterator[tuple[Sandbox, AuthorizedCommand]]:
+        """A call of a file tool whose bytes a door streams itself, with the task's sandbox for as long as that takes.
+
+        Raises a TaskcellError: there is no such tool here, or it may not work on this path of the workspace.
+        """
+        tool = self.tools.get(call.tool)
+        if not isinstance(tool, FileTool) or not self.may_call(call.tool):
+            sentence = f"This server offers no tool '{call.tool}', so files are not served this way."
+            raise TaskcellError(sentence, code=ErrorCode.PERMISSION_DENIED)
+        self._trail.begin()
+        began, outcome = time.monotonic(), "refused"
+        try:
+            command = tool.in_workspace(call)
+            if await self.pool.holder(command.task) is not None:
+                raise SandboxLost("Another server of this deployment has the task; ask that one.")
+            authorized = self.authorize(command)
+            async with self.pool.lease(command.task, authorized.profile) as (sandbox, _):
+                outcome = "failed"
+                yield sandbox, authorized
+                outcome = "done"
+        finally:
+            for observe in self.observers:
+                observe(call, outcome, time.monotonic() - began)
 
     # --- for tools ---------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from taskcell.auth.authentication import Authentication
 from taskcell.caller import Caller
 from taskcell.caller import Scope as TokenScope
 from taskcell.config.settings import HttpSettings
+from taskcell.http.files import FILES, Files
 from taskcell.http.hosts import Hosts
 from taskcell.http.mcp_endpoint import McpEndpoint
 from taskcell.http.metrics import CONTENT_TYPE
@@ -51,6 +52,8 @@ class HttpApp:
         self._sessions = Sessions(server, max_body=settings.max_body)
         self._ready = ready
         self._metrics = metrics
+        files = Files(server.tools.gateway, server.tools.admission)
+        self._files = files.sign_in = SignIn(files, authentication, settings)
         endpoint = McpEndpoint(self._sessions.asgi_app, server, max_body=settings.max_body)
         self._mcp = endpoint.sign_in = SignIn(endpoint, authentication, settings)
         self._routes: dict[str, ASGIApp] = {
@@ -75,7 +78,7 @@ class HttpApp:
             yield
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self._routes.get(scope["path"])
+        route = self._files if scope["path"].startswith(FILES) else self._routes.get(scope["path"])
         if route is None:
             sentence = f"There is nothing at this path; MCP is at {MCP}."
             await refusal(404, sentence)(scope, receive, send)

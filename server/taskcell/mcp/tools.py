@@ -61,9 +61,9 @@ class Tools:
     """
 
     def __init__(self, gateway: Gateway, admission: Admission) -> None:
-        self._gateway = gateway
+        self.gateway = gateway
         self.answers = Answers(gateway.output_chars, gateway.structured)
-        self._admission = admission
+        self.admission = admission
         self._confirmation = Confirmation()
         self.neighbours = Neighbours(gateway, self._confirmation)
         self._described: Mapping[str, Tool] | None = None
@@ -72,17 +72,17 @@ class Tools:
     @property
     def listing(self) -> Mapping[str, McpTool]:
         """What `tools/list` returns to those who ask for output schemas, by name."""
-        if self._described is not self._gateway.offered:
-            self._described = self._gateway.offered
+        if self._described is not self.gateway.offered:
+            self._described = self.gateway.offered
             result_size = min(RESULT_SIZE_MAX, ESCAPED * self.answers.output_chars)
             self._listing = {name: _describe(tool, result_size) for name, tool in self._described.items()}
         return self._listing
 
     async def changes(self) -> AsyncIterator[None]:
         """Yield each time that `tools/list` would return something else than before."""
-        before, seen = self.listing, self._gateway.offered
+        before, seen = self.listing, self.gateway.offered
         while True:
-            seen = await self._gateway.offered_after(seen)
+            seen = await self.gateway.offered_after(seen)
             if self.listing != before:
                 before = self.listing
                 yield
@@ -93,10 +93,10 @@ class Tools:
             raise MCPError(
                 code=INVALID_PARAMS, message="Unknown cursor: the list of tools is one page; leave out the cursor."
             )
-        if self._gateway.offer_known is not None:
+        if self.gateway.offer_known is not None:
             with anyio.move_on_after(OFFER_TIMEOUT):
-                await self._gateway.offer_known.wait()
-        caller, own = caller_of(context), self._gateway.tools
+                await self.gateway.offer_known.wait()
+        caller, own = caller_of(context), self.gateway.tools
         tools = [shown for name, shown in self.listing.items() if caller.may(scopes_of(own[name]))]
         if not self.answers.asked(context.meta):
             tools = [tool.model_copy(update={"output_schema": None}) for tool in tools]
@@ -104,7 +104,7 @@ class Tools:
 
     def scopes(self, name: str) -> frozenset[Scope]:
         """Return the scopes of which a call of that tool needs one; none if there is no such tool."""
-        tool = self._gateway.tools.get(name)
+        tool = self.gateway.tools.get(name)
         return frozenset() if tool is None else scopes_of(tool)
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
@@ -126,7 +126,7 @@ class Tools:
 
         Only an unknown tool is a protocol error, as the specification demands.
         """
-        if not self._gateway.may_call(params.name):
+        if not self.gateway.may_call(params.name):
             raise MCPError(
                 code=INVALID_PARAMS, message=f"Unknown tool: {shown(params.name)}{nearest(params.name, self.listing)}."
             )
@@ -165,8 +165,8 @@ class Tools:
     async def _guarded(self, call: ToolCall, watch: Watch | None = None) -> ToolReport:
         """Run one call; every failure becomes a report."""
         try:
-            with self._admission.admitted(call.principal):
-                return await self._gateway.call(call, watch)
+            with self.admission.admitted(call.principal):
+                return await self.gateway.call(call, watch)
         except MustAsk as asked:
             return Unconfirmed(str(asked), asked.fields(), "", asked)
         except TaskcellError as error:

@@ -81,6 +81,11 @@ class FileTool(CommandTool):
 
         return await self._in_sandbox(gateway, command, read)
 
+    def in_workspace(self, call: ToolCall) -> Command:
+        """Return the command that the policy judges for a path of the workspace alone. Raises BadArgument."""
+        path, task = str(call.arguments["path"]), TaskKey(call.principal, str(call.arguments["task_id"]))
+        return FileCommand().bind(self.blank(task), {"path": f"{WORKSPACE}/{path}"})
+
     async def _in_sandbox(self, gateway: Access, command: Command, work: Any, path: str = "/") -> FileReport:
         """Do work in the task's sandbox. `path`: as the call has it."""
         authorized = gateway.authorize(command)

@@ -1,0 +1,57 @@
+#include "transfer/outlet.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    PIECE = 256 << 10, /* bytes that one byte of standard input allows */
+    WINDOW = 4,        /* pieces that are on their way before the first answer */
+};
+
+static char buffer[PIECE];
+static size_t held;
+static long allowed = WINDOW;
+
+static bool wait_for_reader(void) {
+    while (allowed <= 0) {
+        char answers[64];
+        ssize_t count = read(STDIN_FILENO, answers, sizeof answers);
+        if (count < 0 && errno == EINTR) continue;
+        if (count <= 0) return false;
+        allowed += count;
+    }
+    allowed--;
+    return true;
+}
+
+bool outlet_flush(void) {
+    if (held && !wait_for_reader()) return false;
+    for (size_t done = 0; done < held;) {
+        ssize_t count = write(STDOUT_FILENO, buffer + done, held - done);
+        if (count < 0 && errno == EINTR) continue;
+        if (count <= 0) return false;
+        done += (size_t)count;
+    }
+    held = 0;
+    return true;
+}
+
+bool outlet_write(const void *data, size_t size) {
+    for (const char *at = data; size;) {
+        size_t more = size < sizeof buffer - held ? size : sizeof buffer - held;
+        memcpy(buffer + held, at, more);
+        held += more;
+        at += more;
+        size -= more;
+        if (held == sizeof buffer && !outlet_flush()) return false;
+    }
+    return true;
+}
+
+bool outlet_zeros(size_t size) {
+    static const char zeros[4096];
+    for (; size; size -= size < sizeof zeros ? size : sizeof zeros)
+        if (!outlet_write(zeros, size < sizeof zeros ? size : sizeof zeros)) return false;
+    return true;
+}

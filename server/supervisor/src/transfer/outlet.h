@@ -1,0 +1,14 @@
+/* Standard output, no faster than its reader takes it: one byte on standard input lets a piece more go out. */
+#ifndef TRANSFER_OUTLET_H
+#define TRANSFER_OUTLET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Each of these returns false when the reader has gone. */
+bool outlet_write(const void *data, size_t size);
+bool outlet_zeros(size_t size);
+/* The end: what is still in the buffer goes out. */
+bool outlet_flush(void);
+
+#endif

@@ -1,0 +1,17 @@
+#include "transfer/transfer.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "transfer/receive.h"
+#include "transfer/send.h"
+
+int transfer_run(int argc, char **argv) {
+    const char *what = argc ? argv[0] : "";
+    if (!strcmp(what, "send") && argc == 5) return transfer_send(argv + 1);
+    if (!strcmp(what, "receive") && argc == 4) return transfer_receive(argv + 1);
+    if (!strcmp(what, "unpack") && argc == 2) return transfer_unpack(argv + 1);
+    fputs("usage: supervisor transfer send look|raw|tar OFFSET LENGTH PATH |\n"
+          "       receive SIZE|- MODE|- PATH | unpack PATH\n", stderr);
+    return 2;
+}
