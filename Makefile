@@ -12,8 +12,10 @@ BENCH_ARGS ?=
 # Of `make test-hostile`: how many random trees are killed, and seconds after which no other test begins.
 TREES ?=
 WITHIN ?=
+# Of `make test-load`: how long its clients work.
+LOAD_SECONDS ?= 60
 
-.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-conformance test-hostile check bench bench-scale stop clean
+.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-conformance test-load test-hostile check bench bench-scale stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,11 +41,15 @@ test-converters: setup ## Hold what tools publish against the strict converters 
 
 test-clients: setup ## Run the tests with real MCP clients, each in an environment of its own below .cache.
 	@scripts/clients.sh
+	@scripts/http_clients.sh
 	@$(PYTHON) -m pytest -m clients $(PYTEST_ARGS)
 
 test-conformance: setup ## Run the server scenarios of MCP's conformance suite, which is installed first.
 	@scripts/conformance.sh
 	@$(PYTHON) -m pytest -m conformance $(PYTEST_ARGS)
+
+test-load: setup ## Keep a server over HTTP busy with 64 clients for a minute, and end it in the middle. LOAD_SECONDS=60.
+	@TASKCELL_LOAD_SECONDS=$(LOAD_SECONDS) $(PYTHON) -m pytest -s -m faults tests/http/test_load.py $(PYTEST_ARGS)
 
 test-languages: setup ## Run sessions with the real tools of five languages; builds their images first: four minutes, 1.1 GB.
 	@$(PYTHON) -m pytest -m languages $(PYTEST_ARGS)
