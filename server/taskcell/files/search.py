@@ -46,8 +46,10 @@ class ProgramOutput:
     timed_out: bool
 
 
-#: Runs a program in the workspace. Raises FileRefused if the sandbox does not have it.
-RunProgram = Callable[[Sequence[str]], Awaitable[ProgramOutput]]
+#: What a shell exits with for a program that is not there; no program of ours exits so.
+NO_PROGRAM = 127
+#: Runs a program in the workspace, and keeps so many bytes of its output; it exits NO_PROGRAM if it is not there.
+RunProgram = Callable[[Sequence[str], int], Awaitable[ProgramOutput]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,10 @@ def _below(glob: str, target: Target) -> str:
 
 async def search(run: RunProgram, target: Target, query: Query, output_chars: int) -> Found:
     """Run a search and return what fits into an answer. Raises FileRefused."""
-    done = await run(query.words(target))
+    done = await run(query.words(target), MAX_OUTPUT)
+    if done.exit_code == NO_PROGRAM:
+        missing = "This image has no ripgrep (`rg`), which `search` needs; use `grep -rn` in the terminal."
+        raise FileRefused(missing, code=ErrorCode.NOT_FOUND)
     errors = done.stderr.decode("utf-8", "replace").strip()
     failed = done.exit_code not in (0, 1) and bool(errors)
     if failed and not done.stdout and not done.timed_out:

@@ -115,7 +115,7 @@ class ReadFile(FileTool):
 
 async def _one(job: Job, path: str, wanted: Wanted) -> FileText | FileBytes:
     found = target(path)
-    shown, content = await read_file(job.store, found, wanted)
+    shown, content = await read_file(job.store, job.program, found, wanted)
     job.history.see(job.task, found.shown, content)
     return shown
 
