@@ -17,7 +17,7 @@ from taskcell.files.limits import MAX_DECODED
 from taskcell.files.lines import Line, Lines, text_of_lines
 from taskcell.files.notebook import cells_as_text
 from taskcell.files.pictures import picture_type
-from taskcell.files.reply import Sample, Whole, Window
+from taskcell.files.reply import Sample, Where, Whole, Window
 from taskcell.files.search import RunProgram
 from taskcell.files.showing import show_picture
 from taskcell.files.store import FileStore, Target
@@ -50,23 +50,23 @@ class Wanted:
 
 async def read_file(
     store: FileStore, run: RunProgram, target: Target, wanted: Wanted
-) -> tuple[FileText | FileBytes, Fingerprint | None]:
-    """Return what a model sees of a file, and which content that was, if that is known. Raises FileRefused."""
+) -> tuple[FileText | FileBytes, Where, Fingerprint | None]:
+    """Return what a model sees of a file, which one, and which content that was, if known. Raises FileRefused."""
     found = await store.read(target, wanted.first, wanted.lines, wanted.room)
     front = _front(found)
     if picture_type(front) and wanted.encoding is None and not is_clean_text(front):
         picture, whole = await show_picture(store, run, target, found)
-        return picture, None if whole is None else Fingerprint.of(whole)
+        return picture, found.where, None if whole is None else Fingerprint.of(whole)
     if not isinstance(found, Whole) and (most := _needs_whole(target, found, front, wanted)):
-        found = Whole(await store.fetch(target, most))
+        found = await store.fetch(target, most)
     if isinstance(found, Whole):
         data = found.data
         shown = await to_thread.run_sync(_of_whole, target, data, wanted)
-        return shown, Fingerprint.of(data)
+        return shown, found.where, Fingerprint.of(data)
     if isinstance(found, Sample):
         raise _unreadable(target, found.data, found.size)
     counted = Fingerprint(found.size, found.crc) if found.total is not None else None
-    return await to_thread.run_sync(_of_window, target, found, wanted), counted
+    return await to_thread.run_sync(_of_window, target, found, wanted), found.where, counted
 
 
 def _front(found: Whole | Sample | Window) -> bytes:

@@ -63,7 +63,7 @@ async def show_picture(
         return FileBytes(target.shown, drawn.data, picture, _notes(drawn, picture, size)), whole
     if size > MAX_PICTURE:
         raise FileRefused(f"{target.said} is a picture of {size} bytes, too large to show; {_SMALLER}.")
-    data = whole if whole is not None else await store.fetch(target, MAX_PICTURE)
+    data = whole if whole is not None else (await store.fetch(target, MAX_PICTURE)).data
     picture = _walked(target, data)
     why = too_large(picture, len(data))
     if why:

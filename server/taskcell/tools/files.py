@@ -77,7 +77,7 @@ class FileTool(CommandTool):
 
         async def read(job: Job) -> FileAnswer:
             found = target(path)
-            return FileBytes(found.shown, await job.store.fetch(found))
+            return FileBytes(found.shown, (await job.store.fetch(found)).data)
 
         return await self._in_sandbox(gateway, command, read)
 
