@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 readonly CLIENTS=(@anthropic-ai/claude-code@2.1.197 @google/gemini-cli@0.61.0 @openai/codex@0.171.0)
 readonly HOME_OF_CLIENTS=.cache/clients
 
+scripts/frameworks.sh
 if [[ -r $HOME_OF_CLIENTS/installed && $(cat "$HOME_OF_CLIENTS/installed") == "${CLIENTS[*]}" ]]; then
   step "clients: up to date"
   exit

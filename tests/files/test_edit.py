@@ -271,5 +271,7 @@ def test_the_last_change_of_a_file_is_undone_and_made_anew(files: Files) -> None
     assert (files / "a").read_bytes() == after
     (files / "a").write_text("by a command\n")
     assert "has changed since" in str(files.refused(lambda: files.edit("a", undo=True)))
+    assert "There is no '/workspace/b'" in str(files.refused(lambda: files.edit("b", undo=True)))
+    (files / "b").write_text("by a command\n")
     assert "No change of '/workspace/b'" in str(files.refused(lambda: files.edit("b", undo=True)))
     assert (files / "a").read_text() == "by a command\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,10 @@ async def test_what_has_no_end_or_no_data_is_refused_at_once(gateway: GatewayFac
         for path, what in (("fifo", "a FIFO"), ("zero", "a device"), ("s", "a socket"), ("/dev/ptmx", "a device")):
             assert what in await task.refused("read_file", path=path)
             assert what in await task.refused("write_file", path=path, content="x")
+            assert what in await task.refused("search", path=path, pattern="x")
+        await task.shell("echo word > a")
+        beside = await task.call("search", pattern="word")
+        assert (beside.output(), beside.notes) == ("a\n1:word\n", ())
         for path in ("/proc/self/mem", "/proc/kmsg", "/proc/self/pagemap"):
             with pytest.raises(FileRefused):
                 await task.call("read_file", path=path)
@@ -376,3 +381,23 @@ async def test_a_file_of_a_closed_folder_or_with_other_names_is_written_in_place
             assert why in edited.notes[0]
         assert await task.shell("cat closed/f a b; stat -c %a closed/f") == "new\nnew\nnew\n644\n"
         assert await task.refused("write_file", path="closed/new", content="x")
+
+
+async def test_a_file_that_is_a_mount_of_its_own_is_written_in_place(gateway: GatewayFactory, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for name in ("open", "closed"):
+        (tmp_path / name).write_text("old and longer\n")
+        (tmp_path / name).chmod(0o666)
+        if os.geteuid() == 0:
+            os.chown(tmp_path / name, 1000, 1000)
+    volumes = f'volumes = ["{tmp_path}/open:/workspace/open", "{tmp_path}/closed:/workspace/closed:ro"]'
+    async with gateway(f'[terminal]\n{volumes}\n[policy]\nallowed_mount_roots = ["{tmp_path}"]\n') as gw:
+        task = Task(gw)
+        edited = await task.call("edit_file", path="open", old="old and longer", new="new")
+        assert edited.notes == ("It is a mount of its own, so it was written in place.",)
+        await task.call("write_file", path="open", content="more\n", append=True)
+        assert await task.text("open") == "new\nmore\n"
+        await task.call("edit_file", path="open", old="more\n", new="")
+        await task.call("edit_file", path="open", undo=True)
+        assert "read-only" in await task.refused("edit_file", path="closed", old="old", new="new")
+    assert ((tmp_path / "open").read_text(), (tmp_path / "closed").read_text()) == ("new\nmore\n", "old and longer\n")

@@ -11,6 +11,7 @@ import pytest
 from file_driver import TASK, Files, shown
 from taskcell.errors import BadArgument
 from taskcell.files.history import MAX_FILES, MAX_TASKS, MAX_UNDO, FileHistory, Fingerprint, Undo
+from taskcell.files.reply import Where
 from taskcell.model import TaskKey
 
 
@@ -127,18 +128,22 @@ def test_what_a_new_text_lacks_of_the_old_ones_form_is_said(files: Files) -> Non
     assert not (files / "c").exists()
 
 
+def become_a_user(files: Files) -> None:
+    """From here on the tools run as user 1000."""
+    files.folder.parent.chmod(0o755)
+    for folder in files.folder.parents:
+        if folder.stat().st_mode & 0o001 == 0 and str(folder).startswith("/tmp/"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    files.front = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder that root's programs may not write")
 def test_files_of_folders_that_cannot_be_written_are_written_in_place(files: Files) -> None:
     (files / "closed").mkdir()
     (files / "closed/a").write_text("old and longer\n")
     os.chown(files / "closed/a", 1000, 1000)
     (files / "closed").chmod(0o555)
-    as_user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]
-    files.folder.parent.chmod(0o755)
-    for folder in files.folder.parents:
-        if folder.stat().st_mode & 0o001 == 0 and str(folder).startswith("/tmp/"):
-            folder.chmod(folder.stat().st_mode | 0o011)
-    files.front = as_user
+    become_a_user(files)
     assert "Its folder cannot be written" in files.edit("closed/a", "old", "new").notes[0]
     assert (files / "closed/a").read_text() == "new and longer\n"
     (files / "closed/b").write_text("x")
@@ -156,19 +161,105 @@ def test_an_undo_is_the_difference_alone() -> None:
 
 
 def test_what_is_remembered_of_files_is_bounded() -> None:
-    history = FileHistory()
+    history, place = FileHistory(), Where("a")
     for number in range(MAX_FILES + 1):
-        history.see(TASK, str(number), Fingerprint(1, 1))
-    assert history.seen(TASK, "0") is None
-    assert history.seen(TASK, "1")
+        history.see(TASK, Where(str(number)), Fingerprint(1, 1))
+    assert history.seen(TASK, Where("0")) is None
+    assert history.seen(TASK, Where("1"))
     for number in range(30):
-        history.changed(TaskKey("p", str(number)), "a", Fingerprint(0, 0), Undo.between(b"x" * MAX_UNDO, b""))
-    kept = [number for number in range(30) if history.last_change(TaskKey("p", str(number)), "a")]
+        history.changed(TaskKey("p", str(number)), place, Fingerprint(0, 0), Undo.between(b"x" * MAX_UNDO, b""))
+    kept = [number for number in range(30) if history.last_change(TaskKey("p", str(number)), place)]
     assert kept == list(range(30 - 16, 30))
-    history.changed(TASK, "a", Fingerprint(0, 0), Undo.between(b"x" * (MAX_UNDO + 1), b""))
-    assert history.last_change(TASK, "a") is None
+    history.changed(TASK, place, Fingerprint(0, 0), Undo.between(b"x" * (MAX_UNDO + 1), b""))
+    assert history.last_change(TASK, place) is None
+    for number in range(MAX_FILES + 1):
+        history.changed(TASK, Where(str(number)), Fingerprint(0, 0), Undo.between(b"x", b""))
+    assert history.last_change(TASK, Where("0")) is None
+    assert history.last_change(TASK, Where("1"))
     for number in range(MAX_TASKS):
-        history.see(TaskKey("q", str(number)), "a", Fingerprint(1, 1))
-    assert history.seen(TaskKey("p", "29"), "a") is None
+        history.see(TaskKey("q", str(number)), place, Fingerprint(1, 1))
+    assert history.seen(TaskKey("p", "29"), place) is None
     history.forget(TaskKey("q", "5"))
-    assert history.seen(TaskKey("q", "5"), "a") is None
+    assert history.seen(TaskKey("q", "5"), place) is None
+
+
+def other_name(files: Files, way: str) -> str:
+    """Gives the file `a` another name, and returns that."""
+    if way == "link":
+        (files / "b").symlink_to("a")
+    elif way == "link of the folder":
+        (files / "to").symlink_to(".")
+    elif way == "hard link":
+        (files / "b").hardlink_to(files / "a")
+    else:
+        (files / "a").rename(files / "b")
+    return "to/a" if way == "link of the folder" else "b"
+
+
+@pytest.mark.parametrize("way", ["link", "link of the folder", "hard link", "rename"])
+def test_a_file_is_known_under_each_of_its_names(files: Files, way: str) -> None:
+    (files / "a").write_text("one\n")
+    files.read("a")
+    files.edit("a", "one", "two")
+    name = other_name(files, way)
+    # What the task itself did under another name is not a change that it has not seen.
+    files.edit(name, "two", "three")
+    if way != "rename":
+        files.write("a", "four\n")
+        assert (files / name).read_text() == "four\n"
+        files.edit("a", "four", "three")
+    # What others did is, whatever the name.
+    (files / name).write_text("theirs\n")
+    assert "has changed since this task last" in str(files.refused(lambda: files.write(name, "mine\n")))
+    assert (files / name).read_text() == "theirs\n"
+
+
+@pytest.mark.parametrize("way", ["link", "link of the folder", "hard link", "rename"])
+def test_a_change_is_undone_under_another_name(files: Files, way: str) -> None:
+    (files / "a").write_text("one\n")
+    files.edit("a", "one", "two")
+    name = other_name(files, way)
+    files.edit(name, undo=True)
+    assert (files / name).read_text() == "one\n"
+    files.edit(name, undo=True)
+    assert (files / name).read_text() == "two\n"
+
+
+def test_a_new_file_at_the_place_of_a_removed_one_is_judged_by_its_name_alone(files: Files) -> None:
+    (files / "a").write_text("one\n")
+    files.edit("a", "one", "two")
+    # The file system may give its number to the next file, which the task has never seen.
+    (files / "a").unlink()
+    (files / "c").write_text("theirs\n")
+    files.write("c", "mine\n")
+    assert (files / "c").read_text() == "mine\n"
+    assert "There is no" in str(files.refused(lambda: files.edit("a", undo=True)))
+
+
+def test_bits_of_a_mode_beyond_the_permissions_are_kept_or_their_loss_is_said(files: Files) -> None:
+    for mode in (0o4755, 0o2755, 0o1644):
+        (files / "a").write_text("one\n")
+        (files / "a").chmod(mode)
+        assert files.edit("a", "one", "two").notes == ()
+        assert stat.S_IMODE((files / "a").stat().st_mode) == mode
+    (files / "a").chmod(0o4755)
+    (files / "b").hardlink_to(files / "a")
+    assert "hard links" in files.edit("a", "two", "three").notes[0]
+    assert stat.S_IMODE((files / "a").stat().st_mode) == 0o4755
+    assert files.write("a", "four\n", mode="755").notes[1:] == ()
+    assert stat.S_IMODE((files / "a").stat().st_mode) == 0o755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_the_loss_of_a_bit_that_another_owner_set_is_said(files: Files) -> None:
+    path = files / "a"
+    path.write_text("one\n")
+    path.chmod(0o666)
+    os.chown(path, 1234, 1234)
+    path.chmod(0o6777)
+    files.folder.chmod(0o777)
+    become_a_user(files)
+    notes = files.edit("a", "one", "two").notes
+    assert "another user" in notes[0]
+    assert "Its set-user-ID and set-group-ID bits are lost" in notes[1]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o777

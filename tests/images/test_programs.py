@@ -22,7 +22,7 @@ PROGRAMS = (
     "git --version", "hexdump --version", "ip -V", "jq --version", "less --version", "lsof -v", "make --version",
     "nc -h", "openssl version", "patch --version", "pgrep --version", "pip --version", "pip3 --version",
     "pkg-config --version", "ps --version", "pytest --version", "python --version", "python3 --version",
-    "rg --version", "rsync --version", "scp -V", "sqlite3 --version", "ss -V", "ssh -V",
+    "python3 -c 'import PIL'", "rg --version", "rsync --version", "scp -V", "sqlite3 --version", "ss -V", "ssh -V",
     "tar --version", "tree --version", "unzip -v", "wget --version", "xxd --version", "xz --version", "zip -v",
     "zstd --version",
 )  # fmt: skip

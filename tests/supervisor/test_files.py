@@ -228,7 +228,7 @@ def test_dots_go_by_the_names_and_odd_names_are_files_too(files: Files) -> None:
 def test_fetching_stops_at_its_limit(files: Files) -> None:
     (files / "a").write_bytes(b"\0" * (4 << 20))
     found = Target("/workspace/a", "a")
-    assert anyio.run(files.store.fetch, found) == b"\0" * (4 << 20)
+    assert anyio.run(files.store.fetch, found).data == b"\0" * (4 << 20)
     with (files / "a").open("ab") as out:
         out.write(b"\0")
     assert "larger than" in str(files.refused(lambda: anyio.run(files.store.fetch, found)))
@@ -543,9 +543,10 @@ def test_a_reply_that_says_too_much_is_bounded() -> None:
     counts = bytes(1 + 8 + 4) + struct.pack("<I", 0)
     listing = parse_list("a", b"\0" + counts + struct.pack("<I", 1) + b"f" + bytes(16) + words + bytes(4))
     assert len(listing.entries[0].path) < 5000
-    window = b"\0\1" + bytes(8) + words + bytes(8 * 3 + 4 + 1) + struct.pack("<I", 0)
+    window = b"\0\1" + words + bytes(24) + bytes(8) + words + bytes(8 * 3 + 4 + 1) + struct.pack("<I", 0)
     read = parse_read("read", "a", window)
     assert len(read.sample) < 10_000  # type: ignore[union-attr]
+    assert len(read.where.path) < 5000
     for why in range(256):
         refusal = bytes((1, why)) + struct.pack("<IQ", 5, 1) + words
         with pytest.raises(FileRefused) as caught:

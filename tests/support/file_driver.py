@@ -16,7 +16,7 @@ from taskcell.errors import FileRefused
 from taskcell.files.answers import FileAnswer, FileBytes, FileChange, FileText
 from taskcell.files.history import FileHistory
 from taskcell.files.listings import FolderListing
-from taskcell.files.search import ProgramOutput
+from taskcell.files.search import NO_PROGRAM, ProgramOutput
 from taskcell.files.store import FileStore
 from taskcell.model import TaskKey, ToolCall
 from taskcell.tools.catalog import build_tools
@@ -80,8 +80,12 @@ class Files:
         tool.commands(call)
         return await tool.answer(Job(TASK, self.store, self.history, self._program), tool.check(call))
 
-    async def _program(self, words: Sequence[str]) -> ProgramOutput:
+    async def _program(self, words: Sequence[str], _: int) -> ProgramOutput:
+        """Programs that this machine may have or not are not there; those of an image need a sandbox."""
+
         def run() -> ProgramOutput:
+            if words[0] == "python3":
+                return ProgramOutput(NO_PROGRAM, b"", b"", is_whole=True, timed_out=False)
             done = subprocess.run(words, cwd=self.folder, capture_output=True, timeout=PATIENCE, check=False)
             return ProgramOutput(done.returncode, done.stdout, done.stderr, is_whole=True, timed_out=False)
 

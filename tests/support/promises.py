@@ -255,6 +255,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_sandbox_that_dies_under_a_file_tool_is_said_and_the_next_call_has_a_new_one",
         "test_a_replaced_sandbox_keeps_what_the_file_tools_wrote",
         "test_a_file_of_a_closed_folder_or_with_other_names_is_written_in_place",
+        "test_a_file_that_is_a_mount_of_its_own_is_written_in_place",
         "test_many_edits_at_once_lose_none",
         "test_an_ambiguous_edit_is_refused_with_its_places",
         "test_what_another_program_writes_between_reading_and_writing_is_not_lost",

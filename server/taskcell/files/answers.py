@@ -76,22 +76,18 @@ class FileText:
 
 @dataclass(frozen=True, slots=True)
 class FileBytes:
-    """A whole file. `picture` is None unless it is one that models can see."""
+    """A whole file, or what is shown of a picture. `picture` is None unless it is one that models can see."""
 
     path: str
     data: bytes
     picture: Looked | None = None
+    notes: tuple[str, ...] = ()
 
     extent: ClassVar[int] = 0
 
     @property
     def mime(self) -> str | None:
         return self.picture.mime if self.picture else None
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        turn = self.picture.turn if self.picture else ""
-        return (f"It is shown as it is stored, and by its EXIF orientation it is {turn}.",) if turn else ()
 
     def cut(self, most: int) -> FileBytes:
         return self

@@ -54,11 +54,11 @@ class TaskFile:
                         raise
         raise AssertionError("the last try returns or raises")
 
-    async def before(self) -> bytes | None:
+    async def before(self) -> Whole | None:
         """Return the present content; None if there is no such file. Raises FileRefused."""
         try:
             found = await self.store.read(self.target, 1, 1, 1)
-            return found.data if isinstance(found, Whole) else await self.store.fetch(self.target, MAX_DECODED)
+            return found if isinstance(found, Whole) else await self.store.fetch(self.target, MAX_DECODED)
         except FileRefused as refused:
             if refused.code is ErrorCode.NOT_FOUND:
                 return None
@@ -68,14 +68,14 @@ class TaskFile:
         """Replace the content that was read by another one, and remember both. Raises FileRefused."""
         expected = "new" if before is None else str(Fingerprint.of(before))
         stored = await self.store.write(self.target, after, expected=expected, mode=mode)
-        await self.remember(before, after)
+        await self.remember(stored, before, after)
         return stored
 
-    async def remember(self, before: bytes | None, after: bytes) -> None:
+    async def remember(self, stored: Stored, before: bytes | None, after: bytes) -> None:
         """Remember a change; `before` None: it cannot be undone."""
         content = await to_thread.run_sync(Fingerprint.of, after)
         undo = None if before is None else await to_thread.run_sync(Undo.between, before, after)
-        self.history.changed(self.task, self.target.shown, content, undo)
+        self.history.changed(self.task, self.target.named(stored.where), content, undo)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------
@@ -86,16 +86,17 @@ async def write(file: TaskFile, content: Content, *, if_unchanged: bool, mode: i
 
     async def change() -> FileChange:
         try:
-            before = await file.before()
+            found = await file.before()
         except FileRefused as refused:
             if refused.code not in _UNREAD:
                 raise
             return await _write_blindly(file, content, mode)
-        if if_unchanged and before is not None:
-            _check_seen(file, before)
+        if if_unchanged and found is not None:
+            _check_seen(file, found)
+        before = None if found is None else found.data
         stored = await file.replace(before, content.data, mode)
         notes = await to_thread.run_sync(lost_form, before, content)
-        return _written(file.target, stored, content, notes)
+        return _written(file.target, stored, content, [*notes, *_placed(stored, mode)])
 
     return await file.anew(change)
 
@@ -103,15 +104,16 @@ async def write(file: TaskFile, content: Content, *, if_unchanged: bool, mode: i
 async def _write_blindly(file: TaskFile, content: Content, mode: int | None) -> FileChange:
     """Replace a file that cannot be read first."""
     stored = await file.store.write(file.target, content.data, mode=mode)
-    await file.remember(None, content.data)
-    return _written(file.target, stored, content, [])
+    await file.remember(stored, None, content.data)
+    return _written(file.target, stored, content, _placed(stored, mode))
 
 
-def _check_seen(file: TaskFile, before: bytes) -> None:
-    seen = file.history.seen(file.task, file.target.shown)
-    if seen is not None and seen != Fingerprint.of(before):
+def _check_seen(file: TaskFile, before: Whole) -> None:
+    seen = file.history.seen(file.task, file.target.named(before.where))
+    if seen is not None and seen != Fingerprint.of(before.data):
+        size = len(before.data)
         raise FileRefused(
-            f"{file.target.said} has changed since this task last read or wrote it (it has {len(before)} bytes now); "
+            f"{file.target.said} has changed since this task last read or wrote it (it has {size} bytes now); "
             "it was not written. Read it and write it again, or replace it as it is with if_unchanged=false."
         )
 
@@ -120,11 +122,18 @@ def _written(target: Target, stored: Stored, content: Content, notes: Sequence[s
     verb = "Replaced" if stored.existed else "Created"
     mode = f", mode {stored.mode:o}" if stored.mode != 0o644 else ""
     said = f"{verb} {target.said}: {stored.size} bytes{mode}"
-    return FileChange(target.shown, said, stored.size, {"replaced": stored.existed}, notes=(*notes, *_placed(stored)))
+    return FileChange(target.shown, said, stored.size, {"replaced": stored.existed}, notes=tuple(notes))
 
 
-def _placed(stored: Stored) -> list[str]:
-    return [_IN_PLACE[stored.placed]] if stored.placed in _IN_PLACE else []
+def _placed(stored: Stored, mode: int | None = None) -> list[str]:
+    """Say how a file was written, and what of its mode is lost that nobody wanted to change."""
+    notes = [_IN_PLACE[stored.placed]] if stored.placed in _IN_PLACE else []
+    lost = stored.mode_before & ~stored.mode & 0o6000 if stored.existed and mode is None else 0
+    if lost:
+        bits = [name for bit, name in ((0o4000, "set-user-ID"), (0o2000, "set-group-ID")) if lost & bit]
+        words = " and ".join(bits) + (" bits are" if len(bits) > 1 else " bit is")
+        notes.append(f"Its {words} lost, as at any write by another user; its mode is {stored.mode:o} now.")
+    return notes
 
 
 async def append(file: TaskFile, text: str, data: bytes, label: str | None, mode: int | None) -> FileChange:
@@ -134,7 +143,8 @@ async def append(file: TaskFile, text: str, data: bytes, label: str | None, mode
     async def change() -> FileChange:
         notes: list[str] = []
         try:
-            before = await file.before()
+            found = await file.before()
+            before = None if found is None else found.data
             expected = "new" if before is None else str(Fingerprint.of(before))
         except FileRefused as refused:
             if refused.code not in _UNREAD:
@@ -146,12 +156,12 @@ async def append(file: TaskFile, text: str, data: bytes, label: str | None, mode
             added, notes = await to_thread.run_sync(in_the_form_of, before, text)
         stored = await file.store.write(file.target, added, expected=expected, mode=mode, append=True)
         if expected == "any":
-            file.history.see(file.task, path, None)
+            file.history.see(file.task, file.target.named(stored.where), None)
         else:
-            await file.remember(before, (before or b"") + added)
+            await file.remember(stored, before, (before or b"") + added)
         verb = f"Appended {len(added)} bytes to" if stored.existed else "Created"
         said = f"{verb} {file.target.said}: {stored.size} bytes"
-        return FileChange(path, said, stored.size, {"replaced": stored.existed}, notes=(*notes, *_placed(stored)))
+        return FileChange(path, said, stored.size, {"replaced": stored.existed}, notes=(*notes, *_placed(stored, mode)))
 
     return await file.anew(change)
 
@@ -164,7 +174,7 @@ async def make_edits(file: TaskFile, edits: Sequence[Edit]) -> FileChange:
     target = file.target
 
     async def change() -> FileChange:
-        before = await _present(file)
+        before = (await _present(file)).data
         after, applied, text = await to_thread.run_sync(_edited, target.said, before, edits)
         stored = await file.replace(before, after)
         return await to_thread.run_sync(_report, target, text, applied, edits, stored)
@@ -172,7 +182,7 @@ async def make_edits(file: TaskFile, edits: Sequence[Edit]) -> FileChange:
     return await file.anew(change)
 
 
-async def _present(file: TaskFile) -> bytes:
+async def _present(file: TaskFile) -> Whole:
     before = await file.before()
     if before is None:
         return await file.store.fetch(file.target, MAX_DECODED)  # which says why it is not there
@@ -227,13 +237,14 @@ async def undo(file: TaskFile) -> FileChange:
     path, said = file.target.shown, file.target.said
 
     async def change() -> FileChange:
-        last = file.history.last_change(file.task, path)
+        found = await _present(file)
+        last = file.history.last_change(file.task, file.target.named(found.where))
         if last is None:
             raise FileRefused(
                 f"No change of {said} by this task is kept that could be undone: a new file, a change of more than "
                 "4 MiB and changes by commands are not. Edit it instead."
             )
-        now = await _present(file)
+        now = found.data
         if Fingerprint.of(now) != last.after:
             raise FileRefused(
                 f"{said} has changed since this task's last change of it, so that cannot be undone; read it, and edit "

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 
+from taskcell.files.reply import Where
 from taskcell.model import MIB, TaskKey
 
 #: Tasks and files of one task that are remembered; those that were used least lately are forgotten first.
@@ -63,29 +64,41 @@ def _common(one: bytes, other: bytes) -> int:
     return low
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """How to undo a change of a file."""
+
+    where: Where
+    undo: Undo
+
+
 class _TaskFiles:
-    """What is remembered of one task's files; `size` is the bytes of its undos."""
+    """What is remembered of one task's files, the newest last; `size` is the bytes of its undos."""
 
     def __init__(self) -> None:
-        self.seen: OrderedDict[str, Fingerprint] = OrderedDict()
-        self.undo: OrderedDict[str, Undo] = OrderedDict()
+        self.seen: dict[str, tuple[Where, Fingerprint]] = {}
+        self.changes: list[_Change] = []
         self.size = 0
 
-    def keep(self, path: str, undo: Undo) -> None:
-        self.undo[path] = undo
+    def keep(self, where: Where, undo: Undo) -> None:
+        self.changes.append(_Change(where, undo))
         self.size += len(undo.removed)
-        while len(self.undo) > MAX_FILES or self.size > MAX_UNDO_OF_TASK:
-            self.drop(next(iter(self.undo)))
+        while len(self.changes) > MAX_FILES or self.size > MAX_UNDO_OF_TASK:
+            self.drop(self.changes[0])
 
-    def drop(self, path: str) -> None:
-        undo = self.undo.pop(path, None)
-        self.size -= len(undo.removed) if undo else 0
+    def drop(self, change: _Change) -> None:
+        self.changes.remove(change)
+        self.size -= len(change.undo.removed)
+
+    def last_change(self, where: Where) -> _Change | None:
+        return next((change for change in reversed(self.changes) if change.where.is_that(where)), None)
 
 
 class FileHistory:
-    """What is remembered of the files of all tasks, bounded. Paths are those of the sandbox, as a call names them.
+    """What is remembered of the files of all tasks, bounded.
 
-    It belongs to the event loop: no thread may use it.
+    A file is known by its real path, and by its identity under other names. It belongs to the event loop: no thread may
+    use it.
     """
 
     def __init__(self) -> None:
@@ -99,41 +112,45 @@ class FileHistory:
             lock = self._locks[task, path] = anyio.Lock()
         return lock
 
-    def see(self, task: TaskKey, path: str, content: Fingerprint | None) -> None:
+    def see(self, task: TaskKey, where: Where, content: Fingerprint | None) -> None:
         """Remember the content that the task has seen; None: it has seen a part, and nothing is known of the rest."""
+        seen = self._of(task).seen
+        seen.pop(where.path, None)
         if content is None:
-            self._of(task).seen.pop(path, None)
+            for path in [path for path, (known, _) in seen.items() if known.is_that(where)]:
+                del seen[path]
             return
-        files = self._of(task)
-        files.seen[path] = content
-        files.seen.move_to_end(path)
-        while len(files.seen) > MAX_FILES:
-            files.seen.popitem(last=False)
+        seen[where.path] = (where, content)
+        while len(seen) > MAX_FILES:
+            del seen[next(iter(seen))]
 
-    def seen(self, task: TaskKey, path: str) -> Fingerprint | None:
-        """Return the content that the task has seen last."""
+    def seen(self, task: TaskKey, where: Where) -> Fingerprint | None:
+        """Return the content that the task has seen last, under whatever name."""
         files = self._tasks.get(task)
-        return files.seen.get(path) if files else None
+        known = reversed(files.seen.values()) if files else ()
+        return next((content for place, content in known if place.is_that(where)), None)
 
-    def changed(self, task: TaskKey, path: str, content: Fingerprint, undo: Undo | None) -> None:
+    def changed(self, task: TaskKey, where: Where, content: Fingerprint, undo: Undo | None) -> None:
         """Remember a change that the task made; `undo` None: it cannot be undone."""
-        self.see(task, path, content)
+        self.see(task, where, content)
         files = self._of(task)
-        files.drop(path)
+        for change in [change for change in files.changes if change.where.is_that(where)]:
+            files.drop(change)
         if undo is None or len(undo.removed) > MAX_UNDO:
             return
-        files.keep(path, undo)
+        files.keep(where, undo)
         total = sum(each.size for each in self._tasks.values())
         for oldest in self._tasks.values():
-            while total > MAX_UNDO_OF_ALL and oldest.undo:
+            while total > MAX_UNDO_OF_ALL and oldest.changes:
                 total -= oldest.size
-                oldest.drop(next(iter(oldest.undo)))
+                oldest.drop(oldest.changes[0])
                 total += oldest.size
 
-    def last_change(self, task: TaskKey, path: str) -> Undo | None:
+    def last_change(self, task: TaskKey, where: Where) -> Undo | None:
         """Return how to undo the task's last change of a file."""
         files = self._tasks.get(task)
-        return files.undo.get(path) if files else None
+        change = files.last_change(where) if files else None
+        return change.undo if change else None
 
     def forget(self, task: TaskKey) -> None:
         """Forget a task that has ended."""

@@ -8,6 +8,9 @@ from taskcell.model import MIB
 MAX_PICTURE = 3_932_160
 #: Pixels of a picture's longer side: the limit of model providers.
 MAX_SIDE = 8000
+#: Pixels of the longer side that a larger picture is shown with: providers make smaller what is above 1,568, and refuse
+#: what is above 2,000 in a talk with more than twenty pictures.
+GOOD_SIDE = 2000
 #: Bytes of a file that is served as a resource.
 MAX_RESOURCE = 4 * MIB
 #: Bytes of a file that is read as a whole; of a larger one, the lines that are asked for.

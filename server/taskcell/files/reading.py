@@ -13,17 +13,18 @@ from taskcell.files.answers import FileBytes, FileText
 from taskcell.files.encodings import Encoding, of_mark, recognise
 from taskcell.files.history import Fingerprint
 from taskcell.files.kinds import is_binary, is_clean_text, known_kind
-from taskcell.files.limits import MAX_DECODED, MAX_PICTURE
+from taskcell.files.limits import MAX_DECODED
 from taskcell.files.lines import Line, Lines, text_of_lines
 from taskcell.files.notebook import cells_as_text
-from taskcell.files.pictures import BrokenPicture, look_at_picture, picture_type, too_large
-from taskcell.files.reply import Sample, Whole, Window
+from taskcell.files.pictures import picture_type
+from taskcell.files.reply import Sample, Where, Whole, Window
+from taskcell.files.search import RunProgram
+from taskcell.files.showing import show_picture
 from taskcell.files.store import FileStore, Target
 from taskcell.files.text_file import TextFile
 
 #: What is left of a character whose bytes were cut in two.
 _CUT = re.compile("[\udc80-\udcff\ufffd]{1,3}$")
-_SMALLER = "make a smaller one with the skill image (`image_convert`) or in the terminal, and read that"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,40 +49,39 @@ class Wanted:
 
 
 async def read_file(
-    store: FileStore, target: Target, wanted: Wanted
-) -> tuple[FileText | FileBytes, Fingerprint | None]:
-    """Return what a model sees of a file, and which content that was, if that is known. Raises FileRefused."""
+    store: FileStore, run: RunProgram, target: Target, wanted: Wanted
+) -> tuple[FileText | FileBytes, Where, Fingerprint | None]:
+    """Return what a model sees of a file, which one, and which content that was, if known. Raises FileRefused."""
     found = await store.read(target, wanted.first, wanted.lines, wanted.room)
-    if not isinstance(found, Whole) and (most := _needs_whole(target, found, wanted)):
-        found = Whole(await store.fetch(target, most))
+    front = _front(found)
+    if picture_type(front) and wanted.encoding is None and not is_clean_text(front):
+        picture, whole = await show_picture(store, run, target, found)
+        return picture, found.where, None if whole is None else Fingerprint.of(whole)
+    if not isinstance(found, Whole) and (most := _needs_whole(target, found, front, wanted)):
+        found = await store.fetch(target, most)
     if isinstance(found, Whole):
         data = found.data
-        shown = await to_thread.run_sync(of_whole, target, data, wanted)
-        return shown, Fingerprint.of(data)
+        shown = await to_thread.run_sync(_of_whole, target, data, wanted)
+        return shown, found.where, Fingerprint.of(data)
     if isinstance(found, Sample):
         raise _unreadable(target, found.data, found.size)
     counted = Fingerprint(found.size, found.crc) if found.total is not None else None
-    return await to_thread.run_sync(_of_window, target, found, wanted), counted
+    return await to_thread.run_sync(_of_window, target, found, wanted), found.where, counted
 
 
-def _needs_whole(target: Target, found: Sample | Window, wanted: Wanted) -> int:
+def _front(found: Whole | Sample | Window) -> bytes:
+    return found.sample if isinstance(found, Window) else found.data
+
+
+def _needs_whole(target: Target, found: Sample | Window, front: bytes, wanted: Wanted) -> int:
     """Return how many bytes to fetch of a large file that its lines do not show as they are; 0: they do."""
-    front = found.data if isinstance(found, Sample) else found.sample
-    if picture_type(front) and not is_clean_text(front):
-        if found.size > MAX_PICTURE:
-            raise FileRefused(f"{target.said} is a picture of {found.size} bytes, too large to show; {_SMALLER}.")
-        return MAX_PICTURE
     encoding = wanted.encoding or of_mark(front) or (recognise(front) if isinstance(found, Sample) else None)
     wide = encoding is not None and encoding.name.startswith(("utf-16", "utf-32"))
     notebook = target.shown.endswith(".ipynb") and not wanted.raw
     return MAX_DECODED if wide or notebook or wanted.column > 1 else 0
 
 
-def of_whole(target: Target, data: bytes, wanted: Wanted) -> FileText | FileBytes:
-    """Return what a model sees of a file whose bytes are all here. Raises FileRefused."""
-    mime = picture_type(data)
-    if mime is not None and wanted.encoding is None and not is_clean_text(data):
-        return _picture(target, data, mime)
+def _of_whole(target: Target, data: bytes, wanted: Wanted) -> FileText:
     encoding = wanted.encoding or recognise(data)
     if wanted.encoding is None and (known_kind(data) or is_binary(data, encoding)):
         raise _unreadable(target, data, len(data))
@@ -99,20 +99,6 @@ def of_whole(target: Target, data: bytes, wanted: Wanted) -> FileText | FileByte
         ) from None
     notes += _about_encoding(file, wanted)
     return _of_text(target, file, len(data), wanted, notes)
-
-
-def _picture(target: Target, data: bytes, mime: str) -> FileBytes:
-    try:
-        picture = look_at_picture(data, mime)
-    except BrokenPicture as broken:
-        raise FileRefused(
-            f"{target.said} begins as a picture ({mime}) and cannot be shown: {broken}. Make or copy it again, or look "
-            "at its bytes in the terminal (`xxd`)."
-        ) from None
-    why = too_large(picture, len(data))
-    if why:
-        raise FileRefused(f"{target.said} is a picture of {why}; {_SMALLER}.")
-    return FileBytes(target.shown, data, picture)
 
 
 def _unreadable(target: Target, front: bytes, size: int) -> FileRefused:

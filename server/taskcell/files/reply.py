@@ -18,6 +18,8 @@ from taskcell.files.refusals import RefusalReason, Refused, sentence
 _UNKNOWN = (1 << 64) - 1
 _DONE = 0
 _LINE = struct.Struct("<IQ")
+#: Bytes of a device, an inode and a time of birth.
+_FILE_ID = 24
 _KIND_WINDOW, _KIND_SAMPLE, _KIND_WHOLE = 1, 2, 3
 #: Bytes of a sample in an honest reply, and lines of a window: each takes one byte of an answer at least.
 _MAX_SAMPLE, _MAX_LINES = 8192, 10_000_000
@@ -34,9 +36,27 @@ class Placed(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Where:
+    """Which file it was, whatever name led to it.
+
+    Arguments:
+        path: its real path, without links; empty where the sandbox does not know.
+        file: what identifies it, under all its names, for as long as it is there; empty likewise.
+    """
+
+    path: str = ""
+    file: bytes = b""
+
+    def is_that(self, other: Where) -> bool:
+        """Whether it is the file of that path, or that file under another name."""
+        return self.path == other.path or (bool(self.file) and self.file == other.file)
+
+
+@dataclass(frozen=True, slots=True)
 class Whole:
     """All bytes of a file."""
 
+    where: Where
     data: bytes
 
 
@@ -44,6 +64,7 @@ class Whole:
 class Sample:
     """The front of a file that is not read by lines, and the file's size in bytes."""
 
+    where: Where
     size: int
     data: bytes
 
@@ -63,6 +84,7 @@ class Window:
         lines: the kept bytes of each line, without its LF, and the length of the whole line.
     """
 
+    where: Where
     size: int
     sample: bytes
     first: int
@@ -75,11 +97,13 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a write did. `mode` and `size` (bytes) are those of the file afterwards."""
+    """What a write did. `mode` and `size` (bytes) are those of the file afterwards, `mode_before` is the old one's."""
 
+    where: Where
     existed: bool
     placed: Placed
     mode: int
+    mode_before: int
     size: int
 
 
@@ -168,17 +192,22 @@ def _opened(what: str, path: str, data: bytes) -> _Reply:
 def parse_read(what: str, path: str, data: bytes) -> Whole | Sample | Window:
     """Parse the reply of `read` or `fetch`. Raises FileRefused."""
     reply = _opened(what, path, data)
-    kind, size = reply.number("B"), reply.number("Q")
+    kind, where, size = reply.number("B"), _where(reply), reply.number("Q")
     if kind == _KIND_WHOLE:
-        return Whole(reply.rest())
+        return Whole(where, reply.rest())
     sample = reply.piece(_MAX_SAMPLE)
     if kind != _KIND_WINDOW:
-        return Sample(size, sample)
+        return Sample(where, size, sample)
     first, total, crlf, crc = reply.number("Q"), reply.number("Q"), reply.number("Q"), reply.number("I")
     ends_whole = bool(reply.number("B"))
     lines = tuple(_lines(reply, reply.count("I", _MAX_LINES)))
     known = None if total == _UNKNOWN else total
-    return Window(size, sample, first, known, crlf, crc, ends_whole, lines)
+    return Window(where, size, sample, first, known, crlf, crc, ends_whole, lines)
+
+
+def _where(reply: _Reply) -> Where:
+    path, file = reply.text(), reply.take(_FILE_ID)
+    return Where(path, file if any(file) else b"")
 
 
 def _lines(reply: _Reply, count: int) -> Iterator[tuple[bytes, int]]:
@@ -190,8 +219,9 @@ def _lines(reply: _Reply, count: int) -> Iterator[tuple[bytes, int]]:
 def parse_write(path: str, data: bytes) -> Stored:
     """Parse the reply of `write`. Raises FileRefused."""
     reply = _opened("write", path, data)
-    existed, placed = bool(reply.number("B")), reply.count("B", max(Placed))
-    return Stored(existed, Placed(placed), reply.number("I") & 0o777, reply.number("Q"))
+    where, existed, placed = _where(reply), bool(reply.number("B")), Placed(reply.count("B", max(Placed)))
+    mode, before = reply.number("I") & 0o7777, reply.number("I") & 0o7777
+    return Stored(where, existed, placed, mode, before, reply.number("Q"))
 
 
 def parse_list(path: str, data: bytes) -> Listed:

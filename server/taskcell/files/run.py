@@ -11,7 +11,7 @@ import anyio
 
 from taskcell.errors import ErrorCode, FileRefused, SandboxLost, SpawnFailed
 from taskcell.files.limits import MAX_REPLY
-from taskcell.files.search import MAX_OUTPUT, ProgramOutput
+from taskcell.files.search import NO_PROGRAM, ProgramOutput
 from taskcell.model import Command
 from taskcell.policy.policy import AuthorizedCommand
 from taskcell.process.process import Process
@@ -33,20 +33,21 @@ async def run_file_command(sandbox: Sandbox, authorized: AuthorizedCommand) -> b
     return _reply(await _ended(sandbox, command, request), command)
 
 
-async def run_search(sandbox: Sandbox, authorized: AuthorizedCommand) -> ProgramOutput:
-    """Run ripgrep in the sandbox, once, and return what it printed.
+async def run_program(sandbox: Sandbox, authorized: AuthorizedCommand, most: int) -> ProgramOutput:
+    """Run one of the image's own programs in the sandbox, once, and return what it printed.
 
-    On cancellation it is killed first; this is shielded and bounded. Raises FileRefused if the image does not have it,
-    SandboxLost and SpawnFailed.
+    On cancellation it is killed first; this is shielded and bounded. Raises SandboxLost and SpawnFailed.
+
+    Arguments:
+        most: bytes of output that are kept.
     """
     command = authorized.command
     try:
-        process = await _ended(sandbox, command, _spawn_request(sandbox, command, (), MAX_OUTPUT))
+        process = await _ended(sandbox, command, _spawn_request(sandbox, command, (), most))
     except SpawnFailed as failed:
         if failed.no_room or failed.no_folder:
             raise
-        missing = "This image has no ripgrep (`rg`), which `search` needs; use `grep -rn` in the terminal."
-        raise FileRefused(missing, code=ErrorCode.NOT_FOUND) from None
+        return ProgramOutput(NO_PROGRAM, b"", b"", is_whole=True, timed_out=False)
     ended = process.exit
     assert ended is not None
     stdout = process.stdout.held

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from taskcell.errors import ErrorCode, FileRefused
 from taskcell.files.lines import room_for_text
 from taskcell.files.listings import Found
-from taskcell.files.store import Target
+from taskcell.files.store import FileStore, Target
 from taskcell.text import is_visible, one_line, visible
 
 #: Bytes of ripgrep's output that are looked at: many times what an answer holds, so that matches can be counted.
@@ -46,8 +46,10 @@ class ProgramOutput:
     timed_out: bool
 
 
-#: Runs a program in the workspace. Raises FileRefused if the sandbox does not have it.
-RunProgram = Callable[[Sequence[str]], Awaitable[ProgramOutput]]
+#: What a shell exits with for a program that is not there; no program of ours exits so.
+NO_PROGRAM = 127
+#: Runs a program in the workspace, and keeps so many bytes of its output; it exits NO_PROGRAM if it is not there.
+RunProgram = Callable[[Sequence[str], int], Awaitable[ProgramOutput]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +90,13 @@ def _below(glob: str, target: Target) -> str:
     return f"{mark}**/{rest}" if "/" in rest and not rest.startswith(("/", "**/")) else mark + rest
 
 
-async def search(run: RunProgram, target: Target, query: Query, output_chars: int) -> Found:
+async def search(store: FileStore, run: RunProgram, target: Target, query: Query, output_chars: int) -> Found:
     """Run a search and return what fits into an answer. Raises FileRefused."""
-    done = await run(query.words(target))
+    await _check_kind(store, target)
+    done = await run(query.words(target), MAX_OUTPUT)
+    if done.exit_code == NO_PROGRAM:
+        missing = "This image has no ripgrep (`rg`), which `search` needs; use `grep -rn` in the terminal."
+        raise FileRefused(missing, code=ErrorCode.NOT_FOUND)
     errors = done.stderr.decode("utf-8", "replace").strip()
     failed = done.exit_code not in (0, 1) and bool(errors)
     if failed and not done.stdout and not done.timed_out:
@@ -110,6 +116,15 @@ async def search(run: RunProgram, target: Target, query: Query, output_chars: in
         notes.append(f"Not everything could be searched: {visible(one_line(errors.splitlines()[0][:200]))}")
     truncated = found.cut or not done.is_whole or done.timed_out
     return Found(target.shown, found.text, found.matches, found.files, truncated, tuple(notes))
+
+
+async def _check_kind(store: FileStore, target: Target) -> None:
+    """Refuse what has no end or no content, such as a FIFO: ripgrep opens whatever it is given by name."""
+    try:
+        await store.fetch(target, 0)
+    except FileRefused as refused:
+        if refused.code not in (ErrorCode.IS_A_DIRECTORY, ErrorCode.TOO_LARGE):
+            raise
 
 
 def _check_error(target: Target, errors: str) -> None:

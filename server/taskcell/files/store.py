@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from taskcell.errors import ErrorCode, FileRefused
 from taskcell.files.limits import MAX_DECODED, MAX_ENTRIES, MAX_READ_WHOLE, MAX_RESOURCE
-from taskcell.files.reply import Listed, Sample, Stored, Whole, Window, parse_list, parse_read, parse_write
+from taskcell.files.reply import Listed, Sample, Stored, Where, Whole, Window, parse_list, parse_read, parse_write
 from taskcell.text import PATH_SHOWN, shown
 
 _Reply = TypeVar("_Reply")
@@ -29,6 +29,10 @@ class Target:
         """The path as a sentence has it."""
         return shown(self.shown, PATH_SHOWN)
 
+    def named(self, where: Where) -> Where:
+        """Return which file it was; by its name alone where the sandbox does not know more."""
+        return where if where.path else Where(self.shown, where.file)
+
 
 @dataclass(frozen=True, slots=True)
 class FileStore:
@@ -46,12 +50,14 @@ class FileStore:
         data = await self.run(words, None)
         return _parsed(target, lambda: parse_read("read", target.shown, data))
 
-    async def fetch(self, target: Target, most: int = MAX_RESOURCE) -> bytes:
+    async def fetch(self, target: Target, most: int = MAX_RESOURCE) -> Whole:
         """Read a whole file of at most so many bytes."""
         data = await self.run(("fetch", str(most), target.inner), None)
         what = "text" if most == MAX_DECODED else "fetch"
         reply = _parsed(target, lambda: parse_read(what, target.shown, data))
-        return reply.data if isinstance(reply, Whole) else b""
+        if not isinstance(reply, Whole):
+            raise _garbled(target)
+        return reply
 
     async def write(
         self, target: Target, data: bytes, *, expected: str = "any", mode: int | None = None, append: bool = False
@@ -84,5 +90,8 @@ def _parsed(target: Target, parse: Callable[[], _Reply]) -> _Reply:
     try:
         return parse()
     except (struct.error, IndexError):
-        garbled = f"The sandbox's answer about {target.said} is garbled; try the terminal."
-        raise FileRefused(garbled, code=ErrorCode.LOST) from None
+        raise _garbled(target) from None
+
+
+def _garbled(target: Target) -> FileRefused:
+    return FileRefused(f"The sandbox's answer about {target.said} is garbled; try the terminal.", code=ErrorCode.LOST)

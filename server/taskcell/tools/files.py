@@ -12,7 +12,7 @@ from taskcell.errors import ErrorCode, FileRefused
 from taskcell.files.answers import FileAnswer, FileBytes, FileChange, FileReport
 from taskcell.files.changing import TaskFile
 from taskcell.files.history import FileHistory
-from taskcell.files.run import run_file_command, run_search
+from taskcell.files.run import run_file_command, run_program
 from taskcell.files.search import ProgramOutput, RunProgram
 from taskcell.files.store import FileStore, Target
 from taskcell.model import WORKSPACE, Command, TaskKey, ToolCall
@@ -77,7 +77,7 @@ class FileTool(CommandTool):
 
         async def read(job: Job) -> FileAnswer:
             found = target(path)
-            return FileBytes(found.shown, await job.store.fetch(found))
+            return FileBytes(found.shown, (await job.store.fetch(found)).data)
 
         return await self._in_sandbox(gateway, command, read)
 
@@ -95,9 +95,9 @@ class FileTool(CommandTool):
                 part = replace(command, argv=tuple(words), stdin=stdin)
                 return await run_file_command(sandbox, gateway.authorize(part))
 
-            async def program(words: Sequence[str]) -> ProgramOutput:
+            async def program(words: Sequence[str], most: int) -> ProgramOutput:
                 part = replace(command, argv=tuple(words))
-                return await run_search(sandbox, gateway.authorize(part))
+                return await run_program(sandbox, gateway.authorize(part), most)
 
             try:
                 answer = await work(Job(command.task, FileStore(run), gateway.file_history, program))

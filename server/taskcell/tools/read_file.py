@@ -115,8 +115,8 @@ class ReadFile(FileTool):
 
 async def _one(job: Job, path: str, wanted: Wanted) -> FileText | FileBytes:
     found = target(path)
-    shown, content = await read_file(job.store, found, wanted)
-    job.history.see(job.task, found.shown, content)
+    shown, where, content = await read_file(job.store, job.program, found, wanted)
+    job.history.see(job.task, found.named(where), content)
     return shown
 
 

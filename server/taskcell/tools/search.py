@@ -76,7 +76,7 @@ class Search(FileTool):
 
     async def answer(self, job: Job, values: Mapping[str, Any]) -> FileAnswer:
         found = target(values.get("path", "."))
-        return await search(job.program, found, _query(values), self.output_chars)
+        return await search(job.store, job.program, found, _query(values), self.output_chars)
 
 
 def _query(values: Mapping[str, Any]) -> Query:

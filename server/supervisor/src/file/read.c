@@ -10,6 +10,7 @@
 #include "file/crc.h"
 #include "file/regular.h"
 #include "file/reply.h"
+#include "file/where.h"
 
 enum {
     KIND_WINDOW = 1,
@@ -136,6 +137,7 @@ static int answer_lines(int fd, const struct stat *info, int64_t first, struct w
     struct buffer reply = {0};
     put_u8(&reply, REPLY_DONE);
     put_u8(&reply, KIND_WINDOW);
+    put_where(&reply, fd);
     put_u64(&reply, (uint64_t)info->st_size);
     put_str(&reply, sample.data, sample.size);
     put_u64(&reply, w->first);
@@ -149,19 +151,21 @@ static int answer_lines(int fd, const struct stat *info, int64_t first, struct w
     return reply_send(&reply);
 }
 
-static int answer_sample(const struct stat *info, struct slice sample) {
+static int answer_sample(int fd, const struct stat *info, struct slice sample) {
     struct buffer reply = {0};
     put_u8(&reply, REPLY_DONE);
     put_u8(&reply, KIND_SAMPLE);
+    put_where(&reply, fd);
     put_u64(&reply, (uint64_t)info->st_size);
     put_str(&reply, sample.data, sample.size);
     return reply_send(&reply);
 }
 
-static int answer_whole(const struct buffer *data) {
+static int answer_whole(int fd, const struct buffer *data) {
     struct buffer reply = {0};
     put_u8(&reply, REPLY_DONE);
     put_u8(&reply, KIND_WHOLE);
+    put_where(&reply, fd);
     put_u64(&reply, data->size);
     put_bytes(&reply, data->data, data->size);
     return reply_send(&reply);
@@ -176,10 +180,10 @@ int file_read(char **argv) {
     size_t most = info.st_size <= (off_t)whole ? whole : SAMPLE - 1;
     struct buffer data = {0};
     enum refusal why = read_whole(fd, most, &data);
-    if (!why) return answer_whole(&data);
+    if (!why) return answer_whole(fd, &data);
     if (why != REFUSED_SIZE) return why == REFUSED_SYSTEM ? refuse_system("") : refuse(why, data.size, "");
     struct slice sample = {data.data, data.size < SAMPLE ? data.size : SAMPLE};
-    if (is_mostly_nul(sample.data, sample.size)) return answer_sample(&info, sample);
+    if (is_mostly_nul(sample.data, sample.size)) return answer_sample(fd, &info, sample);
     struct window w = {.lines = strtoull(argv[1], NULL, 10), .budget = strtoull(argv[2], NULL, 10)};
     if (lseek(fd, 0, SEEK_SET)) return refuse_system("");
     return answer_lines(fd, &info, strtoll(argv[0], NULL, 10), &w, sample);
@@ -194,5 +198,5 @@ int file_fetch(char **argv) {
     struct buffer data = {0};
     enum refusal why = read_whole(fd, most, &data);
     if (why == REFUSED_SYSTEM) return refuse_system("");
-    return why ? refuse(why, data.size, "") : answer_whole(&data);
+    return why ? refuse(why, data.size, "") : answer_whole(fd, &data);
 }

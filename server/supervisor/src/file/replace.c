@@ -27,7 +27,7 @@ static bool write_all(int fd, const uint8_t *data, size_t size) {
 }
 
 mode_t target_mode(const struct target *t, const struct change *c) {
-    return c->mode >= 0 ? (mode_t)c->mode : t->exists ? t->info.st_mode & 0777 : 0644;
+    return c->mode >= 0 ? (mode_t)c->mode : t->exists ? t->info.st_mode & 07777 : 0644;
 }
 
 /* --- as a whole -------------------------------------------------------------------------------------------------- */
@@ -105,6 +105,8 @@ static int write_in_place(const struct target *t, const struct change *c) {
         errno = error;
         told = whole ? refuse_system("") : refuse(REFUSED_TORN, 0, "");
     } else if (!c->append && ftruncate(fd, size)) told = refuse(REFUSED_TORN, 0, "");
+    /* The kernel takes set-user-ID and set-group-ID away at a write; whoever owns the file may give them back. */
+    else if (c->mode < 0 && t->info.st_mode & (S_ISUID | S_ISGID)) (void)!fchmod(fd, target_mode(t, c));
     close(fd);
     return told;
 }

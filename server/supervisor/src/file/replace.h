@@ -28,7 +28,7 @@ struct change {
 /* Makes the change, all of it or none, and tells how in `place`. It refuses when the file has changed since
    `target_find`. Returns the exit code of a refusal, or -1 when it is done. */
 int target_change(struct target *t, const struct change *c, enum place *place);
-/* The mode that the file has after the change. */
+/* The mode that the file should have after the change. */
 mode_t target_mode(const struct target *t, const struct change *c);
 
 #endif

@@ -1,7 +1,9 @@
 #include "file/write.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -10,6 +12,7 @@
 #include "file/replace.h"
 #include "file/reply.h"
 #include "file/target.h"
+#include "file/where.h"
 
 enum {
     INPUT_MAX = 64 << 20, /* bytes */
@@ -42,12 +45,18 @@ static int change(struct target *t, const struct change *c) {
     enum place place;
     int told = target_change(t, c, &place);
     if (told >= 0) return told;
+    struct stat now = {.st_mode = target_mode(t, c)};
+    int fd = openat(t->folder, t->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0) fstat(fd, &now);
     struct buffer reply = {0};
     put_u8(&reply, REPLY_DONE);
+    put_where(&reply, fd);
     put_u8(&reply, t->exists);
     put_u8(&reply, (uint8_t)place);
-    put_u32(&reply, target_mode(t, c));
+    put_u32(&reply, now.st_mode & 07777);
+    put_u32(&reply, t->exists ? t->info.st_mode & 07777 : 0);
     put_u64(&reply, c->size + (c->append && t->exists ? (uint64_t)t->info.st_size : 0));
+    if (fd >= 0) close(fd);
     return reply_send(&reply);
 }
 

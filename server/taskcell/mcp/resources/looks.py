@@ -52,7 +52,7 @@ async def look_at(gateway: Gateway, sandboxes: Sequence[Sandbox], task: TaskKey,
             is_file = len(entries) == 1 and entries[0].kind == "f"
             if not is_file or entries[0].changed < time.time() - RECENT:
                 return Look(entries)
-            digest = hashlib.sha256(await store.fetch(target(path))).digest()
+            digest = hashlib.sha256((await store.fetch(target(path))).data).digest()
             # A file that is replaced between the two would count as changed now, and at the next look again.
             if (await store.list(target(path), ("*",), usual=False)).entries == entries:
                 return Look(entries, digest)
