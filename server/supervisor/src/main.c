@@ -1,5 +1,5 @@
-/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `file` is run in it. By other names
-   it is the front of sudo and the program that sudo asks for the password. */
+/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `file` is run in it, `look` says what is
+   mounted there. By other names it is the front of sudo and the program that sudo asks for the password. */
 #include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -12,12 +12,13 @@
 #include "bridge.h"
 #include "file/file.h"
 #include "init/init.h"
+#include "look.h"
 #include "sudo/askpass.h"
 #include "sudo/front.h"
 
 static int usage(void) {
     fputs("usage: supervisor init --socket PATH [--claim MS] [--own-ipc]\n"
-          "       supervisor connect --socket PATH | file ... | version\n",
+          "       supervisor connect --socket PATH | file ... | look PATH... | version\n",
           stderr);
     return 2;
 }
@@ -45,6 +46,7 @@ int main(int argc, char **argv) {
     if (!strcmp(own_name(argc, argv), "askpass")) return askpass_run();
     const char *what = argc > 1 ? argv[1] : "";
     if (!strcmp(what, "file")) return file_run(argc - 2, argv + 2);
+    if (!strcmp(what, "look")) return look_run(argc - 2, argv + 2);
     if (!strcmp(what, "version") && argc == 2) return printf("supervisor 3\n") < 0;
     if (argc < 4 || strcmp(argv[2], "--socket")) return usage();
     /* This comes before we hold a secret: processes of our user must neither trace us nor read our memory. */

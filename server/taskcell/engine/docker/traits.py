@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -46,6 +47,7 @@ class Traits:
         filter_weakness: a sentence for the operator where it takes none; else empty.
         maps_users: root in a container is not root outside. Before Linux 5.19 such a root may not write the settings of
             its own IPC namespace, and the container would not start.
+        same_kernel: it runs on this machine, and not in a virtual machine of it or on another one.
         counts_sockets: buffers of sockets count as memory of their container, which cgroup v1 does not do by itself.
     """
 
@@ -53,6 +55,7 @@ class Traits:
     filter_weakness: str = ""
     maps_users: bool = False
     counts_sockets: bool = True
+    same_kernel: bool = True
 
 
 def traits_of(client: APIClient, *, is_here: bool) -> Traits:
@@ -69,6 +72,7 @@ def traits_of(client: APIClient, *, is_here: bool) -> Traits:
         filter_weakness=weakness,
         maps_users=any(option.partition(",")[0] in {"name=rootless", "name=userns"} for option in options),
         counts_sockets=str(info.get("CgroupVersion")) != "1",
+        same_kernel=is_here and str(info.get("KernelVersion")) == os.uname().release,
     )
 
 
