@@ -17,6 +17,7 @@ HELD = tuple(
         "engine/test_engine_faults.py",
         "engine/test_hardening.py",
         "engine/test_mounts.py",
+        "engine/test_project_folder.py",
         "files/test_file_tools.py",
         "pool/test_adoption.py",
         "pool/test_end.py",

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any, ClassVar, Literal
 
 from taskcell.fitting import without_middle
+from taskcell.host_folder import HostFolder
 from taskcell.refusal import Refusal
 from taskcell.text import ended, remarks
 from taskcell.units import format_milliseconds, ipc_size
@@ -80,10 +81,11 @@ class Profile:
         network: `none`, or a network's name.
         tmpfs: bounded file systems in memory.
         mounts: further mounts; the workspace is at `/workspace` in any case.
-        host_namespaces: the namespaces that the container shares with the host, of `ipc`, `uts`, `user`; the host's
-            network is asked for with `network`.
+        host_namespaces: those that it shares with the host, of `ipc`, `uts`, `user`; `network` may be the host's too.
         runtime: name of the engine's runtime, such as `runsc`; empty means the engine's default.
         on_host_folder: a folder of the host holds the task's files, and not a volume of the engine.
+        folder: the host's, that is the workspace of every task; None: each has its own files.
+        is_reader: they may only read the task's files.
         remove: remove the container when its task closes; False keeps it, stopped, for inspection.
         kind: decides stderr, the state report and the meaning of a non-zero exit code.
         refused: refusals of what was asked for and no field can hold. A profile with any is never authorised.
@@ -111,6 +113,8 @@ class Profile:
     runtime: str = ""
     sudo: bool = False
     on_host_folder: bool = False
+    folder: HostFolder | None = None
+    is_reader: bool = False
     remove: bool = True
     reuse: Reuse = Reuse.TASK
     refused: tuple[Refusal, ...] = ()

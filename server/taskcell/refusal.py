@@ -79,6 +79,11 @@ class Rule(Enum):
         "manifests, or the package taskcell itself; and any host path that is or holds the file with the password for "
         "sudo.",
     )
+    FOLDER = (
+        "workspace-folder",
+        "A `workspace.folder` that is `/`, holds the home folder of whoever runs the server, belongs to root or to "
+        "another user since the start, or is not a folder; and a profile that would write there as somebody else.",
+    )
     TARGETS = (
         "mount-targets",
         "A mount over what the sandbox needs: system folders, `/proc`, `/sys`, `/dev`, `/run`, the supervisor, the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -313,3 +314,29 @@ def test_the_doctor_says_where_persistent_files_are_and_that_nothing_bounds_them
 
 def workspace_checks(done: Any) -> list[dict[str, str]]:
     return [row for row in json.loads(done.out) if row["check"] == "workspace"]
+
+
+@pytest.mark.parametrize("asked", ["site", "~/site", "{}/site"])
+def test_folder_is_taken_from_the_current_folder_or_the_home(taskcell: Taskcell, tmp_path: Path, asked: str) -> None:
+    done = taskcell("doctor", "--json", "--folder", asked.format(tmp_path), environ={"HOME": str(tmp_path)})
+    (row,) = [row for row in json.loads(done.out) if row["check"] == "workspace"]
+    assert (row["status"], f"'{tmp_path}/site' does not exist; make it" in row["detail"]) == ("broken", True)
+    assert done.code == 1
+
+
+def test_a_server_does_not_start_in_a_folder_that_cannot_be_the_workspace(taskcell: Taskcell, tmp_path: Path) -> None:
+    for asked, says in (("/", "The whole file system of the host"), ("none", "does not exist")):
+        done = taskcell("exec", "--folder", asked, "--", "true")
+        assert (done.code, says in done.err, "Traceback" in done.err) == (1, True, False), done.err
+
+
+def test_a_command_works_in_the_folder_that_is_named(taskcell: Taskcell, tmp_path: Path) -> None:
+    project = tmp_path / "site"
+    project.mkdir()
+    if os.getuid() == 0:  # whose folders are refused
+        os.chown(project, 12345, 12345)
+    project.chmod(0o777)  # no command of a sandbox passes over modes
+    environ = {"XDG_STATE_HOME": str(tmp_path / "state"), "HOME": str(tmp_path / "home")}
+    done = taskcell("exec", "--folder", "site", "--", "echo made > made.txt; pwd", environ=environ)
+    assert (done.code, done.out) == (0, f"{project}\n"), done.err
+    assert (project / "made.txt").read_text() == "made\n"

@@ -346,3 +346,20 @@ def test_the_documentations_example_is_a_valid_configuration(tmp_path):
     block = (DOCS / "configuration.md").read_text().split("```toml\n")[1].split("```")[0]
     assert tomllib.loads(block)
     assert loaded(tmp_path, block).policy.rules[0].name == "no-recursive-root-delete"
+
+
+def test_the_persons_folder_is_found_from_the_configurations_and_stands_alone(tmp_path):
+    settings = loaded(tmp_path, '[workspace]\nfolder = "site"')
+    assert settings.workspace_folder == tmp_path / "site"
+    assert settings.keeps_files
+    assert settings.deployment_id != loaded(tmp_path, "").deployment_id
+    assert loaded(tmp_path, '[terminal]\nmemory = "600m"\n[workspace]\nfolder = "site"').terminal.memory == 600 * MIB
+    for other in ("persistent = true", 'root = "/srv"'):
+        with pytest.raises(ConfigError, match=r"has no effect beside workspace\.folder; leave one of the two out"):
+            loaded(tmp_path, f'[workspace]\nfolder = "site"\n{other}')
+
+
+def test_a_link_to_the_persons_folder_is_followed_once(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert loaded(tmp_path, '[workspace]\nfolder = "link"').workspace_folder == tmp_path / "real"

@@ -20,7 +20,7 @@ from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.endpoint import Endpoint
 from taskcell.engine.docker.engine import DockerEngine
-from taskcell.engine.docker.mounted import check_mounted
+from taskcell.engine.docker.mounted import identities
 from taskcell.engine.docker.supervisor_volume import SupervisorVolumes
 from taskcell.engine.docker.traits import Traits
 from taskcell.errors import Denied
@@ -173,15 +173,48 @@ async def test_an_engine_on_another_machine_mounts_no_folder_of_this_one(
         await engine.aclose()
 
 
-async def test_a_container_that_the_server_cannot_see_into_gets_no_host_folder(folder: Path) -> None:
-    # An engine in a virtual machine names a process that is somebody else's here: this one, which is in no sandbox.
-    with authorized(folder).host_mounts() as mounts, pytest.raises(Denied, match="cannot see into the container"):
-        check_mounted(mounts, os.getpid())
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_an_engine_in_a_virtual_machine_mounts_a_folder_only_where_the_operator_allows_that(
+    folder: Path, docker_api: docker.APIClient, allowed: bool
+) -> None:
+    client = docker.APIClient(version="auto")
+    endpoint = Endpoint("unix:///var/run/docker.sock", "a test")
+    supervisors, traits = SupervisorVolumes(client), Traits(same_kernel=False)
+    engine = DockerEngine(Calls("", {}, Connection(client, endpoint, supervisors, traits)))
+    profile = authorized(folder, mounts_in_vm=allowed)
+    try:
+        if allowed:
+            await engine.remove(await engine.start(spec(profile)))
+        else:
+            with pytest.raises(Denied, match=r"runs in a virtual machine.*policy\.mounts_in_vm = true"):
+                await engine.start(spec(profile))
+        assert containers(docker_api, taskcell__deployment=DEPLOYMENT) == []
+    finally:
+        await engine.aclose()
 
 
-def authorized(folder: Path) -> AuthorizedProfile:
+async def test_a_link_of_the_image_in_the_place_of_a_mount_is_not_followed_by_the_look(
+    gateway: GatewayFactory, docker_api: docker.APIClient
+) -> None:
+    async with gateway(f'deployment = "{DEPLOYMENT}"') as gw:
+        assert await run(gw, "ln -s /workspace /tmp/link; test -d /tmp/link/. && echo leads") == "leads\n"
+        (container,) = containers(docker_api, taskcell__deployment=DEPLOYMENT)
+        paths = ["/workspace", "/tmp/link", "/tmp/none", "/usr//bin"]
+        found = identities(docker_api, container, paths)
+        known = [
+            tuple(map(int, line.split()))
+            for line in (await run(gw, "stat -c '%d %i' /workspace /usr/bin")).splitlines()
+        ]
+    assert found == [known[0], None, None, known[1]]
+
+
+def authorized(folder: Path, *, mounts_in_vm: bool = False) -> AuthorizedProfile:
     rules = PolicySettings.model_validate(
-        {"allowed_mount_roots": [str(folder)], "blocked_mount_paths": [f"{folder}/secret"]}
+        {
+            "allowed_mount_roots": [str(folder)],
+            "blocked_mount_paths": [f"{folder}/secret"],
+            "mounts_in_vm": mounts_in_vm,
+        }
     )
     mounts = (Mount(f"{folder}/data", "/data"),)
     return Policy(rules).authorize_profile(Profile("terminal", "taskcell/base:latest", "terminal", mounts=mounts))

@@ -12,7 +12,7 @@ from gateways import GatewayFactory
 from taskcell.config.policy_tables import PolicySettings
 from taskcell.errors import Denied
 from taskcell.model import Mount, Profile, ToolCall
-from taskcell.policy.host_paths import Changed, HostFacts, PathKind, held, identity_below, look
+from taskcell.policy.host_paths import Changed, HostFacts, PathKind, held, look
 from taskcell.policy.policy import Policy
 from taskcell.policy.profile_rules import judge
 
@@ -268,15 +268,6 @@ def test_a_folder_is_judged_again_each_time_it_is_mounted(tmp_path):
 def test_a_host_path_that_nobody_looked_at_is_refused():
     found = [one.rule.value for one in judge(profile("/srv"), PolicySettings(), HostFacts())]
     assert found == ["mounts"]
-
-
-def test_identities_are_compared_without_following_links(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "link").symlink_to("a")
-    assert identity_below("/", str(tmp_path / "a")) == look(str(tmp_path / "a")).identity
-    assert identity_below(str(tmp_path), "/a") == look(str(tmp_path / "link")).identity
-    assert identity_below(str(tmp_path), "/link") is None
-    assert identity_below(str(tmp_path), "/none") is None
 
 
 def test_a_path_that_changed_after_it_was_looked_at_is_not_held(tmp_path):

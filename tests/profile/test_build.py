@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from taskcell.config.container_table import MIN_MEMORY, default_tmpfs
 from taskcell.config.settings import Settings
 from taskcell.errors import Denied
+from taskcell.host_folder import HostFolder
 from taskcell.model import DEFAULT_USER, GIB, MIB, Mount, Profile, Reuse, Tmpfs
 from taskcell.policy.policy import Policy
 from taskcell.profile.build import default_user, skill_profile, terminal_profile
@@ -109,3 +110,17 @@ def test_files_in_a_host_folder_are_written_as_the_servers_user_unless_that_is_r
     in_volumes = Settings.model_validate({"workspace": {"persistent": True}})
     assert default_user(on_host, 1001, 100) == "1001:100"
     assert default_user(on_host, 0, 0) == default_user(in_volumes, 1001, 100) == DEFAULT_USER
+
+
+def test_commands_run_as_the_owner_of_a_folder_that_is_everybodys_workspace(tmp_path):
+    tmp_path.chmod(0o755)
+    settings = Settings.model_validate({"workspace": {"folder": str(tmp_path)}})
+    profile, found = terminal_profile(settings), tmp_path.stat()
+    assert profile.folder == HostFolder(str(tmp_path), (found.st_uid, found.st_gid))
+    assert profile.user == (f"{found.st_uid}:{found.st_gid}" if found.st_uid else DEFAULT_USER)
+    assert profile.on_host_folder
+    assert profile.environment == (("XDG_CACHE_HOME", "/tmp/.cache"),)
+    gone = Settings.model_validate({"workspace": {"folder": str(tmp_path / "none")}})
+    assert terminal_profile(gone).folder == HostFolder(str(tmp_path / "none"), None)
+    reader = Settings.model_validate({"terminal": {"workspace": "ro"}})
+    assert (terminal_profile(reader).is_reader, terminal_profile(Settings()).is_reader) == (True, False)

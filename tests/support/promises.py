@@ -374,7 +374,15 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_folder_exchanged_between_the_check_and_the_mount_is_not_given_to_anybody",
         "test_what_else_is_mounted_below_a_folder_does_not_come_with_it",
         "test_an_engine_on_another_machine_mounts_no_folder_of_this_one",
-        "test_a_container_that_the_server_cannot_see_into_gets_no_host_folder",
+        "test_an_engine_in_a_virtual_machine_mounts_a_folder_only_where_the_operator_allows_that",
+        "test_a_link_of_the_image_in_the_place_of_a_mount_is_not_followed_by_the_look",
+    ),
+    "A person's own folder is the workspace, and what is written there is its owner's": (
+        "test_every_tool_works_in_the_persons_folder_as_its_owner",
+        "test_files_stay_when_the_task_is_closed_and_a_ready_sandbox_has_them",
+        "test_a_terminal_that_may_only_read_says_so_and_cannot_write",
+        "test_a_folder_that_is_moved_away_is_not_worked_in_and_one_in_its_place_is",
+        "test_a_folder_with_another_owner_since_is_refused_at_the_next_sandbox",
     ),
     "A namespace of the host is shared only where the policy names it": (
         "test_a_namespace_that_the_policy_names_is_the_hosts",

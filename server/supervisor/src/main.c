@@ -1,5 +1,5 @@
-/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `file` and `transfer` are run in it. By
-   other names it is the front of sudo and the program that sudo asks for the password. */
+/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `file` and `transfer` are run in it, `look`
+   says what is mounted there. By other names it is the front of sudo and the program that sudo asks for the password. */
 #include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -12,13 +12,14 @@
 #include "bridge.h"
 #include "file/file.h"
 #include "init/init.h"
+#include "look.h"
 #include "sudo/askpass.h"
 #include "sudo/front.h"
 #include "transfer/transfer.h"
 
 static int usage(void) {
     fputs("usage: supervisor init --socket PATH [--claim MS] [--own-ipc]\n"
-          "       supervisor connect --socket PATH | file ... | transfer ... | version\n",
+          "       supervisor connect --socket PATH | file ... | transfer ... | look PATH... | version\n",
           stderr);
     return 2;
 }
@@ -47,6 +48,7 @@ int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     if (!strcmp(what, "file")) return file_run(argc - 2, argv + 2);
     if (!strcmp(what, "transfer")) return transfer_run(argc - 2, argv + 2);
+    if (!strcmp(what, "look")) return look_run(argc - 2, argv + 2);
     if (!strcmp(what, "version") && argc == 2) return printf("supervisor 3\n") < 0;
     if (argc < 4 || strcmp(argv[2], "--socket")) return usage();
     /* This comes before we hold a secret: processes of our user must neither trace us nor read our memory. */

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio.to_thread
+
 from taskcell.assembly import stack
 from taskcell.assembly.invocation import Invocation
 from taskcell.assembly.stack import Loaded
@@ -19,6 +21,7 @@ from taskcell.gateway.background import Background
 from taskcell.gateway.gateway import Gateway
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.pool import open_pool
+from taskcell.profile.build import terminal_profile
 from taskcell.tools.catalog import profiles
 from taskcell.tools.tool import Tool
 
@@ -62,11 +65,13 @@ async def open_gateway(
         audit: gets a line for each decision and each end; None writes none.
 
     Raises:
-        Denied: the policy refuses the folder of persistent workspaces.
+        Denied: the policy refuses the host folder of the workspaces.
     """
     policy = stack.policy_of(settings, state, audit.path if audit is not None else None)
     if settings.workspace.persistent and settings.workspace_root is not None:
         policy.authorize_root(settings.workspace_root)
+    if settings.workspace_folder is not None:
+        await anyio.to_thread.run_sync(policy.authorize_folder, terminal_profile(settings))
 
     def profile_of(name: str) -> AuthorizedProfile | None:
         profile = profiles(gateway.tools).get(name)

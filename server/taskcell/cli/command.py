@@ -29,13 +29,23 @@ class LogLevel(Enum):
 
 
 CONFIG = Annotated[Path | None, typer.Option(help="Configuration file, instead of looking for taskcell.toml.")]
+PROJECT = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="The host folder that is every task's workspace.", show_default=False),
+]
 LOG_LEVEL = Annotated[LogLevel, typer.Option(help="Lowest level of log lines on standard error.")]
 VERBOSE = Annotated[bool, typer.Option("--verbose", "-v", help="Log one level more.")]
 DEBUG = Annotated[bool, typer.Option("--debug", help="Show tracebacks, and all log lines.")]
 
 
 def command(
-    app: typer.Typer, *, example: str, name: str | None = None, default_level: str = "warning", **settings: Any
+    app: typer.Typer,
+    *,
+    example: str,
+    name: str | None = None,
+    default_level: str = "warning",
+    takes_folder: bool = False,
+    **settings: Any,
 ) -> Callable[[Callable[..., int | None]], None]:
     """Register a function as a command. It gets an Invocation and its own options; an int that it returns is the exit
     code.
@@ -43,6 +53,7 @@ def command(
     Arguments:
         example: one command line for `--help`.
         default_level: of the log on standard error.
+        takes_folder: it has `--folder`, which overrides `workspace.folder`.
         settings: for typer's `command`.
     """
 
@@ -52,7 +63,7 @@ def command(
         ) -> None:
             outside: Invocation = ctx.obj
             log.configure(_level(log_level, verbose=verbose, debug=debug))
-            run = replace(outside, config=config)
+            run = _in_folder(replace(outside, config=config), own.pop("folder", None))
             raise typer.Exit(guarded(lambda: function(run, **own), debug=debug))
 
         common = {
@@ -61,6 +72,8 @@ def command(
             "verbose": (VERBOSE, False),
             "debug": (DEBUG, False),
         }
+        if takes_folder:
+            common = {"folder": (PROJECT, None), **common}
         _, *parameters = inspect.signature(function, eval_str=True).parameters.values()
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         parameters.insert(0, _keyword("ctx", typer.Context))
@@ -72,6 +85,15 @@ def command(
         app.command(name or function.__name__, epilog=f"Example: {example}", **settings)(invoke)
 
     return register
+
+
+def _in_folder(run: Invocation, folder: Path | None) -> Invocation:
+    """Lay `--folder` over the configuration, as the variable of that key is. A client's `~` is the user's home."""
+    if folder is None:
+        return run
+    home, parts = run.environ.get("HOME", ""), folder.parts
+    place = Path(home, *parts[1:]) if parts[:1] == ("~",) and home else run.cwd / folder
+    return replace(run, environ={**run.environ, "TASKCELL__WORKSPACE__FOLDER": str(place)})
 
 
 def _level(chosen: LogLevel, *, verbose: bool, debug: bool) -> str:

@@ -13,7 +13,7 @@ from taskcell.cli.command import EXIT_FAILED, command
 
 
 def register(app: typer.Typer) -> None:
-    command(app, example="taskcell doctor --json")(doctor)
+    command(app, example="taskcell doctor --json", takes_folder=True)(doctor)
 
 
 def doctor(

@@ -17,6 +17,7 @@ from taskcell.config.settings import EngineSettings, Settings
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied, ManifestError, TaskcellError
 from taskcell.images.default import ImageEngine
+from taskcell.profile.build import terminal_profile
 from taskcell.supervisor import binary
 from taskcell.tools.catalog import profiles
 from taskcell.units import format_size
@@ -171,6 +172,8 @@ async def _engine_itself(engine: Engine) -> list[Check]:
 
 async def _workspaces(engine: Engine, run: Invocation, settings: Settings) -> list[Check]:
     """Whether persistent files may be where the settings say, and whether their size is bounded there."""
+    if settings.workspace_folder is not None:
+        return [_folder(run, settings)]
     if not settings.workspace.persistent:
         return []
     root = settings.workspace_root
@@ -185,6 +188,18 @@ async def _workspaces(engine: Engine, run: Invocation, settings: Settings) -> li
         return [Check("workspace", Verdict.GOOD, f"persistent, in {place}, each bounded to {size}.")]
     mend = "watch the disk, or put the engine's data on a file system with project quotas (XFS with pquota)."
     return [Check("workspace", Verdict.WEAK, f"persistent, in {place}; nothing holds a task to {size}.", mend)]
+
+
+def _folder(run: Invocation, settings: Settings) -> Check:
+    profile = terminal_profile(settings)
+    try:
+        stack.policy_of(settings, stack.state_folder(run, settings)).authorize_folder(profile)
+    except Denied as denial:
+        return Check("workspace", Verdict.BROKEN, _line(str(denial)), "correct workspace.folder, or --folder.")
+    if settings.policy.mounts_in_vm:
+        detail = f"{settings.workspace_folder}; what the engine mounts is not compared with it."
+        return Check("workspace", Verdict.WEAK, detail, "set policy.mounts_in_vm = false unless its engine needs that.")
+    return Check("workspace", Verdict.GOOD, f"{settings.workspace_folder}; commands run as user {profile.user}.")
 
 
 async def _images(engine: Engine, settings: Settings, loaded: Loaded | None) -> list[Check]:

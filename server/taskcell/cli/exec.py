@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
         app,
         name="exec",
         example="taskcell exec --task demo -- 'cd /tmp && pwd'",
+        takes_folder=True,
         context_settings={"allow_interspersed_args": False},
     )(exec_)
 

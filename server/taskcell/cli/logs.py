@@ -22,7 +22,7 @@ LOOK_AGAIN = 0.3
 
 
 def register(app: typer.Typer) -> None:
-    command(app, example="taskcell logs build-website p3 --follow")(logs)
+    command(app, example="taskcell logs build-website p3 --follow", takes_folder=True)(logs)
 
 
 def logs(

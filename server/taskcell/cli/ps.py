@@ -19,7 +19,7 @@ _HEADS = ("TASK", "PRINCIPAL", "PROFILE", "CONTAINER", "STATE", "AGE", "IDLE", "
 
 
 def register(app: typer.Typer) -> None:
-    command(app, example="taskcell ps --json")(ps)
+    command(app, example="taskcell ps --json", takes_folder=True)(ps)
 
 
 def ps(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    command(app, example="taskcell rm build-website --purge")(rm)
+    command(app, example="taskcell rm build-website --purge", takes_folder=True)(rm)
 
 
 def rm(

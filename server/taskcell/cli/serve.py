@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 def register(app: typer.Typer) -> None:
-    command(app, example="taskcell serve --config ~/taskcell.toml", default_level="info")(serve)
+    command(app, example="taskcell serve --config ~/taskcell.toml", takes_folder=True, default_level="info")(serve)
 
 
 def serve(

@@ -63,6 +63,7 @@ class ContainerTable(Table):
     read_only: bool = True
     platform: Word = ""
     rm: bool = True
+    workspace: Literal["rw", "ro"] = "rw"
     reuse: Literal["task", "call"] = "task"
     sudo: bool = False
     cap_add: Words = ()

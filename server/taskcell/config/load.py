@@ -180,6 +180,7 @@ def _contradictions(settings: Settings) -> Iterator[Fault]:
     if pool.warm > pool.max_sandboxes:
         yield Fault(("pool", "warm"), f"is more than pool.max_sandboxes, which is {pool.max_sandboxes}")
     yield from _memory_faults(settings)
+    yield from _folder_faults(settings)
     if settings.sudo.password_file and settings.sudo.password.get_secret_value() != GENERATED:
         yield Fault(("sudo", "password_file"), "stands beside a password; leave one of the two out")
     jwt = {"issuer": http.issuer, "audience": http.audience, "jwks_url": http.jwks_url}
@@ -188,17 +189,25 @@ def _contradictions(settings: Settings) -> Iterator[Fault]:
         yield Fault(("http",), f"JWT tokens need issuer, audience and jwks_url together; {missing} is missing")
 
 
+def _folder_faults(settings: Settings) -> Iterator[Fault]:
+    workspace = settings.workspace
+    for key in ("persistent", "root") if workspace.folder else ():
+        if getattr(workspace, key):
+            yield Fault(("workspace", key), "has no effect beside workspace.folder; leave one of the two out")
+
+
 def _memory_faults(settings: Settings) -> Iterator[Fault]:
     """Files in memory count as the container's memory, so that even full they must leave some for processes."""
     memory = settings.terminal.memory
     sizes = {tmpfs.target: tmpfs.size for tmpfs in default_tmpfs(memory)}
     sizes["System V IPC"] = ipc_size(sizes["/dev/shm"])  # noqa: S108
-    total = sum(sizes.values()) + settings.workspace.size
+    size = 0 if settings.workspace.folder else settings.workspace.size
+    total = sum(sizes.values()) + size
     if total >= memory:
         yield Fault(
             ("terminal", "memory"),
             f"{format_size(memory)} is not more than the {format_size(total)} that files and IPC in memory may "
-            f"hold together (workspace.size {format_size(settings.workspace.size)}, the rest for "
+            f"hold together (workspace.size {format_size(size)}, the rest for "
             f"{', '.join(sizes)}); raise terminal.memory or lower workspace.size",
         )
 

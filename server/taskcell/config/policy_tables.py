@@ -60,6 +60,7 @@ class PolicySettings(Table):
     max_pids: Count = 1024
     allow_sudo: bool = False
     allow_gpus: bool = False
+    mounts_in_vm: bool = False
     rules: Annotated[tuple[RuleSettings, ...], BeforeValidator(as_tuple)] = ()
 
     @field_validator("allowed_mount_roots", "blocked_mount_paths")

@@ -64,13 +64,14 @@ class TerminalSettings(ContainerTable):
 class WorkspaceSettings(Table):
     """`[workspace]`: the task's files."""
 
+    folder: Word = ""
     persistent: bool = False
     size: Bytes = GIB
     root: Word = ""
 
-    @field_validator("root")
+    @field_validator("folder", "root")
     @classmethod
-    def _root_is_plain(cls, value: str) -> str:
+    def _path_is_plain(cls, value: str) -> str:
         return plain_path(value)
 
 
@@ -204,16 +205,28 @@ class Settings(Table):
 
     @property
     def deployment_id(self) -> str:
-        """The deployment's name, or else 12 hex digits from the configuration's path (or the user, without a file)."""
+        """The deployment's name, or else 12 hex digits from the configuration's path (or the user, without a file), and
+        the folder that is the workspace: servers for two projects know nothing about each other."""
         if self.deployment:
             return self.deployment
         origin = f"file:{self._file.resolve()}" if self._file else f"default:{os.getuid()}"
+        origin += f"\nfolder:{self.workspace_folder}" if self.workspace.folder else ""
         return hashlib.sha256(origin.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
     @property
     def workspace_root(self) -> Path | None:
         """Resolved path of the folder with the persistent workspaces; None where they are engine volumes."""
         return (self._folder / self.workspace.root).resolve() if self.workspace.root else None
+
+    @property
+    def workspace_folder(self) -> Path | None:
+        """Resolved path of the host folder that is the workspace of every task; None where tasks have their own."""
+        return (self._folder / self.workspace.folder).resolve() if self.workspace.folder else None
+
+    @property
+    def keeps_files(self) -> bool:
+        """The files of a closed task stay."""
+        return self.workspace.persistent or bool(self.workspace.folder)
 
     @property
     def manifest_paths(self) -> tuple[Path, ...]:

@@ -19,10 +19,16 @@ STOPPED_STATES = frozenset("Tt")
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A container that has a task's workspace mounted. `targets` are where its profile mounts something more."""
+    """A container that has a task's workspace mounted.
+
+    Arguments:
+        targets: where its profile mounts something more.
+        is_reader: it may not write to the workspace; who takes its volumes may not either.
+    """
 
     id: str
     targets: frozenset[str]
+    is_reader: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class Container:
         working_dir: the image's own; empty means none.
         image_id: the engine's id of the image that it was made from.
         volume: name of the workspace's volume, or its folder.
+        folder: device and inode of the host folder that is the workspace; None where it is none, or not known.
         is_fresh: its workspace was made with it, so that it holds no file of an earlier sandbox.
         is_owner: the engine removes the volume by itself with the last of the containers that own it.
         is_child: it is a process of this server, and the engine does not remove it by itself.
@@ -93,6 +100,7 @@ class Container:
     working_dir: str = ""
     image_id: str = ""
     volume: str = ""
+    folder: tuple[int, int] | None = None
     is_fresh: bool = True
     is_owner: bool = True
     is_child: bool = False

@@ -28,6 +28,7 @@ from taskcell.engine.base import (
     Workspace,
 )
 from taskcell.errors import EngineError, SandboxLost
+from taskcell.policy import host_paths
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.supervisor import binary
 
@@ -71,7 +72,8 @@ class LocalEngine:
         if spec.profile.sudo:
             raise EngineError("The local engine has no sudo to give: it would be this machine's; use 'docker'.")
         program = binary.path()
-        volume = _make_workspace(self._folder, spec.workspace)
+        folder = spec.profile.folder
+        volume = folder.path if folder is not None else _make_workspace(self._folder, spec.workspace)
         name = secrets.token_hex(8)
         home = self._folder / name
         home.mkdir(mode=0o700)
@@ -84,7 +86,8 @@ class LocalEngine:
             reports=f"{home}.state",
             user=None,
             volume=volume,
-            is_fresh=not (spec.workspace.name or spec.workspace.folder),
+            folder=None if folder is None else host_paths.look(folder.path).identity,
+            is_fresh=folder is None and not (spec.workspace.name or spec.workspace.folder),
             is_owner=False,
             is_child=True,
         )

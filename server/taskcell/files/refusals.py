@@ -116,13 +116,18 @@ def _system(what: str, path: str, errno: int, words: str) -> str:
         Errno.ENOTDIR: f"A part of {path} is not a folder; `list_files` shows what is there.",
         Errno.EACCES: f"{path} cannot be {verb}: the sandbox's user has no permission.{kept}",
         Errno.EPERM: f"{path} cannot be {verb}: the sandbox's user has no permission.{kept}",
-        Errno.EROFS: f"{path} is on a read-only file system; write below {WORKSPACE} or /tmp.",
+        Errno.EROFS: f"{path} is on a read-only file system; write below {_writable(path)}.",
         Errno.ENOSPC: f"There is no space left for {path}; it was not changed. Delete files that are not needed.",
         Errno.EDQUOT: f"There is no space left for {path}; it was not changed. Delete files that are not needed.",
         Errno.ELOOP: f"The links of {path} form a loop; name the file itself.",
         Errno.EBUSY: f"{path} is a mount point and cannot be replaced; write into it from the terminal.",
     }
     return next((text for number, text in known.items() if number == errno), f"{path} cannot be {verb}: {words}.{kept}")
+
+
+def _writable(path: str) -> str:
+    """Name the workspace as a place to write to, unless it is what was found to be read-only."""
+    return "/tmp" if f"{WORKSPACE}/" in path else f"{WORKSPACE} or /tmp"  # noqa: S108 - paths in the container
 
 
 def _too_large(what: str, path: str, size: int) -> str:

@@ -76,12 +76,14 @@ class HostPath:
         asked: as it was written.
         resolved: absolute, without links, `..` or `//`, as far as it exists.
         lineage: identities from `/` down to the path itself; cut short where the path is missing or cannot be read.
+        owner: uid and gid; None where the path is missing or cannot be read.
     """
 
     asked: str
     resolved: str
     kind: PathKind
     lineage: tuple[Identity, ...] = ()
+    owner: tuple[int, int] | None = None
 
     @property
     def exists(self) -> bool:
@@ -103,6 +105,7 @@ class HostFacts:
         own: files that decide what the server does, such as its configuration file.
         secret: files that no sandbox may even read, such as one with a password.
         live_sockets: sockets that a process has bound, as far as the kernel lists them.
+        homes: the home folder of whoever runs the server, under each of the names that it may have.
     """
 
     sources: tuple[HostPath, ...] = ()
@@ -112,6 +115,7 @@ class HostFacts:
     own: tuple[HostPath, ...] = ()
     secret: tuple[HostPath, ...] = ()
     live_sockets: tuple[HostPath, ...] = ()
+    homes: tuple[HostPath, ...] = ()
 
 
 class Changed(Exception):
@@ -140,6 +144,7 @@ def survey(
         own=tuple(found for path in own_files for found in _with_manifests(path)),
         secret=tuple(map(look, secret_files)),
         live_sockets=tuple(_live_sockets()),
+        homes=tuple(map(look, sorted(_homes()))),
     )
 
 
@@ -148,8 +153,8 @@ def look(asked: str) -> HostPath:
     path = "/" + asked.lstrip("/")
     try:
         resolved = os.path.realpath(path, strict=True)
-        with _walked("/", resolved) as (lineage, mode):
-            return HostPath(asked, resolved, _kind(mode), lineage)
+        with _walked(resolved) as (lineage, found):
+            return HostPath(asked, resolved, _kind(found.st_mode), lineage, (found.st_uid, found.st_gid))
     except FileNotFoundError:
         return HostPath(asked, _as_far_as_it_exists(path), PathKind.MISSING)
     except (OSError, ValueError):
@@ -165,7 +170,7 @@ def held(paths: Iterable[HostPath]) -> Iterator[None]:
     with ExitStack() as stack:
         for path in paths:
             try:
-                lineage, _ = stack.enter_context(_walked("/", path.resolved))
+                lineage, _ = stack.enter_context(_walked(path.resolved))
             except OSError:
                 raise Changed(path.asked) from None
             if lineage[-1] != path.identity:
@@ -173,23 +178,10 @@ def held(paths: Iterable[HostPath]) -> Iterator[None]:
         yield
 
 
-def identity_below(root: str, path: str) -> Identity | None:
-    """Return the identity of an absolute path below another root, such as `/proc/PID/root`; None if nobody can tell.
-
-    Links on the way are not followed: they would lead into this process's root, not into the other.
-    """
-    try:
-        with _walked(root, path) as (lineage, _):
-            return lineage[-1]
-    except OSError:
-        return None
-
-
 @contextmanager
-def _walked(root: str, path: str) -> Iterator[tuple[tuple[Identity, ...], int]]:
-    """Go down component by component without following a link. Yields lineage and mode, with the last one held open."""
-    # The root itself may be a link of the kernel's, as /proc/PID/root is.
-    current = os.open(root, (_NAME_ONLY & ~os.O_NOFOLLOW) | os.O_DIRECTORY)
+def _walked(path: str) -> Iterator[tuple[tuple[Identity, ...], os.stat_result]]:
+    """Go down component by component without following a link. Yields lineage and status; holds the last one open."""
+    current = os.open("/", _NAME_ONLY | os.O_DIRECTORY)
     try:
         found = os.fstat(current)
         lineage = [(found.st_dev, found.st_ino)]
@@ -201,7 +193,7 @@ def _walked(root: str, path: str) -> Iterator[tuple[tuple[Identity, ...], int]]:
             if stat.S_ISLNK(found.st_mode):
                 raise OSError(f"{part!r} is a link")
             lineage.append((found.st_dev, found.st_ino))
-        yield tuple(lineage), found.st_mode
+        yield tuple(lineage), found
     finally:
         os.close(current)
 
@@ -231,6 +223,15 @@ def _engine_paths(engine_socket: str) -> Iterator[HostPath]:
     except KeyError:  # a user without an entry has no home to look into
         return
     yield from filter(lambda path: path.exists, (look(f"{home}/{name}") for name in ENGINE_PATHS_OF_A_HOME))
+
+
+def _homes() -> set[str]:
+    """Return the home folder of whoever runs the server, as the user database and as the environment name it."""
+    try:
+        named = {pwd.getpwuid(os.getuid()).pw_dir}
+    except KeyError:
+        named = set()
+    return {path for path in (*named, os.path.expanduser("~")) if path.startswith("/")}
 
 
 def _with_manifests(path: str) -> Iterator[HostPath]:

@@ -59,6 +59,55 @@ def workspace_root(path: HostPath, policy: PolicySettings, host: HostFacts) -> I
     yield from _own_files(path, host)
 
 
+def folder(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
+    """Yield refusals of the folder of the host that is the workspace of every task, and of who works in it."""
+    asked = profile.folder
+    if asked is None:
+        return
+    path = next((path for path in host.sources if path.asked == asked.path), None)
+    if path is None:
+        yield Refusal(Rule.FOLDER, f"The folder {shown(asked.path)} was not looked at, and cannot be mounted.")
+        return
+    name = _named(path)
+    yield from _unfit(name, path)
+    if path.exists and path.kind is not PathKind.FOLDER:
+        yield Refusal(Rule.FOLDER, f"The host path {name} is not a folder; name one as workspace.folder.")
+    yield from _too_much(name, path, host)
+    yield from _owner(name, path, profile)
+    yield from _blocked(name, path, policy, host)
+    yield from _engine_own(name, path, policy, host)
+    yield from _secret_files(path, host)
+    yield from _live_socket(name, path, policy, host)
+    if not profile.is_reader:
+        yield from _own_files(path, host)
+
+
+def _too_much(name: str, path: HostPath, host: HostFacts) -> Iterator[Refusal]:
+    mend = "name the folder of one project as workspace.folder"
+    if path.resolved == "/":
+        yield Refusal(Rule.FOLDER, f"The whole file system of the host cannot be the workspace; {mend}.")
+    elif any(_is_at_or_below(home.resolved, path.resolved) or path.identity in home.lineage for home in host.homes):
+        reason = f"The folder {name} is, or holds, the home folder of whoever runs the server, with all their keys"
+        yield Refusal(Rule.FOLDER, f"{reason}; {mend}.")
+
+
+def _owner(name: str, path: HostPath, profile: Profile) -> Iterator[Refusal]:
+    """What commands write belongs to whoever owns the folder, and so they run as that user."""
+    assert profile.folder is not None
+    if path.owner is None:
+        return
+    uid, gid = path.owner
+    if uid == 0:
+        reason = f"The folder {name} belongs to root, and no command runs as root; name a folder of a user's own"
+        yield Refusal(Rule.FOLDER, f"{reason}, or give it to that user (chown).")
+    elif path.owner != profile.folder.owner:
+        reason = f"The folder {name} belongs to another user or group since the server was started; start it again"
+        yield Refusal(Rule.FOLDER, f"{reason}, so that commands run as user {uid}.")
+    elif not profile.is_reader and profile.user not in (f"{uid}:{gid}", str(uid)):
+        reason = f"The folder {name} belongs to user {uid}, and the profile's commands would run as {profile.user!r}"
+        yield Refusal(Rule.FOLDER, f"{reason}; leave 'user' out, or set workspace = \"ro\" if they only read.")
+
+
 def _source(asked: str, path: HostPath | None, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
     if not asked.startswith("/") or any(ord(character) < 0x20 or character == "\x7f" for character in asked):
         yield Refusal(Rule.MOUNTS, f"The host path {shown(asked)} must be absolute, without control characters.")

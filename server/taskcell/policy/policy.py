@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,9 +17,9 @@ from typing import Any, NoReturn, TypeVar
 
 from taskcell.config.policy_tables import PolicySettings, RuleSettings
 from taskcell.errors import Denied, MustAsk
-from taskcell.model import Command, Profile
+from taskcell.model import WORKSPACE, Command, Mount, Profile
 from taskcell.policy.host_paths import Changed, HostFacts, HostPath, held, survey
-from taskcell.policy.mount_rules import workspace_root
+from taskcell.policy.mount_rules import folder, workspace_root
 from taskcell.policy.profile_rules import judge
 from taskcell.refusal import Refusal, Rule
 from taskcell.text import shown
@@ -86,6 +86,11 @@ class AuthorizedProfile(_Sealed, Profile, metaclass=_MadeByThePolicy):
 
     _policy: Policy
 
+    @property
+    def is_mounted_unseen(self) -> bool:
+        """The operator allows host folders that cannot be compared with what was mounted."""
+        return self._policy._settings.mounts_in_vm
+
     @contextmanager
     def host_mounts(self, engine_socket: str = "") -> Iterator[tuple[HostMount, ...]]:
         """Look at the host paths to mount and judge them now. Inside the context nothing else can get their identities.
@@ -107,9 +112,9 @@ class AuthorizedProfile(_Sealed, Profile, metaclass=_MadeByThePolicy):
             raise Denied(refusal.rule.value, refusal.reason)
         found = {path.asked: path for path in host.sources}
         mounts = tuple(
-            HostMount(found[mount.source], mount.target, mount.read_only)
-            for mount in self.mounts
-            if mount.source is not None
+            HostMount(found[source], mount.target, mount.read_only)
+            for mount in _all_mounts(self)
+            if (source := mount.source or (self.folder and self.folder.path))
         )
         try:
             with held(host.sources):
@@ -162,6 +167,12 @@ class Policy:
         refusal = next(workspace_root(host.sources[0], self._settings, host), None)
         if refusal is not None:
             raise Denied(refusal.rule.value, f"workspace.root: {refusal.reason}")
+
+    def authorize_folder(self, profile: Profile) -> None:
+        """Allow the folder that is the workspace of every task, as a profile has it. Raises Denied."""
+        refusal = next(folder(profile, self._settings, self._host(profile)), None)
+        if refusal is not None:
+            raise Denied(refusal.rule.value, f"workspace.folder: {refusal.reason}")
 
     def authorize(self, command: Command) -> AuthorizedCommand:
         """Allow a command and its profile. Raises Denied, and MustAsk if a person must confirm the command first."""
@@ -231,7 +242,18 @@ def _fields(profile: Profile) -> dict[str, Any]:
 
 
 def _host_sources(profile: Profile) -> tuple[str, ...]:
-    return tuple(mount.source for mount in profile.mounts if mount.source is not None)
+    named = tuple(mount.source for mount in profile.mounts if mount.source is not None)
+    return named if profile.folder is None else (*named, profile.folder.path)
+
+
+def _all_mounts(profile: Profile) -> tuple[Mount, ...]:
+    """The profile's mounts, and the workspace where that is a folder of the host."""
+    if profile.folder is None:
+        return profile.mounts
+    again = (
+        replace(mount, read_only=mount.read_only or profile.is_reader) for mount in profile.mounts if not mount.source
+    )
+    return Mount(None, WORKSPACE, profile.is_reader), *again, *(mount for mount in profile.mounts if mount.source)
 
 
 _DEFAULT_REASONS = {

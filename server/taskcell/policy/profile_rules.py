@@ -151,7 +151,8 @@ def _sudo(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator
             yield Refusal(Rule.SUDO, f"{reason}; mount it with ':ro'.")
     if profile.on_host_folder:
         reason = "With sudo, root could leave programs of its own in the workspace's folder on the host"
-        yield Refusal(Rule.SUDO, f"{reason}; leave workspace.root empty, for volumes of the engine.")
+        leave = f"leave workspace.{'folder' if profile.folder else 'root'} empty, for volumes of the engine"
+        yield Refusal(Rule.SUDO, f"{reason}; {leave}.")
     if profile.host_namespaces or profile.network == "host":
         yield Refusal(Rule.SUDO, "With sudo, root could speak to the host in a namespace of the host; share none.")
 
@@ -208,6 +209,7 @@ JUDGEMENTS: tuple[tuple[Judgement, tuple[str, ...]], ...] = (
     (_gpus, ("gpus",)),
     (_resources, ("memory", "cpus", "pids")),
     (mount_rules.mounts, ("mounts",)),
+    (mount_rules.folder, ("folder", "is_reader")),
     (mount_rules.in_memory, ("tmpfs",)),
     (_environment, ("environment",)),
     (_reuse, ("reuse",)),

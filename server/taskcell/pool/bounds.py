@@ -27,13 +27,15 @@ class Bounds:
         max_sandboxes: in all.
         max_per_principal: for the tasks of one principal.
         warm: ready for the next task, of each profile.
-        persistent: files are on disk: closing a sandbox loses none, and a sandbox made beforehand cannot have them.
+        persistent: files are on disk: closing a sandbox loses none, and a sandbox made beforehand cannot have them
+            unless all tasks have the same ones (`is_shared`).
     """
 
     max_sandboxes: int = 32
     max_per_principal: int = 16
     warm: int = 0
     persistent: bool = False
+    is_shared: bool = False
 
 
 def next_turn(waiting: Iterable[Lease], slots: Iterable[Slot]) -> Lease | None:

@@ -100,5 +100,6 @@ def _bounds(settings: Settings, *, for_one_call: bool) -> Bounds:
         max_sandboxes=pool.max_sandboxes,
         max_per_principal=pool.max_per_principal,
         warm=0 if for_one_call else pool.warm,
-        persistent=settings.workspace.persistent,
+        persistent=settings.keeps_files,
+        is_shared=bool(settings.workspace.folder),
     )

@@ -21,6 +21,7 @@ from taskcell.errors import EngineError, NoRoom, SandboxLost
 from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import who_holds
+from taskcell.pool.host_folder import doom_moved
 from taskcell.pool.parts import Parts, ProfileOf, hold_group
 from taskcell.pool.slot import Lease, Slot
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
@@ -94,7 +95,7 @@ class Pool:
     @property
     def keeps_files(self) -> bool:
         """The files of a closed task stay."""
-        return self._settings.workspace.persistent
+        return self._settings.keeps_files
 
     @property
     def hands_over(self) -> bool:
@@ -120,6 +121,8 @@ class Pool:
         """
         self._check_open()
         await self._begin(task)
+        if profile.folder is not None:
+            await doom_moved(self.slots, task, profile.folder.path)
         lease = self.slots.lease((task, profile.name), profile)
         try:
             slot = lease.slot or await self._acquire(lease)

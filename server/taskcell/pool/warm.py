@@ -25,7 +25,7 @@ def missing_warm(
 
     Only for profiles that calls have asked for: with twenty skills, nobody would use most of twenty containers.
     """
-    if bounds.persistent or len(slots) >= bounds.max_sandboxes:
+    if (bounds.persistent and not bounds.is_shared) or len(slots) >= bounds.max_sandboxes:
         return None
     if any(slot.state is SlotState.CREATING for slot in slots):
         return None

@@ -85,6 +85,8 @@ class Workspaces:
     async def choose(self, record: TaskRecord, slot: Slot) -> Workspace:
         """Where the slot's container is to find the task's files; waits while another slot's container makes them."""
         workspace, size = self._settings.workspace, self._settings.workspace.size
+        if slot.profile.folder is not None:
+            return Workspace(size, slot.profile.folder.path, persistent=True)
         # Two containers that each make a workspace would give one task two: the others wait for the founder's.
         while not record.is_held and record.founder is not None and record.founder is not slot:
             if record.founder.settled.is_set():
@@ -111,7 +113,7 @@ class Workspaces:
             record.holders.clear()
             record.workspace, record.is_owned = container.volume, True
         record.is_owned = record.is_owned and container.is_owner
-        record.holders[container.id] = Holder(container.id, targets), channel
+        record.holders[container.id] = Holder(container.id, targets, profile.is_reader), channel
 
     def own(self, slot: Slot) -> None:
         """The slot's sandbox belongs to its task now, and its workspace with it."""
@@ -129,7 +131,7 @@ class Workspaces:
 
     async def drop(self, record: TaskRecord | None) -> None:
         """Remove the volume of a task without containers, unless it is to stay or the engine has done so already."""
-        if record is None or record.holders or not record.workspace or self._settings.workspace.persistent:
+        if record is None or record.holders or not record.workspace or self._settings.keeps_files:
             return
         name, record.workspace = record.workspace, ""
         if not record.is_owned:

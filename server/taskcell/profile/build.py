@@ -8,6 +8,7 @@ from typing import Literal
 
 from taskcell.config.container_table import ContainerTable, Expanded, default_tmpfs
 from taskcell.config.settings import Settings
+from taskcell.host_folder import HostFolder
 from taskcell.model import DEFAULT_USER, Profile, Reuse
 from taskcell.profile import extra_args
 from taskcell.refusal import Refusal, Rule
@@ -29,6 +30,8 @@ _KEYS = {
     "read_only": "read_only",
     "entrypoint": "entrypoint",
 }
+#: Where programs keep what they can make again, so that it does not come to lie in a person's folder.
+_CACHE = ("XDG_CACHE_HOME", "/tmp/.cache")  # noqa: S108 - a path in the container
 
 
 def terminal_profile(settings: Settings) -> Profile:
@@ -63,15 +66,16 @@ def _profile(
     entrypoint: tuple[str, ...] | None,
     settings: Settings,
 ) -> Profile:
+    folder = host_folder(settings)
     profile = Profile(
         name=name,
         image=expanded.image,
         kind=kind,
         entrypoint=entrypoint,
         command=table.command,
-        environment=expanded.environment,
+        environment=expanded.environment if folder is None else (_CACHE, *expanded.environment),
         working_dir=table.working_dir or None,
-        user=table.user or default_user(settings, os.getuid(), os.getgid()),
+        user=table.user or _owner(folder) or default_user(settings, os.getuid(), os.getgid()),
         memory=table.memory,
         cpus=table.cpus,
         pids=table.pids,
@@ -85,12 +89,26 @@ def _profile(
         platform=table.platform,
         runtime=settings.engine.runtime,
         sudo=table.sudo,
-        on_host_folder=settings.workspace_root is not None and settings.workspace.persistent,
+        on_host_folder=folder is not None or (settings.workspace_root is not None and settings.workspace.persistent),
+        folder=folder,
+        is_reader=table.workspace == "ro",
         remove=table.rm,
         reuse=Reuse(table.reuse),
     )
     written = {name: key for name, key in _KEYS.items() if key in table.model_fields_set}
     return extra_args.apply(profile, expanded.extra_args, written)
+
+
+def host_folder(settings: Settings) -> HostFolder | None:
+    """Look at the folder that is the workspace of every task; None where tasks have their own. Blocking."""
+    path = settings.workspace_folder
+    if path is None:
+        return None
+    try:
+        found = path.stat()
+    except OSError:
+        return HostFolder(str(path), None)
+    return HostFolder(str(path), (found.st_uid, found.st_gid))
 
 
 def default_user(settings: Settings, uid: int, gid: int) -> str:
@@ -105,6 +123,12 @@ def default_user(settings: Settings, uid: int, gid: int) -> str:
     if settings.workspace.persistent and settings.workspace.root and uid != 0:
         return f"{uid}:{gid}"
     return DEFAULT_USER
+
+
+def _owner(folder: HostFolder | None) -> str:
+    """Return who owns the folder that is the workspace of every task; empty where that is nobody who runs commands."""
+    owner = (0, 0) if folder is None or folder.owner is None else folder.owner
+    return "{}:{}".format(*owner) if owner[0] else ""
 
 
 def _with_room_for_files(profile: Profile, settings: Settings) -> Profile:

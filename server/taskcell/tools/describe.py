@@ -58,6 +58,10 @@ def shared_files(profile: Profile, others: str) -> str:
     """Say where the task's files are and which other tools share them."""
     here = [mount.target for mount in profile.mounts if mount.source is None]
     also = f" (also at {', '.join(here)})" if here else ""
+    if profile.folder is not None:
+        return (
+            f"{WORKSPACE}{also} is a folder of the user's machine; {others} work on it too. What changes there stays."
+        )
     return f"Files in {WORKSPACE}{also} are shared with {others} of the task."
 
 
@@ -79,9 +83,13 @@ def places_of(profile: Profile) -> str:
     """Say where a command can write, and what is mounted beside the workspace."""
     hosts = [mount for mount in profile.mounts if mount.source is not None]
     open_to_all = [tmpfs.target for tmpfs in profile.tmpfs if tmpfs.mode & 0o002]
-    places = [WORKSPACE, *open_to_all, *(mount.target for mount in hosts if not mount.read_only)]
+    places = [
+        *([] if profile.is_reader else [WORKSPACE]),
+        *open_to_all,
+        *(mount.target for mount in hosts if not mount.read_only),
+    ]
     kept = f"Writable: {', '.join(places)}." if profile.read_only else f"Files outside {WORKSPACE} go with the sandbox."
-    fixed = [mount.target for mount in hosts if mount.read_only]
+    fixed = [*([WORKSPACE] if profile.is_reader else []), *(mount.target for mount in hosts if mount.read_only)]
     return f"{kept} Read-only: {', '.join(fixed)}." if fixed else kept
 
 

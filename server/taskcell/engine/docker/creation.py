@@ -23,14 +23,14 @@ from taskcell.engine.docker.traits import FilterUse
 from taskcell.engine.docker.workspaces import REMOVAL_POLL, REMOVAL_TIMEOUT
 from taskcell.errors import Denied, EngineError
 from taskcell.model import WORKSPACE, Profile
-from taskcell.policy.policy import HostMount
+from taskcell.policy.policy import AuthorizedProfile, HostMount
 from taskcell.refusal import Rule
 
 #: Seconds from SIGTERM to the engine's SIGKILL: the supervisor's grace of 2 s, its kill, and a busy machine.
 STOP_TIMEOUT = 6
 _FAR = (
     "The engine at {url} is not on this machine, so no folder of this machine can be mounted; remove it from volumes, "
-    "or from workspace.root."
+    "from workspace.root or from workspace.folder."
 )
 
 
@@ -62,9 +62,9 @@ def _create_with(
 ) -> Container:
     profile = spec.profile
     image_volumes.check(image, profile.image)
-    if (mounts or spec.workspace.folder) and not on.endpoint.socket:
+    if (mounts or spec.workspace.folder) and not (on.endpoint.socket or profile.is_mounted_unseen):
         raise Denied(Rule.MOUNTS.value, _FAR.format(url=on.endpoint.shown))
-    in_memory = not (spec.workspace.persistent or spec.workspace.folder)
+    in_memory = not (spec.workspace.persistent or spec.workspace.folder or profile.folder)
     place = workspaces.find_place(on.client, spec)
     container_id = _create(on, spec, mounts, place, image=image, runtime=profile.runtime or runtime)
     try:
@@ -79,7 +79,8 @@ def _create_with(
                 on.client.remove_volume(place.volume)
         raise
     found = container_of(inspected, profile, image)
-    return replace(found, is_fresh=place.is_fresh or lost, is_owner=place.is_owned)
+    folder = next((mount.path.identity for mount in mounts if mount.target == WORKSPACE), None)
+    return replace(found, is_fresh=place.is_fresh or lost, is_owner=place.is_owned, folder=folder)
 
 
 def _create(
@@ -109,7 +110,9 @@ def _create(
     return str(made["Id"])
 
 
-def _start(on: Connection, container_id: str, profile: Profile, mounts: Sequence[HostMount]) -> Mapping[str, Any]:
+def _start(
+    on: Connection, container_id: str, profile: AuthorizedProfile, mounts: Sequence[HostMount]
+) -> Mapping[str, Any]:
     """Start it and check it, before anything but the supervisor runs in it; the engine's inspection of it."""
     on.client.start(container_id)
     inspected: Mapping[str, Any] = on.client.inspect_container(container_id)
@@ -118,7 +121,8 @@ def _start(on: Connection, container_id: str, profile: Profile, mounts: Sequence
     if wrong:
         raise EngineError(f"The engine silently dropped {', '.join(wrong)}; it cannot hold a sandbox safely.")
     pid = int(inspected["State"]["Pid"])
-    check_mounted(mounts, pid)
+    if not profile.is_mounted_unseen:
+        check_mounted(on.client, container_id, mounts, same_kernel=on.traits.same_kernel)
     if not on.traits.counts_sockets:
         tcp_memory.bound(container_id, pid, profile.memory)
     return inspected

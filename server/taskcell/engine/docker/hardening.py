@@ -101,7 +101,7 @@ def container_config(
             client,
             profile,
             mounts=[*_volumes(spec, place, volume), *_binds(host_mounts)],
-            volumes_from=place.container,
+            volumes_from=place.container and f"{place.container}:{'ro' if profile.is_reader else 'rw'}",
             image=image,
             runtime=runtime,
             seccomp=seccomp,
@@ -190,8 +190,12 @@ def _options(size: int, mode: int) -> str:
 
 
 def _volumes(spec: ContainerSpec, place: Place, volume: str) -> list[Mount]:
-    targets = [] if place.container else [(WORKSPACE, False)]
-    targets += [(mount.target, mount.read_only) for mount in spec.profile.mounts if mount.source is None]
+    profile = spec.profile
+    targets: list[tuple[str, bool]] = []
+    if profile.folder is None:  # else it is one of the host's folders
+        targets += [] if place.container else [(WORKSPACE, profile.is_reader)]
+        own = (mount for mount in profile.mounts if mount.source is None)
+        targets += [(mount.target, mount.read_only or profile.is_reader) for mount in own]
     return [
         Mount(SUPERVISOR_FOLDER, volume, type="volume", read_only=True, no_copy=True, labels=SUPERVISOR_LABELS),
         *(_workspace(spec, place, target, read_only) for target, read_only in targets),
@@ -255,8 +259,11 @@ def not_as_asked(
     wrong += [
         key for key in ("PidMode", "UTSMode", "IpcMode", "UsernsMode", "CgroupnsMode") if _shares(profile, host, key)
     ]
-    if not all(_is_mounted(mount, inspected.get("Mounts") or ()) for mount in host_mounts):
+    found = inspected.get("Mounts") or ()
+    if not all(_is_mounted(mount, found) for mount in host_mounts):
         wrong.append("volumes")
+    if profile.is_reader and any(one.get("Destination") == WORKSPACE and one.get("RW") for one in found):
+        wrong.append("workspace")
     return wrong
 
 

@@ -1,38 +1,62 @@
-"""Checks that a container has mounted what the policy looked at: paths may have been exchanged in between."""
+"""Checks that a container has mounted what the policy looked at: paths may have been exchanged in between.
+
+The supervisor's own program looks, in the container and before any command runs there: that needs no right on the host,
+and what it finds is the host's device and inode, unless the engine's kernel is another one.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+
+from docker import APIClient
 
 from taskcell.engine.docker.hardening import SUPERVISOR
 from taskcell.errors import Denied
-from taskcell.policy.host_paths import identity_below
+from taskcell.policy.host_paths import Identity
 from taskcell.policy.policy import HostMount
 from taskcell.refusal import Rule
 from taskcell.text import shown
 
 
-def check_mounted(mounts: Sequence[HostMount], pid: int) -> None:
-    """Compare each mount with what was allowed. Raises Denied when one differs, or cannot be compared.
+def check_mounted(client: APIClient, container_id: str, mounts: Sequence[HostMount], *, same_kernel: bool) -> None:
+    """Compare each mount with what was allowed. Raises Denied when one differs, or cannot be compared; APIError.
 
     Arguments:
-        pid: of the container's first process on this machine, which has started and runs no command yet.
+        container_id: of a container that has started and runs no command yet.
+        same_kernel: the engine runs on this machine, and not in a virtual machine of it.
     """
     if not mounts:
         return
-    root = f"/proc/{pid}/root"
-    # The pid that an engine in a virtual machine names is another process here, or none.
-    if identity_below(root, SUPERVISOR) is None:
+    if not same_kernel:
         reason = (
-            "The server cannot see into the container, and so cannot tell whether the host folder that was mounted is "
-            "the one that was checked. It needs an engine on this machine, not in a virtual machine, and the right to "
-            "look at its processes (root, or CAP_SYS_PTRACE); or remove the folder from volumes."
+            "The engine runs in a virtual machine, so that the server cannot tell whether the host folder that was "
+            "mounted is the one that was checked. The operator can allow that (policy.mounts_in_vm = true), or must "
+            "remove the folder from the configuration."
         )
         raise Denied(Rule.MOUNTS.value, reason)
-    for mount in mounts:
-        if identity_below(root, mount.target) != mount.path.identity:
+    found = identities(client, container_id, [mount.target for mount in mounts])
+    for mount, identity in zip(mounts, found, strict=True):
+        if identity != mount.path.identity:
             reason = (
                 f"What was mounted at {shown(mount.target)} is not the host path {shown(mount.path.asked)} that was "
                 "checked: it was exchanged in between, or the image has a link there. The sandbox was removed."
             )
             raise Denied(Rule.MOUNTS.value, reason)
+
+
+def identities(client: APIClient, container_id: str, paths: Sequence[str]) -> list[Identity | None]:
+    """What the paths are in the container, links not followed; None for one that cannot be seen. Raises APIError."""
+    made = client.exec_create(container_id, [SUPERVISOR, "look", *paths], stdin=False, tty=False, user="0:0")
+    said = client.exec_start(made["Id"]).decode("ascii", "replace").splitlines()
+    found = [_identity(line) for line in said]
+    return found if len(found) == len(paths) else [None] * len(paths)
+
+
+def _identity(line: str) -> Identity | None:
+    try:
+        device, inode, _ = line.split()
+        major, minor = map(int, device.split(":"))
+        return os.makedev(major, minor), int(inode)
+    except (ValueError, OverflowError):
+        return None

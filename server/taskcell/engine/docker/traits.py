@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -46,6 +47,7 @@ class Traits:
         filter_weakness: a sentence for the operator where it takes none; else empty.
         maps_users: root in a container is not root outside. Before Linux 5.19 such a root may not write the settings of
             its own IPC namespace, and the container would not start.
+        same_kernel: it runs on this machine, and not in a virtual machine of it or on another one.
         counts_sockets: buffers of sockets count as memory of their container, which cgroup v1 does not do by itself.
         lists_processes: it lists a container's processes as its own machine sees them. Podman runs a `ps` in the
             container instead.
@@ -56,6 +58,7 @@ class Traits:
     maps_users: bool = False
     counts_sockets: bool = True
     lists_processes: bool = True
+    same_kernel: bool = True
 
 
 def traits_of(client: APIClient, *, is_here: bool) -> Traits:
@@ -73,6 +76,7 @@ def traits_of(client: APIClient, *, is_here: bool) -> Traits:
         maps_users=any(option.partition(",")[0] in {"name=rootless", "name=userns"} for option in options),
         counts_sockets=str(info.get("CgroupVersion")) != "1",
         lists_processes=not _is_podman(version),
+        same_kernel=is_here and str(info.get("KernelVersion")) == os.uname().release,
     )
 
 

@@ -43,6 +43,8 @@ def find_place(client: APIClient, spec: ContainerSpec) -> Place:
     Raises APIError, EngineError.
     """
     workspace = spec.workspace
+    if spec.profile.folder is not None:
+        return Place(spec.profile.folder.path, is_fresh=False)
     if workspace.folder:
         return Place(workspace.folder, is_fresh=prepare_folder(Path(workspace.folder)))
     if workspace.persistent:
@@ -51,7 +53,7 @@ def find_place(client: APIClient, spec: ContainerSpec) -> Place:
     targets = {mount.target for mount in profile.mounts}
     holder = next((holder for holder in workspace.holders if runs(client, holder.id)), None)
     if holder is not None:
-        owner = holder.id if holder.targets <= targets else ""
+        owner = holder.id if holder.targets <= targets and not holder.is_reader else ""
         return Place(workspace.name, owner, is_fresh=False)
     if not any(mount.source is None for mount in profile.mounts):
         return Place()
