@@ -26,10 +26,11 @@ SOURCE = "server/supervisor/src"
 LAYERS: Mapping[str, frozenset[str]] = {
     "base": frozenset(),
     "file": frozenset({"base"}),
+    "transfer": frozenset({"base", "file"}),
     "start": frozenset({"base"}),
     "sudo": frozenset({"base", "start"}),
     "init": frozenset({"base", "start", "sudo"}),
-    ".": frozenset({"base", "file", "start", "sudo", "init"}),
+    ".": frozenset({"base", "file", "transfer", "start", "sudo", "init"}),
 }
 #: Nobody calls into the program's entry, so it has no header.
 ENTRY = "main"

@@ -1,5 +1,5 @@
-/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `file` and `transfer` are run in it, `look`
-   says what is mounted there. By other names it is the front of sudo and the program that sudo asks for the password. */
+/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `file` and `transfer` run in it, and `look`
+   says what is mounted there. By other names it is the front of sudo and the program that sudo asks for a password. */
 #include <errno.h>
 #include <limits.h>
 #include <stdbool.h>

@@ -121,8 +121,7 @@ class Pool:
         """
         self._check_open()
         await self._begin(task)
-        if profile.folder is not None:
-            await doom_moved(self.slots, task, profile.folder.path)
+        await doom_moved(self.slots, task, profile.folder)
         lease = self.slots.lease((task, profile.name), profile)
         try:
             slot = lease.slot or await self._acquire(lease)
@@ -280,8 +279,7 @@ class Pool:
             if step.slot.error is not None:
                 raise step.slot.error
         notes = [note for step in steps for note in self.slots.take_notes(step.slot)]
-        fresh = len(steps) - len(notes)
-        if fresh:
+        if fresh := len(steps) - len(notes):
             what = "1 sandbox was" if fresh == 1 else f"{fresh} sandboxes were"
             notes.append(f"{what} replaced; the workspace is the same.")
         return notes

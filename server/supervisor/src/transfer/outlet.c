@@ -55,3 +55,16 @@ bool outlet_zeros(size_t size) {
         if (!outlet_write(zeros, size < sizeof zeros ? size : sizeof zeros)) return false;
     return true;
 }
+
+bool outlet_file(int fd, uint64_t offset, uint64_t length) {
+    static char chunk[PIECE];
+    while (length) {
+        ssize_t count = pread(fd, chunk, length < sizeof chunk ? (size_t)length : sizeof chunk, (off_t)offset);
+        if (count < 0 && errno == EINTR) continue;
+        if (count <= 0) break; /* it became shorter: the reader misses bytes, and knows */
+        if (!outlet_write(chunk, (size_t)count)) return false;
+        offset += (uint64_t)count;
+        length -= (uint64_t)count;
+    }
+    return !length;
+}

@@ -4,10 +4,13 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Each of these returns false when the reader has gone. */
 bool outlet_write(const void *data, size_t size);
 bool outlet_zeros(size_t size);
+/* Bytes of a file; false also when there are fewer. */
+bool outlet_file(int fd, uint64_t offset, uint64_t length);
 /* The end: what is still in the buffer goes out. */
 bool outlet_flush(void);
 

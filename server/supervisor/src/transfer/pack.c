@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "transfer/outlet.h"
-#include "transfer/send.h"
 #include "transfer/tar.h"
 
 enum {
@@ -92,7 +91,7 @@ static bool pack_sparse(int fd, struct entry *e, const struct parts *p) {
     e->size = whole + p->total;
     if (!tar_write(e) || !outlet_write(map, size) || !outlet_zeros(whole - size)) return false;
     for (int i = 0; i < p->count; i++)
-        if (!send_bytes(fd, p->at[i], p->size[i])) return false;
+        if (!outlet_file(fd, p->at[i], p->size[i])) return false;
     return pad(e->size);
 }
 
@@ -107,7 +106,7 @@ static bool pack_file(int fd, const struct stat *info, struct entry *e) {
     }
     e->type = '0';
     if (find_parts(fd, info, &parts)) return pack_sparse(fd, e, &parts);
-    return tar_write(e) && send_bytes(fd, 0, e->size) && pad(e->size);
+    return tar_write(e) && outlet_file(fd, 0, e->size) && pad(e->size);
 }
 
 static bool pack_folder(int fd, const char *path, int depth);

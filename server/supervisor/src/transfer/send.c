@@ -14,8 +14,6 @@
 #include "transfer/outlet.h"
 #include "transfer/pack.h"
 
-enum { CHUNK = 256 << 10 };
-
 /* The answer's head: what it is, its size, when it changed, its permissions. */
 static bool send_head(const struct stat *info) {
     struct buffer head = {0};
@@ -29,19 +27,6 @@ static bool send_head(const struct stat *info) {
     return sent;
 }
 
-bool send_bytes(int fd, uint64_t offset, uint64_t length) {
-    static char chunk[CHUNK];
-    while (length) {
-        ssize_t count = pread(fd, chunk, length < sizeof chunk ? (size_t)length : sizeof chunk, (off_t)offset);
-        if (count < 0 && errno == EINTR) continue;
-        if (count <= 0) break; /* it became shorter: the reader misses bytes, and knows */
-        if (!outlet_write(chunk, (size_t)count)) return false;
-        offset += (uint64_t)count;
-        length -= (uint64_t)count;
-    }
-    return !length;
-}
-
 static int answer(int fd, const struct stat *info, char **argv) {
     bool tar = !strcmp(argv[0], "tar") || S_ISDIR(info->st_mode);
     if (!strcmp(argv[0], "look")) return send_head(info) && outlet_flush() ? 0 : 1;
@@ -49,7 +34,7 @@ static int answer(int fd, const struct stat *info, char **argv) {
     if (tar) return pack(fd, argv[3]) ? 0 : 1;
     uint64_t offset = strtoull(argv[1], NULL, 10), most = strtoull(argv[2], NULL, 10);
     uint64_t left = offset < (uint64_t)info->st_size ? (uint64_t)info->st_size - offset : 0;
-    return send_bytes(fd, offset, left < most ? left : most) && outlet_flush() ? 0 : 1;
+    return outlet_file(fd, offset, left < most ? left : most) && outlet_flush() ? 0 : 1;
 }
 
 int transfer_send(char **argv) {

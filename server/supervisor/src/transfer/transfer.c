@@ -5,6 +5,7 @@
 
 #include "transfer/receive.h"
 #include "transfer/send.h"
+#include "transfer/unpack.h"
 
 int transfer_run(int argc, char **argv) {
     const char *what = argc ? argv[0] : "";

@@ -1,3 +1,5 @@
+#include "transfer/unpack.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -9,7 +11,6 @@
 #include "base/bytes.h"
 #include "file/reply.h"
 #include "transfer/beneath.h"
-#include "transfer/receive.h"
 #include "transfer/tar.h"
 
 enum {
