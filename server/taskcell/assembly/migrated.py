@@ -21,8 +21,8 @@ from taskcell.refusal import Refusal
 from taskcell.skills import manifest
 from taskcell.tools.catalog import built_in_names
 
-CONFIG = "taskcell.toml"
-MANIFESTS = "manifests"
+_CONFIG = "taskcell.toml"
+_MANIFESTS = "manifests"
 _HEADER = "What the policy must allow. Take '# ' away from the lines that you agree with, and from [policy]."
 
 
@@ -47,14 +47,14 @@ class Judged:
     wrong: tuple[str, ...]
 
 
-def judge(moved: Moved, run: Invocation) -> Judged:
+def judge_moved(moved: Moved, run: Invocation) -> Judged:
     """Judge a configuration as its server would."""
     with tempfile.TemporaryDirectory(prefix="taskcell-import-") as name:
         folder = Path(name)
         for path, text in files(moved, (), allow=False).items():
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_text(text, encoding="utf-8")
-        here = replace(run, config=folder / CONFIG, cwd=folder, environ=_without_overrides(run.environ))
+        here = replace(run, config=folder / _CONFIG, cwd=folder, environ=_without_overrides(run.environ))
         try:
             settings = stack.load_settings(here)
         except TaskcellError as error:
@@ -86,7 +86,7 @@ def _needs(refusals: list[Refusal]) -> tuple[Need, ...]:
             before = values.get(key, getattr(default, key))
             if isinstance(before, tuple | list):
                 values[key] = [*before, *([] if value in before else [value])]
-            elif key not in values or _number(value) > _number(before):
+            elif isinstance(value, bool) or key not in values or _number(value) > _number(before):
                 values[key] = value
             reasons.setdefault(key, []).append(refusal.reason.partition("; ")[0])
     return tuple(Need(key, values[key], tuple(dict.fromkeys(reasons[key]))) for key in values)
@@ -107,9 +107,9 @@ def files(moved: Moved, needs: tuple[Need, ...], *, allow: bool) -> dict[str, st
     for table, values in moved.settings.items():
         if values:
             document[table] = values
-    written = {CONFIG: tomlkit.dumps(document) + _policy(needs, allow=allow)}
+    written = {_CONFIG: tomlkit.dumps(document) + _policy(needs, allow=allow)}
     if moved.skills:
-        written[f"{MANIFESTS}/{moved.manifest}"] = tomlkit.dumps({"version": "1", "skills": moved.skills})
+        written[f"{_MANIFESTS}/{moved.manifest}"] = tomlkit.dumps({"version": "1", "skills": moved.skills})
     return written
 
 

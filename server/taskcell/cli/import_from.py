@@ -18,7 +18,7 @@ INTO = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Write taskcell.toml and manifests/ there, and check them.")
 ]
 ALLOW = Annotated[bool, typer.Option(help="Have the policy allow what is needed, instead of proposing it.")]
-FILE = Annotated[Path, typer.Argument(help="The file that the other program reads.")]
+SOURCE = Annotated[Path, typer.Argument(help="The file that the other program reads.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="import")
 
 
-def hermes(run: Invocation, *, file: FILE, into: INTO = None, allow: ALLOW = False) -> None:
+def hermes(run: Invocation, *, file: SOURCE, into: INTO = None, allow: ALLOW = False) -> None:
     """Print the configuration for commands that a hermes-agent's terminal ran, and what became of each of its keys."""
     from taskcell.migration import hermes as source
     from taskcell.migration.moved import read_yaml
@@ -40,7 +40,7 @@ def hermes(run: Invocation, *, file: FILE, into: INTO = None, allow: ALLOW = Fal
     _show(run, source.migrate(read_yaml(run.cwd / file.expanduser())), into, allow=allow)
 
 
-def mini_swe(run: Invocation, *, file: FILE, into: INTO = None, allow: ALLOW = False) -> None:
+def mini_swe(run: Invocation, *, file: SOURCE, into: INTO = None, allow: ALLOW = False) -> None:
     """Print the configuration for commands that a mini-swe-agent ran, and what became of each of its keys."""
     from taskcell.migration import mini_swe as source
     from taskcell.migration.moved import read_yaml
@@ -48,7 +48,7 @@ def mini_swe(run: Invocation, *, file: FILE, into: INTO = None, allow: ALLOW = F
     _show(run, source.migrate(read_yaml(run.cwd / file.expanduser())), into, allow=allow)
 
 
-def kubiya(run: Invocation, *, file: FILE, into: INTO = None, allow: ALLOW = False) -> None:
+def kubiya(run: Invocation, *, file: SOURCE, into: INTO = None, allow: ALLOW = False) -> None:
     """Print the manifest that says what one of the skill engine says, and what became of each of its keys."""
     from taskcell.config.toml_source import TomlSource, UnreadableToml
     from taskcell.migration import kubiya as source
@@ -78,9 +78,9 @@ def docker_run(
 
 def _show(run: Invocation, moved: Moved, into: Path | None, *, allow: bool) -> None:
     """Print or write the configuration; what became of each key goes to standard error, beside a redirection."""
-    from taskcell.assembly.migrated import files, judge
+    from taskcell.assembly.migrated import files, judge_moved
 
-    judged = judge(moved, run)
+    judged = judge_moved(moved, run)
     written = files(moved, judged.needs, allow=allow)
     if into is None:
         for path, text in written.items():

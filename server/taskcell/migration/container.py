@@ -108,6 +108,9 @@ def _move_option(key: str, option: list[str], table: _TABLE, moved: Moved) -> No
             else:
                 pass_on(name, [variable], table, moved)
             return
+        if one.name == "user" and not re.fullmatch(r"[1-9]\d*(?::[1-9]\d*)?|(?!root)[a-z_][\w-]*", one.value):
+            moved.lost(name, "no command runs as root, or as a user that only a shell finds out")
+            return
     made = extra_args.apply(Profile("import", "image", "skill"), option, {})
     if made.refused:
         moved.lost(name, made.refused[0].reason.rstrip("."))

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from taskcell.migration.container import add_volume, move_options, pass_on, set_variables
-from taskcell.migration.moved import Moved, Mover, move_all, seconds, texts
+from taskcell.migration.moved import Moved, Mover, as_seconds, move_all, texts
+from taskcell.profile.docker_flags import parse
 from taskcell.units import parse_size
 
 #: Its backends whose image becomes ours, each with its key.
@@ -29,12 +30,17 @@ def migrate(config: Mapping[str, Any]) -> Moved:
     _files(files, moved)
     if "docker_network" not in table:
         moved.changed("terminal.docker_network", 'there is no network; write network = "bridge" for one, as hermes has')
-    if moved.settings["terminal"]["network"] == "none":
-        del moved.settings["terminal"]["network"]
+    if moved.settings["terminal"]["network"] == "none" or _names_network(moved):
+        del moved.settings["terminal"]["network"]  # the default, or what docker_extra_args say
     for section in config:
         if section != "terminal":
             moved.lost(str(section), "is not about the sandbox of commands; hermes keeps it")
     return moved
+
+
+def _names_network(moved: Moved) -> bool:
+    given, _ = parse(moved.settings["terminal"].get("extra_args", []))
+    return any(option.name == "network" for option in given)
 
 
 def _images(backend: str) -> dict[str, Mover]:
@@ -60,7 +66,7 @@ def _backend(key: str, value: Any, moved: Moved) -> None:
 
 
 def _cwd(key: str, value: Any, moved: Moved) -> None:
-    path = str(value)
+    path = "~" if value is None else str(value)  # YAML reads a bare ~ as nothing
     if path in ("~", "/workspace"):
         moved.kept(key, "a task begins in /workspace, which is its home")
     elif path.startswith("~/"):
@@ -74,7 +80,7 @@ def _cwd(key: str, value: Any, moved: Moved) -> None:
 
 
 def _timeout(key: str, value: Any, moved: Moved) -> None:
-    text = seconds(value)
+    text = as_seconds(value)
     moved.set("terminal", "timeout", text)
     if value > 3600:
         moved.set("limits", "max_timeout", text)
@@ -82,7 +88,7 @@ def _timeout(key: str, value: Any, moved: Moved) -> None:
 
 
 def _lifetime(key: str, value: Any, moved: Moved) -> None:
-    moved.set("pool", "idle_ttl", seconds(value))
+    moved.set("pool", "idle_ttl", as_seconds(value))
     moved.kept(key, "pool.idle_ttl, which counts from the end of the last command")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from taskcell.migration.container import move_options, pass_on, set_variables
-from taskcell.migration.moved import Moved, Mover, move_all, seconds, texts
+from taskcell.migration.moved import Moved, Mover, as_seconds, move_all, texts
 from taskcell.units import parse_duration
 
 
@@ -54,7 +54,7 @@ def _cwd(key: str, value: Any, moved: Moved) -> None:
 
 
 def _timeout(key: str, value: Any, moved: Moved) -> None:
-    moved.set("terminal", "timeout", seconds(value))
+    moved.set("terminal", "timeout", as_seconds(value))
     moved.kept(key, "terminal.timeout")
 
 

@@ -25,7 +25,7 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class KeyFate:
     """What became of one key of the source. `what` says where it went, or why it could not; never a value."""
 
     key: str
@@ -46,7 +46,7 @@ class Moved:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     skills: dict[str, Any] = field(default_factory=dict)
     manifest: str = ""
-    lines: list[Line] = field(default_factory=list)
+    lines: list[KeyFate] = field(default_factory=list)
 
     def set(self, table: str, key: str, value: Any) -> None:
         self.settings.setdefault(table, {})[key] = value
@@ -56,7 +56,7 @@ class Moved:
         self.settings.setdefault(table, {}).setdefault(key, []).append(value)
 
     def say(self, key: str, fate: Fate, what: str) -> None:
-        self.lines.append(Line(key, fate, what))
+        self.lines.append(KeyFate(key, fate, what))
 
     def kept(self, key: str, what: str) -> None:
         self.say(key, Fate.KEPT, what)
@@ -115,7 +115,7 @@ def literal(value: object) -> str:
     return text
 
 
-def seconds(value: object) -> str:
+def as_seconds(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         raise ValueError("is not a number of seconds")
     return f"{value:g}s"
