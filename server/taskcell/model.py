@@ -12,9 +12,8 @@ from taskcell.fitting import without_middle
 from taskcell.host_folder import HostFolder
 from taskcell.refusal import Refusal
 from taskcell.text import ended, remarks
-from taskcell.units import format_milliseconds, ipc_size
+from taskcell.units import SHM, format_milliseconds, ipc_size
 
-#: Bytes.
 MIB = 1 << 20
 GIB = 1 << 30
 
@@ -62,6 +61,7 @@ class Tmpfs:
     target: str
     size: int
     mode: int = 0o1777
+    executable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,7 @@ class Profile:
         is_reader: they may only read the task's files.
         remove: remove the container when its task closes; False keeps it, stopped, for inspection.
         kind: decides stderr, the state report and the meaning of a non-zero exit code.
+        hostname, hosts, dns: its name for itself, names with addresses, and the servers that it asks for others.
         refused: refusals of what was asked for and no field can hold. A profile with any is never authorised.
     """
 
@@ -117,12 +118,15 @@ class Profile:
     is_reader: bool = False
     remove: bool = True
     reuse: Reuse = Reuse.TASK
+    hostname: str = ""
+    hosts: tuple[tuple[str, str], ...] = ()
+    dns: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
 
     @property
     def shm(self) -> int:
         """Bytes of /dev/shm; 64 MiB is the container engine's own size."""
-        return next((tmpfs.size for tmpfs in self.tmpfs if tmpfs.target == "/dev/shm"), 64 * MIB)  # noqa: S108
+        return next((tmpfs.size for tmpfs in self.tmpfs if tmpfs.target == SHM), 64 * MIB)
 
     @property
     def kept_in_memory(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from taskcell.text import shown
+
 
 class Rule(Enum):
     """A rule over profiles. `value` is the name in a denial; `guards` is what docs/security.md says about it."""
@@ -98,7 +100,36 @@ class Rule(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a profile is refused, and by which rule. `reason` is a sentence for the model, without secrets."""
+    """Why a profile is refused, and by which rule.
+
+    Arguments:
+        reason: a sentence for the model, without secrets, which says what to write instead.
+        allowed_by: keys of `[policy]`, each with the value that would allow it: an element of a list, or a whole value.
+            Empty where nothing in the policy can.
+    """
 
     rule: Rule
     reason: str
+    allowed_by: tuple[tuple[str, str | bool | int | float], ...] = ()
+
+
+#: Characters of a value that a person is to copy: more than any path or name here has.
+_MOST = 4096
+
+
+def allowed_by_element(rule: Rule, why: str, key: str, element: str, otherwise: str) -> Refusal:
+    """Return the refusal of what a list of the policy lacks.
+
+    Arguments:
+        why: the beginning of the sentence.
+        otherwise: what the writer of the profile can do, as the end of "or …".
+    """
+    reason = f"{why}; the operator can add {shown(element, _MOST)} to policy.{key}, or {otherwise}."
+    return Refusal(rule, reason, ((key, element),))
+
+
+def allowed_by_value(rule: Rule, why: str, key: str, value: str | bool | int | float, otherwise: str) -> Refusal:
+    """Return the refusal of what one value of the policy forbids; the arguments are those of `allowed_by_element`."""
+    written = str(value).lower() if isinstance(value, bool) else f"'{value}'" if isinstance(value, str) else value
+    reason = f"{why}; the operator can set policy.{key} = {written}, or {otherwise}."
+    return Refusal(rule, reason, ((key, value),))

@@ -12,6 +12,11 @@ import re
 MAX_SECONDS = 366 * 86400.0
 #: The supervisor counts in milliseconds, and takes 0 for "no limit".
 MIN_SECONDS = 0.001
+#: Where a sandbox has POSIX shared memory.
+SHM = "/dev/shm"  # noqa: S108 - a path in the container
+#: Bytes of System V shared memory in a sandbox. Programs that need a large /dev/shm (browsers, loaders of PyTorch) use
+#: POSIX shared memory; what both may hold counts as memory.
+MAX_IPC = 64 << 20
 #: The engine's sizes are signed 64-bit numbers.
 MAX_BYTES = (1 << 63) - 1
 
@@ -102,6 +107,6 @@ def _finite(value: float, wrong: ValueError) -> float:
 def ipc_size(shm: int) -> int:
     """Return how many bytes System V IPC may hold in a sandbox whose /dev/shm has `shm` bytes.
 
-    Shared memory gets as much as POSIX has; queues and semaphores get a quarter of that each.
+    Shared memory gets as much as POSIX has, up to MAX_IPC; queues and semaphores get a quarter of that each.
     """
-    return shm + 2 * (shm // 4)
+    return min(shm, MAX_IPC) + 2 * (min(shm, MAX_IPC) // 4)

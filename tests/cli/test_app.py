@@ -34,6 +34,10 @@ COMMANDS = [
     ("tools",),
     ("policy", "explain"),
     ("image", "build"),
+    ("import", "hermes"),
+    ("import", "kubiya"),
+    ("import", "mini-swe"),
+    ("import", "docker-run"),
 ]
 #: Seconds for an interpreter to start and end, on a busy machine.
 PATIENCE = 30.0

@@ -100,7 +100,10 @@ def test_a_check_of_manifests_names_everything_that_keeps_a_skill_from_running(
         ["odd.toml:6", "skills.odd.docker.volumes"],
         ["odd.toml:6", "skills.odd.docker.volumes"],
     ]
-    assert told[5].endswith("'bridge' is not in policy.allow_networks (the policy's rule 'allow-networks')")
+    assert told[5].endswith(
+        "'bridge' is not in policy.allow_networks; the operator can add 'bridge' to policy.allow_networks, or leave "
+        "the network out, for none (the policy's rule 'allow-networks')"
+    )
 
 
 def test_tools_are_listed_with_their_cost_and_others_with_the_reason(taskcell: Taskcell, manifests: Path) -> None:

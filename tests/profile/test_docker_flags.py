@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskcell.profile.docker_flags import NAMES, SWITCHES, Given, parse
+from taskcell.profile.docker_flags import NAMES, SWITCHES, Given, parse, split
 
 #: Seconds for the docker program to print its help, which needs no engine.
 HELP_TIMEOUT = 20
@@ -20,7 +20,7 @@ _HELP_LINE = re.compile(r"\s+(?:-(?P<short>\w), )?--(?P<name>[a-z0-9-]+)(?: (?P<
 
 def read(*words: str) -> list[tuple[str, str]]:
     given, wrong = parse(words)
-    assert wrong is None, wrong
+    assert wrong == (), wrong
     return [(one.name, one.value) for one in given]
 
 
@@ -57,7 +57,10 @@ def test_each_form_that_docker_reads_is_read_as_docker_reads_it(words, expected)
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["ubuntu"], "'ubuntu' is not an option; a word by itself would be the image or the command"),
+        (
+            ["ubuntu"],
+            "'ubuntu' is not an option; a word by itself would be the image, which belongs into",
+        ),
         (["--"], "'--' is not an option"),
         (["-"], "'-' is not an option"),
         (["--rm", "false"], "'false' is not an option; a word by itself"),
@@ -69,25 +72,40 @@ def test_each_form_that_docker_reads_is_read_as_docker_reads_it(words, expected)
         (["-ix"], "'-x' is not an option of docker run"),
         (["--memory"], "'--memory' needs a value"),
         (["-iv"], "'-v' needs a value"),
-        (["--rm=maybe"], "'--rm' is on or off, and takes 'true' or 'false' after '='"),
+        (["--rm=maybe"], "'--rm' is on or off; write it alone, or with '=true' or '=false'"),
         ([""], "'' is not an option"),
     ],
 )
 def test_what_docker_would_not_take_for_an_option_is_refused_by_name(words, sentence):
     _, wrong = parse(words)
-    assert wrong is not None
-    assert sentence in wrong.reason
+    assert sentence in wrong[0].reason
 
 
 def test_a_misplaced_value_does_not_show_in_the_refusal():
     _, wrong = parse(["-e", "A=1", "TOKEN=s3cret"])
-    assert wrong is not None
-    assert "TOKEN" in wrong.reason
-    assert "s3cret" not in wrong.reason
+    assert "TOKEN" in wrong[0].reason
+    assert "s3cret" not in wrong[0].reason
 
 
-def test_what_was_given_before_a_fault_is_kept():
-    assert parse(["--privileged", "word", "--rm"])[0] == (Given("privileged", "true"),)
+def test_what_was_given_around_faults_is_kept_and_every_fault_is_told():
+    given, wrong = parse(["--privileged", "word", "--rm", "--odd", "value", "-x", "-t"])
+    assert given == (Given("privileged", "true"), Given("rm", "true"), Given("tty", "true"))
+    assert [refusal.reason.split(" ")[0] for refusal in wrong] == ["'word'", "'--odd'", "'-x'"]
+
+
+@pytest.mark.parametrize(
+    ("line", "options", "rest"),
+    [
+        ("-it --rm alpine ls -l", ["-it", "--rm"], ["alpine", "ls", "-l"]),
+        ("-v /a:/b -e A=1 --name x img", ["-v", "/a:/b", "-e", "A=1", "--name", "x"], ["img"]),
+        ("--odd img", ["--odd"], ["img"]),
+        ("-e", ["-e"], []),
+        ("--rm -- img -x", ["--rm"], ["img", "-x"]),
+        ("", [], []),
+    ],
+)
+def test_a_line_splits_into_options_and_image_with_command(line, options, rest):
+    assert split(line.split()) == (options, rest)
 
 
 @given(st.lists(st.text("-abcdeimtvprx=/: \n", max_size=8), max_size=6))
@@ -95,7 +113,9 @@ def test_no_words_make_the_parser_fail(words):
     found, wrong = parse(words)
     assert all(one.name in NAMES for one in found)
     assert all(one.value in ("true", "false") for one in found if one.name in SWITCHES)
-    assert wrong is not None or found or not words
+    assert wrong or found or not words
+    options, rest = split(words)
+    assert [*options, *rest] in (words, [word for index, word in enumerate(words) if index != len(options)])
 
 
 def test_every_option_of_the_docker_program_here_is_known_with_its_short_form_and_its_kind():

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from taskcell.config.settings import Settings
 from taskcell.errors import ManifestError
 from taskcell.model import Mount
+from taskcell.profile.build import skill_profile
 from taskcell.skills.manifest import load, read
 from taskcell.skills.manifest_files import stamp
 from taskcell.tools.catalog import built_in_names
@@ -136,11 +138,14 @@ def test_the_source_is_the_image_where_none_is_named(tmp_path):
         (SKILL + 'entrypoint = "python3 -m x"\n', "must be the path of one program, or a list"),
         (SKILL + "entrypoint = 3\n", "must be a string or a list of strings"),
         (SKILL + 'network = ""\n', "must be 'none' or a network's name"),
-        (SKILL + 'volumes = ["${SKILL_WORKDIR}"]\n', "is not understood"),
+        (SKILL + 'volumes = ["${SKILL_WORKDIR}"]\n', "is not understood; write"),
         (SKILL + 'volumes = ["${SKILL_WORKDIR}/sub:/x"]\n', "is not understood"),
-        (SKILL + 'volumes = ["${SKILL_WORKDIR}:/x:z"]\n', "is not understood"),
-        (SKILL + 'volumes = ["${SKILL_WORKDIR}:x"]\n', "is not understood"),
-        (SKILL + 'volumes = ["./x:/x"]\n', "is not understood"),
+        (SKILL + 'volumes = ["${SKILL_WORKDIR}:/x:z"]\n', "for SELinux, which is for the host to do"),
+        (SKILL + 'volumes = ["${SKILL_WORKDIR}:x"]\n', "has no absolute path of the container after ':'"),
+        (
+            SKILL + 'volumes = ["./x:/x"]\n',
+            "a folder below the one that docker is started in; for the",
+        ),
         (SKILL + 'command = ["a\\u0000"]\n', "must not hold a NUL"),
         ('[skills."a b"]\ndescription = "x"\ndocker.image = "a"\n', "1 to 64 letters"),
     ],
@@ -317,8 +322,9 @@ def test_the_documentations_manifests_are_valid(tmp_path):
 
 def test_the_documentation_names_every_key():
     from taskcell.config.container_table import ContainerTable
-    from taskcell.skills.manifest import ManifestTable, SkillTable
+    from taskcell.skills.manifest import ManifestTable
     from taskcell.skills.parameters import ParameterTable, ValueTable
+    from taskcell.skills.skill_table import SkillTable
     from taskcell.skills.typed_tool import ToolTable
 
     text = (DOCS / "manifests.md").read_text()
@@ -405,18 +411,38 @@ def test_a_word_of_docker_or_compose_is_answered_with_the_key_that_means_it(tmp_
         ("./:/w:ro", "for the task's files write '${SKILL_WORKDIR}:/w:ro'"),
         ("$PWD:/w", "for the task's files write '${SKILL_WORKDIR}:/w'"),
         ("$(pwd):/w", "for the task's files write '${SKILL_WORKDIR}:/w'"),
-        ("~/x:/y", "write '${HOME}/x:/y'"),
+        ("./data:/d:ro", "for the task's files write '${SKILL_WORKDIR}:/d:ro'"),
+        (
+            "cache:/c",
+            "names a volume of the engine, which is not mounted; for the task's files write '${SKILL_WORKDIR}:/c'",
+        ),
+        ("C:/data:/d", "is a path of Windows"),
+        ("/data", "is a volume of the engine without a name; leave it out"),
+        ("/srv:/d:ro,z", "after the target only ':ro' has a meaning: write '/srv:/d:ro'"),
+        ("/srv:/d:cached", "after the target only ':ro' has a meaning: write '/srv:/d'"),
     ],
 )
 def test_a_volume_of_a_shell_line_is_answered_with_what_to_write(tmp_path, volume, says):
-    for key in (f"volumes = ['{volume}']", f"extra_args = ['-v', '{volume}']", f"extra_args = ['-v{volume}']"):
-        (fault,) = faults(tmp_path, HEAD + SKILL + key + "\n")
-        assert says in fault
+    (fault,) = faults(tmp_path, HEAD + SKILL + f"volumes = ['{volume}']\n")
+    assert says in fault
+    for key in (f"extra_args = ['-v', '{volume}']", f"extra_args = ['-v{volume}']"):
+        (tmp_path / "m.toml").write_text(HEAD + SKILL + key + "\n")
+        found = read([tmp_path / "m.toml"], {}, ())
+        refused = [refusal.reason for skill in found.skills for refusal in skill_profile(skill, Settings()).refused]
+        assert says in str([*found.faults, *refused])
 
 
-def test_a_volume_of_docker_is_answered_with_what_can_be_mounted(tmp_path):
-    (fault,) = faults(tmp_path, HEAD + SKILL + "volumes = ['cache:/c']\n")
-    assert "'cache:/c' names a volume of docker and is not understood; write '${SKILL_WORKDIR}:/target'" in fault
+def test_a_tilde_in_a_volume_is_the_home_of_the_server_s_user(tmp_path):
+    for key in ("volumes = ['~/x:/y']", "extra_args = ['-v', '~/x:/y']", "extra_args = ['--volume=~/x:/y']"):
+        made = skill_profile(one(tmp_path, HEAD + SKILL + key + "\n", {"HOME": "/home/me"}), Settings())
+        assert made.mounts == (Mount("/home/me/x", "/y"),)
+
+
+def test_an_unset_folder_of_the_shell_leaves_the_skill_out_and_says_what_to_write(tmp_path):
+    (tmp_path / "m.toml").write_text(HEAD + SKILL + "volumes = ['${PWD}:/workdir']\n")
+    (skill,) = read([tmp_path / "m.toml"], {}, ()).left_out
+    assert "the variable PWD is not set" in skill.reasons[0]
+    assert skill.reasons[0].endswith("for the task's files write '${SKILL_WORKDIR}:/workdir'")
 
 
 def test_a_variable_may_be_passed_on_only_where_it_is_set(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from taskcell.assembly import stack
@@ -10,7 +11,7 @@ from taskcell.assembly.invocation import Invocation
 from taskcell.config.settings import Settings
 from taskcell.config.toml_source import Fault, TomlSource, UnreadableToml
 from taskcell.policy.policy import Policy
-from taskcell.profile.build import skill_profile
+from taskcell.profile.build import skill_profile, terminal_profile
 from taskcell.refusal import Refusal, Rule
 from taskcell.skills import manifest
 from taskcell.skills.manifest import Skill
@@ -38,26 +39,53 @@ def find_faults(run: Invocation, settings: Settings) -> list[str]:
     Each is `FILE:LINE: key: sentence`, without the line where it is not known.
     """
     found = manifest.read(settings.manifest_paths, run.environ, built_in_names())
-    unset = [reason for skill in found.left_out for reason in skill.reasons]
+    unusable = [reason for skill in found.left_out for reason in skill.reasons]
     policy = stack.policy_of(settings, stack.state_folder(run, settings))
-    refused = [line for skill in found.skills for line in _refused(skill, settings, policy)]
-    return [*found.faults, *unset, *refused]
+    refused = [line for skill in (*found.skills, *found.partial) for line in _refused(skill, settings, policy)]
+    return [*_terminal_refused(settings, policy), *found.faults, *unusable, *refused]
+
+
+def find_notes(run: Invocation, settings: Settings) -> tuple[str, ...]:
+    """Return the keys of the manifests that have no effect here, as `FILE:LINE: key: sentence`."""
+    return manifest.read(settings.manifest_paths, run.environ, built_in_names()).notes
+
+
+def _terminal_refused(settings: Settings, policy: Policy) -> Iterator[str]:
+    """Describe everything that speaks against the terminal's profile, with its key in the configuration."""
+    refusals = policy.refusals(terminal_profile(settings))
+    source = _read(settings.file) if settings.file is not None else None
+    table = source.data.get("terminal", {}) if source is not None else {}
+    for refusal in refusals:
+        key = ("terminal", *_key(refusal, {"docker": table})[1:])
+        fault = Fault(key, _sentence(refusal))
+        yield source.describe(fault) if source is not None else f"{'.'.join(key)}: {fault.sentence}"
+
+
+def _read(file: Path) -> TomlSource | None:
+    try:
+        return TomlSource.read(file)
+    except UnreadableToml:  # it has just been read, and is gone again
+        return None
+
+
+def _sentence(refusal: Refusal) -> str:
+    return f"{refusal.reason.rstrip('.')} (the policy's rule '{refusal.rule.value}')"
 
 
 def _refused(skill: Skill, settings: Settings, policy: Policy) -> Iterator[str]:
-    try:
-        source = TomlSource.read(skill.file)
-    except UnreadableToml:  # it has just been read, and is gone again
+    source = _read(skill.file)
+    if source is None:
         return
     table = source.data["skills"][skill.key[1]]
     own = table["instances"][skill.key[3]] if len(skill.key) > 2 else table
+    if not isinstance(table.get("docker", {}), dict) or not isinstance(own.get("docker", {}), dict):
+        return
     for refusal in policy.refusals(skill_profile(skill, settings)):
         within = _key(refusal, own)
         # What a variant does not say itself is its skill's.
         shared = ("skills", skill.key[1], *_key(refusal, table))
         key = (*skill.key, *within) if within != ("docker",) and within[0] in own else shared
-        sentence = f"{refusal.reason.rstrip('.')} (the policy's rule '{refusal.rule.value}')"
-        yield source.describe(Fault(key, sentence))
+        yield source.describe(Fault(key, _sentence(refusal)))
 
 
 def _key(refusal: Refusal, table: Mapping[str, Any]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from taskcell.assembly import stack
 from taskcell.config.settings import Settings
 from taskcell.deployment import state_files
 from taskcell.engine.base import Engine
-from taskcell.errors import Denied, TaskcellError
+from taskcell.errors import TaskcellError
 from taskcell.gateway.gateway import Gateway
 from taskcell.images import skills as skill_images
 from taskcell.model import Profile
@@ -59,9 +59,9 @@ class Obstacle:
 
 
 def left_out_reasons(left_out: Iterable[LeftOut]) -> dict[str, Obstacle]:
-    """Return why the tools of skills that lack a variable are not there."""
+    """Return why the tools of skills that cannot be used are not there."""
     return {
-        name: Obstacle("; ".join(skill.reasons), "then start the server again")
+        name: Obstacle("; ".join(skill.reasons), "change the skill, or what it lacks, and start the server again")
         for skill in left_out
         for name in skill.tool_names
     }
@@ -89,12 +89,14 @@ def reasons(tools: Mapping[str, Tool], policy: Policy, missing: Iterable[str]) -
 
 
 def _refusal(policy: Policy, profile: Profile) -> Obstacle | None:
-    try:
-        policy.authorize_profile(profile)
-    except Denied as denial:
-        why = f"the policy refuses the skill: {str(denial).rstrip('.')}"
-        return Obstacle(why, "change the skill, or [policy]; `taskcell skills check` names every key")
-    return None
+    refusals = policy.refusals(profile)
+    if not refusals:
+        return None
+    told = "; ".join(dict.fromkeys(refusal.reason.rstrip(".") for refusal in refusals))
+    return Obstacle(
+        f"the policy refuses the skill: {told}",
+        "change the skill, or [policy]; `taskcell skills check` names every key",
+    )
 
 
 def image_missing(reference: str) -> Obstacle:

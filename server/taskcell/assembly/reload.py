@@ -65,6 +65,8 @@ async def _follow(run: Invocation, loaded: Loaded, gateway: Gateway, offer: Offe
 def _log_left_out(loaded: Loaded) -> None:
     for skill in loaded.left_out:
         log.warning("A skill is left out; the others are served.", skill=skill.name, reason="; ".join(skill.reasons))
+    if loaded.notes:
+        log.info("Keys of manifests have no effect.", keys=loaded.notes)
 
 
 def _read(run: Invocation, loaded: Loaded) -> Loaded | None:

@@ -38,7 +38,8 @@ class Loaded:
 
     Arguments:
         stamp: how the manifests stood on the disk before they were read.
-        left_out: skills that lack a variable of the environment.
+        left_out: skills that cannot be used.
+        notes: keys of manifests that have no effect here, as `FILE:LINE: key: sentence`.
     """
 
     settings: Settings
@@ -46,6 +47,7 @@ class Loaded:
     tools: Mapping[str, Tool]
     stamp: Stamp
     left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def load(run: Invocation) -> Loaded:
@@ -60,7 +62,7 @@ def load_manifests(run: Invocation, settings: Settings) -> Loaded:
     if found.faults:
         raise ManifestError(list(found.faults))
     tools = catalog.build_tools(settings, found.skills, found.left_out)
-    return Loaded(settings, found.skills, tools, stamp, found.left_out)
+    return Loaded(settings, found.skills, tools, stamp, found.left_out, found.notes)
 
 
 def load_settings(run: Invocation) -> Settings:

@@ -11,7 +11,22 @@ import typer
 
 from taskcell import __version__
 from taskcell.assembly.invocation import Invocation
-from taskcell.cli import audit, doctor, exec, image, install, logs, policy, ps, rm, serve, skills, token, tools
+from taskcell.cli import (
+    audit,
+    doctor,
+    exec,
+    image,
+    import_from,
+    install,
+    logs,
+    policy,
+    ps,
+    rm,
+    serve,
+    skills,
+    token,
+    tools,
+)
 from taskcell.cli.command import EXIT_INTERRUPTED
 
 app = typer.Typer(
@@ -39,7 +54,7 @@ def _root(
     """An MCP server that gives every task of an LLM agent its own hardened container."""
 
 
-for module in (serve, install, doctor, exec, logs, ps, rm, token, audit, skills, tools, policy, image):
+for module in (serve, install, doctor, exec, logs, ps, rm, token, audit, skills, tools, policy, image, import_from):
     module.register(app)
 
 

@@ -68,7 +68,10 @@ def check(run: Invocation) -> None:
     from taskcell.errors import ManifestError
 
     settings = stack.load_settings(run)
-    if faults := check.find_faults(run, settings):
+    faults = check.find_faults(run, settings)
+    for note in check.find_notes(run, settings):
+        typer.echo(f"note: {note}.")
+    if faults:
         raise ManifestError(faults)
     loaded = stack.load_manifests(run, settings)
     tools = sum(len(skill.tool_names) for skill in loaded.skills)

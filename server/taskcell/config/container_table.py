@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -26,7 +27,7 @@ from taskcell.config.image_reference import full_reference
 from taskcell.config.toml_source import Fault
 from taskcell.config.volumes import WORKDIR_MARK, WORKDIR_VARIABLE, NotAVolume, check_shell_forms, mount_of
 from taskcell.model import GIB, MIB, WORKSPACE, Mount, Tmpfs
-from taskcell.units import format_size
+from taskcell.units import SHM, format_size
 
 #: The Docker Engine refuses a container with less memory.
 MIN_MEMORY = 6 * MIB
@@ -62,6 +63,7 @@ class ContainerTable(Table):
     gpus: Word = ""
     read_only: bool = True
     platform: Word = ""
+    shm_size: Bytes | None = None
     rm: bool = True
     workspace: Literal["rw", "ro"] = "rw"
     reuse: Literal["task", "call"] = "task"
@@ -90,7 +92,7 @@ class UnsetVariable(ValueError):
 
 
 def _fault(key: tuple[str | int, ...], error: ValueError) -> Fault:
-    return Fault(key, str(error), is_unset=isinstance(error, UnsetVariable))
+    return Fault(key, str(error), leaves_out=isinstance(error, UnsetVariable))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,9 @@ def expand_table(table: ContainerTable, environ: Mapping[str, str]) -> tuple[Exp
             mounts.append(_mount(volume, environ))
         except ValueError as error:
             found.append(_fault(("volumes", index), error))
+            if isinstance(error, NotAVolume) and error.kept:
+                with suppress(ValueError):
+                    mounts.append(_mount(error.kept, environ))  # so that everything is said of it at once
     # The workspace is at /workspace already; asking for it there changes nothing.
     kept = tuple(mount for mount in mounts if mount != Mount(None, WORKSPACE))
     options, wrong = _expand_options(table.extra_args, environ)
@@ -145,21 +150,38 @@ def _expand_options(words: tuple[str, ...], environ: Mapping[str, str]) -> tuple
         option = word if not option and word in names else ""
         bare = word.removeprefix(given).removeprefix("=") if inline else word
         try:
+            text: str | None
             if given in ("--volume", "-v"):
-                check_shell_forms(bare)
-            text = _expand(bare, environ) if given else word
-            if given in ("--volume", "-v") and text != bare:
+                text = _expand_volume(bare, environ)
+            elif given in _OF_VARIABLES:
+                text = _expand_variable(bare, environ)
+            else:
+                text = _expand(bare, environ) if given else word
+            if given in ("--volume", "-v") and text is not None and text != bare:
                 # Read here, where a fault shows the word as it is written: what it expands to may be secret.
                 mount_of(text)
-        except NotAVolume:
-            found.append(_fault(("extra_args", index), NotAVolume(bare)))
-            continue
         except ValueError as error:
-            found.append(_fault(("extra_args", index), error))
+            wrong = NotAVolume(bare) if isinstance(error, NotAVolume) else error
+            found.append(_fault(("extra_args", index), wrong))
+            text = None
+        if text is None:
+            # The option goes with its value, which is faulty, or the variable of it is not set.
+            del expanded[len(expanded) - (not inline) :]
             continue
         text = text.replace(WORKDIR_MARK, WORKSPACE) if given in _OF_VARIABLES else text
         expanded.append(word.removesuffix(bare) + text)
     return tuple(expanded), found
+
+
+def _expand_variable(entry: str, environ: Mapping[str, str]) -> str | None:
+    """Expand the value of `KEY=value`; None for a `KEY?=value` whose variable is not set. Raises ValueError."""
+    name, equals, value = entry.partition("=")
+    if not (equals and name.endswith("?")):
+        return _expand(entry, environ)
+    try:
+        return f"{name[:-1]}={_expand(value, environ)}"
+    except UnsetVariable:
+        return None
 
 
 def expand_environment(
@@ -181,18 +203,21 @@ def expand_environment(
     return tuple(pairs), found
 
 
-def default_tmpfs(memory: int | None) -> tuple[Tmpfs, ...]:
+def default_tmpfs(memory: int | None, shm: int | None = None) -> tuple[Tmpfs, ...]:
     """Return the bounded file systems of every sandbox: less than a quarter of `memory` bytes (None: no limit) in all.
 
     The absolute bounds are what a compiler or a package manager needs for its scratch files. The shares keep a
     small container from filling its memory with files. 64 MiB is the container engine's own size of /dev/shm.
+
+    Arguments:
+        shm: bytes of /dev/shm where the table says; they are not among the quarter.
     """
     memory = 2 * GIB if memory is None else memory
     return (
-        Tmpfs("/tmp", min(256 * MIB, memory // 8)),  # noqa: S108 - a path in the container
+        Tmpfs("/tmp", min(512 * MIB, memory // 8)),  # noqa: S108 - a path in the container
         Tmpfs("/var/tmp", min(64 * MIB, memory // 32)),  # noqa: S108
         Tmpfs("/run", min(16 * MIB, memory // 64), mode=0o755),
-        Tmpfs("/dev/shm", min(64 * MIB, memory // 16)),  # noqa: S108
+        Tmpfs(SHM, shm or min(64 * MIB, memory // 16)),
     )
 
 
@@ -213,8 +238,11 @@ def _expand_image(image: str, environ: Mapping[str, str]) -> str:
 def _variable(entry: str, environ: Mapping[str, str]) -> tuple[str, str]:
     name, equals, value = entry.partition("=")
     if not equals:
+        if not re.fullmatch(r"\w+", name):
+            raise ValueError("a variable is 'KEY=value', or 'KEY?=${KEY}' to pass the server's own on where it is set")
         raise ValueError(
-            "a name alone would forward the server's own variable; write 'KEY=value', or 'KEY=${KEY}' to pass it on"
+            f"a name alone would forward the server's own variable; write '{name}?=${{{name}}}' to pass it on where it "
+            "is set, or 'KEY=value'"
         )
     try:
         check_variable_name(name)
@@ -224,11 +252,25 @@ def _variable(entry: str, environ: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _mount(volume: str, environ: Mapping[str, str]) -> Mount:
-    check_shell_forms(volume)
     try:
-        return mount_of(_expand(volume, environ))
+        return mount_of(_expand_volume(volume, environ))
     except NotAVolume:
         raise NotAVolume(volume) from None
+
+
+def _expand_volume(volume: str, environ: Mapping[str, str]) -> str:
+    """Expand a volume's variables, and `~` at its beginning. Raises ValueError."""
+    check_shell_forms(volume)
+    if volume.startswith(("~/", "~:")):
+        volume = "${HOME}" + volume[1:]
+    try:
+        return _expand(volume, environ)
+    except UnsetVariable as error:
+        if "${PWD" not in volume:
+            raise
+        target = volume.rpartition("}")[2].partition(":")[2] or "/target"
+        files = f"${{{WORKDIR_VARIABLE}}}:{target}"
+        raise UnsetVariable(f"{error}; for the task's files write {files!r}") from None
 
 
 def _expand(text: str, environ: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from taskcell.config.password_file import read_password
 from taskcell.config.settings import GENERATED, Settings
 from taskcell.config.toml_source import Fault, Key, TomlSource, UnreadableToml
 from taskcell.errors import ConfigError
-from taskcell.units import format_seconds, format_size, ipc_size
+from taskcell.units import SHM, format_seconds, format_size, ipc_size
 
 FILE_NAME = "taskcell.toml"
 FILE_VARIABLE = "TASKCELL_CONFIG"
@@ -199,16 +199,18 @@ def _folder_faults(settings: Settings) -> Iterator[Fault]:
 def _memory_faults(settings: Settings) -> Iterator[Fault]:
     """Files in memory count as the container's memory, so that even full they must leave some for processes."""
     memory = settings.terminal.memory
-    sizes = {tmpfs.target: tmpfs.size for tmpfs in default_tmpfs(memory)}
-    sizes["System V IPC"] = ipc_size(sizes["/dev/shm"])  # noqa: S108
-    size = 0 if settings.workspace.folder else settings.workspace.size
-    total = sum(sizes.values()) + size
+    sizes = {tmpfs.target: tmpfs.size for tmpfs in default_tmpfs(memory, settings.terminal.shm_size)}
+    sizes["System V IPC"] = ipc_size(sizes[SHM])
+    # On disk they are no memory.
+    files = 0 if settings.keeps_files else settings.workspace.size
+    total = sum(sizes.values()) + files
     if total >= memory:
+        named = f"workspace.size {format_size(files)}, the rest for " if files else ""
         yield Fault(
             ("terminal", "memory"),
             f"{format_size(memory)} is not more than the {format_size(total)} that files and IPC in memory may "
-            f"hold together (workspace.size {format_size(size)}, the rest for "
-            f"{', '.join(sizes)}); raise terminal.memory or lower workspace.size",
+            f"hold together ({named}{', '.join(sizes)}); raise terminal.memory or lower "
+            f"{'workspace.size' if files else 'terminal.shm_size'}",
         )
 
 

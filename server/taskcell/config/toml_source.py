@@ -27,12 +27,12 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 class Fault:
     """One thing that is wrong: the key where it is, and the end of a sentence on what to do.
 
-    `is_unset`: nothing is wrong with the file, but a variable of the environment that it needs is not set.
+    `leaves_out`: the file is good, but what the key belongs to cannot be used, as where a variable is not set.
     """
 
     key: Key
     sentence: str
-    is_unset: bool = False
+    leaves_out: bool = False
 
     def below(self, *key: str | int) -> Fault:
         """Return the fault with its key below another one."""

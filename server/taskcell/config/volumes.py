@@ -5,25 +5,33 @@ from __future__ import annotations
 import re
 
 from taskcell.model import Mount
+from taskcell.text import shown
 
 WORKDIR_VARIABLE = "SKILL_WORKDIR"
 #: Stands for `${SKILL_WORKDIR}` in an expanded volume; no text from a file or an environment holds a NUL.
 WORKDIR_MARK = "\0"
 
-#: How a shell line of `docker run` names the folder that it is started in.
-_CURRENT_FOLDER = frozenset({".", "$PWD", "$(pwd)", "`pwd`"})
+#: How a shell line of `docker run` names the folder that it is started in, or one below it.
+_CURRENT_FOLDER = re.compile(r"(?:\.|\$PWD|\$\(pwd\)|`pwd`)(?P<below>/[^:]*)?:(?P<rest>.+)", re.DOTALL)
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
+_NAMED = re.compile(r"[a-zA-Z0-9][\w.-]+")
+#: A colon that is not in a `${VAR:-default}`.
+_SEPARATOR = re.compile(r":(?![^{}]*\})")
+#: Characters of a volume that a sentence shows, so that it can be copied.
+_SHOWN = 512
 
 
 def check_shell_forms(volume: str) -> None:
-    """Raise ValueError for a volume that only a shell understands, with what to write instead."""
-    source, colon, rest = volume.partition(":")
-    if colon and source.rstrip("/") in _CURRENT_FOLDER:
-        raise ValueError(
-            f"{volume!r} would be the folder that docker is started in; for the task's files write "
-            f"'${{{WORKDIR_VARIABLE}}}:{rest}'"
-        )
-    if colon and source.startswith("~/"):
-        raise ValueError(f"{volume!r} begins with '~', which only a shell expands; write '${{HOME}}{volume[1:]}'")
+    """Raise NotAVolume for a volume that only a shell understands."""
+    if _CURRENT_FOLDER.fullmatch(volume):
+        raise NotAVolume(volume)
+
+
+def _for_files(rest: str) -> str:
+    """A volume of the task's files with the target of another one, and its `ro`."""
+    target, _, options = rest.partition(":")
+    read_only = ":ro" if "ro" in options.split(",") else ""
+    return shown(f"${{{WORKDIR_VARIABLE}}}:{target}{read_only}", _SHOWN)
 
 
 def mount_of(volume: str) -> Mount:
@@ -40,12 +48,49 @@ class NotAVolume(ValueError):
     """A text is neither the workspace nor a path of the host with its place in the container."""
 
     def __init__(self, volume: str) -> None:
-        named = re.match(r"[a-zA-Z0-9][\w.-]+:", volume)
-        what = "names a volume of docker and is not understood" if named else "is not understood"
-        super().__init__(
-            f"{volume!r} {what}; write '${{{WORKDIR_VARIABLE}}}:/target' or '/host/path:/target', "
-            "with ':ro' after it for read-only"
+        parts = _SEPARATOR.split(volume, 2)
+        #: What is left of it without options that mean nothing; empty where that is nothing either.
+        self.kept = _kept(*parts) if len(parts) == 3 else ""
+        super().__init__(f"{shown(volume.replace(WORKDIR_MARK, '${SKILL_WORKDIR}'), _SHOWN)} {_mend(volume)}")
+
+
+def _mend(volume: str) -> str:
+    """What is wrong with a volume, and what to write."""
+    parts = _SEPARATOR.split(volume, 2)
+    source, target, options = (*parts, "", "")[:3]
+    rest = ":".join(parts[1:])
+    if found := _CURRENT_FOLDER.fullmatch(volume):
+        folder = "a folder below the one" if (found["below"] or "/").strip("/.") else "the folder"
+        mend = f"for the task's files write {_for_files(found['rest'])}, or the absolute path of a folder of the host"
+        sentence = f"would be {folder} that docker is started in; {mend}"
+    elif _WINDOWS.match(volume):
+        sentence = "is a path of Windows; write it as the machine of the engine has it, as in '/mnt/c/data:/data'"
+    elif not rest and source.startswith("/"):
+        sentence = "is a volume of the engine without a name; leave it out, and write into /workspace"
+    elif rest and not target.startswith("/"):
+        sentence = "has no absolute path of the container after ':'; write it as in '/host/path:/target'"
+    elif options and source.startswith(("/", "~", "$")):
+        sentence = _options_mend(source, target, options.split(","))
+    elif rest and _NAMED.fullmatch(source):
+        sentence = f"names a volume of the engine, which is not mounted; for the task's files write {_for_files(rest)}"
+    else:
+        sentence = (
+            f"is not understood; write '${{{WORKDIR_VARIABLE}}}:/target' or '/host/path:/target', with ':ro' after it "
+            "for read-only"
         )
+    return sentence
+
+
+def _kept(source: str, target: str, options: str) -> str:
+    return f"{source}:{target}{':ro' if 'ro' in options.split(',') else ''}"
+
+
+def _options_mend(source: str, target: str, options: list[str]) -> str:
+    kept = shown(_kept(source, target, ",".join(options)), _SHOWN)
+    why = "has an option that is not understood"
+    if {"z", "Z"} & set(options):
+        why = "asks the engine to label the host's folder for SELinux, which is for the host to do, with chcon -Rt"
+    return f"{why}; after the target only ':ro' has a meaning: write {kept}"
 
 
 def _split(text: str) -> tuple[str, str, bool]:

@@ -6,9 +6,10 @@ import posixpath
 from collections.abc import Iterable, Iterator
 
 from taskcell.config.policy_tables import PolicySettings
-from taskcell.model import WORKSPACE, Profile
+from taskcell.config.volumes import WORKDIR_VARIABLE
+from taskcell.model import MIB, WORKSPACE, Mount, Profile
 from taskcell.policy.host_paths import HostFacts, HostPath, PathKind
-from taskcell.refusal import Refusal, Rule
+from taskcell.refusal import Refusal, Rule, allowed_by_element, allowed_by_value
 from taskcell.text import shown
 from taskcell.units import format_size
 
@@ -33,6 +34,12 @@ KEPT_WHOLE = (
     "/usr/local/lib",
     "/var",
 )
+#: What to do about a folder of the host that may not be mounted.
+_ANOTHER = "name another folder"
+#: Characters; the kernel's longest path is shorter.
+MAX_TARGET = 5000
+#: MiB that processes need beside full file systems in memory.
+_ROOM = 64
 #: What a profile may mount in memory though it is guarded, or may not be mounted over in another way.
 TMPFS_TARGETS = frozenset({"/tmp", "/var/tmp", "/run", "/dev/shm"})  # noqa: S108 - paths in the container
 
@@ -43,11 +50,11 @@ def mounts(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterato
     for mount in profile.mounts:
         if mount.source is not None:
             path = found.get(mount.source)
-            yield from _source(mount.source, path, policy, host)
+            yield from _source(mount, path, policy, host)
             if path is not None:
-                yield from _secret_files(path, host)
+                yield from _secret_files(path, host, _instead(mount))
             if path is not None and not mount.read_only:
-                yield from _own_files(path, host)
+                yield from _own_files(path, host, _instead(mount))
     yield from _targets(profile)
 
 
@@ -108,7 +115,8 @@ def _owner(name: str, path: HostPath, profile: Profile) -> Iterator[Refusal]:
         yield Refusal(Rule.FOLDER, f"{reason}; leave 'user' out, or set workspace = \"ro\" if they only read.")
 
 
-def _source(asked: str, path: HostPath | None, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
+def _source(mount: Mount, path: HostPath | None, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
+    asked = mount.source or ""
     if not asked.startswith("/") or any(ord(character) < 0x20 or character == "\x7f" for character in asked):
         yield Refusal(Rule.MOUNTS, f"The host path {shown(asked)} must be absolute, without control characters.")
     elif path is None:
@@ -116,20 +124,20 @@ def _source(asked: str, path: HostPath | None, policy: PolicySettings, host: Hos
     else:
         name = _named(path)
         yield from _socket(name, path, policy)
-        yield from _blocked(name, path, policy, host)
-        yield from _engine_own(name, path, policy, host)
-        yield from _outside(name, path, host)
-        yield from _live_socket(name, path, policy, host)
+        yield from _blocked(name, path, policy, host, _instead(mount))
+        yield from _engine_own(name, path, policy, host, _instead(mount))
+        yield from _outside(name, path, host, _instead(mount))
+        yield from _live_socket(name, path, policy, host, _instead(mount))
         yield from _unfit(name, path)
 
 
-def _own_files(path: HostPath, host: HostFacts) -> Iterator[Refusal]:
-    why = "decides what the server does; mount it read-only (':ro'), or mount another folder."
+def _own_files(path: HostPath, host: HostFacts, instead: str = _ANOTHER) -> Iterator[Refusal]:
+    why = f"decides what the server does; mount it read-only (':ro'), or {instead}."
     yield from _touching(path, host.own, why)
 
 
-def _secret_files(path: HostPath, host: HostFacts) -> Iterator[Refusal]:
-    why = "holds a secret of the server; mount another folder, or keep the secret elsewhere."
+def _secret_files(path: HostPath, host: HostFacts, instead: str = _ANOTHER) -> Iterator[Refusal]:
+    why = f"holds a secret of the server; keep the secret elsewhere, or {instead}."
     yield from _touching(path, host.secret, why)
 
 
@@ -138,47 +146,61 @@ def _touching(path: HostPath, servers: Iterable[HostPath], why: str) -> Iterator
         if _touch(path, own):
             reason = f"The host path {_named(path)} is, holds or lies in {shown(own.asked)}, which {why}"
             yield Refusal(Rule.OWN_FILES, reason)
+            return  # the others have the same mend
 
 
 def _socket(name: str, path: HostPath, policy: PolicySettings) -> Iterator[Refusal]:
     if path.kind is PathKind.SOCKET and not policy.allow_docker_socket:
-        reason = f"The host path {name} is a socket, which may lead to the engine; policy.allow_docker_socket is false."
-        yield Refusal(Rule.SOCKETS, reason)
+        reason = f"The host path {name} is a socket, which may lead to the engine, and with it to all of the host"
+        yield Refusal(Rule.SOCKETS, f"{reason}; policy.allow_docker_socket is false, so leave it out.")
 
 
-def _engine_own(name: str, path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
+def _engine_own(
+    name: str, path: HostPath, policy: PolicySettings, host: HostFacts, instead: str = _ANOTHER
+) -> Iterator[Refusal]:
     if not policy.allow_docker_socket and any(_touch(path, own) for own in host.engine):
-        reason = f"The host path {name} holds, or is, a container engine's socket or files; mount another folder."
+        reason = f"The host path {name} holds, or is, a container engine's socket or files; {instead}."
         yield Refusal(Rule.SOCKETS, reason)
 
 
-def _live_socket(name: str, path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
+def _live_socket(
+    name: str, path: HostPath, policy: PolicySettings, host: HostFacts, instead: str = _ANOTHER
+) -> Iterator[Refusal]:
     if policy.allow_docker_socket or path.kind is not PathKind.FOLDER:
         return
     for live in host.live_sockets:
         if _is_at_or_below(live.resolved, path.resolved) or path.identity in live.lineage:
             reason = (
                 f"The host path {name} holds the socket {shown(live.resolved)}, which a sandbox could speak to even "
-                "through a read-only mount; mount a folder without sockets."
+                f"through a read-only mount; mount a folder without sockets, or {instead}."
             )
             yield Refusal(Rule.LIVE_SOCKETS, reason)
+            return  # the others have the same mend
 
 
-def _blocked(name: str, path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
+def _blocked(
+    name: str, path: HostPath, policy: PolicySettings, host: HostFacts, instead: str = _ANOTHER
+) -> Iterator[Refusal]:
     for blocked in host.blocked:
         # The key that allows sockets allows those that the list of paths names by default.
         if _touch(path, blocked) and not (policy.allow_docker_socket and blocked.kind is PathKind.SOCKET):
-            reason = f"The host path {name} is, holds or lies in {shown(blocked.asked)} of policy.blocked_mount_paths."
-            yield Refusal(Rule.BLOCKED, reason)
+            reason = f"The host path {name} is, holds or lies in {shown(blocked.asked)} of policy.blocked_mount_paths"
+            yield Refusal(Rule.BLOCKED, f"{reason}; {instead}.")
+            return  # the others have the same mend
 
 
-def _outside(name: str, path: HostPath, host: HostFacts) -> Iterator[Refusal]:
+def _outside(name: str, path: HostPath, host: HostFacts, instead: str) -> Iterator[Refusal]:
     if not any(_is_at_or_below(path.resolved, root.resolved) for root in host.roots):
-        reason = (
-            f"The host path {name} is in none of policy.allowed_mount_roots; "
-            "for the task's files write '${SKILL_WORKDIR}:/target'."
-        )
-        yield Refusal(Rule.ROOTS, reason)
+        why = f"The host path {name} is in none of policy.allowed_mount_roots"
+        yield allowed_by_element(Rule.ROOTS, why, "allowed_mount_roots", path.resolved, instead)
+
+
+def _instead(mount: Mount) -> str:
+    """What may be at the place of a host folder that may not, as the end of a sentence."""
+    if is_needed(mount.target) or not is_plain_path(mount.target):
+        return "leave it out"
+    workspace = f"${{{WORKDIR_VARIABLE}}}:{mount.target}{':ro' if mount.read_only else ''}"
+    return f"write {shown(workspace, MAX_TARGET)} for the task's files"
 
 
 def _unfit(name: str, path: HostPath) -> Iterator[Refusal]:
@@ -226,13 +248,24 @@ def _targets(profile: Profile) -> Iterator[Refusal]:
         if not is_plain_path(target):
             yield Refusal(Rule.TARGETS, f"The mount target {shown(target)} must be absolute, without '..' or '//'.")
         elif is_needed(target):
-            yield Refusal(Rule.TARGETS, f"Nothing may be mounted at {shown(target)}, which the sandbox needs whole.")
+            yield Refusal(Rule.TARGETS, f"Nothing may be mounted at {shown(target)}, {_why_needed(target)}; {_AWAY}.")
         elif target in in_memory or target in taken:
-            yield Refusal(Rule.TARGETS, f"Something else is mounted at {shown(target)} already.")
+            yield Refusal(Rule.TARGETS, f"Something else is mounted at {shown(target)} already; {_AWAY}.")
         elif any(_is_at_or_below(target, other) or _is_at_or_below(other, target) for other in taken):
             # A link that a command left in the outer mount would lead the inner one to where it likes.
-            yield Refusal(Rule.TARGETS, f"The mount target {shown(target)} lies in another mount, or around it.")
+            reason = f"The mount target {shown(target)} lies in another mount, or around it; {_AWAY}."
+            yield Refusal(Rule.TARGETS, reason)
         taken.append(target)
+
+
+#: What to do with a mount whose place is not free.
+_AWAY = "leave it out, or mount it elsewhere, such as below /mnt"
+
+
+def _why_needed(target: str) -> str:
+    if _is_at_or_below(target, WORKSPACE):
+        return "where the task's files are already"
+    return "which the sandbox needs whole"
 
 
 def in_memory(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
@@ -242,9 +275,10 @@ def in_memory(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iter
     for tmpfs in profile.tmpfs:
         target = tmpfs.target
         if target not in TMPFS_TARGETS and (not is_plain_path(target) or is_needed(target)):
-            yield Refusal(Rule.TMPFS, f"A file system in memory may not be at {shown(target)}.")
+            yield Refusal(Rule.TMPFS, f"A file system in memory may not be at {shown(target)}; {_AWAY}.")
         elif target in seen or any(_is_at_or_below(target, other) for other in others):
-            yield Refusal(Rule.TMPFS, f"Something else is mounted at {shown(target)}, or around it, already.")
+            reason = f"Something else is mounted at {shown(target)}, or around it, already; {_AWAY}."
+            yield Refusal(Rule.TMPFS, reason)
         if tmpfs.size <= 0 or not 0 <= tmpfs.mode <= 0o1777:
             yield Refusal(
                 Rule.TMPFS,
@@ -253,12 +287,14 @@ def in_memory(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iter
         seen.add(target)
     total = profile.kept_in_memory
     if profile.memory is not None and total >= profile.memory:
-        sizes = f"{format_size(total)}, and the memory limit is {format_size(profile.memory)}"
-        yield Refusal(
-            Rule.TMPFS,
-            f"The file systems in memory, and System V IPC with one and a half times the size of /dev/shm, hold "
-            f"{sizes}: they must stay below it.",
+        enough = total // MIB + _ROOM
+        reason = (
+            f"The file systems in memory, and System V IPC, may hold {format_size(total)}, which must stay below the "
+            f"memory limit of {format_size(profile.memory)}"
         )
+        if enough * MIB > policy.max_memory:
+            yield allowed_by_value(Rule.TMPFS, reason, "max_memory", f"{enough}m", "make them smaller")
+        yield Refusal(Rule.TMPFS, f"{reason}; write {enough}m of memory, or make them smaller.")
 
 
 def is_needed(target: str) -> bool:

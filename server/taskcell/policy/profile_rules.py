@@ -10,18 +10,19 @@ from fnmatch import fnmatchcase
 from taskcell.config.fields import check_variable_name
 from taskcell.config.image_reference import full_reference
 from taskcell.config.policy_tables import PolicySettings
-from taskcell.model import Profile, Reuse
+from taskcell.model import DEFAULT_USER, MIB, Profile, Reuse
 from taskcell.policy import mount_rules
 from taskcell.policy.capabilities import GRANTABLE, plain_name
 from taskcell.policy.host_paths import HostFacts
-from taskcell.refusal import Refusal, Rule
+from taskcell.refusal import Refusal, Rule, allowed_by_element, allowed_by_value
 from taskcell.text import shown
 from taskcell.units import format_size
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _WORD = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _PLATFORM = re.compile(r"[a-z0-9][a-z0-9_.-]{0,31}(?:/[a-z0-9][a-z0-9_.-]{0,31}){0,2}")
-_GPUS = re.compile(r"all|[0-9]{1,3}")
+_GPUS = re.compile(r"all|[1-9][0-9]{0,2}|device=[A-Za-z0-9][A-Za-z0-9-]{0,63}(?:,[A-Za-z0-9][A-Za-z0-9-]{0,63}){0,63}")
+_NO_NETWORK = "leave the network out, for none"
 _USER = re.compile(r"(?P<user>[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,63})(?::(?P<group>[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,63}))?")
 _NUMBER = re.compile(r"[0-9]+")
 #: The engine's own limit. A larger number would wrap, to 0 or to the -1 that changes no user.
@@ -32,8 +33,9 @@ MAX_USER = 2**31 - 1
 SHAREABLE_NAMESPACES = frozenset({"ipc", "uts", "user"})
 
 #: Fields that can do no harm whatever they hold: how stdout is kept apart; a root file system inside one container
-#: and its writable layer; whether a stopped container is kept.
-HARMLESS = frozenset({"kind", "read_only", "remove"})
+#: and its writable layer; whether a stopped container is kept;
+#: names and addresses inside it, which open no way that its network does not have.
+HARMLESS = frozenset({"kind", "read_only", "remove", "hostname", "hosts", "dns"})
 
 
 Judgement = Callable[[Profile, PolicySettings, HostFacts], Iterator[Refusal]]
@@ -80,7 +82,8 @@ def _image(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterato
         yield Refusal(Rule.IMAGES, f"{error}.")
         return
     if not any(fnmatchcase(full, pattern) for pattern in policy.allowed_images):
-        yield Refusal(Rule.IMAGES, f"The image {full} matches none of policy.allowed_images.")
+        why = f"The image {full} matches none of policy.allowed_images"
+        yield allowed_by_element(Rule.IMAGES, why, "allowed_images", profile.image, "name another image")
 
 
 def _capabilities(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
@@ -110,36 +113,42 @@ def _network(profile: Profile, policy: PolicySettings, host: HostFacts) -> Itera
         return
     if network == "host":
         if "network" not in policy.allow_host_namespaces:
-            yield Refusal(Rule.NAMESPACES, "The host's network needs 'network' in policy.allow_host_namespaces.")
+            why = "The network is the host's"
+            yield allowed_by_element(Rule.NAMESPACES, why, "allow_host_namespaces", "network", _NO_NETWORK)
     elif not _WORD.fullmatch(network):
-        yield Refusal(Rule.NETWORKS, f"{shown(network)} is not a network's name; another container's is refused.")
+        reason = f"{shown(network)} is not a network's name, and another container's network is refused"
+        yield Refusal(Rule.NETWORKS, f"{reason}; {_NO_NETWORK}.")
     elif network not in policy.allow_networks:
-        yield Refusal(Rule.NETWORKS, f"The network '{network}' is not in policy.allow_networks.")
+        why = f"The network '{network}' is not in policy.allow_networks"
+        yield allowed_by_element(Rule.NETWORKS, why, "allow_networks", network, _NO_NETWORK)
 
 
 def _namespaces(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
     for name in profile.host_namespaces:
         if name not in SHAREABLE_NAMESPACES:
             why = "the supervisor must own it to kill everything that a command started"
-            reason = f"The host's {name} namespace is never shared: {why}."
+            reason = f"The host's {name} namespace is never shared: {why}; leave the option out."
             yield Refusal(Rule.NAMESPACES, reason)
         elif name not in policy.allow_host_namespaces:
-            reason = f"The host's {name} namespace needs '{name}' in policy.allow_host_namespaces."
-            yield Refusal(Rule.NAMESPACES, reason)
+            why = f"The {name} namespace is the host's"
+            yield allowed_by_element(Rule.NAMESPACES, why, "allow_host_namespaces", name, "the option can be left out")
 
 
 def _gpus(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
     if profile.gpus and not policy.allow_gpus:
-        yield Refusal(Rule.GPUS, "The profile asks for GPUs, and policy.allow_gpus is false.")
-    elif profile.gpus and not _GPUS.fullmatch(profile.gpus):
-        yield Refusal(Rule.GPUS, f"{shown(profile.gpus)} is not understood; gpus is 'all' or a count.")
+        why = "The profile asks for GPUs, and policy.allow_gpus is false"
+        yield allowed_by_value(Rule.GPUS, why, "allow_gpus", True, "gpus can be left out")
+    if profile.gpus and not _GPUS.fullmatch(profile.gpus):
+        reason = f"{shown(profile.gpus)} is not understood; write 'all', a count, or 'device=0,1' for these GPUs."
+        yield Refusal(Rule.GPUS, reason)
 
 
 def _sudo(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
     if not profile.sudo:
         return
     if not policy.allow_sudo:
-        yield Refusal(Rule.SUDO, "The profile asks for sudo, and policy.allow_sudo is false; leave sudo at false.")
+        why = "The profile asks for sudo, and policy.allow_sudo is false"
+        yield allowed_by_value(Rule.SUDO, why, "allow_sudo", True, "leave sudo at false")
     if profile.read_only:
         reason = "The profile asks for sudo and read_only, and sudo is set up in the root file system; leave one out."
         yield Refusal(Rule.SUDO, reason)
@@ -160,13 +169,15 @@ def _sudo(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator
 def _user(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
     match = _USER.fullmatch(profile.user)
     if match is None:
-        yield Refusal(Rule.USER, f"{shown(profile.user)} is not a user; write 'uid', 'uid:gid' or a name.")
+        reason = f"{shown(profile.user)} is not a user; write 'uid', 'uid:gid' or a name, such as '{DEFAULT_USER}'."
+        yield Refusal(Rule.USER, reason)
         return
     for name in filter(None, match.group("user", "group")):
         if name == "root" or (_NUMBER.fullmatch(name) and not 1 <= int(name) <= MAX_USER):
             yield Refusal(
                 Rule.USER,
-                f"The user {shown(profile.user)} is root, or not a user at all; name an unprivileged user.",
+                f"The user {shown(profile.user)} is root, or not a user at all; name an unprivileged user, such as "
+                f"'{DEFAULT_USER}'.",
             )
 
 
@@ -180,11 +191,14 @@ def _resources(profile: Profile, policy: PolicySettings, host: HostFacts) -> Ite
     for label, value, highest, text, bound in limits:
         if value is None:
             if policy.require_resource_limits:
-                yield Refusal(Rule.RESOURCES, f"The profile must bound its {label}: at most {bound}.")
+                reason = f"The profile must bound its {label}: write at most {bound}, or leave it out for the default."
+                yield Refusal(Rule.RESOURCES, reason)
         elif not math.isfinite(value) or value <= 0:
             yield Refusal(Rule.RESOURCES, f"The profile's {label} must be more than 0, not {text}.")
         elif value > highest:
-            yield Refusal(Rule.RESOURCES, f"The profile's {label} of {text} is over policy.max_{label}, {bound}.")
+            why = f"The profile's {label} of {text} is over policy.max_{label}, {bound}"
+            wanted = f"{value // MIB + (value % MIB > 0)}m" if label == "memory" else value
+            yield allowed_by_value(Rule.RESOURCES, why, f"max_{label}", wanted, "the profile can ask for less")
 
 
 def _reuse(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:

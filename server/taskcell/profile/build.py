@@ -82,7 +82,7 @@ def _profile(
         network=table.network,
         # sudo cannot be set up in a root file system that nobody can write; the policy refuses who asks for both.
         read_only=table.read_only and not (table.sudo and "read_only" not in table.model_fields_set),
-        tmpfs=default_tmpfs(table.memory),
+        tmpfs=default_tmpfs(table.memory, table.shm_size),
         mounts=expanded.mounts,
         cap_add=table.cap_add,
         gpus=table.gpus,
@@ -133,7 +133,8 @@ def _owner(folder: HostFolder | None) -> str:
 
 def _with_room_for_files(profile: Profile, settings: Settings) -> Profile:
     """Hold the options in extra_args to the bound that the configuration sets for terminal.memory."""
-    total = sum(tmpfs.size for tmpfs in profile.tmpfs) + settings.workspace.size
+    total = sum(tmpfs.size for tmpfs in profile.tmpfs)
+    total += 0 if settings.keeps_files else settings.workspace.size
     if profile.memory is None or total < profile.memory:
         return profile
     reason = (

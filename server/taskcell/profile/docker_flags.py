@@ -5,6 +5,7 @@ The table is that of Docker 20.10 to 28, hidden and deprecated options included.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -60,34 +61,60 @@ class Given:
 
 
 class _Malformed(ValueError):
-    """A word is not an option of docker's. The words after it can be options or values, and nobody knows which."""
+    """A word is not an option of docker's."""
 
 
-def parse(words: Sequence[str]) -> tuple[tuple[Given, ...], Refusal | None]:
-    """Return the options that were given, in order, up to the first word that is not one, and the refusal of that word.
+def parse(words: Sequence[str]) -> tuple[tuple[Given, ...], tuple[Refusal, ...]]:
+    """Return the options that were given, in order, and the refusals of words that are none.
 
-    Both forms are read, `--flag value` and `--flag=value`, and short ones as docker joins them: `-v/:/h`, `-itd`.
+    Both forms are read, `--flag value` and `--flag=value`, and short ones as docker joins them: `-v/:/h`, `-itd`. After
+    a word that is not an option, reading goes on at the next word with a dash: nobody knows what those between are.
     """
     given: list[Given] = []
-    try:
-        for found in _read(iter(words)):
-            given.append(found)  # noqa: PERF402 - what was read before a fault is kept
-    except _Malformed as error:
-        return tuple(given), Refusal(Rule.EXTRA_ARGS, f"{error}; correct extra_args.")
-    return tuple(given), None
+    refused: list[Refusal] = []
+    rest = list(words)
+    while rest:
+        word, rest = rest[0], rest[1:]
+        taken = iter(rest)
+        try:
+            given += _read(word, taken)
+            rest = list(taken)
+        except _Malformed as error:
+            refused.append(Refusal(Rule.EXTRA_ARGS, f"{error}."))
+            while rest and not rest[0].startswith("-"):
+                rest = rest[1:]
+    return tuple(given), tuple(refused)
 
 
-def _read(words: Iterator[str]) -> Iterator[Given]:
-    for word in words:
-        if word.startswith("--") and word != "--":
-            name, equals, value = word[2:].partition("=")
-            yield _one(f"--{name}", name, value if equals else None, words)
-        elif word.startswith("-") and word not in ("-", "--"):
-            yield from _cluster(word[1:], words)
-        else:
-            # What comes after '=' may be a secret that lost its option.
-            bare = shown(word.partition("=")[0])
-            raise _Malformed(f"{bare} is not an option; a word by itself would be the image or the command")
+def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split the words after `docker run` into its options, and image and command."""
+    options: list[str] = []
+    rest = list(words)
+    while rest and rest[0].startswith("-") and rest[0] not in ("-", "--"):
+        taken = iter(rest[1:])
+        try:
+            list(_read(rest[0], taken))
+            after = list(taken)
+        except _Malformed:
+            after = rest[1:]
+        options += rest[: len(rest) - len(after)]
+        rest = after
+    return options, rest[1:] if rest[:1] == ["--"] else rest
+
+
+def _read(word: str, words: Iterator[str]) -> list[Given]:
+    """Read one word, and its values from the words after it."""
+    if word.startswith("--") and word != "--":
+        name, equals, value = word[2:].partition("=")
+        return [_one(f"--{name}", name, value if equals else None, words)]
+    if word.startswith("-") and word not in ("-", "--"):
+        return list(_cluster(word[1:], words))
+    # What comes after '=' may be a secret that lost its option.
+    bare = shown(word.partition("=")[0])
+    raise _Malformed(
+        f"{bare} is not an option; a word by itself would be the image, which belongs into 'image', or the command, "
+        "which belongs into 'command'; remove it from extra_args"
+    )
 
 
 def _cluster(letters: str, words: Iterator[str]) -> Iterator[Given]:
@@ -106,7 +133,9 @@ def _one(written: str, key: str, value: str | None, words: Iterator[str]) -> Giv
             return Given(_ON_OFF[key], _switch(written, value))
         if key in _VALUED:
             return Given(_VALUED[key], _value(written, words) if value is None else value)
-    raise _Malformed(f"{shown(written)} is not an option of docker run")
+    near = difflib.get_close_matches(key, [name for name in (*_VALUED, *_ON_OFF) if len(name) > 1], n=1)
+    hint = f"did you mean --{near[0]}? Otherwise " if near and len(key) > 1 else ""
+    raise _Malformed(f"{shown(written)} is not an option of docker run; {hint}remove it from extra_args")
 
 
 def _switch(written: str, value: str | None) -> str:
@@ -114,11 +143,11 @@ def _switch(written: str, value: str | None) -> str:
         return "true"
     if value in _FALSE:
         return "false"
-    raise _Malformed(f"{shown(written)} is on or off, and takes 'true' or 'false' after '='")
+    raise _Malformed(f"{shown(written)} is on or off; write it alone, or with '=true' or '=false'")
 
 
 def _value(written: str, words: Iterator[str]) -> str:
     value = next(words, None)
     if value is None:
-        raise _Malformed(f"{shown(written)} needs a value")
+        raise _Malformed(f"{shown(written)} needs a value; write one after it, or remove it from extra_args")
     return value

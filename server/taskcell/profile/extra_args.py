@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from taskcell.config.container_table import MIN_MEMORY, default_tmpfs
-from taskcell.config.volumes import mount_of
+from taskcell.config.volumes import NotAVolume, mount_of
 from taskcell.model import WORKSPACE, Mount, Profile, Tmpfs
 from taskcell.profile.docker_flags import SWITCHES, Given, parse
+from taskcell.profile.extra_mounts import read_mount, read_tmpfs
 from taskcell.profile.refused_options import refusal_of
 from taskcell.refusal import Refusal, Rule
 from taskcell.text import shown
-from taskcell.units import format_size, parse_cores, parse_size
+from taskcell.units import SHM, format_size, parse_cores, parse_size
 
 _COUNT = re.compile(r"[0-9]{1,10}")
-_MODE = re.compile(r"0?[0-7]{1,4}")
-#: What tmpfs options may say because every file system in memory of a sandbox has it.
-_TMPFS_HOLDS = frozenset({"rw", "nosuid", "nodev", "exec"})
+_HOSTNAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?")
+#: The options of the fields that a key may contradict.
+_OPTIONS = {
+    "memory": "memory", "cpus": "cpus", "pids": "pids-limit", "network": "network", "user": "user",
+    "working_dir": "workdir", "gpus": "gpus", "platform": "platform", "remove": "rm", "read_only": "read-only",
+    "entrypoint": "entrypoint",
+}  # fmt: skip
 
 
 @dataclass
@@ -32,6 +38,8 @@ class _Asked:
     tmpfs: list[Tmpfs] = field(default_factory=list)
     cap_add: list[str] = field(default_factory=list)
     namespaces: list[str] = field(default_factory=list)
+    hosts: list[tuple[str, str]] = field(default_factory=list)
+    dns: list[str] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
 
     def refuse(self, rule: Rule, reason: str) -> None:
@@ -39,7 +47,7 @@ class _Asked:
 
     def set(self, given: Given, name: str, value: object) -> None:
         if name in self.fields:
-            self.refuse(Rule.EXTRA_ARGS, f"--{given.name} is in extra_args twice; leave one out.")
+            self.refuse(Rule.EXTRA_ARGS, f"--{given.name} is in extra_args twice; remove one of them from extra_args.")
         self.fields[name] = value
 
 
@@ -52,17 +60,20 @@ def apply(profile: Profile, words: Sequence[str], written: Mapping[str, str]) ->
             table is refused: otherwise one of the two would be ignored.
     """
     given, malformed = parse(words)
-    asked = _Asked()
+    asked = _Asked(refused=list(malformed))
     for option in given:
         _ask(asked, option, profile)
-    if malformed is not None:
-        asked.refused.append(malformed)
     for name, value in asked.fields.items():
         if name in written and getattr(profile, name) != value:
-            reason = f"extra_args and the key '{written[name]}' say different things; leave one of the two out."
+            reason = (
+                f"extra_args and the key '{written[name]}' say different things; remove --{_OPTIONS[name]} from "
+                "extra_args, or leave the key out."
+            )
             asked.refuse(Rule.EXTRA_ARGS, reason)
     memory = asked.fields.get("memory", profile.memory)
-    sizes = default_tmpfs(memory) if "memory" in asked.fields else profile.tmpfs
+    usual = default_tmpfs(profile.memory)
+    shm = None if profile.tmpfs == usual else profile.shm
+    sizes = default_tmpfs(memory, shm) if "memory" in asked.fields else profile.tmpfs
     return replace(
         profile,
         **asked.fields,
@@ -71,6 +82,8 @@ def apply(profile: Profile, words: Sequence[str], written: Mapping[str, str]) ->
         tmpfs=(*(one for one in sizes if one.target not in {t.target for t in asked.tmpfs}), *asked.tmpfs),
         cap_add=(*profile.cap_add, *asked.cap_add),
         host_namespaces=(*profile.host_namespaces, *asked.namespaces),
+        hosts=tuple(asked.hosts),
+        dns=tuple(asked.dns),
         refused=(*profile.refused, *asked.refused),
     )
 
@@ -124,19 +137,21 @@ def _variable(asked: _Asked, given: Given, profile: Profile) -> None:
     if equals:
         asked.environment.append((name, value))
         return
-    reason = f"--env {shown(name)} has no value, and would forward the server's own variable; write KEY=value."
+    passed_on = shown(f"{name}?=${{{name}}}")
+    reason = (
+        f"--env {shown(name)} has no value, and would forward the server's own variable; write {passed_on} to pass it "
+        "on where it is set, or KEY=value."
+    )
     asked.refuse(Rule.ENVIRONMENT, reason)
 
 
 def _volume(asked: _Asked, given: Given, profile: Profile) -> None:
     try:
         mount = mount_of(given.value)
-    except ValueError:
-        reason = (
-            f"--volume {shown(given.value)} is not '/host/path:/target', nor '${{SKILL_WORKDIR}}:/target' for the "
-            "task's files, with ':ro' after it for read-only."
-        )
-        asked.refuse(Rule.MOUNTS, reason)
+    except ValueError as error:
+        asked.refuse(Rule.MOUNTS, f"--volume {error}.")
+        if isinstance(error, NotAVolume) and error.kept.startswith("/"):
+            _add_mount(asked, mount_of(error.kept))  # so that everything is said of it at once
     else:
         _add_mount(asked, mount)
 
@@ -147,52 +162,56 @@ def _add_mount(asked: _Asked, mount: Mount) -> None:
         asked.mounts.append(mount)
 
 
-#: What `--mount` may say of a folder, under each of docker's names for it.
-_MOUNT_KEYS = {"type": "type", **dict.fromkeys(("source", "src"), "source")}
-_MOUNT_KEYS |= dict.fromkeys(("target", "dst", "destination"), "target") | dict.fromkeys(("readonly", "ro"), "ro")
-
-
 def _mount(asked: _Asked, given: Given, profile: Profile) -> None:
-    """Read `type=bind,source=/host,target=/target[,readonly]` as the volume of the same meaning."""
-    said: dict[str, str] = {}
-    for option in given.value.split(","):
-        name, equals, value = option.partition("=")
-        key = _MOUNT_KEYS.get(name)
-        if key is None or key in said:
-            asked.refuse(Rule.MOUNTS, f"{shown(name)} of --mount is not understood, or is there twice; {_AS_MOUNT}.")
-            return
-        said[key] = value if equals else "true"
-    read_only = {"true": ":ro", "1": ":ro", "false": "", "0": ""}.get(said.get("ro", "false"))
-    if said.get("type") != "bind" or read_only is None or ":" in f"{said.get('source')}{said.get('target')}":
-        asked.refuse(Rule.MOUNTS, f"--mount mounts folders of the host and the task's files alone; {_AS_MOUNT}.")
-        return
     try:
-        _add_mount(asked, mount_of(f"{said.get('source', '')}:{said.get('target', '')}{read_only}"))
-    except ValueError:
-        asked.refuse(Rule.MOUNTS, f"--mount needs an absolute source and target; {_AS_MOUNT}.")
-
-
-_AS_MOUNT = "write 'type=bind,source=/host/path,target=/target', with ',readonly' after it for read-only"
+        found = read_mount(given.value)
+    except ValueError as error:
+        asked.refuse(Rule.MOUNTS, f"{error}.")
+    else:
+        asked.tmpfs.append(found) if isinstance(found, Tmpfs) else _add_mount(asked, found)
 
 
 def _tmpfs(asked: _Asked, given: Given, profile: Profile) -> None:
-    target, _, text = given.value.partition(":")
-    size, mode = 0, 0o1777
-    for option in filter(None, text.split(",")):
-        name, _, value = option.partition("=")
-        if name == "size":
-            size = _number(asked, Given("tmpfs size", value), parse_size) or 0
-        elif name == "mode" and _MODE.fullmatch(value):
-            mode = int(value, 8)
-        elif option not in _TMPFS_HOLDS:
-            asked.refuse(Rule.TMPFS, f"The option {shown(option)} of --tmpfs is not understood; use size and mode.")
-    if not size:
-        asked.refuse(Rule.TMPFS, f"--tmpfs {shown(target)} has no bound; write {shown(target + ':size=64m')}.")
-    asked.tmpfs.append(Tmpfs(target, size, mode))
+    try:
+        asked.tmpfs.append(read_tmpfs(given.value))
+    except ValueError as error:
+        asked.refuse(Rule.TMPFS, f"{error}.")
 
 
 def _shm_size(asked: _Asked, given: Given, profile: Profile) -> None:
-    asked.tmpfs.append(Tmpfs("/dev/shm", _number(asked, given, parse_size) or 0))  # noqa: S108
+    asked.tmpfs.append(Tmpfs(SHM, _number(asked, given, parse_size) or 0))
+
+
+def _gpus(asked: _Asked, given: Given, profile: Profile) -> None:
+    # The quotes are docker's own: its command line reads the value as a line of CSV.
+    asked.set(given, "gpus", given.value.strip('"'))
+
+
+def _hostname(asked: _Asked, given: Given, profile: Profile) -> None:
+    if not _HOSTNAME.fullmatch(given.value):
+        reason = f"--hostname {shown(given.value)} is not a name of a machine; write letters, digits, '-' and '.'."
+        asked.refuse(Rule.FORM, reason)
+    asked.set(given, "hostname", given.value)
+
+
+def _host(asked: _Asked, given: Given, profile: Profile) -> None:
+    name, address = (*re.split("[:=]", given.value, maxsplit=1), "")[:2]
+    try:
+        asked.hosts.append((name, str(ipaddress.ip_address(address.strip("[]")))))
+    except ValueError:
+        reason = f"--add-host {shown(given.value)} is not a name with its address; write it as in 'db:10.0.0.5', or "
+        asked.refuse(Rule.FORM, f"{reason}remove it from extra_args.")
+    else:
+        if not _HOSTNAME.fullmatch(name):
+            asked.refuse(Rule.FORM, f"--add-host {shown(name)} is not a name of a machine; remove it from extra_args.")
+
+
+def _dns(asked: _Asked, given: Given, profile: Profile) -> None:
+    try:
+        asked.dns.append(str(ipaddress.ip_address(given.value)))
+    except ValueError:
+        reason = f"--dns {shown(given.value)} is not the address of a server; remove it from extra_args."
+        asked.refuse(Rule.FORM, reason)
 
 
 def _capability(asked: _Asked, given: Given, profile: Profile) -> None:
@@ -233,7 +252,7 @@ _READERS: dict[str, _Reader] = {
     "network": _plain("network"),
     "user": _plain("user"),
     "workdir": _plain("working_dir"),
-    "gpus": _plain("gpus"),
+    "gpus": _gpus,
     "platform": _plain("platform"),
     "rm": _plain("remove"),
     "read-only": _plain("read_only"),
@@ -243,6 +262,9 @@ _READERS: dict[str, _Reader] = {
     "tmpfs": _tmpfs,
     "shm-size": _shm_size,
     "cap-add": _capability,
+    "hostname": _hostname,
+    "add-host": _host,
+    "dns": _dns,
     "entrypoint": _entrypoint,
     "runtime": _runtime,
     **dict.fromkeys(_NAMESPACES, _namespace),

@@ -5,41 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
-from taskcell.config.container_table import ContainerTable, Expanded, expand_environment, expand_table
-from taskcell.config.fields import Prose, Table, Texts, Word, faults
+from taskcell.config.container_table import ContainerTable, expand_environment
+from taskcell.config.fields import Table, Texts, faults
 from taskcell.config.toml_source import Fault, Key, TomlSource, UnreadableToml
 from taskcell.errors import ManifestError
 from taskcell.model import Mount
+from taskcell.skills.forerunner import translate
 from taskcell.skills.manifest_files import manifest_files
-from taskcell.skills.typed_tool import TOOL_NAME, TypedTool, check_description, read_tools
+from taskcell.skills.skill_table import read_skill
+from taskcell.skills.typed_tool import TypedTool
 from taskcell.skills.variants import Variant, variants
-from taskcell.text import hidden_character
-
-_SOURCE = "docker:"
-
-
-def _docker_source(value: str) -> str:
-    if value and (not value.startswith(_SOURCE) or value == _SOURCE):
-        raise ValueError("must be 'docker:IMAGE'")
-    return value
-
-
-Source = Annotated[Word, AfterValidator(_docker_source)]
-_SOURCED: TypeAdapter[str] = TypeAdapter(Source, config=ConfigDict(strict=True))
-
-
-class SkillTable(Table):
-    """A table `[skills.NAME]`."""
-
-    description: Annotated[Prose, AfterValidator(check_description)] | None = None
-    source: Source = ""
-    runtime: Literal["docker"] = "docker"
-    docker: ContainerTable = ContainerTable()
-    tools: Any = Field(default={})
 
 
 class DefaultsTable(Table):
@@ -92,11 +71,12 @@ class Skill:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A skill that cannot be used, because a variable that it needs is not set; the file itself is good.
+    """A skill that cannot be used, because a variable that it needs is not set, or because no container can run it; the
+    file itself is good.
 
     Arguments:
         tool_names: the MCP tools that it would provide.
-        reasons: one for each variable, as `FILE:LINE: key: sentence`.
+        reasons: each as `FILE:LINE: key: sentence`.
     """
 
     name: str
@@ -110,11 +90,15 @@ class Manifests:
 
     Arguments:
         faults: each as `FILE:LINE: key: sentence`, without the line where it is not known.
+        notes: the same of keys that have no effect, and had one where the manifest comes from.
+        partial: skills that cannot be used, as far as their tables can be read, so that the policy can judge them.
     """
 
     skills: tuple[Skill, ...]
     left_out: tuple[LeftOut, ...]
     faults: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    partial: tuple[Skill, ...] = ()
 
 
 def load(paths: Sequence[Path], environ: Mapping[str, str], reserved: Collection[str]) -> tuple[Skill, ...]:
@@ -141,23 +125,27 @@ def read(paths: Sequence[Path], environ: Mapping[str, str], reserved: Collection
     skills: dict[str, Skill] = {}
     givers: dict[str, Skill] = {}
     left_out: list[LeftOut] = []
+    notes: list[str] = []
+    partial: list[Skill] = []
     for file in manifest_files(paths, wrong):
         try:
             source = TomlSource.read(file)
         except UnreadableToml as error:
             wrong.append(str(error))
             continue
-        found, unset, faulty = _read(source, environ, reserved)
-        wrong += [source.describe(fault) for fault in faulty]
-        left_out += unset
-        for skill in found:
+        found = _read(source, environ, reserved)
+        wrong += [source.describe(fault) for fault in found.faults]
+        notes += [source.describe(fault) for fault in found.notes]
+        left_out += found.left_out
+        partial += found.partial
+        for skill in found.skills:
             first = skills.setdefault(skill.name, skill)
             if first is not skill:
                 fault = Fault(skill.key, f"is declared at {first.place} already; rename one of the two")
                 wrong.append(source.describe(fault))
             else:
                 wrong += [source.describe(fault) for fault in _collisions(skill, givers, reserved)]
-    return Manifests(tuple(skills.values()), tuple(left_out), tuple(wrong))
+    return Manifests(tuple(skills.values()), tuple(left_out), tuple(wrong), tuple(notes), tuple(partial))
 
 
 def _collisions(skill: Skill, givers: dict[str, Skill], reserved: Collection[str]) -> Iterator[Fault]:
@@ -171,109 +159,80 @@ def _collisions(skill: Skill, givers: dict[str, Skill], reserved: Collection[str
             yield Fault(key, f"its name would be '{full}', as a tool of '{first.name}' at {first.place}; rename one")
 
 
-def _read(
-    source: TomlSource, environ: Mapping[str, str], reserved: Collection[str]
-) -> tuple[list[Skill], list[LeftOut], list[Fault]]:
-    """Return the good skills of one file, those that lack a variable, and the faults of the others."""
-    wrong: list[Fault] = []
+@dataclass
+class _Found:
+    """What one file declares; the fields of `Manifests`."""
+
+    skills: list[Skill] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[Fault] = field(default_factory=list)
+    partial: list[Skill] = field(default_factory=list)
+
+
+def _read(source: TomlSource, environ: Mapping[str, str], reserved: Collection[str]) -> _Found:
+    """Return the skills of one file, those that cannot be used, and the faults of the others."""
+    found = _Found()
+    translated = translate(source.data)
+    found.notes += translated.notes
+    for name, reason in translated.left_out.items():
+        found.left_out.append(LeftOut(name, (name,), (source.describe(reason),)))
     defaults = DefaultsTable()
     try:
-        defaults = ManifestTable.model_validate(source.data).defaults
+        defaults = ManifestTable.model_validate(translated.data).defaults
     except ValidationError as error:
-        wrong += faults(error, ManifestTable)
-    shared, found = expand_environment(defaults.environment, environ)
-    of_all = [fault.below("defaults") for fault in found]
-    wrong += [fault for fault in of_all if not fault.is_unset]
-    tables = source.data.get("skills", {})
+        found.faults += faults(error, ManifestTable)
+    shared, wrong = expand_environment(defaults.environment, environ)
+    of_all = [fault.below("defaults") for fault in wrong]
+    found.faults += [fault for fault in of_all if not fault.leaves_out]
+    tables = translated.data.get("skills", {})
     is_table = isinstance(tables, dict)
-    skills, left_out = [], []
-    declared = [variant for name, data in tables.items() for variant in variants(name, data)] if is_table else []
-    for variant in declared:
+    for variant in [one for name, data in tables.items() for one in variants(name, data)] if is_table else []:
         if variant.faults:
-            wrong += variant.faults
-            continue
-        skill, found = _skill(variant, shared, environ, source)
-        if variant.name in reserved:
-            found.insert(0, Fault((), f"'{variant.name}' is the name of one of taskcell's own tools; choose another"))
-        placed = [variant.placed(fault) for fault in found]
-        faulty = [fault for fault in placed if not fault.is_unset]
-        unset = [fault for fault in (*of_all, *placed) if fault.is_unset]
-        wrong += faulty
-        if skill is None or faulty:
-            continue
-        if unset:
-            left_out.append(LeftOut(skill.name, skill.tool_names, tuple(map(source.describe, unset))))
+            found.faults += variant.faults
         else:
-            skills.append(skill)
+            _add(found, variant, shared, of_all, source=source, environ=environ, reserved=reserved)
     # Once, though several variants share what is wrong.
-    return skills, left_out, list(dict.fromkeys(wrong))
+    found.faults = list(dict.fromkeys(found.faults))
+    return found
 
 
-def _skill(
-    variant: Variant, shared: tuple[tuple[str, str], ...], environ: Mapping[str, str], source: TomlSource
-) -> tuple[Skill | None, list[Fault]]:
-    """Return a skill, None if its table is faulty, and what is wrong; a skill that lacks a variable is not whole."""
-    name, data = variant.name, variant.data
-    wrong = list(_name_faults(name))
-    table = None
-    try:
-        table = SkillTable.model_validate(data)
-    except ValidationError as error:
-        wrong += faults(error, SkillTable)
-    else:
-        wrong += _source_faults(table)
-    if not isinstance(data, dict):
-        return None, wrong
-    docker, expanded, faulty = _docker(data, environ)
-    wrong += [fault.below("docker") for fault in faulty]
-    tools, faulty = read_tools(name, data.get("tools", {}))
-    wrong += faulty
-    if table is None or not all(fault.is_unset for fault in wrong):
-        return None, wrong
+def _add(
+    found: _Found,
+    variant: Variant,
+    shared: tuple[tuple[str, str], ...],
+    of_all: Sequence[Fault],
+    *,
+    source: TomlSource,
+    environ: Mapping[str, str],
+    reserved: Collection[str],
+) -> None:
+    """Add a skill to those that can be used, or to those that cannot and to what is wrong."""
+    read = read_skill(variant.name, variant.data, environ)
+    placed = [variant.placed(fault) for fault in read.faults]
+    if variant.name in reserved:
+        taken = f"'{variant.name}' is the name of one of taskcell's own tools; choose another"
+        placed.insert(0, variant.placed(Fault((), taken)))
+    faulty = [fault for fault in placed if not fault.leaves_out]
+    unusable = [fault for fault in (*of_all, *placed) if fault.leaves_out]
+    found.faults += faulty
     skill = Skill(
-        name,
-        _description(table, docker),
-        docker,
-        expanded.image,
-        shared + expanded.environment,
-        expanded.mounts,
+        variant.name,
+        read.description,
+        read.docker,
+        read.expanded.image,
+        shared + read.expanded.environment,
+        read.expanded.mounts,
         source.path,
         source.line(variant.key),
-        tools,
-        expanded.extra_args,
+        read.tools,
+        read.expanded.extra_args,
         variant.key,
     )
-    return skill, wrong
-
-
-def _description(table: SkillTable, docker: ContainerTable) -> str:
-    """Return what the author wrote, or else which program of which image the skill runs."""
-    if table.description is not None:
-        return table.description.strip()
-    program = (docker.entrypoint or docker.command or ("",))[0]
-    named = f"`{program}`" if program and hidden_character(program) is None else "the program"
-    return f"Run {named} of the image {docker.image}."
-
-
-def _source_faults(table: SkillTable) -> Iterator[Fault]:
-    named = table.source.removeprefix(_SOURCE)
-    if named and table.docker.image and named != table.docker.image:
-        differ = f"names another image than docker.image, which is {table.docker.image!r}; leave one of the two out"
-        yield Fault(("source",), differ)
-
-
-def _docker(data: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[ContainerTable, Expanded, list[Fault]]:
-    """Check and expand the docker table apart from the skill's, so that no other fault hides one of its own."""
-    try:
-        docker = ContainerTable.model_validate(data.get("docker", {}))
-        source = _SOURCED.validate_python(data.get("source", ""))
-    except ValidationError:
-        return ContainerTable(), Expanded(""), []  # reported with the skill's table already
-    docker = docker.model_copy(update={"image": docker.image or source.removeprefix(_SOURCE)})
-    expanded, faulty = expand_table(docker, environ)
-    return docker, expanded, faulty
-
-
-def _name_faults(name: str) -> Iterator[Fault]:
-    if not TOOL_NAME.fullmatch(name):
-        yield Fault((), "the name of a skill is 1 to 64 letters, digits, '_' or '-'")
+    if not faulty and not unusable:
+        found.skills.append(skill)
+        return
+    if skill.image:
+        found.partial.append(skill)
+    if not faulty:
+        found.left_out.append(LeftOut(skill.name, skill.tool_names, tuple(map(source.describe, unusable))))

@@ -14,6 +14,8 @@ from pydantic import Field, ValidationError
 from taskcell.config.fields import Table, faults
 from taskcell.config.toml_source import Fault, Key
 
+_OWN_NAME = "default"
+
 
 class VariantTable(Table):
     """A table `[skills.NAME.instances.VARIANT]`. What it holds is checked as a part of the skill's own table."""
@@ -28,7 +30,7 @@ class Variant:
     """A skill as it is to be read.
 
     Arguments:
-        name: of the skill: `NAME`, or `NAME_VARIANT`.
+        name: of the skill: `NAME`, or `NAME_VARIANT`, but `NAME` for the variant `default`.
         key: its own table in the file.
         data: its whole table, checked in nothing.
         own: what its own table says; empty for a skill without variants.
@@ -85,9 +87,14 @@ def variants(name: str, data: object) -> Iterator[Variant]:
             VariantTable.model_validate(own)
         except ValidationError as error:
             wrong = tuple(fault.below(*place) for fault in faults(error, VariantTable))
-            yield Variant(f"{name}_{variant}", place, None, faults=wrong)
+            yield Variant(_named(name, variant), place, None, faults=wrong)
         else:
-            yield Variant(f"{name}_{variant}", place, _merged(shared, own), own)
+            yield Variant(_named(name, variant), place, _merged(shared, own), own)
+
+
+def _named(name: str, variant: str) -> str:
+    """The variant `default` has its skill's own name."""
+    return name if variant == _OWN_NAME else f"{name}_{variant}"
 
 
 def _merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from taskcell.engine.docker import image_volumes
 from taskcell.model import WORKSPACE, Profile
 from taskcell.policy.capabilities import root_capabilities
 from taskcell.policy.policy import HostMount
+from taskcell.units import MAX_IPC
 
 #: Where the supervisor's volume is mounted, read-only, and the program in it.
 SUPERVISOR_FOLDER = "/.taskcell"
@@ -93,7 +94,7 @@ def container_config(
         entrypoint=[SUPERVISOR],
         user="0:0",
         # The engine refuses a name of its own in the host's UTS namespace.
-        hostname=None if "uts" in profile.host_namespaces else HOSTNAME,
+        hostname=None if "uts" in profile.host_namespaces else profile.hostname or HOSTNAME,
         working_dir="/",
         labels=dict(spec.labels),
         healthcheck={"test": ["NONE"]},
@@ -146,16 +147,23 @@ def _host_config(
         log_config=LogConfig(type="none"),
         runtime=runtime or None,
         device_requests=devices or None,
-        extra_hosts={HOSTNAME: OWN_ADDRESS} if profile.sudo else None,
+        # A list, because one name may have several addresses.
+        extra_hosts=[f"{name}:{address}" for name, address in (*_own_host(profile), *profile.hosts)],
+        dns=list(profile.dns) or None,
     )
     return host
+
+
+def _own_host(profile: Profile) -> tuple[tuple[str, str], ...]:
+    """The sandbox's own name, which sudo looks up."""
+    return ((profile.hostname or HOSTNAME, OWN_ADDRESS),) if profile.sudo else ()
 
 
 def _ipc_settings(profile: Profile, *, maps_users: bool) -> dict[str, str] | None:
     """Bounds of System V IPC, as in `ipc_size`: it outlives who made it and counts as the sandbox's memory."""
     if maps_users or "ipc" in profile.host_namespaces:
         return None
-    shm = profile.shm
+    shm = min(profile.shm, MAX_IPC)
     return {
         "kernel.shmall": str(shm // _PAGE),
         "kernel.msgmni": str(shm // 4 // _QUEUE),
@@ -177,16 +185,16 @@ def _tmpfs(profile: Profile, image: Mapping[str, Any]) -> dict[str, str]:
     mounts = {target: _options(size, 0o1777) for target in declared}
     for tmpfs in profile.tmpfs:
         if tmpfs.target != "/dev/shm":  # noqa: S108
-            mounts[tmpfs.target] = _options(tmpfs.size, tmpfs.mode)
+            mounts[tmpfs.target] = _options(tmpfs.size, tmpfs.mode, executable=tmpfs.executable)
     taken = {WORKSPACE, *(mount.target for mount in profile.mounts)}
     mounts = {target: options for target, options in mounts.items() if target not in taken}
     mounts[SOCKET_FOLDER] = "rw,nosuid,nodev,noexec,size=65536,mode=0700,uid=0,gid=0"
     return mounts
 
 
-def _options(size: int, mode: int) -> str:
+def _options(size: int, mode: int, *, executable: bool = True) -> str:
     # `exec` because the engine's default for a tmpfs is noexec, and compilers and test runners execute what they wrote.
-    return f"rw,nosuid,nodev,exec,size={size},mode={mode:o}"
+    return f"rw,nosuid,nodev,{'exec' if executable else 'noexec'},size={size},mode={mode:o}"
 
 
 def _volumes(spec: ContainerSpec, place: Place, volume: str) -> list[Mount]:
