@@ -23,6 +23,8 @@ from taskcell.caller import Caller, Scope
 pytestmark = pytest.mark.anyio
 
 ISSUER, AUDIENCE, URL = "https://login.example.org", "https://cells.example.org/mcp", "https://login.example.org/keys"
+#: Seconds; tokens are made when tests are collected, and the last of a slow run is judged an hour later.
+LIFETIME = 86400
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 OTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 EC = ec.generate_private_key(ec.SECP256R1())
@@ -62,7 +64,14 @@ class AuthorizationServer:
 
 def claims(**other: Any) -> dict[str, Any]:
     now = int(time.time())
-    usual = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": now + 300, "iat": now, "scope": "openid terminal"}
+    usual = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": "ada",
+        "exp": now + LIFETIME,
+        "iat": now,
+        "scope": "openid terminal",
+    }
     return {name: value for name, value in {**usual, **other}.items() if value is not None}
 
 
@@ -82,7 +91,7 @@ async def test_a_token_of_the_issuer_for_the_audience_counts_with_its_scopes() -
     ("text", "reason"),
     [
         (signed(exp=int(time.time()) - 60), "expired"),
-        (signed(nbf=int(time.time()) + 300), "not valid yet"),
+        (signed(nbf=int(time.time()) + LIFETIME), "not valid yet"),
         (signed(aud="https://elsewhere"), "another audience"),
         (signed(aud=None), "no claim 'aud'"),
         (signed(iss="https://evil"), "another issuer"),

@@ -162,7 +162,7 @@ def test_a_folder_with_a_socket_that_somebody_has_bound_is_refused_even_read_onl
         for name in ("data", "link"):
             caught = denial(tmp_path / name, allowed_mount_roots=root)
             assert caught.rule == "sockets"
-            assert f"{tmp_path}/data/deep/s" in caught.reason
+            assert "/data/deep/s'" in caught.reason  # a long path is shortened in its middle
         read_only = Profile("t", "alpine", "terminal", mounts=(Mount(str(tmp_path / "data"), "/data", True),))
         with pytest.raises(Denied, match="sockets"):
             Policy(PolicySettings(allowed_mount_roots=tuple(root))).authorize_profile(read_only)
