@@ -79,6 +79,7 @@ class Profile:
         memory, pids: bytes; a count. None means unbounded, which the policy refuses by default.
         cpus: cores, as in `1.5`; None means unbounded.
         network: `none`, or a network's name.
+        egress: hosts that are reached by name through the channel, as patterns, or `@NAME` for a group of them.
         tmpfs: bounded file systems in memory.
         mounts: further mounts; the workspace is at `/workspace` in any case.
         host_namespaces: those that it shares with the host, of `ipc`, `uts`, `user`; `network` may be the host's too.
@@ -103,6 +104,7 @@ class Profile:
     cpus: float | None = 1.0
     pids: int | None = 256
     network: str = "none"
+    egress: tuple[str, ...] = ()
     read_only: bool = True
     tmpfs: tuple[Tmpfs, ...] = ()
     mounts: tuple[Mount, ...] = ()

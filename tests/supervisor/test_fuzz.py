@@ -92,7 +92,7 @@ sound_requests = st.one_of(
     st.just(requests.state()),
     st.builds(requests.no_report, u32),
     st.builds(requests.read, u32, st.sampled_from(protocol.Stream), u64, u32),
-    st.builds(requests.listen, u16, u32),
+    st.builds(requests.listen_on, u16, u32),
     st.builds(requests.accept, u32),
     st.builds(requests.tunnel_data, u32, st.binary(max_size=300)),
     st.builds(requests.tunnel_credit, u32, u32),

@@ -20,7 +20,7 @@ MANY = 1 << 30
 
 
 def listen(client: Client, places: int = 64, port: int = 0) -> events.Listening:
-    client.send(requests.listen(port, places))
+    client.send(requests.listen_on(port, places))
     return client.wait(events.Listening)
 
 
@@ -30,7 +30,7 @@ def dial(port: int, host: str = "127.0.0.1") -> socket.socket:
 
 def accepted(client: Client) -> int:
     """The number of the next tunnel that a program has opened."""
-    return client.wait(events.Tunnel).process
+    return client.wait(events.TunnelOpened).process
 
 
 def received(client: Client, tunnel: int, size: int) -> bytes:
@@ -188,7 +188,7 @@ def test_a_program_sends_no_more_than_its_credit(client: Client) -> None:
 
 def test_more_than_the_window_ends_the_connection(client: Client) -> None:
     with dial(listen(client).port):
-        event = client.wait(events.Tunnel)
+        event = client.wait(events.TunnelOpened)
         # More than the window, and than its socket and ours hold: the program reads nothing.
         piece = requests.tunnel_data(event.process, b"x" * TUNNEL_PIECE)
         flood = threading.Thread(target=send_until_closed, args=(client, piece * (event.window // TUNNEL_PIECE + 512)))
@@ -207,7 +207,7 @@ def test_bytes_after_the_end_end_the_connection(client: Client) -> None:
 
 def test_a_window_is_given_back_as_the_program_reads(client: Client) -> None:
     with dial(listen(client).port) as program:
-        event = client.wait(events.Tunnel)
+        event = client.wait(events.TunnelOpened)
         size, read = event.window * 8, bytearray()
 
         def consume() -> None:
@@ -256,7 +256,7 @@ def test_a_flood_of_connections_costs_no_frame_beyond_the_places(client: Client)
             program.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             program.connect_ex(("127.0.0.1", port))
     client.sync()
-    assert len([event for event in client.events if isinstance(event, events.Tunnel)]) <= 4
+    assert len([event for event in client.events if isinstance(event, events.TunnelOpened)]) <= 4
     assert client.run(1, "echo", "here").exit_code == 0
 
 
@@ -269,7 +269,7 @@ def test_a_table_that_is_full_lets_others_wait_and_refuses_what_the_server_opens
         while True:
             held.enter_context(dial(port))
             client.sync()
-            found = [event for event in client.events if isinstance(event, events.Tunnel)]
+            found = [event for event in client.events if isinstance(event, events.TunnelOpened)]
             client.events.clear()
             if not found:
                 break
@@ -340,7 +340,7 @@ def test_tunnels_end_with_their_server_and_the_next_one_listens_on_the_same_port
     # Nobody is accepted for a server that is gone; who connects now waits for the next.
     with dial(port) as waiting, supervisor.claim() as second:
         second.sync()
-        assert not [event for event in second.events if isinstance(event, events.Tunnel)]
+        assert not [event for event in second.events if isinstance(event, events.TunnelOpened)]
         assert listen(second).port == port
         tunnel = accepted(second)
         waiting.sendall(b"still here")
@@ -364,7 +364,7 @@ def test_no_process_holds_a_tunnel_open(client: Client) -> None:
 
 def test_the_server_reaches_what_listens_in_the_sandbox(client: Client, server: socket.socket) -> None:
     client.send(requests.open_tunnel(7, port_of(server)))
-    assert client.wait(events.Tunnel, 7).window >= 16 << 10
+    assert client.wait(events.TunnelOpened, 7).window >= 16 << 10
     program, _ = server.accept()
     with program:
         client.send(requests.tunnel_data(7, b"GET"), requests.tunnel_end(7))
@@ -381,7 +381,7 @@ def test_the_server_reaches_what_listens_on_ipv6_alone(client: Client) -> None:
         pytest.skip("this machine has no IPv6")
     with listening:
         client.send(requests.open_tunnel(7, port_of(listening)))
-        client.wait(events.Tunnel, 7)
+        client.wait(events.TunnelOpened, 7)
 
 
 def test_a_port_on_which_nobody_listens_is_refused(client: Client) -> None:

@@ -14,6 +14,7 @@ from taskcell.assembly.stack import Loaded
 from taskcell.audit.log import AuditLog
 from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
+from taskcell.egress.egress import Egress
 from taskcell.engine import kinds
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied
@@ -80,8 +81,9 @@ async def open_gateway(
         except Denied:
             return None
 
+    egress = Egress(settings.egress, audit)
     async with (
-        open_pool(engine, settings, Deployment(state), profile_of, for_one_call=for_one_call) as pool,
+        open_pool(engine, settings, Deployment(state), profile_of, for_one_call=for_one_call, egress=egress) as pool,
         Background() as background,
     ):
         gateway = Gateway(
@@ -95,5 +97,6 @@ async def open_gateway(
             structured=settings.tools.structured,
             selection=settings.tools,
             audit=audit,
+            egress=egress,
         )
         yield gateway

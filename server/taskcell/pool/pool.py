@@ -16,6 +16,7 @@ import anyio.abc
 
 from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
+from taskcell.egress.egress import Egress
 from taskcell.engine.base import Engine
 from taskcell.errors import EngineError, NoRoom, SandboxLost
 from taskcell.model import TaskKey
@@ -33,7 +34,13 @@ CREATION_PATIENCE = 90.0
 
 @asynccontextmanager
 async def open_pool(
-    engine: Engine, settings: Settings, deployment: Deployment, profile_of: ProfileOf, *, for_one_call: bool = False
+    engine: Engine,
+    settings: Settings,
+    deployment: Deployment,
+    profile_of: ProfileOf,
+    *,
+    for_one_call: bool = False,
+    egress: Egress | None = None,
 ) -> AsyncIterator[Pool]:
     """A pool without a sandbox yet; leaving closes all of them, shielded and bounded.
 
@@ -41,11 +48,15 @@ async def open_pool(
         deployment: where other servers find what this one leaves.
         profile_of: the authorised profile of that name as it is now; None when there is none, or it is denied.
         for_one_call: make nothing beforehand, leave nothing behind, and leave alone what other servers left.
+        egress: what sandboxes reach by name; None: by the settings, without an audit log.
     """
+    egress = egress or Egress(settings.egress)
     host = await anyio.create_task_group().__aenter__()
     with anyio.CancelScope(shield=True):  # for one turn of the loop
         group = await host.start(hold_group)
-    parts = Parts.make(group, engine, settings, deployment, profile_of=profile_of, for_one_call=for_one_call)
+    parts = Parts.make(
+        group, engine, settings, deployment, profile_of=profile_of, for_one_call=for_one_call, egress=egress
+    )
     pool = Pool(group, parts, settings, deployment, for_one_call=for_one_call)
     try:
         yield pool

@@ -185,7 +185,7 @@ _PARSERS: dict[int, Callable[[int, _Body], events.Event]] = {
     0x8D: lambda process, body: events.Sudo(process, _text(body.string())),
     0x8E: _parse_state,
     0x8F: _parse_listening,
-    0x90: lambda tunnel, body: events.Tunnel(tunnel, *body.unpack(_NUMBER)),
+    0x90: lambda tunnel, body: events.TunnelOpened(tunnel, *body.unpack(_NUMBER)),
     0x91: lambda tunnel, body: events.TunnelData(tunnel, body.rest()),
     0x92: lambda tunnel, body: events.TunnelCredit(tunnel, *body.unpack(_NUMBER)),
     0x93: lambda tunnel, body: events.TunnelEnd(tunnel),

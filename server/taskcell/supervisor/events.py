@@ -158,7 +158,7 @@ class Listening:
 
 
 @dataclass(frozen=True, slots=True)
-class Tunnel:
+class TunnelOpened:
     """A tunnel stands: a program has connected, or an OPEN has succeeded. `process` is the tunnel's number.
 
     `window` bytes may be on their way to the program without a TunnelCredit.
@@ -193,7 +193,7 @@ class TunnelReset:
     errno: int
 
 
-TunnelEvent = Tunnel | TunnelData | TunnelCredit | TunnelEnd | TunnelReset
+TunnelEvent = TunnelOpened | TunnelData | TunnelCredit | TunnelEnd | TunnelReset
 
 Event = (
     Welcome

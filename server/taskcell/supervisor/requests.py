@@ -161,7 +161,7 @@ def sudo(user: bytes, password: bytes, capabilities: int, flags: SudoFlag) -> by
     return _frame(Request.SUDO, 0, struct.pack("<BQ", flags, capabilities) + _strings(user, password))
 
 
-def listen(port: int, places: int) -> bytes:
+def listen_on(port: int, places: int) -> bytes:
     """Have the supervisor listen on loopback; port 0 means any. It accepts `places` connections, and then waits."""
     return _frame(Request.LISTEN, 0, struct.pack("<HI", port, places))
 

@@ -65,7 +65,6 @@ static void put_body(struct buffer *out, const struct request *q) {
         break;
     case REQ_ACCEPT: put_u32(out, q->places); break;
     case REQ_OPEN: put_u16(out, q->port); break;
-    case REQ_TUNNEL_CREDIT:
     case REQ_SIGNAL: put_u8(out, q->signal); break;
     case REQ_KILL:
         put_u32(out, q->grace_ms);
@@ -75,6 +74,7 @@ static void put_body(struct buffer *out, const struct request *q) {
     case REQ_CREDIT:
     case REQ_ATTACH:
     case REQ_READ: put_stream(out, q); break;
+    case REQ_TUNNEL_CREDIT:
     case REQ_STATE: put_u32(out, q->size); break;
     case REQ_RESIZE:
         put_u16(out, q->rows);
