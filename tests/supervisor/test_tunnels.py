@@ -7,8 +7,10 @@ import random
 import socket
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -400,53 +402,60 @@ def test_a_number_that_is_in_use_ends_the_connection(client: Client, server: soc
 # --- anything at once --------------------------------------------------------------------------------------------
 
 
+@dataclass
+class Load:
+    """Programs that send, end and reset as they like, and what came of each."""
+
+    choose: random.Random
+    programs: dict[int, socket.socket] = field(default_factory=dict)
+    sent: dict[int, bytes] = field(default_factory=dict)
+    over: dict[int, str] = field(default_factory=dict)
+    came: dict[int, bytes] = field(default_factory=lambda: defaultdict(bytes))
+    told: dict[int, str] = field(default_factory=dict)
+
+    def add(self, tunnel: int, program: socket.socket) -> None:
+        self.programs[tunnel], self.sent[tunnel] = program, b""
+
+    def step(self, client: Client) -> None:
+        tunnel = self.choose.choice(sorted(self.programs))
+        program, what = self.programs[tunnel], self.choose.random()
+        if what < 0.75 and len(self.sent[tunnel]) < 60_000:
+            piece = self.choose.randbytes(self.choose.randrange(1, 3000))
+            program.sendall(piece)
+            self.sent[tunnel] += piece
+            return
+        if what < 0.9:
+            program.shutdown(socket.SHUT_WR)
+            client.send(requests.tunnel_end(tunnel))
+        else:
+            program.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            program.close()
+        self.over[tunnel] = "end" if what < 0.9 else "reset"
+        del self.programs[tunnel]
+
+    def take(self, client: Client) -> bool:
+        """Take what has come; return whether each end has been told."""
+        client.sync()
+        for event in client.events:
+            if isinstance(event, events.TunnelData):
+                self.came[event.process] += event.data
+            elif isinstance(event, events.TunnelEnd | events.TunnelReset):
+                self.told[event.process] = "end" if isinstance(event, events.TunnelEnd) else "reset"
+        client.events.clear()
+        return self.told.keys() == self.over.keys()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_many_tunnels_at_once_carry_every_byte_or_break(client: Client, seed: int) -> None:
-    """Programs that send, end and reset as they like; what arrives of each is a prefix of what it sent."""
-    choose = random.Random(seed)
-    port = listen(client, places=MANY).port
-    sent: dict[int, bytes] = {}
-    came: dict[int, bytes] = {}
-    over: dict[int, str] = {}
+    port, load = listen(client, places=MANY).port, Load(random.Random(seed))
     with ExitStack() as held:
-        programs = {}
         for _ in range(24):
             program = held.enter_context(dial(port))
-            tunnel = accepted(client)
-            programs[tunnel], sent[tunnel], came[tunnel] = program, b"", b""
-        while programs:
-            tunnel = choose.choice(sorted(programs))
-            program, what = programs[tunnel], choose.random()
-            if what < 0.75 and len(sent[tunnel]) < 60_000:
-                piece = choose.randbytes(choose.randrange(1, 3000))
-                program.sendall(piece)
-                sent[tunnel] += piece
-            elif what < 0.9:
-                program.shutdown(socket.SHUT_WR)
-                over[tunnel] = "end"
-                client.send(requests.tunnel_end(tunnel))
-                del programs[tunnel]
-            else:
-                program.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                program.close()
-                over[tunnel] = "reset"
-                del programs[tunnel]
-        told: dict[int, str] = {}
-
-        def take() -> bool:
-            client.sync()
-            for event in client.events:
-                if isinstance(event, events.TunnelData):
-                    came[event.process] += event.data
-                elif isinstance(event, events.TunnelEnd):
-                    told[event.process] = "end"
-                elif isinstance(event, events.TunnelReset):
-                    told[event.process] = "reset"
-            client.events.clear()
-            return told.keys() == over.keys()
-
-        until(take, "the end of every tunnel")
-    assert told == over
-    for tunnel, data in came.items():
-        assert sent[tunnel].startswith(data)
-        assert over[tunnel] == "reset" or data == sent[tunnel]
+            load.add(accepted(client), program)
+        while load.programs:
+            load.step(client)
+        until(lambda: load.take(client), "the end of every tunnel")
+    assert load.told == load.over
+    for tunnel, data in load.came.items():
+        assert load.sent[tunnel].startswith(data)
+        assert load.over[tunnel] == "reset" or data == load.sent[tunnel]

@@ -35,6 +35,8 @@ PORT = 3128
 #: Seconds that a connection keeps its place at least: a program that opens connections without end gets no more than
 #: `max_connections` in so many, whatever it does with them.
 MIN_HOLD = 0.25
+#: Seconds for a program to read the last answer and close its end.
+LINGER = 2.0
 #: Variables that programs read for a proxy, in lower case; both spellings are set.
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 _OWN_HOSTS = "localhost,127.0.0.1,::1"
@@ -129,6 +131,7 @@ class Egress:
         began = time.monotonic()
         try:
             await _serve_protocol(tunnel, gate)
+            await _linger(tunnel)
         except (*BROKEN, TimeoutError, anyio.EndOfStream, anyio.IncompleteRead):
             pass
         except Exception:
@@ -139,6 +142,14 @@ class Egress:
         await anyio.sleep(max(0.0, MIN_HOLD - (time.monotonic() - began)))
         with suppress(SandboxLost):
             await channel.tunnels.give_places(1)
+
+
+async def _linger(tunnel: Tunnel) -> None:
+    """End a connection so that the program can still read what was sent, which a reset would take from it."""
+    await tunnel.send_eof()
+    with anyio.move_on_after(LINGER):
+        while True:
+            await tunnel.receive()
 
 
 async def _serve_protocol(tunnel: Tunnel, gate: Gate) -> None:

@@ -103,9 +103,12 @@ class HttpProxy:
             await self._tunnel.send(data)
 
     async def _answer(self, why: Why, sentence: str) -> None:
-        """Answer in the proxy's own name, and end the connection after that."""
+        """Answer in the proxy's own name.
+
+        Raises BrokenResourceError when an answer has begun, which must not look whole.
+        """
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            return
+            raise anyio.BrokenResourceError
         body = f"taskcell: {sentence}\n".encode("utf-8", "replace")
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close")]
         if why is Why.BOUND:
@@ -114,7 +117,6 @@ class HttpProxy:
         await self._send(h11.Response(status_code=_STATUS[why], headers=headers, reason=b"Refused by taskcell"))
         await self._send(h11.Data(data=body))
         await self._send(h11.EndOfMessage())
-        await self._tunnel.send_eof()
 
     # --- CONNECT -------------------------------------------------------------------------------------------------
 
@@ -154,10 +156,7 @@ class HttpProxy:
                 await self._exchange(exchange, upstream, traffic, is_head=request.method == b"HEAD")
             except _FAILED as error:
                 raise NotConnected(Why.UNREACHABLE, f"{to} broke off: {error}.", to) from None
-        done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
-        if not done:
-            await self._tunnel.send_eof()
-        return done
+        return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
     async def _exchange(
         self, exchange: h11.Connection, upstream: anyio.abc.ByteStream, traffic: Traffic, *, is_head: bool
@@ -172,6 +171,8 @@ class HttpProxy:
                 except _FAILED as error:
                     failure = error
                 group.cancel_scope.cancel()
+        if failure is None and idle.cancelled_caught:
+            failure = anyio.BrokenResourceError("nothing came for too long")
         if failure is not None:
             raise failure
 

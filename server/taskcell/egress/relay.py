@@ -66,7 +66,10 @@ class Relay:
 async def relay(
     tunnel: anyio.abc.ByteStream, upstream: anyio.abc.ByteStream, account: Account, traffic: Traffic
 ) -> None:
-    """Pass bytes on, both ways, until both sides have ended or one is broken. The caller closes both."""
+    """Pass bytes on, both ways, until both sides have ended. The caller closes both.
+
+    Raises BrokenResourceError when one breaks, or when nothing has come for IDLE_TIMEOUT.
+    """
     with anyio.move_on_after(IDLE_TIMEOUT) as idle:
         ways = Relay(account, traffic, idle)
 
@@ -79,3 +82,5 @@ async def relay(
         async with anyio.create_task_group() as both:
             both.start_soon(way, tunnel, upstream, traffic.count_sent)
             both.start_soon(way, upstream, tunnel, traffic.count_received)
+    if idle.cancelled_caught:
+        raise anyio.BrokenResourceError

@@ -10,13 +10,26 @@ from ipaddress import IPv6Address, ip_network
 from taskcell.destinations import Address, Destination, Pattern
 
 #: Addresses that reach more than they seem to: translations of IPv4 (RFC 6052, 8215), 6to4 and its relay, Teredo,
-#: addresses of IPv4 in IPv6's first block, and a cloud's service for its machines that has a public address.
+#: addresses of IPv4 in IPv6's first block, and services of clouds for their machines.
 _INDIRECT = tuple(
     map(
         ip_network,
-        ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96", "192.88.99.0/24", "168.63.129.16/32"),
+        (
+            "64:ff9b::/96",
+            "64:ff9b:1::/48",
+            "2002::/16",
+            "2001::/32",
+            "::/96",
+            "192.88.99.0/24",
+            "168.63.129.16/32",
+            "192.0.0.0/24",
+        ),
     )
 )
+
+
+#: All that is given out of IPv6 for everybody (RFC 4291).
+_GLOBAL_UNICAST = ip_network("2000::/3")
 
 
 class Why(Enum):
@@ -48,6 +61,8 @@ def is_public(address: Address) -> bool:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     if not address.is_global or address.is_multicast or address.is_reserved:
+        return False
+    if address.version == _GLOBAL_UNICAST.version and address not in _GLOBAL_UNICAST:
         return False
     return not any(address in network for network in _INDIRECT if network.version == address.version)
 
