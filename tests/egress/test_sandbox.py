@@ -150,3 +150,28 @@ async def test_a_program_that_knows_no_proxy_is_told_which_variable_has_it(gatew
         assert done.exit_code == 6
         assert ["$https_proxy" in note for note in done.notes] == [True]
         assert "no network" not in "".join(done.notes)
+
+
+async def test_a_host_with_a_private_address_is_said_to_be_one(gateway: GatewayFactory) -> None:
+    names = Names({"files.test": ["10.0.0.5"]})
+    async with gateway(toml=allowing("files.test"), engine="local", resolve=names) as gw:
+        (note,) = (await run(gw, FETCH.format("files.test"))).notes
+        assert "'files.test:80', because its address is not public" in note
+
+
+async def test_a_note_names_a_few_hosts_and_quotes_them(gateway: GatewayFactory) -> None:
+    async with gateway(toml=allowing("files.test"), engine="local", resolve=resolver()) as gw:
+        many = "; ".join(FETCH.format(f"a{number}.test") for number in range(6))
+        (note,) = (await run(gw, many)).notes
+        assert "'a0.test:80', 'a1.test:80', 'a2.test:80', 'a3.test:80' and 2 more" in note
+
+
+async def test_the_terminals_own_packages_need_one_line(gateway: GatewayFactory) -> None:
+    presets = "[egress.presets]\npackages = ['files.test']\n"
+    own = f"[terminal]\negress = ['@packages']\n{presets}"
+    async with gateway(toml=own, engine="local", resolve=resolver()) as gw:
+        assert "https_proxy" in (await run(gw, "env")).stdout
+    foreign = f"[terminal]\negress = ['@packages']\nimage = 'other/base'\n{presets}"
+    async with gateway(toml=foreign, engine="local", resolve=resolver()) as gw:
+        with pytest.raises(Denied, match="'@packages'"):
+            await run(gw, "true")

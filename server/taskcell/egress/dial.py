@@ -54,7 +54,7 @@ async def dial(to: Destination, rules: Rules, resolve: Resolve) -> tuple[anyio.a
         for address in allowed[:MOST_ADDRESSES]:
             if is_own(address, to.port) and not rules.names(address, to.port):
                 raise NotConnected(
-                    Why.DENIED,
+                    Why.ADDRESS,
                     f"The address of {to} is the server's own machine, which this sandbox may not reach.",
                     to,
                 )

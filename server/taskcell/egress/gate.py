@@ -87,7 +87,7 @@ class Gate:
     def refuse(self, failure: NotConnected, protocol: str) -> None:
         """Keep a failure for the command's answer, and write a refusal down."""
         key = str(failure.to or failure)
-        is_refusal = failure.why in (Why.DENIED, Why.BOUND, Why.MALFORMED)
+        is_refusal = failure.why in (Why.DENIED, Why.ADDRESS, Why.BOUND, Why.MALFORMED)
         self.totals.refused += is_refusal
         self.totals.failed += not is_refusal
         if is_refusal and (key in self.refused or len(self.refused) < MOST_REFUSED):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from taskcell.destinations import ANY, Pattern, address_of
+from taskcell.images.package_hosts import PACKAGES_LABEL
 
 #: The group that an image may name: what its package managers ask.
 PACKAGES = "packages"
-#: The image's label with that group, as `HOST:PORT` with blanks between; `taskcell image build` writes it.
-PACKAGES_LABEL = "taskcell.packages"
 #: Characters of a label, and hosts in it, that are read: there are a handful of package managers.
 MAX_LABEL, MAX_HOSTS = 4096, 32
 

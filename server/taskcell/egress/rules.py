@@ -36,6 +36,7 @@ class Why(Enum):
     """What kind of failure a connection met."""
 
     DENIED = "denied"
+    ADDRESS = "address"
     MALFORMED = "malformed"
     UNKNOWN_NAME = "unknown_name"
     UNREACHABLE = "unreachable"
@@ -89,7 +90,7 @@ class Rules:
         allowed = [address for address in found if is_public(address) or self.names(address, to.port)]
         if not allowed:
             raise NotConnected(
-                Why.DENIED, f"The address of {to} is not a public one, and this sandbox may not reach it.", to
+                Why.ADDRESS, f"The address of {to} is not a public one, and this sandbox may not reach it.", to
             )
         return allowed
 

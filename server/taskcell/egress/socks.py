@@ -21,6 +21,7 @@ _IPV4, _NAME, _IPV6 = 1, 3, 4
 #: The field REP of a reply: for each kind of failure, and for what the request asks.
 _REPLIES = {
     Why.DENIED: 2,
+    Why.ADDRESS: 2,
     Why.MALFORMED: 1,
     Why.UNKNOWN_NAME: 4,
     Why.UNREACHABLE: 5,

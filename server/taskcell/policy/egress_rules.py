@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from taskcell.config.image_reference import NAME_PREFIX
 from taskcell.config.policy_tables import PolicySettings
 from taskcell.destinations import Pattern
 from taskcell.model import Profile
 from taskcell.policy.host_paths import HostFacts
 from taskcell.refusal import Refusal, Rule
 from taskcell.text import shown
+
+#: What an image's package managers ask. For the terminal, and an image that is built here and never pulled, the
+#: operator's one line in `[terminal]` says enough: who writes it writes the policy too.
+OWN_PACKAGES = "@packages"
 
 
 def egress(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
@@ -18,7 +23,8 @@ def egress(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterato
         reason = f"'egress' is for a sandbox without a network, and this one has {shown(profile.network)}."
         yield Refusal(Rule.EGRESS, reason)
     for entry in profile.egress:
-        if not _is_covered(entry, policy.allowed_egress):
+        is_own = entry == OWN_PACKAGES and profile.kind == "terminal" and profile.image.startswith(NAME_PREFIX)
+        if not is_own and not _is_covered(entry, policy.allowed_egress):
             yield Refusal(
                 Rule.EGRESS,
                 f"The profile wants to reach {shown(entry)}, which is not in policy.allowed_egress; the operator can "

@@ -11,17 +11,25 @@ MOST_NAMED = 4
 
 
 def notes_on_egress(egress: SandboxEgress | None) -> list[str]:
-    """Return, once, a sentence about what was refused since the last answer."""
+    """Return, once, what was refused since the last answer: a sentence for each kind of refusal."""
     refused = [] if egress is None else egress.gate.take_refused()
-    denied = [failure for failure in refused if failure.why is Why.DENIED and failure.to is not None]
-    others = [failure for failure in refused if failure not in denied]
-    return [*(_denied(denied) if denied else ()), *dict.fromkeys(map(str, others[:1]))]
+    by_name, by_address = (_named(refused, why) for why in (Why.DENIED, Why.ADDRESS))
+    notes = []
+    if by_name:
+        notes.append(
+            f"This sandbox may not reach {by_name}; trying again does not help. The operator can allow a host in "
+            "`egress` of its profile and in policy.allowed_egress."
+        )
+    if by_address:
+        notes.append(
+            f"This sandbox may not reach {by_address}, because its address is not public; trying again does not help. "
+            "The operator can allow it by naming that very address in `egress` and in policy.allowed_egress."
+        )
+    return notes + [str(failure) for failure in refused if failure.why in (Why.BOUND, Why.MALFORMED)][:1]
 
 
-def _denied(denied: list[NotConnected]) -> list[str]:
-    named = ", ".join(shown(str(failure.to), 120) for failure in denied[:MOST_NAMED])
-    more = f" and {len(denied) - MOST_NAMED} more" if len(denied) > MOST_NAMED else ""
-    return [
-        f"This sandbox may not reach {named}{more}; trying again does not help. The operator can allow a host in "
-        "`egress` of its profile and in policy.allowed_egress."
-    ]
+def _named(refused: list[NotConnected], why: Why) -> str:
+    """Name the first few hosts that were refused for one reason; empty if none was."""
+    hosts = [shown(str(failure.to), 120) for failure in refused if failure.why is why]
+    more = f" and {len(hosts) - MOST_NAMED} more" if len(hosts) > MOST_NAMED else ""
+    return ", ".join(hosts[:MOST_NAMED]) + more
