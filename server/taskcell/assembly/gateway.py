@@ -22,7 +22,7 @@ from taskcell.errors import Denied
 from taskcell.gateway.background import Background
 from taskcell.gateway.gateway import Gateway
 from taskcell.policy.policy import AuthorizedProfile
-from taskcell.pool.pool import open_pool
+from taskcell.pool.opened import open_pool
 from taskcell.profile.build import terminal_profile
 from taskcell.tools.catalog import profiles
 from taskcell.tools.tool import Tool

@@ -14,7 +14,7 @@ import h11
 from taskcell.addresses import split_host
 from taskcell.destinations import Destination
 from taskcell.egress.gate import REQUEST_TIMEOUT, Gate
-from taskcell.egress.relay import BROKEN, IDLE_TIMEOUT, PIECE, Traffic, relay
+from taskcell.egress.relay import BROKEN, IDLE_TIMEOUT, RELAY_PIECE, Traffic, relay
 from taskcell.egress.rules import NotConnected, Why
 from taskcell.supervisor.tunnels import Tunnel
 
@@ -93,7 +93,7 @@ class HttpProxy:
             if event is not h11.NEED_DATA:
                 return event  # type: ignore[return-value]
             try:
-                data = await stream.receive(PIECE)
+                data = await stream.receive(RELAY_PIECE)
             except anyio.EndOfStream:
                 data = b""
             http.receive_data(data)

@@ -17,7 +17,7 @@ IDLE_TIMEOUT = 900.0
 #: What a stream raises that is broken, and a sandbox that is lost.
 BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError, SandboxLost)
 #: Bytes that are received at once.
-PIECE = 1 << 17
+RELAY_PIECE = 1 << 17
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Relay:
         """Pass on what one side sends, and its end."""
         while True:
             try:
-                data = await source.receive(PIECE)
+                data = await source.receive(RELAY_PIECE)
             except anyio.EndOfStream:
                 await sink.send_eof()
                 return

@@ -57,8 +57,7 @@ class Parts:
         """The parts of one pool, under a new name of this server among those of its deployment."""
         name, instance = settings.deployment_id, secrets.token_hex(8)
         slots = Slots(_bounds(settings, for_one_call=for_one_call))
-        workspaces = Workspaces(engine, settings, deployment)
-        leftovers = Leftovers(engine, name)
+        workspaces, leftovers = Workspaces(engine, settings, deployment), Leftovers(engine, name)
         launcher = Launcher(
             group, engine, settings, deployment, workspaces, leftovers=leftovers, instance=instance, egress=egress
         )
