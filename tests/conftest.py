@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import docker
@@ -85,12 +86,13 @@ def gateway(tmp_path: Path) -> GatewayFactory:
     """`async with gateway(toml="…", engine="docker") as gw`: the whole stack below MCP, closed at the end.
 
     `warm` sandboxes are none unless a test asks for them; `state` is the folder that servers know each other by.
+    `more` is for `open_gateway`, such as `audit` and `resolve`.
     """
     numbers = itertools.count()
 
     @asynccontextmanager
     async def opened(
-        toml: str = "", engine: str = "docker", host: str = "", warm: int = 0, state: Path | None = None
+        toml: str = "", engine: str = "docker", host: str = "", warm: int = 0, state: Path | None = None, **more: Any
     ) -> AsyncIterator[Gateway]:
         path = tmp_path / f"taskcell-{next(numbers)}.toml"
         path.write_text(toml, encoding="utf-8")
@@ -100,7 +102,7 @@ def gateway(tmp_path: Path) -> GatewayFactory:
         skills = manifest.load(settings.manifest_paths, {}, built_in_names())
         made: Engine = LocalEngine() if engine == "local" else await DockerEngine.open(host, {})
         try:
-            async with open_gateway(settings, build_tools(settings, skills), made, state) as gw:
+            async with open_gateway(settings, build_tools(settings, skills), made, state, **more) as gw:
                 yield gw
         finally:
             await made.aclose()

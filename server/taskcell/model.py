@@ -78,9 +78,8 @@ class Profile:
         user: `uid`, `uid:gid` or names that the image knows.
         memory, pids: bytes; a count. None means unbounded, which the policy refuses by default.
         cpus: cores, as in `1.5`; None means unbounded.
-        network: `none`, or a network's name.
-        tmpfs: bounded file systems in memory.
-        mounts: further mounts; the workspace is at `/workspace` in any case.
+        network, egress: `none`, or a network's name; patterns of hosts that are reached by name, `@NAME` for a group.
+        tmpfs, mounts: bounded file systems in memory; mounts beside the workspace, which is at `/workspace`.
         host_namespaces: those that it shares with the host, of `ipc`, `uts`, `user`; `network` may be the host's too.
         runtime: name of the engine's runtime, such as `runsc`; empty means the engine's default.
         on_host_folder: a folder of the host holds the task's files, and not a volume of the engine.
@@ -104,6 +103,7 @@ class Profile:
     cpus: float | None = 1.0
     pids: int | None = 256
     network: str = "none"
+    egress: tuple[str, ...] = ()
     read_only: bool = True
     tmpfs: tuple[Tmpfs, ...] = ()
     mounts: tuple[Mount, ...] = ()

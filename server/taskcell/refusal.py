@@ -49,6 +49,10 @@ class Rule(Enum):
         "`pid` and `cgroup` always.",
     )
     NETWORKS = ("allow-networks", "A network that `policy.allow_networks` does not name, or another container's.")
+    EGRESS = (
+        "allowed-egress",
+        "A host in `egress` that `policy.allowed_egress` does not name or cover, and `egress` beside a network.",
+    )
     GPUS = ("allow-gpus", "GPUs, unless `policy.allow_gpus` is true.")
     RESOURCES = (
         "resource-limits",

@@ -67,6 +67,12 @@ ANSWERS: dict[int, st.SearchStrategy[bytes]] = {
     0x8E: joined(text.map(string), text.map(string), strings),
     0x8C: joined(stream, number(24), st.binary(max_size=200)),
     0x8D: text.map(string),
+    0x8F: joined(number(2), number(1), number(4)),
+    0x90: number(4),
+    0x91: st.binary(max_size=200),
+    0x92: number(4),
+    0x93: st.just(b""),
+    0x94: number(4),
 }
 answers = st.sampled_from(sorted(ANSWERS)).flatmap(
     lambda kind: st.tuples(u32, ANSWERS[kind]).map(lambda parts: frame(kind, *parts))
@@ -86,6 +92,12 @@ sound_requests = st.one_of(
     st.just(requests.state()),
     st.builds(requests.no_report, u32),
     st.builds(requests.read, u32, st.sampled_from(protocol.Stream), u64, u32),
+    st.builds(requests.listen_on, u16, u32),
+    st.builds(requests.accept, u32),
+    st.builds(requests.tunnel_data, u32, st.binary(max_size=300)),
+    st.builds(requests.tunnel_credit, u32, u32),
+    st.builds(requests.tunnel_end, u32),
+    st.builds(requests.tunnel_reset, u32),
     st.builds(requests.sudo, text, text.filter(bool), u64, st.sampled_from(protocol.SudoFlag)),
 )
 
@@ -170,7 +182,7 @@ def test_the_supervisor_outlives_any_bytes_of_a_stranger(victim: Supervisor, dat
             mutated(sound_requests),
             mutated(st.builds(lambda argv, cwd: requests.spawn(9, requests.Spawn(argv, {b"A": b"b"}, cwd)),
                               st.lists(text, max_size=3), text)),
-            st.tuples(st.integers(0, 18), u32, st.binary(max_size=100)).map(lambda parts: frame(*parts)),
+            st.tuples(st.integers(0, 25), u32, st.binary(max_size=100)).map(lambda parts: frame(*parts)),
         ),
         max_size=8,
     )

@@ -26,6 +26,7 @@ _KEYS: dict[Rule, tuple[str, ...]] = {
     Rule.SUDO: ("sudo",),
     Rule.CAPABILITIES: ("cap_add",),
     Rule.NETWORKS: ("network",),
+    Rule.EGRESS: ("egress",),
     Rule.NAMESPACES: ("network",),
     Rule.GPUS: ("gpus",),
     Rule.RESOURCES: ("memory", "cpus", "pids"),

@@ -14,13 +14,15 @@ from taskcell.assembly.stack import Loaded
 from taskcell.audit.log import AuditLog
 from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
+from taskcell.egress.dial import Resolve
+from taskcell.egress.egress import Egress
 from taskcell.engine import kinds
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied
 from taskcell.gateway.background import Background
 from taskcell.gateway.gateway import Gateway
 from taskcell.policy.policy import AuthorizedProfile
-from taskcell.pool.pool import open_pool
+from taskcell.pool.opened import open_pool
 from taskcell.profile.build import terminal_profile
 from taskcell.tools.catalog import profiles
 from taskcell.tools.tool import Tool
@@ -56,6 +58,7 @@ async def open_gateway(
     *,
     for_one_call: bool = False,
     audit: AuditLog | None = None,
+    resolve: Resolve | None = None,
 ) -> AsyncIterator[Gateway]:
     """A gateway with its pool; leaving closes every sandbox, shielded and bounded.
 
@@ -63,6 +66,7 @@ async def open_gateway(
         state: the deployment's folder; None when servers are to know nothing about each other.
         for_one_call: make nothing beforehand, leave nothing behind, and leave alone what other servers left.
         audit: gets a line for each decision and each end; None writes none.
+        resolve: finds the addresses of the names that sandboxes want to reach; None asks the system.
 
     Raises:
         Denied: the policy refuses the host folder of the workspaces.
@@ -80,8 +84,9 @@ async def open_gateway(
         except Denied:
             return None
 
+    egress = Egress(settings.egress, audit, resolve)
     async with (
-        open_pool(engine, settings, Deployment(state), profile_of, for_one_call=for_one_call) as pool,
+        open_pool(engine, settings, Deployment(state), profile_of, for_one_call=for_one_call, egress=egress) as pool,
         Background() as background,
     ):
         gateway = Gateway(
@@ -95,5 +100,6 @@ async def open_gateway(
             structured=settings.tools.structured,
             selection=settings.tools,
             audit=audit,
+            egress=egress,
         )
         yield gateway

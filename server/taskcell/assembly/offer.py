@@ -20,6 +20,7 @@ import anyio.to_thread
 import structlog
 
 from taskcell.assembly import stack
+from taskcell.config.image_reference import NAME_PREFIX
 from taskcell.config.settings import Settings
 from taskcell.deployment import state_files
 from taskcell.engine.base import Engine
@@ -111,7 +112,7 @@ def only_built(tools: Mapping[str, Tool]) -> set[str]:
     return {
         profile.image
         for profile in profiles(tools).values()
-        if profile.kind == "skill" and profile.image.startswith(skill_images.NAME_PREFIX)
+        if profile.kind == "skill" and profile.image.startswith(NAME_PREFIX)
     }
 
 

@@ -13,6 +13,7 @@ import anyio
 from taskcell.assembly import stack
 from taskcell.assembly.invocation import Invocation
 from taskcell.assembly.stack import Loaded
+from taskcell.config.image_reference import NAME_PREFIX
 from taskcell.config.settings import EngineSettings, Settings
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied, ManifestError, TaskcellError
@@ -223,7 +224,7 @@ async def _image(engine: ImageEngine, reference: str, users: list[str]) -> Check
         # Without the terminal's image nothing works; without a skill's image, only that skill does not.
         verdict = Verdict.BROKEN if "terminal" in users else Verdict.WEAK
         return Check("image", verdict, f"{what} is missing.", f"run `{command}`.")
-    if labels is None and reference.startswith(skill_images.NAME_PREFIX):
+    if labels is None and reference.startswith(NAME_PREFIX):
         mend = "correct the image's name; `taskcell image build --list` shows those that taskcell builds."
         return Check("image", Verdict.BROKEN, f"{what} is missing, and no command builds it.", mend)
     if labels is None:

@@ -65,17 +65,22 @@ def bad_usage(sentence: str) -> int:
 
 async def _build_default(run: Invocation, tag: str | None, force: bool) -> None:
     from taskcell.images import default as image
+    from taskcell.images.package_hosts import label_packages
 
     async with _images(run) as engine:
         await image.build(engine, reference=tag or image.REFERENCE, report=typer.echo, force=force)
+        await label_packages(engine, tag or image.REFERENCE, typer.echo)
 
 
 async def _build_skills(run: Invocation, names: list[str], everything: bool, force: bool) -> None:
     from taskcell.images import skills as skill_images
+    from taskcell.images.package_hosts import label_packages
 
     chosen = skill_images.select(names, everything=everything)
     async with _images(run) as engine:
         await skill_images.build(engine, chosen, report=typer.echo, force=force)
+        for skill in chosen:
+            await label_packages(engine, skill.reference, typer.echo)
 
 
 async def _list(run: Invocation) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from taskcell.assembly.invocation import Invocation
 from taskcell.cli.command import command
-from taskcell.errors import BadArgument, UnknownTool
-from taskcell.model import LOCAL_PRINCIPAL, Command, ToolCall
+from taskcell.errors import BadArgument, TaskcellError, UnknownTool
+from taskcell.model import LOCAL_PRINCIPAL, Command, Profile, ToolCall
 
 if TYPE_CHECKING:
     from taskcell.assembly.stack import Loaded
+    from taskcell.config.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +35,8 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="An object with effect, rule and reason.")] = False,
 ) -> None:
     """Show what the policy decides about a call, by which rule and why, without running it."""
+    import anyio
+
     from taskcell.assembly import stack
     from taskcell.policy.policy import Decision, Effect
 
@@ -42,13 +46,39 @@ def explain(
     decisions = [policy.decide(command) for command in _judged(loaded, call)]
     refused = (decision for decision in decisions if decision.effect is not Effect.ALLOW)
     decision = next(refused, decisions[0] if decisions else Decision(Effect.ALLOW, "default", _NOT_JUDGED))
+    reached = anyio.run(_reached, run, loaded.settings, [command.profile for command in _judged(loaded, call)])
     if as_json:
-        fields = {"effect": decision.effect.value, "rule": decision.rule, "reason": decision.reason}
+        fields: dict[str, object] = {
+            "effect": decision.effect.value,
+            "rule": decision.rule,
+            "reason": decision.reason,
+            **({"egress": reached} if reached else {}),
+        }
         typer.echo(json.dumps(fields, indent=2))
     else:
         typer.echo(f"{decision.effect.value}, by the rule '{decision.rule}': {decision.reason}")
+        for entry, hosts in reached.items():
+            typer.echo(f"egress {entry}: {', '.join(hosts) or _NO_HOSTS}")
 
 
+async def _reached(run: Invocation, settings: Settings, profiles: Sequence[Profile]) -> dict[str, list[str]]:
+    """What each entry of the profiles' `egress` stands for. What the image says is left out where no engine answers."""
+    from taskcell.assembly import stack
+    from taskcell.egress.presets import patterns_of
+
+    found: dict[str, list[str]] = {}
+    for profile in dict.fromkeys(profiles):
+        labels: Mapping[str, str] | None = None
+        if any(entry.startswith("@") for entry in profile.egress):
+            with suppress(TaskcellError):
+                async with stack.opened_engine(run, settings) as engine:
+                    labels = await engine.images.image_labels(profile.image) if engine.images else None
+        for entry in profile.egress:
+            found[entry] = [str(pattern) for pattern in patterns_of([entry], settings.egress.presets, labels or {})]
+    return found
+
+
+_NO_HOSTS = "no host: nothing in [egress.presets], and nothing in the image's label (`taskcell image build` writes it)"
 _NOT_JUDGED = "The call runs no command, so no rule judges it."
 
 

@@ -15,6 +15,7 @@ from taskcell.config.fields import (
     Bytes,
     Cores,
     Count,
+    Reachable,
     Seconds,
     Table,
     Text,
@@ -59,6 +60,7 @@ class ContainerTable(Table):
     cpus: Cores = 1.0
     pids: Count = 256
     network: Word = "none"
+    egress: Reachable = ()
     user: Word = ""
     gpus: Word = ""
     read_only: bool = True

@@ -10,9 +10,12 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from taskcell.config.toml_source import Fault, Key, suggestion
+from taskcell.destinations import Pattern
 from taskcell.text import hidden_character
 from taskcell.units import parse_cores, parse_duration, parse_size
 
+#: A group of hosts.
+_PRESET = re.compile(r"@[a-zA-Z0-9_-]{1,64}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: Only the supervisor sets variables whose names begin so.
 RESERVED_VARIABLE = "TASKCELL_"
@@ -66,6 +69,15 @@ Prose = Annotated[Text, AfterValidator(fully_visible)]
 AbsolutePath = Annotated[str, AfterValidator(_printable), AfterValidator(_absolute)]
 Words = Annotated[tuple[Word, ...], BeforeValidator(as_tuple)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(as_tuple)]
+
+
+def _egress(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Give each entry its one spelling: a pattern over hosts, or `@NAME`."""
+    return tuple(entry if _PRESET.fullmatch(entry) else str(Pattern.read(entry)) for entry in value)
+
+
+#: What may be reached by name.
+Reachable = Annotated[Words, AfterValidator(_egress)]
 
 
 def plain_path(value: str) -> str:

@@ -11,6 +11,8 @@ MAX_REFERENCE = 512
 MAX_NAME = 255
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"
+#: Of the images that taskcell builds, and never pulls.
+NAME_PREFIX = "taskcell/"
 
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?"

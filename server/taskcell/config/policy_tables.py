@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from taskcell.config.fields import Bytes, Cores, Count, Table, Word, Words, as_tuple
+from taskcell.config.fields import Bytes, Cores, Count, Reachable, Table, Word, Words, as_tuple
 from taskcell.config.image_reference import full_pattern
 from taskcell.model import GIB
 
@@ -60,6 +60,7 @@ class PolicySettings(Table):
     max_pids: Count = 1024
     allow_sudo: bool = False
     allow_gpus: bool = False
+    allowed_egress: Reachable = ()
     mounts_in_vm: bool = False
     rules: Annotated[tuple[RuleSettings, ...], BeforeValidator(as_tuple)] = ()
 

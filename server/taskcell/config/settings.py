@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
 from taskcell.addresses import http_address
 from taskcell.config.container_table import ContainerTable, Expanded, expand_table
+from taskcell.config.egress_table import EgressSettings
 from taskcell.config.fields import Bytes, Count, Seconds, Table, Word, Words, plain_path
 from taskcell.config.password_file import check_password
 from taskcell.config.policy_tables import PolicySettings
@@ -178,6 +179,7 @@ class Settings(Table):
     sudo: SudoSettings = SudoSettings()
     http: HttpSettings = HttpSettings()
     audit: AuditSettings = AuditSettings()
+    egress: EgressSettings = EgressSettings()
 
     _file: Path | None = PrivateAttr(default=None)
     _folder: Path = PrivateAttr(default_factory=Path.cwd)

@@ -12,6 +12,7 @@ import anyio
 
 from taskcell.audit.log import AuditFailed, AuditLog
 from taskcell.config.settings import LimitSettings, PoolSettings, ToolsSettings
+from taskcell.egress.egress import Egress
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied, ErrorCode, MustAsk, SandboxLost, TaskcellError, UnknownTool
 from taskcell.files.history import FileHistory
@@ -43,6 +44,7 @@ class Gateway:
         output_chars: characters of all the text of an answer.
         structured: every caller gets structured content, without asking.
         audit: gets a line for each decision and each end; None writes none.
+        egress: what sandboxes reach by name, for metrics.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Gateway:
         structured: bool = ToolsSettings().structured,
         selection: ToolsSettings = _ALL_TOOLS,
         audit: AuditLog | None = None,
+        egress: Egress | None = None,
     ) -> None:
         self.tools = tools
         self._selection = selection
@@ -69,6 +72,7 @@ class Gateway:
         self.offer_known: anyio.Event | None = None
         self.pool = pool
         self.engine = engine
+        self.egress = egress
         self.idle_ttl = idle_ttl
         self.output_chars = output_chars
         self.structured = structured

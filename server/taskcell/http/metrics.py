@@ -6,9 +6,10 @@ from collections import Counter as Counts
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from taskcell.egress.gate import Carried
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ToolCall
 from taskcell.pool.slot import Slot
@@ -28,6 +29,8 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._registry.register(_Sandboxes(gateway))
+        if gateway.egress is not None:
+            self._registry.register(_Network(gateway.egress.totals))
         self._principals: set[str] = set()
         names = ["principal", "tool", "outcome"]
         self._calls = Counter("taskcell_calls", "Calls that have ended.", names, registry=self._registry)
@@ -69,6 +72,28 @@ class _Sandboxes(Collector):
         for (profile, state), count in Counts(map(_state, self._gateway.pool.slots)).items():
             sandboxes.add_metric([profile, state], count)
         yield sandboxes
+
+
+class _Network(Collector):
+    """What sandboxes have done with the network by name."""
+
+    def __init__(self, totals: Carried) -> None:
+        self._totals = totals
+
+    def collect(self) -> Iterator[Metric]:
+        totals = self._totals
+        connections = CounterMetricFamily(
+            "taskcell_egress_connections", "Connections that sandboxes asked for by name.", labels=["outcome"]
+        )
+        outcomes = {"connected": totals.connected, "refused": totals.refused, "failed": totals.failed}
+        for outcome, count in outcomes.items():
+            connections.add_metric([outcome], count)
+        yield connections
+        carried = CounterMetricFamily("taskcell_egress_bytes", "Bytes of connections that ended.", labels=["way"])
+        carried.add_metric(["sent"], totals.sent)
+        carried.add_metric(["received"], totals.received)
+        yield carried
+        yield GaugeMetricFamily("taskcell_egress_open", "Connections that stand.", value=totals.open)
 
 
 def _state(slot: Slot) -> tuple[str, str]:

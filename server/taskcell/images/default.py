@@ -50,6 +50,9 @@ class ImageEngine(Protocol):
     async def image_architecture(self, reference: str) -> str:
         """The architecture of an image that the engine has, such as `amd64`. Raises EngineError."""
 
+    async def image_output(self, reference: str, script: str) -> str:
+        """What a shell script prints in a container of the image, without a network. Raises EngineError."""
+
     async def import_image(self, tar: Path, reference: str, changes: Sequence[str]) -> None:
         """Make an image of a root file system's tar; `changes` are Dockerfile instructions. Raises EngineError."""
 

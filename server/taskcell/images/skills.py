@@ -19,13 +19,12 @@ from typing import Any
 
 import anyio
 
+from taskcell.config.image_reference import NAME_PREFIX
 from taskcell.errors import EngineError, TaskcellError
 from taskcell.images import default as image
 from taskcell.images.default import DEFAULT, DEFINITION_LABEL, Announce, ImageEngine
 from taskcell.images.wheel import Wheel, fetch_program
 
-#: Every image that is made here is called so; the engine never asks a registry for one.
-NAME_PREFIX = "taskcell/"
 _DEFAULT_NAME = image.REFERENCE.removeprefix(NAME_PREFIX).removesuffix(":latest")
 _FILES = Path(__file__).with_name("files")
 #: Lines of a failed build that go into the error; apt's reason stands in its last few.

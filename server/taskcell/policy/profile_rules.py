@@ -11,7 +11,7 @@ from taskcell.config.fields import check_variable_name
 from taskcell.config.image_reference import full_reference
 from taskcell.config.policy_tables import PolicySettings
 from taskcell.model import DEFAULT_USER, MIB, Profile, Reuse
-from taskcell.policy import mount_rules
+from taskcell.policy import egress_rules, mount_rules
 from taskcell.policy.capabilities import GRANTABLE, plain_name
 from taskcell.policy.host_paths import HostFacts
 from taskcell.refusal import Refusal, Rule, allowed_by_element, allowed_by_value
@@ -219,6 +219,7 @@ JUDGEMENTS: tuple[tuple[Judgement, tuple[str, ...]], ...] = (
     (_sudo, ("sudo", "on_host_folder")),
     (_capabilities, ("cap_add",)),
     (_network, ("network",)),
+    (egress_rules.egress, ("egress",)),
     (_namespaces, ("host_namespaces",)),
     (_gpus, ("gpus",)),
     (_resources, ("memory", "cpus", "pids")),

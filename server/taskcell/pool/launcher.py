@@ -12,6 +12,7 @@ import structlog
 
 from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
+from taskcell.egress.egress import Egress
 from taskcell.engine.base import Container, ContainerSpec, Engine, Workspace
 from taskcell.errors import Denied, ImageMissing, SandboxLost, TaskcellError
 from taskcell.policy.policy import AuthorizedProfile
@@ -42,6 +43,7 @@ class Launcher:
     Arguments:
         group: runs the channels to their supervisors.
         instance: the server's own name among those of its deployment.
+        egress: what sandboxes reach by name.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Launcher:
         *,
         leftovers: Leftovers,
         instance: str,
+        egress: Egress,
     ) -> None:
         self._group = group
         self._engine = engine
@@ -62,6 +65,7 @@ class Launcher:
         self._workspaces = workspaces
         self._leftovers = leftovers
         self._instance = instance
+        self._egress = egress
 
     # --- making --------------------------------------------------------------------------------------------------
 
@@ -134,6 +138,8 @@ class Launcher:
             spool=limits.spool,
             max_processes=limits.max_processes,
         )
+        if slot.profile.egress:
+            await self._give_egress(sandbox, slot)
         if running:
             await sandbox.adopt(shell)
             return sandbox
@@ -142,6 +148,20 @@ class Launcher:
         if slot.profile.kind == "terminal":
             await sandbox.read_login_profile(shell)
         return sandbox
+
+    async def _give_egress(self, sandbox: Sandbox, slot: Slot) -> None:
+        """Give a sandbox what its profile may reach by name. Raises SandboxLost."""
+        images = self._engine.images
+        labels = None if images is None else await images.image_labels(slot.profile.image)
+        found = await self._egress.begin(
+            self._group,
+            sandbox.channel,
+            slot.profile,
+            labels or {},
+            lambda: slot.task,
+            any_port=sandbox.container.is_child,
+        )
+        sandbox.take_egress(found)
 
     async def _serve_channel(
         self, channel: Channel, container: Container, *, task_status: anyio.abc.TaskStatus[None]

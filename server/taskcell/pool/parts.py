@@ -11,6 +11,7 @@ import anyio.abc
 
 from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
+from taskcell.egress.egress import Egress
 from taskcell.engine.base import Engine
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.adoption import Inheritance
@@ -51,13 +52,15 @@ class Parts:
         *,
         profile_of: ProfileOf,
         for_one_call: bool,
+        egress: Egress,
     ) -> Parts:
         """The parts of one pool, under a new name of this server among those of its deployment."""
         name, instance = settings.deployment_id, secrets.token_hex(8)
         slots = Slots(_bounds(settings, for_one_call=for_one_call))
-        workspaces = Workspaces(engine, settings, deployment)
-        leftovers = Leftovers(engine, name)
-        launcher = Launcher(group, engine, settings, deployment, workspaces, leftovers=leftovers, instance=instance)
+        workspaces, leftovers = Workspaces(engine, settings, deployment), Leftovers(engine, name)
+        launcher = Launcher(
+            group, engine, settings, deployment, workspaces, leftovers=leftovers, instance=instance, egress=egress
+        )
         closing = Closing(
             engine, launcher, workspaces, slots, leftovers=leftovers, deployment_id=name, instance=instance
         )

@@ -16,48 +16,18 @@ import anyio.abc
 
 from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
-from taskcell.engine.base import Engine
 from taskcell.errors import EngineError, NoRoom, SandboxLost
 from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import who_holds
 from taskcell.pool.host_folder import doom_moved
-from taskcell.pool.parts import Parts, ProfileOf, hold_group
+from taskcell.pool.parts import Parts
 from taskcell.pool.slot import Lease, Slot
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
 
 #: Seconds that a call waits for a sandbox: for its own start, after one that had its turn before (START_TIMEOUT of the
 #: engine, twice). Only a pull takes longer; it goes on, and a later call has it.
 CREATION_PATIENCE = 90.0
-
-
-@asynccontextmanager
-async def open_pool(
-    engine: Engine, settings: Settings, deployment: Deployment, profile_of: ProfileOf, *, for_one_call: bool = False
-) -> AsyncIterator[Pool]:
-    """A pool without a sandbox yet; leaving closes all of them, shielded and bounded.
-
-    Arguments:
-        deployment: where other servers find what this one leaves.
-        profile_of: the authorised profile of that name as it is now; None when there is none, or it is denied.
-        for_one_call: make nothing beforehand, leave nothing behind, and leave alone what other servers left.
-    """
-    host = await anyio.create_task_group().__aenter__()
-    with anyio.CancelScope(shield=True):  # for one turn of the loop
-        group = await host.start(hold_group)
-    parts = Parts.make(group, engine, settings, deployment, profile_of=profile_of, for_one_call=for_one_call)
-    pool = Pool(group, parts, settings, deployment, for_one_call=for_one_call)
-    try:
-        yield pool
-    finally:
-        try:
-            await pool.close()
-        finally:
-            try:
-                # Not with the error that ends the pool, which would be wrapped into a group.
-                await host.__aexit__(None, None, None)
-            finally:
-                deployment.leave(keep=pool.keeps_sandboxes)
 
 
 class Pool:

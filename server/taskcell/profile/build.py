@@ -80,6 +80,7 @@ def _profile(
         cpus=table.cpus,
         pids=table.pids,
         network=table.network,
+        egress=table.egress,
         # sudo cannot be set up in a root file system that nobody can write; the policy refuses who asks for both.
         read_only=table.read_only and not (table.sudo and "read_only" not in table.model_fields_set),
         tmpfs=default_tmpfs(table.memory, table.shm_size),

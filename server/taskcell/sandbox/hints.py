@@ -115,6 +115,7 @@ class Outcome:
         elsewhere: see `Elsewhere`.
         earlier: how the terminal's earlier commands begin.
         exported: names of the variables that commands have exported.
+        proxied: it has a proxy for the hosts that its profile names.
     """
 
     profile: Profile
@@ -126,10 +127,16 @@ class Outcome:
     elsewhere: Elsewhere
     earlier: Sequence[str] = ()
     exported: Collection[str] = ()
+    proxied: bool = False
 
     @property
     def has_network(self) -> bool:
-        return not self.isolated or self.profile.network != "none"
+        return not self.isolated or self.profile.network != "none" or self.proxied
+
+    @property
+    def needs_proxy(self) -> bool:
+        """What it reaches, it reaches by its proxy alone."""
+        return self.proxied and self.isolated
 
 
 def hints_on(
@@ -156,6 +163,7 @@ def hints_on(
             elsewhere=elsewhere,
             earlier=[other.about.text for other in sandbox.processes if other is not record],
             exported=sandbox.spawner.exported,
+            proxied=sandbox.egress is not None,
         )
     )
 
@@ -224,6 +232,11 @@ def _packages_or_network(outcome: Outcome, text: str, tail: str) -> Iterator[str
         yield f"This sandbox has {without}, so packages of the system cannot be installed in it."
     elif not outcome.has_network and _is_cut_off(outcome, text, tail):
         yield "This sandbox has no network: nothing can be fetched, and trying again does not help."
+    elif outcome.needs_proxy and _UNREACHED.search(tail) and _is_cut_off(outcome, text, tail):
+        yield (
+            "Names are not resolved in this sandbox: what it may reach, it reaches by its proxy, and this program did "
+            "not use it. Give it the address in $https_proxy."
+        )
 
 
 def _is_cut_off(outcome: Outcome, text: str, tail: str) -> bool:

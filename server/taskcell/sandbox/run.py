@@ -15,6 +15,7 @@ from taskcell.process.output import share
 from taskcell.process.process import Process, Totals
 from taskcell.process.record import About, Record
 from taskcell.process.result import output_room, result_of
+from taskcell.sandbox.egress_notes import notes_on_egress
 from taskcell.sandbox.hints import Elsewhere, first_hint, hints_on, nowhere
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.sandbox.shell import ShellRun
@@ -213,5 +214,6 @@ class _Call:
         record, process, limit, task = self.record, self.record.process, self.sandbox.output_chars, self.command.task
         texts = share(process.stdout, process.stderr, totals, output_room(limit), ansi=self.command.shows_ansi)
         facts, first = self.sandbox.facts(record), (*self.beside.notes, *first_hint(self.sandbox))
-        notes = [*notes, *hints_on(self.sandbox, record, self.command.text, texts, self.beside.elsewhere)]
+        notes = [*notes, *notes_on_egress(self.sandbox.egress)]
+        notes += hints_on(self.sandbox, record, self.command.text, texts, self.beside.elsewhere)
         return result_of(record, task.task, texts, facts, limit=limit, first=first, notes=notes, cursors=cursors)

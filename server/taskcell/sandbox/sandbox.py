@@ -11,6 +11,7 @@ from enum import Enum
 import anyio
 import anyio.abc
 
+from taskcell.egress.egress import SandboxEgress
 from taskcell.engine.base import Container
 from taskcell.errors import SandboxLost, SpawnFailed
 from taskcell.model import Reuse
@@ -61,6 +62,8 @@ class Sandbox:
     doomed: str | None = None
     #: Why sudo could not be set up though the profile has it; empty if it could or the profile has none.
     sudo_problem: str = ""
+    #: Its proxy; None where the profile names no host, or the supervisor cannot listen.
+    egress: SandboxEgress | None = None
     spawner: Spawner = field(init=False)
     processes: ProcessTable = field(init=False)
     _settling: anyio.Lock = field(default_factory=anyio.Lock)
@@ -77,6 +80,11 @@ class Sandbox:
     def sudo_fault(self) -> str:
         """Why sudo cannot work though the profile has it, as far as that is known; empty if it works."""
         return self.sudo_problem or (REFUSED if self.channel.sudo_refused else "")
+
+    def take_egress(self, egress: SandboxEgress | None) -> None:
+        """Have commands find the proxy."""
+        self.egress = egress
+        self.spawner.proxies = {} if egress is None else egress.environment
 
     def doom(self, reason: str) -> None:
         """Have the pool replace this sandbox when its calls have ended. `reason` completes "it died: …"."""

@@ -43,6 +43,7 @@ class Spawner:
         login_env: variables that the login profile adds to the image's; its PATH is the two joined.
         shell: path of the terminal's shell.
         programs: commonly wanted ones that the image has, if no answer has named them yet.
+        proxies: variables by which programs find the sandbox's proxy.
     """
 
     profile: Profile
@@ -53,6 +54,7 @@ class Spawner:
     login_env: dict[str, str] = field(default_factory=dict)
     shell: str = ""
     programs: tuple[str, ...] = ()
+    proxies: Mapping[str, str] = field(default_factory=dict)
 
     def shell_run(self, command: Command) -> ShellRun | None:
         """How the shell is given a terminal command; None for other commands."""
@@ -126,7 +128,7 @@ class Spawner:
     def base_env(self) -> dict[str, str]:
         """Return the variables of the image, our own, and the profile's; later ones win."""
         own = self.container.environment
-        env = {"PATH": DEFAULT_PATH, "LC_CTYPE": "C.UTF-8", **own, "HOME": self.container.workspace}
+        env = {"PATH": DEFAULT_PATH, "LC_CTYPE": "C.UTF-8", **own, **self.proxies, "HOME": self.container.workspace}
         if self.profile.kind == "terminal":
             env |= {"TERM": NO_TERMINAL_TYPE, "USER": "agent", "LOGNAME": "agent"}
         return env | dict(self.profile.environment)

@@ -18,6 +18,7 @@ import anyio.abc
 from taskcell.errors import ProtocolError, SandboxLost
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.decoder import Decoder
+from taskcell.supervisor.tunnels import Tunnels
 from taskcell.text import MESSAGE_SHOWN, shown
 
 #: Seconds. The supervisor's loop never blocks: one that takes no bytes for so long does not run any more.
@@ -75,6 +76,8 @@ class Channel:
         self.reading = anyio.Semaphore(READS_AT_ONCE)
         #: By the type of their answers, the oldest first: the supervisor answers in order.
         self._questions: dict[type, deque[_Question]] = {}
+        #: Connections of the sandbox's loopback.
+        self.tunnels = Tunnels(self.send)
         self.welcome: events.Welcome | None = None
         self.lost_reason: str | None = None
         #: Numbers of the processes of which something still runs: the main process or a descendant.
@@ -143,6 +146,9 @@ class Channel:
         self.welcome = event
 
     def _hand_out(self, event: events.Event) -> None:
+        if isinstance(event, events.TunnelEvent):
+            self.tunnels.take(event)
+            return
         if isinstance(event, events.Error):
             raise ProtocolError(f"the supervisor ended the connection: {shown(event.message, MESSAGE_SHOWN)}")
         if isinstance(event, events.Spawned) and event.process in self._listeners:
@@ -179,6 +185,7 @@ class Channel:
         listeners, self._listeners = list(self._listeners.values()), {}
         for listener in listeners:
             listener.on_lost(reason)
+        self.tunnels.lose(reason)
         for callback in self._on_lost:
             callback()
         asked, self._questions = self._questions, {}

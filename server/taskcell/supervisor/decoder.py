@@ -18,6 +18,7 @@ from taskcell.supervisor.protocol import (
     MIN_LENGTH,
     UNKNOWN_COUNT,
     FailedStage,
+    Loopback,
     ProcessState,
     Reason,
     Stream,
@@ -34,6 +35,7 @@ _KILLED = struct.Struct("<BIQQ")
 _LISTING = struct.Struct("<BI")
 _LISTED = struct.Struct("<IBIQQQQQBiBIQII")
 _DATA = struct.Struct("<BQQQ")
+_LISTENING = struct.Struct("<HBI")
 _CUT_SHORT = "a frame from the supervisor is cut short"
 
 
@@ -162,6 +164,11 @@ def _parse_welcome(process: int, body: _Body) -> events.Welcome:
     return events.Welcome(process, version, WelcomeFlag(flags & 7), uptime)
 
 
+def _parse_listening(process: int, body: _Body) -> events.Listening:
+    port, addresses, errno = body.unpack(_LISTENING)
+    return events.Listening(process, port, Loopback(addresses & 3), errno)
+
+
 _PARSERS: dict[int, Callable[[int, _Body], events.Event]] = {
     0x81: _parse_welcome,
     0x82: lambda process, body: events.Spawned(process, *body.unpack(_NUMBER)),
@@ -177,6 +184,12 @@ _PARSERS: dict[int, Callable[[int, _Body], events.Event]] = {
     0x8C: _parse_data,
     0x8D: lambda process, body: events.Sudo(process, _text(body.string())),
     0x8E: _parse_state,
+    0x8F: _parse_listening,
+    0x90: lambda tunnel, body: events.TunnelOpened(tunnel, *body.unpack(_NUMBER)),
+    0x91: lambda tunnel, body: events.TunnelData(tunnel, body.rest()),
+    0x92: lambda tunnel, body: events.TunnelCredit(tunnel, *body.unpack(_NUMBER)),
+    0x93: lambda tunnel, body: events.TunnelEnd(tunnel),
+    0x94: lambda tunnel, body: events.TunnelReset(tunnel, *body.unpack(_NUMBER)),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taskcell.supervisor.protocol import FailedStage, ProcessState, Reason, Stream, WelcomeFlag
+from taskcell.supervisor.protocol import FailedStage, Loopback, ProcessState, Reason, Stream, WelcomeFlag
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,54 @@ class Sudo:
     problem: str
 
 
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where programs of the sandbox reach the server; port 0: nowhere, by `errno`."""
+
+    process: int
+    port: int
+    addresses: Loopback
+    errno: int
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelOpened:
+    """A tunnel stands: a program has connected, or an OPEN has succeeded. `process` is the tunnel's number.
+
+    `window` bytes may be on their way to the program without a TunnelCredit.
+    """
+
+    process: int
+    window: int
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelData:
+    process: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelCredit:
+    process: int
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelEnd:
+    """The program sends no more; it may go on to read."""
+
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelReset:
+    process: int
+    errno: int
+
+
+TunnelEvent = TunnelOpened | TunnelData | TunnelCredit | TunnelEnd | TunnelReset
+
 Event = (
     Welcome
     | Spawned
@@ -162,4 +210,6 @@ Event = (
     | Pong
     | Error
     | Sudo
+    | Listening
+    | TunnelEvent
 )

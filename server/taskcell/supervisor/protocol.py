@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum, IntFlag
 
-VERSION = 5
+VERSION = 6
 #: Frame limits of `docs/protocol.md`; the length counts type, process and body.
 MAX_TO_SUPERVISOR = 1 << 20
 MAX_FROM_SUPERVISOR = 1 << 17
@@ -20,6 +20,11 @@ STDIN_CHUNK = 1 << 16
 #: Bytes of a process's tag, and of one READ's answer.
 TAG_MAX = 1024
 READ_MAX = 1 << 16
+#: Bytes of a tunnel in one frame, and that its program may send before the first TUNNEL_CREDIT.
+TUNNEL_PIECE = 1 << 16
+TUNNEL_FIRST_CREDIT = 1 << 16
+#: Tunnels that the supervisor has accepted have numbers from here on; those that the server opens have lower ones.
+TUNNEL_ACCEPTED = 1 << 31
 #: A READ with this cursor returns the last bytes.
 FROM_THE_END = (1 << 64) - 1
 #: A number of processes that the supervisor could not find out.
@@ -68,6 +73,14 @@ class WelcomeFlag(IntFlag):
     FIRST_CLAIM = 4
 
 
+class Loopback(IntFlag):
+    """The addresses that the supervisor listens on."""
+
+    NONE = 0
+    IPV4 = 1
+    IPV6 = 2
+
+
 class ProcessState(IntEnum):
     RUNNING = 0
     EXITED = 1
@@ -92,6 +105,13 @@ class Request(IntEnum):
     SUDO = 0x0F
     STATE = 0x10
     NO_REPORT = 0x11
+    LISTEN = 0x12
+    ACCEPT = 0x13
+    OPEN = 0x14
+    TUNNEL_DATA = 0x15
+    TUNNEL_CREDIT = 0x16
+    TUNNEL_END = 0x17
+    TUNNEL_RESET = 0x18
 
 
 class FailedStage(IntEnum):

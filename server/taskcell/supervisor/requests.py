@@ -159,3 +159,37 @@ def sudo(user: bytes, password: bytes, capabilities: int, flags: SudoFlag) -> by
         flags: SET_PASSWORD sets this password for the user first.
     """
     return _frame(Request.SUDO, 0, struct.pack("<BQ", flags, capabilities) + _strings(user, password))
+
+
+def listen_on(port: int, places: int) -> bytes:
+    """Have the supervisor listen on loopback; port 0 means any. It accepts `places` connections, and then waits."""
+    return _frame(Request.LISTEN, 0, struct.pack("<HI", port, places))
+
+
+def accept(places: int) -> bytes:
+    """Let the supervisor accept so many connections more."""
+    return _frame(Request.ACCEPT, 0, struct.pack("<I", places))
+
+
+def open_tunnel(tunnel: int, port: int) -> bytes:
+    """Connect to a port of the sandbox's loopback. `tunnel` is below TUNNEL_ACCEPTED and not in use."""
+    return _frame(Request.OPEN, tunnel, struct.pack("<H", port))
+
+
+def tunnel_data(tunnel: int, data: bytes | memoryview) -> bytes:
+    """Send up to TUNNEL_PIECE bytes to the program at the tunnel's end."""
+    return HEADER.pack(MIN_LENGTH + len(data), Request.TUNNEL_DATA, tunnel) + data
+
+
+def tunnel_credit(tunnel: int, amount: int) -> bytes:
+    """Let the program at the tunnel's end send so many bytes more."""
+    return _frame(Request.TUNNEL_CREDIT, tunnel, struct.pack("<I", amount))
+
+
+def tunnel_end(tunnel: int) -> bytes:
+    """End the bytes to the program; it may go on to send."""
+    return _frame(Request.TUNNEL_END, tunnel)
+
+
+def tunnel_reset(tunnel: int) -> bytes:
+    return _frame(Request.TUNNEL_RESET, tunnel)

@@ -3,7 +3,7 @@
 #define BASE_PROTOCOL_H
 
 enum {
-    PROTOCOL_VERSION = 5,
+    PROTOCOL_VERSION = 6,
     STDIN_MAX = 1 << 16,
     TOKEN_MIN = 16,
     TOKEN_MAX = 64,
@@ -13,7 +13,12 @@ enum {
     REPORT_MAX = 4 << 20,         /* of a state report: more than any environment that a program can be started with */
     REPORT_PIECE = 1 << 16,       /* of it in one frame */
     PASSWORD_MAX = 255, /* without its end */
+    TUNNEL_PIECE = 1 << 16,       /* of a tunnel in one frame */
+    TUNNEL_CREDIT = 1 << 16,      /* bytes that a tunnel may send to the server before its first TUNNEL_CREDIT */
 };
+
+/* Numbers of tunnels: the supervisor chooses those of what it accepts, the server those of what it opens. */
+#define TUNNEL_ACCEPTED 0x80000000U
 
 /* A number of processes that could not be found out: for those that need not be counted, 0 would be a promise. */
 #define COUNT_UNKNOWN UINT32_MAX
@@ -39,6 +44,13 @@ enum request_type {
     REQ_SUDO,
     REQ_STATE,
     REQ_NO_REPORT,
+    REQ_LISTEN,
+    REQ_ACCEPT,
+    REQ_OPEN,
+    REQ_TUNNEL_DATA,
+    REQ_TUNNEL_CREDIT,
+    REQ_TUNNEL_END,
+    REQ_TUNNEL_RESET,
 };
 
 enum answer_type {
@@ -56,6 +68,12 @@ enum answer_type {
     ANS_DATA,
     ANS_SUDO,
     ANS_STATE,
+    ANS_LISTENING,
+    ANS_TUNNEL,
+    ANS_TUNNEL_DATA,
+    ANS_TUNNEL_CREDIT,
+    ANS_TUNNEL_END,
+    ANS_TUNNEL_RESET,
 };
 
 enum spawn_flag {
@@ -67,6 +85,9 @@ enum spawn_flag {
     SPAWN_SHORT_NAME = 32,
     SPAWN_ALL = 63,
 };
+
+/* Addresses that it listens on. */
+enum loopback { LOOPBACK_IPV4 = 1, LOOPBACK_IPV6 = 2 };
 
 enum sudo_flag { SUDO_SET_PASSWORD = 1, SUDO_ALL = 1 };
 

@@ -61,6 +61,34 @@ static const char *parse_sudo(struct reader *r, struct sudo_request *s) {
     return sized && !memchr(s->password.data, '\n', s->password.size) ? NULL : "a password has a wrong form";
 }
 
+static const char *parse_listen(struct reader *r, struct request *q) {
+    q->port = get_u16(r);
+    q->places = get_u32(r);
+    return NULL;
+}
+
+static const char *parse_open(struct reader *r, struct request *q) {
+    q->port = get_u16(r);
+    if (r->failed) return NULL;
+    if (!q->process || q->process >= TUNNEL_ACCEPTED) return "a tunnel's number is out of bounds";
+    return q->port ? NULL : "there is no such port";
+}
+
+static const char *parse_tunnel(struct reader *r, struct request *q) {
+    switch (q->type) {
+    case REQ_LISTEN: return parse_listen(r, q);
+    case REQ_ACCEPT: q->places = get_u32(r); return NULL;
+    case REQ_OPEN: return parse_open(r, q);
+    case REQ_TUNNEL_DATA:
+        q->data = get_rest(r);
+        return q->data.size <= TUNNEL_PIECE ? NULL : "a TUNNEL_DATA frame is too large";
+    case REQ_TUNNEL_CREDIT: q->size = get_u32(r); return NULL;
+    case REQ_TUNNEL_END:
+    case REQ_TUNNEL_RESET: return NULL;
+    default: return "a frame has an unknown type";
+    }
+}
+
 static const char *parse_body(struct reader *r, struct request *q) {
     switch (q->type) {
     case REQ_HELLO: parse_hello(r, q); return NULL;
@@ -90,8 +118,8 @@ static const char *parse_body(struct reader *r, struct request *q) {
     case REQ_NO_REPORT:
     case REQ_FORGET:
     case REQ_PING: return NULL;
+    default: return parse_tunnel(r, q);
     }
-    return "a frame has an unknown type";
 }
 
 const char *request_parse(const struct frame *frame, struct request *request) {

@@ -37,13 +37,15 @@ struct request {
     struct slice token;              /* HELLO */
     struct spawn spawn;              /* SPAWN */
     struct sudo_request sudo;        /* SUDO */
-    struct slice data;               /* STDIN */
+    struct slice data;               /* STDIN, TUNNEL_DATA */
     uint8_t signal;                  /* SIGNAL */
     uint32_t grace_ms;               /* KILL, SHUTDOWN */
     uint8_t reason;                  /* KILL */
     uint8_t stream;                  /* CREDIT, ATTACH, READ: 1 or 2 */
     uint64_t cursor, credit;         /* ATTACH; CREDIT; READ: the cursor */
-    uint32_t size;                   /* READ; STATE: where its piece begins */
+    uint32_t size;                   /* READ; TUNNEL_CREDIT; STATE: where its piece begins */
+    uint16_t port;                   /* LISTEN, OPEN */
+    uint32_t places;                 /* LISTEN, ACCEPT */
     uint16_t rows, cols;             /* RESIZE */
 };
 

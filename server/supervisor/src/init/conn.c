@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/frame.h"
 #include "init/table.h"
+#include "init/tunnel.h"
 #include "init/watch.h"
 
 enum {
@@ -30,6 +31,7 @@ void conn_close(struct supervisor *s, struct conn *c) {
         s->active = NULL;
         s->last_seen = clock_now();
         table_reset_reader(s);
+        tunnels_close(s);
     }
     close_fd(&c->fd);
     buffer_free(&c->in);
@@ -44,6 +46,7 @@ bool conn_flush(struct conn *c) {
         if (count < 0 && errno == EAGAIN) break;
         if (count < 0) return false;
         c->sent += (size_t)count;
+        c->passed += (uint64_t)count;
     }
     if (!conn_waiting(c) && c->out.room > OUT_KEEP) buffer_free(&c->out);
     else buffer_drop_front(&c->out, c->sent);

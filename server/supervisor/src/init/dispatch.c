@@ -17,8 +17,11 @@
 #include "init/descendants.h"
 #include "init/input.h"
 #include "init/kill.h"
+#include "init/listen.h"
+#include "init/relay.h"
 #include "init/spawn.h"
 #include "init/table.h"
+#include "init/tunnel.h"
 #include "init/watch.h"
 #include "sudo/password.h"
 #include "sudo/paths.h"
@@ -34,7 +37,7 @@ static bool token_matches(const struct supervisor *s, struct slice token) {
 
 static const char *hello(struct supervisor *s, struct conn *c, const struct request *q) {
     if (c == s->active) return "HELLO came twice";
-    if (q->version != PROTOCOL_VERSION) return "the supervisor speaks version 3 of the protocol";
+    if (q->version != PROTOCOL_VERSION) return "the supervisor speaks version 6 of the protocol";
     if (q->token.size < TOKEN_MIN || q->token.size > TOKEN_MAX) return "the token has a wrong size";
     bool first_claim = !s->token_size;
     if (first_claim) {
@@ -119,12 +122,52 @@ static const char *set_up_sudo(struct supervisor *s, const struct sudo_request *
     return fault;
 }
 
+static const char *listen_request(struct supervisor *s, const struct request *q) {
+    relay_listening(s, listen_begin(s, q->port));
+    s->tunnels.places = q->places;
+    return NULL;
+}
+
+static const char *open_request(struct supervisor *s, const struct request *q) {
+    if (tunnel_find(s, q->process)) return "an OPEN needs a new number";
+    int error = tunnel_open(s, q->process, q->port);
+    if (error) relay_reset(s, q->process, error);
+    return NULL;
+}
+
+/* Requests about one tunnel; for one that is gone they mean nothing, because their ends may cross. */
+static const char *about_tunnel(struct supervisor *s, const struct request *q) {
+    struct tunnel *t = tunnel_find(s, q->process);
+    if (!t) return NULL;
+    switch (q->type) {
+    case REQ_TUNNEL_DATA: return tunnel_write(s, t, q->data);
+    case REQ_TUNNEL_CREDIT: t->credit += q->size; break;
+    case REQ_TUNNEL_END: tunnel_end(t); break;
+    default: tunnel_close(s, t, true); break;
+    }
+    return NULL;
+}
+
+static void add_places(struct tunnels *n, uint32_t places) {
+    n->places = places > UINT32_MAX - n->places ? UINT32_MAX : n->places + places;
+}
+
+static const char *serve_tunnels(struct supervisor *s, const struct request *q) {
+    switch (q->type) {
+    case REQ_LISTEN: return listen_request(s, q);
+    case REQ_OPEN: return open_request(s, q);
+    case REQ_ACCEPT: add_places(&s->tunnels, q->places); return NULL;
+    default: return about_tunnel(s, q);
+    }
+}
+
 static const char *serve(struct supervisor *s, struct conn *c, const struct frame *frame) {
     struct request q;
     const char *fault = request_parse(frame, &q);
     if (q.type == REQ_HELLO) return fault ? fault : hello(s, c, &q);
     if (c != s->active) return "the first frame must be HELLO";
     if (fault) return fault;
+    if (q.type >= REQ_LISTEN) return serve_tunnels(s, &q);
     struct process *p = table_find(s, q.process);
     switch (q.type) {
     case REQ_SPAWN:

@@ -21,6 +21,7 @@
 #include "init/loop.h"
 #include "init/report.h"
 #include "init/supervisor.h"
+#include "init/tunnel.h"
 #include "init/watch.h"
 #include "start/child.h"
 #include "start/user.h"
@@ -141,6 +142,7 @@ int init_run(const char *path, unsigned long claim_ms, bool owns_ipc) {
     s.claim_ms = claim_ms;
     s.owns_ipc = owns_ipc && s.is_init;
     for (int i = 0; i < CONNS_MAX; i++) s.conns[i].fd = -1;
+    tunnels_prepare(&s, memory_limit());
     uint64_t share = memory_limit() / SPOOL_SHARE;
     spool_set_budget((size_t)(share < SPOOL_MAX ? share : SPOOL_MAX));
     if (!set_up(&s, &waited)) return complain("cannot watch", path), 1;

@@ -14,9 +14,11 @@
 #include "init/input.h"
 #include "init/kill.h"
 #include "init/process.h"
+#include "init/relay.h"
 #include "init/report.h"
 #include "init/supervisor.h"
 #include "init/table.h"
+#include "init/tunnel.h"
 #include "init/watch.h"
 #include "sudo/password.h"
 
@@ -73,6 +75,8 @@ static void take_event(struct supervisor *s, const struct epoll_event *e) {
     else if (kind == WATCH_SIGNALS) take_signal(s);
     else if (kind == WATCH_CONN) dispatch_event(s, &s->conns[number], e->events);
     else if (kind == WATCH_ASKPASS) take_question(s);
+    else if (kind == WATCH_TUNNELS) s->tunnels.waiting[number] = true;
+    else if (kind == WATCH_TUNNEL) tunnel_event(s, &s->tunnels.all[number], e->events);
     else take_process_event(s, kind, number, e->events);
 }
 
@@ -124,6 +128,7 @@ static void serve_answers(struct supervisor *s) {
     struct conn *c = s->active;
     if (!c) return;
     bool more = answer_pump(s);
+    more |= relay_pump(s);
     if (!more && !c->out.failed && !s->leaving && holds_back(c)) return;
     c->held = 0;
     c->urgent = false;

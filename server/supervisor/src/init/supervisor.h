@@ -22,6 +22,8 @@ enum {
     REPORTS_PATH = 256,  /* of the folder of state reports */
     FAULT_MAX = 128,
     FINISHED_MAX = 64,   /* gone and not forgotten; the oldest is forgotten first */
+    TUNNELS_MAX = 128,   /* a browser opens some dozens, a package manager fewer */
+    LISTENERS = 2,       /* one for each family of loopback addresses */
 };
 
 enum state { STATE_STARTING, STATE_RUNNING, STATE_EXITED, STATE_GONE };
@@ -33,6 +35,7 @@ struct conn {
     int64_t deadline; /* for HELLO; NEVER once it has come */
     int64_t held;     /* when frames that are held back go out; 0: none are */
     bool urgent;      /* the server waits for something in `out` */
+    uint64_t passed;  /* bytes that the socket has taken in all */
     bool wants_write;
 };
 
@@ -96,6 +99,35 @@ struct process {
     char *tag;            /* the server's own, given back in each LISTING */
 };
 
+/* A TCP connection on loopback, whose other end is the server. Its events come once for each change, so what is
+   known of its socket is kept here. */
+struct tunnel {
+    int fd; /* -1: free */
+    uint32_t number;
+    uint16_t port;         /* that it was opened to; 0: it was accepted */
+    bool told;             /* the server knows of it */
+    bool connecting, readable, writable;
+    bool ended;            /* its program sends no more */
+    bool closing, closed;  /* the server sends no more, and its program has been told */
+    int error;             /* it is broken, and the server must learn it */
+    uint64_t credit;       /* bytes that may go to the server */
+    struct buffer buffer;  /* bytes on their way to its program */
+    uint32_t held;         /* bytes of the window that are in use: in the buffer, or not acknowledged yet */
+    uint32_t consumed;     /* of those: to be acknowledged */
+};
+
+struct tunnels {
+    int listeners[LISTENERS]; /* IPv4 and IPv6; -1: none */
+    bool waiting[LISTENERS];  /* somebody may wait to be accepted */
+    uint16_t port;            /* that they listen on; 0: they do not */
+    uint32_t places;          /* connections that the server takes in addition */
+    uint32_t last;            /* number that was given last */
+    uint32_t window;          /* bytes towards a program that may be unacknowledged */
+    size_t count, turn;
+    uint64_t mark;            /* the `passed` at which the last batch of the tunnels' bytes has left */
+    struct tunnel all[TUNNELS_MAX];
+};
+
 struct supervisor {
     int epoll, listener, signals;
     int spare; /* closed for a moment to refuse a connection when no descriptor is left */
@@ -127,6 +159,7 @@ struct supervisor {
     int64_t leave_by; /* when it leaves for that at the latest, whether its answers were read or not */
     struct scan scan;
     struct sudo sudo;
+    struct tunnels tunnels;
 };
 
 #endif

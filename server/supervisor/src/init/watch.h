@@ -7,7 +7,7 @@
 
 struct supervisor;
 
-/* The kind of an epoll event, stored above the number of a connection or process. */
+/* The kind of an epoll event, stored above the number of a connection, process or tunnel. */
 enum watch {
     WATCH_LISTENER = 1,
     WATCH_SIGNALS,
@@ -18,6 +18,8 @@ enum watch {
     WATCH_IN,
     WATCH_STATE,
     WATCH_ASKPASS,
+    WATCH_TUNNELS, /* a listener of tunnels */
+    WATCH_TUNNEL,
 };
 
 bool watch_add(struct supervisor *s, int fd, enum watch kind, uint32_t number, uint32_t events);

@@ -57,7 +57,14 @@ static void put_body(struct buffer *out, const struct request *q) {
     case REQ_HELLO: put_hello(out, q); break;
     case REQ_SPAWN: put_spawn(out, &q->spawn); break;
     case REQ_SUDO: put_sudo(out, &q->sudo); break;
-    case REQ_STDIN: put_bytes(out, q->data.data, q->data.size); break;
+    case REQ_STDIN:
+    case REQ_TUNNEL_DATA: put_bytes(out, q->data.data, q->data.size); break;
+    case REQ_LISTEN:
+        put_u16(out, q->port);
+        put_u32(out, q->places);
+        break;
+    case REQ_ACCEPT: put_u32(out, q->places); break;
+    case REQ_OPEN: put_u16(out, q->port); break;
     case REQ_SIGNAL: put_u8(out, q->signal); break;
     case REQ_KILL:
         put_u32(out, q->grace_ms);
@@ -67,6 +74,7 @@ static void put_body(struct buffer *out, const struct request *q) {
     case REQ_CREDIT:
     case REQ_ATTACH:
     case REQ_READ: put_stream(out, q); break;
+    case REQ_TUNNEL_CREDIT:
     case REQ_STATE: put_u32(out, q->size); break;
     case REQ_RESIZE:
         put_u16(out, q->rows);
@@ -113,6 +121,8 @@ static void check_bounds(const struct request *q) {
     bool streamed = q->type == REQ_CREDIT || q->type == REQ_ATTACH || q->type == REQ_READ;
     fuzz_check(!streamed || q->stream == 1 || q->stream == 2);
     fuzz_check(q->type != REQ_READ || q->size <= READ_MAX);
+    fuzz_check(q->type != REQ_TUNNEL_DATA || q->data.size <= TUNNEL_PIECE);
+    fuzz_check(q->type != REQ_OPEN || (q->port && q->process && q->process < TUNNEL_ACCEPTED));
     fuzz_check(q->type != REQ_STDIN || q->data.size <= STDIN_MAX);
     fuzz_check(q->type != REQ_SIGNAL || (q->signal >= 1 && q->signal <= SIGNAL_MAX));
     if (q->type == REQ_SPAWN) check_spawn(&q->spawn);

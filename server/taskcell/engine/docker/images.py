@@ -17,10 +17,12 @@ import structlog
 from docker import APIClient
 from docker.errors import APIError, ImageNotFound, NotFound
 
+from taskcell.config.image_reference import NAME_PREFIX
 from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.connection import Connection
+from taskcell.engine.docker.image_output import image_output
 from taskcell.errors import EngineError, ImageMissing
-from taskcell.images.skills import NAME_PREFIX, build_command
+from taskcell.images.skills import build_command
 from taskcell.text import MESSAGE_SHOWN, shown
 
 log = structlog.get_logger(__name__)
@@ -72,6 +74,12 @@ class DockerImages:
     async def image_architecture(self, reference: str) -> str:
         """The architecture of an image, in the engine's words, such as `amd64`."""
         return str((await self.ensure(reference))["Architecture"])
+
+    async def image_output(self, reference: str, script: str) -> str:
+        """What a shell script prints in a container of the image, without a network. Raises EngineError."""
+        return await self._calls(
+            "ask the image", lambda on: image_output(on.client, reference, script), within=math.inf
+        )
 
     async def import_image(self, tar: Path, reference: str, changes: Sequence[str]) -> None:
         """Make an image from a root file system's tar file; `changes` are Dockerfile instructions."""
