@@ -69,22 +69,19 @@ class Profile:
     """Everything that shapes a container, checked for form but not yet authorised.
 
     Arguments:
-        name: `terminal`, or the skill's name; part of the pool's key.
-        image: full reference.
+        name, image: `terminal`, or the skill's name, which is part of the pool's key; full reference.
         entrypoint: argument list that a skill's call is appended to; None means the image's own.
         command: fixed arguments after the entrypoint; None means the image's own where `entrypoint` is None too.
         environment: variables of each process, in order; later ones win.
         working_dir: absolute path in the container; None means the workspace.
         user: `uid`, `uid:gid` or names that the image knows.
-        memory, pids: bytes; a count. None means unbounded, which the policy refuses by default.
-        cpus: cores, as in `1.5`; None means unbounded.
+        memory, pids, cpus: bytes; a count; cores. None means unbounded, which the policy refuses for the first two.
         network, egress: `none`, or a network's name; patterns of hosts that are reached by name, `@NAME` for a group.
         tmpfs, mounts: bounded file systems in memory; mounts beside the workspace, which is at `/workspace`.
         host_namespaces: those that it shares with the host, of `ipc`, `uts`, `user`; `network` may be the host's too.
         runtime: name of the engine's runtime, such as `runsc`; empty means the engine's default.
         on_host_folder: a folder of the host holds the task's files, and not a volume of the engine.
-        folder: the host's, that is the workspace of every task; None: each has its own files.
-        is_reader: they may only read the task's files.
+        folder, is_reader: the host's that is every task's workspace, if any; commands may only read the task's files.
         remove: remove the container when its task closes; False keeps it, stopped, for inspection.
         kind: decides stderr, the state report and the meaning of a non-zero exit code.
         hostname, hosts, dns: its name for itself, names with addresses, and the servers that it asks for others.
@@ -149,8 +146,7 @@ class Command:
         timeout: seconds; the supervisor kills the command then. `math.inf`: it runs as long as its sandbox.
         wait: seconds that the caller waits before the command goes on without it; None means to its end.
         background: the caller waits only until it was started.
-        pty: rows and columns of a terminal to run it in; None means pipes.
-        strip_ansi: leave control sequences out of what is shown.
+        pty, strip_ansi: rows and columns of a terminal, None means pipes; show no control sequences.
         text: the command as a person reads it: the shell line, or the quoted argv. Policy rules match it.
         notes: sentences for the answer about how the call's arguments were taken.
         confirmed: names of policy rules that asked a person, who allowed this very command.
