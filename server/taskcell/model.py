@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from taskcell.fitting import without_middle
 from taskcell.host_folder import HostFolder
+from taskcell.mounts import Mount, Tmpfs
 from taskcell.refusal import Refusal
 from taskcell.text import ended, remarks
 from taskcell.units import SHM, format_milliseconds, ipc_size
@@ -43,25 +44,6 @@ class Reuse(Enum):
 
     TASK = "task"
     CALL = "call"
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A mount that a profile asks for. `source` is an absolute host path, or None for the task's workspace."""
-
-    source: str | None
-    target: str
-    read_only: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Tmpfs:
-    """A bounded, nosuid, nodev in-memory file system."""
-
-    target: str
-    size: int
-    mode: int = 0o1777
-    executable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

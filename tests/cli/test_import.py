@@ -105,6 +105,15 @@ def test_a_hermes_configuration_is_moved_and_each_of_its_keys_is_accounted_for(
         assert any(part in line for line in lost), part
 
 
+def test_a_folder_at_the_workspace_becomes_the_workspace(taskcell: Taskcell, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text(
+        "terminal: {docker_volumes: ['/home/me/site:/workspace'], container_persistent: true, container_disk: 9}\n"
+    )
+    done = taskcell("import", "hermes", "in")
+    assert tomllib.loads(done.out)["workspace"] == {"folder": "/home/me/site"}
+    assert "kept     terminal.container_persistent: workspace.folder" in done.err
+
+
 def test_what_the_policy_must_allow_is_proposed_or_written(taskcell: Taskcell, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("terminal: {docker_network: true, container_memory: 8192}\n")
     proposed = taskcell("import", "hermes", "config.yaml").out

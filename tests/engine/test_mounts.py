@@ -25,7 +25,8 @@ from taskcell.engine.docker.supervisor_volume import SupervisorVolumes
 from taskcell.engine.docker.traits import Traits
 from taskcell.errors import Denied
 from taskcell.gateway.gateway import Gateway
-from taskcell.model import MIB, Mount, Profile, ToolCall
+from taskcell.model import MIB, Profile, ToolCall
+from taskcell.mounts import Mount
 from taskcell.policy.policy import AuthorizedProfile, Policy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]

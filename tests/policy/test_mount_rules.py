@@ -11,7 +11,8 @@ import pytest
 from gateways import GatewayFactory
 from taskcell.config.policy_tables import PolicySettings
 from taskcell.errors import Denied
-from taskcell.model import Mount, Profile, ToolCall
+from taskcell.model import Profile, ToolCall
+from taskcell.mounts import Mount
 from taskcell.policy.host_paths import Changed, HostFacts, PathKind, held, look
 from taskcell.policy.policy import Policy
 from taskcell.policy.profile_rules import judge

@@ -9,7 +9,8 @@ import pytest
 
 from taskcell.config.policy_tables import PolicySettings, RuleSettings
 from taskcell.errors import Denied
-from taskcell.model import Command, Mount, Profile, Reuse, TaskKey, Tmpfs
+from taskcell.model import Command, Profile, Reuse, TaskKey
+from taskcell.mounts import Mount, Tmpfs
 from taskcell.policy.policy import MAX_COMMAND_TEXT, AuthorizedCommand, AuthorizedProfile, Effect, Policy
 from taskcell.policy.profile_rules import HARMLESS, JUDGEMENTS
 from taskcell.refusal import Refusal, Rule

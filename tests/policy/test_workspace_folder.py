@@ -10,7 +10,8 @@ import pytest
 
 from taskcell.config.policy_tables import PolicySettings
 from taskcell.host_folder import HostFolder
-from taskcell.model import Mount, Profile
+from taskcell.model import Profile
+from taskcell.mounts import Mount
 from taskcell.policy.host_paths import HostFacts, HostPath, look
 from taskcell.policy.mount_rules import folder
 from taskcell.policy.policy import Policy

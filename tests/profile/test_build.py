@@ -10,7 +10,8 @@ from taskcell.config.container_table import MIN_MEMORY, default_tmpfs
 from taskcell.config.settings import Settings
 from taskcell.errors import Denied
 from taskcell.host_folder import HostFolder
-from taskcell.model import DEFAULT_USER, GIB, MIB, Mount, Profile, Reuse, Tmpfs
+from taskcell.model import DEFAULT_USER, GIB, MIB, Profile, Reuse
+from taskcell.mounts import Mount, Tmpfs
 from taskcell.policy.policy import Policy
 from taskcell.profile.build import default_user, skill_profile, terminal_profile
 from taskcell.skills.manifest import load

@@ -8,7 +8,8 @@ import pytest
 
 from taskcell.config.settings import Settings
 from taskcell.errors import Denied, ManifestError
-from taskcell.model import MIB, Mount, Profile, Tmpfs
+from taskcell.model import MIB, Profile
+from taskcell.mounts import Mount, Tmpfs
 from taskcell.policy.policy import Policy
 from taskcell.profile.build import skill_profile, terminal_profile
 from taskcell.profile.docker_flags import NAMES, SWITCHES

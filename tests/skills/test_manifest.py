@@ -6,7 +6,7 @@ import pytest
 
 from taskcell.config.settings import Settings
 from taskcell.errors import ManifestError
-from taskcell.model import Mount
+from taskcell.mounts import Mount
 from taskcell.profile.build import skill_profile
 from taskcell.skills.manifest import load, read
 from taskcell.skills.manifest_files import stamp

@@ -27,7 +27,8 @@ from taskcell.config.fields import (
 from taskcell.config.image_reference import full_reference
 from taskcell.config.toml_source import Fault
 from taskcell.config.volumes import WORKDIR_MARK, WORKDIR_VARIABLE, NotAVolume, check_shell_forms, mount_of
-from taskcell.model import GIB, MIB, WORKSPACE, Mount, Tmpfs
+from taskcell.model import GIB, MIB, WORKSPACE
+from taskcell.mounts import Mount, Tmpfs
 from taskcell.units import SHM, format_size
 
 #: The Docker Engine refuses a container with less memory.

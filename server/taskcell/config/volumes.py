@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from taskcell.model import Mount
+from taskcell.mounts import Mount
 from taskcell.text import shown
 
 WORKDIR_VARIABLE = "SKILL_WORKDIR"

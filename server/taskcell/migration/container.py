@@ -11,7 +11,7 @@ from taskcell.config.fields import check_variable_name
 from taskcell.config.volumes import NotAVolume
 from taskcell.migration.moved import Moved, literal
 from taskcell.model import WORKSPACE, Profile
-from taskcell.policy.mount_rules import is_needed
+from taskcell.policy.target_rules import is_needed
 from taskcell.profile import extra_args
 from taskcell.profile.docker_flags import parse
 

@@ -103,7 +103,7 @@ def _mount_cwd(key: str, value: Any, moved: Moved) -> None:
     if value is not True:
         moved.kept(key, "no folder of the host is mounted by itself")
     else:
-        moved.lost(key, "a server may be started in any folder; name the folder in terminal.volumes")
+        moved.lost(key, "a server may be started in any folder; start it with --folder, or write workspace.folder")
 
 
 def _network(key: str, value: Any, moved: Moved) -> None:
@@ -129,6 +129,10 @@ def _files(found: Mapping[str, Any], moved: Moved) -> None:
     if memory:
         moved.set("terminal", "memory", f"{memory}m")
         moved.kept("terminal.container_memory", "terminal.memory")
+    if "folder" in moved.settings.get("workspace", {}):
+        for key in found.keys() - {"container_memory"}:
+            moved.kept(f"terminal.{key}", "workspace.folder: the files are the folder's own")
+        return
     persistent = found.get("container_persistent", True) is not False
     if "container_persistent" in found:
         if persistent:
@@ -147,6 +151,11 @@ def _files(found: Mapping[str, Any], moved: Moved) -> None:
 
 def _volumes(key: str, value: Any, moved: Moved) -> None:
     for volume in texts(value):
+        source, _, rest = volume.partition(":")
+        if source.startswith("/") and rest in ("/workspace", "/workspace:rw"):
+            moved.set("workspace", "folder", source)
+            moved.kept(f"{key} {volume}", "workspace.folder: every task works in it, and commands run as its owner")
+            continue
         add_volume(f"{key} {volume}", volume, _terminal(moved), moved)
 
 

@@ -17,7 +17,8 @@ from typing import Any, NoReturn, TypeVar
 
 from taskcell.config.policy_tables import PolicySettings, RuleSettings
 from taskcell.errors import Denied, MustAsk
-from taskcell.model import WORKSPACE, Command, Mount, Profile
+from taskcell.model import WORKSPACE, Command, Profile
+from taskcell.mounts import Mount
 from taskcell.policy.host_paths import Changed, HostFacts, HostPath, held, survey
 from taskcell.policy.mount_rules import folder, workspace_root
 from taskcell.policy.profile_rules import judge

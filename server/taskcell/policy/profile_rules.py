@@ -11,7 +11,7 @@ from taskcell.config.fields import check_variable_name
 from taskcell.config.image_reference import full_reference
 from taskcell.config.policy_tables import PolicySettings
 from taskcell.model import DEFAULT_USER, MIB, Profile, Reuse
-from taskcell.policy import egress_rules, mount_rules
+from taskcell.policy import egress_rules, mount_rules, target_rules
 from taskcell.policy.capabilities import GRANTABLE, plain_name
 from taskcell.policy.host_paths import HostFacts
 from taskcell.refusal import Refusal, Rule, allowed_by_element, allowed_by_value
@@ -58,7 +58,7 @@ def _form(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator
         )
     if any("\0" in word for word in (*(profile.entrypoint or ()), *(profile.command or ()))):
         yield Refusal(Rule.FORM, "The profile's entrypoint or command holds a NUL character.")
-    if profile.working_dir is not None and not mount_rules.is_plain_path(profile.working_dir):
+    if profile.working_dir is not None and not target_rules.is_plain_path(profile.working_dir):
         yield Refusal(Rule.FORM, f"The working directory {shown(profile.working_dir)} must be absolute, without '..'.")
     for label, value, pattern in (("platform", profile.platform, _PLATFORM), ("runtime", profile.runtime, _WORD)):
         if value and not pattern.fullmatch(value):
@@ -225,7 +225,7 @@ JUDGEMENTS: tuple[tuple[Judgement, tuple[str, ...]], ...] = (
     (_resources, ("memory", "cpus", "pids")),
     (mount_rules.mounts, ("mounts",)),
     (mount_rules.folder, ("folder", "is_reader")),
-    (mount_rules.in_memory, ("tmpfs",)),
+    (target_rules.in_memory, ("tmpfs",)),
     (_environment, ("environment",)),
     (_reuse, ("reuse",)),
 )

@@ -10,7 +10,8 @@ from typing import Any
 
 from taskcell.config.container_table import MIN_MEMORY, default_tmpfs
 from taskcell.config.volumes import NotAVolume, mount_of
-from taskcell.model import WORKSPACE, Mount, Profile, Tmpfs
+from taskcell.model import WORKSPACE, Profile
+from taskcell.mounts import Mount, Tmpfs
 from taskcell.profile.docker_flags import SWITCHES, Given, parse
 from taskcell.profile.extra_mounts import read_mount, read_tmpfs
 from taskcell.profile.refused_options import refusal_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from taskcell.config.volumes import WORKDIR_MARK, WORKDIR_VARIABLE, mount_of
-from taskcell.model import Mount, Tmpfs
+from taskcell.mounts import Mount, Tmpfs
 from taskcell.text import shown
 from taskcell.units import parse_size
 

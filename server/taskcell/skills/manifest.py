@@ -13,7 +13,7 @@ from taskcell.config.container_table import ContainerTable, expand_environment
 from taskcell.config.fields import Table, Texts, faults
 from taskcell.config.toml_source import Fault, Key, TomlSource, UnreadableToml
 from taskcell.errors import ManifestError
-from taskcell.model import Mount
+from taskcell.mounts import Mount
 from taskcell.skills.forerunner import translate
 from taskcell.skills.manifest_files import manifest_files
 from taskcell.skills.skill_table import read_skill
