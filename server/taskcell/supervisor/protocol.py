@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum, IntFlag
 
-VERSION = 5
+VERSION = 6
 #: Frame limits of `docs/protocol.md`; the length counts type, process and body.
 MAX_TO_SUPERVISOR = 1 << 20
 MAX_FROM_SUPERVISOR = 1 << 17

@@ -3,7 +3,7 @@
 #define BASE_PROTOCOL_H
 
 enum {
-    PROTOCOL_VERSION = 5,
+    PROTOCOL_VERSION = 6,
     STDIN_MAX = 1 << 16,
     TOKEN_MIN = 16,
     TOKEN_MAX = 64,
