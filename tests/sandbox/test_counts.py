@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 import anyio
@@ -67,7 +68,11 @@ async def test_what_was_left_in_the_background_is_told_while_it_is_there(task: T
 async def test_a_kill_of_what_was_left_is_seen_in_every_count(task: Task) -> None:
     await task.terminal(LEAVES)
     killed = await task.ask("kill", "p1")
-    assert (killed.status.value, killed.exit_code, killed.survivors, killed.notes) == ("exited", 5, 0, ())
+    assert (killed.status.value, killed.exit_code, killed.survivors) == ("exited", 5, 0)
+    (note,) = killed.notes
+    assert re.fullmatch(r"It had ended before; [3-6] processes were killed that it had left running\.", note)
+    again = await task.ask("kill", "p1")
+    assert again.notes == ("It had ended before, and had left nothing running.",)
     assert ((await listed(task, "p1")).alive, await status(task)) == (0, 0)
 
 
@@ -90,6 +95,19 @@ while True:
     if child == 0:
         os.execlp("sleep", "sleep", "300")
 """
+
+
+@pytest.mark.engine
+async def test_a_command_that_meets_the_limit_on_processes_is_told_it_and_others_are_not(
+    gateway: GatewayFactory,
+) -> None:
+    async with gateway("[terminal]\npids = 30\n") as gw:
+        task = Task(gw)
+        assert (await task.terminal("sleep 0 & wait")).notes == ()
+        met = await task.terminal("for i in $(seq 40); do sleep 2 & done 2>/dev/null; wait", timeout=30)
+        (note,) = [note for note in met.notes if "as many as it may" in note]
+        assert note.startswith("While it ran, the sandbox had 30 processes and threads, as many as it may, and ")
+        assert (await task.terminal("true")).notes == ()
 
 
 @pytest.mark.engine

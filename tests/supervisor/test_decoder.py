@@ -11,7 +11,7 @@ from taskcell.supervisor import events
 from taskcell.supervisor.decoder import Decoder
 from taskcell.supervisor.protocol import Reason
 
-ENDING = struct.pack("<BiBIQQQQQQI", 0, 3, 0, 0, 1, 2, 3, 4, 5, 6, 0)
+ENDING = struct.pack("<BiBIQQQQQQII", 0, 3, 0, 0, 1, 2, 3, 4, 5, 6, 0, 2)
 CUT_SHORT, LONG_STRING = "is cut short", "string from .* is longer than"
 
 
@@ -29,7 +29,7 @@ def string(value: bytes) -> bytes:
 
 def test_an_end_carries_its_report_as_it_came() -> None:
     (found,) = Decoder().feed(frame(0x86, ENDING + number(4) + b"a\0\xffb"))
-    assert found == events.Exit(7, Reason.ITSELF, 3, 0, 0, 1, 2, 3, 4, 5, 6, 0, 4, b"a\0\xffb")
+    assert found == events.Exit(7, Reason.ITSELF, 3, 0, 0, 1, 2, 3, 4, 5, 6, 0, 2, 4, b"a\0\xffb")
 
 
 def test_a_report_that_is_too_long_for_the_end_is_told_by_its_size() -> None:
@@ -45,7 +45,7 @@ def test_a_state_carries_a_tag_a_size_and_a_piece() -> None:
 
 def test_a_count_of_all_ones_is_no_number_but_unknown() -> None:
     unknown = number((1 << 32) - 1)
-    (ended,) = Decoder().feed(frame(0x86, ENDING[:-4] + unknown + number(0)))
+    (ended,) = Decoder().feed(frame(0x86, ENDING[:-8] + unknown + number(0) + number(0)))
     (killed,) = Decoder().feed(frame(0x87, b"\1" + unknown + bytes(16)))
     (listing,) = Decoder().feed(frame(0x89, b"\1" + number(1) + bytes(67) + unknown + unknown + string(b"")))
     assert isinstance(ended, events.Exit)

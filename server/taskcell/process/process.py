@@ -117,7 +117,7 @@ class Process(Listener):
             return
         totals = (listed.stdout_total, listed.stderr_total)
         ending = (listed.reason, listed.exit_code, listed.signal, listed.oom_kills, listed.duration_us)
-        self.exit = events.Exit(listed.process, *ending, 0, 0, 0, *totals, 0, 0, b"")
+        self.exit = events.Exit(listed.process, *ending, 0, 0, 0, *totals, 0, 0, 0, b"")
         if listed.reason is not protocol.Reason.ITSELF:
             self.killed = events.Killed(listed.process, listed.reason, listed.survivors, *totals)
         self._tell_end()

@@ -32,12 +32,14 @@ class SandboxFacts:
         doomed: why no further command may run in it; None while one may.
         workdir: the folder in which its next command starts.
         alive: how many processes of this one's tree are alive now; None if that is unknown.
+        pids: how many processes and threads it may have; None: no limit.
     """
 
     closed: bool
     doomed: str | None
     workdir: str
     alive: int | None = 0
+    pids: int | None = None
 
 
 def status_of(record: Record, *, closed: bool) -> tuple[Status, int | None]:
@@ -83,6 +85,11 @@ def notes_on(record: Record, status: Status, facts: SandboxFacts) -> Sequence[st
         )
     elif ended is not None and ended.oom_kills:
         notes.append(f"The sandbox's memory was used up, so the kernel killed {ended.oom_kills} of its processes.")
+    if ended is not None and ended.refused_forks and facts.pids:
+        notes.append(
+            f"While it ran, the sandbox had {facts.pids} processes and threads, as many as it may, and "
+            f"{ended.refused_forks:,} more could not start: run fewer at once, or end what runs in the background."
+        )
     if ended is not None and ended.reason is protocol.Reason.ITSELF and process.killed is None and not facts.closed:
         notes += _notes_on_the_rest(about.process_id, facts.alive)
     if survivors is None:

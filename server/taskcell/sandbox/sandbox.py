@@ -158,7 +158,8 @@ class Sandbox:
     def facts(self, record: Record) -> SandboxFacts:
         """Return what a result of this process needs to know about the sandbox."""
         alive = record.alive if record.process.number in self.channel.living else 0
-        return SandboxFacts(self.state is SandboxState.CLOSED, self.doomed, self.spawner.next_folder, alive)
+        closed, limit = self.state is SandboxState.CLOSED, self.profile.pids
+        return SandboxFacts(closed, self.doomed, self.spawner.next_folder, alive, limit)
 
     async def see_out(self, record: Record) -> None:
         """Stay with a process that goes on after its call's answer until it ends."""

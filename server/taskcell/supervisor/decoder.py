@@ -30,7 +30,7 @@ _NUMBER = struct.Struct("<I")
 _WELCOME = struct.Struct("<IBQ")
 _FAILED = struct.Struct("<BI")
 _OUTPUT = struct.Struct("<BQ")
-_EXIT = struct.Struct("<BiBIQQQQQQII")
+_EXIT = struct.Struct("<BiBIQQQQQQIII")
 _KILLED = struct.Struct("<BIQQ")
 _LISTING = struct.Struct("<BI")
 _LISTED = struct.Struct("<IBIQQQQQBiBIQII")
@@ -84,7 +84,7 @@ def _processes(count: int) -> int | None:
 
 
 def _parse_exit(process: int, body: _Body) -> events.Exit:
-    reason, code, signo, oom, duration, user, system, rss, *totals, descendants, size = body.unpack(_EXIT)
+    reason, code, signo, oom, duration, user, system, rss, *totals, descendants, refused, size = body.unpack(_EXIT)
     out_total, err_total = totals
     return events.Exit(
         process,
@@ -99,6 +99,7 @@ def _parse_exit(process: int, body: _Body) -> events.Exit:
         out_total,
         err_total,
         _processes(descendants),
+        refused,
         size,
         body.rest(),
     )

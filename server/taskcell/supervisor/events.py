@@ -57,6 +57,7 @@ class Exit:
     stdout_total: int
     stderr_total: int
     descendants: int | None
+    refused_forks: int
     report_size: int
     report: bytes
 

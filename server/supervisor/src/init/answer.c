@@ -94,6 +94,7 @@ static void answer_exit(struct buffer *out, struct process *p) {
     put_u64(out, (uint64_t)p->max_rss_kb);
     for (int i = 0; i < STREAMS; i++) put_u64(out, p->exit_totals[i]);
     put_u32(out, p->descendants);
+    put_u32(out, p->refused_forks);
     put_u32(out, (uint32_t)p->report_size);
     put_bytes(out, p->report.data, p->report.size);
     frame_end(out, at);

@@ -21,17 +21,30 @@ static int open_either(const char *v2, const char *v1) {
     return fd < 0 ? open(v1, O_RDONLY | O_CLOEXEC) : fd;
 }
 
-uint32_t oom_kills(void) {
-    /* Each command reads the file twice, so it stays open: opening it takes ten times as long as reading it. */
-    static int events = -1;
+/* Returns the number behind a name at a line's beginning, or 0 when there is none. */
+static uint32_t counted(int fd, const char *name) {
     char text[TEXT_MAX];
-    if (events < 0) events = open_either("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control");
-    if (!read_text(events, text)) return 0;
+    size_t size = strlen(name);
+    if (!read_text(fd, text)) return 0;
     for (char *line = text; line; line = strchr(line, '\n')) {
         line += *line == '\n';
-        if (!strncmp(line, "oom_kill ", 9)) return (uint32_t)strtoul(line + 9, NULL, 10);
+        if (!strncmp(line, name, size)) return (uint32_t)strtoul(line + size, NULL, 10);
     }
     return 0;
+}
+
+/* Each command reads these files twice, so they stay open: opening one takes ten times as long as reading it. */
+
+uint32_t oom_kills(void) {
+    static int events = -1;
+    if (events < 0) events = open_either("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control");
+    return counted(events, "oom_kill ");
+}
+
+uint32_t refused_forks(void) {
+    static int events = -1;
+    if (events < 0) events = open_either("/sys/fs/cgroup/pids.events", "/sys/fs/cgroup/pids/pids.events");
+    return counted(events, "max ");
 }
 
 uint64_t memory_limit(void) {

@@ -96,6 +96,7 @@ void process_ended(struct supervisor *s, struct process *p, int status, uint32_t
     p->descendants = descendants;
     if (!p->ended) p->ended = clock_now();
     p->oom_kills = oom_kills() - p->oom_before;
+    p->refused_forks = refused_forks() - p->refused_before;
     p->timeout = NEVER;
     if (!descendants) free_memory(s, 1);
     report_close(s, p);

@@ -202,6 +202,7 @@ void spawn(struct supervisor *s, uint32_t number, const struct spawn *q) {
         return;
     }
     m.p->oom_before = oom_kills();
+    m.p->refused_before = refused_forks();
     m.l.pty = m.p->flags & SPAWN_PTY;
     m.l.nice = s->nice;
     m.l.capabilities = s->sudo.capabilities;

@@ -91,7 +91,7 @@ struct process {
     uint32_t grace_ms;
     int status;
     int64_t user_us, system_us, max_rss_kb;
-    uint32_t oom_before, oom_kills, descendants, survivors;
+    uint32_t oom_before, oom_kills, refused_before, refused_forks, descendants, survivors;
     uint32_t alive; /* in its tree, by the last recount */
     uint64_t exit_totals[STREAMS];
     struct buffer report; /* what its shell told about its end */
