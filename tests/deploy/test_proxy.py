@@ -104,7 +104,7 @@ def proxied(tmp_path: Path) -> Iterator[Proxied]:
         port = free.getsockname()[1]
     site = f"https://{NAME}:{port}"
     authority, [token] = signed(tmp_path), tokens_for(tmp_path, "ada")
-    toml = f'{LOCAL}[http]\ntokens_file = "tokens.json"\npublic_url = "{site}"\nallowed_hosts = ["{NAME}:{port}"]\n'
+    toml = f'{LOCAL}[http]\ntokens_file = "tokens.json"\npublic_url = "{site}"\n'
     with serving_http(tmp_path, toml) as server, caddy(tmp_path, server.port, site):
         listens = lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0  # noqa: E731
         assert eventually(listens), (tmp_path / "caddy.log").read_text()
