@@ -15,7 +15,7 @@ WITHIN ?=
 # Of `make test-load`: how long its clients work.
 LOAD_SECONDS ?= 60
 
-.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-conformance test-load test-hostile check bench bench-scale stop clean
+.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-conformance test-load test-deploy test-hostile check bench bench-scale stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ test-conformance: setup ## Run the server scenarios of MCP's conformance suite, 
 
 test-load: setup ## Keep a server over HTTP busy with 64 clients for a minute, and end it in the middle. LOAD_SECONDS=60.
 	@TASKCELL_LOAD_SECONDS=$(LOAD_SECONDS) $(PYTHON) -m pytest -s -m faults tests/http/test_load.py $(PYTEST_ARGS)
+
+test-deploy: setup ## Try the server's image, the systemd unit, Caddy with TLS and the Compose file of deploy/.
+	@scripts/deploy_tools.sh
+	@$(PYTHON) -m pytest -m deploy $(PYTEST_ARGS)
 
 test-languages: setup ## Run sessions with the real tools of five languages; builds their images first: four minutes, 1.1 GB.
 	@$(PYTHON) -m pytest -m languages $(PYTEST_ARGS)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install libraries of MCP clients that speak HTTP into .cache/clients-http, for `make test-clients`. Quick when done.
+# Install the libraries of MCP clients that speak HTTP into .cache/clients-http, for `make test-clients`. Quick if done.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/steps.sh

@@ -31,8 +31,8 @@ INSTALLED = ROOT / ".cache/clients-http"
 SESSIONS = Path(__file__).parent / "http_sessions"
 #: Seconds for all steps of a session on a busy machine; each step is bounded by the program.
 PATIENCE = 240.0
-#: Milliseconds after which the client of one step gives up.
-GIVE_UP = 1000
+#: Milliseconds after which the client of one step gives up, and a client that has lost its connection for good.
+GIVE_UP, GIVE_UP_LOST = 1000, 15_000
 
 CONFIG = """
 manifests = ["skills.toml"]
@@ -127,8 +127,9 @@ class Outcome:
         return bool(self.steps[step]["result"].get("isError"))
 
 
-def plan_of(marks: dict[str, str], back: Path) -> list[dict[str, Any]]:
+def plan_of(client: SessionProgram, marks: dict[str, str], back: Path) -> list[dict[str, Any]]:
     """The steps of a session; the last loses its connection."""
+    lost = {} if client.comes_back else {"patience": GIVE_UP_LOST}
     steps = [{"name": name, "tool": tool, "arguments": given} for name, (tool, given, _) in EVERY_TOOL.items()]
     encoded = base64.b64encode(PICTURE).decode()
     put = {"command": "base64 -d > p.png", "stdin": encoded}
@@ -145,7 +146,7 @@ def plan_of(marks: dict[str, str], back: Path) -> list[dict[str, Any]]:
         {"name": "look", "tool": "terminal", "arguments": {"command": LOOK}},
         {"name": "accept", "tool": "terminal", "answer": "accept", "arguments": {"command": "echo asked"}},
         {"name": "decline", "tool": "terminal", "answer": "decline", "arguments": {"command": "echo asked"}},
-        {"name": "lost line", "tool": "terminal", "arguments": {"command": wait, "timeout": 30, "task_id": "l"}},
+        {"name": "lost line", "tool": "terminal", "arguments": {"command": wait, "timeout": 30}, **lost},
         {"name": "after", "tool": "terminal", "arguments": {"command": "echo still here"}},
     ]  # fmt: skip
 
@@ -169,9 +170,10 @@ def outcome_of(client: SessionProgram) -> Outcome:
 def _play(client: SessionProgram, relay: CuttingRelay, token: str, back: Path) -> Outcome:
     marks = {"cancel": marker(), "give up": marker()}
     Thread(target=lambda: relay.back.wait(PATIENCE) and back.touch(), daemon=True).start()
-    plan = {"url": f"http://127.0.0.1:{relay.port}/mcp", "token": token, "era": client.era}
+    plan: dict[str, Any] = {"url": f"http://127.0.0.1:{relay.port}/mcp", "token": token, "era": client.era}
+    plan["steps"] = plan_of(client, marks, back)
     done = subprocess.run(
-        client.command, input=json.dumps({**plan, "steps": plan_of(marks, back)}), env={"NODE_PATH": str(INSTALLED)},
+        client.command, input=json.dumps(plan), env={"NODE_PATH": str(INSTALLED)},
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
