@@ -31,7 +31,9 @@ class FakeModel(BaseLlm):
 
 
 class Client:
-    gaps: ClassVar[dict[str, str]] = {}
+    gaps: ClassVar[dict[str, str]] = {
+        "picture": "its model is shown the picture's base64 as text",
+    }
     default_timeout = StdioConnectionParams(server_params=StdioServerParameters(command="x")).timeout
     cancels_what_it_gives_up = True
 
@@ -75,7 +77,7 @@ class Client:
         return self._said
 
     async def resources(self) -> list[str]:
-        return [str(info.uri) for info in await self._toolset.list_resource_infos()]
+        return await self._toolset.list_resources()
 
     async def read(self, uri: str) -> str:
         return str(await self._toolset.read_resource(uri))
