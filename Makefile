@@ -9,13 +9,16 @@ PYTEST_ARGS ?=
 # Passed on to the measurements, e.g. make bench BENCH_ARGS="--write docs/benchmarks.md".
 BENCH_ARGS ?=
 
-# Of `make test-hostile`: how many random trees are killed, and seconds after which no other test begins.
-TREES ?=
+# Of `make test-hostile` and `make test-clients`: seconds after which nothing more begins.
 WITHIN ?=
+# Of `make test-hostile`: how many random trees are killed.
+TREES ?=
 # Of `make test-load`: how long its clients work.
 LOAD_SECONDS ?= 60
+# Of `make test-clients`, e.g. make test-clients MATRIX_ARGS="--write docs/clients.md".
+MATRIX_ARGS ?=
 
-.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-conformance test-load test-deploy test-hostile check bench bench-scale stop clean
+.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-conformance test-load test-deploy test-hostile check recording bench bench-scale stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,10 +42,10 @@ test-converters: setup ## Hold what tools publish against the strict converters 
 	@scripts/converters.sh
 	@$(PYTHON) -m pytest -m converters $(PYTEST_ARGS)
 
-test-clients: setup ## Run the tests with real MCP clients, each in an environment of its own below .cache.
-	@scripts/clients.sh
-	@scripts/http_clients.sh
-	@$(PYTHON) -m pytest -m clients $(PYTEST_ARGS)
+test-clients: setup ## Drive real MCP clients, each in an environment of its own below .cache. WITHIN=240.
+	@scripts/clients.sh $(if $(WITHIN),--npm)
+	@$(PYTHON) tests/clients/matrix/run.py $(if $(WITHIN),--within $(WITHIN)) $(MATRIX_ARGS)
+	@$(if $(WITHIN),,scripts/http_clients.sh && $(PYTHON) -m pytest -m clients $(PYTEST_ARGS))
 
 test-conformance: setup ## Run the server scenarios of MCP's conformance suite, which is installed first.
 	@scripts/conformance.sh
@@ -64,6 +67,10 @@ test-hostile: setup ## Attack sandboxes, images and an engine of its own, and pr
 check: ## Format, lint, types, layers, sizes, names, shell scripts, and the supervisor under sanitizers.
 	@scripts/bootstrap.sh --check
 	@scripts/check.sh
+
+recording: setup ## Record the demo, and make the moving picture of the README from it.
+	@$(PYTHON) scripts/record.py docs/demo.cast
+	@npm exec --yes svg-term-cli@2.1.1 -- --in docs/demo.cast --out docs/demo.svg --window --width 100 --height 32
 
 bench: setup ## Measure calls on this machine, beside docker exec and docker-py.
 	@$(PYTHON) bench/run.py $(BENCH_ARGS)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Install the command lines of MCP clients that npm has into .cache/clients, for `make test-clients`. Quick when done.
+# --npm: only npm itself, for the clients of tests/clients/matrix.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/steps.sh
@@ -9,15 +10,16 @@ cd "$(dirname "$0")/.."
 readonly CLIENTS=(@anthropic-ai/claude-code@2.1.197 @google/gemini-cli@0.61.0 @openai/codex@0.171.0)
 readonly HOME_OF_CLIENTS=.cache/clients
 
-scripts/frameworks.sh
-if [[ -r $HOME_OF_CLIENTS/installed && $(cat "$HOME_OF_CLIENTS/installed") == "${CLIENTS[*]}" ]]; then
-  step "clients: up to date"
-  exit
-fi
 if ! have npm; then
   { is_debian && can_be_root; } || fail "npm is missing. Install Node.js 20 or newer with npm, then run make again."
   step "clients: installing npm from Debian's packages"
   apt_install npm
+fi
+[[ ${1:-} == --npm ]] && exit
+scripts/frameworks.sh
+if [[ -r $HOME_OF_CLIENTS/installed && $(cat "$HOME_OF_CLIENTS/installed") == "${CLIENTS[*]}" ]]; then
+  step "clients: up to date"
+  exit
 fi
 step "clients: installing ${CLIENTS[*]} (800 MB)"
 mkdir -p "$HOME_OF_CLIENTS"

@@ -5,6 +5,7 @@ Exit code 1, with a sentence, at the first step that is not as it should be.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
 import json
@@ -231,22 +232,18 @@ def totals_by_region() -> dict[str, float]:
     return {region: round(total, 2) for region, total in totals.items()}
 
 
-async def steps() -> None:
+STEPS = (
+    "tools", "files", "data", "skills", "edits", "hand_off", "time_out", "cancel", "isolation", "hardening", "speed",
+    "close",
+)  # fmt: skip
+
+
+async def steps(chosen: list[str]) -> None:
     begin = time.monotonic()
     async with connect(LOG) as client:
         demo = Demo(client)
-        await demo.tools()
-        await demo.files()
-        await demo.data()
-        await demo.skills()
-        await demo.edits()
-        await demo.hand_off()
-        await demo.time_out()
-        await demo.cancel()
-        await demo.isolation()
-        await demo.hardening()
-        await demo.speed()
-        await demo.close()
+        for step in chosen:
+            await getattr(demo, step)()
     console.print(f"\n[bold green]Everything was as it should be, in {time.monotonic() - begin:.0f} s.[/]")
 
 
@@ -262,8 +259,10 @@ def sentence_of(error: BaseException) -> str | None:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("steps", nargs="*", choices=[*STEPS, []], help="all, if none is named")
     try:
-        anyio.run(steps)
+        anyio.run(steps, parser.parse_args().steps or list(STEPS))
     except (Exception, ExceptionGroup) as error:
         sentence = sentence_of(error)
         if sentence is None:

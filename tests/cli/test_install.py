@@ -61,6 +61,29 @@ def test_the_client_starts_the_installed_program_by_its_absolute_path_with_the_c
     assert entry_of(home) == {"command": PROGRAM, "args": ["serve"]}
 
 
+def test_a_project_is_written_as_the_folder_that_the_server_works_on(
+    taskcell: Taskcell, home: Path, tmp_path: Path
+) -> None:
+    environ = {"HOME": str(home)}
+    (home / "project").mkdir()
+    (tmp_path / "link").symlink_to(home / "project")
+    for named in ("~/project", str(home / "project"), "link"):
+        taskcell("install", "cursor", environ=environ)
+        assert taskcell("install", "cursor", "--folder", named, environ=environ).code == 0
+        assert entry_of(home)["args"][-2:] == ["--folder", str(home / "project")]
+    taskcell("install", "cursor", environ=environ)
+    assert "--folder" not in entry_of(home)["args"]
+
+
+@pytest.mark.parametrize(("named", "why"), [("nowhere", "No such file"), ("taskcell.toml", "is not a folder")])
+def test_a_project_that_is_not_there_is_not_handed_to_a_client(
+    taskcell: Taskcell, home: Path, named: str, why: str
+) -> None:
+    done = taskcell("install", "cursor", "--folder", named, environ={"HOME": str(home)})
+    assert (done.code, why in done.err) == (1, True)
+    assert list(home.iterdir()) == []
+
+
 def test_print_shows_what_belongs_in_the_file_and_writes_nothing(taskcell: Taskcell, home: Path) -> None:
     done = taskcell("install", "vscode", "--print", environ={"HOME": str(home)})
     assert json.loads(done.out)["servers"]["taskcell"]["command"] == PROGRAM
@@ -153,6 +176,7 @@ def test_what_is_not_a_token_is_refused_without_being_shown(
         ("cursor", "--http", "https://ada:secret@cell.example/mcp"),
         ("cursor", "--http", "https://[/mcp"),
         ("cursor", "--http", "https://cell.example/mcp", "--wait", "4s"),
+        ("cursor", "--http", "https://cell.example/mcp", "--folder", "."),
         ("cursor", "--name", "a b"),
     ],
 )

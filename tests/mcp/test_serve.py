@@ -222,6 +222,17 @@ def test_a_second_signal_ends_the_server_at_once(tmp_path: Path) -> None:
         assert "orphan_ttl" in client.log.read_text()
 
 
+def test_a_signal_while_the_interpreter_ends_does_not_spoil_the_exit_code(tmp_path: Path) -> None:
+    """Hosts give a server two seconds after the end of its input, and on a busy machine it may be at this point."""
+    at_exit = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGTERM)"
+    program = f"{at_exit}; from taskcell.__main__ import main; main()"
+    _, _, _, *words = command(tmp_path)
+    client = RawClient([sys.executable, "-c", program, *words], tmp_path)
+    client.shake_hands()
+    client.end_input()
+    assert client.exit_code(PATIENCE) == 0
+
+
 def test_a_signal_ends_an_idle_server_and_one_that_nobody_has_spoken_to(tmp_path: Path) -> None:
     with raw_client(tmp_path) as client:
         client.shake_hands()

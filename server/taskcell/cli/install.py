@@ -46,6 +46,9 @@ def install(
     client: CLIENT,
     show: Annotated[bool, typer.Option("--print", help="Print what would be written, and write nothing.")] = False,
     wait: Annotated[str | None, typer.Option(help="Longest wait of a call, such as 20s, for this client.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="The project that the client's tasks work on: a host folder.")
+    ] = None,
     http: Annotated[str | None, typer.Option(metavar="URL", help="A server that runs already, at URL.")] = None,
     token_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="Holds the token for URL; - is standard input.")
@@ -63,11 +66,15 @@ def install(
     if http is not None:
         if wait is not None:
             raise typer.BadParameter("--wait is for a server that the client starts; set limits.wait where it runs.")
+        if folder is not None:
+            raise typer.BadParameter(
+                "--folder is for a server that the client starts; give it to `serve` where it runs."
+            )
         entry = _remote_entry(run, chosen, name, http, token_file, show=show)
     elif token_file is not None:
         raise typer.BadParameter("--token-file needs --http.")
     else:
-        entry = _local_entry(run, chosen, name, wait)
+        entry = _local_entry(run, chosen, name, wait, folder)
     if show:
         typer.echo(f"For {chosen.file(places)}:", err=True)
         typer.echo(installation.shown_alone(chosen, name, entry), nl=False)
@@ -103,7 +110,7 @@ def _report(client: Client, outcome: Change, done: str, unchanged: str) -> None:
     typer.echo(f"End {client.title} and start it again, so that it reads the file.")
 
 
-def _local_entry(run: Invocation, client: Client, name: str, wait: str | None) -> dict[str, Any]:
+def _local_entry(run: Invocation, client: Client, name: str, wait: str | None, folder: Path | None) -> dict[str, Any]:
     """The entry for a server that the client starts, with the configuration that this command finds.
 
     A client that a desktop started has neither this shell's PATH nor its variables nor its folder.
@@ -128,9 +135,24 @@ def _local_entry(run: Invocation, client: Client, name: str, wait: str | None) -
                 f"answer: a wait of {format_seconds(longest)}s fits.",
                 err=True,
             )
-    arguments = ("serve", *(("--config", str(settings.file)) if settings.file else ()))
+    configured = ("--config", str(settings.file)) if settings.file else ()
+    arguments = ("serve", *configured, *(("--folder", str(_project(run, folder))) if folder else ()))
     _refuse_expansion(client, [*arguments, *own.values()])
     return client.local(name, Local(str(program.find_program(run.environ)), arguments, own))
+
+
+def _project(run: Invocation, folder: Path) -> Path:
+    """Return the absolute path of a host folder. Raises ConfigError where there is none."""
+    home, parts = run.environ.get("HOME", ""), folder.parts
+    place = Path(home, *parts[1:]) if parts[:1] == ("~",) and home else run.cwd / folder
+    try:
+        found = place.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or "its links lead in a circle"
+        raise ConfigError(f"--folder {folder} cannot be used: {why}. Name a folder that is there.") from None
+    if not found.is_dir():
+        raise ConfigError(f"--folder {folder} is not a folder. Name the folder of the project.")
+    return found
 
 
 def _refuse_expansion(client: Client, texts: list[str]) -> None:

@@ -14,7 +14,7 @@ from mcp.server.subscriptions import ToolsListChanged
 from mcp_types import NotificationParams
 
 from taskcell.mcp.subscriptions import Subscriptions
-from taskcell.mcp.tools import Tools
+from taskcell.mcp.tools import SHOWN, Tools
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +63,14 @@ class ToolChanges:
                     sending.start_soon(self._notify, session)
 
     async def _notify(self, session: ServerSession) -> None:
+        """Notify a client, unless the list that it has, or is waiting for, is the new one.
+
+        SDKs of the 1.x line crash when a message arrives while they disconnect, as LangChain's `get_tools()` does as
+        soon as it has its list.
+        """
+        state = session._connection.state
+        if SHOWN in state and state[SHOWN] in (None, self._tools.listing):
+            return
         with anyio.move_on_after(NOTIFY_TIMEOUT) as bound:
             try:
                 await session.send_tool_list_changed()

@@ -153,3 +153,4 @@ async def serve_stdio(
                 await server.run(reader, writer, server.create_initialization_options())
         shutdown.begin()
         watching.cancel_scope.cancel()
+    shutdown.ignore_signals()

@@ -51,6 +51,8 @@ Context = ServerRequestContext[Any, Any]
 RESULT_SIZE, RESULT_SIZE_MAX, ESCAPED = "anthropic/maxResultSizeChars", 500_000, 2
 #: The key of a request's `_meta` by which a program waits for a command's end, however long that takes.
 TO_END = "taskcell/to_end"
+#: Under this key a connection's state has the listing that its client was last shown; None while it waits for one.
+SHOWN = "taskcell/listing"
 
 
 class Tools:
@@ -93,14 +95,22 @@ class Tools:
             raise MCPError(
                 code=INVALID_PARAMS, message="Unknown cursor: the list of tools is one page; leave out the cursor."
             )
-        if self.gateway.offer_known is not None:
-            with anyio.move_on_after(OFFER_TIMEOUT):
-                await self.gateway.offer_known.wait()
-        caller, own = caller_of(context), self.gateway.tools
-        tools = [shown for name, shown in self.listing.items() if caller.may(scopes_of(own[name]))]
+        await self._offer_known(context.session._connection.state)
+        caller, own, listing = caller_of(context), self.gateway.tools, self.listing
+        tools = [shown for name, shown in listing.items() if caller.may(scopes_of(own[name]))]
         if not self.answers.asked(context.meta):
             tools = [tool.model_copy(update={"output_schema": None}) for tool in tools]
         return ListToolsResult(tools=tools)
+
+    async def _offer_known(self, connection: dict[str, Any]) -> None:
+        """Wait until it is known what can run, and note that the client has the list of then."""
+        connection[SHOWN] = None  # whatever changes meanwhile, the answer has it
+        try:
+            if self.gateway.offer_known is not None:
+                with anyio.move_on_after(OFFER_TIMEOUT):
+                    await self.gateway.offer_known.wait()
+        finally:
+            connection[SHOWN] = self.listing
 
     def scopes(self, name: str) -> frozenset[Scope]:
         """Return the scopes of which a call of that tool needs one; none if there is no such tool."""

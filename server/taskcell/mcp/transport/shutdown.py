@@ -61,6 +61,15 @@ class Shutdown:
                 log.info("A signal: the server closes its sandboxes and ends.", signal=signal.Signals(number).name)
                 self.stop()
 
+    @staticmethod
+    def ignore_signals() -> None:
+        """Let no signal end the process from here on: all is cleaned up, and the watchdog sees to the end.
+
+        Without a handler, the signal of a host that is tired of waiting would turn the exit code 0 into a death.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
     def _give_up(self) -> None:
         log.error(
             "The clean-up takes too long and is given up; sandboxes that are left remove themselves after orphan_ttl.",

@@ -1,0 +1,158 @@
+"""Drives every client of the matrix against a default installation, and prints what works.
+
+`python tests/clients/matrix/run.py [--within SECONDS] [--write PAGE] [NAME…]`: a NAME is a part of a client's title.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "drivers")]
+
+from environments import CLIENTS, DRIVERS, Client, install  # noqa: E402
+from page import CHECKS, write  # noqa: E402
+from probe import PROGRAM  # noqa: E402
+
+TASKCELL = str(Path(sys.executable).with_name("taskcell"))
+ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+#: Clients at once: each waits most of the time.
+AT_ONCE = 3
+#: Seconds for one client, which takes twenty on an idle machine.
+CLIENT_TIMEOUT = 600
+#: Seconds to remove the sandboxes that its servers left to each other.
+REMOVE_TIMEOUT = 120
+WIDTH = 120
+
+
+@dataclass
+class Row:
+    """What became of one client: an outcome and what was said for each check, or why it was left out."""
+
+    client: Client
+    outcomes: dict[str, tuple[str, str]] = field(default_factory=dict)
+    left_out: str = ""
+
+    @property
+    def failed(self) -> list[str]:
+        if self.left_out:
+            return []
+        checks = [check for check in CHECKS if self.outcomes.get(check, ("failed", ""))[0] == "failed"]
+        return [f"{check}: {self.outcomes.get(check, ('', 'its driver broke'))[1]}" for check in checks]
+
+    @property
+    def default_timeout(self) -> float | None:
+        seconds: float | None = json.loads(self.outcomes.get("default time-out", ("", "null"))[1])
+        return seconds
+
+
+def drive(client: Client, deadline: float | None) -> Row:
+    """Install a client and make all checks with it."""
+    row = Row(client)
+    if deadline is not None and time.monotonic() > deadline:
+        row.left_out = "no time was left"
+        return row
+    try:
+        install(client)
+    except (subprocess.SubprocessError, OSError) as error:
+        row.left_out = f"it could not be installed: {error}"
+        return row
+    with tempfile.TemporaryDirectory(prefix="taskcell-matrix-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        environ = server_environment(folder)
+        try:
+            said = _run_driver(client, folder, environ)
+        finally:
+            subprocess.run(
+                [TASKCELL, "rm", "--all"],
+                env=environ,
+                cwd=folder,
+                capture_output=True,
+                timeout=REMOVE_TIMEOUT,
+                check=False,
+            )
+    for line in said.splitlines():
+        if line.startswith('{"check"'):
+            found = json.loads(line)
+            row.outcomes[found["check"]] = (found["outcome"], found["said"])
+    return row
+
+
+def server_environment(folder: Path) -> dict[str, str]:
+    """Variables of a new user on this machine, whose servers are of a deployment of their own."""
+    names = ("PATH", "HOME", *ENGINE_VARIABLES)
+    return {
+        **{name: os.environ[name] for name in names if name in os.environ},
+        "XDG_STATE_HOME": str(folder / "state"),
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        "TASKCELL__DEPLOYMENT": folder.name,
+    }
+
+
+def _run_driver(client: Client, folder: Path, environ: dict[str, str]) -> str:
+    launch = ["-SE", str(DRIVERS / "launch.py"), str(folder / "exits"), TASKCELL, "serve"]
+    server = {"command": sys.executable, "args": launch, "env": environ, "folder": str(folder), "program": PROGRAM}
+    own = {**os.environ, "MATRIX_SERVER": json.dumps(server), "MATRIX_PACKAGES": str(client.folder)}
+    with (folder / "errors").open("w+") as errors:
+        process = subprocess.Popen(
+            client.argv, env=own, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+            text=True, start_new_session=True,
+        )  # fmt: skip
+        try:
+            said, _ = process.communicate(timeout=CLIENT_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            said, _ = process.communicate()
+        if process.returncode != 0 or '"failed"' in said:
+            errors.seek(0)
+            print(f"--- {client.title}: exit {process.returncode}\n{errors.read()[-6000:]}", file=sys.stderr)
+    return said
+
+
+def show(rows: list[Row]) -> None:
+    table = Table("client", *CHECKS, width=WIDTH)
+    marks = {"held": "✓", "gap": "-", "failed": "FAILED"}
+    for row in rows:
+        cells = [marks[row.outcomes.get(check, ("failed", ""))[0]] for check in CHECKS]
+        table.add_row(f"{row.client.title} {row.client.version}", *([""] * len(CHECKS) if row.left_out else cells))
+    Console(width=WIDTH).print(table)
+    for row in rows:
+        for failed in row.failed:
+            print(f"{row.client.title}: {failed}")
+        if row.left_out:
+            print(f"Left out: {row.client.title}: {row.left_out}.")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--within", type=float, help="seconds after which no other client begins")
+    parser.add_argument("--write", type=Path, help="the page whose tables are written anew")
+    parser.add_argument("names", nargs="*")
+    known = parser.parse_args()
+    deadline = None if known.within is None else time.monotonic() + known.within
+    chosen = [one for one in CLIENTS if not known.names or any(name in one.title for name in known.names)]
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        rows = list(threads.map(lambda client: drive(client, deadline), chosen))
+    show(rows)
+    failed = sum(bool(row.failed) for row in rows)
+    left_out = sum(bool(row.left_out) for row in rows)
+    if known.write and not failed and not left_out and not known.names:
+        write(known.write, rows)
+    print(f"{len(rows) - failed - left_out} passed, {failed} failed, {left_out} skipped")
+    return 1 if failed or (left_out and known.within is None) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
