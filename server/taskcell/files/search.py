@@ -138,7 +138,8 @@ def _check_error(target: Target, errors: str) -> None:
         reason = visible(first.splitlines()[0].rpartition(": ")[2].partition(" (os error")[0])
         code = ErrorCode.PERMISSION_DENIED if "os error 13)" in first else ErrorCode.INVALID_ARGUMENT
         raise FileRefused(f"{target.said} cannot be searched: {reason}.", code=code)
-    words = visible(" ".join(first.split())[:500])
+    # What it advises is for a command line, which the model does not have.
+    words = visible(" ".join(first.partition("\nConsider ")[0].split())[:500]).rstrip(".")
     mend = "mend 'glob'" if "glob" in words else "mend 'pattern', or say literal=true for plain text"
     raise FileRefused(f"ripgrep could not search: {words}; {mend}.")
 
