@@ -95,7 +95,7 @@ async def test_what_a_task_runs_is_not_ended_for_want_of_memory_to_decode(gatewa
         await call("process", action="wait", process_id=held.process_id, until="held", wait=60)
         with pytest.raises(FileRefused, match="more memory than the sandbox has left"):
             await call("read_file", path="large.png")
-        assert (await call("process", action="poll", process_id=held.process_id)).status is Status.RUNNING
+        assert (await call("process", action="poll", process_id=held.process_id)).result.status is Status.RUNNING
 
 
 @pytest.mark.parametrize(

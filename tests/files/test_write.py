@@ -280,3 +280,14 @@ def test_a_file_that_another_program_goes_on_writing_is_appended_to(files: Files
     assert "Appended 5 bytes" in files.write("log", "mine\n", append=True).said
     lines = (files / "log").read_text().split()
     assert (lines.count("begun"), lines.count("mine"), lines.count("theirs")) == (1, 1, TRIES)
+
+
+def test_a_file_that_a_running_program_has_open_is_written_in_place(files: Files) -> None:
+    (files / "log").write_text("begun\n")
+    with (files / "log").open("a") as out:
+        assert "open for writing" in files.edit("log", "begun", "started").notes[0]
+        out.write("more\n")
+    assert (files / "log").read_text() == "started\nmore\n"
+    with (files / "log").open() as reader:
+        assert files.edit("log", "more", "less").notes == ()
+        assert reader.read() == "started\nmore\n"

@@ -31,6 +31,7 @@ _IN_PLACE = {
     Placed.OWNER: "It belongs to another user or group, so it was written in place, and keeps that.",
     Placed.FOLDER: "Its folder cannot be written, so it was written in place.",
     Placed.MOUNT: "It is a mount of its own, so it was written in place.",
+    Placed.OPEN: "A running program has it open for writing, so it was written in place.",
 }
 
 

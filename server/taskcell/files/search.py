@@ -114,6 +114,11 @@ async def search(store: FileStore, run: RunProgram, target: Target, query: Query
         )
     if failed:
         notes.append(f"Not everything could be searched: {visible(one_line(errors.splitlines()[0][:200]))}")
+    if not found.files and not query.pattern.isascii():
+        notes.append(
+            "Characters beyond ASCII were looked for in UTF-8 and UTF-16 alone; `rg --encoding=latin-1` and the like "
+            "in the terminal search files of another encoding."
+        )
     truncated = found.cut or not done.is_whole or done.timed_out
     return Found(target.shown, found.text, found.matches, found.files, truncated, tuple(notes))
 

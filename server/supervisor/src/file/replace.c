@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/random.h>
@@ -121,13 +122,23 @@ static int write_in_place(const struct target *t, const struct change *c) {
     return told;
 }
 
+/* Whether a program has the file open for writing: then no lease on reading it is given. A program that opens it in
+   the moment that we hold the lease waits for its end, and we hear of it by a signal. */
+static bool is_being_written(int fd) {
+    signal(SIGIO, SIG_IGN);
+    if (fcntl(fd, F_SETLEASE, F_RDLCK)) return errno == EAGAIN;
+    fcntl(fd, F_SETLEASE, F_UNLCK);
+    return false;
+}
+
 static enum place must_stay(const struct target *t) {
     if (t->info.st_nlink > 1) return PLACE_LINKS;
-    return t->info.st_uid != geteuid() ? PLACE_OWNER : PLACE_NOT;
+    if (t->info.st_uid != geteuid()) return PLACE_OWNER;
+    return t->file >= 0 && is_being_written(t->file) ? PLACE_OPEN : PLACE_NOT;
 }
 
 int target_change(struct target *t, const struct change *c, enum place *place) {
-    *place = t->exists ? must_stay(t) : PLACE_NOT;
+    *place = t->exists && !c->append ? must_stay(t) : PLACE_NOT;
     if (t->exists && (c->append || *place)) return write_in_place(t, c);
     enum outcome outcome = put_new_file(t, c);
     if (outcome == DONE) return -1;
