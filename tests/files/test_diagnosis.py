@@ -116,3 +116,13 @@ def test_the_offered_text_makes_the_next_try_succeed(files: Files) -> None:
     said = str(files.refused(lambda: files.edit("a", 'x = "1"\ny', "z")))
     files.edit("a", offered(said), "z")
     assert (files / "a").read_bytes() == b"z\r\n"
+
+
+def test_an_edit_that_was_made_before_is_said_to_be(files: Files) -> None:
+    (files / "a").write_text("alpha = 1\nbeta = compute()\n")
+    files.edit("a", "beta = compute()", "gamma = compute_more()")
+    again = str(files.refused(lambda: files.edit("a", "beta = compute()", "gamma = compute_more()")))
+    assert "'new' is there already, at line 2: perhaps this edit was made before." in again
+    # Not for what stands anywhere, nor for what was there before the edit.
+    assert "already" not in str(files.refused(lambda: files.edit("a", "delta", "1")))
+    assert "already" not in str(files.refused(lambda: files.edit("a", "x alpha = 1", "alpha = 1")))

@@ -191,8 +191,12 @@ END"""
         assert isinstance(answer, FileBytes)
         assert answer.mime == "image/png"
         assert len(answer.data) == int(await task.shell("stat -c %s red"))
+        # Too many bytes to show, though one pixel: what is shown has the pixel alone.
         await task.shell("head -c 6000000 /dev/zero >> red")
-        assert "too large to show" in await task.refused("read_file", path="red")
+        answer = await task.call("read_file", path="red")
+        assert isinstance(answer, FileBytes)
+        assert (answer.mime, len(answer.data) < 1000) == ("image/png", True)
+        assert answer.notes[0].startswith("The file is 1x1 pixels and 60000")
 
 
 async def test_a_cancelled_edit_is_killed_and_changes_nothing(
@@ -370,6 +374,10 @@ async def test_a_search_says_what_it_could_not_look_into_and_whose_line_it_shows
             "search", pattern="word", path="closed"
         )
         assert (await task.refused("search", pattern="word", glob="[")).endswith("; mend 'glob'.")
+        await task.shell("printf 'caf\\351\\n' > menu")
+        _, (note,) = await found("café", path="menu")
+        assert "rg --encoding=latin-1" in note
+        assert "--pcre2" not in await task.refused("search", pattern="(?=word)")
 
 
 async def test_a_file_of_a_closed_folder_or_with_other_names_is_written_in_place(gateway: GatewayFactory) -> None:
@@ -385,19 +393,23 @@ async def test_a_file_of_a_closed_folder_or_with_other_names_is_written_in_place
 
 async def test_a_file_that_is_a_mount_of_its_own_is_written_in_place(gateway: GatewayFactory, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
+    (tmp_path / "data").mkdir()
     for name in ("open", "closed"):
         (tmp_path / name).write_text("old and longer\n")
         (tmp_path / name).chmod(0o666)
-        if os.geteuid() == 0:
-            os.chown(tmp_path / name, 1000, 1000)
-    volumes = f'volumes = ["{tmp_path}/open:/workspace/open", "{tmp_path}/closed:/workspace/closed:ro"]'
+    (tmp_path / "data").chmod(0o777)
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "open", 1000, 1000)
+    volumes = f'''volumes = [
+        "{tmp_path}/data:/data", "{tmp_path}/open:/data/open", "{tmp_path}/closed:/data/closed:ro"
+    ]'''
     async with gateway(f'[terminal]\n{volumes}\n[policy]\nallowed_mount_roots = ["{tmp_path}"]\n') as gw:
         task = Task(gw)
-        edited = await task.call("edit_file", path="open", old="old and longer", new="new")
+        edited = await task.call("edit_file", path="/data/open", old="old and longer", new="new")
         assert edited.notes == ("It is a mount of its own, so it was written in place.",)
-        await task.call("write_file", path="open", content="more\n", append=True)
-        assert await task.text("open") == "new\nmore\n"
-        await task.call("edit_file", path="open", old="more\n", new="")
-        await task.call("edit_file", path="open", undo=True)
-        assert "read-only" in await task.refused("edit_file", path="closed", old="old", new="new")
+        await task.call("write_file", path="/data/open", content="more\n", append=True)
+        assert await task.text("/data/open") == "new\nmore\n"
+        await task.call("edit_file", path="/data/open", old="more\n", new="")
+        await task.call("edit_file", path="/data/open", undo=True)
+        assert "read-only" in await task.refused("edit_file", path="/data/closed", old="old", new="new")
     assert ((tmp_path / "open").read_text(), (tmp_path / "closed").read_text()) == ("new\nmore\n", "old and longer\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from taskcell.files.limits import MAX_PICTURE
 from taskcell.files.pictures import look_at_picture
 from taskcell.files.showing import parse_drawn
 from taskcell.files.store import Target
-from taskcell.model import ToolCall
+from taskcell.model import Status, ToolCall
 
 TARGET = Target("/workspace/a.png", "a.png")
 #: Pictures made by Pillow: each name with its sides, its mode, and how it is saved.
@@ -78,6 +79,23 @@ async def test_a_picture_is_shown_upright_and_as_small_as_every_provider_takes_i
             with pytest.raises(FileRefused, match=words) as refused:
                 await gw.call(ToolCall("local", "read_file", {"path": name}))
             assert "image_convert" in str(refused.value)
+
+
+@pytest.mark.anyio
+@pytest.mark.engine
+async def test_what_a_task_runs_is_not_ended_for_want_of_memory_to_decode(gateway: GatewayFactory) -> None:
+    async def call(tool: str, **arguments: object) -> Any:
+        return await gw.call(ToolCall("local", tool, arguments))
+
+    make = "from PIL import Image; Image.new('1', (9000, 7000)).save('large.png')"
+    hold = "import time; held = bytearray(150_000_000); print('held', flush=True); time.sleep(600)"
+    async with gateway('[terminal]\nmemory = "300m"\n[workspace]\nsize = "8m"\n') as gw:
+        assert (await call("terminal", command=f'python3 -c "{make}"')).exit_code == 0
+        held = await call("terminal", command=f'python3 -c "{hold}"', background=True)
+        await call("process", action="wait", process_id=held.process_id, until="held", wait=60)
+        with pytest.raises(FileRefused, match="more memory than the sandbox has left"):
+            await call("read_file", path="large.png")
+        assert (await call("process", action="poll", process_id=held.process_id)).result.status is Status.RUNNING
 
 
 @pytest.mark.parametrize(

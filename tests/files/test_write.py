@@ -10,6 +10,7 @@ import pytest
 
 from file_driver import TASK, Files, shown
 from taskcell.errors import BadArgument
+from taskcell.files.changing import TRIES
 from taskcell.files.history import MAX_FILES, MAX_TASKS, MAX_UNDO, FileHistory, Fingerprint, Undo
 from taskcell.files.reply import Where
 from taskcell.model import TaskKey
@@ -263,3 +264,30 @@ def test_the_loss_of_a_bit_that_another_owner_set_is_said(files: Files) -> None:
     assert "another user" in notes[0]
     assert "Its set-user-ID and set-group-ID bits are lost" in notes[1]
     assert stat.S_IMODE(path.stat().st_mode) == 0o777
+
+
+def test_a_file_that_another_program_goes_on_writing_is_appended_to(files: Files) -> None:
+    (files / "log").write_text("begun\n")
+    command = files.command
+
+    def logging(*words: str, stdin: bytes | None = None) -> bytes:
+        if words[0] == "write":
+            with (files / "log").open("a") as out:
+                out.write("theirs\n")
+        return command(*words, stdin=stdin)
+
+    files.command = logging  # type: ignore[method-assign]
+    assert "Appended 5 bytes" in files.write("log", "mine\n", append=True).said
+    lines = (files / "log").read_text().split()
+    assert (lines.count("begun"), lines.count("mine"), lines.count("theirs")) == (1, 1, TRIES)
+
+
+def test_a_file_that_a_running_program_has_open_is_written_in_place(files: Files) -> None:
+    (files / "log").write_text("begun\n")
+    with (files / "log").open("a") as out:
+        assert "open for writing" in files.edit("log", "begun", "started").notes[0]
+        out.write("more\n")
+    assert (files / "log").read_text() == "started\nmore\n"
+    with (files / "log").open() as reader:
+        assert files.edit("log", "more", "less").notes == ()
+        assert reader.read() == "started\nmore\n"

@@ -31,6 +31,7 @@ _IN_PLACE = {
     Placed.OWNER: "It belongs to another user or group, so it was written in place, and keeps that.",
     Placed.FOLDER: "Its folder cannot be written, so it was written in place.",
     Placed.MOUNT: "It is a mount of its own, so it was written in place.",
+    Placed.OPEN: "A running program has it open for writing, so it was written in place.",
 }
 
 
@@ -138,14 +139,18 @@ def _placed(stored: Stored, mode: int | None = None) -> list[str]:
 
 async def append(file: TaskFile, text: str, data: bytes, label: str | None, mode: int | None) -> FileChange:
     """Add to the end of a file, in its own encoding and with its own line ends. Raises FileRefused."""
-    path = file.target.shown
+    path, tries = file.target.shown, 0
 
     async def change() -> FileChange:
+        nonlocal tries
+        tries += 1
         notes: list[str] = []
         try:
             found = await file.before()
             before = None if found is None else found.data
-            expected = "new" if before is None else str(Fingerprint.of(before))
+            # A program that goes on writing, as to a log, is never waited out; adding takes nothing from it.
+            goes_on = tries == TRIES and before is not None
+            expected = "any" if goes_on else "new" if before is None else str(Fingerprint.of(before))
         except FileRefused as refused:
             if refused.code not in _UNREAD:
                 raise

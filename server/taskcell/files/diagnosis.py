@@ -23,6 +23,8 @@ QUOTED = 2000
 _SHOWN_LINES, _LINE_CHARS = 6, 160
 #: The likeness (0 to 1) from which a place is the one that was meant.
 _MEANT = 0.72
+#: Characters of a replacement from which finding it says something: shorter ones are found anywhere.
+_TELLING = 8
 
 _NUMBERED = re.compile(r"^[ \t]*\d+(?:\t|[ \t]*[|→:][ \t]?)", re.MULTILINE)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "", '"': '"', "'": "'", "\\": "\\", "/": "/"}
@@ -30,18 +32,25 @@ _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|[ntr\"'\\/])")
 _MARKED = re.compile(r"^[+\- ]", re.MULTILINE)
 
 
-def diagnose(path: str, text: str, old: str) -> str:
+def diagnose(path: str, text: str, old: str, new: str = "") -> str:
     """Return the sentences for `old` that is not in `text`, and below them, if any, lines of the text.
 
-    Both have LF at the ends of lines.
+    All have LF at the ends of lines.
     """
-    head = f"'old' is not in {path}; nothing was changed."
+    head = f"'old' is not in {path}; nothing was changed.{_made_before(text, old, new)}"
     folded = Folded(text)
     for slip, variant in _variants(old):
         count, place = folded.find(fold(variant).replace("\n", ""))
         if count and _ends_alike(folded.lines, place, variant):
             return f"{head} {_of_place(folded.lines, place, variant, slip, count)}"
     return f"{head} {_of_nearest(text, folded.lines, old)}"
+
+
+def _made_before(text: str, old: str, new: str) -> str:
+    """Say where `new` stands already: a model makes an edit again whose answer it has lost."""
+    at = text.find(new) if len(new.strip()) >= _TELLING and new not in old else -1
+    line = text.count("\n", 0, at) + 1
+    return f" 'new' is there already, at line {line}: perhaps this edit was made before." if at >= 0 else ""
 
 
 def _variants(old: str) -> Iterator[tuple[str, str]]:

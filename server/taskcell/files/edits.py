@@ -91,7 +91,7 @@ def _check_untouched(who: str, path: str, text: str, original: str, old: str) ->
 def _replace(path: str, which: str, file: TextFile, old: str, edit: Edit) -> _Done:
     starts, overlap = _find(file.text, old)
     if not starts:
-        said, _, excerpt = diagnose(path, file.text, old).partition("\n")
+        said, _, excerpt = diagnose(path, file.text, old, unified(edit.new)).partition("\n")
         raise FileRefused(which + said, excerpt=excerpt)
     if len(starts) != edit.count:
         raise FileRefused(which + _other_count(path, file.text, starts))

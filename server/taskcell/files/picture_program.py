@@ -16,12 +16,15 @@ import json
 import resource
 import sys
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 #: Pixels that are decoded. Of a JPEG they are counted after it was halved while decoding, as often as that may be.
 MAX_PIXELS = 64_000_000
 #: Bytes of address space, and seconds of processor time: what those pixels take twice over.
 _MEMORY, _SECONDS = 1 << 30, 20
+#: Bytes of the sandbox's memory that are left to what else runs in it.
+_RESERVE = 16 << 20
 #: The formats that models are shown.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 #: EXIF's tag for how the camera was held; 1 is upright (Exif 2.3, 4.6.4).
@@ -34,17 +37,35 @@ class CannotShow(Exception):
 
 
 def main(path: str, most_bytes: int, most_side: int) -> None:
-    for kind, most in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_CPU, _SECONDS), (resource.RLIMIT_CORE, 0)):
-        resource.setrlimit(kind, (most, most))
+    has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    # Without this, the kernel would end what the task runs, whichever is larger, when memory is used up.
+    most = has + min(_MEMORY, max(0, left()))
+    for kind, limit in ((resource.RLIMIT_AS, most), (resource.RLIMIT_CPU, _SECONDS), (resource.RLIMIT_CORE, 0)):
+        resource.setrlimit(kind, (limit, limit))
     try:
         said, data = look(path, most_bytes, most_side)
     except CannotShow as refused:
         said, data = {"refused": str(refused)}, b""
     except MemoryError:
-        said, data = {"refused": "it needs too much memory"}, b""
+        said, data = {"refused": "it needs more memory than the sandbox has left"}, b""
     except Exception as error:  # Pillow raises whatever its decoders do
         said, data = {"refused": "it is broken: " + " ".join(str(error).split())[:200]}, b""
     sys.stdout.buffer.write(json.dumps(said).encode() + b"\n" + data)
+
+
+def left() -> int:
+    """Return how many bytes of memory the sandbox has left, by its cgroup (version 2 or 1), less a reserve."""
+    for folder, limit, usage, idle in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            most, used = (int(Path(folder, name).read_text()) for name in (limit, usage))
+            stat = dict(line.split() for line in Path(folder, "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        return most - used + int(stat.get(idle, 0)) - _RESERVE
+    return _MEMORY
 
 
 def look(path: str, most_bytes: int, most_side: int) -> tuple[dict[str, Any], bytes]:

@@ -94,7 +94,7 @@ def sentence(what: str, path: str, refused: Refused) -> str:
     sentences = {
         RefusalReason.SYSTEM: _system(what, path, refused.errno, words),
         RefusalReason.FOLDER: f"{path} is a folder; `list_files` shows what is in it.",
-        RefusalReason.KIND: f"{path} is not a file but {words}; use the terminal for it.",
+        RefusalReason.KIND: f"{path} is not a file but {_kind(refused.words)}; use the terminal for it.",
         RefusalReason.SIZE: _too_large(what, path, number),
         RefusalReason.CHANGED: f"Something else changed {path} meanwhile; this call did not. Read it, then try again.",
         RefusalReason.LOCKED: f"Another program has locked {path}; this call did not change it. Try again later.",
@@ -106,6 +106,10 @@ def sentence(what: str, path: str, refused: Refused) -> str:
     return next(
         (text for reason, text in sentences.items() if reason == refused.why), f"{path} cannot be {_VERBS[what]}."
     )
+
+
+def _kind(words: str) -> str:
+    return words if words in ("a FIFO", "a socket", "a device") else "something else"
 
 
 def _system(what: str, path: str, errno: int, words: str) -> str:

@@ -33,6 +33,7 @@ class Placed(IntEnum):
     OWNER = 2
     FOLDER = 3
     MOUNT = 4
+    OPEN = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,11 @@ async def search(store: FileStore, run: RunProgram, target: Target, query: Query
         )
     if failed:
         notes.append(f"Not everything could be searched: {visible(one_line(errors.splitlines()[0][:200]))}")
+    if not found.files and not query.pattern.isascii():
+        notes.append(
+            "Characters beyond ASCII were looked for in UTF-8 and UTF-16 alone; `rg --encoding=latin-1` and the like "
+            "in the terminal search files of another encoding."
+        )
     truncated = found.cut or not done.is_whole or done.timed_out
     return Found(target.shown, found.text, found.matches, found.files, truncated, tuple(notes))
 
@@ -138,7 +143,8 @@ def _check_error(target: Target, errors: str) -> None:
         reason = visible(first.splitlines()[0].rpartition(": ")[2].partition(" (os error")[0])
         code = ErrorCode.PERMISSION_DENIED if "os error 13)" in first else ErrorCode.INVALID_ARGUMENT
         raise FileRefused(f"{target.said} cannot be searched: {reason}.", code=code)
-    words = visible(" ".join(first.split())[:500])
+    # What it advises is for a command line, which the model does not have.
+    words = visible(" ".join(first.partition("\nConsider ")[0].split())[:500]).rstrip(".")
     mend = "mend 'glob'" if "glob" in words else "mend 'pattern', or say literal=true for plain text"
     raise FileRefused(f"ripgrep could not search: {words}; {mend}.")
 

@@ -23,7 +23,7 @@ from taskcell.tools.file_commands import FileCommand, target
 from taskcell.tools.relative_paths import relative_hints
 from taskcell.tools.tool import Access, ToolAnnotations, ToolReport, Watch
 
-#: Seconds for a file command: it reads and writes memory or a local disk, and bounds its own searches to ten seconds.
+#: Seconds for a file command: it reads and writes memory or a local disk, and bounds its own searches to 20 seconds.
 FILE_TIMEOUT = 30.0
 
 PATH = {

@@ -29,7 +29,7 @@ enum {
     IS_FILE = 8,
     LEFT_SHOWN = 10,      /* names that were left out; more are only counted */
 };
-static const int64_t LIST_LIMIT = 5000000; /* us */
+static const int64_t LIST_LIMIT = 20000000; /* us; less than the server waits for the command */
 
 /* A pattern, split at its slashes. The state of a match is a set of parts, one bit each: the parts that the next
    name may match. The bit after the last part means that the path matches. */

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/random.h>
@@ -15,15 +16,16 @@ static bool same_state(const struct stat *a, const struct stat *b) {
            a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-static bool write_all(int fd, const uint8_t *data, size_t size) {
-    while (size) {
-        ssize_t count = write(fd, data, size);
+/* Returns how many bytes were written: fewer than `size` when it failed, with errno. */
+static size_t write_all(int fd, const uint8_t *data, size_t size) {
+    size_t done = 0;
+    while (done < size) {
+        ssize_t count = write(fd, data + done, size - done);
         if (count < 0 && errno == EINTR) continue;
-        if (count <= 0) return false;
-        data += count;
-        size -= (size_t)count;
+        if (count <= 0) break;
+        done += (size_t)count;
     }
-    return true;
+    return done;
 }
 
 mode_t target_mode(const struct target *t, const struct change *c) {
@@ -71,7 +73,7 @@ static enum outcome put_new_file(const struct target *t, const struct change *c)
     bool done = fd >= 0 && !fstat(fd, &made);
     if (done && t->exists && made.st_gid != t->info.st_gid)
         done = !(foreign = fchown(fd, (uid_t)-1, t->info.st_gid) != 0);
-    done = done && write_all(fd, c->data, c->size) && !fchmod(fd, target_mode(t, c));
+    done = done && write_all(fd, c->data, c->size) == c->size && !fchmod(fd, target_mode(t, c));
     if (done && !named) named = done = give_name(t, fd, name);
     if (done) done = !(changed = !unchanged(t));
     done = done && !renameat(t->folder, name, t->folder, t->name);
@@ -89,19 +91,28 @@ static bool reserve(int fd, off_t size) {
     return !size || !fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, size) || (errno != ENOSPC && errno != EDQUOT);
 }
 
+/* Takes a part of what was to be appended off again, unless another program has appended more. */
+static bool take_back(int fd, off_t before, size_t done) {
+    struct stat now;
+    return !fstat(fd, &now) && now.st_size == before + (off_t)done && !ftruncate(fd, before);
+}
+
 static int write_in_place(const struct target *t, const struct change *c) {
     int fd = openat(t->folder, t->name, O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC |
                     (c->append ? O_APPEND : 0));
     if (fd < 0) return refuse_system("");
     struct stat now;
-    off_t before = t->info.st_size, size = (off_t)c->size + (c->append ? before : 0);
+    off_t size = (off_t)c->size + (c->append ? t->info.st_size : 0);
+    size_t done;
     int told = -1;
-    if (fstat(fd, &now) || !same_state(&now, &t->info)) told = refuse(REFUSED_CHANGED, 0, "");
+    /* Adding to the end takes nothing from what another program adds meanwhile. */
+    bool same = !fstat(fd, &now) && (c->append ? same_file(&now, &t->info) : same_state(&now, &t->info));
+    if (!same) told = refuse(REFUSED_CHANGED, 0, "");
     else if (!reserve(fd, size)) told = refuse_system("");
     else if (c->mode >= 0 && fchmod(fd, (mode_t)c->mode)) told = refuse_system("its mode");
-    else if (!write_all(fd, c->data, c->size)) {
+    else if ((done = write_all(fd, c->data, c->size)) < c->size) {
         int error = errno;
-        bool whole = c->append && !ftruncate(fd, before);
+        bool whole = c->append && take_back(fd, now.st_size, done);
         errno = error;
         told = whole ? refuse_system("") : refuse(REFUSED_TORN, 0, "");
     } else if (!c->append && ftruncate(fd, size)) told = refuse(REFUSED_TORN, 0, "");
@@ -111,13 +122,23 @@ static int write_in_place(const struct target *t, const struct change *c) {
     return told;
 }
 
+/* Whether a program has the file open for writing: then no lease on reading it is given. A program that opens it in
+   the moment that we hold the lease waits for its end, and we hear of it by a signal. */
+static bool is_being_written(int fd) {
+    signal(SIGIO, SIG_IGN);
+    if (fcntl(fd, F_SETLEASE, F_RDLCK)) return errno == EAGAIN;
+    fcntl(fd, F_SETLEASE, F_UNLCK);
+    return false;
+}
+
 static enum place must_stay(const struct target *t) {
     if (t->info.st_nlink > 1) return PLACE_LINKS;
-    return t->info.st_uid != geteuid() ? PLACE_OWNER : PLACE_NOT;
+    if (t->info.st_uid != geteuid()) return PLACE_OWNER;
+    return t->file >= 0 && is_being_written(t->file) ? PLACE_OPEN : PLACE_NOT;
 }
 
 int target_change(struct target *t, const struct change *c, enum place *place) {
-    *place = t->exists ? must_stay(t) : PLACE_NOT;
+    *place = t->exists && !c->append ? must_stay(t) : PLACE_NOT;
     if (t->exists && (c->append || *place)) return write_in_place(t, c);
     enum outcome outcome = put_new_file(t, c);
     if (outcome == DONE) return -1;

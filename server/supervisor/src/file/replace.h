@@ -15,6 +15,7 @@ enum place {
     PLACE_OWNER = 2,  /* it belongs to somebody else, or to a group that we are not in */
     PLACE_FOLDER = 3, /* nothing can be made in its folder */
     PLACE_MOUNT = 4,  /* it is a mount of its own */
+    PLACE_OPEN = 5,   /* a running program has it open for writing, and would go on in the old one */
 };
 
 /* The new content, or what to append. `mode` -1 keeps the mode that is there. */

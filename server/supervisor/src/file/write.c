@@ -45,7 +45,7 @@ static int change(struct target *t, const struct change *c) {
     enum place place;
     int told = target_change(t, c, &place);
     if (told >= 0) return told;
-    struct stat now = {.st_mode = target_mode(t, c)};
+    struct stat now = {.st_mode = target_mode(t, c), .st_size = (off_t)c->size};
     int fd = openat(t->folder, t->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd >= 0) fstat(fd, &now);
     struct buffer reply = {0};
@@ -55,7 +55,7 @@ static int change(struct target *t, const struct change *c) {
     put_u8(&reply, (uint8_t)place);
     put_u32(&reply, now.st_mode & 07777);
     put_u32(&reply, t->exists ? t->info.st_mode & 07777 : 0);
-    put_u64(&reply, c->size + (c->append && t->exists ? (uint64_t)t->info.st_size : 0));
+    put_u64(&reply, (uint64_t)now.st_size);
     if (fd >= 0) close(fd);
     return reply_send(&reply);
 }
