@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 
 import anyio
+import docker
 import pytest
 
 from figures import Figure
 from gateways import GatewayFactory
 from observe import alive, eventually, marker
 from second_engine import DASH, SecondEngine
+from taskcell.engine.docker.standing import CHANNEL
 from taskcell.errors import SandboxLost, SpawnFailed
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ProcessResult, ToolCall
@@ -21,6 +25,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.hostile]
 
 #: Seconds from a call to its answer, when a sandbox has to be replaced for it.
 REPLACED_WITHIN = 5.0
+#: Seconds after which silence alone would count as a loss, and a busy machine.
+SILENT = 15.0 + 45.0
 GENERATED = "[terminal]\nsudo = true\n[policy]\nallow_sudo = true\n"
 #: As prlimit(1) calls them.
 EVERY_LIMIT = (
@@ -60,6 +66,30 @@ async def test_root_takes_each_limit_of_pid_1_and_no_count_is_false(gateway: Gat
             slowest = max(slowest, await next_works(gw))
             assert await anyio.to_thread.run_sync(eventually, lambda: not alive(mark))  # noqa: B023 - awaited here
     figure(f"{len(EVERY_LIMIT)} limits; the next call took {slowest:.1f} s at most")
+
+
+@pytest.mark.parametrize("what", ["the supervisor", "its channel"])
+async def test_a_signal_stops_what_a_call_needs_and_the_next_one_has_the_files(
+    gateway: GatewayFactory, docker_api: docker.APIClient, figure: Figure, what: str
+) -> None:
+    async with gateway() as gw:
+        await terminal(gw, "echo kept > file")
+        (slot,) = gw.pool.slots
+        assert slot.sandbox is not None
+        container = slot.sandbox.container.id
+        listed = docker_api.top(container, ps_args="-o pid,args")["Processes"]
+        (channel,) = [int(pid) for pid, command in listed if tuple(command.split()) == CHANNEL]
+        pid_1 = int(docker_api.inspect_container(container)["State"]["Pid"])
+        began = time.monotonic()
+        os.kill(pid_1 if what == "the supervisor" else channel, signal.SIGSTOP)
+        with anyio.fail_after(SILENT):
+            lost = await terminal(gw, "echo never")
+        found_out = time.monotonic() - began
+        assert lost.status.value == "lost"
+        assert "was stopped by a signal" in lost.notes[0]
+        took = await next_works(gw)
+        assert (await terminal(gw, "cat file")).stdout == "kept\n"
+    figure(f"{what}: found out after {found_out:.1f} s; the next call took {took:.1f} s")
 
 
 #: Leaves files everywhere, and takes what is left by processes that detach themselves.

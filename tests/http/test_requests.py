@@ -215,6 +215,18 @@ async def test_a_body_that_is_no_message_is_a_400(served: tuple[HttpServer, str]
     assert sentence(answer)
 
 
+@pytest.mark.parametrize("version", ["", "2025-11-25", "2026-07-28"])
+@pytest.mark.parametrize("identity", ["NaN", "1e999", "-Infinity", "1.5", "1.0", "null", "true", "[1]", "{}"])
+async def test_a_request_whose_id_is_no_id_is_a_400_and_not_taken_for_a_notification(
+    served: tuple[HttpServer, str], version: str, identity: str
+) -> None:
+    server, token = served
+    headers = {"mcp_protocol_version": version} if version else {}
+    body = f'{{"jsonrpc": "2.0", "id": {identity}, "method": "ping"}}'.encode()
+    status, _, answer = server.post(body, token, **headers)
+    assert (status, sentence(answer)) == (400, "The request's id must be a string or an integer.")
+
+
 async def test_a_body_that_is_too_large_is_a_413_declared_or_not(served: tuple[HttpServer, str]) -> None:
     server, token = served
     head = f"POST /mcp HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n"

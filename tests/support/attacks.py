@@ -113,6 +113,12 @@ ATTACKS = (
     ),
     Attack(
         "PID 1",
+        "SIGSTOP of it or of its channel, and the end of its channel alone",
+        "found out in five seconds; the next call has the files",
+        (f"{_PID_1}test_a_signal_stops", "pool/test_liveness.py::", "engine/test_standing.py::"),
+    ),
+    Attack(
+        "PID 1",
         "random frames of a stranger and of its server",
         "it goes on, and no sanitizer complains",
         ("supervisor/test_fuzz.py::test_the_supervisor_outlives",),
@@ -211,6 +217,7 @@ ATTACKS = (
             f"{_ADOPTION}test_that_files_are_lost",
             f"{_ADOPTION}test_a_killed_servers_sandboxes_and_volumes",
             f"{_WALLS}test_a_warm_sandbox_that_nobody_claims",
+            "hostile/test_two_servers.py::",
         ),
     ),
     # --- the wire and the state

@@ -102,8 +102,11 @@ class McpEndpoint:
         except ClientDisconnect:
             return
         else:
-            scopes = self._needed(body)
-            if scopes and not caller.may(scopes):
+            message = _parsed(body)
+            scopes = self._needed(message)
+            if _has_no_id_of_a_request(message):
+                await refusal(400, "The request's id must be a string or an integer.")(scope, receive, send)
+            elif scopes and not caller.may(scopes):
                 await self._forbidden(scope, missing(scopes), scopes)(scope, receive, send)
             else:
                 await self._app(scope, _Replayed(body, receive), send)
@@ -125,19 +128,33 @@ class McpEndpoint:
         finally:
             self._half_read.remove(principal, held)
 
-    def _needed(self, body: bytes) -> frozenset[Any]:
+    def _needed(self, message: Any) -> frozenset[Any]:
         """The scopes of which this request needs one. MCP's handlers check again what they make of it."""
         try:
-            message = json.loads(body)
             if message["method"] == "tools/call":
                 return self._server.tools.scopes(message["params"]["name"])
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (TypeError, KeyError):
             pass  # the SDK says what is wrong with it
         return frozenset()
 
     def _forbidden(self, scope: Scope, sentence: str, scopes: frozenset[Any]) -> Response:
         assert self.sign_in is not None
         return self.sign_in.insufficient(scope, sentence, scopes)
+
+
+def _parsed(body: bytes) -> Any:
+    """The JSON of a body; None if it is none, of which the SDK says what is wrong."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _has_no_id_of_a_request(message: Any) -> bool:
+    """Whether a request has an id such as null, 1.5 or NaN: the SDK takes it for a notification, and never answers."""
+    if not isinstance(message, dict) or "method" not in message or "id" not in message:
+        return False
+    return isinstance(message["id"], bool) or not isinstance(message["id"], str | int)
 
 
 class _Replayed:
