@@ -24,6 +24,7 @@ from taskcell.cli import (
     ps,
     rm,
     serve,
+    shell,
     skills,
     token,
     tools,
@@ -55,7 +56,24 @@ def _root(
     """An MCP server that gives every task of an LLM agent its own hardened container."""
 
 
-_REGISTERED = (serve, install, doctor, exec, cp, logs, ps, rm, token, audit, skills, tools, policy, image, import_from)
+_REGISTERED = (
+    serve,
+    install,
+    doctor,
+    exec,
+    shell,
+    cp,
+    logs,
+    ps,
+    rm,
+    token,
+    audit,
+    skills,
+    tools,
+    policy,
+    image,
+    import_from,
+)
 for module in _REGISTERED:
     module.register(app)
 
