@@ -13,6 +13,7 @@ from taskcell import __version__
 from taskcell.assembly.invocation import Invocation
 from taskcell.cli import (
     audit,
+    cp,
     doctor,
     exec,
     image,
@@ -23,6 +24,7 @@ from taskcell.cli import (
     ps,
     rm,
     serve,
+    shell,
     skills,
     token,
     tools,
@@ -54,7 +56,25 @@ def _root(
     """An MCP server that gives every task of an LLM agent its own hardened container."""
 
 
-for module in (serve, install, doctor, exec, logs, ps, rm, token, audit, skills, tools, policy, image, import_from):
+_REGISTERED = (
+    serve,
+    install,
+    doctor,
+    exec,
+    shell,
+    cp,
+    logs,
+    ps,
+    rm,
+    token,
+    audit,
+    skills,
+    tools,
+    policy,
+    image,
+    import_from,
+)
+for module in _REGISTERED:
     module.register(app)
 
 

@@ -38,6 +38,7 @@ class Errno(IntEnum):
     ENOTDIR = 20
     ENOSPC = 28
     EROFS = 30
+    ENAMETOOLONG = 36
     ELOOP = 40
     EDQUOT = 122
 
@@ -78,6 +79,7 @@ _CODES: Mapping[int, ErrorCode] = {
 _CODE_OF_ERRNO: Mapping[int, ErrorCode] = {
     **dict.fromkeys((Errno.ENOENT, Errno.ENOTDIR, Errno.ELOOP), ErrorCode.NOT_FOUND),
     **dict.fromkeys((Errno.EPERM, Errno.EACCES, Errno.EROFS, Errno.EBUSY), ErrorCode.PERMISSION_DENIED),
+    Errno.ENAMETOOLONG: ErrorCode.INVALID_ARGUMENT,
     **dict.fromkeys((Errno.ENOSPC, Errno.EDQUOT), ErrorCode.NO_CAPACITY),
 }
 

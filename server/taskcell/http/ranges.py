@@ -26,7 +26,7 @@ def wanted_range(headers: Headers, head: FileHead, tag: str) -> tuple[int, int |
     if not found[1]:
         first, last = max(0, head.size - int(found[2])), head.size - 1
         return (first, last) if first <= last else (UNSATISFIABLE, None)
-    first, last = int(found[1]), int(found[2] or head.size)
-    if last < first:
+    first, last = int(found[1]), int(found[2]) if found[2] else head.size - 1
+    if found[2] and last < first:
         return 0, None  # not valid, so ignored
     return (first, min(last, head.size - 1)) if first < head.size else (UNSATISFIABLE, None)

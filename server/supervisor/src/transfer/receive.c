@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,11 +85,30 @@ static int write_draft(int folder, const char *name, char **argv) {
     return why == EBADMSG ? refuse(REFUSED_INPUT, total, "") : refuse_system("");
 }
 
+/* Where a link leads that stands at `path`, from the root; `path` itself where there is none, or it leads nowhere.
+   Returns NULL with errno for one that leads out. */
+static const char *followed(int root, const char *path) {
+    static char to[PATH_MAX], own[PATH_MAX];
+    int fd = open_beneath(root, path, O_PATH);
+    if (fd < 0) return errno == ENOENT ? path : NULL;
+    char name[64];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    ssize_t size = readlink(name, to, sizeof to - 1);
+    snprintf(name, sizeof name, "/proc/self/fd/%d", root);
+    ssize_t above = readlink(name, own, sizeof own - 1);
+    close(fd);
+    if (size <= 0 || above <= 0) return NULL;
+    to[size] = 0;
+    if (above == 1) above = 0; /* the root is "/" */
+    return size > above && !memcmp(to, own, (size_t)above) ? to + above + 1 : path;
+}
+
 int transfer_receive(char **argv) {
     const char *name;
     signal(SIGTERM, give_up);
     int root = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int folder = root < 0 ? -1 : open_parent(root, argv[2], true, &name);
+    const char *path = root < 0 ? NULL : followed(root, argv[2]);
+    int folder = path ? open_parent(root, path, true, &name) : -1;
     if (folder < 0) return refuse_path("");
     if (!*name || !strcmp(name, ".")) return refuse(REFUSED_FOLDER, 0, "");
     return write_draft(folder, name, argv);
