@@ -215,16 +215,38 @@ async def test_a_body_that_is_no_message_is_a_400(served: tuple[HttpServer, str]
     assert sentence(answer)
 
 
-@pytest.mark.parametrize("version", ["", "2025-11-25", "2026-07-28"])
-@pytest.mark.parametrize("identity", ["NaN", "1e999", "-Infinity", "1.5", "1.0", "null", "true", "[1]", "{}"])
-async def test_a_request_whose_id_is_no_id_is_a_400_and_not_taken_for_a_notification(
-    served: tuple[HttpServer, str], version: str, identity: str
+@pytest.mark.parametrize("version", ["2025-11-25", "2026-07-28"])
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        *((f'"id":{identity},"method":"ping"', "id") for identity in ("null", "true", "1.5", "1e999", "{}", "[1]")),
+        ('"id":NaN,"method":"ping"', "not JSON"),
+        ('"id":1,"method":5', "method"),
+        ('"id":1,"method":null', "method"),
+        ('"id":1,"method":"ping","params":[]', "params"),
+        ('"id":1,"method":"ping","params":"x"', "params"),
+        ('"id":1', "neither"),
+        ('"result":{}', "neither"),
+    ],
+)
+async def test_a_message_that_cannot_be_answered_is_a_400_that_says_why(
+    served: tuple[HttpServer, str], version: str, members: str, said: str
 ) -> None:
     server, token = served
-    headers = {"mcp_protocol_version": version} if version else {}
-    body = f'{{"jsonrpc": "2.0", "id": {identity}, "method": "ping"}}'.encode()
-    status, _, answer = server.post(body, token, **headers)
-    assert (status, sentence(answer)) == (400, "The request's id must be a string or an integer.")
+    session = server.initialize(token)
+    headers = {"mcp_protocol_version": version, "mcp_session_id": session}
+    status, _, answer = server.post(f'{{"jsonrpc":"2.0",{members}}}'.encode(), token, **headers)
+    assert status == 400
+    assert said in sentence(answer)
+
+
+async def test_a_list_of_messages_is_a_400_and_none_of_them_is_handled(served: tuple[HttpServer, str]) -> None:
+    server, token = served
+    call = {"name": "write_file", "arguments": {"path": "made", "content": "", "task_id": "list"}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+    status, _, answer = server.post([message, message], token, mcp_session_id=server.initialize(token))
+    assert status == 400
+    assert "a list" in sentence(answer)
 
 
 async def test_a_body_that_is_too_large_is_a_413_declared_or_not(served: tuple[HttpServer, str]) -> None:

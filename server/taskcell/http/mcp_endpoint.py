@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Any
 
@@ -13,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taskcell.caller import USUAL_SCOPES, Caller
+from taskcell.http.message import NotAMessage, message_of
 from taskcell.http.refuse import refusal
 from taskcell.http.sign_in import SignIn
 from taskcell.mcp.principal import STATE, missing
@@ -102,14 +102,20 @@ class McpEndpoint:
         except ClientDisconnect:
             return
         else:
-            message = _parsed(body)
-            scopes = self._needed(message)
-            if _has_no_id_of_a_request(message):
-                await refusal(400, "The request's id must be a string or an integer.")(scope, receive, send)
-            elif scopes and not caller.may(scopes):
-                await self._forbidden(scope, missing(scopes), scopes)(scope, receive, send)
-            else:
-                await self._app(scope, _Replayed(body, receive), send)
+            await self._pass_on(body, scope, receive, send)
+
+    async def _pass_on(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a body to MCP if it is a message that the caller may send."""
+        caller: Caller = scope["state"][STATE]
+        try:
+            scopes = self._needed(message_of(body))
+        except NotAMessage as fault:
+            await refusal(400, fault.sentence, code=fault.code)(scope, receive, send)
+            return
+        if scopes and not caller.may(scopes):
+            await self._forbidden(scope, missing(scopes), scopes)(scope, receive, send)
+        else:
+            await self._app(scope, _Replayed(body, receive), send)
 
     async def _read(self, principal: str, scope: Scope, receive: Receive) -> bytes:
         """Return a request's body. Raises TooLarge, TooSlow, BodiesFull, ClientDisconnect."""
@@ -128,33 +134,16 @@ class McpEndpoint:
         finally:
             self._half_read.remove(principal, held)
 
-    def _needed(self, message: Any) -> frozenset[Any]:
+    def _needed(self, message: dict[str, Any]) -> frozenset[Any]:
         """The scopes of which this request needs one. MCP's handlers check again what they make of it."""
-        try:
-            if message["method"] == "tools/call":
-                return self._server.tools.scopes(message["params"]["name"])
-        except (TypeError, KeyError):
-            pass  # the SDK says what is wrong with it
+        name = (message.get("params") or {}).get("name")
+        if message.get("method") == "tools/call" and isinstance(name, str):
+            return self._server.tools.scopes(name)
         return frozenset()
 
     def _forbidden(self, scope: Scope, sentence: str, scopes: frozenset[Any]) -> Response:
         assert self.sign_in is not None
         return self.sign_in.insufficient(scope, sentence, scopes)
-
-
-def _parsed(body: bytes) -> Any:
-    """The JSON of a body; None if it is none, of which the SDK says what is wrong."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _has_no_id_of_a_request(message: Any) -> bool:
-    """Whether a request has an id such as null, 1.5 or NaN: the SDK takes it for a notification, and never answers."""
-    if not isinstance(message, dict) or "method" not in message or "id" not in message:
-        return False
-    return isinstance(message["id"], bool) or not isinstance(message["id"], str | int)
 
 
 class _Replayed:

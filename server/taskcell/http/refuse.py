@@ -6,16 +6,18 @@ from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
 
-#: JSON-RPC's code for a request that is not valid. MCP clients show the message of such an error.
-_INVALID_REQUEST = -32600
+from taskcell.http.message import INVALID_REQUEST
 
 
-def refusal(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def refusal(
+    status: int, sentence: str, headers: Mapping[str, str] | None = None, *, code: int = INVALID_REQUEST
+) -> JSONResponse:
     """Return an answer with an error as MCP clients read it.
 
     Arguments:
         status: of HTTP.
         sentence: what is wrong, and what to do next.
+        code: of JSON-RPC.
     """
-    body = {"jsonrpc": "2.0", "id": None, "error": {"code": _INVALID_REQUEST, "message": sentence}}
+    body = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": sentence}}
     return JSONResponse(body, status, headers=headers)
