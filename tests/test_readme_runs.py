@@ -24,10 +24,12 @@ PROGRAMS = [text for kind, text in BLOCK.findall(README) if kind == "python"]
 @pytest.fixture
 def user(tmp_path: Path) -> dict[str, str]:
     """The environment of somebody who has installed taskcell and has a project."""
-    (tmp_path / "code" / "site").mkdir(parents=True)
-    (tmp_path / "taskcell.toml").write_text(
-        f'deployment = "readme-{os.getpid()}"\n[pool]\non_exit = "close"\nwarm = 0\n'
-    )
+    project = tmp_path / "code" / "site"
+    project.mkdir(parents=True)
+    if os.getuid() == 0:
+        os.chown(project, 1000, 1000)  # no command runs as root
+    own = f'deployment = "readme-{os.getpid()}"\n[pool]\non_exit = "close"\nwarm = 0\n'
+    (tmp_path / "taskcell.toml").write_text(own)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {"HOME": str(tmp_path), "PATH": path}
 
