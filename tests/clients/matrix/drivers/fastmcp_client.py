@@ -24,7 +24,7 @@ class Client:
     @asynccontextmanager
     async def connect(cls, server: Server, timeout: float | None) -> AsyncIterator[Client]:
         transport = StdioTransport(server.command, server.args, env=server.env, keep_alive=False)
-        async with FastMCPClient(transport, timeout=timeout) as client:
+        async with FastMCPClient(transport, timeout=timeout, init_timeout=timeout or 60) as client:
             yield cls(client)
 
     async def tools(self) -> list[str]:
