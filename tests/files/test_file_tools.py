@@ -374,6 +374,10 @@ async def test_a_search_says_what_it_could_not_look_into_and_whose_line_it_shows
             "search", pattern="word", path="closed"
         )
         assert (await task.refused("search", pattern="word", glob="[")).endswith("; mend 'glob'.")
+        everywhere = await task.call("search", pattern=".", path="/usr")
+        assert isinstance(everywhere, Found)
+        assert (everywhere.truncated, everywhere.notes) == (True, ())
+        assert everywhere.remark().startswith("At least ")
         await task.shell("printf 'caf\\351\\n' > menu")
         _, (note,) = await found("café", path="menu")
         assert "rg --encoding=latin-1" in note

@@ -85,6 +85,7 @@ class Found:
 
     Arguments:
         matches, files: how many lines match, and in how many files; of those that were looked at.
+        is_ended: the search was ended before it had looked at all of them.
     """
 
     path: str
@@ -93,6 +94,7 @@ class Found:
     files: int
     truncated: bool
     notes: tuple[str, ...] = ()
+    is_ended: bool = False
 
     @property
     def extent(self) -> int:
@@ -116,4 +118,5 @@ class Found:
         lines = "1 line" if self.matches == 1 else f"{self.matches} lines"
         files = "1 file" if self.files == 1 else f"{self.files} files"
         more = "; not all are shown: narrow it with 'path', 'glob' or a longer 'pattern'" if self.truncated else ""
-        return f"{lines} in {files}{more}" if self.matches else f"{files}{more}"
+        least = "At least " if self.is_ended else ""
+        return f"{least}{lines} in {files}{more}" if self.matches else f"{least}{files}{more}"

@@ -39,11 +39,11 @@ async def run_program(sandbox: Sandbox, authorized: AuthorizedCommand, most: int
     On cancellation it is killed first; this is shielded and bounded. Raises SandboxLost and SpawnFailed.
 
     Arguments:
-        most: bytes of output that are kept.
+        most: bytes of output that are kept; it is ended when it has printed so many.
     """
     command = authorized.command
     try:
-        process = await _ended(sandbox, command, _spawn_request(sandbox, command, (), most))
+        process = await _ended(sandbox, command, _spawn_request(sandbox, command, (), most), most)
     except SpawnFailed as failed:
         if failed.no_room or failed.no_folder:
             raise
@@ -60,12 +60,14 @@ async def run_program(sandbox: Sandbox, authorized: AuthorizedCommand, most: int
     )
 
 
-async def _ended(sandbox: Sandbox, command: Command, request: requests.Spawn) -> Process:
-    """Start a program and wait until it has ended, or was killed at its deadline."""
+async def _ended(sandbox: Sandbox, command: Command, request: requests.Spawn, enough: int | None = None) -> Process:
+    """Start a program and wait until it has ended, or was killed at its deadline, or for printing enough bytes."""
     process = Process(sandbox.channel, request.credit)
     try:
         await process.start(lambda _: request, command.stdin)
         with anyio.move_on_after(command.timeout + DEADLINE_SLACK) as backstop:
+            if enough is not None:
+                await _printed(process, enough)
             await process.finished()
         if backstop.cancelled_caught:
             sandbox.doom("its supervisor stopped answering")
@@ -77,6 +79,16 @@ async def _ended(sandbox: Sandbox, command: Command, request: requests.Spawn) ->
     finally:
         process.close()
     return process
+
+
+async def _printed(process: Process, enough: int) -> None:
+    """Wait for a program's end, and kill it when it has printed enough. Raises SandboxLost and SpawnFailed."""
+    await process.running()
+    while not process.has_ended:
+        if process.written[0] >= enough:
+            await process.kill(GRACE)
+        else:
+            await process.news(process.written)
 
 
 def _spawn_request(sandbox: Sandbox, command: Command, front: Sequence[str], most: int) -> requests.Spawn:

@@ -119,8 +119,10 @@ async def search(store: FileStore, run: RunProgram, target: Target, query: Query
             "Characters beyond ASCII were looked for in UTF-8 and UTF-16 alone; `rg --encoding=latin-1` and the like "
             "in the terminal search files of another encoding."
         )
-    truncated = found.cut or not done.is_whole or done.timed_out
-    return Found(target.shown, found.text, found.matches, found.files, truncated, tuple(notes))
+    is_ended = not done.is_whole or done.timed_out
+    return Found(
+        target.shown, found.text, found.matches, found.files, found.cut or is_ended, tuple(notes), is_ended=is_ended
+    )
 
 
 async def _check_kind(store: FileStore, target: Target) -> None:
