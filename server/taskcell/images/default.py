@@ -50,6 +50,9 @@ class ImageEngine(Protocol):
     async def image_architecture(self, reference: str) -> str:
         """The architecture of an image that the engine has, such as `amd64`. Raises EngineError."""
 
+    async def why_not_pulled(self, reference: str) -> str:
+        """Why the image cannot be pulled, as its registry says; empty if it can. Nothing is pulled."""
+
     async def import_image(self, tar: Path, reference: str, changes: Sequence[str]) -> None:
         """Make an image of a root file system's tar; `changes` are Dockerfile instructions. Raises EngineError."""
 

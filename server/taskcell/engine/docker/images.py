@@ -15,7 +15,7 @@ from typing import IO, Any
 import anyio
 import structlog
 from docker import APIClient
-from docker.errors import APIError, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.connection import Connection
@@ -72,6 +72,10 @@ class DockerImages:
     async def image_architecture(self, reference: str) -> str:
         """The architecture of an image, in the engine's words, such as `amd64`."""
         return str((await self.ensure(reference))["Architecture"])
+
+    async def why_not_pulled(self, reference: str) -> str:
+        """Why the image cannot be pulled, as its registry says; empty if it can. Nothing is pulled."""
+        return await self._calls("ask the registry", lambda on: why_not_pulled(on.client, reference))
 
     async def import_image(self, tar: Path, reference: str, changes: Sequence[str]) -> None:
         """Make an image from a root file system's tar file; `changes` are Dockerfile instructions."""
@@ -149,6 +153,15 @@ def pull(client: APIClient, reference: str, platform: str) -> None:
     except APIError as error:
         raise ImageMissing(_cannot_pull(reference, str(error.explanation or error))) from error
     log.info("pulled", image=reference)
+
+
+def why_not_pulled(client: APIClient, reference: str) -> str:
+    try:
+        client.inspect_distribution(reference)
+    except (APIError, DockerException) as error:
+        said = getattr(error, "explanation", None) or error
+        return shown(" ".join(str(said).split()).rstrip("."), MESSAGE_SHOWN)
+    return ""
 
 
 def _cannot_pull(reference: str, said: str) -> str:
