@@ -20,7 +20,7 @@ from taskcell.model import MIB, Profile
 from taskcell.tools.catalog import profiles
 
 #: Sandboxes that start at once: the engine makes them one after the other for the most part.
-AT_ONCE = 3
+_AT_ONCE = 3
 #: Bytes of the files of a trial, which makes one empty file.
 TRIAL_FILES = 16 * MIB
 
@@ -67,7 +67,7 @@ async def _that_can_be_tried(run: Invocation, loaded: Loaded, engine: Engine) ->
 
 async def _try_all(gateway: Gateway, tried: dict[str, Profile], settings: Settings) -> dict[str, Problem | None]:
     found: dict[str, Problem | None] = {}
-    turns = anyio.CapacityLimiter(min(AT_ONCE, settings.pool.max_sandboxes, settings.pool.max_per_principal))
+    turns = anyio.CapacityLimiter(min(_AT_ONCE, settings.pool.max_sandboxes, settings.pool.max_per_principal))
 
     async def one(name: str, profile: Profile) -> None:
         async with turns:
