@@ -25,9 +25,13 @@ def doctor(
 
     from taskcell.cli.doctor_checks import Verdict, examine
     from taskcell.cli.doctor_clients import examine_clients
+    from taskcell.cli.doctor_trials import examine_trials
     from taskcell.clients.catalog import Places
 
-    checks = [*anyio.run(examine, run), *anyio.run(examine_clients, Places(run.environ, sys.platform))]
+    checks = anyio.run(examine, run)
+    if not any(check.name == "engine" and check.verdict is Verdict.BROKEN for check in checks):
+        checks += anyio.run(examine_trials, run)
+    checks += anyio.run(examine_clients, Places(run.environ, sys.platform))
     if as_json:
         rows = [{"check": c.name, "status": c.verdict.value, "detail": c.detail, "mend": c.mend} for c in checks]
         typer.echo(json.dumps(rows, indent=2))

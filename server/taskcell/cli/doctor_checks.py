@@ -25,14 +25,18 @@ from taskcell.units import format_size
 
 #: Seconds for the supervisor to print its version; it does nothing else.
 VERSION_TIMEOUT = 5.0
+#: Seconds for a registry to say whether it has an image.
+REGISTRY_TIMEOUT = 15.0
 #: Seconds for the engine's answers to all questions; one that takes longer is too slow to serve.
-ENGINE_TIMEOUT = 30.0
+ENGINE_TIMEOUT = 60.0
 
 
 class Verdict(Enum):
-    """`WEAK`: it works, but something that the user may rely on does not hold."""
+    """`WEAK`: it works, but something that the user may rely on does not hold. `OPTIONAL`: nothing is wrong, and more
+    could be had."""
 
     GOOD = "ok"
+    OPTIONAL = "optional"
     WEAK = "weak"
     BROKEN = "broken"
 
@@ -119,10 +123,12 @@ def _limits(settings: Settings) -> Check:
         return Check("limits", Verdict.WEAK, "The terminal's memory is not bounded.", "set terminal.memory.")
     wanted = memory * settings.pool.max_sandboxes
     has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    said = f"{settings.pool.max_sandboxes} sandboxes of {format_size(memory)} may use {format_size(wanted)}"
-    if wanted <= has:
+    most = settings.pool.max_sandboxes
+    said = f"Each sandbox may use {format_size(memory)}, and {most} of them {format_size(wanted)}"
+    if memory <= has:
+        # Bounds, and not what is used: an idle sandbox has a few megabytes.
         return Check("limits", Verdict.GOOD, f"{said}; this machine has {format_size(has)}.")
-    mend = "lower pool.max_sandboxes or terminal.memory, unless the engine is on another machine."
+    mend = "lower terminal.memory, unless the engine is on another machine."
     return Check("limits", Verdict.WEAK, f"{said}; this machine has only {format_size(has)}.", mend)
 
 
@@ -222,18 +228,31 @@ async def _image(engine: ImageEngine, reference: str, users: list[str]) -> Check
     labels = await engine.image_labels(reference)
     if labels is None and command is not None:
         # Without the terminal's image nothing works; without a skill's image, only that skill does not.
-        verdict = Verdict.BROKEN if "terminal" in users else Verdict.WEAK
+        verdict = Verdict.BROKEN if "terminal" in users else Verdict.OPTIONAL
         return Check("image", verdict, f"{what} is missing.", f"run `{command}`.")
     if labels is None and reference.startswith(NAME_PREFIX):
         mend = "correct the image's name; `taskcell image build --list` shows those that taskcell builds."
         return Check("image", Verdict.BROKEN, f"{what} is missing, and no command builds it.", mend)
     if labels is None:
-        mend = f"`docker pull {reference}` saves the first call that time."
-        return Check("image", Verdict.WEAK, f"{what} is not there yet and will be pulled at its first use.", mend)
+        return await _in_registry(engine, reference, what)
     if command is not None and not skill_images.is_current(reference, labels):
         detail = f"{what} was not built from this version's definition."
         return Check("image", Verdict.WEAK, detail, f"run `{command}`.")
     return Check("image", Verdict.GOOD, f"{what} is there.")
+
+
+async def _in_registry(engine: ImageEngine, reference: str, what: str) -> Check:
+    """Whether an image that the engine does not have can be pulled; nothing is pulled for it."""
+    try:
+        with anyio.fail_after(REGISTRY_TIMEOUT):
+            why = await engine.why_not_pulled(reference)
+    except TimeoutError:
+        why = f"its registry did not answer within {REGISTRY_TIMEOUT:.0f} seconds"
+    if why:
+        mend = "correct the image's name, sign in with `docker login`, or load it with `docker load`."
+        return Check("image", Verdict.BROKEN, f"{what} is not there, and cannot be pulled: {why}.", mend)
+    mend = f"`docker pull {reference}` saves the first call that time."
+    return Check("image", Verdict.OPTIONAL, f"{what} is not there yet and will be pulled at its first use.", mend)
 
 
 def _line(text: str) -> str:

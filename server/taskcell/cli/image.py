@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,21 +36,30 @@ def build(
     everything: Annotated[bool, typer.Option("--all", help="Build the images of all skills.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Build even what is up to date, for newer packages.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="List what can be built, and its state.")] = False,
-    tag: Annotated[str | None, typer.Option(help="The default image's name; default: taskcell/base:latest.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Build this Dockerfile, with the folder that it is in, as --tag.")
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="Name of the image of --file, or of the default image.")] = None,
 ) -> int | None:
-    """Build the default image, or with names the images of skills. What is up to date stays as it is.
+    """Build the default image, with names the images of skills, or your own. What is up to date stays as it is.
 
     No image registry is needed where Debian's packages can be reached.
     """
     import anyio
 
+    if file is not None and (names or everything or listing):
+        return bad_usage("--file builds one image of your own; leave names, --all and --list out.")
+    if file is not None and not tag:
+        return bad_usage("--file needs the image's name: --tag NAME.")
     if listing and (names or everything or force or tag):
         return bad_usage("--list builds nothing; leave the other options out.")
     if tag and (names or everything):
         return bad_usage("--tag names the default image only; leave it or the names out.")
     if everything and names:
         return bad_usage("--all builds every image; leave it or the names out.")
-    if listing:
+    if file is not None:
+        anyio.run(_build_own, run, run.cwd / file.expanduser(), str(tag), force)
+    elif listing:
         anyio.run(_list, run)
     elif names or everything:
         anyio.run(_build_skills, run, names or [], everything, force)
@@ -61,6 +71,13 @@ def build(
 def bad_usage(sentence: str) -> int:
     typer.echo(f"taskcell: {sentence}", err=True)
     return EXIT_BAD_USAGE
+
+
+async def _build_own(run: Invocation, file: Path, tag: str, force: bool) -> None:
+    from taskcell.images.own import build_own
+
+    async with _images(run) as engine:
+        await build_own(engine, file, tag, report=typer.echo, force=force)
 
 
 async def _build_default(run: Invocation, tag: str | None, force: bool) -> None:

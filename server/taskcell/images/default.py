@@ -53,11 +53,20 @@ class ImageEngine(Protocol):
     async def image_output(self, reference: str, script: str) -> str:
         """What a shell script prints in a container of the image, without a network. Raises EngineError."""
 
+    async def why_not_pulled(self, reference: str) -> str:
+        """Why the image cannot be pulled, as its registry says; empty if it can. Nothing is pulled."""
+
     async def import_image(self, tar: Path, reference: str, changes: Sequence[str]) -> None:
         """Make an image of a root file system's tar; `changes` are Dockerfile instructions. Raises EngineError."""
 
-    async def build_image(self, dockerfile: str, reference: str, report: Announce, context: Path | None = None) -> None:
-        """Build a Dockerfile; `context` is a folder of what it copies. Raises EngineError."""
+    async def build_image(
+        self, dockerfile: str, reference: str, report: Announce, context: Path | None = None, *, cached: bool = False
+    ) -> None:
+        """Build a Dockerfile; `context` is a folder of what it copies. Raises EngineError.
+
+        Arguments:
+            cached: the engine may use what it has built before.
+        """
 
 
 @dataclass(frozen=True, slots=True)

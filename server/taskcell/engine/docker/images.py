@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import math
-import tarfile
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import anyio
 import structlog
 from docker import APIClient
-from docker.errors import APIError, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from taskcell.config.image_reference import NAME_PREFIX
+from taskcell.engine.docker.build_context import write_context
 from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.image_output import image_output
@@ -29,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two lines of progress in the log.
 PROGRESS_EVERY = 2.0
+#: Seconds for a whole pull: 10 GB on a line of 25 Mbit/s.
+PULL_TIMEOUT = 3600.0
 #: Seconds that a build may print nothing: a package of 100 MB on a slow line takes minutes.
 BUILD_SILENCE = 600
 
@@ -38,6 +39,8 @@ class DockerImages:
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
+        #: One pull of each image at a time; whoever comes meanwhile waits for it.
+        self._pulls: dict[tuple[str, str], anyio.Lock] = {}
 
     async def ensure(self, reference: str, platform: str = "") -> Mapping[str, Any]:
         """The engine's inspection of an image, which is pulled first if need be.
@@ -51,10 +54,28 @@ class DockerImages:
         doing = f"get the image {reference}"
         found = await self._calls(doing, lambda on: inspect(on.client, reference))
         if found is None:
-            # It may take long, and says how far it is; one that stands still is given up.
-            await self._calls(doing, lambda on: pull(on.client, reference, platform), within=math.inf)
-            found = await self._calls(doing, lambda on: _inspect(on.client, reference))
+            async with self._pulls.setdefault((reference, platform), anyio.Lock()):
+                found = await self._calls(doing, lambda on: inspect(on.client, reference))
+                if found is None:
+                    await self._pull(doing, reference, platform)
+                    found = await self._calls(doing, lambda on: _inspect(on.client, reference))
         return found
+
+    async def _pull(self, doing: str, reference: str, platform: str) -> None:
+        """Pull an image. It may take long, and says how far it is; one that stands still is given up.
+
+        Cancelled, it ends at the engine's next word, which comes several times a second.
+        """
+        abandoned = threading.Event()
+        try:
+            await self._calls(
+                doing,
+                lambda on: pull(on.client, reference, platform, abandoned),
+                within=PULL_TIMEOUT,
+                advice="Pull it on the host with `docker pull`, which goes on where this has ended.",
+            )
+        finally:
+            abandoned.set()
 
     async def image_id(self, reference: str) -> str:
         """The engine's id of an image; empty when it has none of that name."""
@@ -81,6 +102,10 @@ class DockerImages:
             "ask the image", lambda on: image_output(on.client, reference, script), within=math.inf
         )
 
+    async def why_not_pulled(self, reference: str) -> str:
+        """Why the image cannot be pulled, as its registry says; empty if it can. Nothing is pulled."""
+        return await self._calls("ask the registry", lambda on: why_not_pulled(on.client, reference))
+
     async def import_image(self, tar: Path, reference: str, changes: Sequence[str]) -> None:
         """Make an image from a root file system's tar file; `changes` are Dockerfile instructions."""
         await self._calls(
@@ -88,13 +113,20 @@ class DockerImages:
         )
 
     async def build_image(
-        self, dockerfile: str, reference: str, report: Callable[[str], None], context: Path | None = None
+        self,
+        dockerfile: str,
+        reference: str,
+        report: Callable[[str], None],
+        context: Path | None = None,
+        *,
+        cached: bool = False,
     ) -> None:
         """Build an image. Cancelled, the engine ends the build when its next line comes.
 
         Arguments:
             report: gets the build's lines, from a thread.
             context: folder of the files to copy.
+            cached: the engine may use what it has built before.
         """
         abandoned = threading.Event()
 
@@ -106,7 +138,7 @@ class DockerImages:
         try:
             await self._calls(
                 "build the image",
-                lambda on: build(on.client, dockerfile, reference, keep, context),
+                lambda on: build(on.client, dockerfile, reference, keep, context, cached=cached),
                 within=math.inf,
             )
         except anyio.get_cancelled_exc_class():
@@ -143,12 +175,19 @@ def _inspect(client: APIClient, reference: str) -> Mapping[str, Any]:
     return image
 
 
-def pull(client: APIClient, reference: str, platform: str) -> None:
-    """Pull the image, with lines of progress in the log. Raises ImageMissing."""
+def pull(client: APIClient, reference: str, platform: str, abandoned: threading.Event) -> None:
+    """Pull the image, with lines of progress in the log. Raises ImageMissing.
+
+    A registry that wants to know who asks gets what the docker configuration has for it, through its credential helper
+    if it names one.
+    """
     log.info("pulling an image", image=reference)
     logged = time.monotonic()
     try:
+        client.reload_config()  # a person may have signed in since
         for step in client.pull(reference, stream=True, decode=True, platform=platform or None):
+            if abandoned.is_set():
+                raise EngineError("The image is not needed any longer.")
             if "error" in step:
                 raise ImageMissing(_cannot_pull(reference, step["error"]))
             if time.monotonic() - logged > PROGRESS_EVERY:
@@ -156,7 +195,24 @@ def pull(client: APIClient, reference: str, platform: str) -> None:
                 log.info("pulling", image=reference, layer=step.get("id"), progress=step.get("progress"))
     except APIError as error:
         raise ImageMissing(_cannot_pull(reference, str(error.explanation or error))) from error
+    except DockerException:
+        # Without the cause: what a credential helper prints may be the secret itself.
+        raise ImageMissing(_cannot_pull(reference, _NO_CREDENTIALS)) from None
     log.info("pulled", image=reference)
+
+
+def why_not_pulled(client: APIClient, reference: str) -> str:
+    try:
+        client.reload_config()
+        client.inspect_distribution(reference)
+    except APIError as error:
+        return shown(" ".join(str(error.explanation or error).split()).rstrip("."), MESSAGE_SHOWN)
+    except DockerException:
+        return _NO_CREDENTIALS
+    return ""
+
+
+_NO_CREDENTIALS = "the docker configuration's credentials for its registry cannot be read"
 
 
 def _cannot_pull(reference: str, said: str) -> str:
@@ -204,22 +260,29 @@ def _remove_replaced(client: APIClient, before: str | None, reference: str) -> N
 
 
 def build(
-    client: APIClient, dockerfile: str, reference: str, report: Callable[[str], None], context: Path | None = None
+    client: APIClient,
+    dockerfile: str,
+    reference: str,
+    report: Callable[[str], None],
+    context: Path | None = None,
+    *,
+    cached: bool = False,
 ) -> None:
     """Build from a Dockerfile, with a folder as context if need be. Raises EngineError with the engine's reason.
 
-    Nothing is taken from the engine's cache, which would keep old versions of packages. The steps use the engine's own
-    network: its way to Debian's packages, such as a proxy on loopback, may not be reachable from a bridge.
+    Without `cached` nothing is taken from the engine's cache, which would keep old versions of packages. The steps use
+    the engine's own network: its way to Debian's packages, such as a proxy on loopback, may not be reachable from a
+    bridge.
     """
     before = _id(client, reference)
     with tempfile.TemporaryFile() as file:
-        _write_context(file, dockerfile, context)
+        write_context(file, dockerfile, context)
         file.seek(0)
         steps = client.build(
             fileobj=file,
             custom_context=True,
             tag=reference,
-            nocache=True,
+            nocache=not cached,
             rm=True,
             forcerm=True,
             decode=True,
@@ -234,20 +297,3 @@ def build(
             if line:
                 report(line)
     _remove_replaced(client, before, reference)
-
-
-def _write_context(file: IO[bytes], dockerfile: str, context: Path | None) -> None:
-    """The tar that the engine builds from; every file in it belongs to root."""
-
-    def owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-        entry.uid = entry.gid = 0
-        entry.uname = entry.gname = ""
-        return entry
-
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        source = dockerfile.encode()
-        entry = tarfile.TarInfo("Dockerfile")
-        entry.size = len(source)
-        archive.addfile(entry, io.BytesIO(source))
-        for path in sorted(context.iterdir()) if context else ():
-            archive.add(path, path.name, filter=owned_by_root)
