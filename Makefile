@@ -15,7 +15,7 @@ WITHIN ?=
 # Of `make test-load`: how long its clients work.
 LOAD_SECONDS ?= 60
 
-.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-conformance test-load test-hostile check bench bench-scale stop clean
+.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-egress test-conformance test-load test-hostile check bench bench-scale stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test-conformance: setup ## Run the server scenarios of MCP's conformance suite, 
 
 test-load: setup ## Keep a server over HTTP busy with 64 clients for a minute, and end it in the middle. LOAD_SECONDS=60.
 	@TASKCELL_LOAD_SECONDS=$(LOAD_SECONDS) $(PYTHON) -m pytest -s -m faults tests/http/test_load.py $(PYTEST_ARGS)
+
+test-egress: setup ## Run real package managers in sandboxes, against the registries that this machine is set up for.
+	@$(PYTHON) -m pytest -m registries $(PYTEST_ARGS)
 
 test-languages: setup ## Run sessions with the real tools of five languages; builds their images first: four minutes, 1.1 GB.
 	@$(PYTHON) -m pytest -m languages $(PYTEST_ARGS)
