@@ -15,7 +15,7 @@ WITHIN ?=
 # Of `make test-load`: how long its clients work.
 LOAD_SECONDS ?= 60
 
-.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-egress test-conformance test-load test-hostile check bench bench-scale stop clean
+.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-egress test-conformance test-load test-hostile check bench bench-egress bench-scale stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ check: ## Format, lint, types, layers, sizes, names, shell scripts, and the supe
 
 bench: setup ## Measure calls on this machine, beside docker exec and docker-py.
 	@$(PYTHON) bench/run.py $(BENCH_ARGS)
+
+bench-egress: setup ## Measure the network by name beside a bridge and a proxy container.
+	@$(PYTHON) bench/egress.py $(BENCH_ARGS)
 
 bench-scale: setup ## Open 300 sandboxes at once and measure what each costs.
 	@$(PYTHON) bench/scale.py $(BENCH_ARGS)

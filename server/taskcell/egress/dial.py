@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 
 from taskcell.destinations import Address, Destination
-from taskcell.egress.raw_stream import RawStream, connect
+from taskcell.egress.raw_stream import RawStream, connect_raw
 from taskcell.egress.rules import NotConnected, Rules, Why
 
 #: Seconds for a name's addresses: what glibc's resolver takes for two servers that do not answer.
@@ -20,7 +20,7 @@ RESOLVE_TIMEOUT = 20.0
 CONNECT_TIMEOUT = 10.0
 CONNECT_TIMEOUT_ALL = 30.0
 #: Lookups at once: threads of their own, so that a server of names that hangs holds up no call.
-LOOKUPS_AT_ONCE = 16
+LOOKUPS_AT_ONCE = 64
 #: Addresses of a name that are tried.
 MOST_ADDRESSES = 8
 
@@ -60,7 +60,7 @@ async def dial(to: Destination, rules: Rules, resolve: Resolve) -> tuple[RawStre
                 )
             with anyio.move_on_after(CONNECT_TIMEOUT):
                 try:
-                    return await connect(address, to.port), address
+                    return await connect_raw(address, to.port), address
                 except OSError as error:
                     failures.append(_reason(error))
     if failures:

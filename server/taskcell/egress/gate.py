@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from taskcell.audit.log import AuditFailed, AuditLog
 from taskcell.destinations import Destination
@@ -66,7 +67,7 @@ class Gate:
         account, traffic, began = self.account(), Traffic(), time.monotonic()
         try:
             with account.connection(to):
-                stream, address = await dial(to, self.rules, self.resolve)
+                stream, address = await dial(to, self.rules, partial(account.look_up, self.resolve))
                 try:
                     self._write("egress", to, protocol=protocol, effect="allow", address=str(address))
                     self.totals.connected += 1

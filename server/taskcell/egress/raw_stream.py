@@ -59,7 +59,7 @@ class RawStream(anyio.abc.ByteStream):
         self._socket.close()
 
 
-async def connect(address: Address, port: int) -> RawStream:
+async def connect_raw(address: Address, port: int) -> RawStream:
     """Connect to an address. Raises OSError. The caller bounds the wait."""
     raw = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
     try:
