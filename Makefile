@@ -18,7 +18,7 @@ LOAD_SECONDS ?= 60
 # Of `make test-clients`, e.g. make test-clients MATRIX_ARGS="--write docs/clients.md".
 MATRIX_ARGS ?=
 
-.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-conformance test-load test-deploy test-hostile check recording bench bench-scale stop clean
+.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-egress test-conformance test-load test-deploy test-hostile check recording bench bench-egress bench-scale stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ test-deploy: setup ## Try the server's image, the systemd unit, Caddy with TLS a
 	@scripts/deploy_tools.sh
 	@$(PYTHON) -m pytest -m deploy $(PYTEST_ARGS)
 
+test-egress: setup ## Run real package managers in sandboxes, against the registries that this machine is set up for.
+	@$(PYTHON) -m pytest -m registries $(PYTEST_ARGS)
+
 test-languages: setup ## Run sessions with the real tools of five languages; builds their images first: four minutes, 1.1 GB.
 	@$(PYTHON) -m pytest -m languages $(PYTEST_ARGS)
 
@@ -74,6 +77,9 @@ recording: setup ## Record the demo, and make the moving picture of the README f
 
 bench: setup ## Measure calls on this machine, beside docker exec and docker-py.
 	@$(PYTHON) bench/run.py $(BENCH_ARGS)
+
+bench-egress: setup ## Measure the network by name beside a bridge and a proxy container.
+	@$(PYTHON) bench/egress.py $(BENCH_ARGS)
 
 bench-scale: setup ## Open 300 sandboxes at once and measure what each costs.
 	@$(PYTHON) bench/scale.py $(BENCH_ARGS)

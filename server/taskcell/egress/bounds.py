@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import anyio
 
 from taskcell.config.egress_table import EgressSettings
-from taskcell.destinations import Destination
+from taskcell.destinations import Address, Destination
+from taskcell.egress.dial import Resolve
 from taskcell.egress.rules import NotConnected, Why
 from taskcell.model import TaskKey
 from taskcell.units import format_size
 
 #: Tasks whose use is remembered. The one that was used least recently is forgotten, if it has no connection.
 MAX_ACCOUNTS = 10_000
+#: Names that a task has looked up at once: slow ones must not keep others' waiting.
+LOOKUPS_OF_A_TASK = 4
 #: Seconds of its rate that a task may take at once.
 BURST = 1.0
 
@@ -30,6 +33,12 @@ class Account:
     connections: int = 0
     used: int = 0
     _due: float = field(default_factory=time.monotonic)
+    _lookups: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(LOOKUPS_OF_A_TASK))
+
+    async def look_up(self, resolve: Resolve, host: str, port: int) -> Sequence[Address]:
+        """Find a name's addresses, few names at once. Raises OSError."""
+        async with self._lookups:
+            return await resolve(host, port)
 
     @contextmanager
     def connection(self, to: Destination) -> Iterator[None]:

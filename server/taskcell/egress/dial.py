@@ -8,10 +8,10 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 import anyio
-import anyio.abc
 import anyio.to_thread
 
 from taskcell.destinations import Address, Destination
+from taskcell.egress.raw_stream import RawStream, connect_raw
 from taskcell.egress.rules import NotConnected, Rules, Why
 
 #: Seconds for a name's addresses: what glibc's resolver takes for two servers that do not answer.
@@ -20,7 +20,7 @@ RESOLVE_TIMEOUT = 20.0
 CONNECT_TIMEOUT = 10.0
 CONNECT_TIMEOUT_ALL = 30.0
 #: Lookups at once: threads of their own, so that a server of names that hangs holds up no call.
-LOOKUPS_AT_ONCE = 16
+LOOKUPS_AT_ONCE = 64
 #: Addresses of a name that are tried.
 MOST_ADDRESSES = 8
 
@@ -42,7 +42,7 @@ class SystemResolver:
         return await anyio.to_thread.run_sync(look, limiter=self._limiter, abandon_on_cancel=True)
 
 
-async def dial(to: Destination, rules: Rules, resolve: Resolve) -> tuple[anyio.abc.SocketStream, Address]:
+async def dial(to: Destination, rules: Rules, resolve: Resolve) -> tuple[RawStream, Address]:
     """Connect to a destination that the rules allow; return the stream and the address. Raises NotConnected.
 
     The name is looked up once, and nothing but the addresses of that lookup is connected to.
@@ -60,7 +60,7 @@ async def dial(to: Destination, rules: Rules, resolve: Resolve) -> tuple[anyio.a
                 )
             with anyio.move_on_after(CONNECT_TIMEOUT):
                 try:
-                    return await anyio.connect_tcp(str(address), to.port), address
+                    return await connect_raw(address, to.port), address
                 except OSError as error:
                     failures.append(_reason(error))
     if failures:

@@ -6,14 +6,13 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-
-import anyio
-import anyio.abc
+from functools import partial
 
 from taskcell.audit.log import AuditFailed, AuditLog
 from taskcell.destinations import Destination
 from taskcell.egress.bounds import Account
 from taskcell.egress.dial import Resolve, dial
+from taskcell.egress.raw_stream import RawStream
 from taskcell.egress.relay import Traffic
 from taskcell.egress.rules import NotConnected, Rules, Why
 from taskcell.model import TaskKey
@@ -59,7 +58,7 @@ class Gate:
     _written: dict[str, float] = field(default_factory=dict)
 
     @asynccontextmanager
-    async def connection(self, to: Destination, protocol: str) -> AsyncIterator[tuple[anyio.abc.SocketStream, Traffic]]:
+    async def connection(self, to: Destination, protocol: str) -> AsyncIterator[tuple[RawStream, Traffic]]:
         """Connect, and write down how that began and ended. Raises NotConnected.
 
         Arguments:
@@ -68,7 +67,7 @@ class Gate:
         account, traffic, began = self.account(), Traffic(), time.monotonic()
         try:
             with account.connection(to):
-                stream, address = await dial(to, self.rules, self.resolve)
+                stream, address = await dial(to, self.rules, partial(account.look_up, self.resolve))
                 try:
                     self._write("egress", to, protocol=protocol, effect="allow", address=str(address))
                     self.totals.connected += 1
@@ -79,7 +78,7 @@ class Gate:
                         self.totals.open -= 1
                         self._ended(to, traffic, time.monotonic() - began)
                 finally:
-                    await anyio.aclose_forcefully(stream)
+                    await stream.aclose()
         except NotConnected as failure:
             self.refuse(failure, protocol)
             raise

@@ -39,7 +39,7 @@ _OF_THE_HOP = frozenset(
     )
 )
 #: What an exchange with a server ends with when it breaks off.
-_FAILED = (*BROKEN, h11.RemoteProtocolError)
+_FAILED = (*BROKEN, h11.ProtocolError)
 _HTTP = b"http://"
 _HTTP_PORT = 80
 
@@ -190,7 +190,7 @@ class HttpProxy:
                 await self._gate.account().spend(len(event.data))
                 await upstream.send(exchange.send(h11.Data(data=event.data)) or b"")
             await upstream.send(exchange.send(h11.EndOfMessage()) or b"")
-        except h11.RemoteProtocolError:
+        except h11.ProtocolError:
             idle.cancel()
         except BROKEN:
             if self._tunnel.broken is not None:

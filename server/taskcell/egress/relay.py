@@ -17,7 +17,7 @@ IDLE_TIMEOUT = 900.0
 #: What a stream raises that is broken, and a sandbox that is lost.
 BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError, SandboxLost)
 #: Bytes that are received at once.
-RELAY_PIECE = 1 << 17
+RELAY_PIECE = 1 << 18
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ import structlog
 from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
 from taskcell.egress.egress import Egress
+from taskcell.egress.presets import PACKAGES
 from taskcell.engine.base import Container, ContainerSpec, Engine, Workspace
 from taskcell.errors import Denied, ImageMissing, SandboxLost, TaskcellError
 from taskcell.policy.policy import AuthorizedProfile
@@ -151,7 +152,7 @@ class Launcher:
 
     async def _give_egress(self, sandbox: Sandbox, slot: Slot) -> None:
         """Give a sandbox what its profile may reach by name. Raises SandboxLost."""
-        images = self._engine.images
+        images = self._engine.images if f"@{PACKAGES}" in slot.profile.egress else None
         labels = None if images is None else await images.image_labels(slot.profile.image)
         found = await self._egress.begin(
             self._group,

@@ -26,7 +26,10 @@
 #include "sudo/password.h"
 #include "sudo/paths.h"
 
-enum { READ_SIZE = 64 << 10 };
+enum {
+    READ_SIZE = 128 << 10,
+    IN_KEEP = 512 << 10, /* bytes: a buffer of the usual size is kept for the next requests */
+};
 
 /* Compares in the same time wherever the tokens differ. */
 static bool token_matches(const struct supervisor *s, struct slice token) {
@@ -218,8 +221,7 @@ static void serve_frames(struct supervisor *s, struct conn *c) {
         return;
     }
     buffer_drop_front(&c->in, done);
-    /* A buffer of the usual size is kept for the next request. */
-    if (!c->in.size && c->in.room > READ_SIZE) buffer_free(&c->in);
+    if (!c->in.size && c->in.room > IN_KEEP) buffer_free(&c->in);
 }
 
 void dispatch_event(struct supervisor *s, struct conn *c, uint32_t events) {

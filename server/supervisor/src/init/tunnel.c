@@ -14,7 +14,7 @@
 
 /* Bytes. A program that reads nothing may have the supervisor hold a window for each tunnel, and all windows together
    take an eighth of the sandbox's memory at most. */
-enum { WINDOW_MIN = 16 << 10, WINDOW_MAX = 256 << 10, WINDOW_SHARE = 8 * TUNNELS_MAX };
+enum { WINDOW_MIN = 16 << 10, WINDOW_MAX = 1 << 20, WINDOW_SHARE = 8 * TUNNELS_MAX };
 
 /* Once for each change: a program that sends while nobody may read must not wake the loop again and again. */
 static const uint32_t EVENTS = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
