@@ -16,7 +16,7 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from docker import APIClient
 from docker.errors import APIError, NotFound
@@ -26,6 +26,7 @@ from taskcell.engine.base import ContainerSpec, Holder
 from taskcell.engine.docker.classify import is_in_use, is_unlimited
 from taskcell.engine.docker.hardening import Place, workspace_options
 from taskcell.errors import EngineError
+from taskcell.model import WORKSPACE
 
 #: Seconds to wait for the end of a container, or of a volume's last user, that is being removed, and between two looks.
 REMOVAL_TIMEOUT = 10.0
@@ -114,6 +115,26 @@ def sweep_own(client: APIClient, instance: str) -> None:
     for volume in client.volumes(filters=own)["Volumes"] or ():
         with suppress(APIError):
             client.remove_volume(volume["Name"])
+
+
+# --- the files themselves ---------------------------------------------------------------------------------------------
+
+
+def save(client: APIClient, container_id: str, file: BinaryIO, most: int) -> None:
+    """Write the workspace of a running container as a tar archive. Raises APIError, OSError, EngineError.
+
+    Arguments:
+        most: bytes; an archive has a sparse file's holes too, which could be without an end.
+    """
+    chunks, _ = client.get_archive(container_id, f"{WORKSPACE}/.")
+    try:
+        for chunk in chunks:
+            most -= len(chunk)
+            if most < 0:
+                raise EngineError("The task's files take too much room as an archive; files with holes count in full.")
+            file.write(chunk)
+    finally:
+        chunks.close()
 
 
 # --- on disk ---------------------------------------------------------------------------------------------------------
