@@ -173,9 +173,9 @@ def deployment(tmp_path: Path) -> Deployment:
     return made
 
 
-def kept(files: KeptFiles, task: str, content: bytes = b"x", saved_at: float = 1.0) -> None:
-    key = TaskKey("ann", task)
-    draft, file = files.draft(ArchiveHead(key.principal, key.task, saved_at, "/workspace", {"A": "b"}))
+def kept(files: KeptFiles, task: str, content: bytes = b"x", principal: str = "ann") -> None:
+    key = TaskKey(principal, task)
+    draft, file = files.draft(ArchiveHead(key.principal, key.task, 1.0, "/workspace", {"A": "b"}))
     with file:
         file.write(content)
     files.keep(draft, key)
@@ -211,6 +211,23 @@ def test_a_server_takes_what_a_dead_one_left_and_nothing_of_one_that_runs(
     assert found is not None
     found[1].close()
     assert [path.name.split(".")[1] for path in archives(tmp_path / "state")] == ["b" * 16]
+
+
+def test_a_task_of_the_persons_own_goes_on_at_another_server_with_its_newest_files(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    other = Deployment(tmp_path / "state")
+    other.join("b" * 16)
+    theirs = KeptFiles(other, 60.0, 1 << 30)
+    kept(theirs, "one", b"older", "local")
+    (older,) = archives(tmp_path / "state")
+    os.utime(older, (1, 1))
+    kept(KeptFiles(deployment, 60.0, 1 << 30), "one", b"newer", "local")
+    found = theirs.take(TaskKey("local", "one"))
+    assert found is not None
+    with found[1] as file:
+        assert file.read() == b"newer"
+    assert len(archives(tmp_path / "state")) == 1
 
 
 def test_a_task_that_is_closed_leaves_nothing_of_servers_that_have_ended(

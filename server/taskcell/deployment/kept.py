@@ -1,7 +1,7 @@
 """The files of tasks whose sandboxes have gone: an archive for each, in a folder that only the server's user can read.
 
-A server names its archives after itself, so that two servers that run and have a task of one name do not take each
-other's files. What a dead server left is any other's.
+A server names its archives after itself, so that two servers that run and have a task of one name and principal do not
+take each other's files. What a dead server left is any other's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import structlog
 from taskcell.deployment.checked import number, text
 from taskcell.deployment.records import Deployment
 from taskcell.deployment.state_files import create_own, open_own, own_folder, why
-from taskcell.model import MIB, TaskKey
+from taskcell.model import LOCAL_PRINCIPAL, MIB, TaskKey
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +89,7 @@ class KeptFiles:
     def take(self, task: TaskKey) -> tuple[ArchiveHead, BinaryIO] | None:
         """Open the task's newest archive at the files, and make it this server's; None where there is none."""
         own = self._folder() / self._name(task)
-        for path in [own] if own.exists() else sorted(self._of(task), key=_age_of, reverse=True):
+        for path in sorted(self._of(task), key=_age_of, reverse=True):
             try:
                 path.rename(own)  # of two servers that start at once, one has it
                 file = open_own(own)
@@ -111,9 +111,12 @@ class KeptFiles:
                 path.unlink(missing_ok=True)
 
     def _of(self, task: TaskKey) -> list[Path]:
-        """A task's archives: this server's own, and those of servers that have ended."""
+        """A task's archives: this server's own, and those of servers that have ended.
+
+        A task of the person's own is never two servers' at once, so that all of its archives are this server's now.
+        """
         found = [path for path in self._all() if path.name.startswith(f"{task.digest}.")]
-        return [path for path in found if self._is_free(path.name.split(".")[1])]
+        return [path for path in found if task.principal == LOCAL_PRINCIPAL or self._is_free(path.name.split(".")[1])]
 
     def _is_free(self, instance: str) -> bool:
         return instance == self._deployment.instance or not self._deployment.is_alive(instance)
