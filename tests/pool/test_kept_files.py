@@ -17,6 +17,7 @@ from gateways import GatewayFactory
 from observe import containers
 from taskcell.deployment.kept import ArchiveHead, KeptFiles
 from taskcell.deployment.records import Deployment
+from taskcell.errors import EngineError
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import TaskKey
 from taskcell.pool import keeper, upkeep
@@ -157,7 +158,7 @@ async def test_files_that_cannot_be_put_back_stay_kept_and_the_call_says_so(
         (archive,) = archives(state)
         whole = archive.read_bytes()
         archive.write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(Exception, match="could not be put back"):
+        with pytest.raises(EngineError, match="could not put the task's files back"):
             await Task(gw).terminal("ls")
         archive.write_bytes(whole)
         assert (await Task(gw).terminal("tail -1 f")).stdout == "100000\n"

@@ -69,8 +69,11 @@ class LocalEngine:
 
     async def put_files(self, container: Container, file: BinaryIO) -> None:
         def work() -> None:
-            with tarfile.open(fileobj=file, mode="r|") as archive:
-                archive.extractall(container.workspace, filter="tar")
+            try:
+                with tarfile.open(fileobj=file, mode="r|") as archive:
+                    archive.extractall(container.workspace, filter="tar")
+            except (tarfile.TarError, OSError) as error:
+                raise EngineError(f"The engine could not put the task's files back: {error}.") from None
 
         await anyio.to_thread.run_sync(work)
 

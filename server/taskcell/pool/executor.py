@@ -167,10 +167,14 @@ class Executor:
         """What to say of the task's files that were put back. Raises EngineError; the sandbox is closed then."""
         try:
             return await self._keeper.restore(slot, sandbox)
-        except BaseException:
+        except BaseException as error:
             self._workspaces.let_go(slot.task, sandbox.container)
             self._group.start_soon(self._closing.close_stray, sandbox)
-            raise
+            if isinstance(error, TaskcellError) or not isinstance(error, Exception):
+                raise
+            log.exception("a task's files could not be put back")
+            reason = f"The task's files could not be put back: {type(error).__name__}. Call again."
+            raise SandboxLost(reason) from error
 
     def _settle(self, slot: Slot, sandbox: Sandbox, *, kept_files: bool, files: str = "") -> None:
         """Make the sandbox usable. Nothing in it waits, so that no other task sees half of it."""
