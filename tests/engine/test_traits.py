@@ -10,7 +10,7 @@ import pytest
 
 from taskcell.engine.docker.seccomp import OPTION, filter_option
 from taskcell.engine.docker.seccomp_table import profile
-from taskcell.engine.docker.traits import FilterUse, Traits, traits_of
+from taskcell.engine.docker.traits import FilterUse, Traits, _user_base, traits_of
 
 DOCKER = {"Components": [{"Name": "Engine"}, {"Name": "containerd"}, {"Name": "runc"}]}
 PODMAN = {"Components": [{"Name": "Podman Engine"}, {"Name": "Conmon"}, {"Name": "OCI Runtime (runc)"}]}
@@ -74,3 +74,18 @@ def test_the_filters_file_is_there_for_another_user_to_read_while_it_is_needed()
     assert not file.exists()
     with filter_option(FilterUse.NONE) as option:
         assert option == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "root", "base"),
+    [
+        (["name=seccomp,profile=default", "name=userns"], "/var/lib/docker/100000.200000", (100000, 200000)),
+        (["name=seccomp,profile=default", "name=userns"], "/var/lib/docker", (0, 0)),
+        (["name=rootless"], "/home/ann/.local/share/docker/100.100", (0, 0)),
+        (["name=seccomp,profile=default"], "/srv/1.2", (0, 0)),
+    ],
+)
+def test_only_an_engine_that_remaps_users_counts_them_from_another_number(
+    options: list[str], root: str, base: tuple[int, int]
+) -> None:
+    assert _user_base(options, root) == base

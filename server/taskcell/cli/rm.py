@@ -36,7 +36,7 @@ def rm(
 ) -> int:
     """Close sandboxes of any server of the deployment; what runs in them is killed.
 
-    Files in memory are lost. Persistent workspaces stay unless --purge is given.
+    Files in memory are lost, kept ones too. Persistent workspaces stay unless --purge is given.
     """
     import anyio
 
@@ -65,12 +65,15 @@ def _print_summary(closed: int, purged: Collection[TaskKey], *, purge: bool) -> 
 async def _remove(
     run: Invocation, tasks: Collection[str], principal: str | None, purge: bool
 ) -> tuple[Sequence[Deployed], Sequence[TaskKey]]:
-    """Returns what was closed, and the tasks whose workspaces were deleted.
+    """Returns what was closed, and the tasks whose workspaces were deleted. What was kept of others goes too.
 
     Arguments:
         tasks: names of tasks; none means all.
     """
+    import anyio.to_thread
+
     from taskcell.assembly import stack
+    from taskcell.deployment.kept import forget_kept
     from taskcell.deployment.records import Deployment
     from taskcell.deployment.sandboxes import find_deployed
 
@@ -90,6 +93,7 @@ async def _remove(
         purged = [key for key in deployment.workspaces() if is_chosen(key)] if purge else []
         for key in purged:
             await _purge(engine, deployment, key)
+        await anyio.to_thread.run_sync(forget_kept, deployment, is_chosen)
     return chosen, purged
 
 

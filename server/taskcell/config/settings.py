@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, field_validator
 
 from taskcell.addresses import http_address
 from taskcell.config.container_table import ContainerTable, Expanded, expand_table
@@ -19,6 +19,7 @@ from taskcell.config.policy_tables import PolicySettings
 from taskcell.config.shipped import PACKAGE, shipped_manifests
 from taskcell.errors import ConfigError
 from taskcell.model import GIB, MIB
+from taskcell.units import parse_duration
 
 #: Sandboxes of one server; far beyond what one engine holds.
 MAX_SANDBOXES = 100_000
@@ -62,11 +63,18 @@ class TerminalSettings(ContainerTable):
         return value
 
 
+def _kept_for(value: object) -> float:
+    """Seconds; `"0"` is for not at all."""
+    return 0.0 if value in ("0", 0) and not isinstance(value, bool) else parse_duration(value)
+
+
 class WorkspaceSettings(Table):
     """`[workspace]`: the task's files."""
 
     folder: Word = ""
     persistent: bool = False
+    keep: Annotated[float, BeforeValidator(_kept_for)] = 7 * 86400.0
+    keep_size: Bytes = 20 * GIB
     size: Bytes = GIB
     root: Word = ""
 

@@ -108,9 +108,9 @@ class Deployment:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._key = b""
-        self._instance = ""
+        self.instance = ""
         self._lock: int | None = None
         self._distrusted: set[Path] = set()
 
@@ -118,31 +118,31 @@ class Deployment:
 
     def join(self, instance: str) -> None:
         """Take this server's own lock, and read the deployment's key. A failure is one line in the log."""
-        self._instance = instance
+        self.instance = instance
         self._key = secrets.token_bytes(KEY_SIZE)
-        if self._folder is None:
+        if self.folder is None:
             return
         try:
-            own_folder(self._folder)
-            self._key = read_key(self._folder / "key")
+            own_folder(self.folder)
+            self._key = read_key(self.folder / "key")
             self._lock = lock(self._lock_path(instance), create=True)
         except OSError as error:
             log.warning(
                 "The state folder cannot be written; no other server will find this one's sandboxes.",
-                folder=str(self._folder),
+                folder=str(self.folder),
                 reason=why(error),
             )
-            self._folder = None
+            self.folder = None
 
     @property
     def is_shared(self) -> bool:
         """Other servers find what this one writes."""
-        return self._folder is not None and self._lock is not None
+        return self.folder is not None and self._lock is not None
 
     @property
     def door(self) -> Path | None:
         """The socket of this server's local door, while it is shared."""
-        return self._folder / f"{self._instance}{DOOR}" if self._folder is not None and self.is_shared else None
+        return self.folder / f"{self.instance}{DOOR}" if self.folder is not None and self.is_shared else None
 
     def token(self, nonce: str) -> bytes:
         """The token by which a supervisor recognises its servers."""
@@ -155,22 +155,22 @@ class Deployment:
 
     def write(self, sandboxes: Sequence[SandboxRecord], notes: Sequence[NoteRecord] = ()) -> None:
         """Replace this server's file. Blocking; a failure is a line in the log."""
-        if self._folder is None or self._lock is None:
+        if self.folder is None or self._lock is None:
             return
-        document = {"version": _VERSION, "instance": self._instance, "pid": os.getpid()}
+        document = {"version": _VERSION, "instance": self.instance, "pid": os.getpid()}
         document["sandboxes"] = [asdict(sandbox) for sandbox in sandboxes]
         document["notes"] = [asdict(note) for note in notes]
         try:
-            replace(self._file(self._instance), json.dumps(document).encode("utf-8", "surrogatepass"))
+            replace(self._file(self.instance), json.dumps(document).encode("utf-8", "surrogatepass"))
         except OSError as error:
             log.warning("The state file could not be written.", reason=why(error))
 
     def leave(self, *, keep: bool) -> None:
         """Let go of the lock. `keep` leaves the file to the next server."""
-        if self._folder is None or self._lock is None:
+        if self.folder is None or self._lock is None:
             return
         if not keep:
-            self._remove(self._instance)
+            self._remove(self.instance)
         os.close(self._lock)
         self._lock = None
 
@@ -178,7 +178,7 @@ class Deployment:
 
     def servers(self) -> list[ServerRecord]:
         """Every server that has a file, dead or alive. Blocking."""
-        return [self._read(name, alive=self._is_alive(name)) for name in self._names()]
+        return [self._read(name, alive=self.is_alive(name)) for name in self._names()]
 
     def bequeathed(self, chosen: Collection[str] | None = None) -> Iterator[ServerRecord]:
         """What each dead server left. Blocking.
@@ -189,7 +189,7 @@ class Deployment:
             chosen: only what these instances left. None: what any left.
         """
         for name in self._names():
-            if name == self._instance or (chosen is not None and name not in chosen):
+            if name == self.instance or (chosen is not None and name not in chosen):
                 continue
             try:
                 held = lock(self._lock_path(name), create=False)
@@ -205,7 +205,7 @@ class Deployment:
                 os.close(held)
 
     def _names(self) -> list[str]:
-        return [path.stem for path in self._found(self._folder)]
+        return [path.stem for path in self._found(self.folder)]
 
     def _found(self, folder: Path | None) -> list[Path]:
         """The files in a folder, if it is ours."""
@@ -226,8 +226,8 @@ class Deployment:
         reason = why(error) if isinstance(error, OSError) else "it is not what a server writes"
         log.warning("Something in the state folder is not used.", path=str(path), reason=reason)
 
-    def _is_alive(self, instance: str) -> bool:
-        if instance == self._instance:
+    def is_alive(self, instance: str) -> bool:
+        if instance == self.instance:
             return True
         try:
             os.close(lock(self._lock_path(instance), create=False))
@@ -250,12 +250,12 @@ class Deployment:
             return ServerRecord(instance, 0, alive)
 
     def _file(self, instance: str) -> Path:
-        assert self._folder is not None
-        return self._folder / f"{instance}.json"
+        assert self.folder is not None
+        return self.folder / f"{instance}.json"
 
     def _lock_path(self, instance: str) -> Path:
-        assert self._folder is not None
-        return self._folder / f"{instance}.lock"
+        assert self.folder is not None
+        return self.folder / f"{instance}.lock"
 
     def _remove(self, instance: str) -> None:
         for path in (self._file(instance), self._lock_path(instance), self._file(instance).with_suffix(DOOR)):
@@ -265,7 +265,7 @@ class Deployment:
 
     def note_workspace(self, task: TaskKey, place: str) -> None:
         """Remember whose a persistent workspace is: its name and folder do not tell. Blocking."""
-        if self._folder is None:
+        if self.folder is None:
             return
         document = {"principal": task.principal, "task": task.task, "place": place}
         path = self._note(task)
@@ -279,7 +279,7 @@ class Deployment:
     def workspaces(self) -> Mapping[TaskKey, str]:
         """The persistent workspaces that were noted: volume or folder, by task. Blocking."""
         found: dict[TaskKey, str] = {}
-        for path in self._found(self._folder and self._folder / "workspaces"):
+        for path in self._found(self.folder and self.folder / "workspaces"):
             try:
                 document = json.loads(read_own(path, _MAX_NOTE))
                 principal, task, place = (text(document[name]) for name in ("principal", "task", "place"))
@@ -292,9 +292,9 @@ class Deployment:
         return found
 
     def forget_workspace(self, task: TaskKey) -> None:
-        if self._folder is not None:
+        if self.folder is not None:
             unlink(self._note(task))
 
     def _note(self, task: TaskKey) -> Path:
-        assert self._folder is not None
-        return self._folder / "workspaces" / f"{task.digest}.json"
+        assert self.folder is not None
+        return self.folder / "workspaces" / f"{task.digest}.json"

@@ -13,6 +13,7 @@ import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from taskcell.regular_file import SAFELY, open_regular
 
@@ -50,6 +51,16 @@ def read_own(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"it has more than {limit} bytes")
     return data
+
+
+def open_own(path: Path) -> BinaryIO:
+    """Open a regular file of our user's to read it. Raises OSError: it is none."""
+    return os.fdopen(_open_own(path, os.O_RDONLY), "rb")
+
+
+def create_own(path: Path) -> BinaryIO:
+    """Make a file that was not there, for our user alone. Raises OSError."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | SAFELY, 0o600), "w+b")
 
 
 def replace(path: Path, data: bytes) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from anyio.abc import ByteStream
 
@@ -210,6 +210,12 @@ class Engine(Protocol):
 
     async def bounds_volumes(self, size: int) -> bool:
         """Whether a volume on disk can be bounded to `size` bytes."""
+
+    async def save_files(self, container: Container, file: BinaryIO, most: int) -> None:
+        """Write what is in a container's workspace as a tar archive. EngineError: that has more than `most` bytes."""
+
+    async def put_files(self, container: Container, file: BinaryIO) -> None:
+        """Unpack a tar archive, from where the file stands, into a container's workspace."""
 
     async def remove_workspace(self, name: str) -> None:
         """Remove a volume and its files. Does nothing when it is gone already."""

@@ -9,11 +9,13 @@ import secrets
 import shutil
 import signal
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import anyio
 import anyio.abc
@@ -57,6 +59,23 @@ class LocalEngine:
 
     async def bounds_volumes(self, size: int) -> bool:
         return False
+
+    async def save_files(self, container: Container, file: BinaryIO, most: int) -> None:
+        def work() -> None:
+            with tarfile.open(fileobj=file, mode="w|") as archive:
+                archive.add(container.workspace, ".")
+
+        await anyio.to_thread.run_sync(work)
+
+    async def put_files(self, container: Container, file: BinaryIO) -> None:
+        def work() -> None:
+            try:
+                with tarfile.open(fileobj=file, mode="r|") as archive:
+                    archive.extractall(container.workspace, filter="tar")
+            except (tarfile.TarError, OSError) as error:
+                raise EngineError(f"The engine could not put the task's files back: {error}.") from None
+
+        await anyio.to_thread.run_sync(work)
 
     async def remove_workspace(self, name: str) -> None:
         await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._folder / name, ignore_errors=True))

@@ -11,6 +11,7 @@ import structlog
 from taskcell.engine.base import Engine
 from taskcell.errors import TaskcellError
 from taskcell.model import TaskKey
+from taskcell.pool.keeper import Keeper
 from taskcell.pool.launcher import Launcher
 from taskcell.pool.leftovers import Leftovers
 from taskcell.pool.slot import Slot, SlotState
@@ -50,6 +51,7 @@ class Closing:
         launcher: Launcher,
         workspaces: Workspaces,
         slots: Slots,
+        keeper: Keeper,
         *,
         leftovers: Leftovers,
         deployment_id: str,
@@ -59,6 +61,7 @@ class Closing:
         self._launcher = launcher
         self._workspaces = workspaces
         self._slots = slots
+        self._keeper = keeper
         self._leftovers = leftovers
         self._deployment_id = deployment_id
         self._instance = instance
@@ -97,7 +100,8 @@ class Closing:
         self._leaving.discard(old)
 
     async def close_idle(self, slot: Slot) -> None:
-        """Close a slot that no call uses, and remove the workspace with the last slot of its task."""
+        """Save its files and close a slot that no call uses; remove the workspace with the last slot of its task."""
+        await self._keeper.save_last(slot)
         await self._close_one(slot)
         self._leaving.discard(slot)
         if not slot.is_warm:

@@ -21,6 +21,7 @@ MAX_REMEMBERED = 10_000
 MAX_WRITTEN = 1_000
 #: Processes that a note on the end of a sandbox names.
 MAX_NAMED = 4
+PUT_BACK = "The task's last sandbox has gone; in this one {}. What ran in it does not run."
 CHANGED = "The sandbox was replaced because its configuration changed"
 
 K = TypeVar("K")
@@ -141,8 +142,14 @@ def _is_left(record: Record, sandbox: Sandbox) -> bool:
     return record.process.number in sandbox.channel.living
 
 
-def how_ended(ended: str, *, kept_files: bool) -> str:
-    """The sentence for the answer. `kept_files`: the successor's workspace is the one that the task had before."""
+def how_ended(ended: str, *, kept_files: bool, files: str = "") -> str:
+    """The sentence for the answer. `kept_files`: the successor's workspace is the one that the task had before.
+
+    Arguments:
+        files: what to say of files that were put back; empty if there were none.
+    """
+    if files:
+        return f"{ended}; {files}." if ended == CHANGED else f"The task's sandbox {ended} and was replaced; {files}."
     if ended == CHANGED:
         return f"{ended}; {'the workspace is the same' if kept_files else 'the files in the workspace are lost'}."
     files = (

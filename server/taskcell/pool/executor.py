@@ -12,6 +12,7 @@ import structlog
 from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.pool.adoption import Inheritance
 from taskcell.pool.closing import Closing
+from taskcell.pool.keeper import Keeper
 from taskcell.pool.launcher import Launcher
 from taskcell.pool.slot import Lease, Slot, SlotState, Step
 from taskcell.pool.state import Slots
@@ -35,6 +36,7 @@ class Executor:
         self,
         group: anyio.abc.TaskGroup,
         slots: Slots,
+        keeper: Keeper,
         *,
         workspaces: Workspaces,
         launcher: Launcher,
@@ -47,6 +49,7 @@ class Executor:
         self._launcher = launcher
         self._inheritance = inheritance
         self._closing = closing
+        self._keeper = keeper
         self._creations: set[anyio.CancelScope] = set()
         self._changed = anyio.Event()
         self._is_stopped = False
@@ -72,6 +75,7 @@ class Executor:
     def close_idle(self, slot: Slot) -> None:
         """Begin to close a slot that was taken out."""
         self._closing.begin(slot)
+        self._keeper.expect(slot)
         self._group.start_soon(self._closing.close_idle, slot)
 
     def serve_waiting(self) -> None:
@@ -123,13 +127,14 @@ class Executor:
             was_inherited = sandbox is not None
             if sandbox is None:
                 sandbox = await self._launcher.create(slot)
+            files = "" if was_inherited else await self._restored(slot, sandbox)
         except TaskcellError as error:
             self._slots.failed(slot, error)
         except Exception as error:
             log.exception("a sandbox could not be created")
             self._slots.failed(slot, SandboxLost(f"The sandbox could not be created: {type(error).__name__}."))
         else:
-            self._settle(slot, sandbox, kept_files=was_inherited or not sandbox.container.is_fresh)
+            self._settle(slot, sandbox, kept_files=was_inherited or not sandbox.container.is_fresh, files=files)
             if was_inherited:
                 self._hold_for_processes(slot, sandbox)
         finally:
@@ -144,8 +149,11 @@ class Executor:
             self._creations.add(scope)
             try:
                 if await self._launcher.is_in_order(slot):
-                    self._settle(slot, sandbox, kept_files=False)
+                    self._settle(slot, sandbox, kept_files=False, files=await self._restored(slot, sandbox))
                     return
+            except TaskcellError as error:
+                self._slots.failed(slot, error)
+                return
             finally:
                 self._creations.discard(scope)
                 self.note_change()
@@ -155,9 +163,22 @@ class Executor:
         self._group.start_soon(self._closing.close_stray, sandbox)
         await self._create(slot)
 
-    def _settle(self, slot: Slot, sandbox: Sandbox, *, kept_files: bool) -> None:
+    async def _restored(self, slot: Slot, sandbox: Sandbox) -> str:
+        """What to say of the task's files that were put back. Raises EngineError; the sandbox is closed then."""
+        try:
+            return await self._keeper.restore(slot, sandbox)
+        except BaseException as error:
+            self._workspaces.let_go(slot.task, sandbox.container)
+            self._group.start_soon(self._closing.close_stray, sandbox)
+            if isinstance(error, TaskcellError) or not isinstance(error, Exception):
+                raise
+            log.exception("a task's files could not be put back")
+            reason = f"The task's files could not be put back: {type(error).__name__}. Call again."
+            raise SandboxLost(reason) from error
+
+    def _settle(self, slot: Slot, sandbox: Sandbox, *, kept_files: bool, files: str = "") -> None:
         """Make the sandbox usable. Nothing in it waits, so that no other task sees half of it."""
-        self._slots.ready(slot, sandbox, kept_files=kept_files)
+        self._slots.ready(slot, sandbox, kept_files=kept_files, files=files)
         sandbox.channel.on_quiet = self.serve_waiting
         sandbox.channel.when_lost(self.serve_waiting)
         if not slot.is_warm:

@@ -19,6 +19,7 @@ from taskcell.pool.bounds import Bounds
 from taskcell.pool.closing import Closing
 from taskcell.pool.executor import Executor
 from taskcell.pool.heir import Heir
+from taskcell.pool.keeper import Keeper
 from taskcell.pool.launcher import Launcher
 from taskcell.pool.leftovers import Leftovers
 from taskcell.pool.liveness import Liveness
@@ -36,6 +37,7 @@ class Parts:
 
     slots: Slots
     workspaces: Workspaces
+    keeper: Keeper
     closing: Closing
     heir: Heir
     executor: Executor
@@ -55,14 +57,14 @@ class Parts:
         egress: Egress,
     ) -> Parts:
         """The parts of one pool, under a new name of this server among those of its deployment."""
-        name, instance = settings.deployment_id, secrets.token_hex(8)
-        slots = Slots(_bounds(settings, for_one_call=for_one_call))
-        workspaces, leftovers = Workspaces(engine, settings, deployment), Leftovers(engine, name)
+        name, instance, bounds = settings.deployment_id, secrets.token_hex(8), _bounds(settings, for_one_call)
+        slots, workspaces, leftovers = Slots(bounds), Workspaces(engine, settings, deployment), Leftovers(engine, name)
+        keeper = Keeper(engine, settings, workspaces, slots, deployment, keeps=not for_one_call)
         launcher = Launcher(
             group, engine, settings, deployment, workspaces, leftovers=leftovers, instance=instance, egress=egress
         )
         closing = Closing(
-            engine, launcher, workspaces, slots, leftovers=leftovers, deployment_id=name, instance=instance
+            engine, launcher, workspaces, slots, keeper, leftovers=leftovers, deployment_id=name, instance=instance
         )
         inheritance = Inheritance(
             engine,
@@ -75,15 +77,15 @@ class Parts:
             orphan_ttl=settings.pool.orphan_ttl,
         )
         executor = Executor(
-            group, slots, workspaces=workspaces, launcher=launcher, inheritance=inheritance, closing=closing
+            group, slots, keeper, workspaces=workspaces, launcher=launcher, inheritance=inheritance, closing=closing
         )
         liveness, idle_ttl = Liveness(engine, slots, executor), settings.pool.idle_ttl
         upkeep = Upkeep(
-            slots, executor, workspaces, deployment, leftovers=leftovers, liveness=liveness, idle_ttl=idle_ttl
+            slots, executor, workspaces, deployment, keeper, leftovers=leftovers, liveness=liveness, idle_ttl=idle_ttl
         )
         heir = Heir(slots, workspaces, executor, inheritance, upkeep.own, group=group, adopts=not for_one_call)
         sharing = Sharing(slots, deployment, heir, upkeep, acquire_timeout=settings.pool.acquire_timeout)
-        return cls(slots, workspaces, closing, heir, executor, upkeep, sharing)
+        return cls(slots, workspaces, keeper, closing, heir, executor, upkeep, sharing)
 
 
 async def hold_group(*, task_status: anyio.abc.TaskStatus[anyio.abc.TaskGroup]) -> None:
@@ -97,7 +99,7 @@ async def hold_group(*, task_status: anyio.abc.TaskStatus[anyio.abc.TaskGroup]) 
             await anyio.sleep_forever()
 
 
-def _bounds(settings: Settings, *, for_one_call: bool) -> Bounds:
+def _bounds(settings: Settings, for_one_call: bool) -> Bounds:
     pool = settings.pool
     return Bounds(
         max_sandboxes=pool.max_sandboxes,

@@ -48,12 +48,9 @@ class Pool:
     ) -> None:
         self._group = group
         self.slots = parts.slots
-        self._workspaces = parts.workspaces
-        self._closing = parts.closing
-        self._heir = parts.heir
-        self._executor = parts.executor
-        self._upkeep = parts.upkeep
-        self._sharing = parts.sharing
+        self._workspaces, self._keeper, self._closing = parts.workspaces, parts.keeper, parts.closing
+        self._heir, self._executor = parts.heir, parts.executor
+        self._upkeep, self._sharing = parts.upkeep, parts.sharing
         self._settings = settings
         self.deployment = deployment
         self._adopts = not for_one_call
@@ -64,7 +61,7 @@ class Pool:
 
     @property
     def keeps_files(self) -> bool:
-        """The files of a closed task stay."""
+        """A closed task's files stay."""
         return self._settings.keeps_files
 
     @property
@@ -215,6 +212,7 @@ class Pool:
         taken = self.slots.take(lambda slot: slot.task == task)
         self.slots.endings.forget(task)
         record = self._workspaces.forget(task)
+        self._keeper.forget(task)
         slots = {*taken, *self._closing.of_task(task)}
         for slot in slots:
             self._closing.begin(slot)
@@ -258,6 +256,7 @@ class Pool:
         """Close every sandbox, or leave those to the deployment's next server that it can use; then end the group."""
         self._executor.stop()
         await self._upkeep.rest()
+        await self._keeper.save_all()
         try:
             if self.hands_over:
                 await self._closing.close_all_but_kept()

@@ -13,7 +13,7 @@ import anyio
 from taskcell.errors import TaskcellError
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import Bounds, make_room, next_turn
-from taskcell.pool.ending_notes import CHANGED, Endings, how_ended
+from taskcell.pool.ending_notes import CHANGED, PUT_BACK, Endings, how_ended
 from taskcell.pool.slot import NOBODY, Lease, Slot, SlotKey, SlotState, Step
 from taskcell.pool.warm import missing_warm, outdated_warm, warm_for
 from taskcell.sandbox.sandbox import Sandbox
@@ -244,15 +244,17 @@ class Slots:
         self._slots[slot.key] = slot
         return Step(slot, create=True, retired=old, at_once=at_once)
 
-    def ready(self, slot: Slot, sandbox: Sandbox, *, kept_files: bool = False) -> None:
-        """The slot's sandbox can be used. `kept_files`: its workspace is the one that the task had before."""
+    def ready(self, slot: Slot, sandbox: Sandbox, *, kept_files: bool = False, files: str = "") -> None:
+        """The slot's sandbox can be used. The arguments are those of `how_ended`."""
         slot.sandbox = sandbox
         if slot.state is SlotState.CREATING:
             slot.state = SlotState.READY
         slot.replaces = slot.inherited = None
         if slot.ended:
-            slot.notes.append(how_ended(slot.ended, kept_files=kept_files))
-            slot.ended = ""
+            slot.notes.append(how_ended(slot.ended, kept_files=kept_files, files=files))
+        elif files:
+            slot.notes.append(PUT_BACK.format(files))
+        slot.ended = ""
         slot.settled.set()
 
     def failed(self, slot: Slot, error: TaskcellError) -> None:

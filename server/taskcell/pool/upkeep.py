@@ -15,6 +15,7 @@ import structlog
 from taskcell.deployment.records import Deployment, NoteRecord, SandboxRecord
 from taskcell.model import TaskKey
 from taskcell.pool.executor import Executor
+from taskcell.pool.keeper import Keeper
 from taskcell.pool.leftovers import Leftovers
 from taskcell.pool.liveness import Liveness
 from taskcell.pool.slot import Slot, SlotState
@@ -48,6 +49,7 @@ class Upkeep:
         executor: Executor,
         workspaces: Workspaces,
         deployment: Deployment,
+        keeper: Keeper,
         *,
         leftovers: Leftovers,
         liveness: Liveness,
@@ -57,6 +59,7 @@ class Upkeep:
         self._workspaces = workspaces
         self._executor = executor
         self._deployment = deployment
+        self._keeper = keeper
         self._leftovers = leftovers
         self._liveness = liveness
         self._idle_ttl = idle_ttl
@@ -90,6 +93,7 @@ class Upkeep:
             self._executor.close_idle(slot)
         self._executor.begin(self._slots.assign(now))
         self._liveness.look(asking, now)
+        await self._keeper.look(asking, now)
         if self._leftovers.is_due(now):
             asking.start_soon(self._leftovers.remove)
         self._keep_warm(now)

@@ -65,7 +65,7 @@ def _create_with(
     if (mounts or spec.workspace.folder) and not (on.endpoint.socket or profile.is_mounted_unseen):
         raise Denied(Rule.MOUNTS.value, _FAR.format(url=on.endpoint.shown))
     in_memory = not (spec.workspace.persistent or spec.workspace.folder or profile.folder)
-    place = workspaces.find_place(on.client, spec)
+    place = workspaces.find_place(on.client, spec, on.traits.user_base)
     container_id = _create(on, spec, mounts, place, image=image, runtime=profile.runtime or runtime)
     try:
         _go_on(abandoned)

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import BinaryIO
 
 import anyio
 import anyio.abc
@@ -22,6 +23,7 @@ from taskcell.engine.docker.exec_stream import OPEN_TIMEOUT, open_exec
 from taskcell.engine.docker.images import DockerImages
 from taskcell.engine.docker.standing import CHANNEL, standing_of
 from taskcell.errors import EngineError, EngineUnavailable, SandboxLost
+from taskcell.model import WORKSPACE
 from taskcell.policy.policy import AuthorizedProfile
 
 #: Seconds to create and start a container, which takes less than one; sixteen at once on a busy machine take ten. More
@@ -29,6 +31,8 @@ from taskcell.policy.policy import AuthorizedProfile
 START_TIMEOUT = 45.0
 #: Seconds to end and remove a container: STOP_TIMEOUT and REMOVAL_TIMEOUT, and a busy machine.
 REMOVE_TIMEOUT = 30.0
+#: Seconds to copy a workspace out of a container or into one: a gigabyte takes ten.
+FILES_TIMEOUT = 60.0
 _START_ADVICE = (
     "It hangs or is overloaded, or the image {image} cannot be started. Call again in a minute; if that fails too, the "
     "person who runs the server must look at the engine (`taskcell doctor`) and at the image."
@@ -79,6 +83,18 @@ class DockerEngine:
         return EngineFacts(name, str(version.get("Version", "?")), isolated=True, weaknesses=tuple(weak))
 
     # --- workspaces ----------------------------------------------------------------------------------------------
+
+    async def save_files(self, container: Container, file: BinaryIO, most: int) -> None:
+        def work(on: Connection) -> None:
+            workspaces.save(on.client, container.id, file, most)
+
+        await self._call("read the task's files", work, within=FILES_TIMEOUT)
+
+    async def put_files(self, container: Container, file: BinaryIO) -> None:
+        def work(on: Connection) -> None:
+            on.client.put_archive(container.id, WORKSPACE, file)
+
+        await self._call("put the task's files back", work, within=FILES_TIMEOUT)
 
     async def remove_workspace(self, name: str) -> None:
         await self._call("remove the workspace", lambda on: workspaces.remove(on.client, name))

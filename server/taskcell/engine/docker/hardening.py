@@ -14,6 +14,7 @@ from docker.types import DeviceRequest, DriverConfig, LogConfig, Mount
 
 from taskcell.engine.base import ContainerSpec
 from taskcell.engine.docker import image_volumes
+from taskcell.engine.docker.memory_volume import workspace_options
 from taskcell.model import WORKSPACE, Profile
 from taskcell.policy.capabilities import root_capabilities
 from taskcell.policy.policy import HostMount
@@ -49,11 +50,13 @@ class Place:
         volume: name of a volume, or a folder; empty: the engine makes a volume that goes with the last of its owners.
         container: id of one that owns such a volume, to own it too; empty: none.
         is_fresh: no file of an earlier sandbox can be in it.
+        owner: uid and gid of a volume in memory, in the numbers of the engine's machine.
     """
 
     volume: str = ""
     container: str = ""
     is_fresh: bool = True
+    owner: tuple[int, int] = (1000, 1000)
 
     @property
     def is_owned(self) -> bool:
@@ -214,7 +217,8 @@ def _workspace(spec: ContainerSpec, place: Place, target: str, read_only: bool) 
     if spec.workspace.folder:
         return _bind(target, spec.workspace.folder, read_only)
     # In memory with its options, though it exists: an engine that finds it removed would make an unbounded one on disk.
-    options = None if spec.workspace.persistent else DriverConfig("local", workspace_options(spec.workspace.size))
+    in_memory = workspace_options(spec.workspace.size, place.owner)
+    options = None if spec.workspace.persistent else DriverConfig("local", in_memory)
     return Mount(
         target,
         place.volume or None,
@@ -224,11 +228,6 @@ def _workspace(spec: ContainerSpec, place: Place, target: str, read_only: bool) 
         labels=dict(spec.labels) | {"taskcell.kind": "workspace"},
         driver_config=options,
     )
-
-
-def workspace_options(size: int) -> dict[str, str]:
-    """Of a volume in memory of `size` bytes that belongs to uid 1000."""
-    return {"type": "tmpfs", "device": "tmpfs", "o": f"size={size},uid=1000,gid=1000,mode=0755,nosuid,nodev"}
 
 
 def _binds(host_mounts: Sequence[HostMount]) -> list[Mount]:

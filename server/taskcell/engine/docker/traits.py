@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -47,6 +48,7 @@ class Traits:
         filter_weakness: a sentence for the operator where it takes none; else empty.
         maps_users: root in a container is not root outside. Before Linux 5.19 such a root may not write the settings of
             its own IPC namespace, and the container would not start.
+        user_base: uid and gid on the engine's machine of root in a container, where `userns-remap` maps them.
         same_kernel: it runs on this machine, and not in a virtual machine of it or on another one.
         counts_sockets: buffers of sockets count as memory of their container, which cgroup v1 does not do by itself.
         lists_processes: it lists a container's processes as its own machine sees them. Podman runs a `ps` in the
@@ -56,6 +58,7 @@ class Traits:
     filter_use: FilterUse = FilterUse.TEXT
     filter_weakness: str = ""
     maps_users: bool = False
+    user_base: tuple[int, int] = (0, 0)
     counts_sockets: bool = True
     lists_processes: bool = True
     same_kernel: bool = True
@@ -74,10 +77,20 @@ def traits_of(client: APIClient, *, is_here: bool) -> Traits:
         filter_use=use,
         filter_weakness=weakness,
         maps_users=any(option.partition(",")[0] in {"name=rootless", "name=userns"} for option in options),
+        user_base=_user_base(options, str(info.get("DockerRootDir", ""))),
         counts_sockets=str(info.get("CgroupVersion")) != "1",
         lists_processes=not _is_podman(version),
         same_kernel=is_here and str(info.get("KernelVersion")) == os.uname().release,
     )
+
+
+def _user_base(options: Sequence[str], root: str) -> tuple[int, int]:
+    """An engine with `userns-remap` names its folder after the uid and gid that it maps root to, as in `100000.100000`.
+
+    The options of a file system in memory are in the numbers of its machine, unlike those of a rootless engine.
+    """
+    found = re.search(r"/(\d+)\.(\d+)$", root) if any(one.startswith("name=userns") for one in options) else None
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _filter_use(options: Sequence[str], version: Mapping[str, Any], *, is_here: bool) -> tuple[FilterUse, str]:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from docker import APIClient
 from docker.errors import APIError, NotFound
@@ -24,44 +24,51 @@ from docker.types import Mount
 
 from taskcell.engine.base import ContainerSpec, Holder
 from taskcell.engine.docker.classify import is_in_use, is_unlimited
-from taskcell.engine.docker.hardening import Place, workspace_options
+from taskcell.engine.docker.hardening import Place
+from taskcell.engine.docker.memory_volume import owner_of, workspace_options
 from taskcell.errors import EngineError
+from taskcell.model import WORKSPACE
 
 #: Seconds to wait for the end of a container, or of a volume's last user, that is being removed, and between two looks.
 REMOVAL_TIMEOUT = 10.0
 REMOVAL_POLL = 0.05
 #: Where the container that gives a volume on disk to its user has it; it is never started.
 _CARRIER_FOLDER = "/mnt"
-#: The user of the sandbox, and the group that new files inherit.
-_OWNER, _MODE = 1000, 0o2775
+#: New files inherit the folder's group.
+_MODE = 0o2775
 _KIND = "taskcell.kind"
 
 
-def find_place(client: APIClient, spec: ContainerSpec) -> Place:
+def find_place(client: APIClient, spec: ContainerSpec, base: tuple[int, int] = (0, 0)) -> Place:
     """Where a new container gets its workspace from; a folder or a volume on disk is made now.
 
     Raises APIError, EngineError.
+
+    Arguments:
+        base: what root of a container is on the engine's machine.
     """
     workspace = spec.workspace
     if spec.profile.folder is not None:
         return Place(spec.profile.folder.path, is_fresh=False)
     if workspace.folder:
-        return Place(workspace.folder, is_fresh=prepare_folder(Path(workspace.folder)))
+        return Place(workspace.folder, is_fresh=prepare_folder(Path(workspace.folder), owner_of(spec.profile)))
     if workspace.persistent:
         return Place(workspace.name, is_fresh=_prepare_volume(client, spec))
     profile = spec.profile
+    uid, gid = owner_of(profile)
+    owner = base[0] + uid, base[1] + gid
     targets = {mount.target for mount in profile.mounts}
     holder = next((holder for holder in workspace.holders if runs(client, holder.id)), None)
     if holder is not None:
-        owner = holder.id if holder.targets <= targets and not holder.is_reader else ""
-        return Place(workspace.name, owner, is_fresh=False)
+        shares = holder.targets <= targets and not holder.is_reader
+        return Place(workspace.name, holder.id if shares else "", is_fresh=False, owner=owner)
     if not any(mount.source is None for mount in profile.mounts):
-        return Place()
+        return Place(owner=owner)
     # The workspace is mounted in more than one place, and only a name can say that it is the same volume.
     name = f"taskcell-ws-{secrets.token_hex(12)}"
-    options = workspace_options(workspace.size)
+    options = workspace_options(workspace.size, owner)
     client.create_volume(name, driver="local", driver_opts=options, labels=_labels(spec, "workspace"))
-    return Place(name)
+    return Place(name, owner=owner)
 
 
 def was_held(client: APIClient, holders: Collection[Holder]) -> bool:
@@ -116,14 +123,37 @@ def sweep_own(client: APIClient, instance: str) -> None:
             client.remove_volume(volume["Name"])
 
 
+# --- the files themselves ---------------------------------------------------------------------------------------------
+
+
+def save(client: APIClient, container_id: str, file: BinaryIO, most: int) -> None:
+    """Write the workspace of a running container as a tar archive. Raises APIError, OSError, EngineError.
+
+    Arguments:
+        most: bytes; an archive has a sparse file's holes too, which could be without an end.
+    """
+    chunks, _ = client.get_archive(container_id, f"{WORKSPACE}/.")
+    try:
+        for chunk in chunks:
+            most -= len(chunk)
+            if most < 0:
+                raise EngineError("The task's files take too much room as an archive; files with holes count in full.")
+            file.write(chunk)
+    finally:
+        chunks.close()
+
+
 # --- on disk ---------------------------------------------------------------------------------------------------------
 
 
-def prepare_folder(folder: Path) -> bool:
+def prepare_folder(folder: Path, owner: tuple[int, int]) -> bool:
     """Make a task's folder on the host, and check that it is a folder. Returns whether it is new.
 
     The server's own user, or root, must own the folder above it. A server that runs as root gives the task's folder to
     the sandbox's user. Raises EngineError.
+
+    Arguments:
+        owner: uid and gid of that user.
     """
     try:
         root = folder.parent
@@ -136,7 +166,7 @@ def prepare_folder(folder: Path) -> bool:
         if folder.is_symlink() or not folder.is_dir():
             raise EngineError(f"{folder} is not a folder; remove it, for the task's files are to be there.")
         if os.getuid() == 0 and folder.stat().st_uid == 0:
-            os.chown(folder, _OWNER, _OWNER)
+            os.chown(folder, *owner)
             folder.chmod(_MODE)
     except OSError as error:
         raise EngineError(
@@ -184,7 +214,7 @@ def _give_to_user(client: APIClient, spec: ContainerSpec) -> None:
     )
     carrier = client.create_container_from_config(config, f"taskcell-carrier-{secrets.token_hex(8)}")["Id"]
     try:
-        client.put_archive(carrier, _CARRIER_FOLDER, _folder_archive())
+        client.put_archive(carrier, _CARRIER_FOLDER, _folder_archive(owner_of(spec.profile)))
     except APIError:
         with suppress(APIError):
             client.remove_container(carrier, force=True, v=True)
@@ -193,11 +223,11 @@ def _give_to_user(client: APIClient, spec: ContainerSpec) -> None:
     client.remove_container(carrier, force=True, v=True)
 
 
-def _folder_archive() -> bytes:
+def _folder_archive(owner: tuple[int, int]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         entry = tarfile.TarInfo("data")
-        entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, _MODE, _OWNER, _OWNER
+        entry.type, entry.mode, (entry.uid, entry.gid) = tarfile.DIRTYPE, _MODE, owner
         archive.addfile(entry)
     return buffer.getvalue()
 

@@ -1,0 +1,191 @@
+"""The files of tasks whose sandboxes have gone: an archive for each, in a folder that only the server's user can read.
+
+A server names its archives after itself, so that two servers that run and have a task of one name and principal do not
+take each other's files. What a dead server left is any other's.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import structlog
+
+from taskcell.deployment.checked import number, text
+from taskcell.deployment.records import Deployment
+from taskcell.deployment.state_files import create_own, open_own, own_folder, why
+from taskcell.model import LOCAL_PRINCIPAL, MIB, TaskKey
+
+log = structlog.get_logger(__name__)
+
+#: What the name of an archive ends with.
+ENDING = ".kept"
+#: Bytes of an archive's first line: variables have at most half of that.
+_MAX_LINE = 2 * MIB
+#: What reading something else than an archive brings.
+_FAULTS = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveHead:
+    """What stands in an archive's first line.
+
+    Arguments:
+        saved: when it was made (seconds of the wall clock).
+        folder: where the task's next command starts, relative to the workspace; empty where nobody knows.
+        env: the variables that it starts with; None where nobody knows.
+    """
+
+    principal: str
+    task: str
+    saved: float
+    folder: str = ""
+    env: Mapping[str, str] | None = None
+
+    @property
+    def key(self) -> TaskKey:
+        return TaskKey(self.principal, self.task)
+
+
+class KeptFiles:
+    """The archives of a deployment. Everything blocks.
+
+    Arguments:
+        keep: seconds that an archive is kept; 0: none is.
+        most: bytes of all of them.
+    """
+
+    def __init__(self, deployment: Deployment, keep: float, most: int) -> None:
+        self._deployment = deployment
+        self._keep = keep
+        self._most = most
+
+    @property
+    def is_on(self) -> bool:
+        """Files are kept, and there is a place for them."""
+        return self._keep > 0 and self._deployment.is_shared
+
+    # --- one task's ----------------------------------------------------------------------------------------------
+
+    def draft(self, about: ArchiveHead) -> tuple[Path, BinaryIO]:
+        """Begin an archive; what the task's files are follows its first line. Raises OSError."""
+        folder = self._folder()
+        own_folder(folder)
+        path = folder / f".{self._name(about.key)}.{secrets.token_hex(4)}"
+        file = create_own(path)
+        file.write(json.dumps(asdict(about)).encode("utf-8", "surrogatepass") + b"\n")
+        return path, file
+
+    def keep(self, draft: Path, task: TaskKey) -> None:
+        """Put a whole archive in the place of the task's last one. Raises OSError."""
+        draft.replace(self._folder() / self._name(task))
+
+    def take(self, task: TaskKey) -> tuple[ArchiveHead, BinaryIO] | None:
+        """Open the task's newest archive at the files, and make it this server's; None where there is none."""
+        own = self._folder() / self._name(task)
+        for path in sorted(self._of(task), key=_age_of, reverse=True):
+            try:
+                path.rename(own)  # of two servers that start at once, one has it
+                file = open_own(own)
+                about = _about(file)
+                if about.key == task:
+                    return about, file
+                raise ValueError
+            except FileNotFoundError:
+                continue
+            except _FAULTS as error:
+                reason = why(error) if isinstance(error, OSError) else "it is not what a server writes"
+                log.warning("A task's kept files are not used.", path=str(path), reason=reason)
+        return None
+
+    def forget(self, task: TaskKey) -> None:
+        """Delete what was kept of a task: it was closed on purpose."""
+        if self._deployment.is_shared:
+            for path in self._of(task):
+                path.unlink(missing_ok=True)
+
+    def _of(self, task: TaskKey) -> list[Path]:
+        """A task's archives: this server's own, and those of servers that have ended.
+
+        A task of the person's own is never two servers' at once, so that all of its archives are this server's now.
+        """
+        found = [path for path in self._all() if path.name.startswith(f"{task.digest}.")]
+        return [path for path in found if task.principal == LOCAL_PRINCIPAL or self._is_free(path.name.split(".")[1])]
+
+    def _is_free(self, instance: str) -> bool:
+        return instance == self._deployment.instance or not self._deployment.is_alive(instance)
+
+    # --- all of them ---------------------------------------------------------------------------------------------
+
+    def prune(self) -> None:
+        """Delete archives that are too old, then the oldest of too many; and what killed servers had begun."""
+        found = sorted(self._all(), key=_age_of, reverse=True)
+        room, now = self._most, time.time()
+        for path in found:
+            with suppress(OSError):
+                status = path.stat()
+                room -= status.st_size
+                if room < 0 or now - status.st_mtime > self._keep:
+                    log.info("A task's kept files were deleted.", path=str(path), bytes=status.st_size)
+                    path.unlink()
+        for draft in self._folder().glob(f".*{ENDING}.*"):
+            if not self._deployment.is_alive(draft.name.split(".")[2]):
+                draft.unlink(missing_ok=True)
+
+    def tasks(self) -> list[TaskKey]:
+        """The tasks that files are kept of."""
+        found = set()
+        for path in self._all() if self._deployment.is_shared else ():
+            with suppress(*_FAULTS), open_own(path) as file:
+                found.add(_about(file).key)
+        return sorted(found, key=lambda key: (key.principal, key.task))
+
+    def _all(self) -> Iterator[Path]:
+        yield from self._folder().glob(f"*{ENDING}")
+
+    def _folder(self) -> Path:
+        assert self._deployment.folder is not None
+        return self._deployment.folder / "kept"
+
+    def _name(self, task: TaskKey) -> str:
+        return f"{task.digest}.{self._deployment.instance}{ENDING}"
+
+
+def forget_kept(deployment: Deployment, is_chosen: Callable[[TaskKey], bool]) -> None:
+    """Delete what any server, dead or alive, has kept of the chosen tasks. Blocking."""
+    folder = deployment.folder
+    for path in () if folder is None else sorted((folder / "kept").glob(f"*{ENDING}")):
+        with suppress(*_FAULTS):
+            with open_own(path) as file:
+                chosen = is_chosen(_about(file).key)
+            if chosen:
+                path.unlink(missing_ok=True)
+
+
+def _about(file: BinaryIO) -> ArchiveHead:
+    """Read the first line; the files begin after it. Raises what is in _FAULTS."""
+    table = json.loads(file.readline(_MAX_LINE))
+    env = table["env"]
+    known = env if env is None else {text(name): _long(value) for name, value in env.items()}
+    return ArchiveHead(
+        text(table["principal"]), text(table["task"]), number(table["saved"]), text(table["folder"]), known
+    )
+
+
+def _long(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("it is not a text")
+    return value
+
+
+def _age_of(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
