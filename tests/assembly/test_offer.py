@@ -20,7 +20,7 @@ from taskcell.assembly.stack import Loaded, load, load_manifests
 from taskcell.engine.local import LocalEngine
 from taskcell.errors import ConfigError, EngineUnavailable, UnknownTool
 from taskcell.gateway.gateway import Gateway
-from taskcell.images.default import ImageEngine
+from taskcell.images.engine import ImageEngine
 from taskcell.mcp.server import build_server
 from taskcell.model import LOCAL_PRINCIPAL, ToolCall
 

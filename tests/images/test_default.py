@@ -14,6 +14,7 @@ import pytest
 
 from taskcell.errors import EngineError
 from taskcell.images import default as image
+from taskcell.images.engine import Announce
 
 #: Seconds to notice that a build has begun, or that a cancelled one cleaned up, on a busy machine.
 BUSY_MACHINE = 20.0
@@ -34,7 +35,7 @@ class RecordingEngine:
         with tarfile.open(tar) as archive:
             self.imported.append((archive.getnames(), reference, changes))
 
-    async def build_image(self, dockerfile: str, reference: str, report: image.Announce) -> None:
+    async def build_image(self, dockerfile: str, reference: str, report: Announce) -> None:
         self.built.append((dockerfile, reference))
 
 

@@ -20,6 +20,7 @@ from taskcell.engine.docker.engine import DockerEngine
 from taskcell.errors import EngineError, ImageMissing, TaskcellError
 from taskcell.images import default as image
 from taskcell.images import skills as skill_images
+from taskcell.images.engine import Announce
 from taskcell.images.skills import CATALOG, ImageState
 from taskcell.images.wheel import fetch_program
 
@@ -46,9 +47,7 @@ class RecordingEngine:
         assert tarfile.is_tarfile(tar)
         self.imported.append(reference)
 
-    async def build_image(
-        self, dockerfile: str, reference: str, report: image.Announce, context: Path | None = None
-    ) -> None:
+    async def build_image(self, dockerfile: str, reference: str, report: Announce, context: Path | None = None) -> None:
         if self.failure:
             report("Step 1/3\nE: Unable to locate package")
             raise EngineError(self.failure)

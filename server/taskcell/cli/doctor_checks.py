@@ -17,7 +17,7 @@ from taskcell.config.image_reference import NAME_PREFIX
 from taskcell.config.settings import EngineSettings, Settings
 from taskcell.engine.base import Engine
 from taskcell.errors import Denied, ManifestError, TaskcellError
-from taskcell.images.default import ImageEngine
+from taskcell.images.engine import ImageEngine
 from taskcell.profile.build import terminal_profile
 from taskcell.supervisor import binary
 from taskcell.tools.catalog import profiles

@@ -14,7 +14,7 @@ from taskcell.cli.command import command
 from taskcell.errors import TaskcellError
 
 if TYPE_CHECKING:
-    from taskcell.images.default import ImageEngine
+    from taskcell.images.engine import ImageEngine
 
 EXIT_BAD_USAGE = 2
 

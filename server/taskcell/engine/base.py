@@ -10,7 +10,7 @@ from typing import BinaryIO, Protocol
 
 from anyio.abc import ByteStream
 
-from taskcell.images.default import ImageEngine
+from taskcell.images.engine import ImageEngine
 from taskcell.policy.policy import AuthorizedProfile
 
 #: proc(5): stopped by a signal, and by a tracer.

@@ -11,16 +11,15 @@ import json
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT
-from typing import Protocol
 
 import anyio
 from anyio.abc import Process
 
 from taskcell.errors import EngineError
+from taskcell.images.engine import Announce, ImageEngine
 
 REFERENCE = "taskcell/base:latest"
 #: The label that carries `definition_hash` of what an image was built from.
@@ -36,37 +35,6 @@ CLEANUP_TIMEOUT = 30.0
 _LAST_LINES = 8
 #: Not /tmp: that is often a file system in memory, too small for an image or mounted without device files.
 TEMPORARY_FOLDER = Path("/var/tmp")  # noqa: S108 - only the parent of a folder with a random name
-
-#: Called with a sentence on what the build does next.
-Announce = Callable[[str], None]
-
-
-class ImageEngine(Protocol):
-    """What the builds of images need of an engine."""
-
-    async def image_labels(self, reference: str) -> Mapping[str, str] | None:
-        """The image's labels; None when the engine does not have it."""
-
-    async def image_architecture(self, reference: str) -> str:
-        """The architecture of an image that the engine has, such as `amd64`. Raises EngineError."""
-
-    async def image_output(self, reference: str, script: str) -> str:
-        """What a shell script prints in a container of the image, without a network. Raises EngineError."""
-
-    async def why_not_pulled(self, reference: str) -> str:
-        """Why the image cannot be pulled, as its registry says; empty if it can. Nothing is pulled."""
-
-    async def import_image(self, tar: Path, reference: str, changes: Sequence[str]) -> None:
-        """Make an image of a root file system's tar; `changes` are Dockerfile instructions. Raises EngineError."""
-
-    async def build_image(
-        self, dockerfile: str, reference: str, report: Announce, context: Path | None = None, *, cached: bool = False
-    ) -> None:
-        """Build a Dockerfile; `context` is a folder of what it copies. Raises EngineError.
-
-        Arguments:
-            cached: the engine may use what it has built before.
-        """
 
 
 @dataclass(frozen=True, slots=True)

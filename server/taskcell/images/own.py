@@ -8,7 +8,8 @@ import anyio
 
 from taskcell.config.image_reference import full_reference
 from taskcell.errors import EngineError
-from taskcell.images.default import BUILD_TIMEOUT, Announce, ImageEngine
+from taskcell.images.default import BUILD_TIMEOUT
+from taskcell.images.engine import Announce, ImageEngine
 from taskcell.text import shown
 
 #: Bytes of a Dockerfile.

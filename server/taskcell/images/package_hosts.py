@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from taskcell.destinations import Destination
-from taskcell.images.default import Announce, ImageEngine
+from taskcell.images.engine import Announce, ImageEngine
 
 #: The label, as `HOST:PORT` with blanks between; empty when there are none.
 PACKAGES_LABEL = "taskcell.packages"

@@ -22,7 +22,8 @@ import anyio
 from taskcell.config.image_reference import NAME_PREFIX
 from taskcell.errors import EngineError, TaskcellError
 from taskcell.images import default as image
-from taskcell.images.default import DEFAULT, DEFINITION_LABEL, Announce, ImageEngine
+from taskcell.images.default import DEFAULT, DEFINITION_LABEL
+from taskcell.images.engine import Announce, ImageEngine
 from taskcell.images.wheel import Wheel, fetch_program
 
 _DEFAULT_NAME = image.REFERENCE.removeprefix(NAME_PREFIX).removesuffix(":latest")
