@@ -53,6 +53,7 @@ class Terminal:
 
     async def shows(self, wanted: str) -> None:
         while wanted.encode() not in self.shown:
+            assert self.process.poll() is None, self.shown
             with suppress(BlockingIOError):
                 self.shown += os.read(self._own, 65536)
             await anyio.sleep(0.02)
@@ -77,7 +78,7 @@ async def terminal(gateway: GatewayFactory, tmp_path: Path) -> AsyncIterator[Ter
     config.write_text('deployment = "shells"\n')
     folder = tmp_path / "state/taskcell/deployments/shells"
     opener = with_local_door(lambda: gateway(LOCAL, engine="local", state=folder), Settings(), isolated=False)
-    with anyio.fail_after(3 * PATIENCE):
+    with anyio.fail_after(8 * PATIENCE):
         async with opener as gw:
             line = "export SEEN=yes; PS1='ready> '; export PS1; cd /tmp"
             await gw.call(ToolCall("local", "terminal", {"command": line, "task_id": "t"}))

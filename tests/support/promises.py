@@ -456,7 +456,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_server_takes_over_what_another_left_that_died_later_and_says_so",
         "test_a_server_takes_over_the_task_itself_when_it_had_none_of_that_name",
         "test_a_server_that_is_started_in_a_dead_ones_place_comes_first",
-        "test_a_server_that_is_started_too_late_says_that_another_has_the_files",
+        "test_a_server_that_is_started_too_late_hands_its_calls_to_the_one_that_has_the_files",
         "test_an_heir_that_is_killed_before_it_was_asked_leaves_both_files_and_the_note",
         "test_that_files_are_lost_is_said_though_the_server_that_found_it_out_was_killed",
         "test_all_files_get_a_task_of_the_same_principal_and_no_two_get_the_same_one",
@@ -486,6 +486,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     ),
     "Servers leave each other's sandboxes alone, and one that is only looked at makes and touches nothing": (
         "test_two_servers_of_one_deployment_leave_each_others_sandboxes_alone",
+        "test_two_servers_share_a_task_and_when_the_first_dies_the_second_has_it_with_what_runs",
         "test_a_server_that_is_only_looked_at_makes_and_touches_nothing",
         "test_what_other_servers_read_holds_no_token_and_is_for_its_user_alone",
     ),
