@@ -107,7 +107,7 @@ async def test_a_shell_begins_where_the_task_is_takes_interrupts_and_sizes_and_g
         shell.resize(41, 121)
         shell.process.send_signal(signal.SIGWINCH)
         shell.type("until stty size | grep '41 121'; do sleep 0.1; done\r")
-        await shell.shows("\n41 121")
+        await shell.shows("41 121\r\n")
         shell.type("exit 7\r")
         assert await shell.ended() == 7
 

@@ -154,7 +154,7 @@ class Session:
 def _raw(terminal: int) -> Iterator[None]:
     """The terminal passes every key on, ^C too, until this is left."""
     before = termios.tcgetattr(terminal)
-    tty.setraw(terminal)
+    tty.setraw(terminal, termios.TCSADRAIN)  # what was typed before stays
     try:
         yield
     finally:
