@@ -64,6 +64,7 @@ async def proxied(
     supervisor = Supervisor(binary.path(), folder.joinpath("run"))
     names = names or Names()
     try:
+        supervisor.connect().close()  # its socket is there before it listens
         channel = Channel(TOKEN, 60.0)
         async with anyio.create_task_group() as group:
             await group.start(channel.run, await anyio.connect_unix(supervisor.path))

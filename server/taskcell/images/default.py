@@ -24,8 +24,7 @@ from taskcell.images.engine import Announce, ImageEngine
 REFERENCE = "taskcell/base:latest"
 #: The label that carries `definition_hash` of what an image was built from.
 DEFINITION_LABEL = "taskcell.definition"
-#: Megabytes of the built image, measured on x86_64.
-MEGABYTES = 505
+MEGABYTES = 505  # of the built image, measured on x86_64
 
 #: Seconds. A build takes about a minute on a good line; twenty minutes is a slow mirror, longer is a dead one.
 BUILD_TIMEOUT = 1200.0
