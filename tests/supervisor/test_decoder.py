@@ -70,7 +70,7 @@ def test_a_count_of_all_ones_is_no_number_but_unknown() -> None:
         (frame(0x8D, string(b"problem") + b"\0"), "bytes left over"),
         (frame(0x84, struct.pack("<BQ", 0, 0)), "bad value: 0 is not a valid Stream"),
         (frame(0x89, b"\1" + number((1 << 32) - 1)), CUT_SHORT),
-        (frame(0x8F, b""), "unknown type 0x8f"),
+        (frame(0xEF, b""), "unknown type 0xef"),
         (struct.pack("<IBI", 4, 0x88, 7), "frame of 4 bytes"),
         (struct.pack("<IBI", (1 << 17) + 1, 0x88, 7), "frame of 131073 bytes"),
     ],
