@@ -18,6 +18,7 @@ from taskcell.pool.state import Slots
 from taskcell.pool.workspaces import Workspaces
 from taskcell.process.record import Record
 from taskcell.sandbox.sandbox import Sandbox
+from taskcell.spans import span
 
 log = structlog.get_logger(__name__)
 
@@ -122,7 +123,8 @@ class Executor:
             sandbox = await self._inheritance.adopt(slot) if slot.inherited else None
             was_inherited = sandbox is not None
             if sandbox is None:
-                sandbox = await self._launcher.create(slot)
+                with span("create", profile=slot.shared_key[1]):
+                    sandbox = await self._launcher.create(slot)
         except TaskcellError as error:
             self._slots.failed(slot, error)
         except Exception as error:
