@@ -25,6 +25,7 @@ from taskcell.process.record import Record
 from taskcell.sandbox.run import run_command
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
 from taskcell.schema.arguments import nearest
+from taskcell.spans import span
 from taskcell.text import shown
 from taskcell.tools.catalog import is_selected
 from taskcell.tools.files import FileTool
@@ -172,7 +173,8 @@ class Gateway:
     def authorize(self, command: Command) -> AuthorizedCommand:
         """Allow a command and its profile. Raises Denied, AuditFailed."""
         try:
-            authorized = self._policy.authorize(command)
+            with span("authorize", tool=command.tool):
+                authorized = self._policy.authorize(command)
         except Denied as denied:
             self._trail.decided(command, "ask" if isinstance(denied, MustAsk) else "deny", denied.rule)
             raise
@@ -206,12 +208,14 @@ class Gateway:
         """
         authorized = self.authorize(command)
         async with AsyncExitStack() as held:
-            sandbox, notes = await held.enter_async_context(self.pool.lease(command.task, authorized.profile))
+            with span("lease", tool=command.tool):
+                sandbox, notes = await held.enter_async_context(self.pool.lease(command.task, authorized.profile))
             process_id = self.pool.next_process_id(command.task)
             self._awaited[command.task, process_id] = sandbox
             said = [*command.notes, *notes]
             try:
-                result = await run_command(sandbox, authorized, process_id, watch, said, elsewhere=self.tools_with)
+                with span("run", tool=command.tool, process=process_id):
+                    result = await run_command(sandbox, authorized, process_id, watch, said, elsewhere=self.tools_with)
             except BaseException:
                 with suppress(AuditFailed):  # the call fails anyway
                     self._note_end(command.task, sandbox, process_id)

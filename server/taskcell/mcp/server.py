@@ -11,7 +11,7 @@ from mcp.server.lowlevel.server import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp_types import NotificationParams, ServerCapabilities
 
-from taskcell import __version__
+from taskcell import __version__, spans
 from taskcell.gateway.admission import Admission
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.changes import ToolChanges
@@ -109,8 +109,9 @@ def build_server(gateway: Gateway, *, isolated: bool = True, admission: Admissio
         get_tool_input_schema=tools.input_schema,
         lifespan=lifespan,
     )
-    # The SDK's only middleware makes a span of every message, and nothing here collects spans.
-    server.middleware.clear()
+    # The SDK's only middleware makes a span of every message, which costs time where nothing collects spans.
+    if not spans.are_collected():
+        server.middleware.clear()
     server.middleware.append(Confirmation.boundary())
     server.add_notification_handler("notifications/initialized", NotificationParams, changes.initialized)
     server.changes, server.tools = changes, tools

@@ -19,6 +19,7 @@ from taskcell.pool.state import Slots
 from taskcell.pool.workspaces import Workspaces
 from taskcell.process.record import Record
 from taskcell.sandbox.sandbox import Sandbox
+from taskcell.spans import span
 
 log = structlog.get_logger(__name__)
 
@@ -126,7 +127,8 @@ class Executor:
             sandbox = await self._inheritance.adopt(slot) if slot.inherited else None
             was_inherited = sandbox is not None
             if sandbox is None:
-                sandbox = await self._launcher.create(slot)
+                with span("create", profile=slot.shared_key[1]):
+                    sandbox = await self._launcher.create(slot)
             files = "" if was_inherited else await self._restored(slot, sandbox)
         except TaskcellError as error:
             self._slots.failed(slot, error)
