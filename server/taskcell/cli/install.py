@@ -46,8 +46,9 @@ def install(
     client: CLIENT,
     show: Annotated[bool, typer.Option("--print", help="Print what would be written, and write nothing.")] = False,
     wait: Annotated[str | None, typer.Option(help="Longest wait of a call, such as 20s, for this client.")] = None,
-    folder: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="The project that the client's tasks work on: a host folder.")
+    project: Annotated[
+        Path | None,
+        typer.Option("--folder", metavar="PATH", help="The project that the client's tasks work on: a host folder."),
     ] = None,
     http: Annotated[str | None, typer.Option(metavar="URL", help="A server that runs already, at URL.")] = None,
     token_file: Annotated[
@@ -66,7 +67,7 @@ def install(
     if http is not None:
         if wait is not None:
             raise typer.BadParameter("--wait is for a server that the client starts; set limits.wait where it runs.")
-        if folder is not None:
+        if project is not None:
             raise typer.BadParameter(
                 "--folder is for a server that the client starts; give it to `serve` where it runs."
             )
@@ -74,7 +75,7 @@ def install(
     elif token_file is not None:
         raise typer.BadParameter("--token-file needs --http.")
     else:
-        entry = _local_entry(run, chosen, name, wait, folder)
+        entry = _local_entry(run, chosen, name, wait, project)
     if show:
         typer.echo(f"For {chosen.file(places)}:", err=True)
         typer.echo(installation.shown_alone(chosen, name, entry), nl=False)
