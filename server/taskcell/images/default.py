@@ -62,10 +62,9 @@ class ImageEngine(Protocol):
     async def build_image(
         self, dockerfile: str, reference: str, report: Announce, context: Path | None = None, *, cached: bool = False
     ) -> None:
-        """Build a Dockerfile; `context` is a folder of what it copies. Raises EngineError.
+        """Build a Dockerfile, if `cached` with what was built before; `context` is a folder of what it copies.
 
-        Arguments:
-            cached: the engine may use what it has built before.
+        Raises EngineError.
         """
 
 
