@@ -66,7 +66,7 @@ test-languages: setup ## Run sessions with the real tools of five languages; bui
 
 test-registry: setup ## Pull images from a registry on loopback that asks for credentials; Debian's package of one is installed first.
 	@scripts/registry.sh
-	@$(PYTHON) -m pytest -m registry $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -m image_registry $(PYTEST_ARGS)
 
 test-hostile: setup ## Attack sandboxes, images and an engine of its own, and print what held. TREES=10000 WITHIN=240.
 	@TASKCELL_TREES=$(TREES) $(PYTHON) tests/hostile/run.py $(if $(WITHIN),--within $(WITHIN)) $(PYTEST_ARGS)

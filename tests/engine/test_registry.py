@@ -20,7 +20,7 @@ from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.images import DockerImages
 from taskcell.errors import ImageMissing
 
-pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.registry]
+pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.image_registry]
 
 PLACE = "127.0.0.1:5000"
 REPOSITORY = f"{PLACE}/team/dash"
