@@ -18,7 +18,7 @@ LOAD_SECONDS ?= 60
 # Of `make test-clients`, e.g. make test-clients MATRIX_ARGS="--write docs/clients.md".
 MATRIX_ARGS ?=
 
-.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-egress test-conformance test-load test-deploy test-hostile check recording bench bench-egress bench-scale stop clean
+.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-registry test-egress test-conformance test-load test-deploy test-hostile check recording bench bench-egress bench-scale stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,10 @@ test-egress: setup ## Run real package managers in sandboxes, against the regist
 
 test-languages: setup ## Run sessions with the real tools of five languages; builds their images first: four minutes, 1.1 GB.
 	@$(PYTHON) -m pytest -m languages $(PYTEST_ARGS)
+
+test-registry: setup ## Pull images from a registry on loopback that asks for credentials; Debian's package of one is installed first.
+	@scripts/registry.sh
+	@$(PYTHON) -m pytest -m image_registry $(PYTEST_ARGS)
 
 test-hostile: setup ## Attack sandboxes, images and an engine of its own, and print what held. TREES=10000 WITHIN=240.
 	@TASKCELL_TREES=$(TREES) $(PYTHON) tests/hostile/run.py $(if $(WITHIN),--within $(WITHIN)) $(PYTEST_ARGS)

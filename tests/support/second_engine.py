@@ -93,6 +93,12 @@ class SecondEngine:
         if not self.has("taskcell/dash"):
             self.import_image("taskcell/dash", dash_image())
 
+    @property
+    def pid(self) -> int:
+        """Of the daemon, which is in a network namespace of its own."""
+        assert self._daemon is not None
+        return self._daemon.pid
+
     def has(self, repository: str) -> bool:
         """Whether it has an image of this name."""
         api = docker.APIClient(self.host, version="auto")

@@ -75,15 +75,20 @@ class _Inside:
 
 
 async def _looked_at(inside: _Inside, profile: Profile, settings: Settings) -> Problem | None:
+    try:
+        # taskcell's own program: what keeps it from starting would keep every program from it.
+        await inside.run(inside.sandbox.container.supervisor, "version")
+    except SpawnFailed as failure:
+        if not failure.no_folder:
+            return Problem(f"{failure}", "correct 'user', or leave it out.")
+        key = "terminal.working_dir" if profile.kind == "terminal" else "docker.working_dir"
+        return Problem(f"{failure}", f"name a folder of the image in {key}, or leave it out.")
     has_shell = True
     try:
         problem = await _files(inside, profile)
         if problem is not None:
             return problem
-    except SpawnFailed as failure:
-        if failure.no_folder:
-            key = "terminal.working_dir" if profile.kind == "terminal" else "docker.working_dir"
-            return Problem(f"{failure}", f"name a folder of the image in {key}, or leave it out.")
+    except SpawnFailed:
         has_shell = False  # an image of one program, which may well run
     if profile.kind == "terminal":
         return await _shell(inside, settings.terminal.shell)

@@ -18,10 +18,10 @@ MAX_CONTEXT = 2 << 30
 _IGNORED = ".dockerignore"
 
 
-def write_context(file: IO[bytes], dockerfile: str, context: Path | None) -> None:
+def write_context(file: IO[bytes], dockerfile: str, context: Path | None, most: int = MAX_CONTEXT) -> None:
     """Write a Dockerfile and the files of a folder, which all belong to root, without what `.dockerignore` names.
 
-    Raises EngineError: a file cannot be read, or there are more than MAX_CONTEXT bytes.
+    Raises EngineError: a file cannot be read, or there are more than `most` bytes.
     """
     with tarfile.open(fileobj=file, mode="w") as archive:
         source = dockerfile.encode()
@@ -32,9 +32,9 @@ def write_context(file: IO[bytes], dockerfile: str, context: Path | None) -> Non
             for name in _names(context) if context else ():
                 if name != "Dockerfile" and context is not None:
                     archive.add(context / name, name, recursive=False, filter=_owned_by_root)
-                if file.tell() > MAX_CONTEXT:
+                if file.tell() > most:
                     raise EngineError(
-                        f"The folder {context} holds more than {format_size(MAX_CONTEXT)}; name what is not needed in "
+                        f"The folder {context} holds more than {format_size(most)}; name what is not needed in "
                         f"its {_IGNORED}, or put the Dockerfile into a folder of its own."
                     )
         except OSError as error:

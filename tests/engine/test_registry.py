@@ -1,0 +1,173 @@
+"""Images from a real registry on loopback that asks who pulls: Debian's `docker-registry`, and an engine of its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import docker
+import pytest
+
+from observe import eventually
+from second_engine import SecondEngine
+from taskcell.engine.docker.calls import Calls
+from taskcell.engine.docker.images import DockerImages
+from taskcell.errors import ImageMissing
+
+pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.image_registry]
+
+PLACE = "127.0.0.1:5000"
+REPOSITORY = f"{PLACE}/team/dash"
+USER, PASSWORD = "ada", "s3cret-word"
+
+
+@dataclass(frozen=True)
+class Registry:
+    engine: SecondEngine
+    digest: str
+
+    def images(self) -> DockerImages:
+        return DockerImages(Calls(self.engine.host, {}))
+
+    def api(self) -> docker.APIClient:
+        return docker.APIClient(self.engine.host, version="auto")
+
+
+SignIn = Callable[[dict[str, object]], None]
+
+
+@pytest.fixture
+def sign_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SignIn:
+    """Writes the docker configuration of whoever runs the server."""
+    folder = tmp_path / "docker"
+    folder.mkdir()
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
+
+    def write(written: dict[str, object]) -> None:
+        (folder / "config.json").write_text(json.dumps(written))
+
+    return write
+
+
+def auths(password: str) -> dict[str, object]:
+    return {"auths": {PLACE: {"auth": base64.b64encode(f"{USER}:{password}".encode()).decode()}}}
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry with one image, in the engine's network namespace."""
+    folder = tmp_path_factory.mktemp("registry")
+    hashed = subprocess.run(["htpasswd", "-Bbn", USER, PASSWORD], check=True, capture_output=True, text=True).stdout
+    (folder / "htpasswd").write_text(hashed.strip() + "\n")
+    (folder / "config.yml").write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\nhttp: {{addr: '{PLACE}'}}\n"
+        f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n"
+    )
+    engine = SecondEngine()
+    serving = None
+    try:
+        engine.start()
+        inside = ["nsenter", f"--net=/proc/{engine.pid}/ns/net"]
+        subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
+        with (folder / "log").open("wb") as log:
+            argv = [*inside, "docker-registry", "serve", str(folder / "config.yml")]
+            serving = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
+        listens = [*inside, "sh", "-c", f"ss -ltn | grep -q '{PLACE}'"]
+        assert eventually(lambda: subprocess.run(listens, check=False).returncode == 0), (folder / "log").read_text()
+        api = docker.APIClient(engine.host, version="auto")
+        api.tag("taskcell/dash", REPOSITORY, "1")
+        said = list(
+            api.push(REPOSITORY, "1", stream=True, decode=True, auth_config={"username": USER, "password": PASSWORD})
+        )
+        digest = next(step["aux"]["Digest"] for step in said if "aux" in step)
+        api.close()
+        yield Registry(engine, digest)
+    finally:
+        if serving is not None:
+            serving.kill()
+            serving.wait()
+        engine.remove()
+
+
+@pytest.fixture(autouse=True)
+def without_image(registry: Registry) -> None:
+    api = registry.api()
+    for image in api.images():
+        for tag in [tag for tag in (image["RepoTags"] or []) if tag.startswith(PLACE)]:
+            api.remove_image(tag, force=True)
+    api.close()
+
+
+async def test_an_image_is_pulled_with_the_docker_configuration_s_credentials_by_tag_and_by_digest(
+    registry: Registry, sign_in: SignIn
+) -> None:
+    sign_in(auths(PASSWORD))
+    images = registry.images()
+    assert (await images.ensure(f"{REPOSITORY}:1"))["Id"].startswith("sha256:")
+    assert await images.why_not_pulled(f"{REPOSITORY}:1") == ""
+    assert (await images.ensure(f"{REPOSITORY}@{registry.digest}"))["RepoDigests"] == [
+        f"{REPOSITORY}@{registry.digest}"
+    ]
+
+
+async def test_a_credential_helper_is_asked(
+    registry: Registry, sign_in: SignIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper = tmp_path / "bin" / "docker-credential-own"
+    helper.parent.mkdir()
+    answer = json.dumps({"ServerURL": PLACE, "Username": USER, "Secret": PASSWORD})
+    helper.write_text(f"#!/bin/sh\ncat >/dev/null\necho '{answer}'\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(helper.parent), prepend=":")
+    sign_in({"credHelpers": {PLACE: "own"}})
+    assert await registry.images().ensure(f"{REPOSITORY}:1")
+
+
+@pytest.mark.parametrize("config", [auths("wrong-s3cret"), {}, {"credHelpers": {PLACE: "not-there"}}])
+async def test_wrong_credentials_are_a_sentence_without_the_secret(
+    registry: Registry,
+    sign_in: SignIn,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    config: dict[str, object],
+) -> None:
+    sign_in(config)
+    images = registry.images()
+    with caplog.at_level(logging.DEBUG), pytest.raises(ImageMissing) as caught:
+        await images.ensure(f"{REPOSITORY}:1")
+    why = await images.why_not_pulled(f"{REPOSITORY}:1")
+    assert "could not be pulled" in str(caught.value)
+    assert why
+    encoded = base64.b64encode(f"{USER}:wrong-s3cret".encode()).decode()
+    for secret in ("wrong-s3cret", encoded):
+        assert secret not in f"{caught.value!r}{why}{caplog.text}{capfd.readouterr()}"
+
+
+async def test_signing_in_while_the_server_runs_is_enough(registry: Registry, sign_in: SignIn) -> None:
+    images = registry.images()
+    sign_in({})
+    with pytest.raises(ImageMissing):
+        await images.ensure(f"{REPOSITORY}:1")
+    sign_in(auths(PASSWORD))
+    assert await images.ensure(f"{REPOSITORY}:1")
+
+
+async def test_calls_that_need_one_image_at_once_pull_it_once(registry: Registry, sign_in: SignIn) -> None:
+    sign_in(auths(PASSWORD))
+    images = registry.images()
+    found: list[str] = []
+
+    async def need() -> None:
+        found.append(str((await images.ensure(f"{REPOSITORY}:1"))["Id"]))
+
+    async with anyio.create_task_group() as calls:
+        for _ in range(4):
+            calls.start_soon(need)
+    assert len(found) == 4
+    assert len(set(found)) == 1
