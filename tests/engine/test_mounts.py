@@ -20,11 +20,12 @@ from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.endpoint import Endpoint
 from taskcell.engine.docker.engine import DockerEngine
-from taskcell.engine.docker.mounted import identities
+from taskcell.engine.docker.mounted import check_mounted, seen_at
 from taskcell.engine.docker.supervisor_volume import SupervisorVolumes
 from taskcell.engine.docker.traits import Traits
 from taskcell.errors import Denied
 from taskcell.gateway.gateway import Gateway
+from taskcell.host_folder import HostFolder
 from taskcell.model import MIB, Profile, ToolCall
 from taskcell.mounts import Mount
 from taskcell.policy.policy import AuthorizedProfile, Policy
@@ -194,6 +195,31 @@ async def test_an_engine_in_a_virtual_machine_mounts_a_folder_only_where_the_ope
         await engine.aclose()
 
 
+@pytest.mark.parametrize(
+    ("owner", "says"), [((65534, 65534), "maps users"), ((0, 0), "is rootless"), ((12345, 12345), "")]
+)
+async def test_a_folder_whose_owner_is_another_user_in_the_sandbox_is_refused(
+    folder: Path, owner: tuple[int, int], says: str
+) -> None:
+    class Looking:
+        """The engine's answer to the look, as one that maps users gives it."""
+
+        def exec_create(self, *words: Any, **more: Any) -> dict[str, str]:
+            return {"Id": "1"}
+
+        def exec_start(self, _: str) -> bytes:
+            found = (folder / "data").stat()
+            device = f"{os.major(found.st_dev)}:{os.minor(found.st_dev)}"
+            return f"{device} {found.st_ino} {owner[0]}:{owner[1]}\n".encode()
+
+    asked = HostFolder(f"{folder}/data", (12345, 12345))
+    with authorized(folder).host_mounts() as mounts:
+        if says:
+            with pytest.raises(Denied, match=says):
+                check_mounted(Looking(), "1", mounts, asked, same_kernel=True)
+        check_mounted(Looking(), "1", mounts, None if says else asked, same_kernel=True)
+
+
 async def test_a_link_of_the_image_in_the_place_of_a_mount_is_not_followed_by_the_look(
     gateway: GatewayFactory, docker_api: docker.APIClient
 ) -> None:
@@ -201,7 +227,7 @@ async def test_a_link_of_the_image_in_the_place_of_a_mount_is_not_followed_by_th
         assert await run(gw, "ln -s /workspace /tmp/link; test -d /tmp/link/. && echo leads") == "leads\n"
         (container,) = containers(docker_api, taskcell__deployment=DEPLOYMENT)
         paths = ["/workspace", "/tmp/link", "/tmp/none", "/usr//bin"]
-        found = identities(docker_api, container, paths)
+        found = [seen and seen.identity for seen in seen_at(docker_api, container, paths)]
         known = [
             tuple(map(int, line.split()))
             for line in (await run(gw, "stat -c '%d %i' /workspace /usr/bin")).splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ class Described:
 
     def __init__(self, version: dict[str, Any], options: list[str], cgroups: str = "2") -> None:
         self._version = version
-        self._info = {"SecurityOptions": options, "CgroupVersion": cgroups}
+        self._info = {"SecurityOptions": options, "CgroupVersion": cgroups, "KernelVersion": os.uname().release}
 
     def info(self) -> dict[str, Any]:
         return self._info

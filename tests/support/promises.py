@@ -376,6 +376,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_an_engine_on_another_machine_mounts_no_folder_of_this_one",
         "test_an_engine_in_a_virtual_machine_mounts_a_folder_only_where_the_operator_allows_that",
         "test_a_link_of_the_image_in_the_place_of_a_mount_is_not_followed_by_the_look",
+        "test_a_folder_whose_owner_is_another_user_in_the_sandbox_is_refused",
     ),
     "A person's own folder is the workspace, and what is written there is its owner's": (
         "test_every_tool_works_in_the_persons_folder_as_its_owner",

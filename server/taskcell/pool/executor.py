@@ -171,6 +171,7 @@ class Executor:
             return await self._keeper.restore(slot, sandbox)
         except BaseException as error:
             self._workspaces.let_go(slot.task, sandbox.container)
+            self._workspaces.record(slot.task).workspace = ""  # half of the files may be there: the next makes its own
             self._group.start_soon(self._closing.close_stray, sandbox)
             if isinstance(error, TaskcellError) or not isinstance(error, Exception):
                 raise

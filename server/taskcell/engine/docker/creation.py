@@ -122,7 +122,8 @@ def _start(
         raise EngineError(f"The engine silently dropped {', '.join(wrong)}; it cannot hold a sandbox safely.")
     pid = int(inspected["State"]["Pid"])
     if not profile.is_mounted_unseen:
-        check_mounted(on.client, container_id, mounts, same_kernel=on.traits.same_kernel)
+        folder = None if profile.is_reader else profile.folder
+        check_mounted(on.client, container_id, mounts, folder, same_kernel=on.traits.same_kernel)
     if not on.traits.counts_sockets:
         tcp_memory.bound(container_id, pid, profile.memory)
     return inspected
