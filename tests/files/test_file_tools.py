@@ -397,23 +397,19 @@ async def test_a_file_of_a_closed_folder_or_with_other_names_is_written_in_place
 
 async def test_a_file_that_is_a_mount_of_its_own_is_written_in_place(gateway: GatewayFactory, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    (tmp_path / "data").mkdir()
     for name in ("open", "closed"):
         (tmp_path / name).write_text("old and longer\n")
         (tmp_path / name).chmod(0o666)
-    (tmp_path / "data").chmod(0o777)
     if os.geteuid() == 0:
         os.chown(tmp_path / "open", 1000, 1000)
-    volumes = f'''volumes = [
-        "{tmp_path}/data:/data", "{tmp_path}/open:/data/open", "{tmp_path}/closed:/data/closed:ro"
-    ]'''
+    volumes = f'volumes = ["{tmp_path}/open:/mnt/open", "{tmp_path}/closed:/mnt/closed:ro"]'
     async with gateway(f'[terminal]\n{volumes}\n[policy]\nallowed_mount_roots = ["{tmp_path}"]\n') as gw:
         task = Task(gw)
-        edited = await task.call("edit_file", path="/data/open", old="old and longer", new="new")
-        assert edited.notes == ("It is a mount of its own, so it was written in place.",)
-        await task.call("write_file", path="/data/open", content="more\n", append=True)
-        assert await task.text("/data/open") == "new\nmore\n"
-        await task.call("edit_file", path="/data/open", old="more\n", new="")
-        await task.call("edit_file", path="/data/open", undo=True)
-        assert "read-only" in await task.refused("edit_file", path="/data/closed", old="old", new="new")
+        edited = await task.call("edit_file", path="/mnt/open", old="old and longer", new="new")
+        assert edited.notes[0].endswith("so it was written in place.")
+        await task.call("write_file", path="/mnt/open", content="more\n", append=True)
+        assert await task.text("/mnt/open") == "new\nmore\n"
+        await task.call("edit_file", path="/mnt/open", old="more\n", new="")
+        await task.call("edit_file", path="/mnt/open", undo=True)
+        assert "read-only" in await task.refused("edit_file", path="/mnt/closed", old="old", new="new")
     assert ((tmp_path / "open").read_text(), (tmp_path / "closed").read_text()) == ("new\nmore\n", "old and longer\n")

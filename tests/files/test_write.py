@@ -291,3 +291,12 @@ def test_a_file_that_a_running_program_has_open_is_written_in_place(files: Files
     with (files / "log").open() as reader:
         assert files.edit("log", "more", "less").notes == ()
         assert reader.read() == "started\nmore\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_file_that_another_one_is_mounted_on_is_written_in_place(files: Files) -> None:
+    (files / "other").write_text("old\n")
+    (files / "a").write_text("below\n")
+    files.front = ["unshare", "--mount", "sh", "-c", 'mount --bind other a && exec "$@"', "sh"]
+    assert files.edit("a", "old", "new").notes == ("It is a mount of its own, so it was written in place.",)
+    assert ((files / "other").read_text(), (files / "a").read_text()) == ("new\n", "below\n")
