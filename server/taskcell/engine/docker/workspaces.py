@@ -62,9 +62,9 @@ def find_place(client: APIClient, spec: ContainerSpec, base: tuple[int, int] = (
     if holder is not None:
         shares = holder.targets <= targets and not holder.is_reader
         return Place(workspace.name, holder.id if shares else "", is_fresh=False, owner=owner)
-    if not any(mount.source is None for mount in profile.mounts):
+    if not profile.is_reader and not any(mount.source is None for mount in profile.mounts):
         return Place(owner=owner)
-    # The workspace is mounted in more than one place, and only a name can say that it is the same volume.
+    # Only a name can say that a volume in a second place is the same, and the engine mounts none without one read-only.
     name = f"taskcell-ws-{secrets.token_hex(12)}"
     options = workspace_options(workspace.size, owner)
     client.create_volume(name, driver="local", driver_opts=options, labels=_labels(spec, "workspace"))
