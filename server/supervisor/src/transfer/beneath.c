@@ -42,7 +42,7 @@ static int walk(int root, const char *path, int flags) {
 }
 
 int open_beneath(int root, const char *path, int flags) {
-    struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC), .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+    struct open_how how = {.flags = (unsigned)(flags | O_CLOEXEC), .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
     for (int turn = 0; turn < TURNS; turn++) {
         int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
         if (fd >= 0) return fd;
