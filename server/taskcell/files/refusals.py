@@ -125,6 +125,7 @@ def _system(what: str, path: str, errno: int, words: str) -> str:
         Errno.EROFS: f"{path} is on a read-only file system; write below {_writable(path)}.",
         Errno.ENOSPC: f"There is no space left for {path}; it was not changed. Delete files that are not needed.",
         Errno.EDQUOT: f"There is no space left for {path}; it was not changed. Delete files that are not needed.",
+        Errno.ENAMETOOLONG: f"A part of {path} is too long: a name has at most 255 bytes; use a shorter one.",
         Errno.ELOOP: f"The links of {path} form a loop; name the file itself.",
         Errno.EBUSY: f"{path} is a mount point and cannot be replaced; write into it from the terminal.",
     }
