@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from gateways import GatewayFactory
 from http_door import client_as, serving_http
 from raw_client import LOCAL, raw_client
 from serving import serving
-from taskcell.mcp.progress import newest_lines
+from taskcell.mcp.progress import HEARTBEAT, newest_lines
 from taskcell.mcp.server import build_server
 
 pytestmark = pytest.mark.anyio
@@ -113,6 +114,23 @@ async def test_progress_of_a_flood_shows_its_end_and_waiting_for_a_process_tells
         asked = {"action": "wait", "process_id": "p1", "wait": 20}
         await client.call_tool("process", asked, progress_callback=on_progress)
         assert "400000" in told[-1]
+
+
+async def test_a_client_hears_of_a_command_that_is_silent_before_it_would_give_up(tmp_path: Path) -> None:
+    """The heartbeat as it is set: ten seconds."""
+    go = tmp_path / "go"
+    told: list[str] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        told.append(message or "")
+        go.touch()
+
+    async with serving(tmp_path, TOML) as (client, _):
+        # Without a sign of life, it would wait for ever, and time out.
+        arguments = {"command": f"until [ -e {go} ]; do sleep 0.1; done", "wait": 3 * HEARTBEAT, "timeout": 60}
+        result = await client.call_tool("terminal", arguments, progress_callback=on_progress, meta=ASKED)
+    assert (fields_of(result)["status"], fields_of(result)["exit_code"]) == ("exited", 0)
+    assert re.fullmatch(r"Still running after \d+ s, no output\.", told[0])
 
 
 def test_the_newest_lines_are_plain_short_and_whatever_the_bytes_are() -> None:

@@ -205,6 +205,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     ),
     "Progress brings the newest lines, and a client that does not read stops nobody": (
         "test_progress_brings_the_newest_lines_at_most_ten_times_a_second",
+        "test_a_client_hears_of_a_command_that_is_silent_before_it_would_give_up",
         "test_a_client_that_does_not_read_stops_no_command",
     ),
     "A process is found again by the next server, with its output": (
