@@ -61,7 +61,7 @@ test-deploy: setup ## Try the server's image, the systemd unit, Caddy with TLS a
 test-egress: setup ## Run real package managers in sandboxes, against the registries that this machine is set up for.
 	@$(PYTHON) -m pytest -m registries $(PYTEST_ARGS)
 
-test-languages: setup ## Run sessions with the real tools of five languages; builds their images first: four minutes, 1.1 GB.
+test-languages: setup ## Run the real tools and programs of six languages; builds their images first: six minutes, 1.4 GB.
 	@$(PYTHON) -m pytest -m languages $(PYTEST_ARGS)
 
 test-registry: setup ## Pull images from a registry on loopback that asks for credentials; Debian's package of one is installed first.

@@ -1,4 +1,4 @@
-"""Images with the real compilers and interpreters of five languages, laid out as the languages' own images are.
+"""Images with the real compilers and interpreters of six languages, laid out as the languages' own images are.
 
 Each is a layer of Debian's packages on the default image, built by the engine without a registry. Its label is the hash
 of its Dockerfile and of the default image: one that is current is not built again.
@@ -26,6 +26,7 @@ class Toolchain:
 
     Arguments:
         packages: Debian packages; recommended ones stay out.
+        before: folders that the packages' own scripts expect, and that a slim image leaves out.
         setup: shell command that makes the layout of the language's own image.
         environment: the ENV instructions of the language's own image.
     """
@@ -34,6 +35,7 @@ class Toolchain:
     packages: tuple[str, ...]
     setup: str
     environment: Mapping[str, str]
+    before: tuple[str, ...] = ()
 
     @property
     def reference(self) -> str:
@@ -41,6 +43,7 @@ class Toolchain:
 
     def dockerfile(self) -> str:
         install = (
+            f"{''.join(f'mkdir -p {folder} && ' for folder in self.before)}"
             "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "
             f"{' '.join(self.packages)} && rm -rf /var/lib/apt/lists/* /var/cache/apt/* && "
             if self.packages
@@ -82,6 +85,14 @@ NODE = Toolchain(
     ("nodejs", "npm"),
     "ln -s /usr/bin/node /usr/local/bin/node && ln -s /usr/bin/npm /usr/local/bin/npm",
     {"PATH": SYSTEM},
+)
+#: OpenJDK; `update-alternatives` links its manual pages.
+JAVA = Toolchain(
+    "java",
+    ("openjdk-17-jdk-headless",),
+    "ln -s /usr/lib/jvm/java-17-openjdk-* /opt/java",
+    {"JAVA_HOME": "/opt/java", "PATH": f"/opt/java/bin:{SYSTEM}"},
+    before=("/usr/share/man/man1",),
 )
 
 
