@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from taskcell.config.settings import EngineSettings
 from taskcell.engine.base import Engine
+from taskcell.engine.deferred import deferred
 from taskcell.errors import ConfigError
 
 
@@ -16,7 +17,7 @@ class EngineKind:
 
     Arguments:
         make: an engine, from the table `[engine]` and the server's environment. It connects to nothing yet, and
-            imports what only this kind needs.
+            imports what only this kind needs, at the latest at its first use.
         isolates: commands cannot reach the machine that they run on.
         outlives_server: its sandboxes can outlive their server and be adopted by the next one.
     """
@@ -27,10 +28,13 @@ class EngineKind:
 
 
 def _docker(settings: EngineSettings, environ: Mapping[str, str]) -> Engine:
-    from taskcell.engine.docker.calls import Calls
-    from taskcell.engine.docker.engine import DockerEngine
+    def make() -> Engine:
+        from taskcell.engine.docker.calls import Calls
+        from taskcell.engine.docker.engine import DockerEngine
 
-    return DockerEngine(Calls(settings.host, environ), settings.runtime)
+        return DockerEngine(Calls(settings.host, environ), settings.runtime)
+
+    return deferred(make)
 
 
 def _local(settings: EngineSettings, environ: Mapping[str, str]) -> Engine:

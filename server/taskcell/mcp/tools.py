@@ -40,8 +40,9 @@ from taskcell.tools.tool import Tool, ToolReport, Watch
 log = structlog.get_logger(__name__)
 
 #: Seconds that the first list of tools waits for the engine to say what can run: many clients never read a second one.
-#: It answers in 50 ms where it runs; where it hangs, the list is what an earlier server knew.
-OFFER_TIMEOUT = 1.0
+#: It answers in 50 ms where it runs, and on a busy machine what talks to it is imported in half a second; where it
+#: hangs, the list is what an earlier server knew.
+OFFER_TIMEOUT = 2.0
 
 Context = ServerRequestContext[Any, Any]
 
