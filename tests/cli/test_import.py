@@ -127,7 +127,9 @@ def test_a_manifest_of_the_skill_engine_is_moved(taskcell: Taskcell, tmp_path: P
     (tmp_path / ".skill-engine.toml").write_text(KUBIYA)
     done = taskcell("import", "kubiya", ".skill-engine.toml", "--into", "cells", "--allow")
     assert done.code == 0
-    manifest = tomllib.loads((tmp_path / "cells/manifests/skill-engine.toml").read_text())
+    written = tmp_path / "cells/manifests/skill-engine.toml"
+    assert written.stat().st_mode & 0o777 == 0o600  # what it takes over may be secrets
+    manifest = tomllib.loads(written.read_text())
     docker = manifest["skills"]["python-runner"]["docker"]
     assert docker["volumes"] == ["${SKILL_WORKDIR}:/workdir"]
     assert docker["gpus"] == "device=0,1"

@@ -235,13 +235,29 @@ def test_a_task_that_is_closed_leaves_nothing_of_servers_that_have_ended(
     deployment: Deployment, tmp_path: Path
 ) -> None:
     kept(KeptFiles(deployment, 60.0, 1 << 30), "one")
-    deployment.leave(keep=True)
     other = Deployment(tmp_path / "state")
     other.join("b" * 16)
     kept(KeptFiles(other, 60.0, 1 << 30), "one")
+    deployment.leave(keep=True)
     assert len(archives(tmp_path / "state")) == 2
     KeptFiles(other, 60.0, 1 << 30).forget(TaskKey("ann", "one"))
     assert archives(tmp_path / "state") == []
+
+
+def test_what_dead_servers_kept_of_a_task_goes_when_it_is_saved_again(deployment: Deployment, tmp_path: Path) -> None:
+    first = KeptFiles(deployment, 60.0, 1 << 30)
+    for task in ("one", "two"):
+        kept(first, task)
+    living = Deployment(tmp_path / "state")
+    living.join("c" * 16)
+    kept(KeptFiles(living, 60.0, 1 << 30), "one")
+    deployment.leave(keep=True)
+    other = Deployment(tmp_path / "state")
+    other.join("b" * 16)
+    kept(KeptFiles(other, 60.0, 1 << 30), "one", b"newer")
+    one, two = (TaskKey("ann", name).digest for name in ("one", "two"))
+    left = {tuple(path.name.split(".")[:2]) for path in archives(tmp_path / "state")}
+    assert left == {(one, "b" * 16), (one, "c" * 16), (two, "a" * 16)}
 
 
 def test_what_is_too_old_goes_and_then_the_oldest_of_too_many(deployment: Deployment, tmp_path: Path) -> None:

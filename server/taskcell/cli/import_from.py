@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,15 +102,23 @@ def _show(run: Invocation, moved: Moved, into: Path | None, *, allow: bool) -> N
 
 
 def _write(folder: Path, written: dict[str, str]) -> None:
-    """Write the files. Raises ConfigError, before anything is written, if one is there."""
+    """Write the files, for the user alone: the environment that they take over may hold secrets.
+
+    Raises:
+        ConfigError: one is there; nothing was written. Or the folder cannot be written to.
+    """
     there = [str(folder / path) for path in written if (folder / path).exists()]
     if there:
         raise ConfigError(f"{' and '.join(there)} would be overwritten; name another folder with --into.")
     try:
         for path, text in written.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            with (folder / path).open("x", encoding="utf-8") as file:
+            with open(folder / path, "x", encoding="utf-8", opener=_for_the_user) as file:
                 file.write(text)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written to ({error.strerror}); name another folder.") from None
     typer.echo(f"Wrote {', '.join(written)} in {folder}.")
+
+
+def _for_the_user(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -42,21 +42,23 @@ def rm(
 
     if bool(tasks) == everything:
         raise typer.BadParameter("Name tasks, or give --all.")
-    closed, purged = anyio.run(_remove, run, tasks or [], principal, purge)
+    closed, purged, forgotten = anyio.run(_remove, run, tasks or [], principal, purge)
     if as_json:
         typer.echo(json.dumps([one.structured() for one in closed], indent=2))
     else:
-        _print_summary(len(closed), purged, purge=purge)
-    found = {one.key.task for one in closed if one.key is not None} | {key.task for key in purged}
+        _print_summary(len(closed), purged, forgotten, purge=purge)
+    found = {one.key.task for one in closed if one.key is not None} | {key.task for key in (*purged, *forgotten)}
     missing = [task for task in tasks or [] if task not in found]
     if missing:
-        what = "sandbox or workspace" if purge else "sandbox"
+        what = "sandbox, kept files or workspace" if purge else "sandbox or kept files"
         raise TaskcellError(f"No {what} of {', '.join(map(repr, missing))}; `taskcell ps` lists what there is.")
     return 0
 
 
-def _print_summary(closed: int, purged: Collection[TaskKey], *, purge: bool) -> None:
+def _print_summary(closed: int, purged: Collection[TaskKey], forgotten: Collection[TaskKey], *, purge: bool) -> None:
     words = f"{closed} sandbox{'' if closed == 1 else 'es'} closed"
+    if forgotten:
+        words += f", kept files of {len(forgotten)} task{'' if len(forgotten) == 1 else 's'} deleted"
     if purge:
         words += f", {len(purged)} persistent workspace{'' if len(purged) == 1 else 's'} deleted"
     typer.echo(f"{words}.")
@@ -64,8 +66,8 @@ def _print_summary(closed: int, purged: Collection[TaskKey], *, purge: bool) -> 
 
 async def _remove(
     run: Invocation, tasks: Collection[str], principal: str | None, purge: bool
-) -> tuple[Sequence[Deployed], Sequence[TaskKey]]:
-    """Returns what was closed, and the tasks whose workspaces were deleted. What was kept of others goes too.
+) -> tuple[Sequence[Deployed], Sequence[TaskKey], Collection[TaskKey]]:
+    """Returns what was closed, the tasks whose workspaces were deleted, and those that had kept files alone.
 
     Arguments:
         tasks: names of tasks; none means all.
@@ -93,8 +95,8 @@ async def _remove(
         purged = [key for key in deployment.workspaces() if is_chosen(key)] if purge else []
         for key in purged:
             await _purge(engine, deployment, key)
-        await anyio.to_thread.run_sync(forget_kept, deployment, is_chosen)
-    return chosen, purged
+        forgotten = await anyio.to_thread.run_sync(forget_kept, deployment, is_chosen)
+    return chosen, purged, forgotten - {one.key for one in chosen}
 
 
 async def _close(engine: Engine, chosen: Collection[Deployed]) -> None:

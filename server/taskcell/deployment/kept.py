@@ -83,8 +83,15 @@ class KeptFiles:
         return path, file
 
     def keep(self, draft: Path, task: TaskKey) -> None:
-        """Put a whole archive in the place of the task's last one. Raises OSError."""
-        draft.replace(self._folder() / self._name(task))
+        """Put a whole archive in the place of the task's last one, also of a dead server's. Raises OSError.
+
+        Each start of a server would leave one more copy otherwise, until they crowd out what is kept of other tasks.
+        """
+        own = self._folder() / self._name(task)
+        draft.replace(own)
+        for path in self._of(task):
+            if path != own and self._is_free(path.name.split(".")[1]):
+                path.unlink(missing_ok=True)
 
     def take(self, task: TaskKey) -> tuple[ArchiveHead, BinaryIO] | None:
         """Open the task's newest archive at the files, and make it this server's; None where there is none."""
@@ -157,15 +164,17 @@ class KeptFiles:
         return f"{task.digest}.{self._deployment.instance}{ENDING}"
 
 
-def forget_kept(deployment: Deployment, is_chosen: Callable[[TaskKey], bool]) -> None:
-    """Delete what any server, dead or alive, has kept of the chosen tasks. Blocking."""
-    folder = deployment.folder
+def forget_kept(deployment: Deployment, is_chosen: Callable[[TaskKey], bool]) -> set[TaskKey]:
+    """Delete what any server, dead or alive, has kept of the chosen tasks; returns the tasks. Blocking."""
+    folder, forgotten = deployment.folder, set()
     for path in () if folder is None else sorted((folder / "kept").glob(f"*{ENDING}")):
         with suppress(*_FAULTS):
             with open_own(path) as file:
-                chosen = is_chosen(_about(file).key)
-            if chosen:
+                key = _about(file).key
+            if is_chosen(key):
                 path.unlink(missing_ok=True)
+                forgotten.add(key)
+    return forgotten
 
 
 def _about(file: BinaryIO) -> ArchiveHead:
