@@ -20,10 +20,13 @@ from taskcell.cli.cp import RemoteFiles, copy_in, copy_out
 from taskcell.config.settings import Settings
 from taskcell.deployment.doors import open_doors
 from taskcell.errors import BadArgument, TaskcellError
+from taskcell.files.transfer import StreamedProcess
 from taskcell.gateway.gateway import Gateway
 from taskcell.http.files import parse_path
 from taskcell.http.local_door import with_local_door
-from taskcell.model import ProcessResult, ToolCall
+from taskcell.model import ProcessResult, TaskKey, ToolCall
+from taskcell.supervisor.protocol import BULK_WINDOW, SpawnFlag
+from taskcell.supervisor.requests import Spawn
 
 pytestmark = pytest.mark.anyio
 
@@ -433,3 +436,14 @@ async def test_cp_says_which_file_of_a_folder_could_not_be_read(served: Served, 
     async with copying(served) as remote:
         with pytest.raises(TaskcellError, match="Not all could be read"):
             await anyio.to_thread.run_sync(lambda: copy_out(remote, "top", f"{tmp_path}/x"))
+
+
+async def test_a_megabyte_may_be_on_its_way_before_the_sandbox_takes_any_of_it(served: Served) -> None:
+    (sandbox,) = await served.gateway.pool.sandboxes(TaskKey("local", "t"))
+    flags = SpawnFlag.STDIN | SpawnFlag.BULK_INPUT
+    request = Spawn(argv=[b"/bin/sleep", b"600"], env={}, cwd=b"/", flags=flags)
+    process = StreamedProcess(sandbox)
+    await process.start(lambda _: request, more=True)
+    assert await process.input.write(bytes(BULK_WINDOW), PATIENCE) == BULK_WINDOW
+    await sandbox.kill(process)
+    process.close()

@@ -59,6 +59,20 @@ def test_more_than_the_window_ends_the_connection(supervisor: Supervisor) -> Non
         client.wait_closed()
 
 
+def test_bulk_input_has_a_window_of_a_megabyte_and_no_more(supervisor: Supervisor) -> None:
+    with supervisor.claim() as client:
+        client.start(1, "sleep", "60", flags=SpawnFlag.STDIN | SpawnFlag.BULK_INPUT)
+        client.send(*[requests.stdin(1, bytes(65536))] * (protocol.BULK_WINDOW // 65536))
+        acked = acknowledged(client)  # as much as the pipe takes
+        assert acked < protocol.BULK_WINDOW
+        again = bytes(acked)
+        client.send(*[requests.stdin(1, again[at : at + 65536]) for at in range(0, acked, 65536)])
+        assert not acknowledged(client)
+        client.send(requests.stdin(1, b"x"))
+        assert "window" in client.wait(events.Error).message
+        client.wait_closed()
+
+
 def test_the_window_is_whole_again_for_a_new_connection(supervisor: Supervisor) -> None:
     with supervisor.claim() as client:
         client.shell(1, "read -u 3 x 3<&0; trap 'cat | wc -c; exit' USR1; echo up; while :; do sleep 0.02; done",

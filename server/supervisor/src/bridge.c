@@ -15,7 +15,7 @@
 #include "base/clock.h"
 
 enum {
-    CHUNK = 64 << 10,
+    CHUNK = 256 << 10, /* bytes, and those of the engine's pipes: files that pass by wake fewer programs */
     RETRY_US = 10000,      /* the supervisor was started a moment ago and may not listen yet */
     LINGER_MS = 1000,      /* how long the last bytes may take once their sender has ended */
 };
@@ -113,6 +113,9 @@ int bridge_run(const char *path) {
     fcntl(STDIN_FILENO, F_SETFL, in | O_NONBLOCK);
     fcntl(STDOUT_FILENO, F_SETFL, out | O_NONBLOCK);
     fcntl(fd, F_SETFL, O_NONBLOCK);
+    /* The kernel may refuse, and they need not be pipes. */
+    fcntl(STDIN_FILENO, F_SETPIPE_SZ, CHUNK);
+    fcntl(STDOUT_FILENO, F_SETPIPE_SZ, CHUNK);
     up = (struct lane){.from = STDIN_FILENO, .to = fd};
     down = (struct lane){.from = fd, .to = STDOUT_FILENO};
     carry(&up, &down);

@@ -174,7 +174,7 @@ async def _running(sandbox: Sandbox, command: Command, words: Sequence[str]) -> 
         env={},
         cwd=container.workspace.encode("utf-8", "surrogateescape"),
         user=b"" if container.user is None else container.user.encode(),
-        flags=protocol.SpawnFlag.STDIN,
+        flags=protocol.SpawnFlag.STDIN | protocol.SpawnFlag.BULK_INPUT,
         timeout_ms=round(TRANSFER_TIMEOUT * 1000),
         grace_ms=round(GRACE * 1000),
         spool=KEPT_OUTPUT,

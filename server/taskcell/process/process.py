@@ -101,7 +101,9 @@ class Process(Listener):
         request = make(self.number)
         self._began = time.monotonic()
         self._credit = [request.credit, request.credit]
-        given = self.input.begin(self.number, stdin or b"", is_open=more)
+        is_bulk = protocol.SpawnFlag.BULK_INPUT in request.flags
+        window = protocol.BULK_WINDOW if is_bulk else protocol.STDIN_WINDOW
+        given = self.input.begin(self.number, stdin or b"", is_open=more, window=window)
         await self._channel.send(requests.spawn(self.number, request) + given)
 
     def take_up(self, listed: events.ListedProcess, *, stdin_open: bool) -> None:

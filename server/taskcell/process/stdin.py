@@ -27,9 +27,13 @@ class Input:
         """All bytes of the start are sent."""
         return not self._rest
 
-    def begin(self, number: int, data: bytes = b"", *, is_open: bool) -> bytes:
-        """Return the frames to send with the start: the first bytes of `data`, and their end if nothing follows."""
-        self._number, self.is_open = number, is_open
+    def begin(self, number: int, data: bytes = b"", *, is_open: bool, window: int = protocol.STDIN_WINDOW) -> bytes:
+        """Return the frames to send with the start: the first bytes of `data`, and their end if nothing follows.
+
+        Arguments:
+            window: bytes that may be on their way to the process, as its SPAWN's flags say.
+        """
+        self._number, self._window, self.is_open = number, window, is_open
         first, self._rest = data[: protocol.STDIN_CHUNK], data[protocol.STDIN_CHUNK :]
         if not data:
             return b""
@@ -72,7 +76,8 @@ class Input:
                     if self._window <= 0:
                         await self._make_room()
                         continue
-                    chunk, self._rest = self._rest[: self._window], self._rest[self._window :]
+                    size = min(self._window, protocol.STDIN_CHUNK)
+                    chunk, self._rest = self._rest[:size], self._rest[size:]
                     await self._send(chunk)
                 if not self.is_open:
                     await self._channel.send(requests.stdin_eof(self._number))
@@ -88,7 +93,7 @@ class Input:
                     if self._window <= 0:
                         await self._make_room()
                         continue
-                    chunk = data[sent : sent + self._window]
+                    chunk = data[sent : sent + min(self._window, protocol.STDIN_CHUNK)]
                     sent += len(chunk)
                     await self._send(chunk)
         return sent

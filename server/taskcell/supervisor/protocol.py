@@ -14,8 +14,9 @@ VERSION = 6
 MAX_TO_SUPERVISOR = 1 << 20
 MAX_FROM_SUPERVISOR = 1 << 17
 MIN_LENGTH = 5
-#: Bytes of a process's stdin that may be unacknowledged, and that one frame may hold.
+#: Bytes of a process's stdin that may be unacknowledged, for one with BULK_INPUT, and that one frame may hold.
 STDIN_WINDOW = 1 << 16
+BULK_WINDOW = 1 << 20
 STDIN_CHUNK = 1 << 16
 #: Bytes of a process's tag, and of one READ's answer.
 TAG_MAX = 1024
@@ -60,6 +61,8 @@ class SpawnFlag(IntFlag):
     HIDE_LAST = 16
     #: The program is told the last part of its path as its name, as if it had been found in PATH.
     SHORT_NAME = 32
+    #: Its stdin's window is BULK_WINDOW: a file on its way does not wait for each piece's acknowledgement.
+    BULK_INPUT = 64
 
 
 class SudoFlag(IntFlag):

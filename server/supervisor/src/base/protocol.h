@@ -83,7 +83,8 @@ enum spawn_flag {
     SPAWN_REPORT = 8,
     SPAWN_HIDE = 16,
     SPAWN_SHORT_NAME = 32,
-    SPAWN_ALL = 63,
+    SPAWN_BULK_INPUT = 64,
+    SPAWN_ALL = 127,
 };
 
 /* Addresses that it listens on. */

@@ -10,7 +10,8 @@
 #include "init/watch.h"
 
 enum {
-    WINDOW = 65536,
+    WINDOW = 64 << 10,
+    BULK_WINDOW = 1 << 20,
     LEFTOVER_MAX = 1 << 20, /* bytes that several connections, one after the other, may leave unread in all */
     CONTROL_D = 4,
 };
@@ -63,7 +64,8 @@ void input_flush(struct supervisor *s, struct process *p) {
 const char *input_add(struct supervisor *s, struct process *p, struct slice data) {
     struct input *in = &p->input;
     size_t unacknowledged = in->buffer.size - in->stale + in->consumed;
-    if (unacknowledged + data.size > WINDOW) return "there is more standard input than the window allows";
+    size_t window = p->flags & SPAWN_BULK_INPUT ? BULK_WINDOW : WINDOW;
+    if (unacknowledged + data.size > window) return "there is more standard input than the window allows";
     if (in->fd < 0 || in->at_end) {
         in->consumed += (uint32_t)data.size;
         return NULL;

@@ -72,9 +72,15 @@ static int write_draft(int folder, const char *name, char **argv) {
     int mode = mode_of(folder, name, argv[1]);
     if (mode < 0) return refuse(REFUSED_FOLDER, 0, "");
     snprintf(draft, sizeof draft, ".taskcell-%ld-%ld", (long)getpid(), (long)random());
+    /* A signal between the two steps would leave the draft. */
+    sigset_t term;
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_BLOCK, &term, NULL);
     int fd = openat(folder, draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd >= 0) draft_folder = folder;
+    sigprocmask(SIG_UNBLOCK, &term, NULL);
     if (fd < 0) return refuse_system("");
-    draft_folder = folder;
     uint64_t total;
     bool whole = take_input(fd, argv[0], &total) && !fchmod(fd, (mode_t)mode) && !renameat(folder, draft, folder, name);
     int why = errno;
