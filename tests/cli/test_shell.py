@@ -27,13 +27,15 @@ from taskcell.model import ToolCall
 
 pytestmark = pytest.mark.anyio
 
+#: Printed before each prompt, whatever the prompt of this machine's shells is.
+PROMPT = "ready-for-more"
 LOCAL = 'manifests = []\n[engine]\nkind = "local"\n'
 PROGRAM = "import sys; from taskcell.cli.app import run; import os; from pathlib import Path\n"
 PROGRAM += "sys.exit(run(sys.argv[1:], environ=os.environ, cwd=Path('/')))"
 
 
 class Terminal:
-    """A terminal of 100 columns, with `taskcell shell` in it. What it shows is `shown`."""
+    """A terminal of 100 columns, with `taskcell shell` in it. `shown` is what nobody has waited for yet."""
 
     def __init__(self, state: Path, config: Path) -> None:
         self._own, theirs = pty.openpty()
@@ -52,11 +54,13 @@ class Terminal:
         os.write(self._own, keys.encode())
 
     async def shows(self, wanted: str) -> None:
+        """Wait until a text is shown after what was waited for before."""
         while wanted.encode() not in self.shown:
             assert self.process.poll() is None, self.shown
             with suppress(BlockingIOError):
                 self.shown += os.read(self._own, 65536)
             await anyio.sleep(0.02)
+        self.shown = self.shown.partition(wanted.encode())[2]
 
     async def ended(self) -> int:
         while self.process.poll() is None:
@@ -80,13 +84,14 @@ async def terminal(gateway: GatewayFactory, tmp_path: Path) -> AsyncIterator[Ter
     opener = with_local_door(lambda: gateway(LOCAL, engine="local", state=folder), Settings(), isolated=False)
     with anyio.fail_after(8 * PATIENCE):
         async with opener as gw:
-            line = "export SEEN=yes; PS1='ready> '; export PS1; cd /tmp"
+            line = f"export SEEN=yes PROMPT_COMMAND='echo {PROMPT[:3]}\"\"{PROMPT[3:]}'; cd /tmp"
             await gw.call(ToolCall("local", "terminal", {"command": line, "task_id": "t"}))
             assert await anyio.to_thread.run_sync(lambda: eventually(lambda: bool(open_doors(folder))))
             opened = Terminal(tmp_path / "state", config)
             try:
                 opened.type("echo be''gun\r")
                 await opened.shows("begun")
+                await opened.shows(PROMPT)
                 yield opened
             finally:
                 opened.close()
@@ -98,16 +103,20 @@ async def test_a_shell_begins_where_the_task_is_takes_interrupts_and_sizes_and_g
     async with terminal(gateway, tmp_path) as shell:
         shell.type("echo a-$SEEN $PWD $(stty size)\r")
         await shell.shows("a-yes /tmp 30 100")
+        await shell.shows(PROMPT)
         shell.type("echo be''fore; sleep 1000\r")
         await shell.shows("before")
         shell.type("\x03")
         await shell.shows("^C")
+        await shell.shows(PROMPT)
         shell.type("echo after-$?\r")
         await shell.shows("after-130")
+        await shell.shows(PROMPT)
         shell.resize(41, 121)
         shell.process.send_signal(signal.SIGWINCH)
         shell.type("until stty size | grep '41 121'; do sleep 0.1; done\r")
         await shell.shows("41 121\r\n")
+        await shell.shows(PROMPT)
         shell.type("exit 7\r")
         assert await shell.ended() == 7
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -194,13 +194,14 @@ async def test_half_a_request_for_ever_ends_at_a_bound(tmp_path: Path, monkeypat
 async def test_a_head_without_end_is_cut_off(tmp_path: Path) -> None:
     async with serving(echo=True) as server, reaching(tmp_path, server) as proxy:
         async with await proxy.dial() as program:
-            with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)):
+            # The proxy answers and closes, or resets what it does not read.
+            with suppress(anyio.BrokenResourceError), anyio.fail_after(PATIENCE):
                 await program.send(b"GET http://127.0.0.1/ HTTP/1.1\r\n")
-                for _ in range(10_000):
+                for _ in range(300):
                     await program.send(b"X: " + b"a" * 1000 + b"\r\n")
-                    with anyio.move_on_after(0):
-                        while (await program.receive()).startswith(b"HTTP/1.1 4"):
-                            raise anyio.EndOfStream
+                assert (await program.receive()).startswith(b"HTTP/1.1 4")
+                with pytest.raises(anyio.EndOfStream):
+                    await program.receive()
         await still_works(proxy, server)
 
 

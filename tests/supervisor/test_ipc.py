@@ -47,6 +47,7 @@ def started(binary: Path, tmp_path: Path) -> Started:
         finally:
             # The namespace's own PID 1 first: it outlives the program that has made the namespace.
             unshare = running.child.pid
+            os.kill(unshare, signal.SIGSTOP)  # it would say something of its child's end
             for child in Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split():
                 os.kill(int(child), signal.SIGKILL)
             running.child.kill()

@@ -101,7 +101,7 @@ CATALOG: Mapping[str, SkillImage] = {
             (_WRITE, File("imagemagick-policy.xml", "/etc/ImageMagick-6/policy.xml")),
         ),
         SkillImage("pandoc", "documents with pandoc", 174, ("pandoc",), (_WRITE,)),
-        SkillImage("poppler", "PDF files with poppler", 24, ("poppler-utils", "fonts-dejavu-core"), (_WRITE,)),
+        SkillImage("poppler", "PDF files with poppler", 19, ("poppler-utils", "fonts-dejavu-core"), (_WRITE,)),
         SkillImage(
             "python",
             "Python with NumPy, pandas, Pillow, openpyxl and Beautiful Soup",
