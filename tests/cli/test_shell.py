@@ -43,6 +43,7 @@ class Terminal:
         os.set_blocking(self._own, False)
         self.shown = b""
         environ = {**os.environ, "XDG_STATE_HOME": str(state), "TERM": "xterm"}
+        environ |= {"COLUMNS": "80", "LINES": "24"}  # left over of another terminal
         words = [sys.executable, "-c", PROGRAM, "shell", "t", "--config", str(config)]
         self.process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environ)
         os.close(theirs)

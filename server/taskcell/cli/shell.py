@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import os
-import shutil
 import signal
 import sys
 import termios
@@ -66,7 +65,8 @@ async def _main(door: Path, task: str, term: str) -> int:
     from taskcell.mcp.local_client import local_client
 
     async with local_client(door) as client:
-        cols, rows = shutil.get_terminal_size()
+        # Not shutil's: that believes COLUMNS and LINES of the environment, which may be another terminal's.
+        cols, rows = os.get_terminal_size(sys.stdin.fileno())
         started = await client.call(
             "terminal",
             {
