@@ -75,11 +75,12 @@ class Liveness:
 
             asking.start_soon(ping)
             await anyio.sleep(LOOK_AFTER)
-            if await self._is_stopped(sandbox):
-                sandbox.channel.give_up(_STOPPED)
-            else:
-                await anyio.sleep(PING_TIMEOUT - LOOK_AFTER)
-                sandbox.channel.give_up(_SILENT)
+            with anyio.move_on_after(PING_TIMEOUT - LOOK_AFTER):  # an engine that hangs does not say either
+                if await self._is_stopped(sandbox):
+                    sandbox.channel.give_up(_STOPPED)
+                    return
+                await anyio.sleep_forever()
+            sandbox.channel.give_up(_SILENT)
 
     async def _is_stopped(self, sandbox: Sandbox) -> bool:
         """Whether a signal holds the supervisor, or the process that carries its channel; False if that is unknown."""
