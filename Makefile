@@ -36,11 +36,11 @@ test: setup ## Run the whole test suite. PYTEST_ARGS is passed on to pytest.
 	@scripts/tests.sh $(PYTEST_ARGS)
 
 test-faults: setup ## Run the slow tests: engines that hang, restart or fill up, and many sandboxes at once.
-	@$(PYTHON) -m pytest -m faults $(PYTEST_ARGS)
+	@scripts/tests.sh -m faults -n 0 $(PYTEST_ARGS)
 
 test-converters: setup ## Hold what tools publish against the strict converters of clients, which are installed first.
 	@scripts/converters.sh
-	@$(PYTHON) -m pytest -m converters $(PYTEST_ARGS)
+	@scripts/tests.sh -m converters -n 0 $(PYTEST_ARGS)
 
 test-clients: setup ## Drive real MCP clients, each in an environment of its own below .cache. WITHIN=240.
 	@scripts/clients.sh $(if $(WITHIN),--npm)
@@ -49,7 +49,7 @@ test-clients: setup ## Drive real MCP clients, each in an environment of its own
 
 test-conformance: setup ## Run the server scenarios of MCP's conformance suite, which is installed first.
 	@scripts/conformance.sh
-	@$(PYTHON) -m pytest -m conformance $(PYTEST_ARGS)
+	@scripts/tests.sh -m conformance -n 0 $(PYTEST_ARGS)
 
 test-load: setup ## Keep a server over HTTP busy with 64 clients for a minute, and end it in the middle. LOAD_SECONDS=60.
 	@TASKCELL_LOAD_SECONDS=$(LOAD_SECONDS) $(PYTHON) -m pytest -s -m faults tests/http/test_load.py $(PYTEST_ARGS)

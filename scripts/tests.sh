@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the test suite, in as many processes as the machine has cores, two at least; arguments go to pytest.
+# Runs the test suite, in as many processes as the machine has cores, two at least; arguments go to pytest, as `-n 0`.
 # A few tests that fail are run once more, alone, and named: on a busy machine a wait that is too short, here or in the
 # engine, is no fault of the code. It is one of the test's, to be mended; more failures than that are never run again.
 set -euo pipefail
