@@ -7,14 +7,15 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/steps.sh
 . scripts/steps.sh
 
-readonly PYTEST=(.venv/bin/python -m pytest) RUN_AGAIN_AT_MOST=5
+readonly PYTEST=(.venv/bin/python -m pytest) RUN_AGAIN_AT_MOST=5 FAILED=.pytest_cache/v/cache/lastfailed
 # What pytest exits with when tests failed, and nothing else was wrong.
 readonly TESTS_FAILED=1
 
 failed() {
-  .venv/bin/python -c 'import json; print(*json.load(open(".pytest_cache/v/cache/lastfailed")), sep="\n")'
+  .venv/bin/python -c 'import json, sys; print(*json.load(open(sys.argv[1])), sep="\n")' "$FAILED"
 }
 
+rm -f "$FAILED" # what failed in an earlier run
 cores=$(nproc)
 code=0
 "${PYTEST[@]}" --numprocesses "$((cores > 2 ? cores : 2))" --dist loadfile "$@" || code=$?
