@@ -15,7 +15,7 @@ import pytest
 from deployment_servers import Servers, run
 from figures import Figure
 from gateways import GatewayFactory
-from observe import eventually, marker
+from observe import HOST_TIMEOUT, eventually, marker
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ProcessResult, ToolCall
 
@@ -104,10 +104,15 @@ async def test_a_warm_sandbox_that_nobody_claims_ends_after_orphan_ttl(
     with suppress(BaseExceptionGroup):  # the client's connection ends under it
         async with servers.serve() as (client, pid):
             await run(client, "true")
-            two = lambda: len(servers.ids(docker_api)) == 2  # noqa: E731
-            assert await anyio.to_thread.run_sync(eventually, two)
+
+            def two_are_claimed() -> bool:
+                """One that is only made, or not claimed yet, has more time before it ends."""
+                found = [docker_api.inspect_container(one) for one in servers.ids(docker_api)]
+                return len([one for one in found if one["State"]["Running"] and one["ExecIDs"]]) == 2
+
+            assert await anyio.to_thread.run_sync(eventually, two_are_claimed)
             os.kill(pid, signal.SIGKILL)
     began = time.monotonic()
     none = lambda: not servers.ids(docker_api)  # noqa: E731
-    assert await anyio.to_thread.run_sync(eventually, none, 10 + 10)
+    assert await anyio.to_thread.run_sync(eventually, none, 10 + HOST_TIMEOUT)
     figure(f"gone {time.monotonic() - began:.0f} s after its server, with 10 s of orphan_ttl")
