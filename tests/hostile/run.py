@@ -31,6 +31,8 @@ ENGINE_MEMORY = 2 << 30
 #: Columns: as wide as code here.
 WIDTH = 120
 NO_TIME = "no time was left"
+#: As many tests that failed are run once more, alone: a machine that is busy with something else is no attack.
+RUN_AGAIN_AT_MOST = 3
 
 
 class Ledger:
@@ -60,6 +62,17 @@ class Ledger:
             self.reasons[name] = report.longrepr[2].removeprefix("Skipped: ")
         if report.when == "call":
             self.figures[name] += [str(value) for key, value in report.user_properties if key == "figure"]
+
+    def begin_again(self) -> list[str]:
+        """The tests that failed, which shall run once more, whatever time is left; none where they are too many."""
+        failed = [name for name, outcome in self.outcomes.items() if outcome == "failed"]
+        if len(failed) > RUN_AGAIN_AT_MOST:
+            return []
+        self._deadline = None
+        for name in failed:
+            del self.outcomes[name]
+            self.figures[name] = ["at the second try"]
+        return failed
 
     def row(self, attack: Attack) -> tuple[str, str]:
         """Whether what should hold held, and the figure."""
@@ -108,6 +121,8 @@ def attack(within: float | None, arguments: list[str]) -> int:
     names = [f"{TESTS}/{test.partition('::')[0]}" for one in ATTACKS for test in one.tests]
     options = ["-q", "-m", "", "-p", "no:cacheprovider", f"--rootdir={TESTS.parent}", *arguments]
     code = pytest.main([*options, *dict.fromkeys(names)], plugins=[Selection(is_bounded=within is not None), ledger])
+    if code == pytest.ExitCode.TESTS_FAILED and (failed := ledger.begin_again()):
+        code = pytest.main([*options, *(f"{TESTS}/{name}" for name in failed)], plugins=[ledger])
     table = Table("attack on", "by", "what holds", "", "figure", width=WIDTH)
     rows = [(one, *ledger.row(one)) for one in ATTACKS]
     for one, held, figure in rows:
