@@ -10,18 +10,13 @@ cd "$(dirname "$0")/.."
 readonly CLIENTS=(@anthropic-ai/claude-code@2.1.197 @google/gemini-cli@0.61.0 @openai/codex@0.171.0)
 readonly HOME_OF_CLIENTS=.cache/clients
 
-if ! have npm; then
-  { is_debian && can_be_root; } || fail "npm is missing. Install Node.js 20 or newer with npm, then run make again."
-  step "clients: installing npm from Debian's packages"
-  apt_install npm
-fi
+need_npm clients
 [[ ${1:-} == --npm ]] && exit
 scripts/frameworks.sh
-if [[ -r $HOME_OF_CLIENTS/installed && $(cat "$HOME_OF_CLIENTS/installed") == "${CLIENTS[*]}" ]]; then
+if has_installed "$HOME_OF_CLIENTS" "${CLIENTS[*]}"; then
   step "clients: up to date"
   exit
 fi
 step "clients: installing ${CLIENTS[*]} (800 MB)"
-mkdir -p "$HOME_OF_CLIENTS"
-npm install --prefix "$HOME_OF_CLIENTS" --no-audit --no-fund --no-save --loglevel error "${CLIENTS[@]}" </dev/null
+npm_install "$HOME_OF_CLIENTS" "${CLIENTS[@]}"
 echo "${CLIENTS[*]}" >"$HOME_OF_CLIENTS/installed"

@@ -10,16 +10,11 @@ cd "$(dirname "$0")/.."
 readonly SUITE=(@modelcontextprotocol/conformance@0.2.0-alpha.12 node@22.23.3)
 readonly PLACE=.cache/conformance
 
-if [[ -r $PLACE/installed && $(cat "$PLACE/installed") == "${SUITE[*]}" ]]; then
+if has_installed "$PLACE" "${SUITE[*]}"; then
   step "conformance suite: up to date"
   exit
 fi
-if ! have npm; then
-  { is_debian && can_be_root; } || fail "npm is missing. Install Node.js with npm, then run make again."
-  step "conformance suite: installing npm from Debian's packages"
-  apt_install npm
-fi
+need_npm "conformance suite"
 step "conformance suite: installing ${SUITE[*]} (240 MB)"
-mkdir -p "$PLACE"
-npm install --prefix "$PLACE" --no-audit --no-fund --no-save --loglevel error "${SUITE[@]}" </dev/null
+npm_install "$PLACE" "${SUITE[@]}"
 echo "${SUITE[*]}" >"$PLACE/installed"

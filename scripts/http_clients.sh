@@ -13,24 +13,14 @@ readonly PYTHON_V1=mcp==1.30.0 FASTMCP=fastmcp==4.2.3
 readonly WANTED="${NODE_PACKAGES[*]} $PYTHON_V1 $FASTMCP"
 readonly PLACE=.cache/clients-http
 
-install_python() {
-  python3 -m venv "$PLACE/$1"
-  "$PLACE/$1/bin/python" -m pip install --quiet --disable-pip-version-check "$2"
-}
-
-if [[ -r $PLACE/installed && $(cat "$PLACE/installed") == "$WANTED" ]]; then
+if has_installed "$PLACE" "$WANTED"; then
   step "clients over HTTP: up to date"
   exit
 fi
-if ! have npm; then
-  { is_debian && can_be_root; } || fail "npm is missing. Install Node.js with npm, then run make again."
-  step "clients over HTTP: installing npm from Debian's packages"
-  apt_install npm
-fi
+need_npm "clients over HTTP"
 step "clients over HTTP: installing $WANTED (520 MB)"
 rm -rf "$PLACE"
-mkdir -p "$PLACE"
-npm install --prefix "$PLACE" --no-audit --no-fund --no-save --loglevel error "${NODE_PACKAGES[@]}" </dev/null
-install_python python-v1 "$PYTHON_V1"
-install_python fastmcp "$FASTMCP"
+npm_install "$PLACE" "${NODE_PACKAGES[@]}"
+pip_install "$PLACE/python-v1" "$PYTHON_V1"
+pip_install "$PLACE/fastmcp" "$FASTMCP"
 echo "$WANTED" >"$PLACE/installed"

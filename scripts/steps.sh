@@ -60,3 +60,39 @@ apt_failed() {
   tail -n 15 "$log" >&2
   fail "apt-get could not install $*; its last lines stand above. Mend apt (network, sources, disk), then run make again."
 }
+
+# need_npm WHAT: install npm for it, where it is missing.
+need_npm() {
+  have npm && return
+  { is_debian && can_be_root; } || fail "npm is missing. Install Node.js 20 or newer with npm, then run make again."
+  step "$1: installing npm from Debian's packages"
+  apt_install npm
+}
+
+# npm_install FOLDER PACKAGE…: of exact versions, into a folder of their own.
+npm_install() {
+  local folder=$1
+  shift
+  mkdir -p "$folder"
+  npm install --prefix "$folder" --no-audit --no-fund --no-save --loglevel error "$@" </dev/null
+}
+
+# has_installed FOLDER WANTED: a run before has installed just that, and written it down.
+has_installed() { [[ -r $1/installed && $(cat "$1/installed") == "$2" ]]; }
+
+# pip_install FOLDER ARGUMENT…: into a new virtual environment in that folder.
+pip_install() {
+  local folder=$1
+  shift
+  python3 -m venv "$folder"
+  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+}
+
+# require FOLDER FILE WHAT: what a file of requirements names, in an environment of its own; quick when it is there.
+require() {
+  cmp --silent "$2" "$1/installed.txt" && return
+  step "$3"
+  rm -rf "$1"
+  pip_install "$1" --requirement "$2"
+  cp "$2" "$1/installed.txt"
+}

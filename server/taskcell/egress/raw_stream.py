@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import anyio
 import anyio.abc
-import anyio.lowlevel
 
+from taskcell import raw_socket
 from taskcell.destinations import Address
 
 
@@ -26,19 +26,7 @@ class RawStream(anyio.abc.ByteStream):
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Raises EndOfStream, OSError."""
-        has_waited = False
-        while True:
-            try:
-                data = self._socket.recv(max_bytes)
-            except BlockingIOError:
-                await anyio.wait_readable(self._socket)
-                has_waited = True
-                continue
-            if not has_waited:  # bytes that come without a pause must not occupy the event loop
-                await anyio.lowlevel.checkpoint()
-            if not data:
-                raise anyio.EndOfStream
-            return data
+        return await raw_socket.receive(self._socket, max_bytes)
 
     async def send(self, item: bytes) -> None:
         """Raises OSError."""

@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 import anyio
 import anyio.abc
-import anyio.lowlevel
 import h11
 import structlog
 from anyio.abc import SocketAttribute
 from anyio.streams.stapled import StapledByteStream
 
+from taskcell import raw_socket
 from taskcell.engine.docker.endpoint import Endpoint
 from taskcell.errors import EngineUnavailable, SandboxLost
 
@@ -153,19 +153,7 @@ class ExecStream(anyio.abc.ByteStream):
     async def _receive(self) -> bytes:
         if self._socket is None:
             return await self._stream.receive(_RECEIVE_SIZE)
-        has_waited = False
-        while True:
-            try:
-                data = self._socket.recv(_RECEIVE_SIZE)
-            except BlockingIOError:
-                await anyio.wait_readable(self._socket)
-                has_waited = True
-                continue
-            if not has_waited:  # bytes that come without a pause must not occupy the event loop
-                await anyio.lowlevel.checkpoint()
-            if not data:
-                raise anyio.EndOfStream
-            return data
+        return await raw_socket.receive(self._socket, _RECEIVE_SIZE)
 
     def _take(self, max_bytes: int) -> bytes:
         out = bytearray()

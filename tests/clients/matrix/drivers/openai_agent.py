@@ -47,6 +47,7 @@ class FakeModel(Model):
         return ModelResponse([made], Usage(), None)
 
     def stream_response(self, *_: Any, **__: Any) -> Any:
+        """Abstract in `Model`; `Runner.run` never streams."""
         raise NotImplementedError
 
 
