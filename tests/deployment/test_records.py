@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -114,6 +115,17 @@ def test_a_living_servers_file_is_read_by_others_and_handed_over_to_nobody(folde
     (found,) = other.servers()
     assert (found.instance, found.pid, found.alive, found.sandboxes) == ("living", os.getpid(), True, (RECORD,))
     assert left(other) == {}
+
+
+def test_what_a_dead_server_left_is_handed_over_while_another_server_looks_whether_it_lives(folder: Path) -> None:
+    leave(folder, "dead", RECORD)
+    heir, looks = joined(folder, "heir"), joined(folder, "looks")
+    looking = os.open(folder / "dead.lock", os.O_RDWR)
+    fcntl.flock(looking, fcntl.LOCK_SH)  # as `looks` has it for a moment
+    assert not looks.is_alive("dead")
+    assert not heir.is_alive("dead")
+    threading.Timer(0.2, os.close, [looking]).start()
+    assert left(heir) == {"dead": (RECORD,)}
 
 
 def test_servers_of_one_deployment_know_each_others_sandboxes(folder: Path) -> None:

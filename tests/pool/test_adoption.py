@@ -350,6 +350,7 @@ async def test_where_no_state_can_be_written_everything_but_the_handing_over_wor
 
 async def kill_two_with_one_task(servers: Servers) -> None:
     """Two servers that each have the task t, with files of their own, killed at the same moment."""
+    servers.keep_no_archives()
     with suppress(BaseExceptionGroup):
         async with servers.serve() as (first, first_pid), servers.serve() as (second, second_pid):
             await run(first, "echo first > file")
@@ -411,6 +412,7 @@ IN_TIME = "60s"
 
 async def test_a_server_takes_over_what_another_left_that_died_later_and_says_so(servers: Servers) -> None:
     servers.toml = servers.toml.replace(f"{ORPHAN_TTL}s", LATE)
+    servers.keep_no_archives()
     async with servers.serve() as (living, _):
         await run(living, "echo mine > file")
         await servers.leave_by_kill("echo theirs > file", servers=2)
@@ -433,6 +435,7 @@ async def test_a_server_takes_over_the_task_itself_when_it_had_none_of_that_name
 
 async def test_a_server_that_is_started_in_a_dead_ones_place_comes_first(servers: Servers) -> None:
     servers.toml = servers.toml.replace(f"{ORPHAN_TTL}s", IN_TIME)
+    servers.keep_no_archives()
     async with servers.serve() as (living, _):
         await run(living, "echo mine > file")
         await servers.leave_by_kill("echo theirs > file", servers=2)

@@ -39,6 +39,10 @@ class Servers:
     def files(self) -> list[Path]:
         return sorted((self.folder / "state/taskcell/deployments" / self.name).glob("*.json"))
 
+    def keep_no_archives(self) -> None:
+        """For tests in which two servers have one task: else the second begins with what the first one has saved."""
+        self.env["TASKCELL__WORKSPACE__KEEP"] = "0"
+
     def unclaim(self) -> None:
         """Forget which server has which task: the next server that is asked has it too, with files of its own."""
         for claim in (self.folder / "state/taskcell/deployments" / self.name / "tasks").iterdir():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taskcell.deployment.records import DOOR, Deployment
-from taskcell.deployment.state_files import lock, own_folder, read_own, replace
+from taskcell.deployment.state_files import is_locked, lock, own_folder, read_own, replace
 from taskcell.model import TaskKey
 
 #: Bytes of a claim: the name of a server.
@@ -98,15 +98,7 @@ class Claims:
         return ""
 
     def _lives(self, instance: str) -> bool:
-        if instance == self._instance:
-            return True
-        try:
-            os.close(lock(self._deployment_folder / f"{instance}.lock", create=False))
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        return False
+        return instance == self._instance or is_locked(self._deployment_folder / f"{instance}.lock")
 
     def _door(self, instance: str) -> Path:
         return self._deployment_folder / f"{instance}{DOOR}"

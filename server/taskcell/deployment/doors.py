@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from taskcell.deployment.records import DOOR
-from taskcell.deployment.state_files import check_folder, lock
+from taskcell.deployment.state_files import check_folder, is_locked
 
 #: Connections that the kernel keeps until they are accepted.
 DOOR_BACKLOG = 64
@@ -55,21 +55,10 @@ def open_doors(folder: Path) -> list[Path]:
         found = sorted(folder.glob(f"*{DOOR}"), key=lambda path: path.lstat().st_mtime)
     except OSError:
         return []
-    return [path for path in found if _is_socket(path) and _is_alive(path)]
+    return [path for path in found if _is_socket(path) and is_locked(path.with_suffix(".lock"))]
 
 
 def _is_socket(path: Path) -> bool:
     with suppress(OSError):
         return stat.S_ISSOCK(path.lstat().st_mode)
-    return False
-
-
-def _is_alive(path: Path) -> bool:
-    """Whether a server holds its lock."""
-    try:
-        os.close(lock(path.with_suffix(".lock"), create=False))
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
     return False

@@ -22,6 +22,7 @@ from taskcell.deployment.checked import record, text, whole
 from taskcell.deployment.state_files import (
     KEY_SIZE,
     check_folder,
+    is_locked,
     lock,
     own_folder,
     read_key,
@@ -227,15 +228,7 @@ class Deployment:
         log.warning("Something in the state folder is not used.", path=str(path), reason=reason)
 
     def is_alive(self, instance: str) -> bool:
-        if instance == self.instance:
-            return True
-        try:
-            os.close(lock(self._lock_path(instance), create=False))
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        return instance == self.instance or is_locked(self._lock_path(instance))
 
     def _read(self, instance: str, *, alive: bool) -> ServerRecord:
         """A file that cannot be read says nothing: its sandboxes remove themselves."""

@@ -11,6 +11,7 @@ import fcntl
 import os
 import secrets
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +20,9 @@ from taskcell.regular_file import SAFELY, open_regular
 
 #: Bytes of a deployment's key, as many as SHA-256 makes use of.
 KEY_SIZE = 32
+#: Seconds for a process that looks whether a file is locked to go on, which takes it microseconds unless others have
+#: the processor; and seconds between two attempts.
+LOOK_PATIENCE, LOOK_TURN = 2.0, 0.001
 
 
 def own_folder(folder: Path) -> None:
@@ -84,13 +88,50 @@ def lock(path: Path, *, create: bool) -> int:
     """An open, locked file. Raises BlockingIOError: another process has the lock; OSError: it cannot be told."""
     descriptor = _open_own(path, os.O_RDWR | (os.O_CREAT if create else 0))
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor)
         if not os.fstat(descriptor).st_nlink:
             raise FileNotFoundError(str(path))  # somebody else has just taken what it stood for
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a file, past processes that only look at its lock. Raises BlockingIOError: another process has it."""
+    deadline = time.monotonic() + LOOK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
+        # Possible beside one that looks; beside one that has the lock, it raises.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        time.sleep(LOOK_TURN)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process has the lock of a file of ours.
+
+    Looking takes the lock from nobody: two servers may look at a third one's, and neither is taken for the third.
+    """
+    try:
+        descriptor = _open_own(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def read_key(path: Path) -> bytes:
