@@ -51,6 +51,10 @@ class Environment:
         return f"{named} with the image {self.image}" if self.image else named
 
 
+#: That of `[terminal]`.
+DEFAULT = Environment()
+
+
 def has_own_image(profile: str) -> bool:
     """Whether a profile's name is that of an environment with an image that one task was opened with."""
     return profile.count(".") > 1

@@ -11,7 +11,7 @@ import anyio.to_thread
 
 from taskcell.config.settings import Settings
 from taskcell.engine.base import Engine
-from taskcell.environment import Environment
+from taskcell.environment import DEFAULT, Environment
 from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.files.answers import Picture
 from taskcell.model import WORKSPACE, Command, TaskKey, ToolCall
@@ -89,7 +89,7 @@ class SandboxAction:
 
     task: TaskKey
     action: Literal["status", "reset", "close", "open"]
-    environment: Environment
+    environment: Environment = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
