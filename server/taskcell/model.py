@@ -12,6 +12,7 @@ from taskcell.fitting import without_middle
 from taskcell.host_folder import HostFolder
 from taskcell.mounts import Mount, Tmpfs
 from taskcell.refusal import Refusal
+from taskcell.secret import Secret
 from taskcell.text import ended, remarks
 from taskcell.units import SHM, format_milliseconds, ipc_size
 
@@ -51,7 +52,7 @@ class Profile:
     """Everything that shapes a container, checked for form but not yet authorised.
 
     Arguments:
-        name, image: `terminal`, or the skill's name, which is part of the pool's key; full reference.
+        name, image: `terminal`, that of an environment, or the skill's, as in the pool's key; full reference.
         entrypoint: argument list that a skill's call is appended to; None means the image's own.
         command: fixed arguments after the entrypoint; None means the image's own where `entrypoint` is None too.
         environment: variables of each process, in order; later ones win.
@@ -62,6 +63,11 @@ class Profile:
         tmpfs, mounts: bounded file systems in memory; mounts beside the workspace, which is at `/workspace`.
         host_namespaces: those that it shares with the host, of `ipc`, `uts`, `user`; `network` may be the host's too.
         runtime: name of the engine's runtime, such as `runsc`; empty means the engine's default.
+        disk: bytes that a writable root file system may hold; None means unbounded.
+        own: folders of the image that are given to the user when a sandbox starts.
+        shell, setup, setup_timeout: what runs a terminal's command line; a line that is run once in each new sandbox,
+            before its first call, and the seconds that it may take.
+        secrets: variables of commands whose values are masked in all output.
         on_host_folder: a folder of the host holds the task's files, and not a volume of the engine.
         folder, is_reader: the host's that is every task's workspace, if any; commands may only read the task's files.
         remove: remove the container when its task closes; False keeps it, stopped, for inspection.
@@ -97,6 +103,12 @@ class Profile:
     is_reader: bool = False
     remove: bool = True
     reuse: Reuse = Reuse.TASK
+    disk: int | None = None
+    own: tuple[str, ...] = ()
+    shell: tuple[str, ...] = ()
+    setup: str = ""
+    setup_timeout: float = 180.0
+    secrets: tuple[Secret, ...] = ()
     hostname: str = ""
     hosts: tuple[tuple[str, str], ...] = ()
     dns: tuple[str, ...] = ()

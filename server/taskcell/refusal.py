@@ -30,6 +30,10 @@ class Rule(Enum):
         "name.",
     )
     IMAGES = ("allowed-images", "A malformed image reference, or an image that `policy.allowed_images` does not match.")
+    TASK_IMAGES = (
+        "task-images",
+        "An image that a task is to be opened with, and that `policy.task_images` does not match.",
+    )
     USER = ("root-user", "Root, as user or group, and anything that is not a user.")
     GROUPS = ("groups", "Additional groups for the user.")
     SUDO = (
@@ -58,6 +62,11 @@ class Rule(Enum):
         "resource-limits",
         "Memory, processors or processes without a bound (unless `policy.require_resource_limits` is false), above "
         "`policy.max_memory`, `max_cpus` or `max_pids`, or taken out of the limits.",
+    )
+    DISK = ("disk", "A bound of the root file system's size where that is read-only, or one that is too small.")
+    OWN = (
+        "own",
+        "A folder in `own` that is the system's, or a mount, or in a read-only root file system; more than 16 of them.",
     )
     DEVICES = ("devices", "A device of the host.")
     SECURITY = ("security-options", "A security option that loosens the sandbox: seccomp, AppArmor, SELinux labels.")

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from taskcell.config.container_table import expand_table
+from taskcell.config.expansion import expand_table
 from taskcell.config.settings import Settings
 from taskcell.engine.base import ContainerSpec, Workspace
 from taskcell.engine.docker.hardening import Place, container_config

@@ -13,6 +13,7 @@ from taskcell.assembly.invocation import Invocation
 from taskcell.assembly.stack import Loaded
 from taskcell.audit.log import AuditLog
 from taskcell.config.settings import Settings
+from taskcell.deployment.opened import OpenedTasks
 from taskcell.deployment.records import Deployment
 from taskcell.egress.dial import Resolve
 from taskcell.egress.egress import Egress
@@ -21,10 +22,12 @@ from taskcell.engine.base import Engine
 from taskcell.errors import Denied
 from taskcell.gateway.background import Background
 from taskcell.gateway.gateway import Gateway
+from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.opened import open_pool
 from taskcell.profile.build import terminal_profile
 from taskcell.tools.catalog import profiles
+from taskcell.tools.environments import Environments
 from taskcell.tools.tool import Tool
 
 
@@ -77,24 +80,28 @@ async def open_gateway(
     if settings.workspace_folder is not None:
         await anyio.to_thread.run_sync(policy.authorize_folder, terminal_profile(settings))
 
-    def profile_of(name: str) -> AuthorizedProfile | None:
-        profile = profiles(gateway.tools).get(name)
+    def profile_of(name: str, task: TaskKey) -> AuthorizedProfile | None:
+        profile = profiles(gateway.tools).get(name) or environments.profile_of(name, task)
         try:
             return None if profile is None else policy.authorize_profile(profile)
         except Denied:
             return None
 
+    deployment = Deployment(state)
+
     egress = Egress(settings.egress, audit, resolve)
     async with (
-        open_pool(engine, settings, Deployment(state), profile_of, for_one_call=for_one_call, egress=egress) as pool,
+        open_pool(engine, settings, deployment, profile_of, for_one_call=for_one_call, egress=egress) as pool,
         Background() as background,
     ):
+        environments = Environments(settings, pool, OpenedTasks(deployment, is_persistent=settings.keeps_files))
         gateway = Gateway(
             tools,
             policy,
             pool,
             engine,
             background=background,
+            environments=environments,
             idle_ttl=settings.pool.idle_ttl,
             output_chars=settings.limits.output_chars,
             structured=settings.tools.structured,

@@ -15,7 +15,7 @@ from taskcell.errors import ConfigError
 
 if TYPE_CHECKING:
     from taskcell.assembly.stack import Loaded
-    from taskcell.config.settings import HttpSettings
+    from taskcell.config.http_table import HttpSettings
 
 log = structlog.get_logger(__name__)
 

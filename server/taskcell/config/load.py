@@ -12,10 +12,12 @@ from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from taskcell.config.container_table import default_tmpfs, expand_table
+from taskcell.config.container_table import default_tmpfs
+from taskcell.config.expansion import Expanded, expand_table
 from taskcell.config.fields import faults
 from taskcell.config.password_file import read_password
 from taskcell.config.settings import GENERATED, Settings
+from taskcell.config.terminal_table import TerminalSettings
 from taskcell.config.toml_source import Fault, Key, TomlSource, UnreadableToml
 from taskcell.errors import ConfigError
 from taskcell.units import SHM, format_seconds, format_size, ipc_size
@@ -45,8 +47,8 @@ def load(path: Path | None, environ: Mapping[str, str], cwd: Path, *, engines: M
     except ValidationError as error:
         wrong += faults(error, Settings)
         raise ConfigError(document.describe(wrong)) from None
-    expanded, unexpanded = expand_table(settings.terminal, environ)
-    wrong += [Fault(("terminal", *fault.key), fault.sentence) for fault in unexpanded]
+    expanded, unexpanded = _expand(settings, environ)
+    wrong += unexpanded
     wrong += _contradictions(settings)
     folder, password = file.parent if file else cwd.absolute(), None
     try:
@@ -60,6 +62,15 @@ def load(path: Path | None, environ: Mapping[str, str], cwd: Path, *, engines: M
     if wrong:
         raise ConfigError(document.describe(wrong))
     return settings.placed(file, folder, expanded, password)
+
+
+def _expand(settings: Settings, environ: Mapping[str, str]) -> tuple[dict[str, Expanded], list[Fault]]:
+    """Expand `[terminal]`, under an empty name, and each environment."""
+    expanded, found = {}, []
+    for name, key, table in settings.terminals():
+        expanded[name], unexpanded = expand_table(table, environ)
+        found += [Fault((*key, *fault.key), fault.sentence) for fault in unexpanded]
+    return expanded, found
 
 
 def find_file(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Path | None:
@@ -171,15 +182,16 @@ class _Document:
 
 def _contradictions(settings: Settings) -> Iterator[Fault]:
     """Report values that are right alone and wrong together."""
-    limits, terminal, pool, http = settings.limits, settings.terminal, settings.pool, settings.http
+    limits, pool, http = settings.limits, settings.pool, settings.http
     longest = format_seconds(limits.max_timeout)
     if limits.timeout > limits.max_timeout:
         yield Fault(("limits", "timeout"), f"is longer than limits.max_timeout, which is {longest} seconds")
-    if terminal.timeout is not None and terminal.timeout > limits.max_timeout:
-        yield Fault(("terminal", "timeout"), f"is longer than limits.max_timeout, which is {longest} seconds")
+    for _, key, table in settings.terminals():
+        if table.timeout is not None and table.timeout > limits.max_timeout:
+            yield Fault((*key, "timeout"), f"is longer than limits.max_timeout, which is {longest} seconds")
+        yield from _memory_faults(settings, key, table)
     if pool.warm > pool.max_sandboxes:
         yield Fault(("pool", "warm"), f"is more than pool.max_sandboxes, which is {pool.max_sandboxes}")
-    yield from _memory_faults(settings)
     yield from _folder_faults(settings)
     if settings.sudo.password_file and settings.sudo.password.get_secret_value() != GENERATED:
         yield Fault(("sudo", "password_file"), "stands beside a password; leave one of the two out")
@@ -196,10 +208,10 @@ def _folder_faults(settings: Settings) -> Iterator[Fault]:
             yield Fault(("workspace", key), "has no effect beside workspace.folder; leave one of the two out")
 
 
-def _memory_faults(settings: Settings) -> Iterator[Fault]:
+def _memory_faults(settings: Settings, key: Key, table: TerminalSettings) -> Iterator[Fault]:
     """Files in memory count as the container's memory, so that even full they must leave some for processes."""
-    memory = settings.terminal.memory
-    sizes = {tmpfs.target: tmpfs.size for tmpfs in default_tmpfs(memory, settings.terminal.shm_size)}
+    memory, place = table.memory, ".".join(map(str, key))
+    sizes = {tmpfs.target: tmpfs.size for tmpfs in default_tmpfs(memory, table.shm_size)}
     sizes["System V IPC"] = ipc_size(sizes[SHM])
     # On disk they are no memory.
     files = 0 if settings.keeps_files else settings.workspace.size
@@ -207,10 +219,10 @@ def _memory_faults(settings: Settings) -> Iterator[Fault]:
     if total >= memory:
         named = f"workspace.size {format_size(files)}, the rest for " if files else ""
         yield Fault(
-            ("terminal", "memory"),
+            (*key, "memory"),
             f"{format_size(memory)} is not more than the {format_size(total)} that files and IPC in memory may "
-            f"hold together ({named}{', '.join(sizes)}); raise terminal.memory or lower "
-            f"{'workspace.size' if files else 'terminal.shm_size'}",
+            f"hold together ({named}{', '.join(sizes)}); raise {place}.memory or lower "
+            f"{'workspace.size' if files else f'{place}.shm_size'}",
         )
 
 

@@ -54,6 +54,7 @@ class PolicySettings(Table):
     allowed_mount_roots: Words = ()
     allowed_capabilities: Words = ()
     allowed_images: Words = ("*",)
+    task_images: Words = ()
     require_resource_limits: bool = True
     max_memory: Bytes = 4 * GIB
     max_cpus: Cores = 4.0
@@ -71,7 +72,7 @@ class PolicySettings(Table):
             raise ValueError("must be absolute paths of the host, as in '/srv/data'; '~' and variables do not expand")
         return value
 
-    @field_validator("allowed_images")
+    @field_validator("allowed_images", "task_images")
     @classmethod
     def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(full_pattern(pattern) for pattern in value)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, field_validator
 
-from taskcell.addresses import http_address
-from taskcell.config.container_table import ContainerTable, Expanded, expand_table
 from taskcell.config.egress_table import EgressSettings
+from taskcell.config.expansion import Expanded, expand_table
 from taskcell.config.fields import Bytes, Count, Seconds, Table, Word, Words, plain_path
+from taskcell.config.http_table import HttpSettings
 from taskcell.config.password_file import check_password
 from taskcell.config.policy_tables import PolicySettings
 from taskcell.config.shipped import PACKAGE, shipped_manifests
+from taskcell.config.terminal_table import Environments, TerminalSettings
+from taskcell.environment import Environment
 from taskcell.errors import ConfigError
 from taskcell.model import GIB, MIB
 from taskcell.units import parse_duration
@@ -33,34 +37,6 @@ class EngineSettings(Table):
     kind: Word = "docker"
     host: Word = ""
     runtime: Word = ""
-
-
-class TerminalSettings(ContainerTable):
-    """`[terminal]`: the profile of the tool `terminal`."""
-
-    image: Word = "taskcell/base:latest"
-    shell: Words = ("bash", "-c")
-
-    @field_validator("shell")
-    @classmethod
-    def _shell_runs_a_line(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value or not all(value):
-            raise ValueError("must be a program and its options, as in ['bash', '-c']; the command is put after them")
-        return value
-
-    @field_validator("entrypoint", "command")
-    @classmethod
-    def _only_a_shell(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value:
-            raise ValueError("has no meaning for the terminal, which runs 'shell'; set 'shell', or leave it out")
-        return value
-
-    @field_validator("reuse")
-    @classmethod
-    def _state_lives_in_the_sandbox(cls, value: str) -> str:
-        if value == "call":
-            raise ValueError("must be 'task': the terminal's working directory and environment live in its sandbox")
-        return value
 
 
 def _kept_for(value: object) -> float:
@@ -133,34 +109,6 @@ class SudoSettings(Table):
         return plain_path(value)
 
 
-class HttpSettings(Table):
-    """`[http]`: serving over streamable HTTP. `port` 0 takes any free one."""
-
-    host: Word = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8765
-    public_url: Word = ""
-    allowed_hosts: Words = ()
-    allowed_origins: Words = ()
-    tokens_file: Word = ""
-    issuer: Word = ""
-    audience: Word = ""
-    jwks_url: Word = ""
-    max_concurrent_calls: Count = 64
-    max_calls_per_principal: Count = 16
-    calls_per_minute: Count = 600
-    max_body: Bytes = 16 * MIB
-
-    @field_validator("tokens_file")
-    @classmethod
-    def _path_is_plain(cls, value: str) -> str:
-        return plain_path(value)
-
-    @field_validator("public_url", "jwks_url")
-    @classmethod
-    def _is_an_address(cls, value: str) -> str:
-        return value and http_address(value)
-
-
 class AuditSettings(Table):
     """`[audit]`: where the audit log is written."""
 
@@ -179,6 +127,7 @@ class Settings(Table):
     deployment: Word = ""
     engine: EngineSettings = EngineSettings()
     terminal: TerminalSettings = TerminalSettings()
+    environments: Environments = Field(default_factory=dict)
     workspace: WorkspaceSettings = WorkspaceSettings()
     pool: PoolSettings = PoolSettings()
     limits: LimitSettings = LimitSettings()
@@ -191,7 +140,8 @@ class Settings(Table):
 
     _file: Path | None = PrivateAttr(default=None)
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
-    _terminal: Expanded | None = PrivateAttr(default=None)
+    _expanded: Mapping[str, Expanded] = PrivateAttr(default_factory=dict)
+    _environment: Environment = PrivateAttr(default=Environment())
     _sudo_password: SecretStr | None = PrivateAttr(default=None)
 
     @field_validator("manifests")
@@ -259,7 +209,8 @@ class Settings(Table):
     @property
     def secret_files(self) -> tuple[Path, ...]:
         """Absolute paths of what no sandbox may even read."""
-        named = (self.sudo.password_file, self.http.tokens_file)
+        named = [self.sudo.password_file, self.http.tokens_file]
+        named += [secret.file for expanded in self._expanded.values() for secret in expanded.secrets]
         return tuple((self._folder / name).absolute() for name in named if name)
 
     @property
@@ -280,21 +231,45 @@ class Settings(Table):
         return None if own is self.sudo.password and value == GENERATED else value
 
     @property
+    def environment(self) -> Environment:
+        """What `terminal` holds: the default environment's table, or another one's."""
+        return self._environment
+
+    @property
     def terminal_container(self) -> Expanded:
         """The terminal's image, environment and mounts with variables filled in. Raises ConfigError."""
-        if self._terminal is not None:
-            return self._terminal
-        expanded, found = expand_table(self.terminal, {})
-        if found:
-            raise ConfigError("\n".join(f"terminal.{fault.key[0]}: {fault.sentence}" for fault in found))
-        return expanded
+        expanded = self._expanded.get(self._environment.name)
+        if expanded is None:
+            expanded, found = expand_table(self.terminal, {})
+            if found:
+                raise ConfigError("\n".join(f"terminal.{fault.key[0]}: {fault.sentence}" for fault in found))
+        return replace(expanded, image=self._environment.image) if self._environment.image else expanded
+
+    def terminals(self) -> Iterator[tuple[str, tuple[str, ...], TerminalSettings]]:
+        """The tables of `[terminal]`, whose name is empty, and of each environment, with their names and keys."""
+        yield "", ("terminal",), self.terminal
+        for name, table in self.environments.items():
+            yield name, ("environments", name), table
+
+    def in_environment(self, environment: Environment) -> Settings:
+        """These settings with the table of an environment as `terminal`. Raises KeyError: there is none of its name."""
+        if environment == self._environment:
+            return self
+        table = self.environments[environment.name] if environment.name else self.terminal
+        settings = self.model_copy(update={"terminal": table})
+        settings._environment = environment
+        return settings
 
     def placed(
-        self, file: Path | None, folder: Path, terminal: Expanded, sudo_password: SecretStr | None = None
+        self,
+        file: Path | None,
+        folder: Path,
+        expanded: Mapping[str, Expanded],
+        sudo_password: SecretStr | None = None,
     ) -> Settings:
-        """These settings, knowing the file they came from, the folder relative paths begin at, the expansion, and what
-        the password's file holds."""
+        """These settings, knowing the file they came from, the folder relative paths begin at, what the password's file
+        holds, and the expansions of `[terminal]`, under an empty name, and of each environment."""
         settings = self.model_copy()
-        settings._file, settings._folder, settings._terminal = file, folder, terminal
+        settings._file, settings._folder, settings._expanded = file, folder, expanded
         settings._sudo_password = sudo_password
         return settings

@@ -111,6 +111,10 @@ class KeptFiles:
                 log.warning("A task's kept files are not used.", path=str(path), reason=reason)
         return None
 
+    def has(self, task: TaskKey) -> bool:
+        """Whether there is an archive of the task's files."""
+        return bool(self._of(task))
+
     def forget(self, task: TaskKey) -> None:
         """Delete what was kept of a task: it was closed on purpose."""
         if self._deployment.is_shared:

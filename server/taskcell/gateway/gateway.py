@@ -27,7 +27,9 @@ from taskcell.sandbox.sandbox import Sandbox, SandboxState
 from taskcell.schema.arguments import nearest
 from taskcell.spans import span
 from taskcell.text import shown
+from taskcell.tools.binding import task_key
 from taskcell.tools.catalog import is_selected
+from taskcell.tools.environments import Environments
 from taskcell.tools.files import FileTool
 from taskcell.tools.tool import Tool, ToolReport, Watch
 
@@ -46,6 +48,7 @@ class Gateway:
         structured: every caller gets structured content, without asking.
         audit: gets a line for each decision and each end; None writes none.
         egress: what sandboxes reach by name, for metrics.
+        environments: what tasks were opened with.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Gateway:
         engine: Engine,
         *,
         background: Background,
+        environments: Environments,
         idle_ttl: float = PoolSettings().idle_ttl,
         output_chars: int = LimitSettings().output_chars,
         structured: bool = ToolsSettings().structured,
@@ -72,6 +76,7 @@ class Gateway:
         #: Set once it is known which tools can run; None if nobody finds that out.
         self.offer_known: anyio.Event | None = None
         self.pool = pool
+        self.environments = environments
         self.engine = engine
         self.egress = egress
         self.idle_ttl = idle_ttl
@@ -128,6 +133,7 @@ class Gateway:
         self._trail.begin()
         began, outcome = time.monotonic(), "refused"
         try:
+            tool = await self._in_environment(tool, call)
             if tool.profile is None:
                 self._trail.acted(call, tool.check(call))
             report = await tool.run(self, call, watch)
@@ -143,6 +149,16 @@ class Gateway:
                 observe(call, outcome, time.monotonic() - began)
         return report
 
+    async def _in_environment(self, tool: Tool, call: ToolCall) -> Tool:
+        """The tool as the environment of the call's task has it. Raises BadArgument."""
+        if not tool.is_of_terminal:
+            return tool
+        return await self.environments.tool(tool, task_key(call, tool.check(call)))
+
+    async def tool_of(self, name: str, task: TaskKey) -> Tool:
+        """A tool as the task's environment has it. Raises KeyError, and what `Environments.of` raises."""
+        return await self.environments.tool(self.tools[name], task)
+
     @asynccontextmanager
     async def file_call(self, call: ToolCall) -> AsyncIterator[tuple[Sandbox, AuthorizedCommand]]:
         """A call of a file tool whose bytes a door streams itself, with the task's sandbox for as long as that takes.
@@ -156,7 +172,10 @@ class Gateway:
         self._trail.begin()
         began, outcome = time.monotonic(), "refused"
         try:
-            command = tool.in_workspace(call)
+            task = TaskKey(call.principal, str(call.arguments["task_id"]))
+            own = await self.environments.tool(tool, task)
+            assert isinstance(own, FileTool)
+            command = own.in_workspace(call)
             if await self.pool.holder(command.task) is not None:
                 raise SandboxLost("Another server of this deployment has the task; ask that one.")
             authorized = self.authorize(command)

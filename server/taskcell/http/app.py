@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from taskcell.auth.authentication import Authentication
 from taskcell.caller import Caller
 from taskcell.caller import Scope as TokenScope
-from taskcell.config.settings import HttpSettings
+from taskcell.config.http_table import HttpSettings
 from taskcell.http.files import FILES, Files
 from taskcell.http.hosts import Hosts
 from taskcell.http.mcp_endpoint import McpEndpoint

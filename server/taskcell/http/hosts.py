@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from taskcell.addresses import is_loopback, split_host
-from taskcell.config.settings import HttpSettings
+from taskcell.config.http_table import HttpSettings
 from taskcell.http.refuse import refusal
 
 #: What scripts of an allowed page may send and read.

@@ -17,7 +17,7 @@ from taskcell.auth.jwks import KeysUnavailable
 from taskcell.auth.tokens import TokensUnreadable
 from taskcell.caller import USUAL_SCOPES, format_scopes
 from taskcell.caller import Scope as TokenScope
-from taskcell.config.settings import HttpSettings
+from taskcell.config.http_table import HttpSettings
 from taskcell.http.refuse import refusal
 from taskcell.http.requests import SentAnswer
 from taskcell.mcp.principal import sign_in

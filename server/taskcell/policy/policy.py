@@ -213,7 +213,8 @@ class Policy:
         sources = _host_sources(profile)
         if not sources:
             return HostFacts()
-        return survey(sources, self._settings, own_files=self._own_files, secret_files=self._secret_files)
+        secret = (*self._secret_files, *(secret.file for secret in profile.secrets if secret.file))
+        return survey(sources, self._settings, own_files=self._own_files, secret_files=secret)
 
     def _decide_call(self, command: Command) -> Decision:
         if len(command.text.encode("utf-8", "surrogatepass")) > MAX_COMMAND_TEXT:

@@ -10,15 +10,17 @@ from fnmatch import fnmatchcase
 from taskcell.config.fields import check_variable_name
 from taskcell.config.image_reference import full_reference
 from taskcell.config.policy_tables import PolicySettings
+from taskcell.environment import has_own_image
 from taskcell.model import DEFAULT_USER, MIB, Profile, Reuse
-from taskcell.policy import egress_rules, mount_rules, target_rules
+from taskcell.policy import egress_rules, environment_rules, mount_rules, target_rules
 from taskcell.policy.capabilities import GRANTABLE, plain_name
 from taskcell.policy.host_paths import HostFacts
 from taskcell.refusal import Refusal, Rule, allowed_by_element, allowed_by_value
 from taskcell.text import shown
 from taskcell.units import format_size
 
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+#: Of a skill; or of the terminal, in one of its environments and maybe with an image of the task's own.
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}|terminal(?:\.[a-zA-Z0-9_-]{1,32}){1,2}")
 _WORD = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _PLATFORM = re.compile(r"[a-z0-9][a-z0-9_.-]{0,31}(?:/[a-z0-9][a-z0-9_.-]{0,31}){0,2}")
 _GPUS = re.compile(r"all|[1-9][0-9]{0,2}|device=[A-Za-z0-9][A-Za-z0-9-]{0,63}(?:,[A-Za-z0-9][A-Za-z0-9-]{0,63}){0,63}")
@@ -33,9 +35,9 @@ MAX_USER = 2**31 - 1
 SHAREABLE_NAMESPACES = frozenset({"ipc", "uts", "user"})
 
 #: Fields that can do no harm whatever they hold: how stdout is kept apart; a root file system inside one container
-#: and its writable layer; whether a stopped container is kept;
+#: and its writable layer; whether a stopped container is kept; what its user runs in it;
 #: names and addresses inside it, which open no way that its network does not have.
-HARMLESS = frozenset({"kind", "read_only", "remove", "hostname", "hosts", "dns"})
+HARMLESS = frozenset({"kind", "read_only", "remove", "hostname", "hosts", "dns", "shell", "setup", "setup_timeout"})
 
 
 Judgement = Callable[[Profile, PolicySettings, HostFacts], Iterator[Refusal]]
@@ -84,6 +86,10 @@ def _image(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterato
     if not any(fnmatchcase(full, pattern) for pattern in policy.allowed_images):
         why = f"The image {full} matches none of policy.allowed_images"
         yield allowed_by_element(Rule.IMAGES, why, "allowed_images", profile.image, "name another image")
+    if has_own_image(profile.name) and not any(fnmatchcase(full, pattern) for pattern in policy.task_images):
+        why = f"The image {full} matches none of policy.task_images"
+        otherwise = "open the task with another one"
+        yield allowed_by_element(Rule.TASK_IMAGES, why, "task_images", profile.image, otherwise)
 
 
 def _capabilities(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:
@@ -227,5 +233,8 @@ JUDGEMENTS: tuple[tuple[Judgement, tuple[str, ...]], ...] = (
     (mount_rules.folder, ("folder", "is_reader")),
     (target_rules.in_memory, ("tmpfs",)),
     (_environment, ("environment",)),
+    (environment_rules.secrets, ("secrets",)),
+    (environment_rules.own, ("own",)),
+    (environment_rules.disk, ("disk",)),
     (_reuse, ("reuse",)),
 )

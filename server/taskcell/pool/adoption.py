@@ -62,7 +62,7 @@ class Inheritance:
         endings: takes what the tasks' next answers have to say about it.
         deployment_id: as in the containers' labels.
         instance: this server's own name there.
-        profile_of: the authorised profile of that name as it is now; None when there is none.
+        profile_of: the authorised profile of that name and task as it is now; None when there is none.
         orphan_ttl: seconds that a dead server's sandboxes live.
     """
 
@@ -71,7 +71,7 @@ class Inheritance:
         engine: Engine,
         launcher: Launcher,
         deployment: Deployment,
-        profile_of: Callable[[str], AuthorizedProfile | None],
+        profile_of: Callable[[str, TaskKey], AuthorizedProfile | None],
         endings: Endings,
         *,
         deployment_id: str,
@@ -155,7 +155,7 @@ class Inheritance:
         return list(found.values())
 
     def _slot(self, record: SandboxRecord, had: TaskKey) -> Slot | None:
-        profile = self._profile_of(record.profile)
+        profile = self._profile_of(record.profile, record.key)
         if profile is None:
             return None
         # Ages stay as they are: the two clocks differ, and their distance does not change.

@@ -199,6 +199,10 @@ class Keeper:
                     if self._can_save(slot):
                         saving.start_soon(partial(self.save, slot, is_last=True))
 
+    def has_files(self, task: TaskKey) -> bool:
+        """Whether files of the task are kept. Blocking."""
+        return self.is_on and self._files.has(task)
+
     def forget(self, task: TaskKey) -> None:
         """The task was closed on purpose: what was kept of it goes. Blocking."""
         self._tasks.pop(task, None)

@@ -128,7 +128,7 @@ class Launcher:
         Arguments:
             running: an earlier server has used the container.
         """
-        limits, shell = self._settings.limits, self._settings.terminal.shell
+        limits, shell = self._settings.limits, slot.profile.shell
         channel = Channel(self._deployment.token(nonce), self._settings.pool.orphan_ttl)
         await self._group.start(self._serve_channel, channel, container)
         sandbox = Sandbox(

@@ -29,7 +29,7 @@ async def open_pool(
 
     Arguments:
         deployment: where other servers find what this one leaves.
-        profile_of: the authorised profile of that name as it is now; None when there is none, or it is denied.
+        profile_of: the authorised profile of that name and task as it is now; None: there is none, or it is denied.
         for_one_call: make nothing beforehand, leave nothing behind, and leave alone what other servers left.
         egress: what sandboxes reach by name; None: by the settings, without an audit log.
     """

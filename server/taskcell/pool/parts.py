@@ -13,6 +13,7 @@ from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
 from taskcell.egress.egress import Egress
 from taskcell.engine.base import Engine
+from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.adoption import Inheritance
 from taskcell.pool.bounds import Bounds
@@ -28,7 +29,8 @@ from taskcell.pool.state import Slots
 from taskcell.pool.upkeep import Upkeep
 from taskcell.pool.workspaces import Workspaces
 
-ProfileOf = Callable[[str], AuthorizedProfile | None]
+#: Finds the profile of an earlier server's sandbox, by the profile's name and the task.
+ProfileOf = Callable[[str, TaskKey], AuthorizedProfile | None]
 
 
 @dataclass(frozen=True, slots=True)

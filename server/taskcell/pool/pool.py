@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
 from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
@@ -170,6 +171,12 @@ class Pool:
         if self._heir.has_begun or self._adopts:
             await self._begin(task)
         return [slot for slot in self.slots if slot.task == task]
+
+    async def has_begun(self, task: TaskKey) -> bool:
+        """Whether the task has a sandbox, has run a command, or has files of an earlier sandbox."""
+        if await self.of_task(task) or self._workspaces.record(task).processes:
+            return True
+        return await anyio.to_thread.run_sync(self._keeper.has_files, task)
 
     @contextmanager
     def holding(self, task: TaskKey, sandbox: Sandbox, *, serves: bool = False) -> Iterator[None]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import anyio
 
+from taskcell.environment import has_own_image
 from taskcell.errors import TaskcellError
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import Bounds, make_room, next_turn
@@ -46,7 +47,8 @@ class Slots:
     def lease(self, key: SlotKey, profile: AuthorizedProfile) -> Lease:
         """A claim on the key's slot, granted at once when that slot can be used. Otherwise `assign` decides."""
         lease = Lease(key, profile, next(self._numbers))
-        self._used[key[1]] = profile
+        if not has_own_image(profile.name):  # another task hardly asks for it
+            self._used[key[1]] = profile
         current = self._slots.get(key)
         if current is not None and current.fits(profile):
             self._grant(lease, current)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from dataclasses import replace
 from typing import Literal
 
-from taskcell.config.container_table import ContainerTable, Expanded, default_tmpfs
+from taskcell.config.container_table import ContainerTable, default_tmpfs
+from taskcell.config.expansion import Expanded
 from taskcell.config.settings import Settings
 from taskcell.host_folder import HostFolder
 from taskcell.model import DEFAULT_USER, Profile, Reuse
@@ -15,7 +17,6 @@ from taskcell.refusal import Refusal, Rule
 from taskcell.skills.manifest import Skill
 from taskcell.units import format_size
 
-TERMINAL = "terminal"
 #: The profile's fields that a table may set too, each with its key.
 _KEYS = {
     "memory": "memory",
@@ -35,18 +36,19 @@ _CACHE = ("XDG_CACHE_HOME", "/tmp/.cache")  # noqa: S108 - a path in the contain
 
 
 def terminal_profile(settings: Settings) -> Profile:
-    """Return the profile of the tool `terminal`. Raises ConfigError if its variables cannot be expanded."""
+    """Return the terminal's profile in the settings' environment. Raises ConfigError: a variable is not set."""
     expanded = settings.terminal_container
     # Empty, not None: the terminal's argv is whole, and the image's own entrypoint has no part in it.
-    profile = _profile(
-        name=TERMINAL, kind="terminal", table=settings.terminal, expanded=expanded, entrypoint=(), settings=settings
-    )
+    name, table = settings.environment.profile, settings.terminal
+    profile = _profile(name=name, kind="terminal", table=table, expanded=expanded, entrypoint=(), settings=settings)
+    timeout = settings.limits.timeout if table.timeout is None else table.timeout
+    profile = replace(profile, shell=table.shell, setup=table.setup, setup_timeout=timeout)
     return _with_room_for_files(profile, settings) if settings.terminal.extra_args else profile
 
 
 def skill_profile(skill: Skill, settings: Settings) -> Profile:
     """Return the profile of a skill's tools. A skill that names no entrypoint has the image's own."""
-    expanded = Expanded(skill.image, skill.environment, skill.mounts, skill.extra_args)
+    expanded = Expanded(skill.image, skill.environment, skill.mounts, skill.extra_args, skill.secrets)
     return _profile(
         name=skill.name,
         kind="skill",
@@ -67,6 +69,8 @@ def _profile(
     settings: Settings,
 ) -> Profile:
     folder = host_folder(settings)
+    # Neither can be done in a root file system that nobody can write.
+    must_write = table.sudo or table.own
     profile = Profile(
         name=name,
         image=expanded.image,
@@ -81,8 +85,8 @@ def _profile(
         pids=table.pids,
         network=table.network,
         egress=table.egress,
-        # sudo cannot be set up in a root file system that nobody can write; the policy refuses who asks for both.
-        read_only=table.read_only and not (table.sudo and "read_only" not in table.model_fields_set),
+        # The policy refuses who asks for both.
+        read_only=table.read_only and not (must_write and "read_only" not in table.model_fields_set),
         tmpfs=default_tmpfs(table.memory, table.shm_size),
         mounts=expanded.mounts,
         cap_add=table.cap_add,
@@ -90,6 +94,9 @@ def _profile(
         platform=table.platform,
         runtime=settings.engine.runtime,
         sudo=table.sudo,
+        disk=table.disk,
+        own=tuple(dict.fromkeys(map(posixpath.normpath, table.own))),
+        secrets=expanded.secrets,
         on_host_folder=folder is not None or (settings.workspace_root is not None and settings.workspace.persistent),
         folder=folder,
         is_reader=table.workspace == "ro",

@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from taskcell.config.container_table import ContainerTable, expand_environment
+from taskcell.config.container_table import ContainerTable
+from taskcell.config.expansion import expand_environment
 from taskcell.config.fields import Table, Texts, faults
 from taskcell.config.toml_source import Fault, Key, TomlSource, UnreadableToml
 from taskcell.errors import ManifestError
 from taskcell.mounts import Mount
+from taskcell.secret import Secret
 from taskcell.skills.forerunner import translate
 from taskcell.skills.manifest_files import manifest_files
 from taskcell.skills.skill_table import read_skill
@@ -40,7 +42,7 @@ class Skill:
     """A skill whose table has no faults.
 
     Arguments:
-        docker: its table as it is written; `image`, `environment`, `mounts` and `extra_args` have its
+        docker: its table as it is written; `image`, `environment`, `mounts`, `extra_args` and `secrets` have its
             variables filled in.
         environment: the file's defaults, then the skill's own. The values may be secret.
         tools: its typed tools; empty if the skill is one free-form tool of its own name.
@@ -58,6 +60,7 @@ class Skill:
     tools: tuple[TypedTool, ...] = ()
     extra_args: tuple[str, ...] = field(default=(), repr=False)
     key: Key = ()
+    secrets: tuple[Secret, ...] = ()
 
     @property
     def tool_names(self) -> tuple[str, ...]:
@@ -228,6 +231,7 @@ def _add(
         read.tools,
         read.expanded.extra_args,
         variant.key,
+        read.expanded.secrets,
     )
     if not faulty and not unusable:
         found.skills.append(skill)

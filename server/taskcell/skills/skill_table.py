@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from taskcell.config.container_table import ContainerTable, Expanded, expand_table
+from taskcell.config.container_table import ContainerTable
+from taskcell.config.expansion import Expanded, expand_table
 from taskcell.config.fields import Prose, Table, Word, faults
 from taskcell.config.toml_source import Fault
 from taskcell.skills.mcp_server import mcp_server_faults

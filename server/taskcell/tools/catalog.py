@@ -52,6 +52,12 @@ def build_tools(settings: Settings, skills: Iterable[Skill], left_out: Iterable[
     return tools
 
 
+def terminal_tools(settings: Settings) -> dict[str, Tool]:
+    """Create the tools that depend on the terminal's profile, by name: the terminal, the file tools and `process`."""
+    own = [tool for tools in built_in() for tool in tools.make(settings)]
+    return {tool.name: tool for tool in own if tool.is_of_terminal}
+
+
 def profiles(tools: Mapping[str, Tool]) -> dict[str, Profile]:
     """Return the profiles of these tools by the profiles' names."""
     return {tool.profile.name: tool.profile for tool in tools.values() if tool.profile is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from taskcell.images.skills import programs_in
 from taskcell.model import WORKSPACE, Profile, Status
 from taskcell.schema.properties import object_schema, or_null, plain_number, value_schema
 from taskcell.units import format_seconds, format_size
@@ -96,6 +97,21 @@ def places_of(profile: Profile) -> str:
 def cores_of(profile: Profile) -> str:
     """Say how much of the processor a command has; nothing if that is unbounded."""
     return "" if profile.cpus is None else f"CPUs: {plain_number(profile.cpus)}."
+
+
+def facts(profile: Profile) -> str:
+    """Say what a model must know of a terminal: its user, places, limits and programs."""
+    programs = programs_in(profile.image)
+    folder = profile.working_dir not in (None, WORKSPACE)
+    said = (
+        user_of(profile),
+        f"Commands start in {profile.working_dir}." if folder else "",
+        places_of(profile),
+        limits_of(profile),
+        cores_of(profile),
+        programs and f"Programs: {programs}.",
+    )
+    return " ".join(filter(None, said))
 
 
 def skill_facts(profile: Profile, timeout: float | None = None) -> str:

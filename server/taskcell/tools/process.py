@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from taskcell.config.settings import Settings
+from taskcell.environment import TERMINAL
 from taskcell.errors import BadArgument
 from taskcell.model import Command, Profile, ToolCall
 from taskcell.process.table import FINISHED_MAX
-from taskcell.profile.build import TERMINAL, terminal_profile
+from taskcell.profile.build import terminal_profile
 from taskcell.schema.arguments import as_utf8, nearest, seconds
 from taskcell.schema.forms import ONLY_WHEN
 from taskcell.schema.properties import COLS, ROWS, STRIP_ANSI, TASK_ID, object_schema, plain_number, value_schema

@@ -1,51 +1,75 @@
-"""The tool `sandbox`: shows, resets or closes the sandboxes of a task."""
+"""The tool `sandbox`: shows, resets, closes or opens the sandboxes of a task."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
+
+import anyio.to_thread
 
 from taskcell.config.settings import Settings
 from taskcell.engine.base import Engine
+from taskcell.environment import DEFAULT, Environment
 from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.files.answers import Picture
-from taskcell.model import WORKSPACE, TaskKey, ToolCall
+from taskcell.model import WORKSPACE, Command, TaskKey, ToolCall
 from taskcell.pool.slot import Slot
+from taskcell.schema.forms import ONLY_WHEN
 from taskcell.schema.properties import TASK_ID, object_schema, or_null, value_schema
 from taskcell.tools.binding import task_key
-from taskcell.tools.describe import NOT_NEGATIVE, NOTES
+from taskcell.tools.describe import NOT_NEGATIVE, NOTES, facts
+from taskcell.tools.environments import can_open, profile_in
 from taskcell.tools.tool import Access, BuiltIn, Tool, ToolAnnotations, ToolReport, Watch
 
 SANDBOX = "sandbox"
+#: Characters of patterns that a description may have: each is paid for in every request.
+MAX_PATTERNS = 200
 _DESCRIPTION = (
     "Show a task's sandbox, reset it when its processes or environment are broken, or close it when the task is done."
 )
-_SCHEMA = object_schema(
-    {
+_ACTIONS = {
+    "status": "state, processes, memory",
+    "reset": f"fresh container, working directory and environment; {WORKSPACE} stays",
+    "close": "end the task and delete its files, unless the workspace is persistent",
+}
+_OPEN = "start the task in another environment, before its first command"
+_ONLY_OPEN = {ONLY_WHEN: {"action": ["open"]}}
+
+
+def schema(settings: Settings) -> dict[str, Any]:
+    """Return the input schema. What could only be refused is not in it."""
+    actions = {**_ACTIONS, "open": _OPEN} if can_open(settings) else _ACTIONS
+    properties: dict[str, Any] = {
         "action": {
             "type": "string",
-            "enum": ["status", "reset", "close"],
-            "description": (
-                "status: state, processes, memory. reset: fresh container, working directory and environment; "
-                f"{WORKSPACE} stays. close: end the task and delete its files, unless the workspace is persistent."
-            ),
+            "enum": list(actions),
+            "description": " ".join(f"{name}: {what}." for name, what in actions.items()),
         },
         "task_id": TASK_ID,
-    },
-    ["action"],
-)
+    }
+    if settings.environments:
+        names = list(settings.environments)
+        said = "What the terminal and file tools then work in."
+        properties["environment"] = value_schema("string", said, enum=names, **_ONLY_OPEN)
+    if settings.policy.task_images:
+        allowed = ", ".join(settings.policy.task_images)
+        said = f"Image to use, of these: {allowed if len(allowed) <= MAX_PATTERNS else 'see the refusal'}."
+        properties["image"] = value_schema("string", said, minLength=1, **_ONLY_OPEN)
+    return object_schema(properties, ["action"])
+
+
 SANDBOX_SCHEMA = object_schema(
     {
         "task_id": value_schema("string", "Name of the task."),
-        "action": value_schema("string", "The action: status, reset or close."),
+        "action": value_schema("string", "The action."),
         "sandboxes": {
             "type": "array",
             "description": "The task's sandboxes after the action.",
             "items": object_schema(
                 {
-                    "profile": value_schema("string", "terminal, or the name of a skill."),
+                    "profile": value_schema("string", "terminal, one of its environments, or a skill."),
                     "container": value_schema("string", "Name of the container."),
                     "state": value_schema("string", "State, such as ready or lost."),
                     "age_s": value_schema("number", "Seconds since it was created.", **NOT_NEGATIVE),
@@ -64,7 +88,8 @@ class SandboxAction:
     """A checked call of the tool `sandbox`."""
 
     task: TaskKey
-    action: Literal["status", "reset", "close"]
+    action: Literal["status", "reset", "close", "open"]
+    environment: Environment = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +145,43 @@ class SandboxReport:
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxTool(Tool):
-    """The tool `sandbox`. It runs no command."""
+    """The tool `sandbox`. It runs no command, but `open` is judged as one of the environment's profile."""
+
+    settings: Settings = field(repr=False)
 
     def bind(self, call: ToolCall) -> SandboxAction:
         """Check a call's arguments. Raises BadArgument."""
         values = self.check(call)
-        return SandboxAction(task_key(call, values), values["action"])
+        environment = Environment(values.get("environment", ""), values.get("image", ""))
+        return SandboxAction(task_key(call, values), values["action"], environment)
+
+    def commands(self, call: ToolCall) -> Sequence[Command]:
+        action = self.bind(call)
+        return (self._opening(action, call.confirmed),) if action.action == "open" else ()
+
+    def _opening(self, action: SandboxAction, confirmed: frozenset[str] = frozenset()) -> Command:
+        """Return what the policy judges of an `open`. Raises BadArgument."""
+        environment = action.environment
+        text = " ".join(filter(None, ("open", environment.name, environment.image)))
+        return Command(action.task, self.name, profile_in(self.settings, environment), (), text, confirmed=confirmed)
+
+    async def _open(self, gateway: Access, action: SandboxAction, confirmed: frozenset[str]) -> list[str]:
+        environment = action.environment
+        if environment.is_default:  # whatever the task has
+            environment = await gateway.environments.of(action.task)
+        command = self._opening(replace(action, environment=environment), confirmed)
+        notes = await gateway.environments.open(action.task, environment, gateway.authorize(command).profile)
+        return [f"The task has {environment}. {facts(command.profile)}", *notes]
 
     async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> ToolReport:
         action, pool = self.bind(call), gateway.pool
         notes = []
         if action.action == "reset":
             notes += await pool.reset(action.task) or ["The task had no sandbox; its next command creates one."]
+        elif action.action == "open":
+            notes += await self._open(gateway, action, call.confirmed)
         elif action.action == "close":
+            await anyio.to_thread.run_sync(gateway.environments.forget, action.task)
             count = await pool.close_task(action.task)
             gateway.file_history.forget(action.task)
             files = "are kept" if pool.keeps_files else "are deleted"
@@ -160,20 +209,21 @@ async def _info(slot: Slot, engine: Engine) -> SandboxInfo:
     return SandboxInfo(slot.shared_key[1], sandbox.container.name, state, age, processes, memory)
 
 
-def sandbox_tool() -> SandboxTool:
-    """Create the tool. It does not depend on the configuration."""
+def sandbox_tool(settings: Settings) -> SandboxTool:
+    """Create the tool. Its arguments depend on what tasks may be opened with."""
     return SandboxTool(
         name=SANDBOX,
         title="Sandbox",
         description=_DESCRIPTION,
-        input_schema=_SCHEMA,
+        input_schema=schema(settings),
         output_schema=SANDBOX_SCHEMA,
         annotations=ToolAnnotations(read_only=False, destructive=True, idempotent=True, open_world=False),
+        settings=settings,
     )
 
 
 def _make(settings: Settings) -> Iterator[Tool]:
-    yield sandbox_tool()
+    yield sandbox_tool(settings)
 
 
 BUILT_IN = BuiltIn(names=(SANDBOX,), make=_make, rank=3)

@@ -11,10 +11,10 @@ from typing import Any
 from taskcell.config.fields import check_variable_name
 from taskcell.config.settings import Settings
 from taskcell.engine.kinds import kind_of
+from taskcell.environment import TERMINAL
 from taskcell.errors import BadArgument, ErrorCode
-from taskcell.images.skills import programs_in
 from taskcell.model import WORKSPACE, Command, Profile
-from taskcell.profile.build import TERMINAL, terminal_profile
+from taskcell.profile.build import terminal_profile
 from taskcell.sandbox.shell import is_bash
 from taskcell.schema.arguments import encoded, seconds
 from taskcell.schema.forms import ONLY_WHEN
@@ -24,12 +24,9 @@ from taskcell.text import shown
 from taskcell.tools.binding import MAX_ARGUMENT, ProgramTool, program_hints, stdin_of, timeout_of, workdir_of
 from taskcell.tools.describe import (
     RUN_SCHEMA,
-    cores_of,
-    limits_of,
+    facts,
     open_timeout_property,
-    places_of,
     shared_files,
-    user_of,
 )
 from taskcell.tools.tool import BuiltIn
 
@@ -94,15 +91,7 @@ def description(profile: Profile, shell: Sequence[str], *, isolates: bool = True
     exported = "exported variables and functions" if is_bash(shell) else "exported variables"
     carried = f"Working directory and {exported} carry over to the next command; nothing else of the shell does."
     if isolates:
-        programs = programs_in(profile.image)
-        facts = (
-            user_of(profile),
-            places_of(profile),
-            limits_of(profile),
-            cores_of(profile),
-            programs and f"Programs: {programs}.",
-        )
-        own = f"{shared_files(profile, 'all skills')} {' '.join(filter(None, facts))}"
+        own = f"{shared_files(profile, 'all skills')} {facts(profile)}"
         what = "Run a shell command in the task's own Linux container."
     else:
         what = "Run a shell command as a process of the server's own machine: this engine has no container."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from taskcell.config.settings import Settings
 from taskcell.engine.base import Engine
@@ -16,6 +16,9 @@ from taskcell.policy.policy import AuthorizedCommand
 from taskcell.pool.pool import Pool
 from taskcell.process.process import Process
 from taskcell.schema.arguments import Arguments
+
+if TYPE_CHECKING:
+    from taskcell.tools.environments import Environments
 
 #: Called with the process that a call starts or inspects.
 Watch = Callable[[Process], None]
@@ -61,6 +64,9 @@ class Access(Protocol):
     @property
     def file_history(self) -> FileHistory: ...
 
+    @property
+    def environments(self) -> Environments: ...
+
     def authorize(self, command: Command) -> AuthorizedCommand:
         """Allow a command and its profile. Raises Denied."""
 
@@ -103,6 +109,11 @@ class Tool(ABC):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_arguments", Arguments(self.input_schema))
+
+    @property
+    def is_of_terminal(self) -> bool:
+        """What it does depends on the terminal's profile, and so on what its task was opened with."""
+        return self.profile is not None and self.profile.kind == "terminal"
 
     def check(self, call: ToolCall) -> Mapping[str, Any]:
         """Return a call's arguments. Raises BadArgument if they do not match the input schema."""

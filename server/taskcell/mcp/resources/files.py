@@ -35,7 +35,7 @@ def file_resources(gateway: Gateway) -> Route:
     """Return the route of `taskcell://tasks/{task_id}/files/{+path}`."""
 
     async def read(task: TaskKey, rest: str, uri: str) -> Contents:
-        path, tool = _path(rest), gateway.tools["read_file"]
+        path, tool = _path(rest), await gateway.tool_of("read_file", task)
         assert isinstance(tool, FileTool)
         try:
             return [_contents(uri, (await tool.fetch(gateway, task, path)).answer)]
@@ -45,7 +45,7 @@ def file_resources(gateway: Gateway) -> Route:
             if refused.code is not ErrorCode.IS_A_DIRECTORY:
                 raise BadArgument(str(refused)) from None
         call = ToolCall(task.principal, "list_files", {"path": path, "task_id": task.task})
-        listing = await gateway.tools["list_files"].run(gateway, call)
+        listing = await (await gateway.tool_of("list_files", task)).run(gateway, call)
         return [TextResourceContents(uri=uri, mime_type="text/plain", text=listing.output())]
 
     template = ResourceTemplate(

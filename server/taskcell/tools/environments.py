@@ -1,0 +1,131 @@
+"""What tasks are opened with: each task's environment, and the terminal and file tools as they are in it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import anyio.to_thread
+
+from taskcell.config.settings import Settings
+from taskcell.deployment.opened import OpenedTasks
+from taskcell.environment import DEFAULT, Environment
+from taskcell.errors import BadArgument
+from taskcell.model import Profile, TaskKey
+from taskcell.policy.policy import AuthorizedProfile
+from taskcell.pool.pool import Pool
+from taskcell.profile.build import terminal_profile
+from taskcell.tools.catalog import terminal_tools
+from taskcell.tools.tool import Tool
+
+#: Sets of tools that are held. Making one takes a few milliseconds.
+MAX_SETS = 64
+
+
+def profile_in(settings: Settings, environment: Environment) -> Profile:
+    """Return the terminal's profile in an environment. Raises BadArgument: there is none of its name."""
+    try:
+        return terminal_profile(settings.in_environment(environment))
+    except KeyError:
+        raise BadArgument(_no_such(environment.name, settings)) from None
+
+
+def _no_such(name: str, settings: Settings) -> str:
+    names = ", ".join(f"'{known}'" for known in settings.environments)
+    return f"There is no environment '{name}'; " + (f"there are {names}." if names else "none is configured.")
+
+
+def can_open(settings: Settings) -> bool:
+    """Whether a task can be opened with anything but the default."""
+    return bool(settings.environments or settings.policy.task_images)
+
+
+@dataclass(slots=True)
+class Environments:
+    """The environments of one server's tasks.
+
+    Arguments:
+        held: of tasks that have a sandbox, which settles it.
+    """
+
+    settings: Settings
+    pool: Pool
+    opened: OpenedTasks
+    held: dict[TaskKey, Environment] = field(default_factory=dict)
+    _tools: OrderedDict[Environment, Mapping[str, Tool]] = field(default_factory=OrderedDict)
+
+    async def of(self, task: TaskKey) -> Environment:
+        """What the task was opened with, by this server or an earlier one. Raises what a call for its sandbox would."""
+        if not can_open(self.settings):
+            return DEFAULT
+        held = self.held.get(task)
+        if held is not None and any(slot.task == task for slot in self.pool.slots):
+            return held
+        await self.pool.of_task(task)  # what earlier servers know is known from then on
+        found = await anyio.to_thread.run_sync(self.opened.find, task)
+        if found.name and found.name not in self.settings.environments:
+            raise BadArgument(f"The task was opened with {found}, which is not configured any more; {_CLOSE}")
+        self._hold(task, found)
+        return found
+
+    def _hold(self, task: TaskKey, environment: Environment) -> None:
+        there = {slot.task for slot in self.pool.slots}
+        if len(self.held) > 2 * len(there) + MAX_SETS:
+            self.held = {one: held for one, held in self.held.items() if one in there}
+        self.held[task] = environment
+
+    async def tool(self, own: Tool, task: TaskKey) -> Tool:
+        """Return a tool as it is for a task: the terminal and file tools are of the task's environment."""
+        if not can_open(self.settings) or not own.is_of_terminal:
+            return own
+        environment = await self.of(task)
+        return own if environment.is_default else self.tools(environment).get(own.name, own)
+
+    def tools(self, environment: Environment) -> Mapping[str, Tool]:
+        """Return the tools that an environment changes, by name."""
+        found = self._tools.get(environment)
+        if found is None:
+            found = self._tools[environment] = terminal_tools(self.settings.in_environment(environment))
+            if len(self._tools) > MAX_SETS:
+                self._tools.popitem(last=False)
+        self._tools.move_to_end(environment)
+        return found
+
+    def profile_of(self, name: str, task: TaskKey) -> Profile | None:
+        """Return the profile of an earlier server's sandbox, by its name; None for a skill's, and if there is none."""
+        environment = Environment.of_profile(name) or self.opened.find(task)
+        if environment.profile != name or (environment.name and environment.name not in self.settings.environments):
+            return None
+        return profile_in(self.settings, environment)
+
+    async def open(self, task: TaskKey, wanted: Environment, profile: AuthorizedProfile) -> list[str]:
+        """Start a task's sandbox in an environment, and note that the task has this one. Return notes for the answer.
+
+        Raises BadArgument: the task has another one, or has had a command; and what a call for a sandbox raises.
+
+        Arguments:
+            profile: of the environment.
+        """
+        before = await self.of(task)
+        if wanted != before:
+            if not before.is_default or await self.pool.has_begun(task):
+                raise BadArgument(f"The task has {before} already, so it cannot be opened with {wanted}; {_CLOSE}")
+            self._hold(task, wanted)
+            await anyio.to_thread.run_sync(self.opened.note, task, wanted)
+        try:
+            async with self.pool.lease(task, profile) as (_, notes):
+                return list(notes)
+        except BaseException:
+            # One that is still being made goes on, and is the task's.
+            if wanted != before and all(slot.task != task for slot in self.pool.slots):
+                self.forget(task)
+            raise
+
+    def forget(self, task: TaskKey) -> None:
+        """The task is closed; its next sandbox may be of any environment. Blocking, for a file of the disk."""
+        self.held.pop(task, None)
+        self.opened.forget(task)
+
+
+_CLOSE = "`sandbox` with the action 'close' ends the task and its files, or use another task_id."
