@@ -52,7 +52,7 @@ class Environment:
 
 
 #: That of `[terminal]`.
-DEFAULT = Environment()
+OF_TERMINAL = Environment()
 
 
 def has_own_image(profile: str) -> bool:

@@ -1,5 +1,6 @@
-/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `file` and `transfer` run in it, and `look`
-   says what is mounted there. By other names it is the front of sudo and the program that sudo asks for a password. */
+/* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `file` and `transfer` run in it, `look` says
+   what is mounted there, and `own` gives folders of the image to the user. By other names it is the front of sudo and
+   the program that sudo asks for a password. */
 #include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -13,13 +14,15 @@
 #include "file/file.h"
 #include "init/init.h"
 #include "look.h"
+#include "own.h"
 #include "sudo/askpass.h"
 #include "sudo/front.h"
 #include "transfer/transfer.h"
 
 static int usage(void) {
     fputs("usage: supervisor init --socket PATH [--claim MS] [--own-ipc]\n"
-          "       supervisor connect --socket PATH | file ... | transfer ... | look PATH... | version\n",
+          "       supervisor connect --socket PATH | file ... | transfer ... | look PATH... | version\n"
+          "       supervisor own SECONDS USER PATH...\n",
           stderr);
     return 2;
 }
@@ -49,6 +52,7 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "file")) return file_run(argc - 2, argv + 2);
     if (!strcmp(what, "transfer")) return transfer_run(argc - 2, argv + 2);
     if (!strcmp(what, "look")) return look_run(argc - 2, argv + 2);
+    if (!strcmp(what, "own")) return own_run(argc - 2, argv + 2);
     if (!strcmp(what, "version") && argc == 2) return printf("supervisor 3\n") < 0;
     if (argc < 4 || strcmp(argv[2], "--socket")) return usage();
     /* This comes before we hold a secret: processes of our user must neither trace us nor read our memory. */

@@ -23,7 +23,7 @@ from taskcell.errors import Denied
 from taskcell.gateway.background import Background
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import TaskKey
-from taskcell.policy.policy import AuthorizedProfile
+from taskcell.policy.policy import AuthorizedProfile, Policy
 from taskcell.pool.opened import open_pool
 from taskcell.profile.build import terminal_profile
 from taskcell.tools.catalog import profiles
@@ -75,10 +75,7 @@ async def open_gateway(
         Denied: the policy refuses the host folder of the workspaces.
     """
     policy = stack.policy_of(settings, state, audit.path if audit is not None else None)
-    if settings.workspace.persistent and settings.workspace_root is not None:
-        policy.authorize_root(settings.workspace_root)
-    if settings.workspace_folder is not None:
-        await anyio.to_thread.run_sync(policy.authorize_folder, terminal_profile(settings))
+    await _authorize_folders(policy, settings)
 
     def profile_of(name: str, task: TaskKey) -> AuthorizedProfile | None:
         profile = profiles(gateway.tools).get(name) or environments.profile_of(name, task)
@@ -88,7 +85,6 @@ async def open_gateway(
             return None
 
     deployment = Deployment(state)
-
     egress = Egress(settings.egress, audit, resolve)
     async with (
         open_pool(engine, settings, deployment, profile_of, for_one_call=for_one_call, egress=egress) as pool,
@@ -110,3 +106,11 @@ async def open_gateway(
             egress=egress,
         )
         yield gateway
+
+
+async def _authorize_folders(policy: Policy, settings: Settings) -> None:
+    """Raises Denied: the policy refuses a folder of the host in which tasks' files are to be."""
+    if settings.workspace.persistent and settings.workspace_root is not None:
+        policy.authorize_root(settings.workspace_root)
+    if settings.workspace_folder is not None:
+        await anyio.to_thread.run_sync(policy.authorize_folder, terminal_profile(settings))

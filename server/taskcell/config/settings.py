@@ -19,7 +19,7 @@ from taskcell.config.http_table import HttpSettings
 from taskcell.config.password_file import check_password
 from taskcell.config.policy_tables import PolicySettings
 from taskcell.config.shipped import PACKAGE, shipped_manifests
-from taskcell.config.terminal_table import Environments, TerminalSettings
+from taskcell.config.terminal_table import EnvironmentTables, TerminalSettings
 from taskcell.environment import Environment
 from taskcell.errors import ConfigError
 from taskcell.model import GIB, MIB
@@ -127,7 +127,7 @@ class Settings(Table):
     deployment: Word = ""
     engine: EngineSettings = EngineSettings()
     terminal: TerminalSettings = TerminalSettings()
-    environments: Environments = Field(default_factory=dict)
+    environments: EnvironmentTables = Field(default_factory=dict)
     workspace: WorkspaceSettings = WorkspaceSettings()
     pool: PoolSettings = PoolSettings()
     limits: LimitSettings = LimitSettings()

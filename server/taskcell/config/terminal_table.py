@@ -55,4 +55,4 @@ def _named(value: dict[str, TerminalSettings]) -> dict[str, TerminalSettings]:
     return value
 
 
-Environments = Annotated[dict[str, TerminalSettings], AfterValidator(_named)]
+EnvironmentTables = Annotated[dict[str, TerminalSettings], AfterValidator(_named)]

@@ -17,7 +17,7 @@ import structlog
 from taskcell.deployment.checked import text
 from taskcell.deployment.records import Deployment
 from taskcell.deployment.state_files import own_folder, read_own, replace, why
-from taskcell.environment import DEFAULT, Environment
+from taskcell.environment import OF_TERMINAL, Environment
 from taskcell.model import LOCAL_PRINCIPAL, TaskKey
 
 log = structlog.get_logger(__name__)
@@ -62,7 +62,7 @@ class OpenedTasks:
         """What the task was opened with; the default where nobody knows."""
         folder = self._folder()
         if folder is None or task in self._here:
-            return self._here.get(task, DEFAULT)
+            return self._here.get(task, OF_TERMINAL)
         for path in self._of(folder, task):
             with suppress(*_FAULTS):
                 key, environment = _read(path)
@@ -71,7 +71,7 @@ class OpenedTasks:
                     path.rename(folder / self._name(task))
                     (folder / self._name(task)).touch()
                     return environment
-        return DEFAULT
+        return OF_TERMINAL
 
     def forget(self, task: TaskKey) -> None:
         """The task was closed."""

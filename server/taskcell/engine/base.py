@@ -15,6 +15,9 @@ from taskcell.policy.policy import AuthorizedProfile
 
 #: proc(5): stopped by a signal, and by a tracer.
 STOPPED_STATES = frozenset("Tt")
+#: Seconds in which a new container must give its profile's `own` to the user. In an overlay each file is copied: a
+#: gigabyte of them on a slow disk takes no more.
+OWN_TIMEOUT = 120.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,8 @@ class LocalEngine:
         """Start a supervisor. The profile's limits, user, network and file systems have no effect here."""
         if spec.profile.sudo:
             raise EngineError("The local engine has no sudo to give: it would be this machine's; use 'docker'.")
+        if spec.profile.own:
+            raise EngineError("The local engine has no image with folders to give away ('own'); use 'docker'.")
         program = binary.path()
         folder = spec.profile.folder
         volume = folder.path if folder is not None else _make_workspace(self._folder, spec.workspace)

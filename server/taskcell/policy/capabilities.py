@@ -38,6 +38,11 @@ def root_capabilities(profile: Profile) -> tuple[str, ...]:
     return tuple(sorted({*SUDO_CAPABILITIES, *map(plain_name, profile.cap_add)}))
 
 
+def start_capabilities(profile: Profile) -> tuple[str, ...]:
+    """Return what the supervisor needs beside when a sandbox starts: to give folders of the image to the user."""
+    return ("CHOWN",) if profile.own else ()
+
+
 def as_mask(names: tuple[str, ...]) -> int:
     """Return a number with one bit for each capability, as the kernel counts them."""
     return sum(1 << _NUMBERS[name] for name in names)

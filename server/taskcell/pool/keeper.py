@@ -168,7 +168,10 @@ class Keeper:
                     await sandbox.settle()
                 terminal = sandbox.spawner.terminal
                 folder = "" if terminal.cwd is None else posixpath.relpath(terminal.cwd, sandbox.container.workspace)
-                return ArchiveHead(task.principal, task.task, now, folder, terminal.env)
+                # A copy that a command has made of a secret does not come to lie on the disk.
+                holds = sandbox.masks.holds
+                env = terminal.env and {name: value for name, value in terminal.env.items() if not holds(value)}
+                return ArchiveHead(task.principal, task.task, now, folder, env)
         kept = self._tasks.get(task)
         empty = ArchiveHead(task.principal, task.task, now)
         return empty if kept is None or kept.unused is None else replace(kept.unused, saved=now)

@@ -14,7 +14,7 @@ from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
 from taskcell.egress.egress import Egress
 from taskcell.egress.presets import PACKAGES
-from taskcell.engine.base import Container, ContainerSpec, Engine, Workspace
+from taskcell.engine.base import OWN_TIMEOUT, Container, ContainerSpec, Engine, Workspace
 from taskcell.errors import Denied, ImageMissing, SandboxLost, TaskcellError
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.leftovers import Leftovers
@@ -22,6 +22,7 @@ from taskcell.pool.slot import Slot
 from taskcell.pool.workspaces import Workspaces
 from taskcell.sandbox import sudo
 from taskcell.sandbox.sandbox import Sandbox
+from taskcell.sandbox.setup import run_setup
 from taskcell.supervisor.channel import Channel
 
 log = structlog.get_logger(__name__)
@@ -120,6 +121,7 @@ class Launcher:
         }
         # No other server can take up what its own has not connected to yet.
         claim_within = min(MAX_CLAIM, max(MIN_CLAIM, self._settings.pool.orphan_ttl))
+        claim_within += OWN_TIMEOUT if slot.profile.own else 0.0
         return ContainerSpec(slot.profile, container_name(slot), workspace, labels, claim_within)
 
     async def _connect(self, container: Container, slot: Slot, nonce: str, *, running: bool = False) -> Sandbox:
@@ -148,6 +150,7 @@ class Launcher:
             sandbox.sudo_problem = await sudo.set_up(channel, slot.profile, self._settings.sudo_password)
         if slot.profile.kind == "terminal":
             await sandbox.read_login_profile(shell)
+            await run_setup(sandbox)
         return sandbox
 
     async def _give_egress(self, sandbox: Sandbox, slot: Slot) -> None:

@@ -47,8 +47,7 @@ class Slots:
     def lease(self, key: SlotKey, profile: AuthorizedProfile) -> Lease:
         """A claim on the key's slot, granted at once when that slot can be used. Otherwise `assign` decides."""
         lease = Lease(key, profile, next(self._numbers))
-        if not has_own_image(profile.name):  # another task hardly asks for it
-            self._used[key[1]] = profile
+        self._used |= {} if has_own_image(key[1]) else {key[1]: profile}  # what one task alone asks for stays out
         current = self._slots.get(key)
         if current is not None and current.fits(profile):
             self._grant(lease, current)
@@ -265,6 +264,8 @@ class Slots:
         The slot that it was to succeed is put back if it still holds the task's files, for they live in it alone.
         """
         slot.error, slot.state = error, SlotState.FAILED
+        if slot.is_warm:  # it is the last of them to be tried again
+            self._used |= {slot.profile.name: self._used.pop(slot.profile.name, slot.profile)}
         old, slot.replaces = slot.replaces, None
         if self._slots.get(slot.key) is slot:
             del self._slots[slot.key]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
+from taskcell.process.masks import Masks
 from taskcell.process.output import Capture
 from taskcell.process.stdin import Input
 from taskcell.supervisor import events
@@ -31,18 +32,26 @@ class Listener:
     Arguments:
         given: the process's standard input; it learns how much was consumed and when to stop.
         output_chars: characters of each stream that a result may show.
+        masks: what is masked in the output; None: nothing.
         on_end: called once when the main process has ended or the process is lost; it must not block.
     """
 
-    def __init__(self, given: Input, output_chars: int, on_end: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        given: Input,
+        output_chars: int,
+        on_end: Callable[[], None] | None = None,
+        masks: Masks | None = None,
+    ) -> None:
+        self.masks = Masks() if masks is None else masks
         self._on_end = on_end
         self._changed: anyio.Event | None = None
         self._asked: deque[Asked] | None = None
         self._credit = [0, 0]
         self._written = [0, 0]
         self.input = given
-        self.stdout = Capture(output_chars)
-        self.stderr = Capture(output_chars)
+        self.stdout = Capture(output_chars, self.masks)
+        self.stderr = Capture(output_chars, self.masks)
         self.spawned: events.Spawned | None = None
         self.failed: events.Failed | None = None
         self.exit: events.Exit | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from taskcell.process.masks import Masks
 from taskcell.process.terminal_text import SEQUENCE_MAX, after_sequence, displayed, is_plain, unfinished
 
 #: UTF-8 needs at most this many bytes for a character (RFC 3629), so this many bytes a character are always enough.
@@ -28,10 +29,12 @@ class Capture:
 
     Arguments:
         limit: characters that a result may hold at most.
+        masks: what is masked in it.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, masks: Masks | None = None) -> None:
         self.limit = limit
+        self._masks = masks
         self._head = bytearray()
         self._tail = bytearray()
         self._tail_start: int | None = None
@@ -53,7 +56,7 @@ class Capture:
 
     @property
     def held(self) -> bytes:
-        """The bytes that are held without a gap from the start."""
+        """The bytes that are held without a gap from the start, as they were written."""
         return bytes(self._head)
 
     @property
@@ -78,8 +81,9 @@ class Capture:
             limit: characters; the line about what is left out may need more than a very small one.
             ansi: keep escape sequences.
         """
-        head = _decode(self._head[:total])
-        tail = "" if self._tail_start is None else _decode(_whole(self._tail[: max(0, total - self._tail_start)]))
+        head = _decode(self._masked(self._head[:total], is_begun=False))
+        end = self._tail[: max(0, total - (self._tail_start or 0))]
+        tail = "" if self._tail_start is None else _decode(_whole(self._masked(end, is_begun=True)))
         if self._tail_start is None and len(self._head) >= total:
             text = displayed(head, ansi=ansi)
             if len(text) <= limit:
@@ -92,6 +96,9 @@ class Capture:
             return Excerpt(first.text + last.text, 0)
         start = "" if not first.text or first.text.endswith("\n") else "\n"
         return Excerpt(f"{first.text}{start}{_left_out(omitted)}{last.text}", omitted)
+
+    def _masked(self, data: bytearray, *, is_begun: bool) -> bytearray:
+        return bytearray(self._masks.masked(bytes(data), is_begun=is_begun)) if self._masks else data
 
     def whole(self, total: int) -> int:
         """Return `total` less the bytes before it that begin a character or a control sequence and do not end it."""

@@ -11,6 +11,7 @@ import anyio
 
 from taskcell.errors import ErrorCode, SandboxLost, SpawnFailed, TaskcellError
 from taskcell.process.listener import Asked, Listener
+from taskcell.process.masks import Masks
 from taskcell.process.stdin import Input
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.channel import ANSWER_TIMEOUT, Channel
@@ -44,11 +45,17 @@ class Process(Listener):
     what the supervisor keeps of the output can be `read` at any time until `close`.
 
     Arguments:
-        output_chars, on_end: as in `Listener`.
+        output_chars, on_end, masks: as in `Listener`.
     """
 
-    def __init__(self, channel: Channel, output_chars: int, on_end: Callable[[], None] | None = None) -> None:
-        super().__init__(Input(channel), output_chars, on_end)
+    def __init__(
+        self,
+        channel: Channel,
+        output_chars: int,
+        on_end: Callable[[], None] | None = None,
+        masks: Masks | None = None,
+    ) -> None:
+        super().__init__(Input(channel), output_chars, on_end, masks)
         self._channel = channel
         self._began = time.monotonic()
         self.number = 0
@@ -220,7 +227,21 @@ class Process(Listener):
     # --- its output --------------------------------------------------------------------------------------------
 
     async def read(self, stream: Stream, cursor: int, size: int) -> events.Data:
-        """Read a piece of what the supervisor keeps, at most READ_MAX bytes. Raises SandboxLost."""
+        """Read a piece of what the supervisor keeps, at most READ_MAX bytes. Raises SandboxLost.
+
+        Secrets in it are masked: what stands around it is looked at for that, so that it may be a shorter piece.
+        """
+        if not self.masks or not size:
+            return await self._read(stream, cursor, size)
+        reach, at = self.masks.reach, None if cursor == protocol.FROM_THE_END else cursor
+        first = cursor if at is None else max(0, at - reach)
+        wanted = min(protocol.READ_MAX, size + (reach if at is None else at - first + reach))
+        found = self.masks.cut(await self._read(stream, first, wanted), at, size)
+        if found.data or at is None or found.stream is None or at >= found.total:
+            return found
+        return self.masks.cut(await self._read(stream, at, size), at, size)
+
+    async def _read(self, stream: Stream, cursor: int, size: int) -> events.Data:
         self._check_heard()
         async with self._channel.reading:
             asked = Asked()

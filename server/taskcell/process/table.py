@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from taskcell.process.masks import Masks
 from taskcell.process.process import Process
 from taskcell.process.record import About, Record, process_number
 from taskcell.supervisor import events, protocol, requests
@@ -16,10 +17,11 @@ FINISHED_MAX = 64
 
 
 class ProcessTable:
-    """Holds the running processes, and the FINISHED_MAX that ended last."""
+    """Holds the running processes, and the FINISHED_MAX that ended last. `masks`: of their output."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, masks: Masks) -> None:
         self._channel = channel
+        self._masks = masks
         self._records: dict[str, Record] = {}
         self._finished: deque[Record] = deque()
 
@@ -46,7 +48,7 @@ class ProcessTable:
         def on_end() -> None:
             self._end(record)
 
-        record = Record(about, Process(self._channel, output_chars, on_end))
+        record = Record(about, Process(self._channel, output_chars, on_end, self._masks))
         self._records[about.process_id] = record
         return record
 

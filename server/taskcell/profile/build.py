@@ -69,8 +69,6 @@ def _profile(
     settings: Settings,
 ) -> Profile:
     folder = host_folder(settings)
-    # Neither can be done in a root file system that nobody can write.
-    must_write = table.sudo or table.own
     profile = Profile(
         name=name,
         image=expanded.image,
@@ -85,8 +83,7 @@ def _profile(
         pids=table.pids,
         network=table.network,
         egress=table.egress,
-        # The policy refuses who asks for both.
-        read_only=table.read_only and not (must_write and "read_only" not in table.model_fields_set),
+        read_only=_is_read_only(table),
         tmpfs=default_tmpfs(table.memory, table.shm_size),
         mounts=expanded.mounts,
         cap_add=table.cap_add,
@@ -105,6 +102,11 @@ def _profile(
     )
     written = {name: key for name, key in _KEYS.items() if key in table.model_fields_set}
     return extra_args.apply(profile, expanded.extra_args, written)
+
+
+def _is_read_only(table: ContainerTable) -> bool:
+    """sudo and `own` need a root file system that can be written; the policy refuses who asks for both."""
+    return table.read_only and not ((table.sudo or table.own) and "read_only" not in table.model_fields_set)
 
 
 def host_folder(settings: Settings) -> HostFolder | None:

@@ -48,7 +48,8 @@ async def run_command(
     whole tree is killed and counted before the cancellation goes on; this is shielded and bounded. A sandbox that dies
     under the command is not an error but a result: `lost`, with the output so far.
 
-    Raises BadArgument when too many commands run, and SpawnFailed when the program could not be started.
+    Raises BadArgument when too many commands run, SpawnFailed when the program could not be started, and EngineError
+    when one of the profile's secrets cannot be read.
 
     Arguments:
         process_id: the command's name in its task.
@@ -56,6 +57,7 @@ async def run_command(
         elsewhere: knows which other tools have what a command does not find.
     """
     command, terminal = authorized.command, sandbox.spawner.terminal
+    sandbox.give_secrets()
     try:
         return await _run(sandbox, command, process_id, watch, _Beside(notes, elsewhere))
     except SpawnFailed as failure:

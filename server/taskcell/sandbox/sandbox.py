@@ -13,9 +13,10 @@ import anyio.abc
 
 from taskcell.egress.egress import SandboxEgress
 from taskcell.engine.base import Container
-from taskcell.errors import SandboxLost, SpawnFailed
+from taskcell.errors import EngineError, SandboxLost, SpawnFailed
 from taskcell.model import Reuse
 from taskcell.policy.policy import AuthorizedProfile
+from taskcell.process.masks import Masks
 from taskcell.process.process import Process
 from taskcell.process.record import About, Record
 from taskcell.process.result import SandboxFacts
@@ -27,6 +28,7 @@ from taskcell.sandbox.spawn import GRACE, Spawner
 from taskcell.sandbox.sudo_notes import REFUSED
 from taskcell.sandbox.terminal_state import Beginning
 from taskcell.sandbox.wait import DEADLINE_SLACK, KILL_SLACK
+from taskcell.secret import SecretUnreadable
 from taskcell.supervisor import events, requests
 from taskcell.supervisor.channel import ANSWER_TIMEOUT, Channel
 from taskcell.supervisor.protocol import Reason
@@ -66,11 +68,13 @@ class Sandbox:
     egress: SandboxEgress | None = None
     spawner: Spawner = field(init=False)
     processes: ProcessTable = field(init=False)
+    #: The secrets that its commands were given.
+    masks: Masks = field(default_factory=Masks)
     _settling: anyio.Lock = field(default_factory=anyio.Lock)
 
     def __post_init__(self) -> None:
         self.spawner = Spawner(self.profile, self.container, self.output_chars, self.spool)
-        self.processes = ProcessTable(self.channel)
+        self.processes = ProcessTable(self.channel, self.masks)
 
     @property
     def usable(self) -> bool:
@@ -90,6 +94,20 @@ class Sandbox:
         """Have the pool replace this sandbox when its calls have ended. `reason` completes "it died: …"."""
         self.doomed = reason
 
+    def give_secrets(self) -> None:
+        """Have the next commands get the profile's secrets as they are now. Raises EngineError: one cannot be read."""
+        found = {}
+        for secret in self.profile.secrets:
+            try:
+                found[secret.name] = secret.read()
+            except SecretUnreadable as error:
+                raise EngineError(
+                    f"The secret {secret.name} {error}; the person who runs the server must put it there, and then the "
+                    "command can be called again."
+                ) from None
+            self.masks.add(found[secret.name])
+        self.spawner.secrets = found
+
     async def read_login_profile(self, shell: Sequence[str]) -> None:
         """Have commands start with what the login profile exports. Raises SandboxLost."""
         await read_login_profile(self.channel, self.spawner, shell)
@@ -99,6 +117,8 @@ class Sandbox:
 
         Raises SandboxLost.
         """
+        with suppress(EngineError):  # a command that needs it says so
+            self.give_secrets()
         await self.processes.adopt()
         if self.profile.kind != "terminal":
             return

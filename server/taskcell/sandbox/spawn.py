@@ -44,6 +44,7 @@ class Spawner:
         shell: path of the terminal's shell.
         programs: commonly wanted ones that the image has, if no answer has named them yet.
         proxies: variables by which programs find the sandbox's proxy.
+        secrets: variables of each command that no later one starts with because an earlier one had them.
     """
 
     profile: Profile
@@ -55,6 +56,7 @@ class Spawner:
     shell: str = ""
     programs: tuple[str, ...] = ()
     proxies: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def shell_run(self, command: Command) -> ShellRun | None:
         """How the shell is given a terminal command; None for other commands."""
@@ -148,18 +150,30 @@ class Spawner:
 
     def given(self, command: Command) -> dict[str, str]:
         """Return the variables of this one call."""
-        if command.pty is not None:
-            return {"TERM": TERMINAL_TYPE, **command.env}
         if self.profile.kind != "terminal":
-            return dict(command.env)
+            return {**self.secrets, **command.env}
+        own = {"TERM": TERMINAL_TYPE} if command.pty is not None else UNATTENDED
         known = self.start_env()
-        return {key: value for key, value in UNATTENDED.items() if key not in known} | dict(command.env)
+        # TERM is another one on a terminal, whatever was exported.
+        given = {key: value for key, value in own.items() if command.pty is not None or key not in known}
+        return {**given, **self._own_secrets(), **command.env}
+
+    def _own_secrets(self) -> dict[str, str]:
+        """The secrets whose variables no command has exported anew."""
+        exported = self.terminal.env or {}
+        return {
+            name: value for name, value in self.secrets.items() if exported.get(name) in (None, self._without(name))
+        }
+
+    def _without(self, name: str) -> str | None:
+        """What a variable would hold without its secret."""
+        return self.first_env().get(name)
 
     def given_before(self, names: Iterable[str]) -> dict[str, str | None]:
         """Return what a call of an earlier server was given: `names` by the call itself, with values nobody knows."""
         known = self.start_env()
         unattended: dict[str, str | None] = {key: value for key, value in UNATTENDED.items() if key not in known}
-        return unattended | dict.fromkeys(names)
+        return {**unattended, **self._own_secrets(), **dict.fromkeys(names)}
 
     def _entrypoint(self) -> tuple[str, ...]:
         profile = self.profile

@@ -10,7 +10,7 @@ import anyio.to_thread
 
 from taskcell.config.settings import Settings
 from taskcell.deployment.opened import OpenedTasks
-from taskcell.environment import DEFAULT, Environment
+from taskcell.environment import OF_TERMINAL, Environment
 from taskcell.errors import BadArgument
 from taskcell.model import Profile, TaskKey
 from taskcell.policy.policy import AuthorizedProfile
@@ -58,7 +58,7 @@ class Environments:
     async def of(self, task: TaskKey) -> Environment:
         """What the task was opened with, by this server or an earlier one. Raises what a call for its sandbox would."""
         if not can_open(self.settings):
-            return DEFAULT
+            return OF_TERMINAL
         held = self.held.get(task)
         if held is not None and any(slot.task == task for slot in self.pool.slots):
             return held

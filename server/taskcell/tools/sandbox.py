@@ -11,7 +11,7 @@ import anyio.to_thread
 
 from taskcell.config.settings import Settings
 from taskcell.engine.base import Engine
-from taskcell.environment import DEFAULT, Environment
+from taskcell.environment import OF_TERMINAL, Environment
 from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.files.answers import Picture
 from taskcell.model import WORKSPACE, Command, TaskKey, ToolCall
@@ -25,7 +25,7 @@ from taskcell.tools.tool import Access, BuiltIn, Tool, ToolAnnotations, ToolRepo
 
 SANDBOX = "sandbox"
 #: Characters of patterns that a description may have: each is paid for in every request.
-MAX_PATTERNS = 200
+PATTERNS_SHOWN = 200
 _DESCRIPTION = (
     "Show a task's sandbox, reset it when its processes or environment are broken, or close it when the task is done."
 )
@@ -55,7 +55,7 @@ def schema(settings: Settings) -> dict[str, Any]:
         properties["environment"] = value_schema("string", said, enum=names, **_ONLY_OPEN)
     if settings.policy.task_images:
         allowed = ", ".join(settings.policy.task_images)
-        said = f"Image to use, of these: {allowed if len(allowed) <= MAX_PATTERNS else 'see the refusal'}."
+        said = f"Image to use, of these: {allowed if len(allowed) <= PATTERNS_SHOWN else 'see the refusal'}."
         properties["image"] = value_schema("string", said, minLength=1, **_ONLY_OPEN)
     return object_schema(properties, ["action"])
 
@@ -89,7 +89,7 @@ class SandboxAction:
 
     task: TaskKey
     action: Literal["status", "reset", "close", "open"]
-    environment: Environment = DEFAULT
+    environment: Environment = OF_TERMINAL
 
 
 @dataclass(frozen=True, slots=True)

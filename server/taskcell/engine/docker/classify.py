@@ -37,6 +37,22 @@ def classify(error: Exception, doing: str) -> TaskcellError:
     return EngineError(f"The engine could not {doing}: {type(error).__name__}.")
 
 
+#: What an engine lacks, by words of its message, and what to do about it.
+_LACKING = (
+    (("unknown runtime",), ("it does not have the configured runtime", "")),
+    (("unknown or invalid runtime",), ("it does not have the configured runtime", "")),
+    (("could not select device driver",), ("it has no GPU support", "")),
+    (("network", "not found"), ("it does not have the profile's network", "")),
+    (
+        ("storage-opt",),
+        (
+            "its storage cannot bound a sandbox's disk",
+            " Leave out 'disk', or have the engine keep its data on XFS with the mount option pquota, or on btrfs.",
+        ),
+    ),
+)
+
+
 def _classify_api(error: APIError, doing: str) -> EngineError:
     said = _said(error)
     lower = str(error.explanation or error).lower()
@@ -45,12 +61,8 @@ def _classify_api(error: APIError, doing: str) -> EngineError:
             f"The engine could not {doing}: its disk is full. The person who runs the server must make room on the "
             "host (`docker system df`)."
         )
-    if "unknown runtime" in lower or "unknown or invalid runtime" in lower:
-        return EngineError(f"The engine could not {doing}: it does not have the configured runtime ({said}).")
-    if "could not select device driver" in lower:
-        return EngineError(f"The engine could not {doing}: it has no GPU support ({said}).")
-    if "network" in lower and "not found" in lower:
-        return EngineError(f"The engine could not {doing}: it does not have the profile's network ({said}).")
+    if lacking := next((what for words, what in _LACKING if all(word in lower for word in words)), None):
+        return EngineError(f"The engine could not {doing}: {lacking[0]} ({said}).{lacking[1]}")
     if "opening seccomp profile failed" in lower:
         return EngineError(
             f"The engine could not {doing}: it does not find the file with the filter of system calls that the server "

@@ -13,7 +13,7 @@ from docker import APIClient
 from docker.errors import APIError, NotFound
 
 from taskcell.engine.base import Container, ContainerSpec
-from taskcell.engine.docker import image_volumes, tcp_memory, workspaces
+from taskcell.engine.docker import image_volumes, owned, tcp_memory, workspaces
 from taskcell.engine.docker.classify import is_gone, is_paused
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.hardening import REPORTS, SUPERVISOR, Place, container_config, not_as_asked
@@ -70,6 +70,7 @@ def _create_with(
     try:
         _go_on(abandoned)
         inspected = _start(on, container_id, profile, mounts)
+        owned.give(on.client, container_id, profile)
         _go_on(abandoned)
         lost = in_memory and not place.is_fresh and not workspaces.was_held(on.client, spec.workspace.holders)
     except BaseException:

@@ -14,7 +14,7 @@ import anyio
 import anyio.abc
 from docker.errors import APIError
 
-from taskcell.engine.base import Container, ContainerSpec, EngineFacts, ListedContainer, Standing
+from taskcell.engine.base import OWN_TIMEOUT, Container, ContainerSpec, EngineFacts, ListedContainer, Standing
 from taskcell.engine.docker import creation, tcp_memory, workspaces
 from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.classify import is_not_running, lacks_supervisor, lacks_workspace
@@ -133,9 +133,10 @@ class DockerEngine:
                     raise
                 return creation.create_and_start(on, spec, image, self._runtime, abandoned)
 
+        within = START_TIMEOUT + (OWN_TIMEOUT if spec.profile.own else 0.0)
         advice = _START_ADVICE.format(image=spec.profile.image)
         try:
-            return await self._call("start the sandbox", work, within=START_TIMEOUT, advice=advice)
+            return await self._call("start the sandbox", work, within=within, advice=advice)
         finally:
             abandoned.set()  # a thread that goes on removes what it made
 

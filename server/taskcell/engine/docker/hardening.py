@@ -14,11 +14,11 @@ from docker.types import DeviceRequest, DriverConfig, LogConfig, Mount
 
 from taskcell.engine.base import ContainerSpec
 from taskcell.engine.docker import image_volumes
+from taskcell.engine.docker.ipc_bounds import ipc_settings
 from taskcell.engine.docker.memory_volume import workspace_options
 from taskcell.model import WORKSPACE, Profile
-from taskcell.policy.capabilities import root_capabilities
+from taskcell.policy.capabilities import root_capabilities, start_capabilities
 from taskcell.policy.policy import HostMount
-from taskcell.units import MAX_IPC
 
 #: Where the supervisor's volume is mounted, read-only, and the program in it.
 SUPERVISOR_FOLDER = "/.taskcell"
@@ -35,9 +35,6 @@ REPORTS = f"{SOCKET_FOLDER}.state"
 SUPERVISOR_CAPABILITIES = ("KILL", "SETGID", "SETPCAP", "SETUID")
 #: The name that a sandbox gives itself, and its address where sudo would else complain that it has none.
 HOSTNAME, OWN_ADDRESS = "sandbox", "127.0.1.1"
-#: Bytes of what System V IPC is counted in: a page of shared memory (where the kernel's are larger, so is the bound), a
-#: queue that is full (kernel.msgmnb), a semaphore.
-_PAGE, _QUEUE, _SEMAPHORE = 4096, 16384, 64
 #: cpus of 1.5 are 1 500 000 000 of the engine's unit.
 _NANO = 1_000_000_000
 
@@ -126,13 +123,12 @@ def _host_config(
     seccomp: str,
     maps_users: bool,
 ) -> dict[str, Any]:
-    devices = [] if not profile.gpus else [_gpus(profile.gpus)]
     host: dict[str, Any] = client.create_host_config(
         auto_remove=profile.remove,
-        cap_add=sorted({*SUPERVISOR_CAPABILITIES, *root_capabilities(profile)}),
+        cap_add=sorted({*SUPERVISOR_CAPABILITIES, *root_capabilities(profile), *start_capabilities(profile)}),
         cap_drop=["ALL"],
         security_opt=[*([] if profile.sudo else ["no-new-privileges"]), *([seccomp] if seccomp else [])],
-        sysctls=_ipc_settings(profile, maps_users=maps_users),
+        sysctls=ipc_settings(profile, maps_users=maps_users),
         read_only=profile.read_only,
         network_mode=profile.network,
         ipc_mode="host" if "ipc" in profile.host_namespaces else "private",
@@ -149,8 +145,9 @@ def _host_config(
         volumes_from=[volumes_from] if volumes_from else None,
         log_config=LogConfig(type="none"),
         runtime=runtime or None,
-        device_requests=devices or None,
+        device_requests=[_gpus(profile.gpus)] if profile.gpus else None,
         # A list, because one name may have several addresses.
+        storage_opt={"size": str(profile.disk)} if profile.disk else None,
         extra_hosts=[f"{name}:{address}" for name, address in (*_own_host(profile), *profile.hosts)],
         dns=list(profile.dns) or None,
     )
@@ -160,19 +157,6 @@ def _host_config(
 def _own_host(profile: Profile) -> tuple[tuple[str, str], ...]:
     """The sandbox's own name, which sudo looks up."""
     return ((profile.hostname or HOSTNAME, OWN_ADDRESS),) if profile.sudo else ()
-
-
-def _ipc_settings(profile: Profile, *, maps_users: bool) -> dict[str, str] | None:
-    """Bounds of System V IPC, as in `ipc_size`: it outlives who made it and counts as the sandbox's memory."""
-    if maps_users or "ipc" in profile.host_namespaces:
-        return None
-    shm = min(profile.shm, MAX_IPC)
-    return {
-        "kernel.shmall": str(shm // _PAGE),
-        "kernel.msgmni": str(shm // 4 // _QUEUE),
-        # In one set, together, in one operation, sets: all but the second are the kernel's own.
-        "kernel.sem": f"32000 {shm // 4 // _SEMAPHORE} 500 32000",
-    }
 
 
 def _gpus(gpus: str) -> DeviceRequest:
@@ -255,6 +239,8 @@ def not_as_asked(
         wrong.append("cpus")
     if bool(host.get("ReadonlyRootfs")) != profile.read_only:
         wrong.append("read_only")
+    if profile.disk and (host.get("StorageOpt") or {}).get("size") != str(profile.disk):
+        wrong.append("disk")
     if host.get("NetworkMode") != profile.network:
         wrong.append("network")
     if not profile.sudo and not any("no-new-privileges" in option for option in host.get("SecurityOpt") or ()):
