@@ -37,7 +37,7 @@ FUZZED = {
     "request": ("src/base/request.c", "src/base/bytes.c"),
     "table": (
         "tests/fuzz/expected.c",
-        *("src/init/table.c", "src/init/answer.c", "src/init/report.c", "src/init/watch.c"),
+        *("src/init/table.c", "src/init/answer.c", "src/init/report.c", "src/init/stream.c", "src/init/watch.c"),
         *("src/base/frame.c", "src/base/spool.c", "src/base/bytes.c"),
     ),
 }

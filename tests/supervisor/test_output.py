@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 
 import pytest
 
-from supervisor_driver import PLENTY, Client, Supervisor, until
+from supervisor_driver import PATIENCE, PLENTY, Client, Supervisor, until
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.protocol import SpawnFlag, Stream
 
@@ -202,3 +203,73 @@ def test_a_tag_is_given_back_as_it_was_and_a_long_list_comes_in_parts(client: Cl
     assert {entry.process: entry.tag for part in parts for entry in part.entries} == tags
     client.spawn(151, "true", tag=b"x" * (protocol.TAG_MAX + 1))
     assert "tag" in client.wait(events.Failed, 151).message
+
+
+def hashed(client: Client, process: int, total: int, stream: Stream = Stream.STDOUT) -> str:
+    """The digest of a stream's bytes, which come without a gap as fast as they are taken."""
+    taken, digest = 0, hashlib.sha256()
+    while taken < total:
+        event = client.wait(events.Output, process)
+        assert (event.stream, event.offset) == (stream, taken)
+        digest.update(event.data)
+        taken += len(event.data)
+        client.send(requests.credit(process, stream, len(event.data)))
+    return digest.hexdigest()
+
+
+def test_output_that_is_held_comes_whole_through_a_spool_that_is_smaller(client: Client) -> None:
+    client.start(1, "seq", "300000", flags=SpawnFlag.HOLD, spool=1 << 16, credit=1 << 16)
+    expected = "".join(f"{number}\n" for number in range(1, 300001)).encode()
+    assert hashed(client, 1, len(expected)) == hashlib.sha256(expected).hexdigest()
+    assert client.wait(events.Exit, 1).stdout_total == len(expected)
+    client.wait(events.Gone, 1)
+
+
+def test_a_program_whose_output_is_held_waits_for_its_reader(client: Client) -> None:
+    client.start(1, "bash", "-c", "head -c 300000 /dev/zero; echo done >&2", flags=SpawnFlag.HOLD, spool=4096, credit=0)
+    client.start(2, "sleep", "0.2")  # long enough for a program that did not wait
+    client.wait(events.Exit, 2)
+    assert client.output(1, Stream.STDERR) == b""
+    client.send(requests.credit(1, Stream.STDERR, PLENTY), requests.credit(1, Stream.STDOUT, PLENTY))
+    client.wait_output(1, b"done", Stream.STDERR)
+    assert client.wait(events.Exit, 1).stdout_total == 300_000
+
+
+def test_what_a_program_left_in_its_pipe_counts_and_comes_after_its_end(client: Client) -> None:
+    end = client.run(1, "sh", "-c", "head -c 60000 /dev/zero", flags=SpawnFlag.HOLD, spool=4096, credit=0)
+    assert end.stdout_total == 60_000
+    client.wait(events.Gone, 1)
+    client.send(requests.read(1, Stream.STDOUT, protocol.FROM_THE_END, 0))
+    assert client.wait(events.Data, 1).total == 60_000
+    client.send(requests.credit(1, Stream.STDOUT, PLENTY))
+    until_all = client.wait_output(1, b"\0" * 60_000)
+    assert len(until_all) == 60_000
+
+
+def test_output_that_is_held_outlives_64_newer_processes_and_not_forget(client: Client) -> None:
+    client.run(1, "sh", "-c", "head -c 60000 /dev/zero", flags=SpawnFlag.HOLD, spool=4096, credit=0)
+    for process in range(2, 70):
+        client.run(process, "true")
+        client.wait(events.Gone, process)
+    client.send(requests.credit(1, Stream.STDOUT, PLENTY))
+    assert len(client.wait_output(1, b"\0" * 60_000)) == 60_000
+    client.run(100, "sh", "-c", "head -c 60000 /dev/zero", flags=SpawnFlag.HOLD, spool=4096, credit=0)
+    client.wait(events.Gone, 100)
+    client.send(requests.forget(100), requests.list_processes())
+    assert 100 not in {entry.process for entry in client.wait(events.Listing).entries}
+
+
+def test_a_new_server_does_not_find_a_program_that_waits_for_the_old_one(supervisor: Supervisor) -> None:
+    with supervisor.claim() as first:
+        first.start(
+            1, "bash", "-c", "head -c 3000000 /dev/zero; sleep 0.01", flags=SpawnFlag.HOLD, spool=4096, credit=0
+        )
+    with supervisor.claim() as second:
+        end = time.monotonic() + PATIENCE
+        while True:
+            second.send(requests.list_processes())
+            (entry,) = second.wait(events.Listing).entries
+            if entry.state is protocol.ProcessState.GONE:
+                break
+            assert time.monotonic() < end
+        assert entry.stdout_total == 3_000_000

@@ -169,7 +169,7 @@ def test_output_of_descendants_goes_on_after_the_exit_until_gone(client: Client)
         ({"user": b"4294967295"}, FailedStage.USER, "there is no such user"),
         ({"user": b":1"}, FailedStage.USER, "names"),
         ({"argv": []}, FailedStage.REQUEST, "names no program"),
-        ({"flags": 128}, FailedStage.REQUEST, "unknown flag"),
+        ({"flags": 256}, FailedStage.REQUEST, "unknown flag"),
         ({"env": {b"": b"x"}}, FailedStage.REQUEST, "KEY=value"),
     ],
 )

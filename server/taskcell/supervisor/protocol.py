@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum, IntFlag
 
-VERSION = 6
+VERSION = 7
 #: Frame limits of `docs/protocol.md`; the length counts type, process and body.
 MAX_TO_SUPERVISOR = 1 << 20
 MAX_FROM_SUPERVISOR = 1 << 17
@@ -63,6 +63,8 @@ class SpawnFlag(IntFlag):
     SHORT_NAME = 32
     #: Its stdin's window is BULK_WINDOW: a file on its way does not wait for each piece's acknowledgement.
     BULK_INPUT = 64
+    #: Nothing of its output is dropped: it waits while its spool is full of what the server has not got.
+    HOLD = 128
 
 
 class SudoFlag(IntFlag):

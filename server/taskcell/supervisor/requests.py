@@ -20,7 +20,7 @@ from taskcell.supervisor.protocol import (
     SudoFlag,
 )
 
-_SPAWN_FLAGS = struct.Struct("<B")
+_SPAWN_FLAGS = struct.Struct("<H")
 _SPAWN_NUMBERS = struct.Struct("<QIQQHH")
 
 

@@ -3,7 +3,7 @@
 #define BASE_PROTOCOL_H
 
 enum {
-    PROTOCOL_VERSION = 6,
+    PROTOCOL_VERSION = 7,
     STDIN_MAX = 1 << 16,
     TOKEN_MIN = 16,
     TOKEN_MAX = 64,
@@ -84,7 +84,8 @@ enum spawn_flag {
     SPAWN_HIDE = 16,
     SPAWN_SHORT_NAME = 32,
     SPAWN_BULK_INPUT = 64,
-    SPAWN_ALL = 127,
+    SPAWN_HOLD = 128,
+    SPAWN_ALL = 255,
 };
 
 /* Addresses that it listens on. */

@@ -14,7 +14,7 @@ static struct strings get_strings(struct reader *r) {
 }
 
 static void parse_spawn(struct reader *r, struct spawn *s) {
-    s->flags = get_u8(r);
+    s->flags = get_u16(r);
     s->user = get_str(r);
     s->timeout_ms = get_u64(r);
     s->grace_ms = get_u32(r);

@@ -13,7 +13,7 @@ struct strings {
 };
 
 struct spawn {
-    uint8_t flags;
+    uint16_t flags;
     struct slice user;
     uint64_t timeout_ms;
     uint32_t grace_ms;

@@ -94,6 +94,13 @@ ssize_t spool_read(struct spool *s, int fd, size_t most) {
     return count;
 }
 
+size_t spool_vacancy(struct spool *s, uint64_t cursor, size_t most) {
+    make_room(s, most);
+    uint64_t start = spool_start(s), wanted = s->total - (cursor > start ? cursor : start);
+    size_t vacancy = s->room > wanted ? s->room - (size_t)wanted : 0;
+    return vacancy < most ? vacancy : most;
+}
+
 size_t spool_peek(const struct spool *s, uint64_t offset, size_t most, struct iovec parts[2]) {
     uint64_t start = spool_start(s);
     if (offset < start || offset >= s->total) return 0;

@@ -20,6 +20,9 @@ void spool_free(struct spool *s);
 uint64_t spool_start(const struct spool *s);
 /* Reads up to `most` bytes, bounded by the ring. Returns what read(2) would: 0 at the end, -1 with errno. */
 ssize_t spool_read(struct spool *s, int fd, size_t most);
+/* Makes room for up to `most` more bytes, and returns for how many there is some without dropping any from `cursor`
+   on. */
+size_t spool_vacancy(struct spool *s, uint64_t cursor, size_t most);
 /* Points `parts` at up to `most` bytes from `offset` on, and returns how many there are. */
 size_t spool_peek(const struct spool *s, uint64_t offset, size_t most, struct iovec parts[2]);
 

@@ -7,6 +7,7 @@
 #include "base/frame.h"
 #include "base/spool.h"
 #include "init/conn.h"
+#include "init/stream.h"
 #include "init/table.h"
 
 enum {
@@ -53,7 +54,7 @@ void answer_killed(struct supervisor *s, uint32_t number, uint8_t reason, uint32
     size_t at = frame_begin(out, ANS_KILLED, number);
     put_u8(out, reason);
     put_u32(out, survivors);
-    for (int i = 0; i < STREAMS; i++) put_u64(out, p ? p->streams[i].spool.total : 0);
+    for (int i = 0; i < STREAMS; i++) put_u64(out, p ? stream_total(p, i) : 0);
     frame_end(out, at);
 }
 
@@ -154,7 +155,7 @@ void answer_data(struct supervisor *s, const struct request *q, const struct pro
     size_t frame = frame_begin(out, ANS_DATA, q->process);
     put_u8(out, p ? q->stream : 0);
     put_u64(out, start);
-    put_u64(out, total);
+    put_u64(out, p ? stream_total(p, q->stream - 1) : 0);
     put_u64(out, at);
     for (int i = 0; i < 2; i++) put_bytes(out, parts[i].iov_base, parts[i].iov_len);
     frame_end(out, frame);

@@ -40,7 +40,7 @@ static bool token_matches(const struct supervisor *s, struct slice token) {
 
 static const char *hello(struct supervisor *s, struct conn *c, const struct request *q) {
     if (c == s->active) return "HELLO came twice";
-    if (q->version != PROTOCOL_VERSION) return "the supervisor speaks version 6 of the protocol";
+    if (q->version != PROTOCOL_VERSION) return "the supervisor speaks version 7 of the protocol";
     if (q->token.size < TOKEN_MIN || q->token.size > TOKEN_MAX) return "the token has a wrong size";
     bool first_claim = !s->token_size;
     if (first_claim) {
@@ -104,7 +104,7 @@ static const char *about_process(struct supervisor *s, struct process *p, const 
     case REQ_ATTACH: attach(&p->streams[q->stream - 1], q->cursor, q->credit); break;
     case REQ_FORGET: forget(s, p); break;
     case REQ_RESIZE: resize(p, q); break;
-    case REQ_NO_REPORT: p->flags &= (uint8_t)~SPAWN_REPORT; break;
+    case REQ_NO_REPORT: p->flags &= (uint16_t)~SPAWN_REPORT; break;
     default: break;
     }
     return NULL;

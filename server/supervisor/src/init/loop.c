@@ -16,6 +16,7 @@
 #include "init/process.h"
 #include "init/relay.h"
 #include "init/report.h"
+#include "init/stream.h"
 #include "init/supervisor.h"
 #include "init/table.h"
 #include "init/tunnel.h"
@@ -57,8 +58,8 @@ static void take_process_event(struct supervisor *s, enum watch kind, uint32_t n
     struct process *p = table_find(s, number);
     if (!p) return;
     if (kind == WATCH_REPORTS) take_reports(s, p);
-    else if (kind == WATCH_OUT) process_output(p, 0);
-    else if (kind == WATCH_ERR) process_output(p, 1);
+    else if (kind == WATCH_OUT) stream_read(s, p, 0);
+    else if (kind == WATCH_ERR) stream_read(s, p, 1);
     else if (kind == WATCH_STATE) report_read(p);
     else if (events & (EPOLLERR | EPOLLHUP)) input_close(p);
     else input_flush(s, p);
@@ -128,6 +129,7 @@ static void serve_answers(struct supervisor *s) {
     struct conn *c = s->active;
     if (!c) return;
     bool more = answer_pump(s);
+    stream_resume(s);
     more |= relay_pump(s);
     if (!more && !c->out.failed && !s->leaving && holds_back(c)) return;
     c->held = 0;

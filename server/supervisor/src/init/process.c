@@ -3,14 +3,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/fd.h"
-#include "base/spool.h"
 #include "init/answer.h"
 #include "init/cgroup.h"
 #include "init/descendants.h"
@@ -18,41 +15,9 @@
 #include "init/ipc.h"
 #include "init/limits.h"
 #include "init/report.h"
+#include "init/stream.h"
 #include "init/table.h"
 #include "start/leader.h"
-
-enum {
-    READ_CHUNK = 128 << 10,   /* bytes per turn of the loop: a process that prints without end starves nobody */
-    PTY_DRAIN_MAX = 1 << 20,  /* bytes: a pty cannot say how much it holds, but it never holds more */
-};
-
-void process_output(struct process *p, int stream) {
-    struct stream *out = &p->streams[stream];
-    if (out->fd < 0) return;
-    ssize_t count = spool_read(&out->spool, out->fd, READ_CHUNK);
-    /* A pty returns EIO when its last slave has been closed. */
-    if (count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR)) close_fd(&out->fd);
-}
-
-/* Reads what a stream holds at this moment and no more: a descendant may write for ever. */
-static void drain(struct process *p, struct stream *out) {
-    if (out->fd < 0) return;
-    size_t left = PTY_DRAIN_MAX;
-    int held = 0;
-    if (!(p->flags & SPAWN_PTY)) left = ioctl(out->fd, FIONREAD, &held) == 0 && held > 0 ? (size_t)held : 0;
-    while (left) {
-        ssize_t count = spool_read(&out->spool, out->fd, left < READ_CHUNK ? left : READ_CHUNK);
-        if (count <= 0) break;
-        left -= (size_t)count;
-    }
-}
-
-static void drain_all(struct process *p) {
-    for (int i = 0; i < STREAMS; i++) {
-        drain(p, &p->streams[i]);
-        p->streams[i].gate = p->streams[i].spool.total;
-    }
-}
 
 static uint8_t reason_of(const struct supervisor *s, const struct process *p) {
     if (p->kill.phase != KILL_IDLE && !p->kill.quiet) return p->kill.reason;
@@ -88,8 +53,8 @@ void process_ended(struct supervisor *s, struct process *p, int status, uint32_t
     if (p->state >= STATE_EXITED) return;
     /* The command that changed them has ended: the next one must not inherit them. */
     limits_restore(s);
-    drain_all(p);
-    for (int i = 0; i < STREAMS; i++) p->exit_totals[i] = p->streams[i].spool.total;
+    stream_drain(p);
+    for (int i = 0; i < STREAMS; i++) p->exit_totals[i] = stream_total(p, i);
     p->state = STATE_EXITED;
     p->status = status;
     p->reason = reason_of(s, p);
@@ -108,8 +73,9 @@ void process_ended(struct supervisor *s, struct process *p, int status, uint32_t
 
 void process_gone(struct supervisor *s, struct process *p) {
     if (p->state == STATE_GONE) return;
-    drain_all(p);
-    for (int i = 0; i < STREAMS; i++) close_fd(&p->streams[i].fd);
+    stream_drain(p);
+    /* What is held back is read to its end, when there is room. */
+    for (int i = 0; i < STREAMS && !(p->flags & SPAWN_HOLD); i++) close_fd(&p->streams[i].fd);
     close_fd(&p->reports_fd);
     p->state = STATE_GONE;
     p->leader = 0;

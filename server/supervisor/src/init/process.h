@@ -13,8 +13,6 @@ enum fate {
 
 /* Reads what the leader of a process reports. After FATE_OPEN the process can have been removed. */
 enum fate process_report(struct supervisor *s, struct process *p);
-/* Reads what a stream of a process holds, as far as one turn of the loop may take. */
-void process_output(struct process *p, int stream);
 /* Reaps every child that has ended. */
 void process_reap(struct supervisor *s);
 /* Notes that the main process has ended; `status` is that of wait(2). */

@@ -58,6 +58,7 @@ struct stream {
     int fd; /* our end of the pipe or pty; -1: closed */
     struct spool spool;
     uint64_t cursor, credit;
+    bool paused;   /* it is not read: its spool is full of what the server has not got */
     uint64_t gate; /* owed events wait until this much has been sent, or credit is used up */
 };
 
@@ -79,7 +80,8 @@ struct process {
     struct process *next;
     uint32_t number;
     enum state state;
-    uint8_t flags, owed, reason;
+    uint16_t flags;
+    uint8_t owed, reason;
     bool forget;
     pid_t leader, main; /* leader is 0 when it is dead: its tree is what PID 1 inherited */
     bool leader_done;

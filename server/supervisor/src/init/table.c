@@ -6,6 +6,7 @@
 #include "base/fd.h"
 #include "base/spool.h"
 #include "init/report.h"
+#include "init/stream.h"
 
 enum { SPOOL_HEADROOM = 4 << 20 }; /* bytes: finished processes are forgotten early enough for running ones to print */
 
@@ -79,7 +80,7 @@ void table_remove(struct supervisor *s, struct process *p) {
 static bool forget_oldest(struct supervisor *s) {
     struct process *oldest = NULL;
     for (struct process *p = s->processes; p; p = p->next)
-        if (p->state == STATE_GONE && !p->owed && (!oldest || p->gone < oldest->gone)) oldest = p;
+        if (p->state == STATE_GONE && !p->owed && !stream_owed(p) && (!oldest || p->gone < oldest->gone)) oldest = p;
     if (oldest) table_remove(s, oldest);
     return oldest;
 }
@@ -90,7 +91,7 @@ void table_sweep(struct supervisor *s) {
         next = p->next;
         bool done = p->state == STATE_GONE && !p->owed;
         if (done && p->forget) table_remove(s, p);
-        else finished += done;
+        else finished += done && !stream_owed(p);
     }
     while (finished > FINISHED_MAX && forget_oldest(s)) finished--;
     while (spool_over_budget(SPOOL_HEADROOM) && forget_oldest(s)) continue;
@@ -99,6 +100,7 @@ void table_sweep(struct supervisor *s) {
 void table_reset_reader(struct supervisor *s) {
     for (struct process *p = s->processes; p; p = p->next) {
         p->owed = 0;
+        p->flags &= (uint16_t)~SPAWN_HOLD; /* who waited for all of it has gone */
         for (int i = 0; i < STREAMS; i++) p->streams[i].credit = 0;
         p->input.stale = p->input.buffer.size;
         p->input.consumed = 0;

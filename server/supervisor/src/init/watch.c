@@ -17,3 +17,5 @@ void watch_change(struct supervisor *s, int fd, enum watch kind, uint32_t number
     struct epoll_event e = event_of(kind, number, events);
     epoll_ctl(s->epoll, EPOLL_CTL_MOD, fd, &e);
 }
+
+void watch_remove(struct supervisor *s, int fd) { epoll_ctl(s->epoll, EPOLL_CTL_DEL, fd, NULL); }

@@ -24,5 +24,7 @@ enum watch {
 
 bool watch_add(struct supervisor *s, int fd, enum watch kind, uint32_t number, uint32_t events);
 void watch_change(struct supervisor *s, int fd, enum watch kind, uint32_t number, uint32_t events);
+/* Waits for nothing of a descriptor any more, which stays open. */
+void watch_remove(struct supervisor *s, int fd);
 
 #endif

@@ -16,7 +16,7 @@ static void put_strings(struct buffer *out, const struct strings *list) {
 }
 
 static void put_spawn(struct buffer *out, const struct spawn *s) {
-    put_u8(out, s->flags);
+    put_u16(out, s->flags);
     put_slice(out, s->user);
     put_u64(out, s->timeout_ms);
     put_u32(out, s->grace_ms);
