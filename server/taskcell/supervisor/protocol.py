@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum, IntFlag
 
-VERSION = 6
+VERSION = 7
 #: Frame limits of `docs/protocol.md`; the length counts type, process and body.
 MAX_TO_SUPERVISOR = 1 << 20
 MAX_FROM_SUPERVISOR = 1 << 17
@@ -115,6 +115,7 @@ class Request(IntEnum):
     TUNNEL_CREDIT = 0x16
     TUNNEL_END = 0x17
     TUNNEL_RESET = 0x18
+    ACK = 0x19
 
 
 class FailedStage(IntEnum):

@@ -3,7 +3,7 @@
 #define BASE_PROTOCOL_H
 
 enum {
-    PROTOCOL_VERSION = 6,
+    PROTOCOL_VERSION = 7,
     STDIN_MAX = 1 << 16,
     TOKEN_MIN = 16,
     TOKEN_MAX = 64,
@@ -51,6 +51,7 @@ enum request_type {
     REQ_TUNNEL_CREDIT,
     REQ_TUNNEL_END,
     REQ_TUNNEL_RESET,
+    REQ_ACK,
 };
 
 enum answer_type {
@@ -74,6 +75,7 @@ enum answer_type {
     ANS_TUNNEL_CREDIT,
     ANS_TUNNEL_END,
     ANS_TUNNEL_RESET,
+    ANS_ACK,
 };
 
 enum spawn_flag {
