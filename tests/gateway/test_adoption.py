@@ -12,7 +12,7 @@ import pytest
 from agent_task import LIMITS, Task
 from gateways import GatewayFactory
 from observe import alive, marker
-from taskcell.engine.base import Engine
+from taskcell.engine.base import Engine, Standing
 from taskcell.model import LOCAL_PRINCIPAL, TaskKey, ToolCall
 from taskcell.process.kept_output import read_overview, read_page
 from taskcell.process.record import About, Record
@@ -45,8 +45,10 @@ async def taken_up(task: Task) -> AsyncIterator[Sandbox]:
 
 
 async def serve(engine: Engine, channel: Channel, old: Sandbox, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-    async with engine.connect(old.container) as stream:
-        await channel.run(stream, task_status=task_status)
+    async def is_gone() -> bool:
+        return await engine.standing(old.container) is Standing.ENDED
+
+    await channel.run(lambda: engine.connect(old.container), is_gone, task_status=task_status)
 
 
 def found(sandbox: Sandbox, process_id: str) -> Record:

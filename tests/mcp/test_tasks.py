@@ -26,6 +26,7 @@ from http_door import client_as, http_as, serving_http
 from observe import alive, eventually, marker
 from raw_client import RawClient, raw_client
 from serving import serving
+from taskcell.engine.base import Standing
 from taskcell.mcp.server import build_server
 from taskcell.mcp.tasks import EXTENSION
 from taskcell.model import LOCAL_PRINCIPAL, Command, Profile, TaskKey
@@ -529,11 +530,10 @@ async def test_an_id_is_good_for_the_server_that_takes_the_sandbox_up(gateway: G
         assert old is not None
         channel = Channel(old.channel._token, PATIENCE)
 
-        async def serve(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-            async with gw.engine.connect(old.container) as stream:
-                await channel.run(stream, task_status=task_status)
+        async def is_gone() -> bool:
+            return await gw.engine.standing(old.container) is Standing.ENDED
 
-        await serving.start(serve)
+        await serving.start(channel.run, lambda: gw.engine.connect(old.container), is_gone)
         slot.sandbox = Sandbox(old.profile, old.container, channel, old.output_chars, old.spool)
         await slot.sandbox.adopt(["bash", "-c"])
 

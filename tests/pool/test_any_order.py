@@ -123,7 +123,7 @@ class AnyOrder(RuleBasedStateMachine):
         if what == "doom":
             victim.doomed = "a process survived"
         elif what == "lose":
-            victim.channel._lose("its channel ended")
+            victim.channel.give_up("its channel ended")
         elif what == "work":
             victim.channel.living.add(1)
         else:

@@ -44,7 +44,7 @@ def test_a_lost_sandbox_is_succeeded_and_the_answer_says_that_its_files_are_lost
     first = ask(slots, key(), AUTHORIZED, 0)
     dies = sandbox(AUTHORIZED)
     slots.ready(first.slot, dies)
-    dies.channel._lose("its channel ended")
+    dies.channel.give_up("its channel ended")
     second = ask(slots, key(), AUTHORIZED, 1)
     assert second.create
     assert second.retired is first.slot

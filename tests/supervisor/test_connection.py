@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor_driver import PATIENCE, SANITIZER, TOKEN, Client, Closed, Supervisor, alive, until
+from supervisor_driver import PATH, PATIENCE, PLENTY, SANITIZER, TOKEN, Client, Closed, Supervisor, alive, until
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.protocol import ProcessState, Stream, WelcomeFlag
 
@@ -296,12 +296,21 @@ def test_nothing_is_started_any_more_while_everything_is_killed(supervisor: Supe
 
 
 def test_without_a_server_for_the_orphan_ttl_everything_is_killed(supervisor: Supervisor) -> None:
-    with supervisor.claim(ttl_ms=300) as client:
+    with supervisor.claim(ttl_ms=4000) as client:
         pid = client.shell(1, "setsid sleep 60 & sleep 60")
-        time.sleep(0.5)  # longer than the time to live: a connection holds it off
-        client.sync()
+        end = time.monotonic() + 5  # longer than the time to live: what the server sends holds it off
+        while time.monotonic() < end:
+            client.sync()
+            time.sleep(0.05)
     assert supervisor.wait() == 0
     assert not alive(pid)
+
+
+def test_a_server_that_says_nothing_counts_as_gone_though_its_connection_stands(supervisor: Supervisor) -> None:
+    with supervisor.claim(ttl_ms=500) as client:
+        # What comes from the sandbox does not count: it goes into a connection whose other end may be gone.
+        client.send(requests.spawn(1, requests.Spawn([b"yes"], {b"PATH": PATH}, b"/", credit=PLENTY)))
+        assert supervisor.wait() == 0
 
 
 def test_a_supervisor_that_no_server_claims_in_time_ends(binary: Path, tmp_path: Path) -> None:

@@ -332,15 +332,15 @@ def test_what_waits_in_a_tunnel_keeps_no_answer_back(client: Client) -> None:
         assert received(client, tunnel, TUNNEL_FIRST_CREDIT)
 
 
-def test_tunnels_end_with_their_server_and_the_next_one_listens_on_the_same_port(supervisor: Supervisor) -> None:
+def test_tunnels_end_with_their_session_and_the_next_one_listens_on_the_same_port(supervisor: Supervisor) -> None:
     with supervisor.claim() as first:
-        port = listen(first).port
+        port = listen(first, places=1).port
         program = dial(port)
         accepted(first)
-    with program, pytest.raises(ConnectionResetError):
-        program.recv(1)
-    # Nobody is accepted for a server that is gone; who connects now waits for the next.
+    # Nobody is accepted without a place; who connects now waits for the next session.
     with dial(port) as waiting, supervisor.claim() as second:
+        with program, pytest.raises(ConnectionResetError):
+            program.recv(1)
         second.sync()
         assert not [event for event in second.events if isinstance(event, events.TunnelOpened)]
         assert listen(second).port == port

@@ -16,6 +16,7 @@ from taskcell.pool.slot import Lease, Slot, Step
 from taskcell.pool.state import Slots
 from taskcell.profile.build import terminal_profile
 from taskcell.sandbox.sandbox import Sandbox
+from taskcell.supervisor import events, protocol
 from taskcell.supervisor.channel import Channel
 
 NUMBERS = itertools.count()
@@ -43,7 +44,8 @@ class OpenStream(anyio.abc.ByteStream):
 
 def sandbox(profile: AuthorizedProfile) -> Sandbox:
     channel = Channel(b"t" * 32, 60)
-    channel._stream = OpenStream()
+    channel._link.welcome = events.Welcome(0, protocol.VERSION, protocol.WelcomeFlag(0), 0, 1, 0)
+    channel._link._stream = OpenStream()
     channel.quiet_since = 0
     container = Container(
         f"id-{next(NUMBERS)}", "name", "/workspace", "/.taskcell/supervisor", "/run/taskcell.state", "1000:1000"

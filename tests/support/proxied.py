@@ -56,6 +56,16 @@ class Proxied:
 
 
 @asynccontextmanager
+async def connected(supervisor: Supervisor) -> AsyncIterator[anyio.abc.ByteStream]:
+    async with await anyio.connect_unix(supervisor.path) as stream:
+        yield stream
+
+
+async def never() -> bool:
+    return False
+
+
+@asynccontextmanager
 async def proxied(
     folder: Path, *allowed: str, names: Names | None = None, audit: AuditLog | None = None, **settings: object
 ) -> AsyncIterator[Proxied]:
@@ -67,7 +77,7 @@ async def proxied(
         supervisor.connect().close()  # its socket is there before it listens
         channel = Channel(TOKEN, 60.0)
         async with anyio.create_task_group() as group:
-            await group.start(channel.run, await anyio.connect_unix(supervisor.path))
+            await group.start(channel.run, lambda: connected(supervisor), never)
             egress = Egress(EgressSettings(**settings), audit, names)  # type: ignore[arg-type]
             profile = Profile("terminal", "image", "terminal", egress=allowed)
             sandbox = await egress.begin(group, channel, profile, {}, lambda: TASK, any_port=True)

@@ -20,6 +20,9 @@ PATIENCE = 20.0
 TOKEN = b"0123456789abcdef-test"
 PATH = b"/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 PLENTY = 1 << 40
+#: Bytes of a WELCOME, which is not a part of the session, and bytes received after which they are acknowledged.
+WELCOME_SIZE = 34
+ACK_STEP = 1 << 18
 
 E = TypeVar("E", bound=events.Event)
 
@@ -51,6 +54,10 @@ class Client:
     def __init__(self, stream: socket.socket) -> None:
         self.socket = stream
         self.events: list[events.Event] = []
+        #: Bytes of the session that have come; False has them never acknowledged.
+        self.received = -WELCOME_SIZE
+        self.acknowledges = True
+        self._told = 0
         self._decoder = Decoder()
 
     @classmethod
@@ -88,6 +95,10 @@ class Client:
             if not data:
                 raise Closed
             self.events += self._decoder.feed(data)
+            self.received += len(data)
+            if self.acknowledges and self.received - self._told >= ACK_STEP:
+                self._told = self.received
+                self.send(requests.acknowledge(self.received))
 
     def wait(self, kind: type[E], process: int | None = None, patience: float = PATIENCE) -> E:
         """The first event of this kind (and process); it is taken out of `events`."""

@@ -14,7 +14,7 @@ from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
 from taskcell.egress.egress import Egress
 from taskcell.egress.presets import PACKAGES
-from taskcell.engine.base import OWN_TIMEOUT, Container, ContainerSpec, Engine, Workspace
+from taskcell.engine.base import OWN_TIMEOUT, Container, ContainerSpec, Engine, Standing, Workspace
 from taskcell.errors import Denied, ImageMissing, SandboxLost, TaskcellError
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.leftovers import Leftovers
@@ -178,9 +178,14 @@ class Launcher:
                 started = True
                 task_status.started()
 
+        async def is_gone() -> bool:
+            try:
+                return await self._engine.standing(container) is Standing.ENDED
+            except TaskcellError:  # an engine that is away does not say
+                return False
+
         try:
-            async with self._engine.connect(container) as stream:
-                await channel.run(stream, task_status=Started())
+            await channel.run(lambda: self._engine.connect(container), is_gone, task_status=Started())
         except TaskcellError as error:
             if not started:
                 why = await self._engine.why_dead(container)

@@ -23,14 +23,13 @@ PING_AFTER = 1.5
 LOOK_AFTER = 1.0
 #: Seconds between the two looks that must agree: a debugger or a checkpoint stops a process for a moment too.
 SECOND_LOOK = 0.3
-#: Seconds of silence that count as a loss whatever the engine says. The supervisor runs before everything that it
-#: started, so that only a paused container or a hanging engine takes longer.
-PING_TIMEOUT = 15.0
+#: Seconds without an answer after which another stream to the supervisor is opened. It runs before everything that it
+#: started, so that only a paused container, a hanging engine or a dead connection takes longer.
+PING_TIMEOUT = 5.0
 #: Seconds from the end of a channel to the look whether its container has ended too: the engine needs a moment to tell.
 END_DELAY = 0.5
 
 _STOPPED = "its supervisor, or its channel's process, was stopped by a signal"
-_SILENT = "its supervisor does not answer: the container is paused, or the engine hangs"
 
 
 class Liveness:
@@ -41,6 +40,7 @@ class Liveness:
         self._slots = slots
         self._executor = executor
         self._lost: set[Slot] = set()
+        self._asked: set[str] = set()
 
     def look(self, asking: anyio.abc.TaskGroup, now: float) -> None:
         """Begin to ask about each sandbox that is silent, or lost since the last look.
@@ -54,18 +54,26 @@ class Liveness:
         for slot in slots:
             if slot.sandbox is None or slot.state is not SlotState.READY:
                 continue
-            if slot.leases and slot.sandbox.usable and now - slot.sandbox.channel.heard > PING_AFTER:
+            channel = slot.sandbox.channel
+            if slot.leases and slot.sandbox.usable and not channel.is_away and now - channel.heard > PING_AFTER:
                 asking.start_soon(self._ask, slot.sandbox)
-            elif not (slot.is_warm or slot.sandbox.channel.alive or slot in self._lost):
+            elif not (slot.is_warm or channel.alive or slot in self._lost):
                 self._lost.add(slot)
                 asking.start_soon(self._replace, slot, slot.sandbox)
 
     # --- the silent ----------------------------------------------------------------------------------------------
 
     async def _ask(self, sandbox: Sandbox) -> None:
-        """Ping a supervisor; one that does not answer is lost, early if a signal has stopped it."""
-        if sandbox.channel.is_asked:
+        """Ping a supervisor: without an answer it is lost if a signal has stopped it, and else connected to again."""
+        if sandbox.container.id in self._asked:
             return
+        self._asked.add(sandbox.container.id)
+        try:
+            await self._wait_for_answer(sandbox)
+        finally:
+            self._asked.discard(sandbox.container.id)
+
+    async def _wait_for_answer(self, sandbox: Sandbox) -> None:
         async with anyio.create_task_group() as asking:
 
             async def ping() -> None:
@@ -80,7 +88,8 @@ class Liveness:
                     sandbox.channel.give_up(_STOPPED)
                     return
                 await anyio.sleep_forever()
-            sandbox.channel.give_up(_SILENT)
+            sandbox.channel.renew()
+            asking.cancel_scope.cancel()
 
     async def _is_stopped(self, sandbox: Sandbox) -> bool:
         """Whether a signal holds the supervisor, or the process that carries its channel; False if that is unknown."""

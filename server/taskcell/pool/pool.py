@@ -92,10 +92,11 @@ class Pool:
         await doom_moved(self.slots, task, profile.folder)
         lease = self.slots.lease((task, profile.name), profile)
         try:
-            slot = lease.slot or await self._acquire(lease)
-            await self._settled(slot)
-            if slot.error is not None:
-                raise slot.error
+            slot = await self._ready(lease)
+            while not await self._is_reachable(slot):
+                self._executor.begin(self.slots.withdraw(lease, time.monotonic()))
+                lease = self.slots.lease((task, profile.name), profile)
+                slot = await self._ready(lease)
             assert slot.sandbox is not None
             await self._upkeep.note(slot)
             notes = self.slots.take_notes(slot)
@@ -104,6 +105,23 @@ class Pool:
         finally:
             # Nothing here may wait: a cancelled caller passes through.
             self._executor.begin(self.slots.withdraw(lease, time.monotonic()))
+
+    async def _ready(self, lease: Lease) -> Slot:
+        """Wait for a place and for its sandbox. Raises TaskcellError."""
+        slot = lease.slot or await self._acquire(lease)
+        await self._settled(slot)
+        if slot.error is not None:
+            raise slot.error
+        return slot
+
+    async def _is_reachable(self, slot: Slot) -> bool:
+        """Wait until the sandbox has its channel again, or False: it has been lost, before anything was asked of it."""
+        assert slot.sandbox is not None
+        channel = slot.sandbox.channel
+        if not channel.is_away:
+            return True
+        await channel.back()
+        return channel.alive
 
     async def _acquire(self, lease: Lease) -> Slot:
         """Wait for a place. Raises NoRoom."""

@@ -92,6 +92,15 @@ class Process(Listener):
             return self.stdout.end, self.stderr.end
         return last.stdout_total, last.stderr_total
 
+    @property
+    def is_away(self) -> bool:
+        """Its sandbox is not connected now, and may be again."""
+        return self._channel.is_away
+
+    async def back(self) -> None:
+        """Wait until its sandbox is connected, or is lost."""
+        await self._channel.back()
+
     # --- its life ----------------------------------------------------------------------------------------------
 
     async def start(
@@ -248,8 +257,7 @@ class Process(Listener):
             self._asked = self._asked or deque()
             self._asked.append(asked)
             await self._channel.send(requests.read(self.number, stream, cursor, size))
-            with anyio.move_on_after(ANSWER_TIMEOUT):
-                await asked.answered.wait()
+            await self._channel.comes(asked.answered, ANSWER_TIMEOUT)
         if asked.data is None:
             raise SandboxLost(f"The sandbox is gone: {self.lost or 'its supervisor does not answer'}.")
         return asked.data

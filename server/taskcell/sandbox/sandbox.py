@@ -27,7 +27,7 @@ from taskcell.sandbox.shell import parse_report
 from taskcell.sandbox.spawn import GRACE, Spawner
 from taskcell.sandbox.sudo_notes import REFUSED
 from taskcell.sandbox.terminal_state import Beginning
-from taskcell.sandbox.wait import DEADLINE_SLACK, KILL_SLACK
+from taskcell.sandbox.wait import DEADLINE_SLACK, KILL_SLACK, within
 from taskcell.secret import SecretUnreadable
 from taskcell.supervisor import events, requests
 from taskcell.supervisor.channel import ANSWER_TIMEOUT, Channel
@@ -185,10 +185,10 @@ class Sandbox:
         """Stay with a process that goes on after its call's answer until it ends."""
         process = record.process
         left = max(0.0, record.about.started + record.about.timeout - time.time())
-        with anyio.move_on_after(left + DEADLINE_SLACK) as bound:
-            with suppress(SandboxLost, SpawnFailed):
-                await process.finished()
-        if bound.cancelled_caught:
+        has_ended = True
+        with suppress(SandboxLost, SpawnFailed):
+            has_ended = await within(process, process.finished, left + DEADLINE_SLACK)
+        if not has_ended:
             self.give_up(process)
         process.let_go()
         self.doom_for_survivors(process)
@@ -226,7 +226,7 @@ class Sandbox:
             return
         self.state = SandboxState.CLOSED
         try:
-            await self.channel.send(requests.shutdown(round(grace * 1000)))
+            await self.channel.shut_down(round(grace * 1000))
         except SandboxLost:
             return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from enum import Enum
 
 import anyio
@@ -33,16 +34,32 @@ async def wait_for(process: Process, command: Command) -> Waited:
     limit = command.timeout + DEADLINE_SLACK
     wait = 0.0 if command.background else limit if command.wait is None else command.wait
     hands_off = command.background or wait < command.timeout
-    with process.patience, anyio.move_on_after(wait if hands_off else limit) as bound:
-        await process.finished()
+    has_ended = False
+    with process.patience:
+        has_ended = await within(process, process.finished, wait if hands_off else limit, still=not hands_off)
     is_released = process.patience.cancelled_caught
-    if not (bound.cancelled_caught or is_released) or process.has_ended:
+    if process.has_ended or (has_ended and not is_released):
         return Waited.ENDED
     if not hands_off and not is_released:
         return Waited.SILENT
     # Whether it could be started at all is known by now, or in a moment.
-    with anyio.move_on_after(ANSWER_TIMEOUT) as bound:
-        await process.running()
-    if bound.cancelled_caught:
+    if not await within(process, process.running, ANSWER_TIMEOUT):
         return Waited.SILENT
     return Waited.ENDED if process.has_ended else Waited.RUNNING
+
+
+async def within(
+    process: Process, wait: Callable[[], Awaitable[object]], seconds: float, *, still: bool = True
+) -> bool:
+    """Wait for what the supervisor reports at most so many seconds; returns whether it came.
+
+    Arguments:
+        still: while the sandbox is away, wait for it, and then for what it has to say.
+    """
+    while True:
+        with anyio.move_on_after(seconds) as bound:
+            await wait()
+        if not (bound.cancelled_caught and still and process.is_away):
+            return not bound.cancelled_caught
+        await process.back()
+        seconds = ANSWER_TIMEOUT

@@ -1,6 +1,7 @@
-"""The server's end of a sandbox's channel: one byte stream, many processes.
+"""The server's end of a sandbox's channel: one session with its supervisor, many processes.
 
-Nothing here is retried: when the stream breaks, every process that is waited for learns that the sandbox is lost.
+No request is made twice: a stream that breaks is replaced (`link.py`), and when that cannot be, every process that is
+waited for learns that the sandbox is lost.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ from typing import Any, Protocol, TypeVar
 import anyio
 import anyio.abc
 
-from taskcell.errors import ProtocolError, SandboxLost
-from taskcell.supervisor import events, protocol, requests
+from taskcell.errors import ProtocolError, SandboxLost, TaskcellError
+from taskcell.supervisor import events, requests
 from taskcell.supervisor.decoder import Decoder
+from taskcell.supervisor.link import Connect, IsGone, Link
 from taskcell.supervisor.tunnels import Tunnels
 from taskcell.text import MESSAGE_SHOWN, shown
 
-#: Seconds. The supervisor's loop never blocks: one that takes no bytes for so long does not run any more.
-SEND_TIMEOUT = 10.0
-#: Seconds from the stream's opening to WELCOME; a fresh exec on a busy machine takes up to some seconds.
-WELCOME_TIMEOUT = 20.0
 #: Seconds for an answer that the supervisor has at hand: a piece of a spool, the list of processes.
 ANSWER_TIMEOUT = 15.0
-#: How engines report, in the stream itself, that an exec failed (Docker with runc and crun).
-ENGINE_FAILURE = (b"OCI runtime", b"unable to start", b"crun:")
-#: Bytes to receive at once: one frame of output and its header.
-RECEIVE_SIZE = 1 << 17
+#: Seconds of silence after a ping, after which another stream is opened. On a busy machine an answer can take this
+#: long; then nothing is lost by it.
+SILENCE = 15.0
+#: Seconds between two pings at most: what carries a stream may cut one that is idle for minutes.
+PING_EVERY = 30.0
+#: Pings within the time that the supervisor lives without a server, so that one or two may be late.
+PINGS_IN_TTL = 3
 #: READs that may be unanswered at once: the supervisor ends a connection that makes it hold more than 4 MiB.
 READS_AT_ONCE = 8
 
@@ -60,16 +61,16 @@ class Channel:
 
     Arguments:
         token: identifies the server to its supervisor; 16 to 64 bytes.
-        orphan_ttl: seconds that the supervisor lives on without a server.
+        orphan_ttl: seconds that the supervisor lives on without hearing from a server; 0 means for ever.
     """
 
     def __init__(self, token: bytes, orphan_ttl: float) -> None:
         self._token = token
-        self._orphan_ttl_ms = round(orphan_ttl * 1000)
+        self._orphan_ttl = orphan_ttl
+        self._decoder = Decoder()
+        self._link = Link(self._hello, self._take)
         self._highest = 0
         self._listeners: dict[int, ProcessListener] = {}
-        self._sending = anyio.Lock(fast_acquire=True)
-        self._stream: anyio.abc.ByteStream | None = None
         self._on_lost: list[Callable[[], None]] = []
         self._to_forget: list[int] = []
         #: Held during each READ.
@@ -78,7 +79,6 @@ class Channel:
         self._questions: dict[type, deque[_Question]] = {}
         #: Connections of the sandbox's loopback.
         self.tunnels = Tunnels(self.send)
-        self.welcome: events.Welcome | None = None
         self.lost_reason: str | None = None
         #: Numbers of the processes of which something still runs: the main process or a descendant.
         self.living: set[int] = set()
@@ -87,67 +87,87 @@ class Channel:
         self.on_quiet: Callable[[], None] | None = None
         #: sudo has refused the password that the supervisor has for it.
         self.sudo_refused = False
-        #: When (monotonic) the last bytes came from the supervisor.
-        self.heard = time.monotonic()
 
     @property
     def alive(self) -> bool:
-        return self._stream is not None and self.lost_reason is None
+        """It was connected, and is not lost, though its stream may have broken and another one is being opened."""
+        return self._link.welcome is not None and self.lost_reason is None
+
+    @property
+    def is_away(self) -> bool:
+        """Its stream has broken, and another one is being opened."""
+        return self._link.is_away
+
+    @property
+    def heard(self) -> float:
+        """When (monotonic) the last bytes came from the supervisor."""
+        return self._link.heard
+
+    async def back(self) -> None:
+        """Wait until it is not away: there is another stream, or the sandbox is lost."""
+        await self._link.back()
+
+    def renew(self) -> None:
+        """Open another stream: the present one says nothing."""
+        self._link.renew()
+
+    # --- its life --------------------------------------------------------------------------------------------------
 
     async def run(
         self,
-        stream: anyio.abc.ByteStream,
+        connect: Connect,
+        is_gone: IsGone,
         *,
         task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Send HELLO, then hand out events until the stream ends; started() is called at WELCOME.
+        """Hand out events until the sandbox is lost; started() is called at the first WELCOME.
 
-        Raises SandboxLost when no WELCOME comes.
+        Raises TaskcellError when the first stream cannot be opened, and SandboxLost when no WELCOME comes.
         """
-        self._stream = stream
+        failure: TaskcellError | None = None
         try:
-            await self.send(requests.hello(self._token, self._orphan_ttl_ms))
-            decoder = Decoder()
-            with anyio.fail_after(WELCOME_TIMEOUT) as hello_scope:
-                while self.welcome is None:
-                    self._take(decoder, await stream.receive(RECEIVE_SIZE))
-                hello_scope.deadline = float("inf")
-                task_status.started()
-                while True:
-                    data = await stream.receive(RECEIVE_SIZE)
-                    self.heard = time.monotonic()
-                    self._take(decoder, data)
-        except TimeoutError:
-            self._lose("its supervisor did not answer")
-        except ProtocolError as error:
-            self._lose(str(error))
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-            self._lose("its channel ended")
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(self._keep_alive)
+                try:
+                    self.give_up(await self._link.run(connect, is_gone, task_status.started))
+                except TaskcellError as error:  # raised below: the task group would wrap it into an exception group
+                    failure = error
+                beside.cancel_scope.cancel()
         finally:
-            self._lose("its channel was closed")
-        if self.welcome is None:
+            self.give_up("its channel was closed")
+        if failure is not None:
+            raise failure
+        if self._link.welcome is None:
             raise SandboxLost(f"The sandbox did not start: {self.lost_reason}.")
 
-    def _take(self, decoder: Decoder, data: bytes) -> None:
-        """Kept apart from `run` so that received bytes are freed before the next receive blocks."""
-        if self.welcome is None and data.startswith(ENGINE_FAILURE):
-            raise ProtocolError(f"the engine could not start it: {shown(_one_line(data), MESSAGE_SHOWN)}")
-        for event in decoder.feed(data):
-            if self.welcome is None:
-                self._greet(event)
-            else:
-                self._hand_out(event)
+    async def _keep_alive(self) -> None:
+        """Have the supervisor hear from its server, whether calls come or not, and notice a stream that is dead."""
+        every = min(PING_EVERY, self._orphan_ttl / PINGS_IN_TTL) if self._orphan_ttl else PING_EVERY
+        while True:
+            await anyio.sleep(every)
+            if not self.alive or self.is_away:
+                continue
+            if not self._questions.get(events.Pong):
+                self._questions.setdefault(events.Pong, deque()).append(_Question(None))
+                await self._link.send(requests.ping())
+            elif time.monotonic() - self.heard > SILENCE:
+                self.renew()
 
-    def _greet(self, event: events.Event) -> None:
-        if isinstance(event, events.Error):
-            raise ProtocolError(f"the supervisor refused the connection: {shown(event.message, MESSAGE_SHOWN)}")
-        if not isinstance(event, events.Welcome) or event.version != protocol.VERSION:
-            raise ProtocolError("the supervisor did not greet as this version does")
-        self.welcome = event
+    def _hello(self, session: int, received: int) -> bytes:
+        return requests.hello(self._token, round(self._orphan_ttl * 1000), session, received)
+
+    # --- what comes ------------------------------------------------------------------------------------------------
+
+    def _take(self, data: bytes) -> None:
+        for event in self._decoder.feed(data):
+            self._hand_out(event)
 
     def _hand_out(self, event: events.Event) -> None:
         if isinstance(event, events.TunnelEvent):
             self.tunnels.take(event)
+            return
+        if isinstance(event, events.Acknowledged):
+            self._link.acknowledged(event.place)
             return
         if isinstance(event, events.Error):
             raise ProtocolError(f"the supervisor ended the connection: {shown(event.message, MESSAGE_SHOWN)}")
@@ -178,10 +198,12 @@ class Channel:
             question.on_answer(question.parts)
         question.answered.set()
 
-    def _lose(self, reason: str) -> None:
+    def give_up(self, reason: str) -> None:
+        """Treat the sandbox as lost: everybody who waits for something in it stops waiting."""
         if self.lost_reason is not None:
             return
         self.lost_reason = reason
+        self._link.end()
         listeners, self._listeners = list(self._listeners.values()), {}
         for listener in listeners:
             listener.on_lost(reason)
@@ -191,10 +213,6 @@ class Channel:
         asked, self._questions = self._questions, {}
         for question in (question for waiting in asked.values() for question in waiting):
             question.answered.set()
-
-    def give_up(self, reason: str) -> None:
-        """Treat the sandbox as lost: everybody who waits for something in it stops waiting."""
-        self._lose(reason)
 
     async def ask(
         self,
@@ -210,19 +228,25 @@ class Channel:
         Arguments:
             on_answer: called with the frames by the task that reads the channel, before it takes the next event.
         """
+        self._check()
         question = _Question(on_answer)
         self._questions.setdefault(kind, deque()).append(question)
         await self.send(frame)
-        with anyio.move_on_after(seconds) as bound:
-            await question.answered.wait()
-        if bound.cancelled_caught or self.lost_reason is not None:
+        if not await self.comes(question.answered, seconds) or self.lost_reason is not None:
             raise SandboxLost(f"The sandbox is gone: {self.lost_reason or 'its supervisor does not answer'}.")
         return question.parts
 
-    @property
-    def is_asked(self) -> bool:
-        """A ping has no answer yet."""
-        return bool(self._questions.get(events.Pong))
+    async def comes(self, answered: anyio.Event, seconds: float) -> bool:
+        """Wait for what the supervisor's answer sets, and return whether it came within `seconds`.
+
+        A time without a stream does not count.
+        """
+        while True:
+            with anyio.move_on_after(seconds):
+                await answered.wait()
+            if answered.is_set() or not self.is_away:
+                return answered.is_set()
+            await self._link.back()
 
     async def ping(self) -> None:
         """Wait until the supervisor answers; the caller bounds the wait. Raises SandboxLost."""
@@ -237,8 +261,7 @@ class Channel:
 
     def add(self, listener: ProcessListener) -> int:
         """Give a new process its number. Raises SandboxLost when the channel has ended."""
-        if not self.alive:
-            raise SandboxLost(f"The sandbox is gone: {self.lost_reason or 'it was not connected'}.")
+        self._check()
         self._highest = number = self._highest + 1
         self._listeners[number] = listener
         return number
@@ -259,27 +282,19 @@ class Channel:
         """Have the supervisor forget a process; the request goes out with the next frame."""
         self._to_forget.append(number)
 
-    async def send(self, frame: bytes) -> None:
-        """Send whole frames. Raises SandboxLost when the stream has ended or takes no bytes.
-
-        Sending is shielded and bounded, so that a cancelled caller does not cut a frame in two.
-        """
-        stream = self._stream
-        if stream is None or self.lost_reason is not None:
+    def _check(self) -> None:
+        """Raises SandboxLost."""
+        if not self.alive:
             raise SandboxLost(f"The sandbox is gone: {self.lost_reason or 'it was not connected'}.")
+
+    async def send(self, frame: bytes) -> None:
+        """Send whole frames, as soon as there is a stream. Raises SandboxLost when the sandbox is lost."""
+        self._check()
         forgotten, self._to_forget = self._to_forget, []
-        frame = b"".join(map(requests.forget, forgotten)) + frame
-        with anyio.move_on_after(SEND_TIMEOUT, shield=True) as scope:
-            async with self._sending:
-                try:
-                    await stream.send(frame)
-                except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-                    self._lose("its channel ended")
-        if scope.cancelled_caught:
-            self._lose("its supervisor takes no more requests")
-        if self.lost_reason is not None:
-            raise SandboxLost(f"The sandbox is gone: {self.lost_reason}.")
+        await self._link.send(b"".join(map(requests.forget, forgotten)) + frame)
+        self._check()
 
-
-def _one_line(data: bytes) -> str:
-    return " ".join(data.decode("utf-8", "replace").split())
+    async def shut_down(self, grace_ms: int) -> None:
+        """Have the supervisor kill everything and end, with which this channel ends. Raises SandboxLost."""
+        self._link.is_ending = True
+        await self.send(requests.shutdown(grace_ms))

@@ -27,7 +27,8 @@ from taskcell.supervisor.protocol import (
 
 #: The numbers at the front of a frame's body, and of each process in a LISTING.
 _NUMBER = struct.Struct("<I")
-_WELCOME = struct.Struct("<IBQ")
+_PLACE = struct.Struct("<Q")
+_WELCOME = struct.Struct("<IBQIQ")
 _FAILED = struct.Struct("<BI")
 _OUTPUT = struct.Struct("<BQ")
 _EXIT = struct.Struct("<BiBIQQQQQQIII")
@@ -161,8 +162,8 @@ def _parse_failed(process: int, body: _Body) -> events.Failed:
 
 
 def _parse_welcome(process: int, body: _Body) -> events.Welcome:
-    version, flags, uptime = body.unpack(_WELCOME)
-    return events.Welcome(process, version, WelcomeFlag(flags & 7), uptime)
+    version, flags, uptime, session, place = body.unpack(_WELCOME)
+    return events.Welcome(process, version, WelcomeFlag(flags & 7), uptime, session, place)
 
 
 def _parse_listening(process: int, body: _Body) -> events.Listening:
@@ -191,6 +192,7 @@ _PARSERS: dict[int, Callable[[int, _Body], events.Event]] = {
     0x92: lambda tunnel, body: events.TunnelCredit(tunnel, *body.unpack(_NUMBER)),
     0x93: lambda tunnel, body: events.TunnelEnd(tunnel),
     0x94: lambda tunnel, body: events.TunnelReset(tunnel, *body.unpack(_NUMBER)),
+    0x95: lambda process, body: events.Acknowledged(process, *body.unpack(_PLACE)),
 }
 
 

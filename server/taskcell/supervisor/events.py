@@ -9,10 +9,14 @@ from taskcell.supervisor.protocol import FailedStage, Loopback, ProcessState, Re
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
+    """The answer to HELLO: of the session with this number, the supervisor has taken `place` bytes of requests."""
+
     process: int
     version: int
     flags: WelcomeFlag
     uptime_ms: int
+    session: int
+    place: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,14 @@ class Pong:
 
 
 @dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The supervisor has taken so many bytes of the session's requests."""
+
+    process: int
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
 class Error:
     process: int
     message: str
@@ -209,6 +221,7 @@ Event = (
     | Data
     | LastState
     | Pong
+    | Acknowledged
     | Error
     | Sudo
     | Listening

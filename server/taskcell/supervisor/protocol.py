@@ -117,6 +117,7 @@ class Request(IntEnum):
     TUNNEL_CREDIT = 0x16
     TUNNEL_END = 0x17
     TUNNEL_RESET = 0x18
+    ACK = 0x19
 
 
 class FailedStage(IntEnum):

@@ -41,9 +41,17 @@ def _list(values: Sequence[bytes]) -> bytes:
     return COUNT.pack(len(values)) + _strings(*values)
 
 
-def hello(token: bytes, orphan_ttl_ms: int) -> bytes:
-    """Encode a connection's first frame. `token` has 16 to 64 bytes, no NUL; `orphan_ttl_ms` 0 means for ever."""
-    return _frame(Request.HELLO, 0, struct.pack("<I", VERSION) + _strings(token) + struct.pack("<I", orphan_ttl_ms))
+def hello(token: bytes, orphan_ttl_ms: int, session: int = 0, received: int = 0) -> bytes:
+    """Encode a connection's first frame.
+
+    Arguments:
+        token: 16 to 64 bytes, no NUL.
+        orphan_ttl_ms: how long the supervisor lives without a byte from a server; 0 means for ever.
+        session: number of the session to go on with; 0 begins one.
+        received: bytes of that session that have come.
+    """
+    numbers = struct.pack("<IIQ", orphan_ttl_ms, session, received)
+    return _frame(Request.HELLO, 0, struct.pack("<I", VERSION) + _strings(token) + numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,3 +201,8 @@ def tunnel_end(tunnel: int) -> bytes:
 
 def tunnel_reset(tunnel: int) -> bytes:
     return _frame(Request.TUNNEL_RESET, tunnel)
+
+
+def acknowledge(received: int) -> bytes:
+    """Say how many bytes of the session have come, so that the supervisor keeps them no longer."""
+    return _frame(Request.ACK, 0, struct.pack("<Q", received))

@@ -51,6 +51,7 @@ enum request_type {
     REQ_TUNNEL_CREDIT,
     REQ_TUNNEL_END,
     REQ_TUNNEL_RESET,
+    REQ_ACK,
 };
 
 enum answer_type {
@@ -74,6 +75,7 @@ enum answer_type {
     ANS_TUNNEL_CREDIT,
     ANS_TUNNEL_END,
     ANS_TUNNEL_RESET,
+    ANS_ACK,
 };
 
 enum spawn_flag {

@@ -49,6 +49,8 @@ static void parse_hello(struct reader *r, struct request *q) {
     q->version = get_u32(r);
     q->token = get_str(r);
     q->orphan_ttl_ms = get_u32(r);
+    q->session = get_u32(r);
+    q->position = get_u64(r);
 }
 
 static const char *parse_sudo(struct reader *r, struct sudo_request *s) {
@@ -109,6 +111,7 @@ static const char *parse_body(struct reader *r, struct request *q) {
     case REQ_ATTACH: return parse_stream(r, q);
     case REQ_READ: return parse_read(r, q);
     case REQ_STATE: q->size = get_u32(r); return NULL;
+    case REQ_ACK: q->position = get_u64(r); return NULL;
     case REQ_RESIZE:
         q->rows = get_u16(r);
         q->cols = get_u16(r);

@@ -35,6 +35,8 @@ struct request {
     uint32_t process;
     uint32_t version, orphan_ttl_ms; /* HELLO */
     struct slice token;              /* HELLO */
+    uint32_t session;                /* HELLO: the one to go on with; 0: a new one */
+    uint64_t position;               /* HELLO, ACK: bytes of the session that the server has got */
     struct spawn spawn;              /* SPAWN */
     struct sudo_request sudo;        /* SUDO */
     struct slice data;               /* STDIN, TUNNEL_DATA */

@@ -14,6 +14,8 @@ enum {
     OUT_MARK = 256 << 10,   /* output is added only while less than this waits */
     OUTPUT_CHUNK = 64 << 10, /* output in one frame: no other frame waits for more */
     LISTED_MAX = 100,        /* processes in one frame: with the longest tags it stays below the limit */
+    ACK_STEP = 256 << 10,    /* bytes of requests after which the server must learn that they have been served */
+    ACK_ALONG = 4 << 10,     /* and after which it learns so together with something else */
 };
 
 /* Marks the buffer as urgent: the server waits for the frame that follows, so it must not be held back. */
@@ -22,13 +24,24 @@ static struct buffer *urgent(struct supervisor *s) {
     return &s->active->out;
 }
 
-void answer_welcome(struct supervisor *s, bool first_claim) {
-    struct buffer *out = urgent(s);
+void answer_welcome(struct buffer *out, const struct supervisor *s, bool first_claim) {
     size_t at = frame_begin(out, ANS_WELCOME, 0);
     put_u32(out, PROTOCOL_VERSION);
     put_u8(out, (uint8_t)(s->changes_user | s->is_init << 1 | first_claim << 2));
     put_u64(out, (uint64_t)((clock_now() - s->started) / MS));
+    put_u32(out, s->session);
+    put_u64(out, s->active->taken);
     frame_end(out, at);
+}
+
+void answer_acknowledge(struct supervisor *s) {
+    struct conn *c = s->active;
+    uint64_t owed = c->taken - c->told;
+    if (owed < (conn_waiting(c) ? ACK_ALONG : ACK_STEP)) return;
+    size_t at = frame_begin(&c->out, ANS_ACK, 0);
+    put_u64(&c->out, c->taken);
+    frame_end(&c->out, at);
+    c->told = c->taken;
 }
 
 void answer_spawned(struct supervisor *s, const struct process *p) {
@@ -212,7 +225,7 @@ static void send_told_everything(struct supervisor *s) {
 /* Takes the turn of one process; returns false when the connection's buffer is full before it. */
 static bool take_turn(struct supervisor *s, struct process *p, bool *progress) {
     for (int i = 0; i < STREAMS && p->state != STATE_STARTING; i++) {
-        if (conn_waiting(s->active) >= OUT_MARK) return false;
+        if (conn_waiting(s->active) >= OUT_MARK || conn_full(s->active)) return false;
         *progress |= send_output(s, p, i);
     }
     send_owed(s, p);

@@ -5,7 +5,8 @@
 
 #include "init/supervisor.h"
 
-void answer_welcome(struct supervisor *s, bool first_claim);
+/* Into a buffer of its own: WELCOME comes before what the session sends, and is not a part of that. */
+void answer_welcome(struct buffer *out, const struct supervisor *s, bool first_claim);
 /* Without a connection, SPAWNED and FAILED are dropped: the next server asks for a LISTING. */
 void answer_spawned(struct supervisor *s, const struct process *p);
 void answer_failed(struct supervisor *s, uint32_t number, int stage, int error, const char *text);
@@ -21,5 +22,7 @@ void answer_sudo(struct supervisor *s, const char *problem);
 /* Fills the connection's buffer with output and with events that are owed. Returns true when it is full and there is
    more. */
 bool answer_pump(struct supervisor *s);
+/* Tells the server which requests have been served, where it is time for that. */
+void answer_acknowledge(struct supervisor *s);
 
 #endif

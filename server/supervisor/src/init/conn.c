@@ -17,6 +17,8 @@
 enum {
     OUT_MAX = 4 << 20, /* bytes: a server that lets so much wait does not read at all */
     OUT_KEEP = 1 << 20, /* bytes: a larger buffer is freed when it is empty */
+    KEPT_MAX = 1 << 20, /* bytes that the server has not acknowledged: four times of what it takes before it does */
+    DROP_MIN = 64 << 10, /* bytes: fewer are not worth moving the rest */
 };
 
 /* us; the protocol says that HELLO must come within five seconds. */
@@ -26,10 +28,11 @@ uint32_t conn_index(const struct supervisor *s, const struct conn *c) { return (
 
 bool conn_overflows(const struct conn *c) { return conn_waiting(c) > OUT_MAX; }
 
+bool conn_full(const struct conn *c) { return c->out.size - c->acked >= KEPT_MAX; }
+
 void conn_close(struct supervisor *s, struct conn *c) {
     if (s->active == c) {
         s->active = NULL;
-        s->last_seen = clock_now();
         table_reset_reader(s);
         tunnels_close(s);
     }
@@ -39,18 +42,61 @@ void conn_close(struct supervisor *s, struct conn *c) {
     *c = (struct conn){.fd = -1};
 }
 
+void conn_lose(struct supervisor *s, struct conn *c) {
+    if (s->active != c) {
+        conn_close(s, c);
+        return;
+    }
+    close_fd(&c->fd);
+    buffer_free(&c->in);
+    c->held = 0;
+}
+
+bool conn_acknowledged(struct conn *c, uint64_t position) {
+    if (position > c->start + c->sent) return false;
+    if (position <= c->start + c->acked) return true; /* an earlier ACK that was sent again */
+    c->acked = (size_t)(position - c->start);
+    if (c->acked < c->out.size && (c->acked < DROP_MIN || c->acked < c->out.size / 2)) return true;
+    if (c->acked == c->out.size && c->out.room > OUT_KEEP) buffer_free(&c->out);
+    else buffer_drop_front(&c->out, c->acked);
+    c->start = position;
+    c->sent -= c->acked;
+    c->acked = 0;
+    return true;
+}
+
+bool conn_resume(struct supervisor *s, struct conn *c, uint64_t position) {
+    struct conn *old = s->active;
+    if (position < old->start + old->acked || !conn_acknowledged(old, position)) return false;
+    int fd = c->fd;
+    struct buffer in = c->in;
+    close_fd(&old->fd);
+    buffer_free(&old->in);
+    *c = *old;
+    c->fd = fd;
+    c->in = in;
+    c->sent = c->acked;
+    c->told = c->taken;
+    c->held = 0;
+    c->wants_write = false;
+    *old = (struct conn){.fd = -1};
+    s->active = c;
+    return true;
+}
+
+bool conn_send_first(const struct conn *c, const struct buffer *first) {
+    /* A new socket has room for so few bytes. */
+    return !first->failed && send(c->fd, first->data, first->size, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)first->size;
+}
+
 bool conn_flush(struct conn *c) {
-    while (conn_waiting(c)) {
+    while (c->fd >= 0 && conn_waiting(c)) {
         ssize_t count = send(c->fd, c->out.data + c->sent, conn_waiting(c), MSG_NOSIGNAL | MSG_DONTWAIT);
         if (count < 0 && errno == EINTR) continue;
         if (count < 0 && errno == EAGAIN) break;
         if (count < 0) return false;
         c->sent += (size_t)count;
-        c->passed += (uint64_t)count;
     }
-    if (!conn_waiting(c) && c->out.room > OUT_KEEP) buffer_free(&c->out);
-    else buffer_drop_front(&c->out, c->sent);
-    c->sent = 0;
     return true;
 }
 
@@ -66,8 +112,9 @@ void conn_refuse(struct supervisor *s, struct conn *c, const char *fault) {
 static struct conn *free_slot(struct supervisor *s) {
     struct conn *oldest = NULL;
     for (struct conn *c = s->conns; c < s->conns + CONNS_MAX; c++) {
+        if (c == s->active) continue;
         if (c->fd < 0) return c;
-        if (c != s->active && (!oldest || c->deadline < oldest->deadline)) oldest = c;
+        if (!oldest || c->deadline < oldest->deadline) oldest = c;
     }
     conn_close(s, oldest);
     return oldest;
@@ -105,6 +152,6 @@ int64_t conn_next(const struct supervisor *s) {
     int64_t next = NEVER;
     for (const struct conn *c = s->conns; c < s->conns + CONNS_MAX; c++)
         if (c->fd >= 0 && c->deadline < next) next = c->deadline;
-    if (s->active && s->active->held && s->active->held < next) next = s->active->held;
+    if (s->active && s->active->fd >= 0 && s->active->held && s->active->held < next) next = s->active->held;
     return next;
 }

@@ -38,10 +38,29 @@ static bool token_matches(const struct supervisor *s, struct slice token) {
     return !difference;
 }
 
+static const char *welcome(struct supervisor *s, bool first_claim) {
+    struct buffer out = {0};
+    answer_welcome(&out, s, first_claim);
+    bool sent = conn_send_first(s->active, &out);
+    buffer_free(&out);
+    return sent ? NULL : "WELCOME could not be sent";
+}
+
+/* Goes on with the session of an earlier connection. */
+static const char *resume(struct supervisor *s, struct conn *c, const struct request *q) {
+    if (!s->token_size) return "the supervisor was restarted";
+    if (!token_matches(s, q->token)) return "the token is wrong";
+    if (!s->active || q->session != s->session) return "another connection has taken this one's place";
+    if (!conn_resume(s, c, q->position)) return "what this connection has got does not fit";
+    s->last_seen = clock_now();
+    return welcome(s, false);
+}
+
 static const char *hello(struct supervisor *s, struct conn *c, const struct request *q) {
     if (c == s->active) return "HELLO came twice";
     if (q->version != PROTOCOL_VERSION) return "the supervisor speaks version 7 of the protocol";
     if (q->token.size < TOKEN_MIN || q->token.size > TOKEN_MAX) return "the token has a wrong size";
+    if (q->session) return resume(s, c, q);
     bool first_claim = !s->token_size;
     if (first_claim) {
         memcpy(s->token, q->token.data, q->token.size);
@@ -52,10 +71,12 @@ static const char *hello(struct supervisor *s, struct conn *c, const struct requ
     s->active = c;
     c->deadline = NEVER;
     s->orphan_ttl_ms = q->orphan_ttl_ms;
+    s->last_seen = clock_now();
+    s->session++;
     table_reset_reader(s);
-    answer_welcome(s, first_claim);
-    if (s->sudo.refused) answer_sudo(s, SUDO_REFUSED);
-    return NULL;
+    const char *fault = welcome(s, first_claim);
+    if (!fault && s->sudo.refused) answer_sudo(s, SUDO_REFUSED);
+    return fault;
 }
 
 /* The process is gone, but its EXIT still waits for output to be sent, and KILLED must not overtake it. */
@@ -170,6 +191,7 @@ static const char *serve(struct supervisor *s, struct conn *c, const struct fram
     if (q.type == REQ_HELLO) return fault ? fault : hello(s, c, &q);
     if (c != s->active) return "the first frame must be HELLO";
     if (fault) return fault;
+    if (q.type == REQ_ACK) return conn_acknowledged(c, q.position) ? NULL : "an ACK is out of bounds";
     if (q.type >= REQ_LISTEN) return serve_tunnels(s, &q);
     struct process *p = table_find(s, q.process);
     switch (q.type) {
@@ -211,6 +233,7 @@ static void serve_frames(struct supervisor *s, struct conn *c) {
         /* The token has been compared and the password taken: no process that is forked may find them. */
         if (frame.type == REQ_HELLO || frame.type == REQ_SUDO) explicit_bzero(c->in.data + done, used);
         done += used;
+        if (c == s->active && frame.type != REQ_HELLO) c->taken += used;
         if (c->out.failed || conn_overflows(c)) {
             conn_close(s, c);
             return;
@@ -233,9 +256,10 @@ void dispatch_event(struct supervisor *s, struct conn *c, uint32_t events) {
     ssize_t count = recv(c->fd, c->in.data + c->in.size, READ_SIZE, MSG_DONTWAIT);
     if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (count <= 0) {
-        conn_close(s, c);
+        conn_lose(s, c);
         return;
     }
+    if (c == s->active) s->last_seen = clock_now();
     c->in.size += (size_t)count;
     serve_frames(s, c);
 }

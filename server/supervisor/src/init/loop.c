@@ -81,8 +81,9 @@ static void take_event(struct supervisor *s, const struct epoll_event *e) {
     else take_process_event(s, kind, number, e->events);
 }
 
+/* A connection whose other end is gone can stay open for hours, so only bytes count as the presence of a server. */
 static int64_t orphan_deadline(const struct supervisor *s) {
-    if (s->active || s->leaving) return NEVER;
+    if (s->leaving) return NEVER;
     if (!s->token_size) return clock_after(s->started, s->claim_ms);
     return s->orphan_ttl_ms ? clock_after(s->last_seen, s->orphan_ttl_ms) : NEVER;
 }
@@ -131,14 +132,18 @@ static void serve_answers(struct supervisor *s) {
     bool more = answer_pump(s);
     stream_resume(s);
     more |= relay_pump(s);
+    answer_acknowledge(s);
     if (!more && !c->out.failed && !s->leaving && holds_back(c)) return;
     c->held = 0;
     c->urgent = false;
-    if (c->out.failed || conn_overflows(c) || !conn_flush(c)) {
+    if (c->out.failed || conn_overflows(c)) {
         conn_close(s, c);
         return;
     }
-    bool wants_write = more || conn_waiting(c);
+    if (!conn_flush(c)) conn_lose(s, c);
+    if (c->fd < 0) return;
+    /* With a full session, what comes next is the server's acknowledgement. */
+    bool wants_write = conn_waiting(c) || (more && !conn_full(c));
     if (wants_write == c->wants_write) return;
     c->wants_write = wants_write;
     watch_change(s, c->fd, WATCH_CONN, conn_index(s, c), wants_write ? EPOLLIN | EPOLLOUT : EPOLLIN);
@@ -147,7 +152,7 @@ static void serve_answers(struct supervisor *s) {
 static void say_farewell(struct supervisor *s) {
     int64_t end = clock_now() + FAREWELL_MS * MS;
     serve_answers(s);
-    while (s->active && conn_waiting(s->active) && clock_now() < end) {
+    while (s->active && s->active->fd >= 0 && conn_waiting(s->active) && clock_now() < end) {
         struct pollfd ready = {.fd = s->active->fd, .events = POLLOUT};
         poll(&ready, 1, FAREWELL_MS);
         serve_answers(s);

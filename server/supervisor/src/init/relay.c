@@ -106,7 +106,7 @@ static bool read_batch(struct supervisor *s) {
             progress = true;
         }
     }
-    if (added) n->mark = s->active->passed + conn_waiting(s->active);
+    if (added) n->mark = conn_passed(s->active) + conn_waiting(s->active);
     return more;
 }
 
@@ -115,7 +115,7 @@ bool relay_pump(struct supervisor *s) {
     bool more = listen_accept(s);
     if (!n->count) return more;
     for (struct tunnel *t = n->all; t < n->all + TUNNELS_MAX; t++) settle(s, t);
-    if (s->active->passed >= n->mark) more |= read_batch(s);
+    if (conn_passed(s->active) >= n->mark && !conn_full(s->active)) more |= read_batch(s);
     /* What a tunnel's end and its broken socket mean is known only now. */
     for (struct tunnel *t = n->all; t < n->all + TUNNELS_MAX; t++) settle(s, t);
     return more;

@@ -29,13 +29,16 @@ enum {
 enum state { STATE_STARTING, STATE_RUNNING, STATE_EXITED, STATE_GONE };
 
 struct conn {
-    int fd; /* -1: free */
+    int fd; /* -1: free, or the session's, which has lost its socket */
     struct buffer in, out;
-    size_t sent; /* bytes of `out` */
+    uint64_t start; /* place of the first byte of `out` in all that the session has sent */
+    size_t acked;   /* bytes of `out` that the server has acknowledged; they are dropped together with others */
+    size_t sent;    /* bytes of `out` that this socket has taken, or that needed no sending */
+    uint64_t taken; /* bytes of the session's requests that have been served */
+    uint64_t told;  /* of those: acknowledged to the server */
     int64_t deadline; /* for HELLO; NEVER once it has come */
     int64_t held;     /* when frames that are held back go out; 0: none are */
     bool urgent;      /* the server waits for something in `out` */
-    uint64_t passed;  /* bytes that the socket has taken in all */
     bool wants_write;
 };
 
@@ -126,7 +129,7 @@ struct tunnels {
     uint32_t last;            /* number that was given last */
     uint32_t window;          /* bytes towards a program that may be unacknowledged */
     size_t count, turn;
-    uint64_t mark;            /* the `passed` at which the last batch of the tunnels' bytes has left */
+    uint64_t mark;            /* the `conn_passed` at which the last batch of the tunnels' bytes has left */
     struct tunnel all[TUNNELS_MAX];
 };
 
@@ -144,8 +147,9 @@ struct supervisor {
     size_t token_size;
     uint32_t orphan_ttl_ms;
     struct conn conns[CONNS_MAX];
-    struct conn *active; /* the connection that is served; NULL: none */
-    int64_t last_seen;   /* when there was one for the last time */
+    struct conn *active; /* the session that is served, with a socket or without; NULL: none */
+    uint32_t session;    /* its number */
+    int64_t last_seen;   /* when the last byte of a server came */
     struct process *processes;
     size_t process_count;
     uint32_t turn; /* the process whose output is sent next */

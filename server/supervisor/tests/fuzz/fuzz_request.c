@@ -35,6 +35,8 @@ static void put_hello(struct buffer *out, const struct request *q) {
     put_u32(out, q->version);
     put_slice(out, q->token);
     put_u32(out, q->orphan_ttl_ms);
+    put_u32(out, q->session);
+    put_u64(out, q->position);
 }
 
 static void put_sudo(struct buffer *out, const struct sudo_request *s) {
@@ -64,6 +66,7 @@ static void put_body(struct buffer *out, const struct request *q) {
         put_u32(out, q->places);
         break;
     case REQ_ACCEPT: put_u32(out, q->places); break;
+    case REQ_ACK: put_u64(out, q->position); break;
     case REQ_OPEN: put_u16(out, q->port); break;
     case REQ_SIGNAL: put_u8(out, q->signal); break;
     case REQ_KILL:
