@@ -16,6 +16,7 @@ import anyio
 import anyio.abc
 
 from taskcell.errors import ProtocolError, SandboxLost
+from taskcell.raw_stream import SendsNow
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.decoder import Decoder
 from taskcell.supervisor.tunnels import Tunnels
@@ -29,8 +30,8 @@ WELCOME_TIMEOUT = 20.0
 ANSWER_TIMEOUT = 15.0
 #: How engines report, in the stream itself, that an exec failed (Docker with runc and crun).
 ENGINE_FAILURE = (b"OCI runtime", b"unable to start", b"crun:")
-#: Bytes to receive at once: one frame of output and its header.
-RECEIVE_SIZE = 1 << 17
+#: Bytes to receive at once: what an engine's socket holds. Files that pass by wake the server less often.
+RECEIVE_SIZE = 1 << 18
 #: READs that may be unanswered at once: the supervisor ends a connection that makes it hold more than 4 MiB.
 READS_AT_ONCE = 8
 
@@ -70,6 +71,7 @@ class Channel:
         self._listeners: dict[int, ProcessListener] = {}
         self._sending = anyio.Lock(fast_acquire=True)
         self._stream: anyio.abc.ByteStream | None = None
+        self._send_now: Callable[[bytes], int] | None = None
         self._on_lost: list[Callable[[], None]] = []
         self._to_forget: list[int] = []
         #: Held during each READ.
@@ -105,6 +107,7 @@ class Channel:
         Raises SandboxLost when no WELCOME comes.
         """
         self._stream = stream
+        self._send_now = stream.send_now if isinstance(stream, SendsNow) else None
         try:
             await self.send(requests.hello(self._token, self._orphan_ttl_ms))
             decoder = Decoder()
@@ -267,10 +270,21 @@ class Channel:
         stream = self._stream
         if stream is None or self.lost_reason is not None:
             raise SandboxLost(f"The sandbox is gone: {self.lost_reason or 'it was not connected'}.")
-        forgotten, self._to_forget = self._to_forget, []
-        frame = b"".join(map(requests.forget, forgotten)) + frame
+        if self._to_forget:
+            forgotten, self._to_forget = self._to_forget, []
+            frame = b"".join(map(requests.forget, forgotten)) + frame
+        # Most frames go at once. A bound on a wait that there is not costs more than they do.
+        if self._send_now is not None and not self._sending.locked():
+            try:
+                sent = self._send_now(frame)
+            except OSError:
+                self._lose("its channel ended")
+                sent = 0
+            if sent == len(frame):
+                return
+            frame = frame[sent:]
         with anyio.move_on_after(SEND_TIMEOUT, shield=True) as scope:
-            async with self._sending:
+            async with self._sending:  # it was free: nobody comes between the two parts of a frame
                 try:
                     await stream.send(frame)
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
