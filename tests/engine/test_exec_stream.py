@@ -25,7 +25,10 @@ class Pieces(anyio.abc.ByteStream):
         await anyio.lowlevel.checkpoint()
         if not self._pieces:
             raise anyio.EndOfStream
-        return self._pieces.pop(0)
+        piece = self._pieces.pop(0)
+        if len(piece) > max_bytes:
+            self._pieces.insert(0, piece[max_bytes:])
+        return piece[:max_bytes]
 
     async def send(self, item: bytes) -> None:
         self.sent += item

@@ -6,7 +6,7 @@ import io
 import os
 import tarfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -23,6 +23,7 @@ from taskcell.errors import BadArgument, TaskcellError
 from taskcell.files.transfer import StreamedProcess
 from taskcell.gateway.gateway import Gateway
 from taskcell.http.files import parse_path
+from taskcell.http.listener import LARGE_BODY
 from taskcell.http.local_door import with_local_door
 from taskcell.model import ProcessResult, TaskKey, ToolCall
 from taskcell.supervisor.protocol import BULK_WINDOW, SpawnFlag
@@ -231,6 +232,37 @@ async def test_what_is_cut_off_does_not_become_a_file_and_leaves_nothing(served:
         while ".taskcell" in await served.run("ls -A"):
             await anyio.sleep(0.05)
     assert await served.run("ls -A") == ""
+
+
+@pytest.mark.parametrize("more", [0, -1, 20])
+async def test_a_large_body_is_what_its_length_says_whatever_follows_it(served: Served, more: int) -> None:
+    data = os.urandom(2 * LARGE_BODY)
+    stream = await anyio.connect_unix(str(served.door))
+    head = f"PUT /files/t/f HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+    await stream.send(head + data[:1000])
+    await stream.send(data[1000 : len(data) + min(more, 0)] + b"GET /healthz HTTP/1.1"[: max(more, 0)])
+    if more < 0:
+        await stream.send_eof()
+    answer = b""
+    with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+        while True:
+            answer += await stream.receive()
+    await stream.aclose()
+    if more < 0:
+        assert await served.run("ls") == ""
+    else:
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.lower().count(b"http/1.1") == 1
+        assert b"connection: close" in answer.lower()
+        assert (await served.get("f")).content == data
+
+
+async def test_a_large_body_that_is_refused_is_answered_before_it_has_come(served: Served) -> None:
+    stream = await anyio.connect_unix(str(served.door))
+    head = f"PUT /files/t/.. HTTP/1.1\r\nHost: localhost\r\nContent-Length: {1 << 40}\r\n\r\n"
+    await stream.send(head.encode())
+    assert (await stream.receive()).startswith(b"HTTP/1.1 400 ")
+    await stream.aclose()
 
 
 async def test_a_chunk_that_is_none_ends_the_request_with_its_status(served: Served) -> None:

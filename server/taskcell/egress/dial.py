@@ -11,8 +11,8 @@ import anyio
 import anyio.to_thread
 
 from taskcell.destinations import Address, Destination
-from taskcell.egress.raw_stream import RawStream, connect_raw
 from taskcell.egress.rules import NotConnected, Rules, Why
+from taskcell.raw_stream import RawStream, connect_tcp
 
 #: Seconds for a name's addresses: what glibc's resolver takes for two servers that do not answer.
 RESOLVE_TIMEOUT = 20.0
@@ -60,7 +60,7 @@ async def dial(to: Destination, rules: Rules, resolve: Resolve) -> tuple[RawStre
                 )
             with anyio.move_on_after(CONNECT_TIMEOUT):
                 try:
-                    return await connect_raw(address, to.port), address
+                    return await connect_tcp(address, to.port), address
                 except OSError as error:
                     failures.append(_reason(error))
     if failures:

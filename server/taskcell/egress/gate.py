@@ -12,10 +12,10 @@ from taskcell.audit.log import AuditFailed, AuditLog
 from taskcell.destinations import Destination
 from taskcell.egress.bounds import Account
 from taskcell.egress.dial import Resolve, dial
-from taskcell.egress.raw_stream import RawStream
 from taskcell.egress.relay import Traffic
 from taskcell.egress.rules import NotConnected, Rules, Why
 from taskcell.model import TaskKey
+from taskcell.raw_stream import RawStream
 
 #: Seconds for a program to say where it wants to connect.
 REQUEST_TIMEOUT = 30.0

@@ -32,6 +32,7 @@ from taskcell.engine.base import (
 from taskcell.errors import EngineError, SandboxLost
 from taskcell.policy import host_paths
 from taskcell.policy.policy import AuthorizedProfile
+from taskcell.raw_stream import connect_unix
 from taskcell.supervisor import binary
 
 #: Seconds for the supervisor to listen on its socket after its start, which takes milliseconds, and between two looks.
@@ -189,7 +190,7 @@ class LocalEngine:
     @asynccontextmanager
     async def connect(self, container: Container) -> AsyncIterator[anyio.abc.ByteStream]:
         try:
-            stream = await anyio.connect_unix(self._folder / container.id / "s")
+            stream = await connect_unix(str(self._folder / container.id / "s"))
         except OSError as error:
             raise SandboxLost("The local supervisor does not listen any more.") from error
         async with stream:
@@ -224,7 +225,7 @@ def _state(pid: int) -> str:
 
 async def _accepts(socket: Path) -> bool:
     try:
-        stream = await anyio.connect_unix(socket)
+        stream = await connect_unix(str(socket))
     except OSError:
         return False
     await stream.aclose()

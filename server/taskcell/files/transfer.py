@@ -77,6 +77,9 @@ class StreamedProcess(Process):
             self._check_started()
             await self._change().wait()
         data = self._pieces.popleft()
+        if self._pieces and len(data) < PIECE:
+            data = b"".join((data, *self._pieces))
+            self._pieces.clear()
         self._unanswered += len(data)
         if self._unanswered >= PIECE and self.exit is None:
             count, self._unanswered = divmod(self._unanswered, PIECE)

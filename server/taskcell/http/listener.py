@@ -12,6 +12,7 @@ from typing import Any
 import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from taskcell.http.requests import MAX_HEAD
@@ -28,6 +29,9 @@ BACKLOG = 128
 HEAD_TIMEOUT, READER_TIMEOUT = 10.0, 30.0
 #: Seconds that a connection stays open between two requests.
 KEEP_ALIVE = 30
+#: Bytes of a body, said beforehand, from which on it goes past h11, which would copy each piece three times; and bytes
+#: of it that may wait for the application.
+LARGE_BODY, BODY_WAITING = 1 << 20, 1 << 19
 #: Seconds for connections to close at the end, when every answer has been sent.
 CONNECTIONS_TIMEOUT = 1
 
@@ -53,6 +57,8 @@ class BoundedProtocol(H11Protocol):
         self.conn = _Connection(h11.SERVER, MAX_HEAD)
         self._head: asyncio.TimerHandle | None = None
         self._reader: asyncio.TimerHandle | None = None
+        #: Bytes of a large body that are still to come. Its connection serves no further request.
+        self._body_left = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -64,8 +70,31 @@ class BoundedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
+        if self._body_left:
+            self._take_body(data)
+            return
+        before = self.cycle
         super().data_received(data)
+        if self.cycle is not before:
+            self._begin_body()
         self._expect_head()
+
+    def _begin_body(self) -> None:
+        """After a request's head: let a large body go past h11 from here on."""
+        size = next((int(value) for name, value in self.headers or () if name == b"content-length"), 0)
+        if size >= LARGE_BODY and self.conn.their_state is h11.SEND_BODY:
+            self._body_left = size - len(self.cycle.body)
+            self.cycle.keep_alive = False
+            self.cycle.scope["headers"] = [*self.cycle.scope["headers"], CLOSE_HEADER]
+
+    def _take_body(self, data: bytes) -> None:
+        cycle, piece = self.cycle, data[: self._body_left]
+        self._body_left -= len(piece)
+        cycle.body = cycle.body + piece if cycle.body else piece  # type: ignore[assignment]  # it is only made bytes of
+        cycle.more_body = self._body_left > 0
+        if len(cycle.body) > BODY_WAITING:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

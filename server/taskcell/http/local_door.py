@@ -12,6 +12,7 @@ import structlog
 
 from taskcell.config.settings import Settings
 from taskcell.gateway.gateway import Gateway
+from taskcell.http.freed_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from taskcell.gateway.admission import Admission
@@ -39,6 +40,7 @@ async def with_local_door(
 
 async def _guarded(gateway: Gateway, settings: Settings, isolated: bool) -> None:
     await gateway.pool.begun.wait()
+    keep_freed_memory()
     path = gateway.pool.deployment.door
     if path is None:
         return

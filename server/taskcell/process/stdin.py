@@ -86,19 +86,19 @@ class Input:
 
     async def write(self, data: bytes, seconds: float) -> int:
         """Send what there is room for within `seconds`, and return how many bytes that was. Raises SandboxLost."""
-        sent = 0
+        sent, view = 0, memoryview(data)
         with anyio.move_on_after(seconds):
             async with self._sending:
                 while sent < len(data) and not self._ended:
                     if self._window <= 0:
                         await self._make_room()
                         continue
-                    chunk = data[sent : sent + min(self._window, protocol.STDIN_CHUNK)]
+                    chunk = view[sent : sent + min(self._window, protocol.STDIN_CHUNK)]
                     sent += len(chunk)
                     await self._send(chunk)
         return sent
 
-    async def _send(self, chunk: bytes) -> None:
+    async def _send(self, chunk: bytes | memoryview) -> None:
         # Counted before it is sent: a cancelled caller does not stop a send.
         self._window -= len(chunk)
         await self._channel.send(requests.stdin(self._number, chunk))

@@ -45,7 +45,7 @@ class _Body:
 
     __slots__ = ("_at", "_data")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: memoryview) -> None:
         self._data = data
         self._at = 0
 
@@ -62,12 +62,12 @@ class _Body:
         end = self._at + length
         if end > len(self._data):
             raise ProtocolError("a string from the supervisor is longer than its frame")
-        value = self._data[self._at : end]
+        value = bytes(self._data[self._at : end])
         self._at = end
         return value
 
     def rest(self) -> bytes:
-        value = self._data[self._at :]
+        value = bytes(self._data[self._at :])
         self._at = len(self._data)
         return value
 
@@ -196,11 +196,22 @@ _PARSERS: dict[int, Callable[[int, _Body], events.Event]] = {
 }
 
 
-def _parse(kind: int, process: int, data: bytes) -> events.Event:
+def _frame_size(data: bytearray | memoryview) -> int | None:
+    """The bytes of the frame at the front; None when its header is not there yet. Raises ProtocolError."""
+    if len(data) < HEADER.size:
+        return None
+    (length,) = _NUMBER.unpack_from(data)
+    if not MIN_LENGTH <= length <= MAX_FROM_SUPERVISOR:
+        raise ProtocolError(f"the supervisor sent a frame of {length} bytes")
+    return _NUMBER.size + int(length)
+
+
+def _parse(frame: memoryview) -> events.Event:
+    _, kind, process = HEADER.unpack_from(frame)
     parser = _PARSERS.get(kind)
     if parser is None:
         raise ProtocolError(f"the supervisor sent a frame of the unknown type {kind:#x}")
-    body = _Body(data)
+    body = _Body(frame[HEADER.size :])
     try:
         event = parser(process, body)
     except ValueError as error:  # a number outside its enum
@@ -210,24 +221,32 @@ def _parse(kind: int, process: int, data: bytes) -> events.Event:
 
 
 class Decoder:
-    """Turns the supervisor's bytes into events. After a ProtocolError it must not be used again."""
+    """Turns the supervisor's bytes into events. After a ProtocolError it must not be used again.
+
+    A frame that comes in one piece is parsed where it is: files that pass by are copied once.
+    """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._begun = bytearray()
 
     def feed(self, data: bytes) -> Iterator[events.Event]:
         """Take bytes and yield each complete event. Raises ProtocolError on anything not in `docs/protocol.md`."""
-        self._buffer += data
-        at = 0
-        try:
-            while len(self._buffer) - at >= HEADER.size:
-                length, kind, process = HEADER.unpack_from(self._buffer, at)
-                if not MIN_LENGTH <= length <= MAX_FROM_SUPERVISOR:
-                    raise ProtocolError(f"the supervisor sent a frame of {length} bytes")
-                if len(self._buffer) - at < 4 + length:
-                    break
-                start, at = at + HEADER.size, at + 4 + length
-                # A slice of the buffer itself would be a copy more.
-                yield _parse(kind, process, bytes(memoryview(self._buffer)[start:at]))
-        finally:
-            del self._buffer[:at]
+        view = memoryview(data)
+        if self._begun:
+            view = self._go_on(view)
+            if _frame_size(self._begun) != len(self._begun):
+                return
+            frame, self._begun = self._begun, bytearray()
+            yield _parse(memoryview(frame))
+        while (size := _frame_size(view)) is not None and size <= len(view):
+            frame_view, view = view[:size], view[size:]
+            yield _parse(frame_view)
+        self._begun += view
+
+    def _go_on(self, view: memoryview) -> memoryview:
+        """Add what belongs to the frame that has begun, and return the rest."""
+        for _ in ("header", "body"):
+            missing = (_frame_size(self._begun) or HEADER.size) - len(self._begun)
+            self._begun += view[:missing]
+            view = view[missing:]
+        return view

@@ -15,6 +15,7 @@ import anyio.abc
 import structlog
 
 from taskcell.errors import ProtocolError, TaskcellError
+from taskcell.raw_stream import SendsNow
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.decoder import Decoder
 from taskcell.supervisor.outbox import Outbox
@@ -31,8 +32,8 @@ WELCOME_TIMEOUT = 20.0
 PATIENCE = 30.0
 #: Seconds between two attempts: the first, and the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
-#: Bytes to receive at once: one frame of output and its header.
-RECEIVE_SIZE = 1 << 17
+#: Bytes to receive at once: what an engine's socket holds. Files that pass by wake the server less often.
+RECEIVE_SIZE = 1 << 18
 #: Bytes received after which the supervisor must learn so, and after which it learns so together with a request. It
 #: keeps up to four times the first, and then sends no more.
 ACK_STEP, ACK_ALONG = 1 << 18, 1 << 12
@@ -64,9 +65,10 @@ class Link:
         self._outbox = Outbox()
         self._sending = anyio.Lock(fast_acquire=True)
         self._stream: anyio.abc.ByteStream | None = None
+        self._directly: Callable[[bytes], int] | None = None
         self._received = self._told = 0
-        self._receiving = anyio.CancelScope()
-        self._life = anyio.CancelScope()
+        self._receiving: anyio.CancelScope | None = None
+        self._life: anyio.CancelScope | None = None
         self._changed = anyio.Event()
         self._ended = False
         self.welcome: events.Welcome | None = None
@@ -91,7 +93,7 @@ class Link:
             on_welcome: called at the first WELCOME.
         """
         reason: str | None = None
-        with self._life:
+        with anyio.CancelScope() as self._life:
             reason = await self._serve(connect, on_welcome)
             while reason is None and self.welcome is not None and not self.is_ending:
                 reason = await self._reconnect(connect, is_gone)
@@ -101,12 +103,14 @@ class Link:
     def end(self) -> None:
         """Open no other stream, and close this one."""
         self._ended = True
-        self._life.cancel()
+        if self._life is not None:
+            self._life.cancel()
         self._wake()
 
     def renew(self) -> None:
         """Give up the stream, and go on with another one."""
-        self._receiving.cancel()
+        if self._receiving is not None:
+            self._receiving.cancel()
 
     async def _reconnect(self, connect: Connect, is_gone: IsGone) -> str | None:
         """Serve on another stream until that breaks, too; returns why the session is over if it is."""
@@ -136,10 +140,10 @@ class Link:
     async def _serve(self, connect: Connect, on_welcome: Callable[[], None]) -> str | None:
         """Serve on one stream until it breaks; returns why the session is over if it is. Raises TaskcellError."""
         async with connect() as stream:
-            self._receiving = anyio.CancelScope()
+            receiving = self._receiving = anyio.CancelScope()
             try:
                 await self._greet(stream, on_welcome)
-                with self._receiving:
+                with receiving:
                     await self._receive(stream)
             except TimeoutError:
                 return None if self.welcome is not None else "its supervisor did not answer"
@@ -159,6 +163,7 @@ class Link:
         async with self._sending:
             self._outbox.rewind(welcome.place)
             self.welcome, self._stream = welcome, stream
+            self._directly = stream.send_now if isinstance(stream, SendsNow) else None
         self.heard, self._told = time.monotonic(), self._received
         on_welcome()
         self._wake()
@@ -216,22 +221,42 @@ class Link:
         await self._flush()
 
     async def _flush(self) -> None:
+        # Most frames go at once. A bound on a wait that there is not costs more than they do.
+        rest = b"" if self._sending.locked() else self._send_now()
+        if not rest and not self._sending.locked():
+            return
         with anyio.move_on_after(SEND_TIMEOUT, shield=True) as bound:
-            async with self._sending:
+            async with self._sending:  # if there is a rest, it was free: nobody comes between the two parts of a frame
                 stream = self._stream
                 if stream is None:
                     return
-                if self._received - self._told >= ACK_ALONG:
-                    self._told = self._received
-                    self._outbox.put(requests.acknowledge(self._received))
-                data = self._outbox.take()
                 try:
-                    if data:
+                    if data := rest or self._next():
                         await stream.send(data)
                 except BROKEN:
                     self.renew()
         if bound.cancelled_caught:
             self.renew()
+
+    def _send_now(self) -> bytes:
+        """Send what waits as far as it goes at once, and return the rest."""
+        if self._stream is None:
+            return b""
+        data = self._next()
+        if not data or self._directly is None:
+            return data
+        try:
+            return data[self._directly(data) :]
+        except OSError:
+            self.renew()
+            return b""
+
+    def _next(self) -> bytes:
+        """What is to be sent next, with an acknowledgement if one is due."""
+        if self._received - self._told >= ACK_ALONG:
+            self._told = self._received
+            self._outbox.put(requests.acknowledge(self._received))
+        return self._outbox.take()
 
     # --- waiting -------------------------------------------------------------------------------------------------
 

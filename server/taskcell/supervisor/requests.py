@@ -92,9 +92,9 @@ def spawn(process: int, request: Spawn) -> bytes:
     return _frame(Request.SPAWN, process, b"".join(body))
 
 
-def stdin(process: int, data: bytes) -> bytes:
+def stdin(process: int, data: bytes | memoryview) -> bytes:
     """Send up to STDIN_CHUNK bytes to the process's standard input."""
-    return _frame(Request.STDIN, process, data)
+    return HEADER.pack(MIN_LENGTH + len(data), Request.STDIN, process) + data
 
 
 def stdin_eof(process: int) -> bytes:

@@ -7,6 +7,7 @@
 #include "base/frame.h"
 #include "base/spool.h"
 #include "init/conn.h"
+#include "init/input.h"
 #include "init/stream.h"
 #include "init/table.h"
 
@@ -201,8 +202,14 @@ static bool gates_open(const struct process *p) {
     return true;
 }
 
+/* With the larger window not for each piece: while three quarters of it are left, nobody waits for the rest. */
+static bool owes_ack(const struct process *p) {
+    size_t step = p->flags & SPAWN_BULK_INPUT && p->input.fd >= 0 ? BULK_WINDOW / 4 : 1;
+    return p->input.consumed >= step;
+}
+
 static void send_owed(struct supervisor *s, struct process *p) {
-    if (p->input.consumed) {
+    if (owes_ack(p)) {
         answer_ack(s, p->number, p->input.consumed);
         p->input.consumed = 0;
     }

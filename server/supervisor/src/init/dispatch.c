@@ -27,7 +27,7 @@
 #include "sudo/paths.h"
 
 enum {
-    READ_SIZE = 128 << 10,
+    READ_SIZE = 256 << 10, /* bytes that the bridge passes on at once */
     IN_KEEP = 512 << 10, /* bytes: a buffer of the usual size is kept for the next requests */
 };
 

@@ -11,10 +11,11 @@
 
 enum {
     WINDOW = 64 << 10,
-    BULK_WINDOW = 1 << 20,
     LEFTOVER_MAX = 1 << 20, /* bytes that several connections, one after the other, may leave unread in all */
     CONTROL_D = 4,
 };
+
+static size_t window_of(const struct process *p) { return p->flags & SPAWN_BULK_INPUT ? BULK_WINDOW : WINDOW; }
 
 static void consume(struct input *in, size_t count) {
     size_t stale = count < in->stale ? count : in->stale;
@@ -61,19 +62,28 @@ void input_flush(struct supervisor *s, struct process *p) {
     else watch_change(s, in->fd, WATCH_IN, p->number, all ? 0 : EPOLLOUT);
 }
 
+/* Writes what goes at once from where it is, when nothing waits before it. What is wrong is found by the next write. */
+static size_t write_first(struct input *in, struct slice data) {
+    if (in->buffer.size || in->eofs || !data.size) return 0;
+    ssize_t count = write(in->fd, data.data, data.size);
+    if (count <= 0) return 0;
+    in->consumed += (uint32_t)count;
+    return (size_t)count;
+}
+
 const char *input_add(struct supervisor *s, struct process *p, struct slice data) {
     struct input *in = &p->input;
     size_t unacknowledged = in->buffer.size - in->stale + in->consumed;
-    size_t window = p->flags & SPAWN_BULK_INPUT ? BULK_WINDOW : WINDOW;
-    if (unacknowledged + data.size > window) return "there is more standard input than the window allows";
+    if (unacknowledged + data.size > window_of(p)) return "there is more standard input than the window allows";
     if (in->fd < 0 || in->at_end) {
         in->consumed += (uint32_t)data.size;
         return NULL;
     }
     if (in->buffer.size + data.size > LEFTOVER_MAX) return "too much standard input is waiting";
-    put_bytes(&in->buffer, data.data, data.size);
-    if (in->buffer.failed) return "there is no memory left for standard input";
     if (data.size) in->last = data.data[data.size - 1];
+    size_t done = write_first(in, data);
+    put_bytes(&in->buffer, data.data + done, data.size - done);
+    if (in->buffer.failed) return "there is no memory left for standard input";
     input_flush(s, p);
     return NULL;
 }

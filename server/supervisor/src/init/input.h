@@ -4,6 +4,8 @@
 
 #include "init/supervisor.h"
 
+enum { BULK_WINDOW = 1 << 20 }; /* bytes that a sender may have on the way, with the flag of that name */
+
 /* Takes the bytes of a STDIN. Returns NULL, or a fault for which the connection must end. */
 const char *input_add(struct supervisor *s, struct process *p, struct slice data);
 void input_end(struct supervisor *s, struct process *p);

@@ -57,14 +57,15 @@ bool outlet_zeros(size_t size) {
 }
 
 bool outlet_file(int fd, uint64_t offset, uint64_t length) {
-    static char chunk[PIECE];
     while (length) {
-        ssize_t count = pread(fd, chunk, length < sizeof chunk ? (size_t)length : sizeof chunk, (off_t)offset);
+        size_t room = sizeof buffer - held;
+        ssize_t count = pread(fd, buffer + held, length < room ? (size_t)length : room, (off_t)offset);
         if (count < 0 && errno == EINTR) continue;
         if (count <= 0) break; /* it became shorter: the reader misses bytes, and knows */
-        if (!outlet_write(chunk, (size_t)count)) return false;
+        held += (size_t)count;
         offset += (uint64_t)count;
         length -= (uint64_t)count;
+        if (held == sizeof buffer && !outlet_flush()) return false;
     }
     return !length;
 }

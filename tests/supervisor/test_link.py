@@ -1,0 +1,204 @@
+"""A channel whose streams break at any byte: every command runs once, and says what it would have said without that."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cut_streams import Cutter
+from supervisor_driver import PATH, TOKEN, Supervisor
+from taskcell.errors import SandboxLost
+from taskcell.process.process import Process
+from taskcell.supervisor import protocol, requests
+from taskcell.supervisor.channel import Channel
+from taskcell.supervisor.protocol import SpawnFlag, Stream
+
+pytestmark = pytest.mark.anyio
+
+#: Seconds for a whole example on a busy machine.
+LIMIT = 120.0
+#: Bytes of the first WELCOME, before which a stream that breaks means that there is no sandbox.
+FIRST = 120
+OUTPUT_CHARS = 4_000
+
+
+async def never() -> bool:
+    return False
+
+
+@asynccontextmanager
+async def connected(path: Path) -> AsyncIterator[anyio.abc.ByteStream]:
+    try:
+        stream = await anyio.connect_unix(path)
+    except OSError as error:
+        raise SandboxLost("It does not listen any more.") from error
+    async with stream:
+        yield stream
+
+
+@asynccontextmanager
+async def channel_to(supervisor: Supervisor, cuts: Iterator[int], ttl: float = 60.0) -> AsyncIterator[Channel]:
+    """A channel that is connected by streams of which the first ones break."""
+    channel = Channel(TOKEN, ttl)
+    cutter = Cutter(lambda: connected(supervisor.path), cuts)
+    async with anyio.create_task_group() as group:
+        await group.start(channel.run, cutter, never)
+        yield channel
+        group.cancel_scope.cancel()
+
+
+def shell(line: str, flags: SpawnFlag = SpawnFlag.STDIN) -> requests.Spawn:
+    return requests.Spawn([b"bash", b"-c", line.encode()], {b"PATH": PATH}, b"/", flags=flags, credit=1 << 30)
+
+
+async def run(channel: Channel, line: str, given: bytes = b"") -> Process:
+    process = Process(channel, OUTPUT_CHARS)
+    await process.start(lambda number: shell(line), given)
+    await process.finished()
+    return process
+
+
+async def kept(process: Process, stream: Stream = Stream.STDOUT) -> bytes:
+    """All that the supervisor keeps of a stream."""
+    data = b""
+    while piece := (await process.read(stream, len(data), protocol.READ_MAX)).data:
+        data += piece
+    return data
+
+
+async def work(channel: Channel, folder: Path) -> None:
+    """Commands of every kind, at once; each one says in a file that it ran."""
+
+    async def prints(name: str) -> None:
+        process = await run(channel, f"echo {name} >> {folder}/ran; seq 30000; seq 2000 >&2; exit 7")
+        assert process.exit is not None
+        assert process.exit.exit_code == 7
+        wanted = "".join(f"{number}\n" for number in range(1, 30001)).encode()
+        assert process.stdout.held == wanted
+        assert await kept(process) == wanted
+
+    async def reads(name: str) -> None:
+        given = hashlib.sha256(name.encode()).digest() * 12_000
+        process = await run(channel, f"echo {name} >> {folder}/ran; sha256sum | cut -c -64", given)
+        assert process.stdout.held.decode() == hashlib.sha256(given).hexdigest() + "\n"
+
+    async def is_killed(name: str) -> None:
+        process = Process(channel, OUTPUT_CHARS)
+        await process.start(lambda number: shell(f"echo {name} >> {folder}/ran; echo up; setsid sleep 300 & sleep 300"))
+        await process.news((0, 0))
+        assert await process.kill(0.0) == 0
+
+    async def is_written_to(name: str) -> None:
+        process = Process(channel, OUTPUT_CHARS)
+        await process.start(lambda number: shell(f"echo {name} >> {folder}/ran; cat"), b"", more=True)
+        lines = [f"line {number}\n".encode() for number in range(30)]
+        for line in lines:
+            assert await process.input.write(line, math.inf) == len(line)
+        assert await process.input.close(math.inf, is_terminal=False)
+        await process.finished()
+        assert process.stdout.held == b"".join(lines)
+
+    async with anyio.create_task_group() as calls:
+        for number in range(2):
+            for kind in (prints, reads, is_killed, is_written_to):
+                calls.start_soon(kind, f"{kind.__name__}-{number}")
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(cuts=st.lists(st.one_of(st.integers(0, 4_000), st.integers(0, 400_000)), max_size=12))
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_however_the_streams_break_every_command_runs_once_and_no_byte_is_lost_or_doubled(
+    binary: Path, tmp_path_factory: pytest.TempPathFactory, anyio_backend: str, cuts: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("cut")
+    supervisor = Supervisor(binary, folder / "run")
+    try:
+        supervisor.connect().close()
+        first = [FIRST + cuts[0], *cuts[1:]] if cuts else []
+        with anyio.fail_after(LIMIT):
+            async with channel_to(supervisor, iter(first)) as channel:
+                await work(channel, folder)
+                assert channel.alive
+        names = (folder / "ran").read_text().split()
+        assert sorted(names) == sorted(set(names))
+        assert len(names) == 8
+    finally:
+        supervisor.stop()
+
+
+async def test_a_stream_that_says_nothing_is_replaced_by_another_one(binary: Path, tmp_path: Path) -> None:
+    """What carries a stream may swallow every byte and never end it."""
+    supervisor = Supervisor(binary, tmp_path / "run")
+    supervisor.connect().close()
+    try:
+        with anyio.fail_after(LIMIT):
+            async with channel_to(supervisor, iter(())) as channel:
+                process = Process(channel, OUTPUT_CHARS)
+                await process.start(lambda number: shell("echo up; read word; echo $word"), b"", more=True)
+                await process.news((0, 0))
+                channel.renew()
+                await process.input.write(b"word\n", math.inf)
+                await process.finished()
+                assert process.stdout.held == b"up\nword\n"
+    finally:
+        supervisor.stop()
+
+
+async def test_a_supervisor_that_has_ended_is_lost_and_says_so(binary: Path, tmp_path: Path) -> None:
+    supervisor = Supervisor(binary, tmp_path / "run")
+    supervisor.connect().close()
+
+    async def is_gone() -> bool:
+        return supervisor.child.poll() is not None
+
+    channel = Channel(TOKEN, 60.0)
+    with anyio.fail_after(LIMIT):
+        async with anyio.create_task_group() as group:
+            await group.start(channel.run, lambda: connected(supervisor.path), is_gone)
+            process = Process(channel, OUTPUT_CHARS)
+            await process.start(lambda number: shell("sleep 60"))
+            await process.running()
+            supervisor.child.kill()
+            with pytest.raises(SandboxLost, match="its container has ended"):
+                await process.finished()
+
+
+async def test_a_restarted_supervisor_is_another_sandbox(binary: Path, tmp_path: Path) -> None:
+    first = Supervisor(binary, tmp_path / "run")
+    first.connect().close()
+    channel = Channel(TOKEN, 60.0)
+    with anyio.fail_after(LIMIT):
+        async with anyio.create_task_group() as group:
+            await group.start(channel.run, lambda: connected(first.path), never)
+            process = Process(channel, OUTPUT_CHARS)
+            await process.start(lambda number: shell("sleep 60"))
+            await process.running()
+            first.child.kill()
+            first.child.wait()
+            second = Supervisor(binary, tmp_path / "run")
+            try:
+                with pytest.raises(SandboxLost, match="was restarted"):
+                    await process.finished()
+            finally:
+                second.stop()
+            group.cancel_scope.cancel()
+
+
+async def test_a_channel_that_is_quiet_is_kept_by_pings(binary: Path, tmp_path: Path) -> None:
+    supervisor = Supervisor(binary, tmp_path / "run")
+    supervisor.connect().close()
+    try:
+        async with channel_to(supervisor, iter(()), ttl=3.0) as channel:
+            await anyio.sleep(4.0)  # longer than the supervisor lives without a server
+            assert (await run(channel, "echo works")).stdout.held == b"works\n"
+    finally:
+        supervisor.stop()
