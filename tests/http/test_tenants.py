@@ -14,7 +14,15 @@ import httpx2
 import pytest
 from mcp.client.client import Client
 from mcp.shared.exceptions import MCPError
-from mcp_types import CallToolResult, TextContent
+from mcp_types import (
+    LOG_LEVEL_META_KEY,
+    CallToolResult,
+    EmptyResult,
+    LoggingMessageNotificationParams,
+    SetLevelRequest,
+    SetLevelRequestParams,
+    TextContent,
+)
 
 from http_serving import ERAS, PATIENCE, TOKENS, HttpServer, serving_http, tokens_for
 from observe import alive, eventually, marker
@@ -238,3 +246,42 @@ def test_the_log_has_no_token(tenants: Tenants, tmp_path: Path) -> None:
     log = tenants.server.log()
     for token in (tenants.alice, tenants.mallory):
         assert token.split("_", 2)[2] not in log
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_log_tells_each_principal_of_its_own_tasks_alone(tenants: Tenants, mode: str) -> None:
+    heard: dict[str, list[str]] = {"alice": [], "mallory": []}
+    news = anyio.Condition()
+    task = f"log-{mode}"
+
+    def hearing(name: str) -> Any:
+        async def hear(params: LoggingMessageNotificationParams) -> None:
+            assert params.data["task_id"] == task
+            async with news:
+                heard[name].append(params.data["message"])
+                news.notify_all()
+
+        return hear
+
+    async def run(client: Client, command: str) -> None:
+        meta: Any = {LOG_LEVEL_META_KEY: "debug"}
+        await client.call_tool("terminal", {"command": command, "task_id": task}, meta=meta)
+
+    with anyio.fail_after(PATIENCE):
+        async with (
+            tenants.server.client(tenants.alice, mode, logging_callback=hearing("alice")) as alice,
+            tenants.server.client(tenants.mallory, mode, logging_callback=hearing("mallory")) as mallory,
+        ):
+            for client in (alice, mallory) if mode == "legacy" else ():
+                request = SetLevelRequest(params=SetLevelRequestParams(level="debug"))
+                await client.session.send_request(request, EmptyResult)
+            async with anyio.create_task_group() as calls:
+                calls.start_soon(run, mallory, "until test -e done; do sleep 0.01; done")
+                await run(alice, "exit 7")
+                await run(mallory, "touch done")
+            async with news:
+                while not all("A call of terminal was done" in " ".join(said) for said in heard.values()):
+                    await news.wait()
+    # What one hears comes in order: mallory's own end came after alice's.
+    assert sum("exit code 7" in said for said in heard["alice"]) == 1
+    assert not [said for said in heard["mallory"] if "exit code 7" in said]

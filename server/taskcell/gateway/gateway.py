@@ -17,6 +17,7 @@ from taskcell.engine.base import Engine
 from taskcell.errors import Denied, ErrorCode, MustAsk, SandboxLost, TaskcellError, UnknownTool
 from taskcell.files.history import FileHistory
 from taskcell.gateway.background import Background
+from taskcell.gateway.news import News
 from taskcell.gateway.trail import Trail
 from taskcell.model import Command, ProcessResult, Profile, Reuse, Status, TaskKey, ToolCall
 from taskcell.policy.policy import AuthorizedCommand, Policy
@@ -89,6 +90,10 @@ class Gateway:
         self._trail = Trail(audit)
         #: Called with each call that has ended, its outcome, and its seconds.
         self.observers: list[Callable[[ToolCall, str, float], None]] = []
+        #: What happens to tasks, as it happens.
+        self.news = News()
+        self.observers.append(self.news.called)
+        pool.on_notes = self.news.noted
         #: The processes that calls wait for: where each runs, by its task and its name there.
         self._awaited: dict[tuple[TaskKey, str], Sandbox] = {}
 
@@ -138,8 +143,9 @@ class Gateway:
                 self._trail.acted(call, tool.check(call))
             report = await tool.run(self, call, watch)
             outcome = "failed" if report.is_error else "done"
-        except Denied:
-            outcome = "denied"
+        except TaskcellError as error:
+            outcome = "denied" if isinstance(error, Denied) else "refused"
+            self.news.refused(call, error)
             raise
         except anyio.get_cancelled_exc_class():
             outcome = "cancelled"
@@ -183,6 +189,9 @@ class Gateway:
                 outcome = "failed"
                 yield sandbox, authorized
                 outcome = "done"
+        except TaskcellError as error:
+            self.news.refused(call, error)
+            raise
         finally:
             for observe in self.observers:
                 observe(call, outcome, time.monotonic() - began)
@@ -248,7 +257,7 @@ class Gateway:
                 else:
                     serving = AsyncExitStack()
                     serving.enter_context(self.pool.holding(command.task, sandbox, serves=True))
-                end = partial(self._trail.ended, command.task, record, closed=False)
+                end = partial(self._ended, command.task, record, closed=False, was_awaited=False)
                 self._background.keep(serving, sandbox, record, end)
             return result
 
@@ -256,8 +265,13 @@ class Gateway:
         """Write that a process has ended, unless it runs; return what is known of it. Raises AuditFailed."""
         record = sandbox.processes.get(process_id)
         if record is not None and record.process.has_ended:
-            self._trail.ended(task, record, closed=sandbox.state is SandboxState.CLOSED)
+            self._ended(task, record, closed=sandbox.state is SandboxState.CLOSED, was_awaited=True)
         return record
+
+    def _ended(self, task: TaskKey, record: Record, *, closed: bool, was_awaited: bool) -> None:
+        """Write that a process has ended, and tell it. Raises AuditFailed."""
+        self._trail.ended(task, record, closed=closed)
+        self.news.ended(task, record, closed=closed, was_awaited=was_awaited)
 
     # --- the end -----------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from mcp_types import (
     CallToolResult,
     ElicitRequestParams,
     ElicitResult,
+    LoggingMessageNotificationParams,
     RequestParamsMeta,
     TextContent,
 )
@@ -76,14 +77,22 @@ async def _refuse(context: ClientRequestContext, params: ElicitRequestParams) ->
 
 
 @asynccontextmanager
-async def local_client(door: Path, *, asks: bool = False) -> AsyncIterator[LocalClient]:
+async def local_client(
+    door: Path, *, asks: bool = False, hear: Callable[[LoggingMessageNotificationParams], None] | None = None
+) -> AsyncIterator[LocalClient]:
     """Connect to the server behind a socket. Raises OSError, httpx2.HTTPError.
 
     A call that is cancelled is killed by the server, with everything that it has started.
 
     Arguments:
         asks: declare that the person can be asked. Whoever calls then takes the questions from the session's results.
+        hear: called with what the server logs for calls that ask for it.
     """
+
+    async def logged(params: LoggingMessageNotificationParams) -> None:
+        if hear is not None:
+            hear(params)
+
     with short_path(door) as name:
         # No TLS: reading the certificates of this machine would take longer than a call.
         transport = httpx2.AsyncHTTPTransport(uds=name, verify=False, trust_env=False)
@@ -93,6 +102,7 @@ async def local_client(door: Path, *, asks: bool = False) -> AsyncIterator[Local
                 streamable_http_client(_ADDRESS, http_client=http),
                 mode="2026-07-28",
                 elicitation_callback=_refuse if asks else None,
+                logging_callback=logged,
             ) as client,
         ):
             yield LocalClient(client)

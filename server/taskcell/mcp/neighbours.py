@@ -11,6 +11,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CONNECTION_CLOSED,
+    LOG_LEVEL_META_KEY,
     CallToolRequestParams,
     CallToolResult,
     ElicitRequest,
@@ -22,6 +23,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from taskcell.errors import BadArgument, SandboxLost
 from taskcell.gateway.gateway import Gateway
+from taskcell.mcp.client_log import ClientLog, Outlet
 from taskcell.mcp.confirmation import Confirmation, can_ask
 from taskcell.model import DEFAULT_TASK, TaskKey, ToolCall
 
@@ -48,8 +50,9 @@ _MOVED = "The task has moved to another server of the deployment at this moment;
 class Neighbours:
     """Calls for tasks that other servers have."""
 
-    def __init__(self, gateway: Gateway, confirmation: Confirmation) -> None:
+    def __init__(self, gateway: Gateway, confirmation: Confirmation, client_log: ClientLog) -> None:
         self._gateway = gateway
+        self._client_log = client_log
         self._confirmation = confirmation
 
     async def call(
@@ -63,9 +66,12 @@ class Neighbours:
         if door is None:
             return None
         meta = {key: value for key, value in (context.meta or {}).items() if key.startswith("taskcell/")}
+        outlet = self._client_log.outlet_of(context)
+        if outlet is not None and outlet.asked is not None:
+            meta[LOG_LEVEL_META_KEY] = outlet.asked
         sent = cast(RequestParamsMeta, {**meta, HERE: True})
         make = lambda client: self._made(client, context, params, sent)  # noqa: E731
-        return await _reached(door, make, asks=can_ask(context))
+        return await _reached(door, make, asks=can_ask(context), outlet=outlet)
 
     async def read(self, context: Context, task: TaskKey, uri: str) -> ReadResourceResult | None:
         """Read a resource where its task is; None if that is here. Raises TaskcellError, MCPError."""
@@ -141,11 +147,14 @@ async def _opens(door: Path) -> bool:
     return True
 
 
-async def _reached(door: Path, work: Callable[[LocalClient], Awaitable[T]], *, asks: bool = False) -> T:
+async def _reached(
+    door: Path, work: Callable[[LocalClient], Awaitable[T]], *, asks: bool = False, outlet: Outlet | None = None
+) -> T:
     """Do something with the server behind a door. Raises SandboxLost if it ends meanwhile, MCPError if it refuses.
 
     Arguments:
         asks: the person can be asked for a confirmation.
+        outlet: takes what the other server tells of the task.
     """
     import httpx2
 
@@ -153,7 +162,7 @@ async def _reached(door: Path, work: Callable[[LocalClient], Awaitable[T]], *, a
 
     refused: MCPError | None = None
     try:
-        async with local_client(door, asks=asks) as client:
+        async with local_client(door, asks=asks, hear=outlet.take if outlet else None) as client:
             try:
                 return await work(client)
             except MCPError as error:  # raised below: the client's task groups would wrap it

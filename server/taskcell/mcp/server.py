@@ -9,12 +9,13 @@ from typing import Any
 import anyio
 from mcp.server.lowlevel.server import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
-from mcp_types import NotificationParams, ServerCapabilities
+from mcp_types import NotificationParams, ServerCapabilities, SetLevelRequestParams
 
 from taskcell import __version__, spans
 from taskcell.gateway.admission import Admission
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.changes import ToolChanges
+from taskcell.mcp.client_log import ClientLog
 from taskcell.mcp.completion import Completions
 from taskcell.mcp.confirmation import Confirmation
 from taskcell.mcp.prompts import get_prompt, list_prompts
@@ -79,14 +80,15 @@ def build_server(gateway: Gateway, *, isolated: bool = True, admission: Admissio
         admission: counts and bounds the calls of this server's door; None means without a bound.
         isolated: False if the engine has no isolation; the instructions then say so.
     """
-    tools = Tools(gateway, admission or Admission())
+    client_log = ClientLog(gateway)
+    tools = Tools(gateway, admission or Admission(), client_log)
     resources = Resources(gateway, (output_resources(gateway), file_resources(gateway)), tools.neighbours)
     subscriptions = Subscriptions(resources)
     changes = ToolChanges(tools, subscriptions)
 
     @asynccontextmanager
     async def lifespan(_: Server[ToolChanges]) -> AsyncIterator[ToolChanges]:
-        async with changes.announced():
+        async with client_log.running(), changes.announced():
             yield changes
 
     server = TaskcellServer(
@@ -114,6 +116,8 @@ def build_server(gateway: Gateway, *, isolated: bool = True, admission: Admissio
         server.middleware.clear()
     server.middleware.append(Confirmation.boundary())
     server.add_notification_handler("notifications/initialized", NotificationParams, changes.initialized)
+    # Not an argument of the server's: the SDK would warn that the later revision has deprecated it.
+    server.add_request_handler("logging/setLevel", SetLevelRequestParams, client_log.set_level)
     server.changes, server.tools = changes, tools
     Tasks(gateway, tools, changes).serve(server)
     return server

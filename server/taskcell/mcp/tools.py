@@ -26,6 +26,7 @@ from taskcell.errors import ErrorCode, MustAsk, TaskcellError
 from taskcell.gateway.admission import Admission
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.answer import Answers, Failure
+from taskcell.mcp.client_log import ClientLog
 from taskcell.mcp.confirmation import Confirmation
 from taskcell.mcp.neighbours import Neighbours
 from taskcell.mcp.principal import caller_of, missing
@@ -61,14 +62,16 @@ class Tools:
 
     Arguments:
         admission: counts the calls of this server, and bounds them.
+        client_log: tells clients what happens to their tasks.
     """
 
-    def __init__(self, gateway: Gateway, admission: Admission) -> None:
+    def __init__(self, gateway: Gateway, admission: Admission, client_log: ClientLog) -> None:
         self.gateway = gateway
         self.answers = Answers(gateway.output_chars, gateway.structured)
         self.admission = admission
         self._confirmation = Confirmation()
-        self.neighbours = Neighbours(gateway, self._confirmation)
+        self._client_log = client_log
+        self.neighbours = Neighbours(gateway, self._confirmation, client_log)
         self._described: Mapping[str, Tool] | None = None
         self._listing: Mapping[str, McpTool] = {}
 
@@ -137,6 +140,11 @@ class Tools:
 
         Only an unknown tool is a protocol error, as the specification demands.
         """
+        return await self._client_log.while_called(context, params, lambda: self._report(context, params))
+
+    async def _report(
+        self, context: Context, params: CallToolRequestParams
+    ) -> ToolReport | InputRequiredResult | CallToolResult:
         if not self.gateway.may_call(params.name):
             raise MCPError(
                 code=INVALID_PARAMS, message=f"Unknown tool: {shown(params.name)}{nearest(params.name, self.listing)}."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -58,6 +58,8 @@ class Pool:
         self._patience = math.inf if for_one_call else CREATION_PATIENCE
         self._beginning = anyio.Lock()
         self.begun = anyio.Event()
+        #: Called with what the answer to a task's call is to say of its sandbox.
+        self.on_notes: Callable[[TaskKey, Sequence[str]], None] = lambda task, notes: None
         self.keeps_sandboxes = settings.pool.on_exit == "keep" and not for_one_call
 
     @property
@@ -100,6 +102,7 @@ class Pool:
             assert slot.sandbox is not None
             await self._upkeep.note(slot)
             notes = self.slots.take_notes(slot)
+            self.on_notes(task, notes)
             with self.slots.endings.telling(task, notes):
                 yield slot.sandbox, notes
         finally:

@@ -115,6 +115,57 @@ class Client(Protocol):
     async def read(self, uri: str) -> str: ...
 
 
+class Direct:
+    """A client without an agent: its program calls tools by itself, and sees their results as the SDK has them.
+
+    Arguments:
+        session: what the program calls: a session or client of an SDK for Python.
+    """
+
+    gaps: ClassVar[dict[str, str]] = {}
+    default_timeout: ClassVar[float | None] = None
+    cancels_what_it_gives_up: ClassVar[bool] = True
+    #: The argument of `call_tool` that takes what hears progress, and what else each call is made with.
+    hears: ClassVar[str] = "progress_callback"
+    options: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    async def tools(self) -> list[str]:
+        return [tool.name for tool in _of(await self._session.list_tools(), "tools")]
+
+    async def run(self, *calls: Call) -> list[Seen]:
+        return [await self._one(name, arguments) for name, arguments in calls]
+
+    async def _one(self, name: str, arguments: dict[str, Any], **more: Any) -> Seen:
+        result = await self._session.call_tool(name, arguments, **self.options, **more)
+        text = "\n".join(block.text for block in result.content if block.type == "text")
+        pictures = sum(block.type == "image" for block in result.content)
+        return Seen(text, pictures, _of(result, "structured_content", "structuredContent"))
+
+    async def follow(self, call: Call) -> list[str]:
+        said: list[str] = []
+
+        async def progress(done: float, total: float | None, message: str | None) -> None:
+            said.append(message or "")
+
+        await self._one(*call, **{self.hears: progress})
+        return said
+
+    async def resources(self) -> list[str]:
+        return [str(one.uri) for one in _of(await self._session.list_resources(), "resources")]
+
+    async def read(self, uri: str) -> str:
+        [content] = _of(await self._session.read_resource(uri), "contents")
+        return str(content.text)
+
+
+def _of(result: Any, *names: str) -> Any:
+    """What a result has under the first of these names; the result itself where a library has unpacked it."""
+    return next((getattr(result, name) for name in names if hasattr(result, name)), result)
+
+
 async def eventually(look: Callable[[], bool], what: str) -> None:
     """Wait until something holds. Raises AssertionError."""
     for _ in range(int(PATIENCE / LOOK)):
