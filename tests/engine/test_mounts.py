@@ -20,6 +20,7 @@ from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.endpoint import Endpoint
 from taskcell.engine.docker.engine import DockerEngine
+from taskcell.engine.docker.image_users import ImageUsers
 from taskcell.engine.docker.mounted import check_mounted, seen_at
 from taskcell.engine.docker.supervisor_volume import SupervisorVolumes
 from taskcell.engine.docker.traits import Traits
@@ -135,6 +136,11 @@ class Exchanging(docker.APIClient):  # type: ignore[misc]
         return super().start(*args, **keywords)
 
 
+def engine_at(client: docker.APIClient, endpoint: Endpoint, traits: Traits = Traits()) -> DockerEngine:  # noqa: B008
+    connection = Connection(client, endpoint, SupervisorVolumes(client), traits, ImageUsers(client))
+    return DockerEngine(Calls("", {}, connection))
+
+
 @pytest.mark.parametrize("moment", ["before_create", "before_start"])
 @pytest.mark.parametrize("by", ["link", "folder"])
 async def test_a_folder_exchanged_between_the_check_and_the_mount_is_not_given_to_anybody(
@@ -150,7 +156,7 @@ async def test_a_folder_exchanged_between_the_check_and_the_mount_is_not_given_t
     client = Exchanging(version="auto")
     setattr(client, moment, exchange)
     endpoint = Endpoint("unix:///var/run/docker.sock", "a test")
-    engine = DockerEngine(Calls("", {}, Connection(client, endpoint, SupervisorVolumes(client), Traits())))
+    engine = engine_at(client, endpoint)
     profile = authorized(folder)
     try:
         with pytest.raises(Denied, match=r"mounts.*(was exchanged in between)"):
@@ -166,7 +172,7 @@ async def test_an_engine_on_another_machine_mounts_no_folder_of_this_one(
 ) -> None:
     client = docker.APIClient(version="auto")
     endpoint = Endpoint("tcp://192.0.2.1:2376", "a test")
-    engine = DockerEngine(Calls("", {}, Connection(client, endpoint, SupervisorVolumes(client), Traits())))
+    engine = engine_at(client, endpoint)
     try:
         with pytest.raises(Denied, match=r"tcp://192\.0\.2\.1:2376 is not on this machine"):
             await engine.start(spec(authorized(folder)))
@@ -181,8 +187,7 @@ async def test_an_engine_in_a_virtual_machine_mounts_a_folder_only_where_the_ope
 ) -> None:
     client = docker.APIClient(version="auto")
     endpoint = Endpoint("unix:///var/run/docker.sock", "a test")
-    supervisors, traits = SupervisorVolumes(client), Traits(same_kernel=False)
-    engine = DockerEngine(Calls("", {}, Connection(client, endpoint, supervisors, traits)))
+    engine = engine_at(client, endpoint, Traits(same_kernel=False))
     profile = authorized(folder, mounts_in_vm=allowed)
     try:
         if allowed:

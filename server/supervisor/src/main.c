@@ -1,6 +1,6 @@
 /* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `file` and `transfer` run in it, `look` says
-   what is mounted there, and `own` gives folders of the image to the user. By other names it is the front of sudo and
-   the program that sudo asks for a password. */
+   what is mounted there, `facts` what holds for whoever runs it, and `own` gives folders of the image to the user. By
+   other names it is the front of sudo and the program that sudo asks for a password. */
 #include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -11,8 +11,10 @@
 #include <unistd.h>
 
 #include "bridge.h"
+#include "facts.h"
 #include "file/file.h"
 #include "init/init.h"
+#include "init/modes.h"
 #include "look.h"
 #include "own.h"
 #include "sudo/askpass.h"
@@ -20,9 +22,9 @@
 #include "transfer/transfer.h"
 
 static int usage(void) {
-    fputs("usage: supervisor init --socket PATH [--claim MS] [--own-ipc]\n"
-          "       supervisor connect --socket PATH | file ... | transfer ... | look PATH... | version\n"
-          "       supervisor own SECONDS USER PATH...\n",
+    fputs("usage: supervisor init --socket PATH [--claim MS] [--own-ipc] [--group GID] [--mode MODE:PATH]...\n"
+          "       supervisor connect --socket PATH | file ... | transfer ... | look PATH... | facts PATH...\n"
+          "       supervisor own SECONDS USER PATH... | version\n",
           stderr);
     return 2;
 }
@@ -34,14 +36,20 @@ static const char *own_name(int argc, char **argv) {
 
 /* `words` begin with the socket's path. */
 static int init(int count, char **words) {
-    unsigned long claim_ms = CLAIM_MS;
-    bool owns_ipc = false;
+    struct init_options options = {.path = words[0], .claim_ms = CLAIM_MS};
     for (int i = 1; i < count; i++) {
-        if (!strcmp(words[i], "--claim") && i + 1 < count) claim_ms = strtoul(words[++i], NULL, 10);
-        else if (!strcmp(words[i], "--own-ipc")) owns_ipc = true;
-        else return usage();
+        const char *value = i + 1 < count ? words[i + 1] : NULL;
+        if (!strcmp(words[i], "--own-ipc")) {
+            options.owns_ipc = true;
+            continue;
+        }
+        if (!value) return usage();
+        if (!strcmp(words[i], "--claim")) options.claim_ms = strtoul(value, NULL, 10);
+        else if (!strcmp(words[i], "--group")) options.group = (gid_t)strtoul(value, NULL, 10);
+        else if (strcmp(words[i], "--mode") || !mode_set(value)) return usage();
+        i++;
     }
-    return init_run(words[0], claim_ms, owns_ipc);
+    return init_run(&options);
 }
 
 int main(int argc, char **argv) {
@@ -53,6 +61,7 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "transfer")) return transfer_run(argc - 2, argv + 2);
     if (!strcmp(what, "look")) return look_run(argc - 2, argv + 2);
     if (!strcmp(what, "own")) return own_run(argc - 2, argv + 2);
+    if (!strcmp(what, "facts")) return facts_run(argc - 2, argv + 2);
     if (!strcmp(what, "version") && argc == 2) return printf("supervisor 3\n") < 0;
     if (argc < 4 || strcmp(argv[2], "--socket")) return usage();
     /* This comes before we hold a secret: processes of our user must neither trace us nor read our memory. */

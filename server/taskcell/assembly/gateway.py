@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio.to_thread
@@ -19,7 +19,8 @@ from taskcell.egress.dial import Resolve
 from taskcell.egress.egress import Egress
 from taskcell.engine import kinds
 from taskcell.engine.base import Engine
-from taskcell.errors import Denied
+from taskcell.environment import Environment
+from taskcell.errors import Denied, TaskcellError
 from taskcell.gateway.background import Background
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import TaskKey
@@ -27,7 +28,7 @@ from taskcell.policy.policy import AuthorizedProfile, Policy
 from taskcell.pool.opened import open_pool
 from taskcell.profile.build import terminal_profile
 from taskcell.tools.catalog import profiles
-from taskcell.tools.environments import Environments
+from taskcell.tools.environments import Environments, profile_in
 from taskcell.tools.tool import Tool
 
 
@@ -50,6 +51,43 @@ async def configured_gateway(run: Invocation, loaded: Loaded, *, for_one_call: b
         open_gateway(loaded.settings, loaded.tools, engine, state, for_one_call=for_one_call, audit=audit) as opened,
     ):
         yield opened
+
+
+class _CurrentProfiles:
+    """The profiles of a gateway's tools, which change with the manifests, and of what tasks can be opened with.
+
+    Arguments:
+        tools, environments: of the gateway.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        settings: Settings,
+        tools: Callable[[], Mapping[str, Tool]],
+        environments: Callable[[], Environments],
+    ) -> None:
+        self._policy = policy
+        self._tools = tools
+        self._environments = environments
+        self._users_of_environments = frozenset(_users_of_environments(settings))
+
+    def authorized(self, name: str, task: TaskKey) -> AuthorizedProfile | None:
+        profile = profiles(self._tools()).get(name) or self._environments().profile_of(name, task)
+        try:
+            return None if profile is None else self._policy.authorize_profile(profile)
+        except Denied:
+            return None
+
+    def users(self) -> Collection[str]:
+        own = {profile.user for profile in profiles(self._tools()).values() if not profile.is_reader}
+        return own | self._users_of_environments
+
+
+def _users_of_environments(settings: Settings) -> Iterator[str]:
+    for name in settings.environments:
+        with suppress(TaskcellError):  # one that cannot be opened
+            yield profile_in(settings, Environment(name)).user
 
 
 @asynccontextmanager
@@ -77,17 +115,11 @@ async def open_gateway(
     policy = stack.policy_of(settings, state, audit.path if audit is not None else None)
     await _authorize_folders(policy, settings)
 
-    def profile_of(name: str, task: TaskKey) -> AuthorizedProfile | None:
-        profile = profiles(gateway.tools).get(name) or environments.profile_of(name, task)
-        try:
-            return None if profile is None else policy.authorize_profile(profile)
-        except Denied:
-            return None
-
     deployment = Deployment(state)
     egress = Egress(settings.egress, audit, resolve)
+    now = _CurrentProfiles(policy, settings, lambda: gateway.tools, lambda: environments)
     async with (
-        open_pool(engine, settings, deployment, profile_of, for_one_call=for_one_call, egress=egress) as pool,
+        open_pool(engine, settings, deployment, now, for_one_call=for_one_call, egress=egress) as pool,
         Background() as background,
     ):
         environments = Environments(settings, pool, OpenedTasks(deployment, is_persistent=settings.keeps_files))

@@ -61,6 +61,7 @@ class ContainerSpec:
         name: unique among the engine's containers.
         labels: `taskcell=1` and who owns it; never secret.
         claim_within: seconds that its supervisor waits for the server that has it started; then it ends.
+        shares_files: profiles that run as other users write to the task's files too.
     """
 
     profile: AuthorizedProfile
@@ -68,6 +69,7 @@ class ContainerSpec:
     workspace: Workspace
     labels: Mapping[str, str]
     claim_within: float
+    shares_files: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class Container:
         is_fresh: its workspace was made with it, so that it holds no file of an earlier sandbox.
         is_owner: the engine removes the volume by itself with the last of the containers that own it.
         is_child: it is a process of this server, and the engine does not remove it by itself.
+        is_filtered: the engine was asked for a filter of system calls.
+        shares_files: as in `ContainerSpec`.
     """
 
     id: str
@@ -107,6 +111,8 @@ class Container:
     is_fresh: bool = True
     is_owner: bool = True
     is_child: bool = False
+    is_filtered: bool = False
+    shares_files: bool = False
 
 
 @dataclass(frozen=True, slots=True)

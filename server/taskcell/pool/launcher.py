@@ -20,7 +20,7 @@ from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.leftovers import Leftovers
 from taskcell.pool.slot import Slot
 from taskcell.pool.workspaces import Workspaces
-from taskcell.sandbox import sudo
+from taskcell.sandbox import as_asked, sudo
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.sandbox.setup import run_setup
 from taskcell.supervisor.channel import Channel
@@ -122,7 +122,8 @@ class Launcher:
         # No other server can take up what its own has not connected to yet.
         claim_within = min(MAX_CLAIM, max(MIN_CLAIM, self._settings.pool.orphan_ttl))
         claim_within += OWN_TIMEOUT if slot.profile.own else 0.0
-        return ContainerSpec(slot.profile, container_name(slot), workspace, labels, claim_within)
+        shares_files = self._workspaces.are_shared_by(slot.profile)
+        return ContainerSpec(slot.profile, container_name(slot), workspace, labels, claim_within, shares_files)
 
     async def _connect(self, container: Container, slot: Slot, nonce: str, *, running: bool = False) -> Sandbox:
         """Connect to the container's supervisor, and prepare what commands need or adopt what an earlier server left.
@@ -146,6 +147,8 @@ class Launcher:
         if running:
             await sandbox.adopt(shell)
             return sandbox
+        if not container.is_child:
+            await as_asked.check(channel, sandbox.spawner, limits=self._settings.policy.require_resource_limits)
         if slot.profile.sudo:
             sandbox.sudo_problem = await sudo.set_up(channel, slot.profile, self._settings.sudo_password)
         if slot.profile.kind == "terminal":

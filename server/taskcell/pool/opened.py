@@ -11,7 +11,7 @@ from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
 from taskcell.egress.egress import Egress
 from taskcell.engine.base import Engine
-from taskcell.pool.parts import Parts, ProfileOf, hold_group
+from taskcell.pool.parts import Parts, Profiles, hold_group
 from taskcell.pool.pool import Pool
 
 
@@ -20,7 +20,7 @@ async def open_pool(
     engine: Engine,
     settings: Settings,
     deployment: Deployment,
-    profile_of: ProfileOf,
+    profiles: Profiles,
     *,
     for_one_call: bool = False,
     egress: Egress | None = None,
@@ -29,7 +29,7 @@ async def open_pool(
 
     Arguments:
         deployment: where other servers find what this one leaves.
-        profile_of: the authorised profile of that name and task as it is now; None: there is none, or it is denied.
+        profiles: of the server's tools, as they are now.
         for_one_call: make nothing beforehand, leave nothing behind, and leave alone what other servers left.
         egress: what sandboxes reach by name; None: by the settings, without an audit log.
     """
@@ -37,9 +37,7 @@ async def open_pool(
     host = await anyio.create_task_group().__aenter__()
     with anyio.CancelScope(shield=True):  # for one turn of the loop
         group = await host.start(hold_group)
-    parts = Parts.make(
-        group, engine, settings, deployment, profile_of=profile_of, for_one_call=for_one_call, egress=egress
-    )
+    parts = Parts.make(group, engine, settings, deployment, profiles=profiles, for_one_call=for_one_call, egress=egress)
     pool = Pool(group, parts, settings, deployment, for_one_call=for_one_call)
     try:
         yield pool

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Protocol
 
 import anyio
 import anyio.abc
@@ -29,8 +30,15 @@ from taskcell.pool.state import Slots
 from taskcell.pool.upkeep import Upkeep
 from taskcell.pool.workspaces import Workspaces
 
-#: Finds the profile of an earlier server's sandbox, by the profile's name and the task.
-ProfileOf = Callable[[str, TaskKey], AuthorizedProfile | None]
+
+class Profiles(Protocol):
+    """The profiles of the server's tools and environments, as they are now."""
+
+    def authorized(self, name: str, task: TaskKey) -> AuthorizedProfile | None:
+        """The profile of that name and task; None when there is none, or it is denied."""
+
+    def users(self) -> Collection[str]:
+        """As whom the commands run that may write to a task's files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +62,13 @@ class Parts:
         settings: Settings,
         deployment: Deployment,
         *,
-        profile_of: ProfileOf,
+        profiles: Profiles,
         for_one_call: bool,
         egress: Egress,
     ) -> Parts:
         """The parts of one pool, under a new name of this server among those of its deployment."""
-        name, instance, bounds = settings.deployment_id, secrets.token_hex(8), _bounds(settings, for_one_call)
-        slots, workspaces, leftovers = Slots(bounds), Workspaces(engine, settings, deployment), Leftovers(engine, name)
+        name, instance, slots = settings.deployment_id, secrets.token_hex(8), Slots(_bounds(settings, for_one_call))
+        workspaces, leftovers = Workspaces(engine, settings, deployment, profiles.users), Leftovers(engine, name)
         keeper = Keeper(engine, settings, workspaces, slots, deployment, keeps=not for_one_call)
         launcher = Launcher(
             group, engine, settings, deployment, workspaces, leftovers=leftovers, instance=instance, egress=egress
@@ -72,7 +80,7 @@ class Parts:
             engine,
             launcher,
             deployment,
-            profile_of,
+            profiles.authorized,
             slots.endings,
             deployment_id=name,
             instance=instance,

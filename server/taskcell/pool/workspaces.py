@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import anyio
@@ -46,12 +47,19 @@ class TaskRecord:
 
 
 class Workspaces:
-    """Remembers a record for each task that this server has seen, until the task is closed."""
+    """Remembers a record for each task that this server has seen, until the task is closed.
 
-    def __init__(self, engine: Engine, settings: Settings, deployment: Deployment) -> None:
+    Arguments:
+        users: as whom the commands of the server's profiles run now that may write to a task's files.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: Settings, deployment: Deployment, users: Callable[[], Collection[str]]
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._deployment = deployment
+        self._users = users
         self._tasks: dict[TaskKey, TaskRecord] = {}
 
     def record(self, task: TaskKey) -> TaskRecord:
@@ -81,6 +89,10 @@ class Workspaces:
         record = self.record(slot.task)
         if record.founder is None or record.founder.settled.is_set():
             record.founder = slot
+
+    def are_shared_by(self, profile: AuthorizedProfile) -> bool:
+        """Whether other users than a profile's own write to a task's files; never a person's own folder's."""
+        return profile.folder is None and len({profile.user, *self._users()}) > 1
 
     async def choose(self, record: TaskRecord, slot: Slot) -> Workspace:
         """Where the slot's container is to find the task's files; waits while another slot's container makes them."""

@@ -28,6 +28,9 @@ UNATTENDED = {
     "GIT_TERMINAL_PROMPT": "0",
     "DEBIAN_FRONTEND": "noninteractive",
 }
+#: git refuses a repository of another user, whose hooks could do harm. The users of one task trust each other: each can
+#: write what the others execute. (git-config(1): `safe.directory` counts from the environment, too.)
+_TRUSTED = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 #: Why a shell that was to report where a command ended has not: where the line names exec, and elsewhere.
 _REPLACED, _NOT_LEFT = "its shell was replaced by exec", "its shell was not left to end by itself"
 
@@ -133,6 +136,8 @@ class Spawner:
         env = {"PATH": DEFAULT_PATH, "LC_CTYPE": "C.UTF-8", **own, **self.proxies, "HOME": self.container.workspace}
         if self.profile.kind == "terminal":
             env |= {"TERM": NO_TERMINAL_TYPE, "USER": "agent", "LOGNAME": "agent"}
+        if self.container.shares_files:
+            env |= _TRUSTED
         return env | dict(self.profile.environment)
 
     def start_env(self) -> dict[str, str]:

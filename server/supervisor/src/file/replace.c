@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/mode.h"
 #include "file/reply.h"
 
 static bool same_state(const struct stat *a, const struct stat *b) {
@@ -29,7 +30,7 @@ static size_t write_all(int fd, const uint8_t *data, size_t size) {
 }
 
 mode_t target_mode(const struct target *t, const struct change *c) {
-    return c->mode >= 0 ? (mode_t)c->mode : t->exists ? t->info.st_mode & 07777 : 0644;
+    return c->mode >= 0 ? (mode_t)c->mode : t->exists ? t->info.st_mode & 07777 : mode_of_new();
 }
 
 /* --- as a whole -------------------------------------------------------------------------------------------------- */

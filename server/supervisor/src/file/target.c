@@ -41,7 +41,7 @@ static bool make_all(char *folder) {
         char kept = *at;
         if (kept && kept != '/') continue;
         *at = 0;
-        bool made = !mkdir(folder, 0755) || errno == EEXIST;
+        bool made = !mkdir(folder, 0777) || errno == EEXIST;
         *at = kept;
         if (!made || !kept) return made;
     }

@@ -125,7 +125,8 @@ static bool set_up(struct supervisor *s, const sigset_t *waited) {
            watch_add(s, s->signals, WATCH_SIGNALS, 0, EPOLLIN) && watch_add(s, s->listener, WATCH_LISTENER, 0, EPOLLIN);
 }
 
-int init_run(const char *path, unsigned long claim_ms, bool owns_ipc) {
+int init_run(const struct init_options *options) {
+    const char *path = options->path;
     static struct supervisor s;
     sigset_t waited;
     if (!fill_stdio()) return complain("cannot open", "/dev/null"), 1;
@@ -139,8 +140,9 @@ int init_run(const char *path, unsigned long claim_ms, bool owns_ipc) {
     s.nice = stand_above(s.is_init);
     s.started = clock_now();
     s.leave_by = NEVER;
-    s.claim_ms = claim_ms;
-    s.owns_ipc = owns_ipc && s.is_init;
+    s.claim_ms = options->claim_ms;
+    s.group = options->group;
+    s.owns_ipc = options->owns_ipc && s.is_init;
     for (int i = 0; i < CONNS_MAX; i++) s.conns[i].fd = -1;
     tunnels_prepare(&s, memory_limit());
     uint64_t share = memory_limit() / SPOOL_SHARE;

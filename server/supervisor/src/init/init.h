@@ -3,12 +3,23 @@
 #define INIT_INIT_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 /* The protocol's: how long a supervisor waits for its first server, unless it was told otherwise. */
 enum { CLAIM_MS = 60000 };
 
-/* Runs the supervisor behind this socket until it is to end; returns the exit code. `owns_ipc`: the IPC namespace is
-   the sandbox's own, and so is all that it holds. */
-int init_run(const char *path, unsigned long claim_ms, bool owns_ipc);
+/* What the supervisor is started with.
+   `path`: of its socket. `claim_ms`: as CLAIM_MS. `group`: everything that it starts is in that group as well, and
+   what it makes can be written by the group; 0: none. `owns_ipc`: the IPC namespace is the sandbox's own, and so is all
+   that it holds. */
+struct init_options {
+    const char *path;
+    unsigned long claim_ms;
+    gid_t group;
+    bool owns_ipc;
+};
+
+/* Runs the supervisor until it is to end; returns the exit code. */
+int init_run(const struct init_options *options);
 
 #endif

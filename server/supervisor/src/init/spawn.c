@@ -26,6 +26,7 @@
 #include "start/leader.h"
 #include "start/user.h"
 
+static const mode_t OWN_MASK = 022, SHARED_MASK = 002;
 enum { PIPE_SIZE = 256 << 10 }; /* bytes: a process that prints much needs fewer turns; the kernel may refuse */
 
 /* A process that is being made; `l` has the child's ends of everything. */
@@ -174,9 +175,18 @@ static const char *find_root(const struct identity *who) {
     return NULL;
 }
 
+/* Users that share the task's files by a group must be able to write what another one has made. */
+static void join_group(const struct supervisor *s, struct launch *l) {
+    struct identity *who = &l->who;
+    bool joins = s->group && who->change && who->group_count < GROUPS_MAX;
+    if (joins) who->groups[who->group_count++] = s->group;
+    l->mask = joins ? SHARED_MASK : OWN_MASK;
+}
+
 static bool resolve_user(struct supervisor *s, uint32_t number, struct making *m) {
     const char *fault = user_resolve(m->l.user, &m->l.who);
     if (!fault && s->is_init && m->l.who.change) fault = find_root(&m->l.who);
+    join_group(s, &m->l);
     if (!fault) return true;
     char text[FAULT_TEXT];
     snprintf(text, sizeof text, "cannot become the user '%.100s': %s", m->l.user, fault);

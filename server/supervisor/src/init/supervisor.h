@@ -139,6 +139,7 @@ struct supervisor {
     pid_t self;
     bool is_init, changes_user;
     bool owns_ipc;        /* its IPC namespace is the sandbox's own */
+    gid_t group;          /* that everything we start is in as well, for the task's files; 0: none */
     int nice;             /* of what we start */
     struct rlimit files;  /* the same */
     int64_t started;

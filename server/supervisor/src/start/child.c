@@ -180,7 +180,7 @@ void child_run(const struct launch *l, int errors) {
     setpriority(PRIO_PROCESS, 0, l->nice);
     setrlimit(RLIMIT_NOFILE, &l->files);
     if (!become(&l->who, l->capabilities)) fail(errors, STAGE_USER);
-    umask(022);
+    umask(l->mask);
     if (chdir(l->cwd)) fail(errors, STAGE_CWD);
     bool hides = l->hidden && ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0;
     if (l->hidden && !hides) (void)!write(errors, &(struct fault){.stage = STAGE_SEEN}, sizeof(struct fault));

@@ -19,6 +19,7 @@ struct launch {
     bool pty;
     bool exposed; /* fs.suid_dumpable is 1: others of its user can read the memory of a child that became `who` */
     int nice;
+    mode_t mask;
     uint64_t capabilities;   /* that stay in the bounding set: what sudo may give, nothing else */
     int in, out, err;        /* -1: /dev/null */
     struct rlimit files;     /* as the supervisor found it: its own limit is raised */

@@ -65,7 +65,7 @@ static bool make_folders(int root, char *folder) {
             parent = open_beneath(root, folder, O_PATH | O_DIRECTORY);
             *cut = '/';
         }
-        bool made = parent >= 0 && (!mkdirat(parent, name ? name + 1 : folder, 0755) || errno == EEXIST);
+        bool made = parent >= 0 && (!mkdirat(parent, name ? name + 1 : folder, 0777) || errno == EEXIST);
         int why = errno;
         if (name && parent >= 0) close(parent);
         errno = why;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/mode.h"
 #include "file/reply.h"
 #include "transfer/beneath.h"
 
@@ -65,7 +66,7 @@ static int mode_of(int folder, const char *name, const char *wanted) {
     errno = EISDIR;
     if (exists && !S_ISREG(info.st_mode) && !S_ISLNK(info.st_mode)) return -1;
     if (*wanted != '-') return (int)(strtoul(wanted, NULL, 8) & 0777);
-    return exists && S_ISREG(info.st_mode) ? (int)(info.st_mode & 0777) : 0644;
+    return exists && S_ISREG(info.st_mode) ? (int)(info.st_mode & 0777) : (int)mode_of_new();
 }
 
 static int write_draft(int folder, const char *name, char **argv) {

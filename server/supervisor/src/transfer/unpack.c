@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/mode.h"
 #include "file/reply.h"
 #include "transfer/beneath.h"
 #include "transfer/tar.h"
@@ -152,14 +153,14 @@ static bool put_file(struct unpacking *u, int folder, const char *name) {
     bool good = e->sparse ? fill_sparse(u, fd) : fill(u, fd, e->size);
     const struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {.tv_sec = e->mtime}};
     if (good && ftruncate(fd, (off_t)(e->sparse ? e->real_size : e->size))) good = fail(u);
-    if (good && (fchmod(fd, e->mode & 0777) || futimens(fd, times))) good = fail(u);
+    if (good && (fchmod(fd, mode_shared(e->mode & 0777, false)) || futimens(fd, times))) good = fail(u);
     close(fd);
     if (!good) unlinkat(folder, name, 0); /* a part of a file is not the file */
     return good && skip(u, u->left + padding(e->size));
 }
 
 static bool put_folder(struct unpacking *u, int folder, const char *name) {
-    mode_t mode = u->e.mode & 0777;
+    mode_t mode = mode_shared(u->e.mode & 0777, true);
     struct stat info;
     if (mkdirat(folder, name, mode | 0700)) {
         if (errno != EEXIST) return fail(u);
@@ -279,7 +280,7 @@ int transfer_unpack(char **argv) {
     u.root = open_beneath(own, argv[0], O_PATH | O_DIRECTORY);
     if (u.root < 0 && errno == ENOENT) {
         int parent = open_parent(own, argv[0], true, &name);
-        if (parent >= 0 && !mkdirat(parent, name, 0755)) u.root = open_beneath(own, argv[0], O_PATH | O_DIRECTORY);
+        if (parent >= 0 && !mkdirat(parent, name, 0777)) u.root = open_beneath(own, argv[0], O_PATH | O_DIRECTORY);
     }
     if (u.root < 0) return refuse_path("");
     for (bool end = false; !end;)

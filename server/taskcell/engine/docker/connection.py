@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from docker import APIClient
 
 from taskcell.engine.docker.endpoint import Endpoint, find_endpoint
+from taskcell.engine.docker.image_users import ImageUsers
 from taskcell.engine.docker.supervisor_volume import SupervisorVolumes
 from taskcell.engine.docker.traits import Traits, traits_of
 from taskcell.errors import EngineUnavailable
@@ -21,12 +22,13 @@ CALL_TIMEOUT = 60
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A client that speaks the engine's API version, where it connects to, the supervisor's volumes, the traits."""
+    """A client that speaks the engine's API version, where it connects to, and what was found out about the engine."""
 
     client: APIClient
     endpoint: Endpoint
     supervisors: SupervisorVolumes
     traits: Traits
+    users: ImageUsers
 
 
 def connect(host: str, environ: Mapping[str, str]) -> Connection:
@@ -47,4 +49,4 @@ def connect(host: str, environ: Mapping[str, str]) -> Connection:
         raise EngineUnavailable(
             f"The engine speaks API {version}, but 1.41 (Docker 20.10) or newer is needed; update it."
         )
-    return Connection(client, endpoint, SupervisorVolumes(client), traits)
+    return Connection(client, endpoint, SupervisorVolumes(client), traits, ImageUsers(client))

@@ -16,8 +16,9 @@ from taskcell.engine.base import Container, ContainerSpec
 from taskcell.engine.docker import image_volumes, owned, tcp_memory, workspaces
 from taskcell.engine.docker.classify import is_gone, is_paused
 from taskcell.engine.docker.connection import Connection
-from taskcell.engine.docker.hardening import REPORTS, SUPERVISOR, Place, container_config, not_as_asked
+from taskcell.engine.docker.hardening import GROUP_OPTION, REPORTS, SUPERVISOR, Place, container_config
 from taskcell.engine.docker.mounted import check_mounted
+from taskcell.engine.docker.read_back import not_as_asked
 from taskcell.engine.docker.seccomp import filter_option
 from taskcell.engine.docker.traits import FilterUse
 from taskcell.engine.docker.workspaces import REMOVAL_POLL, REMOVAL_TIMEOUT
@@ -65,7 +66,8 @@ def _create_with(
     if (mounts or spec.workspace.folder) and not (on.endpoint.socket or profile.is_mounted_unseen):
         raise Denied(Rule.MOUNTS.value, _FAR.format(url=on.endpoint.shown))
     in_memory = not (spec.workspace.persistent or spec.workspace.folder or profile.folder)
-    place = workspaces.find_place(on.client, spec, on.traits.user_base)
+    user = on.users.numbers_of(profile, image)
+    place = workspaces.find_place(on.client, spec, user, on.traits.user_base)
     container_id = _create(on, spec, mounts, place, image=image, runtime=profile.runtime or runtime)
     try:
         _go_on(abandoned)
@@ -81,7 +83,9 @@ def _create_with(
         raise
     found = container_of(inspected, profile, image)
     folder = next((mount.path.identity for mount in mounts if mount.target == WORKSPACE), None)
-    return replace(found, is_fresh=place.is_fresh or lost, is_owner=place.is_owned, folder=folder)
+    is_filtered = on.traits.filter_use is not FilterUse.NONE
+    fresh = place.is_fresh or lost
+    return replace(found, is_fresh=fresh, is_owner=place.is_owned, folder=folder, is_filtered=is_filtered)
 
 
 def _create(
@@ -152,6 +156,7 @@ def container_of(inspected: Mapping[str, Any], profile: Profile, image: Mapping[
         working_dir=own.get("WorkingDir") or "",
         image_id=str(image["Id"]),
         volume=str(mounted.get("Name") or mounted.get("Source") or ""),
+        shares_files=GROUP_OPTION in (inspected["Config"].get("Cmd") or ()),
     )
 
 

@@ -1,4 +1,4 @@
-"""From an authorised profile to what the engine is asked for, and whether it did what was asked. Pure.
+"""From an authorised profile to what the engine is asked for. Pure.
 
 The order: what every sandbox is (the table in docs/security.md), then the profile's own, never the other way round.
 """
@@ -13,10 +13,20 @@ from docker import APIClient
 from docker.types import DeviceRequest, DriverConfig, LogConfig, Mount
 
 from taskcell.engine.base import ContainerSpec
-from taskcell.engine.docker import image_volumes
 from taskcell.engine.docker.ipc_bounds import ipc_settings
-from taskcell.engine.docker.memory_volume import workspace_options
+from taskcell.engine.docker.memory_volume import (
+    OWN_MODE,
+    SHARED_GROUP,
+    SHARED_MODE,
+    is_roots,
+    own_in_memory,
+    volumes_in_memory,
+    with_mode,
+    workspace_options,
+)
+from taskcell.engine.docker.read_back import NANO
 from taskcell.model import WORKSPACE, Profile
+from taskcell.mounts import Tmpfs
 from taskcell.policy.capabilities import root_capabilities, start_capabilities
 from taskcell.policy.policy import HostMount
 
@@ -30,13 +40,13 @@ SOCKET_FOLDER = "/run/taskcell"
 SOCKET = f"{SOCKET_FOLDER}/supervisor.sock"
 #: The supervisor makes it beside the folder of its socket.
 REPORTS = f"{SOCKET_FOLDER}.state"
+#: Of its `init`: a group that all it starts is in, so that several users can write a task's files.
+GROUP_OPTION = "--group"
 #: What PID 1 keeps: to change user, to clear the bounding set, and to kill what runs as another user. What it starts
 #: has none of them.
 SUPERVISOR_CAPABILITIES = ("KILL", "SETGID", "SETPCAP", "SETUID")
 #: The name that a sandbox gives itself, and its address where sudo would else complain that it has none.
 HOSTNAME, OWN_ADDRESS = "sandbox", "127.0.1.1"
-#: cpus of 1.5 are 1 500 000 000 of the engine's unit.
-_NANO = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +58,14 @@ class Place:
         container: id of one that owns such a volume, to own it too; empty: none.
         is_fresh: no file of an earlier sandbox can be in it.
         owner: uid and gid of a volume in memory, in the numbers of the engine's machine.
+        user: uid and gid of whom commands run as, in the container.
     """
 
     volume: str = ""
     container: str = ""
     is_fresh: bool = True
     owner: tuple[int, int] = (1000, 1000)
+    user: tuple[int, int] = (1000, 1000)
 
     @property
     def is_owned(self) -> bool:
@@ -90,6 +102,8 @@ def container_config(
         [
             *("init", "--socket", SOCKET, "--claim", str(round(spec.claim_within * 1000))),
             *(() if "ipc" in profile.host_namespaces else ("--own-ipc",)),
+            *((GROUP_OPTION, str(SHARED_GROUP)) if spec.shares_files else ()),
+            *(word for mount in own_in_memory(profile) if is_roots(mount) for word in ("--mode", with_mode(mount))),
         ],
         entrypoint=[SUPERVISOR],
         user="0:0",
@@ -103,7 +117,7 @@ def container_config(
             profile,
             mounts=[*_volumes(spec, place, volume), *_binds(host_mounts)],
             volumes_from=place.container and f"{place.container}:{'ro' if profile.is_reader else 'rw'}",
-            image=image,
+            tmpfs=_tmpfs(profile, image, place.user),
             runtime=runtime,
             seccomp=seccomp,
             maps_users=maps_users,
@@ -118,7 +132,7 @@ def _host_config(
     *,
     mounts: Sequence[Mount],
     volumes_from: str,
-    image: Mapping[str, Any],
+    tmpfs: Mapping[str, str],
     runtime: str,
     seccomp: str,
     maps_users: bool,
@@ -137,10 +151,10 @@ def _host_config(
         cgroupns="private",
         mem_limit=profile.memory or 0,
         memswap_limit=profile.memory or 0,
-        nano_cpus=round((profile.cpus or 0) * _NANO),
+        nano_cpus=round((profile.cpus or 0) * NANO),
         pids_limit=profile.pids or -1,
         shm_size=profile.shm,
-        tmpfs=_tmpfs(profile, image),
+        tmpfs=dict(tmpfs),
         mounts=list(mounts),
         volumes_from=[volumes_from] if volumes_from else None,
         log_config=LogConfig(type="none"),
@@ -166,22 +180,21 @@ def _gpus(gpus: str) -> DeviceRequest:
     return DeviceRequest(count=-1 if gpus == "all" else int(gpus), capabilities=[["gpu"]])
 
 
-def _tmpfs(profile: Profile, image: Mapping[str, Any]) -> dict[str, str]:
-    declared = image_volumes.declared(image)
-    size = image_volumes.size_of_each(profile, len(declared))
-    mounts = {target: _options(size, 0o1777) for target in declared}
-    for tmpfs in profile.tmpfs:
-        if tmpfs.target != "/dev/shm":  # noqa: S108
-            mounts[tmpfs.target] = _options(tmpfs.size, tmpfs.mode, executable=tmpfs.executable)
-    taken = {WORKSPACE, *(mount.target for mount in profile.mounts)}
-    mounts = {target: options for target, options in mounts.items() if target not in taken}
-    mounts[SOCKET_FOLDER] = "rw,nosuid,nodev,noexec,size=65536,mode=0700,uid=0,gid=0"
+def _tmpfs(profile: Profile, image: Mapping[str, Any], user: tuple[int, int]) -> dict[str, str]:
+    """Options by target. The supervisor gives those that are root's their modes: see `init/modes.c`."""
+    mounts = {
+        mount.target: _options(mount, None if is_roots(mount) else user)
+        for mount in (*volumes_in_memory(profile, image), *own_in_memory(profile))
+    }
+    # Root's, which some engines take for an unknown option when it is named.
+    mounts[SOCKET_FOLDER] = "rw,nosuid,nodev,noexec,size=65536,mode=0700"
     return mounts
 
 
-def _options(size: int, mode: int, *, executable: bool = True) -> str:
+def _options(mount: Tmpfs, owner: tuple[int, int] | None) -> str:
     # `exec` because the engine's default for a tmpfs is noexec, and compilers and test runners execute what they wrote.
-    return f"rw,nosuid,nodev,{'exec' if executable else 'noexec'},size={size},mode={mode:o}"
+    plain = f"rw,nosuid,nodev,{'exec' if mount.executable else 'noexec'},size={mount.size},mode={mount.mode:o}"
+    return plain if owner is None else f"{plain},uid={owner[0]},gid={owner[1]}"
 
 
 def _volumes(spec: ContainerSpec, place: Place, volume: str) -> list[Mount]:
@@ -201,7 +214,7 @@ def _workspace(spec: ContainerSpec, place: Place, target: str, read_only: bool) 
     if spec.workspace.folder:
         return _bind(target, spec.workspace.folder, read_only)
     # In memory with its options, though it exists: an engine that finds it removed would make an unbounded one on disk.
-    in_memory = workspace_options(spec.workspace.size, place.owner)
+    in_memory = workspace_options(spec.workspace.size, place.owner, mode_of(spec))
     options = None if spec.workspace.persistent else DriverConfig("local", in_memory)
     return Mount(
         target,
@@ -214,6 +227,11 @@ def _workspace(spec: ContainerSpec, place: Place, target: str, read_only: bool) 
     )
 
 
+def mode_of(spec: ContainerSpec) -> int:
+    """Of the folder with the task's files."""
+    return SHARED_MODE if spec.shares_files else OWN_MODE
+
+
 def _binds(host_mounts: Sequence[HostMount]) -> list[Mount]:
     """The host's folders alone: what else is mounted below them was not judged, and could not be made read-only."""
     return [_bind(mount.target, mount.path.resolved, mount.read_only) for mount in host_mounts]
@@ -223,63 +241,3 @@ def _bind(target: str, source: str, read_only: bool) -> Mount:
     bind = Mount(target, source, type="bind", read_only=read_only, propagation="rprivate")
     bind["BindOptions"]["NonRecursive"] = True
     return bind
-
-
-def not_as_asked(
-    profile: Profile, host_mounts: Sequence[HostMount], inspected: Mapping[str, Any], *, has_filter: bool
-) -> Sequence[str]:
-    """Names of what the engine dropped or changed without an error, as rootless ones do with limits."""
-    host = inspected["HostConfig"]
-    wrong = []
-    if profile.memory and host.get("Memory") != profile.memory:
-        wrong.append("memory")
-    if profile.pids and host.get("PidsLimit") != profile.pids:
-        wrong.append("pids")
-    if profile.cpus and not _cpus_hold(profile.cpus, host):
-        wrong.append("cpus")
-    if bool(host.get("ReadonlyRootfs")) != profile.read_only:
-        wrong.append("read_only")
-    if profile.disk and (host.get("StorageOpt") or {}).get("size") != str(profile.disk):
-        wrong.append("disk")
-    if host.get("NetworkMode") != profile.network:
-        wrong.append("network")
-    if not profile.sudo and not any("no-new-privileges" in option for option in host.get("SecurityOpt") or ()):
-        wrong.append("no-new-privileges")
-    if has_filter and not any(option.startswith("seccomp=") for option in host.get("SecurityOpt") or ()):
-        wrong.append("seccomp")
-    if host.get("Privileged"):
-        wrong.append("privileged")
-    wrong += [
-        key for key in ("PidMode", "UTSMode", "IpcMode", "UsernsMode", "CgroupnsMode") if _shares(profile, host, key)
-    ]
-    found = inspected.get("Mounts") or ()
-    if not all(_is_mounted(mount, found) for mount in host_mounts):
-        wrong.append("volumes")
-    if profile.is_reader and any(one.get("Destination") == WORKSPACE and one.get("RW") for one in found):
-        wrong.append("workspace")
-    return wrong
-
-
-_NAMESPACE_KEYS = {"UTSMode": "uts", "IpcMode": "ipc", "UsernsMode": "user"}
-
-
-def _shares(profile: Profile, host: Mapping[str, Any], key: str) -> bool:
-    """A namespace is the host's that the profile does not name."""
-    return host.get(key) == "host" and _NAMESPACE_KEYS.get(key) not in profile.host_namespaces
-
-
-def _is_mounted(mount: HostMount, found: Sequence[Mapping[str, Any]]) -> bool:
-    return any(
-        one.get("Source") == mount.path.resolved
-        and one.get("Destination") == mount.target
-        and one.get("RW") is (not mount.read_only)
-        for one in found
-    )
-
-
-def _cpus_hold(cpus: float, host: Mapping[str, Any]) -> bool:
-    if host.get("NanoCpus"):
-        return bool(host["NanoCpus"] == round(cpus * _NANO))
-    # Podman answers in the older pair of quota and period.
-    period = host.get("CpuPeriod") or 0
-    return bool(period) and abs(host.get("CpuQuota", 0) / period - cpus) < 0.01

@@ -24,8 +24,8 @@ from docker.types import Mount
 
 from taskcell.engine.base import ContainerSpec, Holder
 from taskcell.engine.docker.classify import is_in_use, is_unlimited
-from taskcell.engine.docker.hardening import Place
-from taskcell.engine.docker.memory_volume import owner_of, workspace_options
+from taskcell.engine.docker.hardening import Place, mode_of
+from taskcell.engine.docker.memory_volume import SHARED_GROUP, workspace_options
 from taskcell.errors import EngineError
 from taskcell.model import WORKSPACE
 
@@ -39,36 +39,36 @@ _MODE = 0o2775
 _KIND = "taskcell.kind"
 
 
-def find_place(client: APIClient, spec: ContainerSpec, base: tuple[int, int] = (0, 0)) -> Place:
+def find_place(client: APIClient, spec: ContainerSpec, user: tuple[int, int], base: tuple[int, int] = (0, 0)) -> Place:
     """Where a new container gets its workspace from; a folder or a volume on disk is made now.
 
     Raises APIError, EngineError.
 
     Arguments:
+        user: uid and gid of whom commands run as, in the container.
         base: what root of a container is on the engine's machine.
     """
-    workspace = spec.workspace
-    if spec.profile.folder is not None:
-        return Place(spec.profile.folder.path, is_fresh=False)
+    workspace, profile = spec.workspace, spec.profile
+    owner = user[0], SHARED_GROUP if spec.shares_files else user[1]
+    if profile.folder is not None:
+        return Place(profile.folder.path, is_fresh=False, user=user)
     if workspace.folder:
-        return Place(workspace.folder, is_fresh=prepare_folder(Path(workspace.folder), owner_of(spec.profile)))
+        return Place(workspace.folder, is_fresh=prepare_folder(Path(workspace.folder), owner), user=user)
     if workspace.persistent:
-        return Place(workspace.name, is_fresh=_prepare_volume(client, spec))
-    profile = spec.profile
-    uid, gid = owner_of(profile)
-    owner = base[0] + uid, base[1] + gid
+        return Place(workspace.name, is_fresh=_prepare_volume(client, spec, owner), user=user)
+    outside = base[0] + owner[0], base[1] + owner[1]
     targets = {mount.target for mount in profile.mounts}
     holder = next((holder for holder in workspace.holders if runs(client, holder.id)), None)
     if holder is not None:
         shares = holder.targets <= targets and not holder.is_reader
-        return Place(workspace.name, holder.id if shares else "", is_fresh=False, owner=owner)
+        return Place(workspace.name, holder.id if shares else "", is_fresh=False, owner=outside, user=user)
     if not profile.is_reader and not any(mount.source is None for mount in profile.mounts):
-        return Place(owner=owner)
+        return Place(owner=outside, user=user)
     # Only a name can say that a volume in a second place is the same, and the engine mounts none without one read-only.
     name = f"taskcell-ws-{secrets.token_hex(12)}"
-    options = workspace_options(workspace.size, owner)
+    options = workspace_options(workspace.size, outside, mode_of(spec))
     client.create_volume(name, driver="local", driver_opts=options, labels=_labels(spec, "workspace"))
-    return Place(name, owner=owner)
+    return Place(name, owner=outside, user=user)
 
 
 def was_held(client: APIClient, holders: Collection[Holder]) -> bool:
@@ -180,14 +180,14 @@ def _check_owned(root: Path) -> None:
         raise EngineError(f"The folder {root} belongs to another user; name one of your own as workspace.root.")
 
 
-def _prepare_volume(client: APIClient, spec: ContainerSpec) -> bool:
+def _prepare_volume(client: APIClient, spec: ContainerSpec, owner: tuple[int, int]) -> bool:
     """Make the sandbox user's volume, bounded if the engine's storage has quotas. Returns whether it is new."""
     name = spec.workspace.name
     try:
         client.inspect_volume(name)
     except NotFound:
         make_bounded(client, name, spec.workspace.size, _labels(spec, "data"))
-        _give_to_user(client, spec)
+        _give_to_user(client, spec, owner)
         return True
     return False
 
@@ -204,7 +204,7 @@ def make_bounded(client: APIClient, name: str, size: int, labels: dict[str, str]
     return True
 
 
-def _give_to_user(client: APIClient, spec: ContainerSpec) -> None:
+def _give_to_user(client: APIClient, spec: ContainerSpec, owner: tuple[int, int]) -> None:
     """Make the sandbox's user the owner of a new volume, which is root's: unpacking an archive into it does that."""
     name = spec.workspace.name
     mount = Mount(f"{_CARRIER_FOLDER}/data", name, type="volume", no_copy=True)
@@ -214,7 +214,7 @@ def _give_to_user(client: APIClient, spec: ContainerSpec) -> None:
     )
     carrier = client.create_container_from_config(config, f"taskcell-carrier-{secrets.token_hex(8)}")["Id"]
     try:
-        client.put_archive(carrier, _CARRIER_FOLDER, _folder_archive(owner_of(spec.profile)))
+        client.put_archive(carrier, _CARRIER_FOLDER, _folder_archive(owner))
     except APIError:
         with suppress(APIError):
             client.remove_container(carrier, force=True, v=True)
