@@ -17,6 +17,7 @@ from taskcell.engine.base import Engine
 from taskcell.errors import Denied, ErrorCode, MustAsk, SandboxLost, TaskcellError, UnknownTool
 from taskcell.files.history import FileHistory
 from taskcell.gateway.background import Background
+from taskcell.gateway.ports import PortConnections
 from taskcell.gateway.trail import Trail
 from taskcell.model import Command, ProcessResult, Profile, Reuse, Status, TaskKey, ToolCall
 from taskcell.policy.policy import AuthorizedCommand, Policy
@@ -82,6 +83,7 @@ class Gateway:
         self._replaced = anyio.Event()
         self._policy = policy
         self._trail = Trail(audit)
+        self.ports = PortConnections(pool, self.authorize, self._trail)
         #: Called with each call that has ended, its outcome, and its seconds.
         self.observers: list[Callable[[ToolCall, str, float], None]] = []
         #: The processes that calls wait for: where each runs, by its task and its name there.
