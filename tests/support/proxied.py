@@ -103,13 +103,14 @@ class Seen:
 
 
 @asynccontextmanager
-async def serving(answer: bytes = b"", *, echo: bool = False, ends: bool = True) -> AsyncIterator[Seen]:
+async def serving(answer: bytes = b"", *, echo: bool = False, ends: bool = True, port: int = 0) -> AsyncIterator[Seen]:
     """A server that answers each connection's first bytes with `answer`, or all of them with themselves.
 
     Arguments:
         ends: it closes a connection after its answer.
+        port: 0 for any.
     """
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
     seen = Seen(listener.extra(anyio.abc.SocketAttribute.local_port))
 
     async def serve(stream: anyio.abc.SocketStream) -> None:

@@ -5,8 +5,6 @@ Each request is judged for itself and gets a connection of its own, so no second
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import anyio
 import anyio.abc
 import h11
@@ -16,6 +14,7 @@ from taskcell.destinations import Destination
 from taskcell.egress.gate import REQUEST_TIMEOUT, Gate
 from taskcell.egress.relay import BROKEN, IDLE_TIMEOUT, RELAY_PIECE, Traffic, relay
 from taskcell.egress.rules import NotConnected, Why
+from taskcell.hop_by_hop import framing_of, passed_on
 from taskcell.supervisor.tunnels import Tunnel
 
 #: Bytes of a request's or an answer's head: twice what common servers take.
@@ -31,19 +30,10 @@ _STATUS = {
     Why.TIMEOUT: 504,
     Why.BOUND: 429,
 }
-#: Headers that concern one connection only (RFC 9110, 7.6.1), and those that the proxy itself answers.
-_OF_THE_HOP = frozenset(
-    (
-        *(b"connection", b"proxy-connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
-        *(b"proxy-authorization", b"proxy-authenticate", b"expect", b"host"),
-    )
-)
 #: What an exchange with a server ends with when it breaks off.
 _FAILED = (*BROKEN, h11.ProtocolError)
 _HTTP = b"http://"
 _HTTP_PORT = 80
-
-Headers = Sequence[tuple[bytes, bytes]]
 
 
 class HttpProxy:
@@ -146,8 +136,8 @@ class HttpProxy:
             target=target,
             headers=[
                 (b"Host", authority),
-                *_passed_on(request.headers),
-                *_framing(request.headers),
+                *passed_on(request.headers),
+                *framing_of(request.headers),
                 (b"Connection", b"close"),
             ],
         )
@@ -237,27 +227,10 @@ def _read_target(target: bytes) -> tuple[Destination, bytes, bytes]:
     return to, named.encode("ascii"), (path if path.startswith("/") else f"/{path}").encode("ascii")
 
 
-def _passed_on(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Return the headers that are not about this connection alone."""
-    named = {word.strip().lower() for name, value in headers if name == b"connection" for word in value.split(b",")}
-    return [
-        (name, value)
-        for name, value in headers
-        if name not in _OF_THE_HOP and name not in named and name != b"content-length"
-    ]
-
-
-def _framing(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Return how long the body is, said in one way only."""
-    if any(name == b"transfer-encoding" for name, _ in headers):
-        return [(b"Transfer-Encoding", b"chunked")]
-    return [(name, value) for name, value in headers if name == b"content-length"][:1]
-
-
 def _answered(response: h11.Response, *, is_head: bool) -> h11.Response:
-    framing = _framing(response.headers)
+    framing = framing_of(response.headers)
     if not is_head and framing[:1] == [(b"Transfer-Encoding", b"chunked")]:
         framing = []  # h11 chunks it anew, or ends it with the connection for a program that knows no chunks
     return h11.Response(
-        status_code=response.status_code, headers=[*_passed_on(response.headers), *framing], reason=response.reason
+        status_code=response.status_code, headers=[*passed_on(response.headers), *framing], reason=response.reason
     )

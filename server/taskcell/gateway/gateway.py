@@ -18,6 +18,7 @@ from taskcell.errors import Denied, ErrorCode, MustAsk, SandboxLost, TaskcellErr
 from taskcell.files.history import FileHistory
 from taskcell.gateway.background import Background
 from taskcell.gateway.news import News
+from taskcell.gateway.ports import PortConnections
 from taskcell.gateway.trail import Trail
 from taskcell.model import Command, ProcessResult, Profile, Reuse, Status, TaskKey, ToolCall
 from taskcell.policy.policy import AuthorizedCommand, Policy
@@ -88,6 +89,7 @@ class Gateway:
         self._replaced = anyio.Event()
         self._policy = policy
         self._trail = Trail(audit)
+        self.ports = PortConnections(pool, self.authorize, self._trail)
         #: Called with each call that has ended, its outcome, and its seconds.
         self.observers: list[Callable[[ToolCall, str, float], None]] = []
         #: What happens to tasks, as it happens.

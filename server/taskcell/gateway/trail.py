@@ -55,6 +55,12 @@ class Trail:
             task = values.get("task_id")
             self._log.write("action", principal=call.principal, task=task, tool=call.tool, **chosen)
 
+    def disconnected(self, task: TaskKey, port: int, sent: int, received: int, seconds: float) -> None:
+        """A person's connection to a port of the task has ended. `sent` are bytes towards the sandbox."""
+        if self._log is not None:
+            line = {"principal": task.principal, "task": task.task, "port": port, "sent": sent, "received": received}
+            self._log.write("port_end", **line, duration_ms=round(seconds * 1000))
+
     def ended(self, task: TaskKey, record: Record, *, closed: bool) -> None:
         """A process has ended, or was lost."""
         if self._log is None:

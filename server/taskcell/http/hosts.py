@@ -22,13 +22,19 @@ _EXPOSED = ("Mcp-Session-Id", "WWW-Authenticate", "Retry-After")
 
 
 class Hosts:
-    """Refuses requests for another host, or from a web page that is not allowed. Answers the others' preflights."""
+    """Refuses requests for another host, or from a web page that is not allowed. Answers the others' preflights.
 
-    def __init__(self, app: ASGIApp, settings: HttpSettings, *, host: str) -> None:
+    Arguments:
+        asks_for_tokens: nobody gets anywhere without a token, so that pages of this machine may try. Where nobody has
+            to sign in they may not: a page of a sandbox's server, at a port of this machine, is one of them.
+    """
+
+    def __init__(self, app: ASGIApp, settings: HttpSettings, *, host: str, asks_for_tokens: bool) -> None:
         own = [urlsplit(settings.public_url).netloc] if settings.public_url else []
         self._hosts = {name.lower() for name in (host, *own, *settings.allowed_hosts)}
         self._origins = {name.lower().rstrip("/") for name in settings.allowed_origins}
         self._app = app
+        self._trusts_own = asks_for_tokens
         self._shared = CORSMiddleware(
             app, allow_origin_regex=".*", allow_methods=_METHODS, allow_headers=["*"], expose_headers=_EXPOSED
         )
@@ -49,6 +55,8 @@ class Hosts:
     def _may_call(self, origin: str) -> bool:
         if origin.lower() in self._origins:
             return True
+        if not self._trusts_own:
+            return False
         try:
             parts = urlsplit(origin)
             return parts.scheme in ("http", "https") and is_loopback(parts.hostname or "")

@@ -11,11 +11,13 @@ from typing import Any
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from taskcell.hop_by_hop import Headers
 from taskcell.http.requests import MAX_HEAD
+from taskcell.http.upgrade import UPGRADE, UpgradedConnection
 
 #: Connections at once, and the answer to one more. Each takes a descriptor, of which a process often has 1,024.
 MAX_CONNECTIONS = 512
@@ -59,6 +61,7 @@ class BoundedProtocol(H11Protocol):
         self._reader: asyncio.TimerHandle | None = None
         #: Bytes of a large body that are still to come. Its connection serves no further request.
         self._body_left = 0
+        self._served, self.app = self.app, self._serve
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -66,6 +69,24 @@ class BoundedProtocol(H11Protocol):
             transport.write(_FULL)
             transport.close()
         self._expect_head()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, which may change the connection's protocol."""
+        scope["extensions"] = {UPGRADE: self._upgrade}
+        await self._served(scope, receive, send)
+
+    async def _upgrade(self, headers: Headers) -> UpgradedConnection:
+        """Answer the request that is being served with 101, and hand its connection over. Raises OSError."""
+        if self.transport.is_closing() or self.cycle.disconnected or self.cycle.response_started:
+            raise ConnectionResetError
+        response = h11.InformationalResponse(status_code=101, headers=list(headers), reason=b"Switching Protocols")
+        self.transport.write(self.conn.send(response) or b"")
+        first, _ = self.conn.trailing_data
+        self.cycle.disconnected = True  # what the application may still answer is dropped
+        return UpgradedConnection(self.transport, first, self.connection_lost, READER_TIMEOUT)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """An application decides, and not uvicorn."""
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():

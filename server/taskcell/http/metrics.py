@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from taskcell.egress.gate import Carried
 from taskcell.gateway.gateway import Gateway
+from taskcell.gateway.ports import PortTraffic
 from taskcell.model import ToolCall
 from taskcell.pool.slot import Slot
 
@@ -31,6 +32,7 @@ class Metrics:
         self._registry.register(_Sandboxes(gateway))
         if gateway.egress is not None:
             self._registry.register(_Network(gateway.egress.totals))
+        self._registry.register(_Ports(gateway.ports.totals))
         self._principals: set[str] = set()
         names = ["principal", "tool", "outcome"]
         self._calls = Counter("taskcell_calls", "Calls that have ended.", names, registry=self._registry)
@@ -94,6 +96,22 @@ class _Network(Collector):
         carried.add_metric(["received"], totals.received)
         yield carried
         yield GaugeMetricFamily("taskcell_egress_open", "Connections that stand.", value=totals.open)
+
+
+class _Ports(Collector):
+    """What people have done with ports of sandboxes."""
+
+    def __init__(self, totals: PortTraffic) -> None:
+        self._totals = totals
+
+    def collect(self) -> Iterator[Metric]:
+        totals = self._totals
+        yield CounterMetricFamily("taskcell_port_connections", "Connections to ports.", value=totals.connected)
+        carried = CounterMetricFamily("taskcell_port_bytes", "Bytes of connections that ended.", labels=["way"])
+        carried.add_metric(["sent"], totals.sent)
+        carried.add_metric(["received"], totals.received)
+        yield carried
+        yield GaugeMetricFamily("taskcell_port_open", "Connections to ports that stand.", value=totals.open)
 
 
 def _state(slot: Slot) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from taskcell.caller import Caller
 from taskcell.gateway.gateway import Gateway
-from taskcell.gateway.news import TaskEvent, Level
+from taskcell.gateway.news import Level, TaskEvent
 from taskcell.mcp.principal import caller_of
 from taskcell.mcp.scopes import FOR_COMMANDS, scopes_of
 from taskcell.model import DEFAULT_TASK

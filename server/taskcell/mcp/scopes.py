@@ -13,6 +13,7 @@ from taskcell.tools.tool import Tool
 
 FOR_TERMINAL = frozenset({Scope.TERMINAL})
 FOR_FILES = frozenset({Scope.FILES})
+FOR_PORTS = frozenset({Scope.PORTS})
 FOR_SKILLS = frozenset({Scope.SKILLS})
 #: For what looks after commands that either of them has started.
 FOR_COMMANDS = FOR_TERMINAL | FOR_SKILLS

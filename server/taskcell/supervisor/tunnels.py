@@ -20,6 +20,15 @@ RECEIVE_WINDOW = 1 << 18
 #: Bytes read after which credit is given back: a frame for each piece would double their number.
 CREDIT_STEP = RECEIVE_WINDOW // 4
 
+
+class TunnelRefused(anyio.BrokenResourceError):
+    """A tunnel could not be opened. `errno` is the sandbox's, 0 when the sandbox is lost."""
+
+    def __init__(self, errno: int, reason: str) -> None:
+        super().__init__(reason)
+        self.errno = errno
+
+
 #: Sends whole frames. Raises SandboxLost.
 Send = Callable[[bytes], Awaitable[None]]
 
@@ -40,8 +49,9 @@ class Tunnel(anyio.abc.ByteStream):
         self._room = 0
         self._changed = anyio.Event()
         self._has_ended = self._has_sent_eof = False
-        #: Why it is gone; None while it stands.
+        #: Why it is gone; None while it stands. The error that the supervisor gave for it, 0 for none.
         self.broken: str | None = None
+        self.errno = 0
         self.is_open = False
 
     # --- what the supervisor says ------------------------------------------------------------------------------
@@ -60,6 +70,7 @@ class Tunnel(anyio.abc.ByteStream):
         elif isinstance(event, events.TunnelEnd):
             self._has_ended = True
         else:
+            self.errno = event.errno
             self.lose(os.strerror(event.errno) if event.errno in errno.errorcode else "it was reset")
         self._wake()
 
@@ -173,7 +184,7 @@ class Tunnels:
         self._places = count
 
     async def open(self, port: int) -> Tunnel:
-        """Connect to a port of the sandbox's loopback. Raises BrokenResourceError, SandboxLost.
+        """Connect to a port of the sandbox's loopback. Raises TunnelRefused, SandboxLost.
 
         The caller bounds the wait, and closes the tunnel.
         """
@@ -182,9 +193,11 @@ class Tunnels:
         try:
             await self.send(requests.open_tunnel(tunnel.number, port))
             await tunnel.opened()
-        except BaseException:
+        except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await tunnel.aclose()
+            if isinstance(error, anyio.BrokenResourceError):
+                raise TunnelRefused(tunnel.errno, str(error)) from None
             raise
         return tunnel
 

@@ -19,6 +19,8 @@ from taskcell.tools.tool import BuiltIn, Tool
 
 #: Characters that make a rule's `tool` a pattern (fnmatch). A pattern may match no tool yet.
 _WILDCARD = re.compile(r"[*?\[]")
+#: What the policy's rules call a person's connections to ports of sandboxes. Their command is the port's number.
+PORTS = "ports"
 
 
 def built_in() -> list[BuiltIn]:
@@ -29,8 +31,8 @@ def built_in() -> list[BuiltIn]:
 
 
 def built_in_names() -> frozenset[str]:
-    """Return the names of taskcell's own tools, which no skill may take."""
-    return frozenset(name for tools in built_in() for name in tools.names)
+    """Return the names of taskcell's own tools, and what rules call ports: no skill may take them."""
+    return frozenset((PORTS, *(name for tools in built_in() for name in tools.names)))
 
 
 def build_tools(settings: Settings, skills: Iterable[Skill], left_out: Iterable[LeftOut] = ()) -> dict[str, Tool]:
@@ -47,7 +49,7 @@ def build_tools(settings: Settings, skills: Iterable[Skill], left_out: Iterable[
     tools = {tool.name: tool for tool in (*own, *sorted(of_skills, key=lambda tool: tool.name))}
     absent = {name for skill in left_out for name in (skill.name, *skill.tool_names)}
     known = {*tools, *profiles(tools), *absent}
-    _check_rules(settings, known)
+    _check_rules(settings, {PORTS, *known})
     _check_selection(settings.tools, known)
     return tools
 

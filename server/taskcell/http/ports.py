@@ -1,0 +1,107 @@
+"""The route `/ports/{task}/{port}/…`: HTTP and WebSocket to what listens in a sandbox, and the port itself."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from taskcell.byte_streams import BROKEN, PieceStream, splice
+from taskcell.caller import Caller
+from taskcell.config.settings import HttpSettings
+from taskcell.errors import BadArgument, NoRoom, TaskcellError
+from taskcell.gateway.ports import NothingListens, PortConnections
+from taskcell.http.failure import failure, refused_request
+from taskcell.http.files import parse_task
+from taskcell.http.port_exchange import PortExchange
+from taskcell.http.port_headers import PortAddress, public_address
+from taskcell.http.sign_in import SignIn
+from taskcell.http.upgrade import UPGRADE, wanted_protocol
+from taskcell.mcp.principal import STATE, missing
+from taskcell.mcp.scopes import FOR_PORTS
+from taskcell.model import TaskKey
+
+PORTS_PATH = "/ports/"
+#: The protocol of a connection to the port itself: both ways in the pieces of `PieceStream`.
+FORWARD = b"taskcell-forward"
+#: Seconds after which a client may try again that had too many connections.
+PORTS_RETRY_AFTER = 5
+_FORM = f"{PORTS_PATH}TASK/PORT/PATH"
+_PORT = re.compile(rb"[0-9]{1,5}")
+
+
+class Ports:
+    """Serves `/ports/` for a caller that is signed in."""
+
+    def __init__(self, connections: PortConnections, settings: HttpSettings) -> None:
+        self._connections = connections
+        self._settings = settings
+        self.sign_in: SignIn | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller: Caller = scope["state"][STATE]
+        if not caller.may(FOR_PORTS):
+            assert self.sign_in is not None
+            await self.sign_in.insufficient(scope, missing(FOR_PORTS), FOR_PORTS)(scope, receive, send)
+            return
+        answer = await self._answer(caller, scope, receive, send)
+        if answer is not None:
+            await answer(scope, receive, send)
+
+    async def _answer(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> Response | None:
+        """Serve a request; return the answer that is still to be sent."""
+        try:
+            return await self._serve(caller, scope, receive, send)
+        except NothingListens as error:
+            return failure(error, 502)
+        except NoRoom as error:
+            return failure(error, 429, {"retry-after": str(PORTS_RETRY_AFTER)})
+        except TaskcellError as error:
+            return failure(error)
+        except BROKEN:
+            return None  # one side has reset the connection, and the other one sees that
+
+    async def _serve(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> Response | None:
+        address, is_bare = self._address(scope)
+        if scope["method"] == "CONNECT":
+            return refused_request(405, "There is no proxy here; ask for a path of the port.")
+        if is_bare and wanted_protocol(scope) != FORWARD:
+            return _to_folder(scope)
+        async with self._connections.connection(TaskKey(caller.principal, address.task), address.port) as stands:
+            if not is_bare:
+                return await PortExchange(stands, address, scope).serve(receive, send)
+            client = PieceStream(await scope["extensions"][UPGRADE](_SWITCHED))
+            count = stands.traffic
+            try:
+                await splice(client, stands.tunnel, from_one=count.count_sent, from_other=count.count_received)
+            finally:
+                await client.aclose()
+        return None
+
+    def _address(self, scope: Scope) -> tuple[PortAddress, bool]:
+        """Return where a request goes, and whether it names the port alone. Raises BadArgument."""
+        raw: bytes = scope["raw_path"]
+        first, _, rest = raw.removeprefix(PORTS_PATH.encode()).partition(b"/")
+        number, slash, path = rest.partition(b"/")
+        if not _PORT.fullmatch(number):
+            raise BadArgument(f"The address must be {_FORM}, where PORT is a number.")
+        query = b"?" + scope["query_string"] if scope["query_string"] else b""
+        host = next(value for name, value in scope["headers"] if name == b"host").decode("latin-1")
+        address = PortAddress(
+            task=parse_task(first, _FORM),
+            port=int(number),
+            prefix=f"{PORTS_PATH}{first.decode('latin-1')}/{number.decode()}",
+            target=b"/" + path + query,
+            public=public_address(self._settings.public_url, scope["scheme"], host),
+        )
+        return address, not slash
+
+
+_SWITCHED = [(b"connection", b"upgrade"), (b"upgrade", FORWARD)]
+
+
+def _to_folder(scope: Scope) -> Response:
+    """The answer for the address of a port without a slash: links of pages are relative to the one with it."""
+    query = "?" + scope["query_string"].decode("latin-1") if scope["query_string"] else ""
+    return Response(status_code=308, headers={"location": f"{scope['raw_path'].decode('latin-1')}/{query}"})
