@@ -17,11 +17,11 @@ import h11
 from taskcell.byte_streams import BROKEN, PieceStream, splice
 from taskcell.cli.in_task import door_of
 from taskcell.deployment.doors import short_path
-from taskcell.egress.raw_stream import RawStream
 from taskcell.errors import TaskcellError
 from taskcell.gateway.ports import MAX_TASK_CONNECTIONS
 from taskcell.http.ports import FORWARD, PORTS_PATH
 from taskcell.model import TaskKey
+from taskcell.raw_stream import RawStream
 
 #: Connections that the kernel keeps until others have ended.
 BACKLOG = 128
