@@ -39,6 +39,12 @@ def sandbox(gw: Gateway) -> Sandbox:
     return found
 
 
+async def break_stream(of: Sandbox) -> None:
+    stream = of.channel._link._stream
+    assert stream is not None
+    await stream.aclose()
+
+
 async def until(holds: Callable[[], bool]) -> None:
     with anyio.fail_after(HOST_TIMEOUT):
         while not holds():
@@ -72,16 +78,58 @@ async def test_a_supervisor_that_a_signal_stops_under_a_command_is_found_out(gat
         assert "was stopped by a signal" in lost.notes[0]
 
 
-async def test_a_sandbox_whose_channel_alone_has_ended_is_replaced_with_its_files_before_the_next_call(
+async def test_a_sandbox_whose_channel_alone_has_ended_is_connected_to_again_with_what_runs_in_it(
+    gateway: GatewayFactory,
+) -> None:
+    async with gateway(engine="local") as gw:
+        task = Task(gw)
+        await task.terminal("echo kept > file; export A=1")
+        started = await task.terminal("echo begun; read word; echo $word", background=True)
+        old, first = current(gw), sandbox(gw).container
+        await break_stream(sandbox(gw))
+        assert (await task.ask("write", started.process_id, data="over\n")).process_id == started.process_id
+        ended = await task.ask("wait", started.process_id)
+        assert (ended.status.value, ended.stdout) == ("exited", "begun\nover\n")
+        after = await task.terminal("cat file; echo $A")
+        assert (after.stdout, after.notes) == ("kept\n1\n", ())
+        assert current(gw) is old
+        assert sandbox(gw).container.id == first.id
+
+
+async def test_a_call_waits_for_a_sandbox_that_is_away_and_has_another_one_when_that_turns_out_to_be_gone(
+    gateway: GatewayFactory,
+) -> None:
+    async with gateway(engine="local") as gw:
+        task, results = Task(gw), list[str]()
+        await task.terminal("echo kept > file")
+        old, channel = current(gw), sandbox(gw).channel
+        path = gw.engine._folder / sandbox(gw).container.id / "s"  # type: ignore[attr-defined]
+        path.rename(path.with_name("away"))
+        await break_stream(sandbox(gw))
+        await until(lambda: channel.is_away)
+
+        async def call() -> None:
+            after = await task.terminal("cat file")
+            results.extend((after.stdout, *after.notes))
+
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(call)
+            await until(lambda: bool(old.leases))
+            assert channel.is_away
+            supervisor(gw).kill()
+        assert results[0] == "kept\n"
+        assert "still there" in results[1]
+        assert current(gw) is not old
+
+
+async def test_a_sandbox_that_cannot_be_reached_any_more_is_replaced_with_its_files_before_the_next_call(
     gateway: GatewayFactory,
 ) -> None:
     async with gateway(engine="local") as gw:
         task = Task(gw)
         await task.terminal("echo kept > file")
         old, first = current(gw), sandbox(gw).container
-        assert old.sandbox is not None
-        assert old.sandbox.channel._stream is not None
-        await old.sandbox.channel._stream.aclose()
+        sandbox(gw).channel.give_up("the test says so")
         await until(lambda: current(gw) is not old and current(gw).state is SlotState.READY)
         assert sandbox(gw).container.id != first.id
         after = await task.terminal("cat file")

@@ -19,7 +19,7 @@ import anyio.abc
 from taskcell.errors import ProtocolError, SandboxLost, TaskcellError
 from taskcell.supervisor import events, requests
 from taskcell.supervisor.decoder import Decoder
-from taskcell.supervisor.link import Connect, IsGone, Link
+from taskcell.supervisor.link import Connect, IsGone, LastingStream
 from taskcell.supervisor.tunnels import Tunnels
 from taskcell.text import MESSAGE_SHOWN, shown
 
@@ -68,7 +68,7 @@ class Channel:
         self._token = token
         self._orphan_ttl = orphan_ttl
         self._decoder = Decoder()
-        self._link = Link(self._hello, self._take)
+        self._link = LastingStream(self._hello, self._take)
         self._highest = 0
         self._listeners: dict[int, ProcessListener] = {}
         self._on_lost: list[Callable[[], None]] = []

@@ -37,12 +37,12 @@ RECEIVE_SIZE = 1 << 18
 #: Bytes received after which the supervisor must learn so, and after which it learns so together with a request. It
 #: keeps up to four times the first, and then sends no more.
 ACK_STEP, ACK_ALONG = 1 << 18, 1 << 12
-#: Bytes that may wait for the supervisor; a frame larger than SMALL then waits for room.
-ROOM, SMALL = 4 << 20, 1 << 12
+#: Bytes that may wait for the supervisor; a frame larger than SMALL_FRAME then waits for room.
+ROOM, SMALL_FRAME = 4 << 20, 1 << 12
 #: How engines report, in the stream itself, that an exec failed (Docker with runc and crun).
 ENGINE_FAILURE = (b"OCI runtime", b"unable to start", b"crun:")
 #: What the end of a stream looks like.
-BROKEN = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
+STREAM_ENDS = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
 #: Opens a stream to the supervisor. Raises TaskcellError.
 Connect = Callable[[], AbstractAsyncContextManager[anyio.abc.ByteStream]]
@@ -50,7 +50,7 @@ Connect = Callable[[], AbstractAsyncContextManager[anyio.abc.ByteStream]]
 IsGone = Callable[[], Awaitable[bool]]
 
 
-class Link:
+class LastingStream:
     """Carries one session.
 
     Arguments:
@@ -149,14 +149,14 @@ class Link:
                 return None if self.welcome is not None else "its supervisor did not answer"
             except ProtocolError as error:
                 return str(error)
-            except BROKEN:
+            except STREAM_ENDS:
                 return None
             finally:
                 self._stream = None
         return None
 
     async def _greet(self, stream: anyio.abc.ByteStream, on_welcome: Callable[[], None]) -> None:
-        """Exchange HELLO and WELCOME, and send again what the supervisor lacks. Raises ProtocolError, BROKEN."""
+        """Exchange HELLO and WELCOME, and send again what the supervisor lacks. Raises ProtocolError, STREAM_ENDS."""
         with anyio.fail_after(WELCOME_TIMEOUT):
             await stream.send(self._hello(self.welcome.session if self.welcome else 0, self._received))
             welcome, rest = await self._first_answer(stream)
@@ -191,7 +191,7 @@ class Link:
     # --- receiving -----------------------------------------------------------------------------------------------
 
     async def _receive(self, stream: anyio.abc.ByteStream) -> None:
-        """Take what comes until the stream breaks. Raises ProtocolError, BROKEN."""
+        """Take what comes until the stream breaks. Raises ProtocolError, STREAM_ENDS."""
         while True:
             self._accept(await stream.receive(RECEIVE_SIZE))
             if self._received - self._told >= ACK_STEP:
@@ -215,7 +215,7 @@ class Link:
 
         Sending is shielded and bounded, so that a cancelled caller does not cut a frame in two.
         """
-        while len(frame) > SMALL and self._outbox.size > ROOM and not self._ended:
+        while len(frame) > SMALL_FRAME and self._outbox.size > ROOM and not self._ended:
             await self._changed.wait()
         self._outbox.put(frame)
         await self._flush()
@@ -233,7 +233,7 @@ class Link:
                 try:
                     if data := rest or self._next():
                         await stream.send(data)
-                except BROKEN:
+                except STREAM_ENDS:
                     self.renew()
         if bound.cancelled_caught:
             self.renew()
