@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from taskcell.audit.log import AuditLog
-from taskcell.model import Command, TaskKey, ToolCall
+from taskcell.model import LOCAL_PRINCIPAL, Command, TaskKey, ToolCall
 from taskcell.process.record import Record
 from taskcell.process.result import signal_name, status_of
 
@@ -54,6 +54,11 @@ class Trail:
             chosen = {name: values[name] for name in _ACTION if isinstance(values.get(name), str)}
             task = values.get("task_id")
             self._log.write("action", principal=call.principal, task=task, tool=call.tool, **chosen)
+
+    def removed(self, task: TaskKey) -> None:
+        """The operator closes a task."""
+        if self._log is not None:
+            self._log.write("action", principal=LOCAL_PRINCIPAL, owner=task.principal, task=task.task, action="remove")
 
     def ended(self, task: TaskKey, record: Record, *, closed: bool) -> None:
         """A process has ended, or was lost."""
