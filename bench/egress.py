@@ -24,6 +24,7 @@ import anyio
 import docker
 from docker.models.containers import Container
 from docker.models.networks import Network
+from page import write_section
 
 from taskcell.assembly.gateway import configured_gateway
 from taskcell.assembly.invocation import Invocation
@@ -221,8 +222,7 @@ def main() -> None:
     section = anyio.run(measure, backend_options={"use_uvloop": True})
     print(section)
     if options.write:
-        page = options.write.read_text("utf-8").partition(HEADING)[0].rstrip("\n")
-        options.write.write_text(f"{page}\n\n{section}", "utf-8")
+        write_section(options.write, HEADING, section)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ matter, not the figures: those are this machine's, on this day.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,14 +24,14 @@ import anyio
 import anyio.to_thread
 import docker
 from docker.models.containers import Container
+from doors import client_of, door_of, serving
 from mcp import StdioServerParameters
 from mcp.client.client import Client
 from mcp.client.stdio import stdio_client
 from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult
+from page import write_section
 from parts import Call, bash_alone, empty_call
 from rich.console import Console
-
-from egress import HEADING
 
 IMAGE = "taskcell/base:latest"
 COMMAND = "echo hello"
@@ -43,6 +45,7 @@ BURSTS, CALLS_A_BURST, PEER_CALLS_A_BURST = 4, 12, 2
 NEW_TASKS = 5
 #: Seconds between two new tasks: the server looks once a second whether one more is to be made ready, and makes it.
 WARMING = 2.0
+CONFIG = '[pool]\nmax_per_principal = 64\nmax_sandboxes = 64\non_exit = "close"\n'
 #: Containers of a peer are limited as a sandbox is.
 LIMITS = {"mem_limit": "2g", "nano_cpus": 1_000_000_000, "pids_limit": 256, "network_mode": "none"}
 console = Console(stderr=True)
@@ -97,7 +100,7 @@ class Way:
         return self.burst_calls / self.burst_seconds
 
 
-def taskcell_way(client: Client) -> Way:
+def taskcell_way(client: Client, door: str) -> Way:
     async def call(number: int) -> None:
         # The request alone: `call_tool` would validate the answer against a schema that it checks anew each time, some
         # milliseconds of the client's own.
@@ -107,7 +110,7 @@ def taskcell_way(client: Client) -> Way:
         if getattr(answer.content[0], "text", "") != "hello\n":
             raise SystemExit(f"A call went wrong: {answer}")
 
-    return Way("taskcell, MCP over stdio", call, CALLS_A_ROUND, CALLS_A_BURST)
+    return Way(f"taskcell, MCP over {door}", call, CALLS_A_ROUND, CALLS_A_BURST)
 
 
 def peer_way(name: str, run: Callable[[int], bytes]) -> Way:
@@ -219,20 +222,34 @@ async def run() -> str:
     containers = [api.containers.run(IMAGE, ["sleep", "infinity"], detach=True, **LIMITS) for _ in range(TASKS)]
     try:
         with tempfile.TemporaryDirectory() as folder:
-            config = Path(folder) / "taskcell.toml"
-            config.write_text(
-                '[pool]\nmax_per_principal = 64\nmax_sandboxes = 64\non_exit = "close"\n', encoding="utf-8"
-            )
+            place = Path(folder)
+            config = place / "taskcell.toml"
+            config.write_text(CONFIG, encoding="utf-8")
             arguments = ["-m", "taskcell", "serve", "--config", str(config)]
-            server = StdioServerParameters(command=sys.executable, args=arguments, cwd=folder)
-            async with Client(stdio_client(server)) as client, bash_alone(Path(folder)) as alone:
-                ways = [taskcell_way(client), *peer_ways(containers)]
+            state = {**os.environ, "XDG_STATE_HOME": str(place / "state")}
+            server = StdioServerParameters(command=sys.executable, args=arguments, cwd=folder, env=state)
+            async with (
+                Client(stdio_client(server)) as client,
+                bash_alone(place) as alone,
+                AsyncExitStack() as doors,
+            ):
+                stdio = taskcell_way(client, "stdio")
+                await stdio.call(0)  # the server opens its local door with its first call
+                door = await doors.enter_async_context(client_of("http://localhost", door_of(place / "state")))
+                served = doors.enter_context(serving(place / "http", CONFIG))
+                http = await doors.enter_async_context(client_of(served.url))
+                ways = [
+                    stdio,
+                    taskcell_way(http, "HTTP"),
+                    taskcell_way(door, "the local door"),
+                    *peer_ways(containers),
+                ]
                 parts = [
                     part("`bash -c true`, by the supervisor alone", alone),
                     part("an empty MCP call, `sandbox` `status`", empty_call(client)),
                 ]
                 await measure(ways, parts)
-                first = await first_calls(ways[0])
+                first = await first_calls(stdio)
                 memory = server_memory()
     finally:
         for container in containers:
@@ -248,10 +265,7 @@ def main() -> None:
     # As the server itself: what is measured shall have as little of the client in it as can be.
     page = anyio.run(run, backend_options={"use_uvloop": True})
     if options.write:
-        # What follows is written by bench/egress.py.
-        old = options.write.read_text("utf-8") if options.write.exists() else ""
-        heading, rest = old.partition(HEADING)[1:]
-        options.write.write_text(f"{page}\n{heading}{rest}" if heading else page, encoding="utf-8")
+        write_section(options.write, "", page)
     print(page)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,10 @@ from typing import Any
 import pytest
 
 from observe import alive, eventually, marker
+from taskcell.cli import app
+from taskcell.deployment.kept import ArchiveHead, KeptFiles
+from taskcell.deployment.records import Deployment
+from taskcell.model import TaskKey
 
 Taskcell = Callable[..., Any]
 LOCAL = 'manifests = []\n[engine]\nkind = "local"\n'
@@ -36,6 +41,26 @@ def test_an_engine_without_isolation_is_warned_of_on_standard_error(taskcell: Ta
     done = taskcell("exec", "--", "true")
     assert done.code == 0
     assert "no isolation" in done.err
+
+
+def test_a_task_of_which_only_files_are_kept_is_said_to_be_one(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taskcell.toml").write_text(f'deployment = "kept"\n{LOCAL}')
+    deployment = Deployment(tmp_path / "state/taskcell/deployments/kept")
+    deployment.join("a" * 16)
+    files = KeptFiles(deployment, 60.0, 1 << 30)
+    draft, file = files.draft(ArchiveHead("local", "one", 1.0))
+    file.close()
+    files.keep(draft, TaskKey("local", "one"))
+    environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+    for task, is_said in (("one", True), ("two", False)):
+        words = ["exec", "--task", task, "--config", str(tmp_path / "taskcell.toml"), "--", "echo", "ran"]
+        assert app.run(words, environ=environ, cwd=tmp_path) == 0
+        printed = capfd.readouterr()
+        assert printed.out == "ran\n"
+        assert ("No running server has the task 'one'. Its files are kept" in printed.err) is is_said
+    assert files.tasks() == [TaskKey("local", "one")]
 
 
 def test_several_words_are_a_program_and_its_arguments(taskcell: Taskcell) -> None:

@@ -9,21 +9,24 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import httpx2
 import pytest
 
 from gateways import GatewayFactory
-from http_serving import PATIENCE
+from http_serving import PATIENCE, serving_http
 from observe import alive, eventually, marker
 from serving import serving
 from taskcell.cli.in_task import door_of, run_in_task
 from taskcell.cli.logs import show_logs
+from taskcell.cli.rm import ask_to_remove
 from taskcell.config.settings import Settings
 from taskcell.deployment.doors import listen_at, open_doors, short_path
 from taskcell.errors import TaskcellError
-from taskcell.gateway.gateway import Gateway
+from taskcell.gateway.gateway import REMOVED, Gateway
 from taskcell.http.local_door import with_local_door
 from taskcell.model import ProcessResult, Status, TaskKey, ToolCall
 
@@ -142,6 +145,50 @@ async def test_what_processes_print_is_shown_to_their_end(
 
 
 @pytest.mark.engine
+async def test_the_operator_closes_a_task_of_anybody_and_its_next_answer_says_so(
+    gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    async with opened(gateway, tmp_path / "state") as gw:
+        hers = ToolCall("ada", "terminal", {"command": "ls", "task_id": "hers"})
+        await gw.call(replace(hers, arguments={**hers.arguments, "command": "touch file"}))
+        (door,) = open_doors(tmp_path / "state")
+        assert await ask_to_remove(door, TaskKey("ada", "hers"), purge=False)
+        assert [slot.task for slot in gw.pool.slots] == [TaskKey("local", "t")]
+        for notes in ([REMOVED.format("lost")], []):
+            after = await gw.call(hers)
+            assert isinstance(after, ProcessResult)
+            assert (after.stdout, list(after.notes)) == ("", notes)
+        assert await ask_to_remove(door, TaskKey("ada", "nothing"), purge=False)
+    assert not await ask_to_remove(door, TaskKey("ada", "hers"), purge=False)
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "status"),
+    [
+        ("GET", b"", 405),
+        ("POST", b"", 400),
+        ("POST", b"[" * 9000, 400),
+        ("POST", b'{"principal": 1, "task": "t"}', 400),
+        ("POST", b'{"principal": "local", "task": "t", "purge": "yes"}', 400),
+        ("POST", b'{"principal": "local", "task": "t", "more": "' + b"x" * 20_000 + b'"}', 400),
+    ],
+)
+async def test_what_does_not_name_a_task_removes_none(
+    gateway: GatewayFactory, tmp_path: Path, method: str, body: bytes, status: int
+) -> None:
+    async with opened(gateway, tmp_path / "state") as gw:
+        (door,) = open_doors(tmp_path / "state")
+        transport = httpx2.AsyncHTTPTransport(uds=str(door), verify=False)
+        async with httpx2.AsyncClient(transport=transport, timeout=PATIENCE) as http:
+            assert (await http.request(method, "http://localhost/remove", content=body)).status_code == status
+        assert len(gw.pool.slots) == 1
+
+
+def test_only_the_local_door_removes_tasks(tmp_path: Path) -> None:
+    with serving_http(tmp_path) as server:
+        assert server.request("POST", "/remove", b'{"principal": "local", "task": "t"}')[0] == 404
+
+
 async def test_taskcell_exec_reaches_the_task_of_a_stdio_server(tmp_path: Path) -> None:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         config = str(tmp_path / "taskcell.toml")

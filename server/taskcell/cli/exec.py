@@ -20,6 +20,8 @@ from taskcell.errors import BadArgument, SandboxLost, TaskcellError, UnknownProc
 from taskcell.model import DEFAULT_TASK, LOCAL_PRINCIPAL, MIB, ProcessResult, Status, TaskKey, ToolCall
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from taskcell.assembly.stack import Loaded
     from taskcell.gateway.gateway import Gateway
     from taskcell.process.kept_output import Piece
@@ -158,10 +160,25 @@ async def _run_somewhere(
         door = await door_of(folder, TaskKey(call.principal, call.arguments["task_id"]))
         if door is not None:
             return await run_in_task(door, call)
+        await _tell_kept(folder, TaskKey(call.principal, call.arguments["task_id"]))
     async with configured_gateway(run, loaded, for_one_call=True) as gateway:
         report = await gateway.call(call)
         assert isinstance(report, ProcessResult)
         return report, await _kept_output(gateway, call, report)
+
+
+async def _tell_kept(folder: Path, task: TaskKey) -> None:
+    """Say that a task has nothing but kept files, which a command beside the servers does not see."""
+    import anyio.to_thread
+
+    from taskcell.deployment.kept import has_kept
+
+    if await anyio.to_thread.run_sync(has_kept, folder, task):
+        print(  # noqa: T201
+            f"taskcell: No running server has the task {task.task!r}. Its files are kept for its next call by an MCP "
+            "client; this command runs without them, in a sandbox of its own.",
+            file=sys.stderr,
+        )
 
 
 async def _kept_output(gateway: Gateway, call: ToolCall, result: ProcessResult) -> Mapping[str, Piece]:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from taskcell.engine.base import Engine
 
 
+#: Seconds for a server to close a task: killing what runs in it takes a few.
+REMOVE_PATIENCE = 30.0
+
+
 def register(app: typer.Typer) -> None:
     command(app, example="taskcell rm build-website --purge", takes_folder=True)(rm)
 
@@ -89,7 +93,8 @@ async def _remove(
         deployment = Deployment(stack.state_folder(run, settings))
         found = await find_deployed(engine, deployment, settings.deployment_id)
         chosen = [one for one in found if is_chosen(one.key)]
-        await _close(engine, chosen)
+        closed = await _ask_servers(deployment, chosen, purge)
+        await _close(engine, [one for one in chosen if (one.server, one.key) not in closed])
         if not tasks and principal is None:
             await engine.sweep(settings.deployment_id, ())
         purged = [key for key in deployment.workspaces() if is_chosen(key)] if purge else []
@@ -97,6 +102,51 @@ async def _remove(
             await _purge(engine, deployment, key)
         forgotten = await anyio.to_thread.run_sync(forget_kept, deployment, is_chosen)
     return chosen, purged, forgotten - {one.key for one in chosen}
+
+
+async def _ask_servers(
+    deployment: Deployment, chosen: Collection[Deployed], purge: bool
+) -> set[tuple[str, TaskKey | None]]:
+    """Have the servers that live close their tasks, so that they know why; returns what was closed so.
+
+    A server that does not is not waited for: its sandboxes are closed all the same.
+    """
+    import anyio
+
+    from taskcell.deployment.records import DOOR
+
+    wanted = {(one.server, one.key) for one in chosen if one.server and one.key is not None}
+    closed: set[tuple[str, TaskKey | None]] = set()
+
+    async def ask(server: str, key: TaskKey) -> None:
+        if deployment.folder is not None and await ask_to_remove(deployment.folder / f"{server}{DOOR}", key, purge):
+            closed.add((server, key))
+
+    async with anyio.create_task_group() as asking:
+        for server, key in wanted:
+            asking.start_soon(ask, server, key)
+    return closed
+
+
+async def ask_to_remove(door: Path, task: TaskKey, purge: bool) -> bool:
+    """Have a server close a task of its own, by its local door; returns whether it has.
+
+    Arguments:
+        purge: its persistent workspace is deleted afterwards.
+    """
+    import httpx2
+
+    from taskcell.deployment.doors import short_path
+    from taskcell.http.removal import REMOVE
+
+    try:
+        with short_path(door) as name:
+            transport = httpx2.AsyncHTTPTransport(uds=name, verify=False, trust_env=False)
+            async with httpx2.AsyncClient(transport=transport, timeout=REMOVE_PATIENCE, trust_env=False) as http:
+                body = {"principal": task.principal, "task": task.task, "purge": purge}
+                return (await http.post(f"http://localhost{REMOVE}", json=body)).is_success
+    except (OSError, httpx2.HTTPError):
+        return False
 
 
 async def _close(engine: Engine, chosen: Collection[Deployed]) -> None:

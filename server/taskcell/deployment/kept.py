@@ -168,6 +168,15 @@ class KeptFiles:
         return f"{task.digest}.{self._deployment.instance}{ENDING}"
 
 
+def has_kept(folder: Path, task: TaskKey) -> bool:
+    """Whether any server, dead or alive, has kept files of a task. Blocking.
+
+    Arguments:
+        folder: the deployment's.
+    """
+    return any((folder / "kept").glob(f"{task.digest}.*{ENDING}"))
+
+
 def forget_kept(deployment: Deployment, is_chosen: Callable[[TaskKey], bool]) -> set[TaskKey]:
     """Delete what any server, dead or alive, has kept of the chosen tasks; returns the tasks. Blocking."""
     folder, forgotten = deployment.folder, set()

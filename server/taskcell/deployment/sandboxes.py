@@ -22,7 +22,12 @@ STARTING = "starting"
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """One sandbox of the deployment; times in seconds, memory in bytes. `record` is what its server wrote about it."""
+    """One sandbox of the deployment; times in seconds, memory in bytes.
+
+    Arguments:
+        record: what its server wrote about it.
+        server: the instance of its server that lives; empty: there is none.
+    """
 
     id: str
     container: str
@@ -31,6 +36,7 @@ class Deployed:
     age_s: float
     memory_bytes: int | None
     record: SandboxRecord | None
+    server: str = ""
 
     @property
     def key(self) -> TaskKey | None:
@@ -64,7 +70,7 @@ async def find_deployed(engine: Engine, deployment: Deployment, name: str) -> li
     servers = await anyio.to_thread.run_sync(deployment.servers)
     known = {record.container: record for server in servers for record in server.sandboxes}
     living = {server.instance for server in servers if server.alive}
-    served = {record.container for server in servers if server.alive for record in server.sandboxes}
+    served = {record.container: server.instance for server in servers if server.alive for record in server.sandboxes}
     listed = await engine.containers(name)
     memory = await _memory(engine, listed)
     found = [
@@ -76,6 +82,7 @@ async def find_deployed(engine: Engine, deployment: Deployment, name: str) -> li
             age_s=round(one.age, 1),
             memory_bytes=memory.get(one.id),
             record=known.get(one.id),
+            server=served.get(one.id, ""),
         )
         for one in listed
     ]

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from taskcell.audit.log import AuditLog
-from taskcell.model import Command, TaskKey, ToolCall
+from taskcell.model import LOCAL_PRINCIPAL, Command, TaskKey, ToolCall
 from taskcell.process.record import Record
 from taskcell.process.result import signal_name, status_of
 
@@ -60,6 +60,11 @@ class Trail:
         if self._log is not None:
             line = {"principal": task.principal, "task": task.task, "port": port, "sent": sent, "received": received}
             self._log.write("port_end", **line, duration_ms=round(seconds * 1000))
+
+    def removed(self, task: TaskKey) -> None:
+        """The operator closes a task."""
+        if self._log is not None:
+            self._log.write("action", principal=LOCAL_PRINCIPAL, owner=task.principal, task=task.task, action="remove")
 
     def ended(self, task: TaskKey, record: Record, *, closed: bool) -> None:
         """A process has ended, or was lost."""

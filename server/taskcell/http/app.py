@@ -5,8 +5,9 @@ Host and Origin first, then the path, then who calls, then the body: nobody who 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -38,6 +39,7 @@ class HttpApp:
         metrics: what `/metrics` returns to callers with the scope `admin`.
         host: that the server listens on; it answers to this name.
         ready: returns whether the server can serve calls now.
+        more: routes of this door alone, by path.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class HttpApp:
         metrics: Callable[[], bytes],
         host: str,
         ready: Callable[[], Awaitable[bool]],
+        more: Mapping[str, ASGIApp] = MappingProxyType({}),
     ) -> None:
         self._sessions = Sessions(server, max_body=settings.max_body)
         self._ready = ready
@@ -65,6 +68,7 @@ class HttpApp:
             "/readyz": _get(self._is_ready),
             "/metrics": SignIn(self._admins(_get(self._measured)), authentication, settings),
         }
+        self._routes |= more
         if authentication.has_jwt:
             self._routes |= {METADATA: _get(self._mcp.metadata), METADATA + MCP: _get(self._mcp.metadata)}
         hosts = Hosts(self._route, settings, host=host, asks_for_tokens=authentication.is_required)

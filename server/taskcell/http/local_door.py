@@ -63,6 +63,7 @@ async def _serve(path: Path, gateway: Gateway, settings: Settings, isolated: boo
     from taskcell.http.listener import HttpListener
     from taskcell.http.metrics import Metrics
     from taskcell.http.readiness import Readiness
+    from taskcell.http.removal import REMOVE, Removal
     from taskcell.mcp.server import build_server
 
     admission = Admission()
@@ -74,6 +75,7 @@ async def _serve(path: Path, gateway: Gateway, settings: Settings, isolated: boo
         metrics=Metrics(gateway).text,
         host="localhost",
         ready=Readiness(gateway.engine, settings.deployment_id).is_ready,
+        more={REMOVE: Removal(gateway)},
     )
     try:
         listening = listen_at(path)

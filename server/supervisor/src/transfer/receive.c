@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -72,7 +73,9 @@ static int mode_of(int folder, const char *name, const char *wanted) {
 static int write_draft(int folder, const char *name, char **argv) {
     int mode = mode_of(folder, name, argv[1]);
     if (mode < 0) return refuse(REFUSED_FOLDER, 0, "");
-    snprintf(draft, sizeof draft, ".taskcell-%ld-%ld", (long)getpid(), (long)random());
+    uint64_t number = 0;
+    (void)!getrandom(&number, sizeof number, 0);
+    snprintf(draft, sizeof draft, ".taskcell-%016llx", (unsigned long long)number);
     /* A signal between the two steps would leave the draft. */
     sigset_t term;
     sigemptyset(&term);
