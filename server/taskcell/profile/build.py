@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import posixpath
 from dataclasses import replace
 from typing import Literal
 
@@ -91,15 +90,13 @@ def _profile(
         platform=table.platform,
         runtime=settings.engine.runtime,
         sudo=table.sudo,
-        disk=table.disk,
-        own=tuple(dict.fromkeys(map(posixpath.normpath, table.own))),
-        secrets=expanded.secrets,
         on_host_folder=folder is not None or (settings.workspace_root is not None and settings.workspace.persistent),
         folder=folder,
         is_reader=table.workspace == "ro",
         remove=table.rm,
         reuse=Reuse(table.reuse),
     )
+    profile = replace(profile, disk=table.disk, own=tuple(dict.fromkeys(table.own)), secrets=expanded.secrets)
     written = {name: key for name, key in _KEYS.items() if key in table.model_fields_set}
     return extra_args.apply(profile, expanded.extra_args, written)
 
