@@ -69,10 +69,7 @@ def _profile(
 ) -> Profile:
     folder = host_folder(settings)
     profile = Profile(
-        name=name,
-        image=expanded.image,
-        kind=kind,
-        entrypoint=entrypoint,
+        *(name, expanded.image, kind, entrypoint),
         command=table.command,
         environment=expanded.environment if folder is None else (_CACHE, *expanded.environment),
         working_dir=table.working_dir or None,
@@ -95,10 +92,12 @@ def _profile(
         is_reader=table.workspace == "ro",
         remove=table.rm,
         reuse=Reuse(table.reuse),
+        disk=table.disk,
+        own=table.own,
+        secrets=expanded.secrets,
     )
-    profile = replace(profile, disk=table.disk, own=tuple(dict.fromkeys(table.own)), secrets=expanded.secrets)
-    written = {name: key for name, key in _KEYS.items() if key in table.model_fields_set}
-    return extra_args.apply(profile, expanded.extra_args, written)
+    keys = {name: key for name, key in _KEYS.items() if key in table.model_fields_set}
+    return extra_args.apply(profile, expanded.extra_args, keys)
 
 
 def _is_read_only(table: ContainerTable) -> bool:
