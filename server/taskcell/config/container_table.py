@@ -78,6 +78,11 @@ class ContainerTable(Table):
             raise ValueError(f"must be at least {format_size(MIN_MEMORY)}, the container engine's minimum")
         return value
 
+    @field_validator("own")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value))
+
     @field_validator("secrets")
     @classmethod
     def _secrets_are_named(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 import anyio
 
-from taskcell.environment import has_own_image
 from taskcell.errors import TaskcellError
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import Bounds, make_room, next_turn
 from taskcell.pool.ending_notes import CHANGED, PUT_BACK, Endings, how_ended
 from taskcell.pool.slot import NOBODY, Lease, Slot, SlotKey, SlotState, Step
-from taskcell.pool.warm import missing_warm, outdated_warm, warm_for
+from taskcell.pool.warm import missing_warm, note_used, outdated_warm, try_last, warm_for
 from taskcell.sandbox.sandbox import Sandbox
 
 
@@ -47,7 +46,7 @@ class Slots:
     def lease(self, key: SlotKey, profile: AuthorizedProfile) -> Lease:
         """A claim on the key's slot, granted at once when that slot can be used. Otherwise `assign` decides."""
         lease = Lease(key, profile, next(self._numbers))
-        self._used |= {} if has_own_image(key[1]) else {key[1]: profile}  # what one task alone asks for stays out
+        note_used(self._used, profile)
         current = self._slots.get(key)
         if current is not None and current.fits(profile):
             self._grant(lease, current)
@@ -104,8 +103,7 @@ class Slots:
         """Find or make the lease's slot; None when there is no room for it now."""
         current = self._slots.get(lease.key)
         if current is not None:
-            fits = current.fits(lease.profile)
-            step = Step(current) if fits else self._succeed(current, lease.profile, now)
+            step = Step(current) if current.fits(lease.profile) else self._succeed(current, lease.profile, now)
         else:
             warm = warm_for(self._slots.values(), lease)
             victims = make_room(list(self), self.bounds, lease.key[0], now, needs_more=warm is None)
@@ -240,10 +238,10 @@ class Slots:
             slot.ended = f"had died ({old.sandbox.doomed or old.sandbox.channel.lost_reason or 'it ended'})"
         elif not reset:
             slot.ended = CHANGED
-        at_once = reset or not old.usable
+        step = Step(slot, create=True, retired=old, at_once=reset or not old.usable)
         self._retire(old)
         self._slots[slot.key] = slot
-        return Step(slot, create=True, retired=old, at_once=at_once)
+        return step
 
     def ready(self, slot: Slot, sandbox: Sandbox, *, kept_files: bool = False, files: str = "") -> None:
         """The slot's sandbox can be used. The arguments are those of `how_ended`."""
@@ -264,8 +262,7 @@ class Slots:
         The slot that it was to succeed is put back if it still holds the task's files, for they live in it alone.
         """
         slot.error, slot.state = error, SlotState.FAILED
-        if slot.is_warm:  # it is the last of them to be tried again
-            self._used |= {slot.profile.name: self._used.pop(slot.profile.name, slot.profile)}
+        try_last(self._used, slot.profile)
         old, slot.replaces = slot.replaces, None
         if self._slots.get(slot.key) is slot:
             del self._slots[slot.key]

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from taskcell.environment import has_own_image
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import Bounds
 from taskcell.pool.slot import Lease, Slot, SlotState
+
+
+def note_used(used: dict[str, AuthorizedProfile], profile: AuthorizedProfile) -> None:
+    """A call has asked for a profile. One with an image that its task has named is asked for by no other task."""
+    if not has_own_image(profile.name):
+        used[profile.name] = profile
+
+
+def try_last(used: dict[str, AuthorizedProfile], profile: AuthorizedProfile) -> None:
+    """A sandbox of a profile could not be made; those of others are not to wait until one can."""
+    if profile.name in used:
+        used[profile.name] = used.pop(profile.name)
 
 
 def outdated_warm(slots: Collection[Slot], used: Mapping[str, AuthorizedProfile]) -> list[Slot]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import posixpath
 from dataclasses import replace
 from typing import Literal
 
@@ -70,10 +69,7 @@ def _profile(
 ) -> Profile:
     folder = host_folder(settings)
     profile = Profile(
-        name=name,
-        image=expanded.image,
-        kind=kind,
-        entrypoint=entrypoint,
+        *(name, expanded.image, kind, entrypoint),
         command=table.command,
         environment=expanded.environment if folder is None else (_CACHE, *expanded.environment),
         working_dir=table.working_dir or None,
@@ -91,17 +87,17 @@ def _profile(
         platform=table.platform,
         runtime=settings.engine.runtime,
         sudo=table.sudo,
-        disk=table.disk,
-        own=tuple(dict.fromkeys(map(posixpath.normpath, table.own))),
-        secrets=expanded.secrets,
         on_host_folder=folder is not None or (settings.workspace_root is not None and settings.workspace.persistent),
         folder=folder,
         is_reader=table.workspace == "ro",
         remove=table.rm,
         reuse=Reuse(table.reuse),
+        disk=table.disk,
+        own=table.own,
+        secrets=expanded.secrets,
     )
-    written = {name: key for name, key in _KEYS.items() if key in table.model_fields_set}
-    return extra_args.apply(profile, expanded.extra_args, written)
+    keys = {name: key for name, key in _KEYS.items() if key in table.model_fields_set}
+    return extra_args.apply(profile, expanded.extra_args, keys)
 
 
 def _is_read_only(table: ContainerTable) -> bool:

@@ -84,7 +84,7 @@ class Spawner:
         flags = SpawnFlag.STDIN if command.stdin or command.takes_input else SpawnFlag.NONE
         folder, env, prologue = self.folder(command), self.start_env() | self.given(command), ""
         if run is None:
-            argv = (*self._entrypoint(), *command.argv)
+            argv = (*self._entrypoint(), *(command.argv or self._default_arguments()))
         else:
             fifo, shell, name = self.report_of(number), self.shell or command.argv[0], command.argv[0]
             argv = (shell, *command.argv[1:-1], run.argument(fifo))
@@ -186,6 +186,10 @@ class Spawner:
             own = self.container.entrypoint
             return own + (profile.command if profile.command is not None else ())
         return profile.entrypoint + (profile.command or ())
+
+    def _default_arguments(self) -> tuple[str, ...]:
+        """The image's own, which its program gets where nobody names any."""
+        return () if self.profile.entrypoint is not None or self.profile.command else self.container.command
 
     def folder(self, command: Command) -> str:
         """Return the folder in which a command starts."""
