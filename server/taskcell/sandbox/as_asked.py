@@ -153,13 +153,14 @@ def _folder(value: str) -> Folder | None:
         return None
 
 
-def _is_on_this_kernel(profile: Profile, container: Container) -> bool:
+def is_on_this_kernel(profile: Profile, container: Container) -> bool:
+    """Whether a sandbox runs on the kernel of its engine's machine, which bounds it and says so."""
     return (profile.runtime or container.runtime) in _ON_THIS_KERNEL
 
 
 def unlimited(profile: Profile, container: Container, facts: Facts) -> Iterator[str]:
     """What is not bounded as the profile says, by the files of the cgroup itself, of version 1 or 2."""
-    if not _is_on_this_kernel(profile, container):
+    if not is_on_this_kernel(profile, container):
         return
     values = facts.values
     if profile.memory and not 0 < _number(values.get("memory")) <= profile.memory:
@@ -188,7 +189,7 @@ def differences(profile: Profile, container: Container, facts: Facts, shown: Seq
     Arguments:
         shown: the file systems in memory that were looked at.
     """
-    values, same_kernel = facts.values, _is_on_this_kernel(profile, container)
+    values, same_kernel = facts.values, is_on_this_kernel(profile, container)
     if same_kernel and not profile.sudo and values.get("NoNewPrivs") != "1":
         yield "its commands may gain privileges (no-new-privileges)"
     if same_kernel and container.is_filtered and values.get("Seccomp") != _FILTERED:
