@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 # Passed on to the measurements, e.g. make bench BENCH_ARGS="--write docs/benchmarks.md".
 BENCH_ARGS ?=
 
-# Of `make test-hostile` and `make test-clients`: seconds after which nothing more begins.
+# Of `make test-hostile`, `make test-clients` and `make test-engines`: seconds after which nothing more begins.
 WITHIN ?=
 # Of `make test-hostile`: how many random trees are killed.
 TREES ?=
@@ -18,7 +18,10 @@ LOAD_SECONDS ?= 60
 # Of `make test-clients`, e.g. make test-clients MATRIX_ARGS="--write docs/clients.md".
 MATRIX_ARGS ?=
 
-.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-registry test-egress test-conformance test-load test-deploy test-hostile check recording bench bench-egress bench-scale stop clean
+# Of `make test-engines`, e.g. make test-engines ENGINES_ARGS="--write docs/engines.md".
+ENGINES_ARGS ?=
+
+.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-registry test-engines test-egress test-conformance test-load test-deploy test-hostile check recording bench bench-egress bench-scale stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +70,10 @@ test-languages: setup ## Run the real tools and programs of six languages; build
 test-registry: setup ## Pull images from a registry on loopback that asks for credentials; Debian's package of one is installed first.
 	@scripts/registry.sh
 	@$(PYTHON) -m pytest -m image_registry $(PYTEST_ARGS)
+
+test-engines: setup ## Run the contract of engines on each that Debian has, in roots of their own: 25 minutes, 2 GB. WITHIN=240.
+	@scripts/engines.sh
+	@$(PYTHON) tests/engines/run.py $(if $(WITHIN),--within $(WITHIN)) $(ENGINES_ARGS)
 
 test-hostile: setup ## Attack sandboxes, images and an engine of its own, and print what held. TREES=10000 WITHIN=240.
 	@TASKCELL_TREES=$(TREES) $(PYTHON) tests/hostile/run.py $(if $(WITHIN),--within $(WITHIN)) $(PYTEST_ARGS)

@@ -169,7 +169,6 @@ async def test_folders_in_memory_have_the_mode_and_the_owner_that_their_user_nee
             "/run root 755",
             "/over app 700",
             "/open root 1777",
-            "/data app 700",
             ". app 755",
         ]
         assert result.exit_code == 0

@@ -31,7 +31,7 @@ at 1777 0:0 1021994 8388608 rw writes
 
 def wrong(text: str, profile: Profile = PROFILE, container: Container = CONTAINER) -> list[str]:
     facts = parse_facts(text, PATHS)
-    return [*unlimited(profile, facts), *differences(profile, container, facts, [TMP])]
+    return [*unlimited(profile, container, facts), *differences(profile, container, facts, [TMP])]
 
 
 def test_a_sandbox_as_it_was_asked_for_has_no_difference() -> None:

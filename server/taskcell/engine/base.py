@@ -93,6 +93,7 @@ class Container:
         is_child: it is a process of this server, and the engine does not remove it by itself.
         is_filtered: the engine was asked for a filter of system calls.
         shares_files: as in `ContainerSpec`.
+        runtime: the engine's word for what runs it, such as `runc`; empty where it does not say.
     """
 
     id: str
@@ -113,6 +114,7 @@ class Container:
     is_child: bool = False
     is_filtered: bool = False
     shares_files: bool = False
+    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True)

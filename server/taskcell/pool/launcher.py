@@ -148,7 +148,10 @@ class Launcher:
             await sandbox.adopt(shell)
             return sandbox
         if not container.is_child:
-            await as_asked.check(channel, sandbox.spawner, limits=self._settings.policy.require_resource_limits)
+            on_disk = self._settings.keeps_files or slot.profile.folder is not None
+            files = None if on_disk else self._settings.workspace.size
+            must_bound = self._settings.policy.require_resource_limits
+            await as_asked.check(channel, sandbox.spawner, files=files, limits=must_bound)
         if slot.profile.sudo:
             sandbox.sudo_problem = await sudo.set_up(channel, slot.profile, self._settings.sudo_password)
         if slot.profile.kind == "terminal":

@@ -33,6 +33,7 @@ class SandboxFacts:
         workdir: the folder in which its next command starts.
         alive: how many processes of this one's tree are alive now; None if that is unknown.
         pids: how many processes and threads it may have; None: no limit.
+        runtime: what runs it with a kernel of its own, such as `runsc`; empty where it has this machine's kernel.
     """
 
     closed: bool
@@ -40,6 +41,7 @@ class SandboxFacts:
     workdir: str
     alive: int | None = 0
     pids: int | None = None
+    runtime: str = ""
 
 
 def status_of(record: Record, *, closed: bool) -> tuple[Status, int | None]:
@@ -74,6 +76,11 @@ def notes_on(record: Record, status: Status, facts: SandboxFacts) -> Sequence[st
     if status is Status.LOST:
         why = facts.doomed or process.lost or "its channel ended"
         notes.append(f"The sandbox died under this command ({why}). The command was not run again.")
+        if facts.runtime:
+            notes.append(
+                f"The runtime '{facts.runtime}' ends a sandbox that needs more memory or more processes than it may "
+                "have, without a word: if the command needed many, use fewer at a time."
+            )
     if status is Status.TIMED_OUT:
         whole = " with everything that it started" if survivors == 0 else ""
         notes.append(f"It reached its timeout of {about.timeout:g} s and was killed{whole}.")

@@ -33,7 +33,7 @@ _CPU_ROUNDING = 0.011
 _FILTERED = "2"
 #: Runtimes under which a sandbox's kernel is the machine's. With another one, it is the runtime that keeps the sandbox
 #: apart, and its kernel need not say what this machine's says of filters and limits.
-_ON_THIS_KERNEL = frozenset({"", "runc", "crun", "io.containerd.runc.v2"})
+_ON_THIS_KERNEL = frozenset({"", "runc", "crun", "oci", "io.containerd.runc.v2"})
 _LIMITS = (
     "The engine does not bound {what} of its sandboxes. Use an engine that can (rootless ones need cgroup v2 and "
     "systemd), or set policy.require_resource_limits = false."
@@ -74,7 +74,7 @@ class Facts:
     places: Mapping[str, Folder | None]
 
 
-async def check(channel: Channel, spawner: Spawner, *, limits: bool) -> None:
+async def check(channel: Channel, spawner: Spawner, *, files: int | None, limits: bool) -> None:
     """Compare a sandbox that has just started with its profile.
 
     Raises:
@@ -82,6 +82,7 @@ async def check(channel: Channel, spawner: Spawner, *, limits: bool) -> None:
         SandboxLost: it has ended.
 
     Arguments:
+        files: bytes of memory that the task's files may take; None where they are on disk.
         limits: memory, processors and processes must be bounded as the profile says.
     """
     profile, container = spawner.profile, spawner.container
@@ -91,9 +92,11 @@ async def check(channel: Channel, spawner: Spawner, *, limits: bool) -> None:
     if text is None:
         return  # the first command is told why nothing starts
     facts = parse_facts(text, ["/", container.workspace, *(mount.target for mount in shown)])
-    unbounded = list(unlimited(profile, facts)) if limits else []
+    unbounded = list(unlimited(profile, container, facts)) if limits else []
     if unbounded:
         raise EngineError(_LIMITS.format(what=" and ".join(unbounded)))
+    if files is not None:
+        shown.append(Tmpfs(container.workspace, files))
     if wrong := list(differences(profile, container, facts, shown)):
         raise EngineError(_WRONG.format(what="; ".join(wrong)))
     place = facts.places[container.workspace]
@@ -150,9 +153,14 @@ def _folder(value: str) -> Folder | None:
         return None
 
 
-def unlimited(profile: Profile, facts: Facts) -> Iterator[str]:
+def is_on_this_kernel(profile: Profile, container: Container) -> bool:
+    """Whether a sandbox runs on the kernel of its engine's machine, which bounds it and says so."""
+    return (profile.runtime or container.runtime) in _ON_THIS_KERNEL
+
+
+def unlimited(profile: Profile, container: Container, facts: Facts) -> Iterator[str]:
     """What is not bounded as the profile says, by the files of the cgroup itself, of version 1 or 2."""
-    if profile.runtime not in _ON_THIS_KERNEL:
+    if not is_on_this_kernel(profile, container):
         return
     values = facts.values
     if profile.memory and not 0 < _number(values.get("memory")) <= profile.memory:
@@ -181,7 +189,7 @@ def differences(profile: Profile, container: Container, facts: Facts, shown: Seq
     Arguments:
         shown: the file systems in memory that were looked at.
     """
-    values, same_kernel = facts.values, profile.runtime in _ON_THIS_KERNEL
+    values, same_kernel = facts.values, is_on_this_kernel(profile, container)
     if same_kernel and not profile.sudo and values.get("NoNewPrivs") != "1":
         yield "its commands may gain privileges (no-new-privileges)"
     if same_kernel and container.is_filtered and values.get("Seccomp") != _FILTERED:
@@ -194,7 +202,10 @@ def differences(profile: Profile, container: Container, facts: Facts, shown: Seq
     if profile.read_only and root is not None and not root.is_read_only:
         yield "its root file system can be written"
     for mount in shown:
-        if (wrong := _wrong_at(facts.places[mount.target], mount)) is not None:
+        place, is_files = facts.places[mount.target], mount.target == container.workspace
+        # Whoever owns the task's files may change the mode of their folder, and a skill may only read them.
+        wrong = None if place is None else _wrong_at(place, mount, same_kernel, is_files)
+        if wrong is not None:
             yield f"{mount.target} {wrong}"
 
 
@@ -202,15 +213,13 @@ def _mask(values: Mapping[str, str], name: str) -> int:
     return int(values.get(name, "0"), 16)
 
 
-def _wrong_at(place: Folder | None, mount: Tmpfs) -> str | None:
-    if place is None:
-        return None  # below a folder that the user may not enter, so that no command reaches it either
-    if place.kind != _TMPFS:
+def _wrong_at(place: Folder, mount: Tmpfs, same_kernel: bool, is_files: bool) -> str | None:
+    if same_kernel and place.kind != _TMPFS:
         return "is not a file system in memory"
-    if place.is_read_only:
+    if place.is_read_only and not is_files:
         return "cannot be written"
     if place.size > mount.size + _PAGE:
         return f"holds {format_size(place.size)} instead of {format_size(mount.size)}"
-    if place.mode != mount.mode:
+    if place.mode != mount.mode and not is_files:
         return f"has mode {place.mode:o} instead of {mount.mode:o}"
     return None

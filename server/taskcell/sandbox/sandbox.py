@@ -21,6 +21,7 @@ from taskcell.process.process import Process
 from taskcell.process.record import About, Record
 from taskcell.process.result import SandboxFacts
 from taskcell.process.table import ProcessTable
+from taskcell.sandbox.as_asked import is_on_this_kernel
 from taskcell.sandbox.last_report import last_report
 from taskcell.sandbox.login_profile import read_login_profile
 from taskcell.sandbox.shell import parse_report
@@ -179,7 +180,12 @@ class Sandbox:
         """Return what a result of this process needs to know about the sandbox."""
         alive = record.alive if record.process.number in self.channel.living else 0
         closed, limit = self.state is SandboxState.CLOSED, self.profile.pids
-        return SandboxFacts(closed, self.doomed, self.spawner.next_folder, alive, limit)
+        own_kernel = "" if is_on_this_kernel(self.profile, self.container) else self._runtime
+        return SandboxFacts(closed, self.doomed, self.spawner.next_folder, alive, limit, own_kernel)
+
+    @property
+    def _runtime(self) -> str:
+        return self.profile.runtime or self.container.runtime
 
     async def see_out(self, record: Record) -> None:
         """Stay with a process that goes on after its call's answer until it ends."""

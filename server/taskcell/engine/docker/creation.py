@@ -67,7 +67,7 @@ def _create_with(
         raise Denied(Rule.MOUNTS.value, _FAR.format(url=on.endpoint.shown))
     in_memory = not (spec.workspace.persistent or spec.workspace.folder or profile.folder)
     user = on.users.numbers_of(profile, image)
-    place = workspaces.find_place(on.client, spec, user, on.traits.user_base)
+    place = workspaces.find_place(on.client, spec, user, on.traits)
     container_id = _create(on, spec, mounts, place, image=image, runtime=profile.runtime or runtime)
     try:
         _go_on(abandoned)
@@ -156,6 +156,7 @@ def container_of(inspected: Mapping[str, Any], profile: Profile, image: Mapping[
         working_dir=own.get("WorkingDir") or "",
         image_id=str(image["Id"]),
         volume=str(mounted.get("Name") or mounted.get("Source") or ""),
+        runtime=str(inspected["HostConfig"].get("Runtime") or ""),
         shares_files=GROUP_OPTION in (inspected["Config"].get("Cmd") or ()),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Mapping
 from typing import Any
@@ -21,10 +22,17 @@ _OTHERS_WRITE = 0o002
 _ABOVE_SOCKET = "/run"
 
 
-def workspace_options(size: int, owner: tuple[int, int], mode: int = OWN_MODE) -> dict[str, str]:
-    """Of a volume in memory of `size` bytes that belongs to a user and a group of the engine's machine."""
+def workspace_options(
+    size: int, owner: tuple[int, int], mode: int = OWN_MODE, *, in_pages: bool = False
+) -> dict[str, str]:
+    """Of a volume in memory of `size` bytes that belongs to a user and a group of the engine's machine.
+
+    Arguments:
+        in_pages: say the size in pages. Podman takes `size` for a quota on its disk, and refuses where that has none.
+    """
     uid, gid = owner
-    return {"type": "tmpfs", "device": "tmpfs", "o": f"size={size},uid={uid},gid={gid},mode={mode:04o},nosuid,nodev"}
+    bound = f"nr_blocks={size // os.sysconf('SC_PAGE_SIZE')}" if in_pages else f"size={size}"
+    return {"type": "tmpfs", "device": "tmpfs", "o": f"{bound},uid={uid},gid={gid},mode={mode:04o},nosuid,nodev"}
 
 
 def volumes_in_memory(profile: Profile, image: Mapping[str, Any]) -> list[Tmpfs]:

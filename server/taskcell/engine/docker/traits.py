@@ -50,6 +50,7 @@ class Traits:
             its own IPC namespace, and the container would not start.
         user_base: uid and gid on the engine's machine of root in a container, where `userns-remap` maps them.
         same_kernel: it runs on this machine, and not in a virtual machine of it or on another one.
+        mounts_by_options: it mounts a volume without a name by the options of its creation. Podman mounts a folder.
         counts_sockets: buffers of sockets count as memory of their container, which cgroup v1 does not do by itself.
         lists_processes: it lists a container's processes as its own machine sees them. Podman runs a `ps` in the
             container instead.
@@ -59,6 +60,7 @@ class Traits:
     filter_weakness: str = ""
     maps_users: bool = False
     user_base: tuple[int, int] = (0, 0)
+    mounts_by_options: bool = True
     counts_sockets: bool = True
     lists_processes: bool = True
     same_kernel: bool = True
@@ -78,6 +80,7 @@ def traits_of(client: APIClient, *, is_here: bool) -> Traits:
         filter_weakness=weakness,
         maps_users=any(option.partition(",")[0] in {"name=rootless", "name=userns"} for option in options),
         user_base=_user_base(options, str(info.get("DockerRootDir", ""))),
+        mounts_by_options=not _is_podman(version),
         counts_sockets=str(info.get("CgroupVersion")) != "1",
         lists_processes=not _is_podman(version),
         same_kernel=is_here and str(info.get("KernelVersion")) == os.uname().release,

@@ -26,6 +26,7 @@ from taskcell.engine.base import ContainerSpec, Holder
 from taskcell.engine.docker.classify import is_in_use, is_unlimited
 from taskcell.engine.docker.hardening import Place, mode_of
 from taskcell.engine.docker.memory_volume import SHARED_GROUP, workspace_options
+from taskcell.engine.docker.traits import Traits
 from taskcell.errors import EngineError
 from taskcell.model import WORKSPACE
 
@@ -39,14 +40,14 @@ _MODE = 0o2775
 _KIND = "taskcell.kind"
 
 
-def find_place(client: APIClient, spec: ContainerSpec, user: tuple[int, int], base: tuple[int, int] = (0, 0)) -> Place:
+def find_place(client: APIClient, spec: ContainerSpec, user: tuple[int, int], traits: Traits) -> Place:
     """Where a new container gets its workspace from; a folder or a volume on disk is made now.
 
     Raises APIError, EngineError.
 
     Arguments:
         user: uid and gid of whom commands run as, in the container.
-        base: what root of a container is on the engine's machine.
+        traits: of the engine.
     """
     workspace, profile = spec.workspace, spec.profile
     owner = user[0], SHARED_GROUP if spec.shares_files else user[1]
@@ -56,17 +57,18 @@ def find_place(client: APIClient, spec: ContainerSpec, user: tuple[int, int], ba
         return Place(workspace.folder, is_fresh=prepare_folder(Path(workspace.folder), owner), user=user)
     if workspace.persistent:
         return Place(workspace.name, is_fresh=_prepare_volume(client, spec, owner), user=user)
-    outside = base[0] + owner[0], base[1] + owner[1]
+    outside = traits.user_base[0] + owner[0], traits.user_base[1] + owner[1]
     targets = {mount.target for mount in profile.mounts}
     holder = next((holder for holder in workspace.holders if runs(client, holder.id)), None)
     if holder is not None:
         shares = holder.targets <= targets and not holder.is_reader
         return Place(workspace.name, holder.id if shares else "", is_fresh=False, owner=outside, user=user)
-    if not profile.is_reader and not any(mount.source is None for mount in profile.mounts):
+    in_one_place = not profile.is_reader and not any(mount.source is None for mount in profile.mounts)
+    if in_one_place and traits.mounts_by_options:
         return Place(owner=outside, user=user)
     # Only a name can say that a volume in a second place is the same, and the engine mounts none without one read-only.
     name = f"taskcell-ws-{secrets.token_hex(12)}"
-    options = workspace_options(workspace.size, outside, mode_of(spec))
+    options = workspace_options(workspace.size, outside, mode_of(spec), in_pages=not traits.mounts_by_options)
     client.create_volume(name, driver="local", driver_opts=options, labels=_labels(spec, "workspace"))
     return Place(name, owner=outside, user=user)
 
