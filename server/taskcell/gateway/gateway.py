@@ -14,7 +14,7 @@ from taskcell.audit.log import AuditFailed, AuditLog
 from taskcell.config.settings import LimitSettings, PoolSettings, ToolsSettings
 from taskcell.egress.egress import Egress
 from taskcell.engine.base import Engine
-from taskcell.errors import Denied, ErrorCode, MustAsk, SandboxLost, TaskcellError, UnknownTool
+from taskcell.errors import Denied, ErrorCode, HeldElsewhere, MustAsk, TaskcellError, UnknownTool
 from taskcell.files.history import FileHistory
 from taskcell.gateway.background import Background
 from taskcell.gateway.trail import Trail
@@ -86,11 +86,11 @@ class Gateway:
         self._background = background
         self._replaced = anyio.Event()
         self._policy = policy
-        self._trail = Trail(audit)
+        self.trail = Trail(audit)
         #: Called with each call that has ended, its outcome, and its seconds.
         self.observers: list[Callable[[ToolCall, str, float], None]] = []
         #: The processes that calls wait for: where each runs, by its task and its name there.
-        self._awaited: dict[tuple[TaskKey, str], Sandbox] = {}
+        self.awaited: dict[tuple[TaskKey, str], Sandbox] = {}
 
     def replace_tools(self, tools: Mapping[str, Tool], withheld: Mapping[str, str] = _NONE) -> None:
         """Use these tools from now on, and offer them but for those withheld, each with the reason why it cannot run.
@@ -130,12 +130,12 @@ class Gateway:
         if not self.may_call(call.tool):
             raise UnknownTool(f"There is no tool {shown(call.tool)}{nearest(call.tool, self.offered)}.")
         tool = self.tools[call.tool]
-        self._trail.begin()
+        self.trail.begin()
         began, outcome = time.monotonic(), "refused"
         try:
             tool = await self._in_environment(tool, call)
             if tool.profile is None:
-                self._trail.acted(call, tool.check(call))
+                self.trail.acted(call, tool.check(call))
             report = await tool.run(self, call, watch)
             outcome = "failed" if report.is_error else "done"
         except Denied:
@@ -169,15 +169,14 @@ class Gateway:
         if not isinstance(tool, FileTool) or not self.may_call(call.tool):
             sentence = f"This server offers no tool '{call.tool}', so files are not served this way."
             raise TaskcellError(sentence, code=ErrorCode.PERMISSION_DENIED)
-        self._trail.begin()
+        self.trail.begin()
         began, outcome = time.monotonic(), "refused"
         try:
             task = TaskKey(call.principal, str(call.arguments["task_id"]))
             own = await self.environments.tool(tool, task)
             assert isinstance(own, FileTool)
             command = own.in_workspace(call)
-            if await self.pool.holder(command.task) is not None:
-                raise SandboxLost("Another server of this deployment has the task; ask that one.")
+            await self.check_here(command.task)
             authorized = self.authorize(command)
             async with self.pool.lease(command.task, authorized.profile) as (sandbox, _):
                 outcome = "failed"
@@ -187,6 +186,12 @@ class Gateway:
             for observe in self.observers:
                 observe(call, outcome, time.monotonic() - began)
 
+    async def check_here(self, task: TaskKey) -> None:
+        """Raise HeldElsewhere if another server of the deployment has a task; else it is this one's from now on."""
+        door = await self.pool.holder(task)
+        if door is not None:
+            raise HeldElsewhere(str(door))
+
     # --- for tools ---------------------------------------------------------------------------------------------
 
     def authorize(self, command: Command) -> AuthorizedCommand:
@@ -195,9 +200,9 @@ class Gateway:
             with span("authorize", tool=command.tool):
                 authorized = self._policy.authorize(command)
         except Denied as denied:
-            self._trail.decided(command, "ask" if isinstance(denied, MustAsk) else "deny", denied.rule)
+            self.trail.decided(command, "ask" if isinstance(denied, MustAsk) else "deny", denied.rule)
             raise
-        self._trail.decided(command, "confirmed" if command.confirmed else "allow", authorized.rule)
+        self.trail.decided(command, "confirmed" if command.confirmed else "allow", authorized.rule)
         return authorized
 
     def tools_with(self, program: str, image: str) -> Sequence[str]:
@@ -230,33 +235,33 @@ class Gateway:
             with span("lease", tool=command.tool):
                 sandbox, notes = await held.enter_async_context(self.pool.lease(command.task, authorized.profile))
             process_id = self.pool.next_process_id(command.task)
-            self._awaited[command.task, process_id] = sandbox
+            self.awaited[command.task, process_id] = sandbox
             said = [*command.notes, *notes]
             try:
                 with span("run", tool=command.tool, process=process_id):
                     result = await run_command(sandbox, authorized, process_id, watch, said, elsewhere=self.tools_with)
             except BaseException:
                 with suppress(AuditFailed):  # the call fails anyway
-                    self._note_end(command.task, sandbox, process_id)
+                    self.note_end(command.task, sandbox, process_id)
                 raise
             finally:
-                del self._awaited[command.task, process_id]
-            record = self._note_end(command.task, sandbox, process_id)
+                del self.awaited[command.task, process_id]
+            record = self.note_end(command.task, sandbox, process_id)
             if record is not None and result.status is Status.RUNNING:
                 if record.about.has_timeout or sandbox.profile.reuse is Reuse.CALL:
                     serving = held.pop_all()
                 else:
                     serving = AsyncExitStack()
                     serving.enter_context(self.pool.holding(command.task, sandbox, serves=True))
-                end = partial(self._trail.ended, command.task, record, closed=False)
+                end = partial(self.trail.ended, command.task, record, closed=False)
                 self._background.keep(serving, sandbox, record, end)
             return result
 
-    def _note_end(self, task: TaskKey, sandbox: Sandbox, process_id: str) -> Record | None:
+    def note_end(self, task: TaskKey, sandbox: Sandbox, process_id: str) -> Record | None:
         """Write that a process has ended, unless it runs; return what is known of it. Raises AuditFailed."""
         record = sandbox.processes.get(process_id)
         if record is not None and record.process.has_ended:
-            self._trail.ended(task, record, closed=sandbox.state is SandboxState.CLOSED)
+            self.trail.ended(task, record, closed=sandbox.state is SandboxState.CLOSED)
         return record
 
     # --- the end -----------------------------------------------------------------------------------------------
@@ -267,7 +272,7 @@ class Gateway:
         Where the server leaves its sandboxes to the next one, the command goes on instead, as after its `wait`.
         """
         async with anyio.create_task_group() as ending:
-            for (_, process_id), sandbox in tuple(self._awaited.items()):
+            for (_, process_id), sandbox in tuple(self.awaited.items()):
                 record = sandbox.processes.get(process_id)
                 if record is None:
                     continue

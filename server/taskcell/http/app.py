@@ -20,6 +20,7 @@ from taskcell.http.files import FILES, Files
 from taskcell.http.hosts import Hosts
 from taskcell.http.mcp_endpoint import McpEndpoint
 from taskcell.http.metrics import CONTENT_TYPE
+from taskcell.http.programs import TASKS, TOOLS, Programs
 from taskcell.http.refuse import refusal
 from taskcell.http.requests import Requests
 from taskcell.http.sign_in import MCP, METADATA, SignIn
@@ -54,6 +55,8 @@ class HttpApp:
         self._metrics = metrics
         files = Files(server.tools.gateway, server.tools.admission)
         self._files = files.sign_in = SignIn(files, authentication, settings)
+        programs = Programs(server.tools.gateway, server.tools.admission)
+        self._programs = programs.sign_in = SignIn(programs, authentication, settings)
         endpoint = McpEndpoint(self._sessions.asgi_app, server, max_body=settings.max_body)
         self._mcp = endpoint.sign_in = SignIn(endpoint, authentication, settings)
         self._routes: dict[str, ASGIApp] = {
@@ -78,7 +81,13 @@ class HttpApp:
             yield
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self._files if scope["path"].startswith(FILES) else self._routes.get(scope["path"])
+        path = scope["path"]
+        if path.startswith(FILES):
+            route: ASGIApp | None = self._files
+        elif path.startswith((TOOLS, f"{TASKS}/")) or path == TASKS:
+            route = self._programs
+        else:
+            route = self._routes.get(path)
         if route is None:
             sentence = f"There is nothing at this path; MCP is at {MCP}."
             await refusal(404, sentence)(scope, receive, send)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from email.utils import formatdate
 from urllib.parse import unquote_to_bytes
 
@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from taskcell.caller import Caller
-from taskcell.errors import BadArgument, Denied, ErrorCode, NoRoom, TaskcellError
+from taskcell.errors import BadArgument, TaskcellError
 from taskcell.files import transfer
 from taskcell.files.limits import MAX_PATH
 from taskcell.files.transfer import Download, FileHead
@@ -21,6 +21,7 @@ from taskcell.gateway.admission import Admission
 from taskcell.gateway.gateway import Gateway
 from taskcell.http.mcp_endpoint import PIECE_TIMEOUT, TooSlow
 from taskcell.http.ranges import UNSATISFIABLE, wanted_range
+from taskcell.http.refuse import error_answer, refused
 from taskcell.http.sign_in import SignIn
 from taskcell.mcp.principal import STATE, missing
 from taskcell.mcp.scopes import FOR_FILES
@@ -30,21 +31,6 @@ from taskcell.schema.properties import MAX_TASK_ID
 
 FILES = "/files/"
 TAR = "application/x-tar"
-#: Seconds after which a client may try again that had to wait for others' calls.
-FILES_RETRY_AFTER = 5
-_STATUS: Mapping[ErrorCode, int] = {
-    ErrorCode.NOT_FOUND: 404,
-    ErrorCode.IS_A_DIRECTORY: 409,
-    ErrorCode.PERMISSION_DENIED: 403,
-    ErrorCode.DENIED: 403,
-    ErrorCode.INVALID_ARGUMENT: 400,
-    ErrorCode.TOO_LARGE: 413,
-    ErrorCode.NO_CAPACITY: 507,
-    ErrorCode.TIMEOUT: 504,
-    ErrorCode.LOST: 502,
-    ErrorCode.ENGINE_UNAVAILABLE: 503,
-    ErrorCode.IMAGE_MISSING: 503,
-}
 
 
 class Files:
@@ -76,20 +62,18 @@ class Files:
             with self._admission.admitted(caller.principal):
                 return await self._serve(TaskKey(caller.principal, task), path, scope, receive, send)
         except TooSlow:
-            return _error(408, "The body did not come in time; send it again.")
+            return error_answer(408, "The body did not come in time; send it again.")
         except ClientDisconnect:
             return None
-        except NoRoom as error:
-            return _error(429, str(error), {"retry-after": str(FILES_RETRY_AFTER)}, error)
         except TaskcellError as error:
-            return _error(_STATUS.get(error.code, 500), str(error), {}, error)
+            return refused(error)
 
     async def _serve(self, task: TaskKey, path: str, scope: Scope, receive: Receive, send: Send) -> Response | None:
         if scope["method"] in ("GET", "HEAD"):
             return await self._read(task, path, scope, receive, send)
         if scope["method"] == "PUT":
             return await self._write(task, path, Headers(scope=scope), receive)
-        return _error(405, "Only GET, HEAD and PUT are served here.", {"allow": "GET, HEAD, PUT"})
+        return error_answer(405, "Only GET, HEAD and PUT are served here.", {"allow": "GET, HEAD, PUT"})
 
     async def _read(self, task: TaskKey, path: str, scope: Scope, receive: Receive, send: Send) -> Response | None:
         headers = Headers(scope=scope)
@@ -103,7 +87,7 @@ class Files:
                     return Response(status_code=200, headers=_described(head, how))
                 first, last = wanted_range(headers, head, tag_of(head)) if how == "raw" else (0, None)
                 if first == UNSATISFIABLE:
-                    return _error(416, "The range is beyond the file.", {"content-range": f"bytes */{head.size}"})
+                    return error_answer(416, "The range is beyond the file.", {"content-range": f"bytes */{head.size}"})
             else:
                 first, last = 0, None
             length = {} if last is None else {"length": last - first + 1}
@@ -113,14 +97,14 @@ class Files:
 
     async def _write(self, task: TaskKey, path: str, headers: Headers, receive: Receive) -> Response:
         if headers.get("content-encoding", "identity") != "identity":
-            return _error(415, "The body must be as it is, without a Content-Encoding.")
+            return error_answer(415, "The body must be as it is, without a Content-Encoding.")
         if "content-range" in headers:
-            return _error(400, "A part of a file cannot be replaced; send the whole file.")
+            return error_answer(400, "A part of a file cannot be replaced; send the whole file.")
         unpacks = headers.get("content-type", "").partition(";")[0].strip().lower() == TAR
         words = ("unpack",) if unpacks else ("receive", headers.get("content-length", "-"), "-")
         call = ToolCall(task.principal, "write_file", {"path": path, "task_id": task.task})
         async with self._gateway.file_call(call) as (sandbox, authorized):
-            count = await transfer.receive(sandbox, authorized, words, _body(receive))
+            count = await transfer.receive(sandbox, authorized, words, body_pieces(receive))
         return JSONResponse({"path": authorized.command.text, "entries" if unpacks else "size": count})
 
 
@@ -183,7 +167,7 @@ async def _send_all(download: Download, how: str, wanted: tuple[int, int | None]
         watching.cancel_scope.cancel()
 
 
-async def _body(receive: Receive) -> AsyncIterator[bytes]:
+async def body_pieces(receive: Receive) -> AsyncIterator[bytes]:
     """The pieces of a request's body. Raises TooSlow, ClientDisconnect."""
     while True:
         with anyio.move_on_after(PIECE_TIMEOUT) as bound:
@@ -195,12 +179,3 @@ async def _body(receive: Receive) -> AsyncIterator[bytes]:
         yield message.get("body", b"")
         if not message.get("more_body", False):
             return
-
-
-def _error(
-    status: int, sentence: str, headers: Mapping[str, str] | None = None, error: TaskcellError | None = None
-) -> JSONResponse:
-    """An answer that says what is wrong. The connection ends: of the body there may be more."""
-    fields = error.fields() if isinstance(error, Denied) else {"code": (error.code if error else "invalid_argument")}
-    content = {"error": {**fields, "message": sentence}}
-    return JSONResponse(content, status, headers={"connection": "close", **(headers or {})})
