@@ -163,6 +163,21 @@ class SandboxLost(TaskcellError):
     code = ErrorCode.LOST
 
 
+class HeldElsewhere(SandboxLost):
+    """Another server of the deployment has the task.
+
+    Arguments:
+        door: the socket of that server. Only the user whom both servers run as can open it.
+    """
+
+    def __init__(self, door: str) -> None:
+        super().__init__("Another server of this deployment has the task; ask that one.")
+        self.door = door
+
+    def fields(self) -> dict[str, Any]:
+        return {**super().fields(), "door": self.door}
+
+
 class NoRoom(TaskcellError):
     """Sandboxes that are in use take all places of the pool. The message says whose they are."""
 

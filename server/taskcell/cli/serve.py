@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import structlog
@@ -30,13 +31,20 @@ def serve(
         str | None,
         typer.Option(metavar="[HOST:]PORT", help="Serve over HTTP at /mcp; '-' takes host and port from [http]."),
     ] = None,
+    door: Annotated[
+        bool, typer.Option("--door", help="Serve the program that starts this, through a socket whose path is printed.")
+    ] = False,
 ) -> None:
     """Serve MCP over standard input and output, until the client ends it; or over HTTP, until SIGTERM.
 
     An MCP client starts this command. Standard input and output carry MCP alone; logs go to standard error.
     SIGTERM, SIGINT and the end of input end the server with exit code 0; `pool.on_exit` says what becomes of sandboxes.
     """
-    if http is None:
+    if door and http is not None:
+        raise typer.BadParameter("--door and --http are two ways to serve; give one of them.")
+    if door:
+        _serve_door(run)
+    elif http is None:
         _serve_stdio(run)
     else:
         _serve_http(run, http)
@@ -63,6 +71,37 @@ def _serve_stdio(run: Invocation) -> None:
         async def main() -> None:
             gateway = lambda: with_local_door(lambda: following_gateway(run, loaded), settings, isolated=isolated)  # noqa: E731
             await serve_stdio(wire, gateway, output_chars=settings.limits.output_chars, isolated=isolated)
+
+        anyio.run(main, backend_options={"use_uvloop": True})
+
+
+def _serve_door(run: Invocation) -> None:
+    """Print the socket's path on standard output, and serve until standard input ends."""
+    from taskcell.mcp.transport.descriptors import claim_stdio
+
+    with claim_stdio() as wire:
+        import anyio
+
+        from taskcell.assembly.reload import following_gateway
+        from taskcell.engine import kinds
+        from taskcell.http.local_door import serve_own_client, with_local_door
+
+        loaded = _load(run)
+        isolated = kinds.kind_of(loaded.settings.engine).isolates
+
+        def announce(path: Path) -> None:
+            os.write(wire.write, f"{path}\n".encode())
+
+        async def ended() -> None:
+            while True:
+                await anyio.wait_readable(wire.read)
+                if not os.read(wire.read, 4096):
+                    return
+
+        async def main() -> None:
+            settings = loaded.settings
+            gateway = lambda: with_local_door(lambda: following_gateway(run, loaded), settings, isolated=isolated)  # noqa: E731
+            await serve_own_client(gateway, settings, isolated=isolated, announce=announce, ended=ended)
 
         anyio.run(main, backend_options={"use_uvloop": True})
 

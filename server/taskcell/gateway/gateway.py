@@ -14,7 +14,7 @@ from taskcell.audit.log import AuditFailed, AuditLog
 from taskcell.config.settings import LimitSettings, PoolSettings, ToolsSettings
 from taskcell.egress.egress import Egress
 from taskcell.engine.base import Engine
-from taskcell.errors import Denied, ErrorCode, MustAsk, SandboxLost, TaskcellError, UnknownTool
+from taskcell.errors import Denied, ErrorCode, HeldElsewhere, MustAsk, TaskcellError, UnknownTool
 from taskcell.files.history import FileHistory
 from taskcell.gateway.background import Background
 from taskcell.gateway.news import News
@@ -92,8 +92,8 @@ class Gateway:
         self._background = background
         self._replaced = anyio.Event()
         self._policy = policy
-        self._trail = Trail(audit)
-        self.ports = PortConnections(pool, self.authorize, self._trail)
+        self.trail = Trail(audit)
+        self.ports = PortConnections(pool, self.authorize, self.trail)
         #: Called with each call that has ended, its outcome, and its seconds.
         self.observers: list[Callable[[ToolCall, str, float], None]] = []
         #: What happens to tasks, as it happens.
@@ -101,7 +101,7 @@ class Gateway:
         self.observers.append(self.news.called)
         pool.on_notes = self.news.noted
         #: The processes that calls wait for: where each runs, by its task and its name there.
-        self._awaited: dict[tuple[TaskKey, str], Sandbox] = {}
+        self.awaited: dict[tuple[TaskKey, str], Sandbox] = {}
 
     def replace_tools(self, tools: Mapping[str, Tool], withheld: Mapping[str, str] = _NONE) -> None:
         """Use these tools from now on, and offer them but for those withheld, each with the reason why it cannot run.
@@ -141,12 +141,12 @@ class Gateway:
         if not self.may_call(call.tool):
             raise UnknownTool(f"There is no tool {shown(call.tool)}{nearest(call.tool, self.offered)}.")
         tool = self.tools[call.tool]
-        self._trail.begin()
+        self.trail.begin()
         began, outcome = time.monotonic(), "refused"
         try:
             tool = await self._in_environment(tool, call)
             if tool.profile is None:
-                self._trail.acted(call, tool.check(call))
+                self.trail.acted(call, tool.check(call))
             report = await tool.run(self, call, watch)
             outcome = "failed" if report.is_error else "done"
         except TaskcellError as error:
@@ -175,7 +175,7 @@ class Gateway:
         Arguments:
             purge: the caller deletes its persistent workspace afterwards.
         """
-        self._trail.removed(task)
+        self.trail.removed(task)
         await anyio.to_thread.run_sync(self.environments.forget, task)
         count = await self.pool.close_task(task)
         self.file_history.forget(task)
@@ -198,15 +198,14 @@ class Gateway:
         if not isinstance(tool, FileTool) or not self.may_call(call.tool):
             sentence = f"This server offers no tool '{call.tool}', so files are not served this way."
             raise TaskcellError(sentence, code=ErrorCode.PERMISSION_DENIED)
-        self._trail.begin()
+        self.trail.begin()
         began, outcome = time.monotonic(), "refused"
         try:
             task = TaskKey(call.principal, str(call.arguments["task_id"]))
             own = await self.environments.tool(tool, task)
             assert isinstance(own, FileTool)
             command = own.in_workspace(call)
-            if await self.pool.holder(command.task) is not None:
-                raise SandboxLost("Another server of this deployment has the task; ask that one.")
+            await self.check_here(command.task)
             authorized = self.authorize(command)
             async with self.pool.lease(command.task, authorized.profile) as (sandbox, _):
                 outcome = "failed"
@@ -219,6 +218,12 @@ class Gateway:
             for observe in self.observers:
                 observe(call, outcome, time.monotonic() - began)
 
+    async def check_here(self, task: TaskKey) -> None:
+        """Raise HeldElsewhere if another server of the deployment has a task; else it is this one's from now on."""
+        door = await self.pool.holder(task)
+        if door is not None:
+            raise HeldElsewhere(str(door))
+
     # --- for tools ---------------------------------------------------------------------------------------------
 
     def authorize(self, command: Command) -> AuthorizedCommand:
@@ -227,9 +232,9 @@ class Gateway:
             with span("authorize", tool=command.tool):
                 authorized = self._policy.authorize(command)
         except Denied as denied:
-            self._trail.decided(command, "ask" if isinstance(denied, MustAsk) else "deny", denied.rule)
+            self.trail.decided(command, "ask" if isinstance(denied, MustAsk) else "deny", denied.rule)
             raise
-        self._trail.decided(command, "confirmed" if command.confirmed else "allow", authorized.rule)
+        self.trail.decided(command, "confirmed" if command.confirmed else "allow", authorized.rule)
         return authorized
 
     def tools_with(self, program: str, image: str) -> Sequence[str]:
@@ -262,18 +267,18 @@ class Gateway:
             with span("lease", tool=command.tool):
                 sandbox, notes = await held.enter_async_context(self.pool.lease(command.task, authorized.profile))
             process_id = self.pool.next_process_id(command.task)
-            self._awaited[command.task, process_id] = sandbox
+            self.awaited[command.task, process_id] = sandbox
             said = [*command.notes, *notes]
             try:
                 with span("run", tool=command.tool, process=process_id):
                     result = await run_command(sandbox, authorized, process_id, watch, said, elsewhere=self.tools_with)
             except BaseException:
                 with suppress(AuditFailed):  # the call fails anyway
-                    self._note_end(command.task, sandbox, process_id)
+                    self.note_end(command.task, sandbox, process_id)
                 raise
             finally:
-                del self._awaited[command.task, process_id]
-            record = self._note_end(command.task, sandbox, process_id)
+                del self.awaited[command.task, process_id]
+            record = self.note_end(command.task, sandbox, process_id)
             if record is not None and result.status is Status.RUNNING:
                 if record.about.has_timeout or sandbox.profile.reuse is Reuse.CALL:
                     serving = held.pop_all()
@@ -284,7 +289,7 @@ class Gateway:
                 self._background.keep(serving, sandbox, record, end)
             return result
 
-    def _note_end(self, task: TaskKey, sandbox: Sandbox, process_id: str) -> Record | None:
+    def note_end(self, task: TaskKey, sandbox: Sandbox, process_id: str) -> Record | None:
         """Write that a process has ended, unless it runs; return what is known of it. Raises AuditFailed."""
         record = sandbox.processes.get(process_id)
         if record is not None and record.process.has_ended:
@@ -293,7 +298,7 @@ class Gateway:
 
     def _ended(self, task: TaskKey, record: Record, *, closed: bool, was_awaited: bool) -> None:
         """Write that a process has ended, and tell it. Raises AuditFailed."""
-        self._trail.ended(task, record, closed=closed)
+        self.trail.ended(task, record, closed=closed)
         self.news.ended(task, record, closed=closed, was_awaited=was_awaited)
 
     # --- the end -----------------------------------------------------------------------------------------------
@@ -304,7 +309,7 @@ class Gateway:
         Where the server leaves its sandboxes to the next one, the command goes on instead, as after its `wait`.
         """
         async with anyio.create_task_group() as ending:
-            for (_, process_id), sandbox in tuple(self._awaited.items()):
+            for (_, process_id), sandbox in tuple(self.awaited.items()):
                 record = sandbox.processes.get(process_id)
                 if record is None:
                     continue

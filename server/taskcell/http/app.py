@@ -22,6 +22,7 @@ from taskcell.http.hosts import Hosts
 from taskcell.http.mcp_endpoint import McpEndpoint
 from taskcell.http.metrics import CONTENT_TYPE
 from taskcell.http.ports import PORTS_PATH, Ports
+from taskcell.http.programs import TASKS, TOOLS, Programs
 from taskcell.http.refuse import refusal
 from taskcell.http.requests import Requests
 from taskcell.http.sign_in import MCP, METADATA, SignIn
@@ -60,6 +61,8 @@ class HttpApp:
         self._files = files.sign_in = SignIn(files, authentication, settings)
         ports = Ports(server.tools.gateway.ports, settings)
         self._ports = ports.sign_in = SignIn(ports, authentication, settings)
+        programs = Programs(server.tools.gateway, server.tools.admission)
+        self._programs = programs.sign_in = SignIn(programs, authentication, settings)
         endpoint = McpEndpoint(self._sessions.asgi_app, server, max_body=settings.max_body)
         self._mcp = endpoint.sign_in = SignIn(endpoint, authentication, settings)
         self._routes: dict[str, ASGIApp] = {
@@ -89,8 +92,12 @@ class HttpApp:
         path = scope["path"]
         if path.startswith(FILES):
             route: ASGIApp | None = self._files
+        elif path.startswith(PORTS_PATH):
+            route = self._ports
+        elif path.startswith((TOOLS, f"{TASKS}/")) or path == TASKS:
+            route = self._programs
         else:
-            route = self._ports if path.startswith(PORTS_PATH) else self._routes.get(path)
+            route = self._routes.get(path)
         if route is None:
             sentence = f"There is nothing at this path; MCP is at {MCP}."
             await refusal(404, sentence)(scope, receive, send)

@@ -13,15 +13,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from taskcell.caller import Caller
-from taskcell.errors import BadArgument, NoRoom, TaskcellError
+from taskcell.errors import BadArgument, TaskcellError
 from taskcell.files import transfer
 from taskcell.files.limits import MAX_PATH
 from taskcell.files.transfer import Download, FileHead
 from taskcell.gateway.admission import Admission
 from taskcell.gateway.gateway import Gateway
-from taskcell.http.failure import failure, refused_request
 from taskcell.http.mcp_endpoint import PIECE_TIMEOUT, TooSlow
 from taskcell.http.ranges import UNSATISFIABLE, wanted_range
+from taskcell.http.refuse import error_answer, refused
 from taskcell.http.sign_in import SignIn
 from taskcell.mcp.principal import STATE, missing
 from taskcell.mcp.scopes import FOR_FILES
@@ -31,8 +31,6 @@ from taskcell.schema.properties import MAX_TASK_ID
 
 FILES = "/files/"
 TAR = "application/x-tar"
-#: Seconds after which a client may try again that had to wait for others' calls.
-FILES_RETRY_AFTER = 5
 
 
 class Files:
@@ -64,20 +62,18 @@ class Files:
             with self._admission.admitted(caller.principal):
                 return await self._serve(TaskKey(caller.principal, task), path, scope, receive, send)
         except TooSlow:
-            return refused_request(408, "The body did not come in time; send it again.")
+            return error_answer(408, "The body did not come in time; send it again.")
         except ClientDisconnect:
             return None
-        except NoRoom as error:
-            return failure(error, 429, {"retry-after": str(FILES_RETRY_AFTER)})
         except TaskcellError as error:
-            return failure(error)
+            return refused(error)
 
     async def _serve(self, task: TaskKey, path: str, scope: Scope, receive: Receive, send: Send) -> Response | None:
         if scope["method"] in ("GET", "HEAD"):
             return await self._read(task, path, scope, receive, send)
         if scope["method"] == "PUT":
             return await self._write(task, path, Headers(scope=scope), receive)
-        return refused_request(405, "Only GET, HEAD and PUT are served here.", {"allow": "GET, HEAD, PUT"})
+        return error_answer(405, "Only GET, HEAD and PUT are served here.", {"allow": "GET, HEAD, PUT"})
 
     async def _read(self, task: TaskKey, path: str, scope: Scope, receive: Receive, send: Send) -> Response | None:
         headers = Headers(scope=scope)
@@ -91,9 +87,7 @@ class Files:
                     return Response(status_code=200, headers=_described(head, how))
                 first, last = wanted_range(headers, head, tag_of(head)) if how == "raw" else (0, None)
                 if first == UNSATISFIABLE:
-                    return refused_request(
-                        416, "The range is beyond the file.", {"content-range": f"bytes */{head.size}"}
-                    )
+                    return error_answer(416, "The range is beyond the file.", {"content-range": f"bytes */{head.size}"})
             else:
                 first, last = 0, None
             length = {} if last is None else {"length": last - first + 1}
@@ -103,9 +97,9 @@ class Files:
 
     async def _write(self, task: TaskKey, path: str, headers: Headers, receive: Receive) -> Response:
         if headers.get("content-encoding", "identity") != "identity":
-            return refused_request(415, "The body must be as it is, without a Content-Encoding.")
+            return error_answer(415, "The body must be as it is, without a Content-Encoding.")
         if "content-range" in headers:
-            return refused_request(400, "A part of a file cannot be replaced; send the whole file.")
+            return error_answer(400, "A part of a file cannot be replaced; send the whole file.")
         unpacks = headers.get("content-type", "").partition(";")[0].strip().lower() == TAR
         words = ("unpack",) if unpacks else ("receive", headers.get("content-length", "-"), "-")
         call = ToolCall(task.principal, "write_file", {"path": path, "task_id": task.task})

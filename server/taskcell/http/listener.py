@@ -29,6 +29,8 @@ _FULL = (
 BACKLOG = 128
 #: Seconds for a head to come whole, and for a client to take what was sent to it (64 KiB).
 HEAD_TIMEOUT, READER_TIMEOUT = 10.0, 30.0
+#: The key of a request's scope under which its route says how many seconds its reader may take instead.
+READER_PATIENCE = "taskcell.reader_patience"
 #: Seconds that a connection stays open between two requests.
 KEEP_ALIVE = 30
 #: Bytes of a body, said beforehand, from which on it goes past h11, which would copy each piece three times; and bytes
@@ -139,7 +141,9 @@ class BoundedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._reader is None:
-            self._reader = self.loop.call_later(READER_TIMEOUT, self.transport.abort)
+            own = None if self.cycle is None else self.cycle.scope.get(READER_PATIENCE)
+            patience = own if isinstance(own, float) else READER_TIMEOUT
+            self._reader = self.loop.call_later(patience, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ import structlog
 from taskcell.config.settings import Settings
 from taskcell.gateway.gateway import Gateway
 from taskcell.http.freed_memory import keep_freed_memory
+from taskcell.mcp.transport.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from taskcell.gateway.admission import Admission
@@ -22,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds at the server's end for the last answers to leave through this door. A stdio server has 4.5 in all.
 LEAVE_TIMEOUT = 0.3
+#: Seconds of these to kill what calls wait for; two are the grace.
+END_PATIENCE = 3.0
 
 
 @asynccontextmanager
@@ -36,6 +41,39 @@ async def with_local_door(
         serving.start_soon(_guarded, gateway, settings, isolated)
         yield gateway
         serving.cancel_scope.cancel()
+
+
+async def serve_own_client(
+    open_gateway: Callable[[], AbstractAsyncContextManager[Gateway]],
+    settings: Settings,
+    *,
+    isolated: bool,
+    announce: Callable[[Path], None],
+    ended: Callable[[], Awaitable[None]],
+) -> None:
+    """Serve the program that started this one, through a socket of its own; then clean up and return.
+
+    Raises OSError where there is no place for a socket, and what `open_gateway` raises.
+
+    Arguments:
+        announce: called with the socket once the program can connect to it.
+        ended: returns when that program has ended, or wants this one to.
+    """
+    session = anyio.CancelScope()
+    shutdown = Shutdown(session)
+    with tempfile.TemporaryDirectory(prefix="taskcell-") as folder:
+        path = Path(folder) / "door"
+        async with anyio.create_task_group() as watching:
+            watching.start_soon(shutdown.watch_signals)
+            async with open_gateway() as gateway, anyio.create_task_group() as serving:
+                serving.start_soon(partial(_serve, path, gateway, settings, isolated, lambda: announce(path)))
+                with session:
+                    await ended()
+                shutdown.begin()
+                with anyio.move_on_after(END_PATIENCE):
+                    await gateway.end_calls()
+                serving.cancel_scope.cancel()
+            watching.cancel_scope.cancel()
 
 
 async def _guarded(gateway: Gateway, settings: Settings, isolated: bool) -> None:
@@ -53,8 +91,10 @@ async def _guarded(gateway: Gateway, settings: Settings, isolated: bool) -> None
             path.unlink(missing_ok=True)
 
 
-async def _serve(path: Path, gateway: Gateway, settings: Settings, isolated: bool) -> None:
-    """Serve until it is cancelled."""
+async def _serve(
+    path: Path, gateway: Gateway, settings: Settings, isolated: bool, listening: Callable[[], None] = lambda: None
+) -> None:
+    """Serve until it is cancelled; call `listening` once clients can connect."""
     # Not before the first call, which is answered by now: a server's start must be quick.
     from taskcell.auth.authentication import Authentication
     from taskcell.deployment.doors import listen_at
@@ -78,14 +118,15 @@ async def _serve(path: Path, gateway: Gateway, settings: Settings, isolated: boo
         more={REMOVE: Removal(gateway)},
     )
     try:
-        listening = listen_at(path)
+        door = listen_at(path)
     except OSError as error:
         log.warning("There is no local door; `taskcell exec --task` finds no task here.", reason=error.strerror)
         return
     listener = HttpListener(app.requests)
-    with listening:
+    with door:
         async with app.running(), anyio.create_task_group() as serving:
-            serving.start_soon(listener.serve, [listening])
+            serving.start_soon(listener.serve, [door])
+            listening()
             try:
                 await anyio.sleep_forever()
             finally:

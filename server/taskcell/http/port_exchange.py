@@ -13,10 +13,10 @@ from starlette.types import Receive, Scope, Send
 
 from taskcell.byte_streams import BROKEN, SPLICE_PIECE, splice
 from taskcell.gateway.ports import PortConnection
-from taskcell.http.failure import refused_request
 from taskcell.http.files import body_pieces
 from taskcell.http.mcp_endpoint import TooSlow
 from taskcell.http.port_headers import PortAddress
+from taskcell.http.refuse import error_answer
 from taskcell.http.upgrade import UPGRADE, Upgrade, wanted_protocol
 
 #: Bytes of an answer's head: twice what common servers take.
@@ -60,7 +60,7 @@ class PortExchange:
                     except ClientDisconnect:
                         group.cancel_scope.cancel()
                     except TooSlow:
-                        failure = refused_request(408, "The body did not come in time; send it again.")
+                        failure = error_answer(408, "The body did not come in time; send it again.")
                         group.cancel_scope.cancel()
 
                 try:
@@ -73,11 +73,11 @@ class PortExchange:
                     failure = self._broken("did not answer with HTTP")
                 group.cancel_scope.cancel()
         if idle.cancelled_caught:
-            failure = refused_request(504, f"The server on port {self._address.port} did not answer in time.")
+            failure = error_answer(504, f"The server on port {self._address.port} did not answer in time.")
         return None if self._has_begun else failure
 
     def _broken(self, what: str) -> Response:
-        return refused_request(502, f"The server on port {self._address.port} {what}.")
+        return error_answer(502, f"The server on port {self._address.port} {what}.")
 
     def _request(self) -> h11.Request:
         return h11.Request(

@@ -10,12 +10,12 @@ from starlette.types import Receive, Scope, Send
 from taskcell.byte_streams import BROKEN, PieceStream, splice
 from taskcell.caller import Caller
 from taskcell.config.http_table import HttpSettings
-from taskcell.errors import BadArgument, NoRoom, TaskcellError
+from taskcell.errors import BadArgument, TaskcellError
 from taskcell.gateway.ports import NothingListens, PortConnections
-from taskcell.http.failure import failure, refused_request
 from taskcell.http.files import parse_task
 from taskcell.http.port_exchange import PortExchange
 from taskcell.http.port_headers import PortAddress, public_address
+from taskcell.http.refuse import error_answer, refused
 from taskcell.http.sign_in import SignIn
 from taskcell.http.upgrade import UPGRADE, wanted_protocol
 from taskcell.mcp.principal import STATE, missing
@@ -25,8 +25,6 @@ from taskcell.model import TaskKey
 PORTS_PATH = "/ports/"
 #: The protocol of a connection to the port itself: both ways in the pieces of `PieceStream`.
 FORWARD = b"taskcell-forward"
-#: Seconds after which a client may try again that had too many connections.
-PORTS_RETRY_AFTER = 5
 _FORM = f"{PORTS_PATH}TASK/PORT/PATH"
 _PORT = re.compile(rb"[0-9]{1,5}")
 
@@ -54,18 +52,16 @@ class Ports:
         try:
             return await self._serve(caller, scope, receive, send)
         except NothingListens as error:
-            return failure(error, 502)
-        except NoRoom as error:
-            return failure(error, 429, {"retry-after": str(PORTS_RETRY_AFTER)})
+            return error_answer(502, str(error), error=error)
         except TaskcellError as error:
-            return failure(error)
+            return refused(error)
         except BROKEN:
             return None  # one side has reset the connection, and the other one sees that
 
     async def _serve(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> Response | None:
         address, is_bare = self._address(scope)
         if scope["method"] == "CONNECT":
-            return refused_request(405, "There is no proxy here; ask for a path of the port.")
+            return error_answer(405, "There is no proxy here; ask for a path of the port.")
         if is_bare and wanted_protocol(scope) != FORWARD:
             return _to_folder(scope)
         async with self._connections.connection(TaskKey(caller.principal, address.task), address.port) as stands:

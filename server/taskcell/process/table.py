@@ -42,13 +42,13 @@ class ProcessTable:
         """The number of the newest process's name; 0 without one."""
         return max((process_number(name) for name in self._records), default=0)
 
-    def add(self, about: About, output_chars: int) -> Record:
+    def add(self, about: About, output_chars: int, kind: type[Process] = Process) -> Record:
         """Make the record of a process that is about to be started."""
 
         def on_end() -> None:
             self._end(record)
 
-        record = Record(about, Process(self._channel, output_chars, on_end, self._masks))
+        record = Record(about, kind(self._channel, output_chars, on_end, self._masks))
         self._records[about.process_id] = record
         return record
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from taskcell.engine.base import Container
 from taskcell.model import Command, Profile
+from taskcell.process.held import HELD_WINDOW
 from taskcell.process.output import Capture
 from taskcell.sandbox.shell import PROLOGUE_SUFFIX, ShellRun, Way, plan
 from taskcell.sandbox.terminal_state import Beginning, TerminalState
@@ -104,6 +105,21 @@ class Spawner:
         request = self.request(argv, env, folder, flags, command.timeout)
         rows, cols = command.pty or (0, 0)
         return replace(request, tag=tag, rows=rows, cols=cols, prologue=_bytes(prologue))
+
+    def apart(self, command: Command, tag: bytes, *, is_line: bool) -> requests.Spawn:
+        """Make the request for a command that no earlier one has changed, and whose output is kept whole.
+
+        Arguments:
+            is_line: its last word is a line for a shell, which stands in no argument list that others can read.
+        """
+        first = self.first_env()
+        given = {key: value for key, value in UNATTENDED.items() if key not in first} | dict(command.env)
+        start = self.profile.working_dir or self.container.workspace
+        folder = posixpath.normpath(posixpath.join(start, command.workdir or "."))
+        flags = SpawnFlag.HOLD | (SpawnFlag.STDIN if command.stdin or command.takes_input else SpawnFlag.NONE)
+        flags |= SpawnFlag.HIDE_LAST if is_line else SpawnFlag.NONE
+        request = self.request(command.argv, first | given, folder, flags, command.timeout)
+        return replace(request, tag=tag, spool=HELD_WINDOW, credit=HELD_WINDOW)
 
     def report_of(self, number: int) -> str:
         """Path of a process's state report; the supervisor calls it so (docs/protocol.md)."""

@@ -162,7 +162,7 @@ class ShellLine:
             text=line,
             stdin=stdin_of("stdin", values.get("stdin")),
             workdir=workdir_of(values),
-            env=_environment(values.get("env", {})),
+            env=environment_of(values.get("env", {})),
             timeout=timeout,
             wait=wait,
             background=background,
@@ -183,7 +183,8 @@ def _terminal_size(values: Mapping[str, Any]) -> tuple[int, int] | None:
     return values.get("rows", ROWS["default"]), values.get("cols", COLS["default"])
 
 
-def _environment(variables: Mapping[str, str]) -> Mapping[str, str]:
+def environment_of(variables: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the argument `env`. Raises BadArgument."""
     total = 0
     for name, value in variables.items():
         if not isinstance(name, str):

@@ -1,0 +1,95 @@
+"""A server that is started for one client, and ends with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.abc
+
+from taskcell.client.beside import beside
+from taskcell.client.failures import CellError
+
+#: Seconds for a server to start: a cold start on a busy machine takes some. It needs no engine for that.
+START_TIMEOUT = 60.0
+#: Seconds for it to close its sandboxes and end; it gives itself less.
+SERVER_END_TIMEOUT = 10.0
+#: Bytes of its log that an error may quote.
+LOG_SHOWN = 2000
+
+
+@asynccontextmanager
+async def own_server(config: Path | str | None, options: Sequence[str]) -> AsyncIterator[Path]:
+    """Start a server; yield its socket. It ends when this is left, or this process does.
+
+    Raises CellError when it does not start; the message quotes its log.
+    """
+    words = [sys.executable, "-m", "taskcell", "serve", "--door", "--log-level", "warning"]
+    words += [] if config is None else ["--config", str(config)]
+    # Its log is this process's standard error; what it says before it serves is kept for an error.
+    server = await anyio.open_process([*words, *options], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    log = _Log(server)
+    async with beside(log.read):
+        try:
+            yield await _socket(server, log)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _end(server)
+
+
+class _Log:
+    """A server's log: kept until it serves, and then passed on."""
+
+    def __init__(self, server: anyio.abc.Process) -> None:
+        self._server = server
+        self._kept = bytearray()
+        self.ended = anyio.Event()
+        self.passes = False
+
+    async def read(self) -> None:
+        assert self._server.stderr is not None
+        async for data in self._server.stderr:
+            if self.passes:
+                sys.stderr.buffer.write(data)
+                sys.stderr.flush()
+            else:
+                self._kept += data
+        self.ended.set()
+
+    @property
+    def text(self) -> str:
+        return self._kept[-LOG_SHOWN:].decode("utf-8", "replace").strip()
+
+
+async def _socket(server: anyio.abc.Process, log: _Log) -> Path:
+    assert server.stdout is not None
+    said = b""
+    with anyio.move_on_after(START_TIMEOUT):
+        try:
+            while not said.endswith(b"\n"):
+                said += await server.stdout.receive()
+        except anyio.EndOfStream:
+            await log.ended.wait()
+            raise CellError(f"The server did not start: {log.text or 'it said nothing'}") from None
+    if not said.endswith(b"\n"):
+        raise CellError(f"The server did not start within {START_TIMEOUT:g} s: {log.text or 'it said nothing'}")
+    log.passes = True
+    return Path(said.decode("utf-8", "surrogateescape").rstrip("\n"))
+
+
+async def _end(server: anyio.abc.Process) -> None:
+    """The end of its input ends it; one that does not end is killed. Bounded."""
+    assert server.stdin is not None
+    await server.stdin.aclose()
+    with anyio.move_on_after(SERVER_END_TIMEOUT):
+        await server.wait()
+    if server.returncode is None:
+        server.kill()
+        await server.wait()
+    for stream in (server.stdout, server.stderr):
+        if stream is not None:
+            await stream.aclose()

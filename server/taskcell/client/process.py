@@ -1,0 +1,196 @@
+"""A command that runs in a task, and how it has ended."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any, Literal
+
+import httpx2
+
+from taskcell.client.beside import beside
+from taskcell.client.failures import LostError, failure
+from taskcell.client.wire import Wire, frames, task_path
+
+#: Input that is sent with the command itself, in bytes; more is sent beside it.
+INLINE_STDIN = 256 << 10
+_NAMES: Mapping[int, Literal["stdout", "stderr"]] = {1: "stdout", 2: "stderr"}
+
+
+class CommandFailed(Exception):
+    """A command's exit code is not 0, or it did not end by itself. `done` says how it ended."""
+
+    def __init__(self, done: Done) -> None:
+        last = done.stderr[-500:].decode("utf-8", "replace").strip()
+        super().__init__(f"The command {done.status} with {done.exit_code}" + (f": {last}" if last else ""))
+        self.done = done
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command has ended, and what it wrote.
+
+    Arguments:
+        status: `exited`, `timed_out`, `killed`, `oom_killed`, `cancelled`.
+        exit_code: its own, or 128 and the number of the signal that ended it, or 124 for a time-out.
+        signal: the name of that signal, such as `SIGSEGV`; None if it ended by itself.
+        duration: seconds.
+        survivors: processes that a kill could not end; None if that is unknown.
+        left: processes that it started and that still run; None if that is unknown.
+    """
+
+    status: str
+    exit_code: int
+    signal: str | None = None
+    stdout: bytes = field(default=b"", repr=False)
+    stderr: bytes = field(default=b"", repr=False)
+    duration: float = 0.0
+    survivors: int | None = 0
+    left: int | None = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "exited" and self.exit_code == 0
+
+    def check(self) -> Done:
+        """Return this, or raise CommandFailed unless the command exited with 0."""
+        if not self.ok:
+            raise CommandFailed(self)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Some bytes of one stream of a command, as it wrote them."""
+
+    stream: Literal["stdout", "stderr"]
+    data: bytes
+
+
+class Process:
+    """A command that runs. Iterate over its output as it comes; `wait` for its end."""
+
+    def __init__(self, wire: Wire, task: str, answer: httpx2.Response) -> None:
+        self._wire = wire
+        self._task = task
+        self._frames = frames(answer)
+        self._ended: dict[str, Any] | None = None
+        self.id = ""
+        self.notes: tuple[str, ...] = ()
+
+    async def begin(self) -> None:
+        """Read the first frame."""
+        async for kind, data in self._frames:
+            assert kind == 0
+            first = json.loads(data)
+            self.id, self.notes = str(first.get("process_id", "")), tuple(first.get("notes", ()))
+            return
+        raise LostError("The server went away before the command had started.")
+
+    def __aiter__(self) -> AsyncIterator[Output]:
+        return self._output()
+
+    async def _output(self) -> AsyncIterator[Output]:
+        async for kind, data in self._frames:
+            if kind:
+                yield Output(_NAMES[kind], data)
+                continue
+            fields = json.loads(data)
+            if "error" in fields:
+                raise failure(fields["error"])
+            self._ended = fields
+            return
+        if self._ended is None:
+            raise LostError("The server went away while the command ran.")
+
+    async def wait(self) -> Done:
+        """Wait for its end. `stdout` and `stderr` are what was not iterated over before. Raises a CellError."""
+        held = {"stdout": BytesIO(), "stderr": BytesIO()}
+        if self._ended is None:
+            async for piece in self:
+                held[piece.stream].write(piece.data)
+        return done_of(self._ended or {}, held["stdout"].getvalue(), held["stderr"].getvalue(), self.notes)
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes to its standard input; waits until they are taken. Needs `stdin=None` at the start."""
+        await self._stdin(data, "")
+
+    async def close_stdin(self) -> None:
+        """End its standard input."""
+        await self._stdin(b"", "?end=1")
+
+    async def feed(self, data: bytes | AsyncIterable[bytes]) -> None:
+        """Send all of its standard input, and end it."""
+        if isinstance(data, bytes):
+            await self._stdin(data, "?end=1")
+            return
+        async for piece in data:
+            await self.write(piece)
+        await self.close_stdin()
+
+    async def _stdin(self, data: bytes, query: str) -> None:
+        path = task_path(self._task, "processes", self.id, "stdin") + query
+        await self._wire.json_bytes(path, data, task=self._task)
+
+    async def signal(self, name: str) -> None:
+        """Send a signal, such as `SIGINT`, to its process group."""
+        await self._wire.tool("process", self._task, action="signal", process_id=self.id, signal=name)
+
+    async def kill(self) -> None:
+        """Kill it, and everything that it started."""
+        await self._wire.tool("process", self._task, action="kill", process_id=self.id)
+
+
+def done_of(fields: Mapping[str, Any], stdout: bytes, stderr: bytes, notes: tuple[str, ...] = ()) -> Done:
+    """Return how a command has ended, as the last frame of its answer says."""
+    return Done(
+        status=str(fields["status"]),
+        exit_code=-1 if fields["exit_code"] is None else int(fields["exit_code"]),
+        signal=fields["signal"],
+        stdout=stdout,
+        stderr=stderr,
+        duration=fields["duration_ms"] / 1000,
+        survivors=fields["survivors"],
+        left=fields["alive"],
+        notes=notes,
+    )
+
+
+def request_of(  # noqa: PLR0917
+    command: str | Sequence[str],
+    stdin: bytes | AsyncIterable[bytes] | None,
+    env: Mapping[str, str] | None,
+    user: str | None,
+    cwd: str | None,
+    timeout: float | None,
+) -> dict[str, Any]:
+    """Return what is sent to have a command run. Arguments as those of `Task.run`."""
+    what: dict[str, Any] = {"line": command} if isinstance(command, str) else {"argv": list(command)}
+    is_inline = isinstance(stdin, bytes) and len(stdin) <= INLINE_STDIN
+    given = {"stdin": base64.b64encode(stdin).decode()} if is_inline and isinstance(stdin, bytes) else {"input": True}
+    return {**what, **given, "env": dict(env or {}), "user": user, "cwd": cwd, "timeout": timeout}
+
+
+@asynccontextmanager
+async def started(
+    wire: Wire, task: str, request: dict[str, Any], stdin: bytes | AsyncIterable[bytes] | None
+) -> AsyncIterator[Process]:
+    """Start a command; it is killed, with everything that it started, if it runs when this is left.
+
+    Arguments:
+        stdin: what is sent beside the request, if it says so; None: nothing is.
+    """
+    content = json.dumps(request).encode()
+    async with wire.stream("POST", task_path(task, "processes"), task=task, content=content) as answer:
+        process = Process(wire, task, answer)
+        await process.begin()
+        if "stdin" in request or stdin is None:
+            yield process
+            return
+        async with beside(lambda: process.feed(stdin)):
+            yield process

@@ -1,0 +1,131 @@
+"""Commands whose output a door hands on whole, for programs: through the same policy, lease and audit as tool calls."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import anyio
+
+from taskcell.audit.log import AuditFailed
+from taskcell.environment import TERMINAL
+from taskcell.errors import Denied, ErrorCode, TaskcellError
+from taskcell.gateway.gateway import Gateway
+from taskcell.model import Command, TaskKey, ToolCall
+from taskcell.process.held import HeldProcess
+from taskcell.process.record import Record
+from taskcell.sandbox.apart import running_apart
+from taskcell.sandbox.sandbox import Sandbox
+from taskcell.spans import span
+from taskcell.text import shown
+from taskcell.tools.binding import ProgramTool
+from taskcell.tools.terminal import ShellLine
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRun:
+    """What a program asks to run.
+
+    Arguments:
+        argv: the program and its arguments; or, with `line`, nothing.
+        line: a line for the task's shell.
+        stdin: its whole input; None: it stays open.
+        user: whom it runs as; empty: whom the environment names.
+        timeout: seconds; `math.inf`: as long as its sandbox.
+    """
+
+    argv: Sequence[str] = ()
+    line: str | None = field(default=None, repr=False)
+    text: str = ""
+    stdin: bytes | None = field(default=b"", repr=False)
+    workdir: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    user: str = ""
+    timeout: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A command that runs, and where. `notes` on the sandbox."""
+
+    sandbox: Sandbox
+    record: Record
+    process: HeldProcess
+    notes: Sequence[str]
+
+
+@asynccontextmanager
+async def apart(gateway: Gateway, task: TaskKey, wanted: WantedRun) -> AsyncIterator[Apart]:
+    """Authorise a command and start it in its task's sandbox. It is killed if it runs when this is left.
+
+    Raises a TaskcellError if the command did not start.
+    """
+    call = ToolCall(task.principal, TERMINAL, {"task_id": task.task})
+    if not gateway.may_call(TERMINAL):
+        raise TaskcellError("This server offers no terminal, so nothing runs.", code=ErrorCode.PERMISSION_DENIED)
+    gateway.trail.begin()
+    began, outcome = time.monotonic(), "refused"
+    try:
+        await gateway.check_here(task)
+        tool = await gateway.tool_of(TERMINAL, task)
+        authorized = gateway.authorize(command_of(tool, task, wanted))
+        with span("lease", tool=TERMINAL):
+            lease = gateway.pool.lease(task, authorized.profile)
+        async with lease as (sandbox, notes):
+            outcome = "failed"
+            process_id = gateway.pool.next_process_id(task)
+            gateway.awaited[task, process_id] = sandbox
+            try:
+                is_line = wanted.line is not None
+                async with running_apart(sandbox, authorized, process_id, is_line=is_line) as (record, process):
+                    yield Apart(sandbox, record, process, notes)
+                    outcome = "done"
+            except BaseException:
+                with suppress(AuditFailed):  # it fails anyway
+                    gateway.note_end(task, sandbox, process_id)
+                raise
+            finally:
+                del gateway.awaited[task, process_id]
+            gateway.note_end(task, sandbox, process_id)
+    except Denied:
+        outcome = "denied"
+        raise
+    except anyio.get_cancelled_exc_class():
+        outcome = "cancelled"
+        raise
+    finally:
+        for observe in gateway.observers:
+            observe(call, outcome, time.monotonic() - began)
+
+
+def command_of(tool: object, task: TaskKey, wanted: WantedRun) -> Command:
+    """Return what the policy judges: a command of the task's terminal."""
+    assert isinstance(tool, ProgramTool)
+    assert isinstance(tool.binding, ShellLine)
+    _check_user(wanted.user, tool.profile.user)
+    argv = tuple(wanted.argv) if wanted.line is None else (*tool.binding.shell, wanted.line)
+    return Command(
+        task,
+        TERMINAL,
+        tool.profile,
+        argv,
+        wanted.text,
+        stdin=wanted.stdin,
+        workdir=wanted.workdir,
+        env=wanted.env,
+        timeout=wanted.timeout,
+        background=True,
+    )
+
+
+def _check_user(user: str, own: str) -> None:
+    """Raise TaskcellError unless commands run as this user anyway: the profile decides that, and nothing else."""
+    if user not in ("", own, own.partition(":")[0]):
+        raise TaskcellError(
+            f"Commands of this task run as the user {own}, and not as {shown(user, 40)}; open the task with an "
+            "environment whose `user` that is.",
+            code=ErrorCode.PERMISSION_DENIED,
+        )

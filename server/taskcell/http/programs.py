@@ -1,0 +1,231 @@
+"""The routes for programs: `/tasks` and `/tools`. Commands run apart, with their output streamed as exact bytes.
+
+Models never see these: what they can do stands in `tools/list`. Policy, audit, scopes and tenants are those of tools.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import anyio
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from taskcell.caller import Caller
+from taskcell.caller import Scope as TokenScope
+from taskcell.errors import BadArgument, TaskcellError, UnknownProcess, UnknownTool
+from taskcell.gateway.admission import Admission
+from taskcell.gateway.apart import Apart, WantedRun, apart
+from taskcell.gateway.gateway import Gateway
+from taskcell.http.files import body_pieces
+from taskcell.http.frames import FrameStream
+from taskcell.http.listener import READER_PATIENCE
+from taskcell.http.mcp_endpoint import TooLarge, TooSlow, read_body
+from taskcell.http.refuse import error_answer, refused
+from taskcell.http.sign_in import SignIn
+from taskcell.http.wanted import wanted_of
+from taskcell.mcp.principal import STATE, missing
+from taskcell.mcp.scopes import FOR_TERMINAL, check_arguments, scopes_of
+from taskcell.model import MIB, TaskKey, ToolCall
+from taskcell.process.held import HeldProcess
+from taskcell.process.result import signal_name, status_of, survivors_of
+from taskcell.sandbox.sandbox import SandboxState
+from taskcell.schema.arguments import check_visible
+from taskcell.schema.properties import MAX_TASK_ID
+from taskcell.tools.process_calls import find_process
+
+TASKS, TOOLS = "/tasks", "/tools/"
+#: Bytes of a body of JSON: arguments and variables are below a frame to the supervisor (1 MiB), a file's text 4 MiB.
+MAX_JSON = 16 * MIB
+#: Seconds that a reader of output may take nothing: whoever reads that slowly for so long has gone.
+OUTPUT_PATIENCE = 3600.0
+#: Seconds for a process to take a piece of its input; it is asked again until it ends.
+INPUT_TURN = 3600.0
+
+
+class Programs:
+    """Serves `/tasks` and `/tools` for a caller that is signed in.
+
+    Arguments:
+        admission: counts commands and calls among the door's.
+    """
+
+    def __init__(self, gateway: Gateway, admission: Admission) -> None:
+        self._gateway = gateway
+        self._admission = admission
+        self.sign_in: SignIn | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await self._answer(scope, receive, send)
+        if answer is not None:
+            await answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
+        """Serve a request; return the answer that is still to be sent."""
+        try:
+            return await self._serve(scope, receive, send)
+        except TooSlow:
+            return error_answer(408, "The body did not come in time; send it again.")
+        except TooLarge:
+            return error_answer(413, f"The body has more than {MAX_JSON} bytes; send large data as a file or as stdin.")
+        except ClientDisconnect:
+            return None
+        except TaskcellError as error:
+            return refused(error)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
+        caller: Caller = scope["state"][STATE]
+        parts = [unquote(part, "utf-8", "surrogateescape") for part in scope["raw_path"].decode("ascii").split("/")[1:]]
+        method = scope["method"]
+        match parts:
+            case ["tools", name]:
+                _allow(method, "POST")
+                return await self._tool(caller, name, scope, receive)
+            case ["tasks"]:
+                _allow(method, "GET")
+                return self._tasks(caller)
+        refusal = self._forbidden(caller, FOR_TERMINAL, scope)
+        if refusal is not None:
+            return refusal
+        match parts:
+            case ["tasks", task, "processes"]:
+                _allow(method, "POST")
+                return await self._run(_key(caller, task), scope, receive, send)
+            case ["tasks", task, "processes", process, "stdin"]:
+                _allow(method, "POST")
+                return await self._stdin(_key(caller, task), process, scope, receive)
+        return error_answer(404, "There is no such route; docs/programs.md lists them.")
+
+    def _forbidden(self, caller: Caller, scopes: frozenset[TokenScope], scope: Scope) -> Response | None:
+        if caller.may(scopes):
+            return None
+        assert self.sign_in is not None
+        return self.sign_in.insufficient(scope, missing(scopes), scopes)
+
+    def _tasks(self, caller: Caller) -> Response:
+        """The caller's tasks that have a sandbox."""
+        found: dict[str, list[dict[str, str]]] = {}
+        for slot in self._gateway.pool.slots:
+            task = slot.task
+            if task is not None and task.principal == caller.principal:
+                found.setdefault(task.task, []).append({"profile": slot.shared_key[1], "state": slot.state.value})
+        return _json({"tasks": [{"task_id": task, "sandboxes": held} for task, held in sorted(found.items())]})
+
+    async def _tool(self, caller: Caller, name: str, scope: Scope, receive: Receive) -> Response:
+        """Call a tool with the body's arguments, wait until it has ended, and answer its fields."""
+        tool = self._gateway.tools.get(name)
+        if tool is None:
+            raise UnknownTool(f"There is no tool {name!r}.")
+        refusal = self._forbidden(caller, scopes_of(tool), scope)
+        if refusal is not None:
+            return refusal
+        try:
+            arguments = json.loads(await read_body(scope, receive, MAX_JSON) or b"{}")
+        except (ValueError, RecursionError):
+            raise BadArgument("The body is not JSON in UTF-8.") from None
+        if not isinstance(arguments, dict):
+            raise BadArgument("The body must be an object of JSON: the tool's arguments.")
+        check_arguments(caller, name, arguments)
+        if isinstance(task := arguments.get("task_id"), str):
+            await self._gateway.check_here(TaskKey(caller.principal, task))
+        with self._admission.admitted(caller.principal):
+            report = await self._gateway.call(ToolCall(caller.principal, name, arguments, hand_off=False))
+        return _json({"is_error": report.is_error, "result": report.structured(), "said": report.said()})
+
+    async def _run(self, task: TaskKey, scope: Scope, receive: Receive, send: Send) -> Response | None:
+        """Run a command until it ends or the client goes, which kills it."""
+        wanted = wanted_of(await read_body(scope, receive, MAX_JSON))
+        scope[READER_PATIENCE] = OUTPUT_PATIENCE
+        stream = FrameStream(send)
+        try:
+            with self._admission.admitted(task.principal):
+                await _while_connected(receive, lambda: self._stream(task, wanted, stream))
+        except TaskcellError as error:
+            if not stream.has_begun:
+                raise
+            await stream.end({"error": {**error.fields(), "message": str(error)}})
+        return None
+
+    async def _stream(self, task: TaskKey, wanted: WantedRun, stream: FrameStream) -> None:
+        """Raises TaskcellError, also when the output breaks off."""
+        async with apart(self._gateway, task, wanted) as run:
+            notes = list(run.notes)
+            await stream.begin({"process_id": run.record.about.process_id, "notes": notes})
+            while (piece := await run.process.receive()) is not None:
+                await stream.output(*piece)
+        await stream.end(ended_fields(run))
+
+    async def _stdin(self, task: TaskKey, process_id: str, scope: Scope, receive: Receive) -> Response:
+        """Pass the body on to a process as it comes; with `?end=1` nothing comes after it."""
+        at_end = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("end") == "1"
+        await self._gateway.check_here(task)
+        _, record = await find_process(self._gateway.pool, task, process_id)
+        process = record.process
+        if not isinstance(process, HeldProcess):
+            raise UnknownProcess("That process was not started here; the tool `process` writes to those of tools.")
+        size = 0
+        async for data in body_pieces(receive):
+            given = 0
+            while given < len(data) and not process.has_ended:
+                given += await process.input.write(data[given:], INPUT_TURN)
+            size += given
+        while at_end and not process.has_ended and not await process.input.close(INPUT_TURN, is_terminal=False):
+            pass
+        return _json({"size": size})
+
+
+def ended_fields(run: Apart) -> dict[str, Any]:
+    """How a command has ended, as the last event of its answer says it."""
+    process, is_closed = run.process, run.sandbox.state is SandboxState.CLOSED
+    status, code = status_of(run.record, closed=is_closed)
+    ended = process.exit
+    return {
+        "status": status.value,
+        "exit_code": code,
+        "signal": signal_name(ended.signal) if ended is not None and ended.signal else None,
+        "duration_ms": process.duration_ms,
+        "survivors": survivors_of(process, closed=is_closed),
+        "alive": run.record.alive,
+        "sizes": list(process.totals()),
+    }
+
+
+async def _while_connected(receive: Receive, serve: Callable[[], Awaitable[None]]) -> None:
+    """Serve until that has ended or the client has gone. Raises what `serve` raises."""
+    failure: TaskcellError | None = None
+    async with anyio.create_task_group() as watching:
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            watching.cancel_scope.cancel()
+
+        watching.start_soon(watch)
+        try:
+            await serve()
+        except TaskcellError as error:  # raised below: the task group would wrap it into an exception group
+            failure = error
+        watching.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+def _key(caller: Caller, task: str) -> TaskKey:
+    """Raises BadArgument."""
+    if not 0 < len(task) <= MAX_TASK_ID:
+        raise BadArgument(f"The name of a task has 1 to {MAX_TASK_ID} characters.")
+    check_visible("task", task)
+    return TaskKey(caller.principal, task)
+
+
+def _allow(method: str, allowed: str) -> None:
+    if method != allowed:
+        raise BadArgument(f"Only {allowed} is served at this path.")
+
+
+def _json(fields: dict[str, Any]) -> Response:
+    return Response(json.dumps(fields, separators=(",", ":")), media_type="application/json")
