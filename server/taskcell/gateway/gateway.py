@@ -22,6 +22,7 @@ from taskcell.gateway.ports import PortConnections
 from taskcell.gateway.trail import Trail
 from taskcell.model import Command, ProcessResult, Profile, Reuse, Status, TaskKey, ToolCall
 from taskcell.policy.policy import AuthorizedCommand, Policy
+from taskcell.pool.copies import Copies
 from taskcell.pool.pool import Pool
 from taskcell.process.record import Record
 from taskcell.sandbox.run import run_command
@@ -62,6 +63,7 @@ class Gateway:
         *,
         background: Background,
         environments: Environments,
+        copies: Copies,
         idle_ttl: float = PoolSettings().idle_ttl,
         output_chars: int = LimitSettings().output_chars,
         structured: bool = ToolsSettings().structured,
@@ -79,6 +81,7 @@ class Gateway:
         self.offer_known: anyio.Event | None = None
         self.pool = pool
         self.environments = environments
+        self.copies = copies
         self.engine = engine
         self.egress = egress
         self.idle_ttl = idle_ttl
