@@ -95,27 +95,31 @@ class Snapshots:
         return None
 
     def of(self, principal: str) -> list[Snapshot]:
-        """A principal's snapshots, by name."""
-        return [one for one in self.all() if one.head.principal == principal]
-
-    def all(self) -> list[Snapshot]:
-        """Every snapshot, by principal and name. What killed servers had begun is deleted."""
+        """A principal's snapshots, by name. What killed servers had begun is deleted."""
         folder = self._deployment.folder
-        if folder is None:
-            return []
-        for draft in (folder / "snapshots").glob(f".*{SNAPSHOT}.*"):
+        for draft in () if folder is None else (folder / "snapshots").glob(f".*{SNAPSHOT}.*"):
             if not self._deployment.is_alive(draft.name.split(".")[3]):
                 draft.unlink(missing_ok=True)
-        return sorted(self._read(folder / "snapshots"), key=lambda one: (one.head.principal, one.head.name))
-
-    @staticmethod
-    def _read(folder: Path) -> Iterator[Snapshot]:
-        for path in folder.glob(f"*{SNAPSHOT}"):
-            with suppress(*FAULTS), open_own(path) as file:
-                yield Snapshot(read_head(file), path.stat().st_size, path)
+        return [one for one in all_snapshots(folder) if one.head.principal == principal]
 
     def _path(self, principal: str, name: str) -> Path:
         """Neither a principal nor a name becomes a part of it."""
         assert self._deployment.folder is not None
         text = f"{len(principal)}:{principal}{name}".encode("utf-8", "surrogatepass")
         return self._deployment.folder / "snapshots" / f"{hashlib.sha256(text).hexdigest()[:32]}{SNAPSHOT}"
+
+
+def all_snapshots(folder: Path | None) -> list[Snapshot]:
+    """Every snapshot, by principal and name. Blocking.
+
+    Arguments:
+        folder: the deployment's.
+    """
+    found = [] if folder is None else list(_read(folder / "snapshots"))
+    return sorted(found, key=lambda one: (one.head.principal, one.head.name))
+
+
+def _read(folder: Path) -> Iterator[Snapshot]:
+    for path in folder.glob(f"*{SNAPSHOT}"):
+        with suppress(*FAULTS), open_own(path) as file:
+            yield Snapshot(read_head(file), path.stat().st_size, path)

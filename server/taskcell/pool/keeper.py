@@ -274,7 +274,7 @@ class Keeper:
         return ""
 
     def replace(self, task: TaskKey, draft: Path) -> None:
-        """From now on the task's next sandbox has the files of `draft`, which `files` has begun. Blocking; raises OSError."""
+        """From now on the task's next sandbox has the files of `draft`, begun by `files`. Blocking; raises OSError."""
         self.files.keep(draft, task)
         self._tasks.pop(task, None)
 
