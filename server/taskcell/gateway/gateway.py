@@ -52,6 +52,7 @@ class Gateway:
         audit: gets a line for each decision and each end; None writes none.
         egress: what sandboxes reach by name, for metrics.
         environments: what tasks were opened with.
+        copies: makes snapshots and forks of tasks' files.
     """
 
     def __init__(
@@ -80,8 +81,7 @@ class Gateway:
         #: Set once it is known which tools can run; None if nobody finds that out.
         self.offer_known: anyio.Event | None = None
         self.pool = pool
-        self.environments = environments
-        self.copies = copies
+        self.environments, self.copies = environments, copies
         self.engine = engine
         self.egress = egress
         self.idle_ttl = idle_ttl

@@ -217,10 +217,17 @@ class Keeper:
         """Whether files of the task are kept. Blocking."""
         return self._has_place and self.files.has(task)
 
-    def forget(self, task: TaskKey) -> None:
-        """The task was closed on purpose: what was kept of it goes. Blocking."""
+    def forget(self, task: TaskKey, successor: Path | None = None) -> None:
+        """The task is closed on purpose: what was kept of it goes. Blocking.
+
+        Arguments:
+            successor: an archive that `files` has begun, with what is kept of the task from now on. Raises OSError.
+        """
+        if successor is None:
+            self.files.forget(task)
+        else:
+            self.files.keep(successor, task)
         self._tasks.pop(task, None)
-        self.files.forget(task)
 
     async def look(self, saving: anyio.abc.TaskGroup, now: float) -> None:
         """Save what is due, and once in PRUNE_EVERY delete what is kept for too long, or is too much."""
@@ -272,11 +279,6 @@ class Keeper:
         filling.is_done = True
         kept.unused = filling.about
         return ""
-
-    def replace(self, task: TaskKey, draft: Path) -> None:
-        """From now on the task's next sandbox has the files of `draft`, begun by `files`. Blocking; raises OSError."""
-        self.files.keep(draft, task)
-        self._tasks.pop(task, None)
 
     async def _put_back(self, slot: Slot, sandbox: Sandbox, kept: Kept) -> str:
         found = await anyio.to_thread.run_sync(self.files.take, slot.task)

@@ -236,17 +236,15 @@ class Pool:
 
         Raises:
             EngineError: the engine does not remove them in time; it is asked again.
+            OSError: `successor` cannot be moved into its place; nothing is closed.
             SandboxLost: the server is closing.
         """
         self._check_open()
         await self._begin(task)
+        self.keeper.forget(task, successor)
         taken = self.slots.take(lambda slot: slot.task == task)
         self.slots.endings.forget(task)
         record = self._workspaces.forget(task)
-        if successor is None:
-            self.keeper.forget(task)
-        else:
-            self.keeper.replace(task, successor)
         slots = {*taken, *self._closing.of_task(task)}
         for slot in slots:
             self._closing.begin(slot)
