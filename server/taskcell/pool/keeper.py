@@ -223,10 +223,7 @@ class Keeper:
         Arguments:
             successor: an archive that `files` has begun, with what is kept of the task from now on. Raises OSError.
         """
-        if successor is None:
-            self.files.forget(task)
-        else:
-            self.files.keep(successor, task)
+        self.files.forget(task) if successor is None else self.files.keep(successor, task)
         self._tasks.pop(task, None)
 
     async def look(self, saving: anyio.abc.TaskGroup, now: float) -> None:

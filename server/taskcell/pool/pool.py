@@ -208,8 +208,7 @@ class Pool:
         Arguments:
             serves: for a process without a time-out; it can be ended to make room.
         """
-        slots = (slot for slot in (*self.slots, *self._closing.of_task(task)) if slot.sandbox is sandbox)
-        slot = next(slots, None)
+        slot = next((one for one in (*self.slots, *self._closing.of_task(task)) if one.sandbox is sandbox), None)
         if slot is None or slot.is_for_one_call:
             yield
             return
@@ -232,11 +231,11 @@ class Pool:
         A persistent workspace stays.
 
         Arguments:
-            successor: an archive that the keeper has begun: the task goes on with its files.
+            successor: an archive that the keeper has begun; its files are the task's from now on.
 
         Raises:
             EngineError: the engine does not remove them in time; it is asked again.
-            OSError: `successor` cannot be moved into its place; nothing is closed.
+            OSError: `successor` cannot be moved to its place.
             SandboxLost: the server is closing.
         """
         self._check_open()
