@@ -38,10 +38,6 @@ PassOn = Callable[[TaskKey, TaskKey], AbstractAsyncContextManager[None]]
 
 #: Names of snapshots in an error at most; a model does nothing with more.
 MAX_SHOWN = 20
-_ON_DISK = (
-    "The workspaces of this server are on disk; snapshots and forks are of workspaces in memory. Copy what is needed "
-    "to another folder instead."
-)
 _OWN = (
     "The task works in {} too, which a snapshot or fork would not have. Copy what is needed to /workspace, and use "
     "an environment without 'own'."
@@ -107,7 +103,7 @@ class Copies:
             TaskcellError: it cannot be done. Before the task's sandboxes are closed, that changes nothing; afterwards
                 its next call tries again.
         """
-        self._check_memory(profile)
+        self._check_folders(profile)
         await self._pool.of_task(task)  # before that, no server has joined its deployment
         self._check_place()
         return await self._whole(partial(self._restore, task, profile, name))
@@ -179,15 +175,13 @@ class Copies:
     # --- for all -------------------------------------------------------------------------------------------------
 
     async def _check(self, task: TaskKey, profile: AuthorizedProfile) -> None:
-        """Raises BadArgument: there is nothing to copy, or files are elsewhere than in memory."""
-        self._check_memory(profile)
+        """Raises BadArgument: there is nothing to copy, or some of it is in no workspace."""
+        self._check_folders(profile)
         if not await self._pool.has_begun(task):
             reason = f"The task {shown(task.task)} has no files: nothing has run in it yet."
             raise BadArgument(reason, code=ErrorCode.NOT_FOUND)
 
-    def _check_memory(self, profile: AuthorizedProfile) -> None:
-        if self._pool.keeps_files:
-            raise BadArgument(_ON_DISK)
+    def _check_folders(self, profile: AuthorizedProfile) -> None:
         if profile.own:
             raise BadArgument(_OWN.format(", ".join(map(shown, profile.own))))
 
