@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from taskcell.cli.app import run
-from taskcell.deployment.kept import ArchiveHead, KeptFiles
+from taskcell.deployment.archives import ArchiveHead
+from taskcell.deployment.kept import KeptFiles
 from taskcell.deployment.records import Deployment
 from taskcell.model import TaskKey
 

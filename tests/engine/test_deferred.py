@@ -81,7 +81,7 @@ async def test_an_engine_that_could_not_be_made_is_made_at_the_next_use() -> Non
 
 def test_every_method_of_an_engine_can_be_passed_on() -> None:
     """All are awaited; what is not is written out in the deferred engine."""
-    written_out = {"images", "connect"}
+    written_out = {"images", "connect", "frozen"}
     for protocol in (Engine, ImageEngine):
         public = {name: found for name, found in vars(protocol).items() if not name.startswith("_")}
         assert public

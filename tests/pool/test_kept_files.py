@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from agent_task import Task
 from gateways import GatewayFactory
 from observe import containers
-from taskcell.deployment.kept import ArchiveHead, KeptFiles
+from taskcell.deployment.archives import ArchiveHead
+from taskcell.deployment.kept import KeptFiles
 from taskcell.deployment.records import Deployment
 from taskcell.errors import EngineError
 from taskcell.gateway.gateway import Gateway
@@ -64,7 +65,7 @@ async def saved(gw: Gateway, task: str = "t") -> None:
 
     def is_saved() -> bool:
         slots = [slot for slot in gw.pool.slots if slot.task == key]
-        kept = gw.pool._keeper._tasks.get(key)
+        kept = gw.pool.keeper._tasks.get(key)
         return kept is not None and all(slot.idle_since <= kept.saved for slot in slots)
 
     await eventually(is_saved)

@@ -266,7 +266,9 @@ def properties(**tables: Any) -> dict[str, Any]:
 
 
 def test_nothing_is_offered_that_could_only_be_refused() -> None:
-    assert set(properties()) == {"action", "task_id"}
+    assert set(properties()) == {"action", "task_id", "name", "to"}
+    on_disk = properties(workspace={"persistent": True})
+    assert (set(on_disk), "fork" in on_disk["action"]["enum"]) == ({"action", "task_id"}, False)
     assert "open" not in properties()["action"]["enum"]
     named = properties(environments={"swe": {"image": "swe:1"}})
     assert (named["environment"]["enum"], "image" in named, "open" in named["action"]["enum"]) == (["swe"], False, True)

@@ -52,6 +52,7 @@ MORE = {
     "process": {"process_id": "p1", "data": "x", "signal": "INT"},
     "edit_file": {"old": "x", "new": "y"},
     "read_file": {"path": "a"},
+    "sandbox": {"name": "s", "to": "t"},
 }
 
 

@@ -103,7 +103,7 @@ def test_no_two_tools_repeat_a_sentence_but_what_is_true_of_all_skills() -> None
         ("process", "until the output has a match, from `cursor` on or in all of it"),
         ("terminal", "Default 180; with `background` none"),
         ("sandbox", "/workspace stays"),
-        ("sandbox", "delete its files, unless the workspace is persistent"),
+        ("sandbox", "delete its files"),
         ("read_file", "line numbers"),
         ("read_file", "PNG, JPEG, GIF, WebP"),
         ("read_file", "relative to /workspace"),

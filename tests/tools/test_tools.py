@@ -279,7 +279,7 @@ def test_the_sandbox_tool_takes_an_action_and_a_task(tools):
     ("arguments", "says"),
     [
         ({}, "'sandbox' needs 'action'."),
-        ({"action": "restart"}, "'action' must be one of 'status', 'reset', 'close'."),
+        ({"action": "restart"}, "'action' must be one of 'status', 'reset', 'close', 'snapshot', 'restore', 'fork'."),
         ({"action": ["close"]}, "'action' must be text, not a list."),
         ({"action": "close", "task": "x"}, "did you mean 'task_id'?"),
     ],

@@ -25,6 +25,7 @@ from taskcell.gateway.background import Background
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile, Policy
+from taskcell.pool.copies import Copies
 from taskcell.pool.opened import open_pool
 from taskcell.profile.build import terminal_profile
 from taskcell.tools.catalog import profiles
@@ -124,12 +125,10 @@ async def open_gateway(
     ):
         environments = Environments(settings, pool, OpenedTasks(deployment, is_persistent=settings.keeps_files))
         gateway = Gateway(
-            tools,
-            policy,
-            pool,
-            engine,
+            *(tools, policy, pool, engine),
             background=background,
             environments=environments,
+            copies=Copies(pool, engine, settings, environments.passed_on),
             idle_ttl=settings.pool.idle_ttl,
             output_chars=settings.limits.output_chars,
             structured=settings.tools.structured,

@@ -27,6 +27,7 @@ from taskcell.cli import (
     serve,
     shell,
     skills,
+    snapshot,
     token,
     tools,
 )
@@ -68,6 +69,7 @@ _REGISTERED = (
     logs,
     ps,
     rm,
+    snapshot,
     token,
     audit,
     skills,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
 from taskcell.config.egress_table import EgressSettings
 from taskcell.config.expansion import Expanded, expand_table
@@ -20,10 +20,10 @@ from taskcell.config.password_file import check_password
 from taskcell.config.policy_tables import PolicySettings
 from taskcell.config.shipped import PACKAGE, shipped_manifests
 from taskcell.config.terminal_table import EnvironmentTables, TerminalSettings
+from taskcell.config.workspace_table import WorkspaceSettings
 from taskcell.environment import Environment
 from taskcell.errors import ConfigError
-from taskcell.model import GIB, MIB
-from taskcell.units import parse_duration
+from taskcell.model import MIB
 
 #: Sandboxes of one server; far beyond what one engine holds.
 MAX_SANDBOXES = 100_000
@@ -37,27 +37,6 @@ class EngineSettings(Table):
     kind: Word = "docker"
     host: Word = ""
     runtime: Word = ""
-
-
-def _kept_for(value: object) -> float:
-    """Seconds; `"0"` is for not at all."""
-    return 0.0 if value in ("0", 0) and not isinstance(value, bool) else parse_duration(value)
-
-
-class WorkspaceSettings(Table):
-    """`[workspace]`: the task's files."""
-
-    folder: Word = ""
-    persistent: bool = False
-    keep: Annotated[float, BeforeValidator(_kept_for)] = 7 * 86400.0
-    keep_size: Bytes = 20 * GIB
-    size: Bytes = GIB
-    root: Word = ""
-
-    @field_validator("folder", "root")
-    @classmethod
-    def _path_is_plain(cls, value: str) -> str:
-        return plain_path(value)
 
 
 class PoolSettings(Table):

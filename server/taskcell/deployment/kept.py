@@ -6,51 +6,24 @@ take each other's files. What a dead server left is any other's.
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import structlog
 
-from taskcell.deployment.checked import number, text
+from taskcell.deployment.archives import FAULTS, ArchiveHead, age_of, begin, read_head
 from taskcell.deployment.records import Deployment
-from taskcell.deployment.state_files import create_own, open_own, own_folder, why
-from taskcell.model import LOCAL_PRINCIPAL, MIB, TaskKey
+from taskcell.deployment.state_files import open_own, why
+from taskcell.model import LOCAL_PRINCIPAL, TaskKey
 
 log = structlog.get_logger(__name__)
 
 #: What the name of an archive ends with.
 ENDING = ".kept"
-#: Bytes of an archive's first line: variables have at most half of that.
-_MAX_LINE = 2 * MIB
-#: What reading something else than an archive brings.
-_FAULTS = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveHead:
-    """What stands in an archive's first line.
-
-    Arguments:
-        saved: when it was made (seconds of the wall clock).
-        folder: where the task's next command starts, relative to the workspace; empty where nobody knows.
-        env: the variables that it starts with; None where nobody knows.
-    """
-
-    principal: str
-    task: str
-    saved: float
-    folder: str = ""
-    env: Mapping[str, str] | None = None
-
-    @property
-    def key(self) -> TaskKey:
-        return TaskKey(self.principal, self.task)
 
 
 class KeptFiles:
@@ -69,18 +42,18 @@ class KeptFiles:
     @property
     def is_on(self) -> bool:
         """Files are kept, and there is a place for them."""
-        return self._keep > 0 and self._deployment.is_shared
+        return self._keep > 0 and self.has_place
+
+    @property
+    def has_place(self) -> bool:
+        """Archives can be written and found."""
+        return self._deployment.is_shared
 
     # --- one task's ----------------------------------------------------------------------------------------------
 
     def draft(self, about: ArchiveHead) -> tuple[Path, BinaryIO]:
         """Begin an archive; what the task's files are follows its first line. Raises OSError."""
-        folder = self._folder()
-        own_folder(folder)
-        path = folder / f".{self._name(about.key)}.{secrets.token_hex(4)}"
-        file = create_own(path)
-        file.write(json.dumps(asdict(about)).encode("utf-8", "surrogatepass") + b"\n")
-        return path, file
+        return begin(self._folder() / f".{self._name(about.key)}.{secrets.token_hex(4)}", about)
 
     def keep(self, draft: Path, task: TaskKey) -> None:
         """Put a whole archive in the place of the task's last one, also of a dead server's. Raises OSError.
@@ -96,24 +69,24 @@ class KeptFiles:
     def take(self, task: TaskKey) -> tuple[ArchiveHead, BinaryIO] | None:
         """Open the task's newest archive at the files, and make it this server's; None where there is none."""
         own = self._folder() / self._name(task)
-        for path in sorted(self._of(task), key=_age_of, reverse=True):
+        for path in sorted(self._of(task), key=age_of, reverse=True):
             try:
                 path.rename(own)  # of two servers that start at once, one has it
                 file = open_own(own)
-                about = _about(file)
+                about = read_head(file)
                 if about.key == task:
                     return about, file
                 raise ValueError
             except FileNotFoundError:
                 continue
-            except _FAULTS as error:
+            except FAULTS as error:
                 reason = why(error) if isinstance(error, OSError) else "it is not what a server writes"
                 log.warning("A task's kept files are not used.", path=str(path), reason=reason)
         return None
 
     def has(self, task: TaskKey) -> bool:
-        """Whether there is an archive of the task's files."""
-        return bool(self._of(task))
+        """Whether something is kept of a task that this server would take."""
+        return self._deployment.is_shared and bool(self._of(task))
 
     def forget(self, task: TaskKey) -> None:
         """Delete what was kept of a task: it was closed on purpose."""
@@ -136,7 +109,7 @@ class KeptFiles:
 
     def prune(self) -> None:
         """Delete archives that are too old, then the oldest of too many; and what killed servers had begun."""
-        found = sorted(self._all(), key=_age_of, reverse=True)
+        found = sorted(self._all(), key=age_of, reverse=True)
         room, now = self._most, time.time()
         for path in found:
             with suppress(OSError):
@@ -153,8 +126,8 @@ class KeptFiles:
         """The tasks that files are kept of."""
         found = set()
         for path in self._all() if self._deployment.is_shared else ():
-            with suppress(*_FAULTS), open_own(path) as file:
-                found.add(_about(file).key)
+            with suppress(*FAULTS), open_own(path) as file:
+                found.add(read_head(file).key)
         return sorted(found, key=lambda key: (key.principal, key.task))
 
     def _all(self) -> Iterator[Path]:
@@ -181,33 +154,10 @@ def forget_kept(deployment: Deployment, is_chosen: Callable[[TaskKey], bool]) ->
     """Delete what any server, dead or alive, has kept of the chosen tasks; returns the tasks. Blocking."""
     folder, forgotten = deployment.folder, set()
     for path in () if folder is None else sorted((folder / "kept").glob(f"*{ENDING}")):
-        with suppress(*_FAULTS):
+        with suppress(*FAULTS):
             with open_own(path) as file:
-                key = _about(file).key
+                key = read_head(file).key
             if is_chosen(key):
                 path.unlink(missing_ok=True)
                 forgotten.add(key)
     return forgotten
-
-
-def _about(file: BinaryIO) -> ArchiveHead:
-    """Read the first line; the files begin after it. Raises what is in _FAULTS."""
-    table = json.loads(file.readline(_MAX_LINE))
-    env = table["env"]
-    known = env if env is None else {text(name): _long(value) for name, value in env.items()}
-    return ArchiveHead(
-        text(table["principal"]), text(table["task"]), number(table["saved"]), text(table["folder"]), known
-    )
-
-
-def _long(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("it is not a text")
-    return value
-
-
-def _age_of(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0

@@ -18,6 +18,8 @@ STOPPED_STATES = frozenset("Tt")
 #: Seconds in which a new container must give its profile's `own` to the user. In an overlay each file is copied: a
 #: gigabyte of them on a slow disk takes no more.
 OWN_TIMEOUT = 120.0
+#: Workspaces that one request fills with copies: the first is not ready before the last, and each is a mount.
+COPIES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,19 @@ class Engine(Protocol):
 
     async def put_files(self, container: Container, file: BinaryIO) -> None:
         """Unpack a tar archive, from where the file stands, into a container's workspace."""
+
+    async def copy_files(self, source: Container, targets: Sequence[Container], runtime: str) -> Sequence[str]:
+        """Copy what is in a container's workspace into the empty ones of others, as fast as the engine can.
+
+        Returns for each why its copy is not whole; an empty text where it is.
+
+        Arguments:
+            targets: containers that run; COPIES_AT_ONCE of them at most.
+            runtime: that they run with; empty means the engine's own.
+        """
+
+    def frozen(self, containers: Sequence[Container]) -> AbstractAsyncContextManager[None]:
+        """Have nothing run in some containers for as long as this is entered. Those that are gone are left out."""
 
     async def remove_workspace(self, name: str) -> None:
         """Remove a volume and its files. Does nothing when it is gone already."""

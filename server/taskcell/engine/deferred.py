@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
@@ -40,6 +40,11 @@ class _Deferred:
     async def connect(self, container: Container) -> AsyncIterator[anyio.abc.ByteStream]:
         async with (await self._engine()).connect(container) as stream:
             yield stream
+
+    @asynccontextmanager
+    async def frozen(self, containers: Sequence[Container]) -> AsyncIterator[None]:
+        async with (await self._engine()).frozen(containers):
+            yield
 
     async def aclose(self) -> None:
         if self._made is not None:

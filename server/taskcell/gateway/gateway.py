@@ -22,6 +22,7 @@ from taskcell.gateway.ports import PortConnections
 from taskcell.gateway.trail import Trail
 from taskcell.model import Command, ProcessResult, Profile, Reuse, Status, TaskKey, ToolCall
 from taskcell.policy.policy import AuthorizedCommand, Policy
+from taskcell.pool.copies import Copies
 from taskcell.pool.pool import Pool
 from taskcell.process.record import Record
 from taskcell.sandbox.run import run_command
@@ -55,6 +56,7 @@ class Gateway:
         audit: gets a line for each decision and each end; None writes none.
         egress: what sandboxes reach by name, for metrics.
         environments: what tasks were opened with.
+        copies: makes snapshots and forks of tasks' files.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Gateway:
         *,
         background: Background,
         environments: Environments,
+        copies: Copies,
         idle_ttl: float = PoolSettings().idle_ttl,
         output_chars: int = LimitSettings().output_chars,
         structured: bool = ToolsSettings().structured,
@@ -82,7 +85,7 @@ class Gateway:
         #: Set once it is known which tools can run; None if nobody finds that out.
         self.offer_known: anyio.Event | None = None
         self.pool = pool
-        self.environments = environments
+        self.environments, self.copies = environments, copies
         self.engine = engine
         self.egress = egress
         self.idle_ttl = idle_ttl

@@ -9,6 +9,7 @@ from taskcell.caller import Caller, Scope
 from taskcell.errors import BadArgument
 from taskcell.tools.files import FileTool
 from taskcell.tools.process_calls import PROCESS
+from taskcell.tools.sandbox import COPIES, SANDBOX
 from taskcell.tools.tool import Tool
 
 FOR_TERMINAL = frozenset({Scope.TERMINAL})
@@ -29,6 +30,12 @@ def scopes_of(tool: Tool) -> frozenset[Scope]:
 
 
 def check_arguments(caller: Caller, tool: str, arguments: Mapping[str, Any]) -> None:
-    """Raise BadArgument if a caller without `terminal` writes to a process: it may be a shell of the terminal."""
-    if tool == PROCESS and arguments.get("action") == "write" and not caller.may(FOR_TERMINAL):
+    """Raise BadArgument if a caller without `terminal` writes to a process, which may be a shell of the terminal, or
+    copies a task's files.
+    """
+    if caller.may(FOR_TERMINAL):
+        return
+    if tool == PROCESS and arguments.get("action") == "write":
         raise BadArgument("Only a token with the scope 'terminal' may write to a process.")
+    if tool == SANDBOX and arguments.get("action") in COPIES:
+        raise BadArgument("Only a token with the scope 'terminal' may copy a task's files.")

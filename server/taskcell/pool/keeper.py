@@ -7,14 +7,13 @@ A task's files are saved soon after its last call, and again when its last sandb
 from __future__ import annotations
 
 import posixpath
-import tarfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import BinaryIO
+from pathlib import Path
 
 import anyio
 import anyio.abc
@@ -22,11 +21,13 @@ import anyio.to_thread
 import structlog
 
 from taskcell.config.settings import Settings
-from taskcell.deployment.kept import ArchiveHead, KeptFiles
+from taskcell.deployment.archives import ArchiveHead, has_files, most_bytes
+from taskcell.deployment.kept import KeptFiles
 from taskcell.deployment.records import Deployment
 from taskcell.engine.base import Engine
 from taskcell.errors import SandboxLost, TaskcellError
-from taskcell.model import MIB, TaskKey
+from taskcell.model import TaskKey
+from taskcell.pool.filling import Fillings
 from taskcell.pool.slot import Slot
 from taskcell.pool.state import Slots
 from taskcell.pool.workspaces import Workspaces
@@ -39,14 +40,14 @@ log = structlog.get_logger(__name__)
 #: that saving large files takes no more than a tenth of the time.
 SAVE_AFTER = 2.0
 SAVE_SHARE = 10.0
+#: Tasks that are saved at once: many end their calls together, and others' calls come first.
+SAVES_AT_ONCE = 2
 #: Seconds between two saves of a task in which processes run that no call waits for.
 SAVE_RUNNING = 60.0
 #: Seconds that a save may take at the end of the server, before its sandboxes are closed.
 EXIT_SAVE = 1.0
 #: Seconds between two looks for archives that are too old or too many.
 PRUNE_EVERY = 60.0
-#: An archive has a header of up to 1.5 kB for each file, beside the files, which fill the workspace at most.
-_FACTOR, _ROOM = 2, 64 * MIB
 
 
 @dataclass(slots=True)
@@ -86,18 +87,24 @@ class Keeper:
         keeps: bool,
     ) -> None:
         self._engine = engine
-        self._most = settings.workspace.size * _FACTOR + _ROOM
+        self._most = most_bytes(settings.workspace.size)
         self._workspaces = workspaces
         self._slots = slots
-        self._files = KeptFiles(deployment, settings.workspace.keep, settings.workspace.keep_size)
+        self.files = KeptFiles(deployment, settings.workspace.keep, settings.workspace.keep_size)
         self._keeps = keeps and not settings.keeps_files
         self._tasks: defaultdict[TaskKey, Kept] = defaultdict(Kept)
+        self.fillings = Fillings()
         self._pruned = 0.0
+        self._saving = 0
 
     @property
     def is_on(self) -> bool:
         """Files are kept beyond their sandboxes."""
-        return self._keeps and self._files.is_on
+        return self._keeps and self.files.is_on
+
+    @property
+    def _has_place(self) -> bool:
+        return self._keeps and self.files.has_place
 
     # --- saving --------------------------------------------------------------------------------------------------
 
@@ -147,19 +154,23 @@ class Keeper:
         """
         sandbox = slot.sandbox
         assert sandbox is not None
-        about = await self._about(slot)
-        draft, file = await anyio.to_thread.run_sync(self._files.draft, about)
+        about = await self.about(slot)
+        draft, file = await anyio.to_thread.run_sync(self.files.draft, about)
         try:
             with file:
                 await self._engine.save_files(sandbox.container, file, self._most)
             if not is_whole():
                 return False
-            await anyio.to_thread.run_sync(self._files.keep, draft, slot.task)
+            await anyio.to_thread.run_sync(self._keep, draft, slot.task)
         finally:
             draft.unlink(missing_ok=True)
         return True
 
-    async def _about(self, slot: Slot) -> ArchiveHead:
+    def _keep(self, draft: Path, task: TaskKey) -> None:
+        self.files.keep(draft, task)
+        self.files.prune()  # not a minute later: a disk is full before that
+
+    async def about(self, slot: Slot) -> ArchiveHead:
         """The task's folder and variables, as its terminal's sandbox has them."""
         task, now = slot.task, time.time()
         for sandbox in (one.sandbox for one in (slot, *self._slots) if one.task == task):
@@ -189,7 +200,7 @@ class Keeper:
         try:
             await self.save(slot, is_last=True)
             if kept is not None and slot.profile.kind == "terminal" and self._can_save(slot):
-                kept.unused = await self._about(slot)
+                kept.unused = await self.about(slot)
         finally:
             if kept is not None and (event := kept.leaving.pop(slot, None)) is not None:
                 event.set()
@@ -204,21 +215,32 @@ class Keeper:
 
     def has_files(self, task: TaskKey) -> bool:
         """Whether files of the task are kept. Blocking."""
-        return self.is_on and self._files.has(task)
+        return self._has_place and self.files.has(task)
 
-    def forget(self, task: TaskKey) -> None:
-        """The task was closed on purpose: what was kept of it goes. Blocking."""
+    def forget(self, task: TaskKey, successor: Path | None = None) -> None:
+        """The task is closed on purpose: what was kept of it goes. Blocking.
+
+        Arguments:
+            successor: an archive that `files` has begun, with what is kept of the task from now on. Raises OSError.
+        """
+        self.files.forget(task) if successor is None else self.files.keep(successor, task)
         self._tasks.pop(task, None)
-        self._files.forget(task)
 
     async def look(self, saving: anyio.abc.TaskGroup, now: float) -> None:
         """Save what is due, and once in PRUNE_EVERY delete what is kept for too long, or is too much."""
         for slot in self._slots:
-            if self.is_due(slot, now):
-                saving.start_soon(self.save, slot)
+            if self.is_due(slot, now) and self._saving < SAVES_AT_ONCE:
+                self._saving += 1
+                saving.start_soon(self._save_due, slot)
         if self.is_on and now - self._pruned >= PRUNE_EVERY:
             self._pruned = now
-            await anyio.to_thread.run_sync(self._files.prune)
+            await anyio.to_thread.run_sync(self.files.prune)
+
+    async def _save_due(self, slot: Slot) -> None:
+        try:
+            await self.save(slot)
+        finally:
+            self._saving -= 1
 
     # --- putting back --------------------------------------------------------------------------------------------
 
@@ -230,14 +252,14 @@ class Keeper:
         Raises:
             EngineError: they cannot be put back. They stay kept.
         """
-        if not self.is_on or slot.is_warm:
+        if slot.is_warm:
             return ""
         kept, said = self._tasks[slot.task], ""
         for event in list(kept.leaving.values()):
             await event.wait()
         if sandbox.container.is_fresh:
             async with kept.copying:
-                said = await self._put_back(slot, sandbox, kept)
+                said = await self._fill(slot, sandbox, kept)
         about, terminal = kept.unused, sandbox.spawner.terminal
         if about is not None and slot.profile.kind == "terminal" and terminal.cwd is None and terminal.env is None:
             workspace = sandbox.container.workspace
@@ -246,32 +268,31 @@ class Keeper:
             kept.unused = None
         return said
 
+    async def _fill(self, slot: Slot, sandbox: Sandbox, kept: Kept) -> str:
+        filling = self.fillings.get(slot.task)
+        if filling is None or filling.is_done:
+            return await self._put_back(slot, sandbox, kept) if self._has_place else ""
+        filling.notes = await filling.fill(sandbox.container)
+        filling.is_done = True
+        kept.unused = filling.about
+        return ""
+
     async def _put_back(self, slot: Slot, sandbox: Sandbox, kept: Kept) -> str:
-        found = await anyio.to_thread.run_sync(self._files.take, slot.task)
+        found = await anyio.to_thread.run_sync(self.files.take, slot.task)
         if found is None:
             return ""
         about, file = found
         with file:
-            has_files = await anyio.to_thread.run_sync(_has_files, file)
-            if has_files:
+            holds_any = await anyio.to_thread.run_sync(has_files, file)
+            if holds_any:
                 await self._engine.put_files(sandbox.container, file)
         kept.unused = about
-        if not has_files:
+        if not self.is_on:  # it was a snapshot's, and nothing is kept of the task from now on
+            await anyio.to_thread.run_sync(self.files.forget, slot.task)
+        if not holds_any:
             return "its folder and variables are the same" if about.folder or about.env else ""
         before = slot.replaces
         if before is not None and kept.saved and before.idle_since > kept.saved:
             lost = format_seconds(round(before.idle_since - kept.saved, 1))
             return f"its files are as they were {lost} s before its last command ended, when they were saved"
         return "its files, folder and variables are the same"
-
-
-def _has_files(file: BinaryIO) -> bool:
-    """Whether an archive has more than the folder itself; the file stands where it stood before."""
-    begin = file.tell()
-    try:
-        with tarfile.open(fileobj=file, mode="r|") as archive:
-            return archive.next() is not None and archive.next() is not None
-    except tarfile.TarError:
-        return False
-    finally:
-        file.seek(begin)

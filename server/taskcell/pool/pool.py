@@ -47,9 +47,9 @@ class Pool:
         *,
         for_one_call: bool,
     ) -> None:
-        self._group = group
+        self.group = group
         self.slots = parts.slots
-        self._workspaces, self._keeper, self._closing = parts.workspaces, parts.keeper, parts.closing
+        self._workspaces, self.keeper, self._closing = parts.workspaces, parts.keeper, parts.closing
         self._heir, self._executor = parts.heir, parts.executor
         self._upkeep, self._sharing = parts.upkeep, parts.sharing
         self._settings = settings
@@ -162,7 +162,7 @@ class Pool:
                 if not self._heir.has_begun:
                     await self._heir.begin(first=task)
                     self.begun.set()
-                    self._group.start_soon(self._upkeep.run, self._sharing.look_at_siblings)
+                    self.group.start_soon(self._upkeep.run, self._sharing.look_at_siblings)
         await self._heir.known(task, self._settled)
 
     async def holder(self, task: TaskKey) -> Path | None:
@@ -195,9 +195,9 @@ class Pool:
 
     async def has_begun(self, task: TaskKey) -> bool:
         """Whether the task has a sandbox, has run a command, or has files of an earlier sandbox."""
-        if await self.of_task(task) or self._workspaces.record(task).processes:
+        if await self.of_task(task) or self._closing.of_task(task) or self._workspaces.record(task).processes:
             return True
-        return await anyio.to_thread.run_sync(self._keeper.has_files, task)
+        return await anyio.to_thread.run_sync(self.keeper.has_files, task)
 
     @contextmanager
     def holding(self, task: TaskKey, sandbox: Sandbox, *, serves: bool = False) -> Iterator[None]:
@@ -208,8 +208,7 @@ class Pool:
         Arguments:
             serves: for a process without a time-out; it can be ended to make room.
         """
-        slots = (slot for slot in (*self.slots, *self._closing.of_task(task)) if slot.sandbox is sandbox)
-        slot = next(slots, None)
+        slot = next((one for one in (*self.slots, *self._closing.of_task(task)) if one.sandbox is sandbox), None)
         if slot is None or slot.is_for_one_call:
             yield
             return
@@ -226,27 +225,31 @@ class Pool:
 
     # --- the end -----------------------------------------------------------------------------------------------
 
-    async def close_task(self, task: TaskKey) -> int:
+    async def close_task(self, task: TaskKey, successor: Path | None = None) -> int:
         """Close all of the task's sandboxes and delete its workspace; returns how many there were.
 
         A persistent workspace stays.
 
+        Arguments:
+            successor: an archive that the keeper has begun; its files are the task's from now on.
+
         Raises:
             EngineError: the engine does not remove them in time; it is asked again.
+            OSError: `successor` cannot be moved to its place.
             SandboxLost: the server is closing.
         """
         self._check_open()
         await self._begin(task)
+        self.keeper.forget(task, successor)
         taken = self.slots.take(lambda slot: slot.task == task)
         self.slots.endings.forget(task)
         record = self._workspaces.forget(task)
-        self._keeper.forget(task)
         slots = {*taken, *self._closing.of_task(task)}
         for slot in slots:
             self._closing.begin(slot)
         # In the pool's own group: a caller that gives up leaves nothing half closed.
         closed = anyio.Event()
-        self._group.start_soon(self._closing.close_task, slots, record, closed)
+        self.group.start_soon(self._closing.close_task, slots, record, closed)
         with anyio.move_on_after(self._patience):
             await closed.wait()
         if not closed.is_set():
@@ -284,7 +287,7 @@ class Pool:
         """Close every sandbox, or leave those to the deployment's next server that it can use; then end the group."""
         self._executor.stop()
         await self._upkeep.rest()
-        await self._keeper.save_all()
+        await self.keeper.save_all()
         try:
             if self.hands_over:
                 await self._closing.close_all_but_kept()
@@ -293,5 +296,5 @@ class Pool:
             else:
                 await self._closing.close_everything()
         finally:
-            self._group.cancel_scope.cancel()
+            self.group.cancel_scope.cancel()
             self._executor.give_up()

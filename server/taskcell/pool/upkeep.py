@@ -155,13 +155,13 @@ class Upkeep:
         return self._records(), notes
 
     def _records(self) -> list[SandboxRecord]:
-        """Every sandbox that another server could use or should know about."""
+        """Every sandbox that another server could use or should know about.
+
+        A ready one that a task has just taken is left out until the task's files are in it, whole.
+        """
         shift = time.time() - time.monotonic()
-        return [
-            record
-            for slot in self._slots
-            if (record := slot.inherited or (self._record(slot, shift) if slot.sandbox is not None else None))
-        ]
+        settled = (slot for slot in self._slots if slot.inherited or (slot.sandbox and slot.settled.is_set()))
+        return [slot.inherited or self._record(slot, shift) for slot in settled]
 
     def _record(self, slot: Slot, shift: float) -> SandboxRecord:
         sandbox, task = slot.sandbox, slot.task

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from taskcell.errors import SandboxLost
 from taskcell.model import MIB
+from taskcell.process.masks import MaskedStream, Masks
 from taskcell.process.process import Process
 from taskcell.supervisor import events, requests
 from taskcell.supervisor.channel import Channel
@@ -22,12 +23,19 @@ class HeldProcess(Process):
     """A process that was started with `SpawnFlag.HOLD`, and with HELD_WINDOW as its credit.
 
     Arguments:
-        on_end: as in `Listener`.
+        on_end, masks: as in `Listener`.
     """
 
-    def __init__(self, channel: Channel, output_chars: int, on_end: Callable[[], None] | None = None) -> None:
-        super().__init__(channel, output_chars, on_end)
+    def __init__(
+        self,
+        channel: Channel,
+        output_chars: int,
+        on_end: Callable[[], None] | None = None,
+        masks: Masks | None = None,
+    ) -> None:
+        super().__init__(channel, output_chars, on_end, masks)
         super().let_go()
+        self._masked = {stream: MaskedStream(self.masks) for stream in (Stream.STDOUT, Stream.STDERR)}
         self._pieces: deque[tuple[Stream, bytes]] = deque()
         self._came = [0, 0]
         self._taken = [0, 0]
@@ -44,15 +52,17 @@ class HeldProcess(Process):
 
         What its descendants write after its end does not come.
         """
-        while not self._pieces:
-            if self.exit is None:
-                self._check_started()
-            elif self.has_ended and self._has_come(self.totals()):
-                return None
-            elif self.lost is not None:
-                raise SandboxLost(f"The sandbox is gone: {self.lost}; the end of the output is lost with it.")
-            await self._change().wait()
-        return await self._next()
+        while True:
+            while not self._pieces:
+                if self.exit is None:
+                    self._check_started()
+                elif self.has_ended and self._has_come(self.totals()):
+                    return self._rest()
+                elif self.lost is not None:
+                    raise SandboxLost(f"The sandbox is gone: {self.lost}; the end of the output is lost with it.")
+                await self._change().wait()
+            if piece := await self._next():
+                return piece
 
     async def written_so_far(self) -> tuple[int, int]:
         """The bytes of each stream that it and its descendants have written by now. Raises SandboxLost."""
@@ -63,17 +73,20 @@ class HeldProcess(Process):
 
     async def receive_until(self, totals: tuple[int, int]) -> tuple[Stream, bytes] | None:
         """The next piece; None when so many bytes of each stream came. Raises SandboxLost."""
-        while not self._pieces:
-            if self._has_come(totals):
-                return None
-            self._check_heard()
-            await self._change().wait()
-        return await self._next()
+        while True:
+            while not self._pieces:
+                if self._has_come(totals):
+                    return self._rest()
+                self._check_heard()
+                await self._change().wait()
+            if piece := await self._next():
+                return piece
 
     def _has_come(self, totals: tuple[int, int]) -> bool:
         return all(came >= total for came, total in zip(self._came, totals, strict=True))
 
-    async def _next(self) -> tuple[Stream, bytes]:
+    async def _next(self) -> tuple[Stream, bytes] | None:
+        """The next piece; None if all of it may be the beginning of a secret."""
         stream, data = self._pieces.popleft()
         index = stream - 1
         self._taken[index] += len(data)
@@ -81,4 +94,9 @@ class HeldProcess(Process):
             amount, self._taken[index] = self._taken[index], 0
             self._credit[index] += amount
             await self._channel.send(requests.credit(self.number, stream, amount))
-        return stream, data
+        shown = self._masked[stream].feed(data)
+        return (stream, shown) if shown else None
+
+    def _rest(self) -> tuple[Stream, bytes] | None:
+        """What was held back as the beginning of a secret."""
+        return next(((stream, data) for stream, masked in self._masked.items() if (data := masked.rest())), None)

@@ -58,6 +58,12 @@ class Masks:
                     break
         return data
 
+    def open_end(self, data: bytes) -> int:
+        """How many of the last bytes are the beginning of a secret, of which the rest may follow."""
+        longest = min(self.reach, len(data))
+        ends = (size for size in range(longest, 0, -1) if any(part.startswith(data[-size:]) for part in self._parts))
+        return next(ends, 0)
+
     def holds(self, value: str) -> bool:
         """Whether a secret is in a text."""
         return any(part in value.encode("utf-8", "surrogateescape") for part in self._parts)
@@ -75,3 +81,25 @@ class Masks:
         last = end if end >= found.total else max(begin, end - self.reach)
         last = max(begin, min(last, begin + size))
         return replace(found, offset=begin, data=data[begin - found.offset : last - found.offset])
+
+
+class MaskedStream:
+    """Masks the secrets of one stream of output, however it is cut into pieces."""
+
+    def __init__(self, masks: Masks) -> None:
+        self._masks = masks
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what can be shown by now; the beginning of a secret is held back until the next piece."""
+        if not self._masks and not self._held:
+            return data
+        whole = self._masks.masked(self._held + data, is_begun=False, is_open=False)
+        open_end = self._masks.open_end(whole)
+        self._held = whole[len(whole) - open_end :]
+        return whole[: len(whole) - open_end]
+
+    def rest(self) -> bytes:
+        """Return what is still held back: nothing follows."""
+        rest, self._held = self._held, b""
+        return rest

@@ -69,7 +69,7 @@ class Channel:
         self._orphan_ttl = orphan_ttl
         self._decoder = Decoder()
         self._link = LastingStream(self._hello, self._take)
-        self._highest = 0
+        self.highest = 0
         self._listeners: dict[int, ProcessListener] = {}
         self._on_lost: list[Callable[[], None]] = []
         self._to_forget: list[int] = []
@@ -262,7 +262,7 @@ class Channel:
     def add(self, listener: ProcessListener) -> int:
         """Give a new process its number. Raises SandboxLost when the channel has ended."""
         self._check()
-        self._highest = number = self._highest + 1
+        self.highest = number = self.highest + 1
         self._listeners[number] = listener
         return number
 
@@ -273,7 +273,7 @@ class Channel:
 
     def reserve(self, number: int) -> None:
         """Give no later process this number: the supervisor still remembers a process with it."""
-        self._highest = max(self._highest, number)
+        self.highest = max(self.highest, number)
 
     def remove(self, number: int) -> None:
         self._listeners.pop(number, None)

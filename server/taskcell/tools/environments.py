@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio.to_thread
@@ -120,6 +121,20 @@ class Environments:
             # One that is still being made goes on, and is the task's.
             if wanted != before and all(slot.task != task for slot in self.pool.slots):
                 self.forget(task)
+            raise
+
+    @asynccontextmanager
+    async def passed_on(self, task: TaskKey, to: TaskKey) -> AsyncIterator[None]:
+        """While this is entered, a new task is made that has the environment of another one."""
+        environment = await self.of(task)
+        if not environment.is_default:
+            self._hold(to, environment)
+            await anyio.to_thread.run_sync(self.opened.note, to, environment)
+        try:
+            yield
+        except BaseException:
+            if all(slot.task != to for slot in self.pool.slots):
+                self.forget(to)
             raise
 
     def forget(self, task: TaskKey) -> None:

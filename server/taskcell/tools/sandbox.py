@@ -1,4 +1,4 @@
-"""The tool `sandbox`: shows, resets, closes or opens the sandboxes of a task."""
+"""The tool `sandbox`: shows, resets, closes or opens the sandboxes of a task, and copies its files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import anyio.to_thread
 from taskcell.config.settings import Settings
 from taskcell.engine.base import Engine
 from taskcell.environment import OF_TERMINAL, Environment
-from taskcell.errors import SandboxLost, TaskcellError
+from taskcell.errors import BadArgument, SandboxLost, TaskcellError
 from taskcell.files.answers import Picture
 from taskcell.model import WORKSPACE, Command, TaskKey, ToolCall
 from taskcell.pool.slot import Slot
 from taskcell.schema.forms import ONLY_WHEN
-from taskcell.schema.properties import TASK_ID, object_schema, or_null, value_schema
+from taskcell.schema.properties import MAX_TASK_ID, TASK_ID, object_schema, or_null, value_schema
 from taskcell.tools.binding import task_key
 from taskcell.tools.describe import NOT_NEGATIVE, NOTES, facts
 from taskcell.tools.environments import can_open, profile_in
@@ -32,15 +32,27 @@ _DESCRIPTION = (
 _ACTIONS = {
     "status": "state, processes, memory",
     "reset": f"fresh container, working directory and environment; {WORKSPACE} stays",
-    "close": "end the task and delete its files, unless the workspace is persistent",
+    "close": "end the task and delete its files",
 }
+#: The actions that copy a task's files, each with the argument that it needs.
+COPIES = {"snapshot": "name", "restore": "name", "fork": "to"}
+_COPIES = {
+    "snapshot": "keep the files as `name`",
+    "restore": "end what runs, put `name`'s files back",
+    "fork": "make task `to` with the same files",
+}
+_ON_DISK = {"close": "end the task; its files stay"}
 _OPEN = "start the task in another environment, before its first command"
 _ONLY_OPEN = {ONLY_WHEN: {"action": ["open"]}}
 
 
 def schema(settings: Settings) -> dict[str, Any]:
     """Return the input schema. What could only be refused is not in it."""
-    actions = {**_ACTIONS, "open": _OPEN} if can_open(settings) else _ACTIONS
+    actions = {
+        **_ACTIONS,
+        **({} if settings.keeps_files else _COPIES),
+        **({"open": _OPEN} if can_open(settings) else {}),
+    }
     properties: dict[str, Any] = {
         "action": {
             "type": "string",
@@ -49,6 +61,9 @@ def schema(settings: Settings) -> dict[str, Any]:
         },
         "task_id": TASK_ID,
     }
+    if not settings.keeps_files:
+        properties["name"] = _name("Snapshot.", "snapshot", "restore")
+        properties["to"] = _name("New task.", "fork")
     if settings.environments:
         names = list(settings.environments)
         said = "What the terminal and file tools then work in."
@@ -58,6 +73,11 @@ def schema(settings: Settings) -> dict[str, Any]:
         said = f"Image to use, of these: {allowed if len(allowed) <= PATTERNS_SHOWN else 'see the refusal'}."
         properties["image"] = value_schema("string", said, minLength=1, **_ONLY_OPEN)
     return object_schema(properties, ["action"])
+
+
+def _name(description: str, *actions: str) -> dict[str, Any]:
+    fits = {ONLY_WHEN: {"action": list(actions)}}
+    return value_schema("string", description, minLength=1, maxLength=MAX_TASK_ID, **fits)
 
 
 SANDBOX_SCHEMA = object_schema(
@@ -85,11 +105,12 @@ SANDBOX_SCHEMA = object_schema(
 
 @dataclass(frozen=True, slots=True)
 class SandboxAction:
-    """A checked call of the tool `sandbox`."""
+    """A checked call of the tool `sandbox`. `name`: of the snapshot, or of the task that is to be made."""
 
     task: TaskKey
-    action: Literal["status", "reset", "close", "open"]
+    action: Literal["status", "reset", "close", "open", "snapshot", "restore", "fork"]
     environment: Environment = OF_TERMINAL
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +166,7 @@ class SandboxReport:
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxTool(Tool):
-    """The tool `sandbox`. It runs no command, but `open` is judged as one of the environment's profile."""
+    """The tool `sandbox`. It runs no command, but `open` and copies are judged as one of the environment's profile."""
 
     settings: Settings = field(repr=False)
 
@@ -153,25 +174,42 @@ class SandboxTool(Tool):
         """Check a call's arguments. Raises BadArgument."""
         values = self.check(call)
         environment = Environment(values.get("environment", ""), values.get("image", ""))
-        return SandboxAction(task_key(call, values), values["action"], environment)
+        action = values["action"]
+        needed = COPIES.get(action)
+        if needed is not None and not values.get(needed):
+            raise BadArgument(f"sandbox: `{action}` needs `{needed}`.")
+        return SandboxAction(task_key(call, values), action, environment, values[needed] if needed else "")
 
     def commands(self, call: ToolCall) -> Sequence[Command]:
         action = self.bind(call)
-        return (self._opening(action, call.confirmed),) if action.action == "open" else ()
+        return (self._judged(action, call.confirmed),) if action.action in {"open", *COPIES} else ()
 
-    def _opening(self, action: SandboxAction, confirmed: frozenset[str] = frozenset()) -> Command:
-        """Return what the policy judges of an `open`. Raises BadArgument."""
+    def _judged(self, action: SandboxAction, confirmed: frozenset[str] = frozenset()) -> Command:
+        """Return what the policy judges of an `open` or a copy. Raises BadArgument."""
         environment = action.environment
-        text = " ".join(filter(None, ("open", environment.name, environment.image)))
+        words = (environment.name, environment.image) if action.action == "open" else (action.name,)
+        text = " ".join(filter(None, (action.action, *words)))
         return Command(action.task, self.name, profile_in(self.settings, environment), (), text, confirmed=confirmed)
 
     async def _open(self, gateway: Access, action: SandboxAction, confirmed: frozenset[str]) -> list[str]:
         environment = action.environment
         if environment.is_default:  # whatever the task has
             environment = await gateway.environments.of(action.task)
-        command = self._opening(replace(action, environment=environment), confirmed)
+        command = self._judged(replace(action, environment=environment), confirmed)
         notes = await gateway.environments.open(action.task, environment, gateway.authorize(command).profile)
         return [f"The task has {environment}. {facts(command.profile)}", *notes]
+
+    async def _copied(self, gateway: Access, action: SandboxAction, confirmed: frozenset[str]) -> list[str]:
+        task, copies = action.task, gateway.copies
+        environment = await gateway.environments.of(task)
+        profile = gateway.authorize(self._judged(replace(action, environment=environment), confirmed)).profile
+        if action.action == "snapshot":
+            return await copies.snapshot(task, profile, action.name)
+        if action.action == "fork":
+            return await copies.fork(task, profile, TaskKey(task.principal, action.name))
+        notes = await copies.restore(task, profile, action.name)
+        gateway.file_history.forget(task)
+        return notes
 
     async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> ToolReport:
         action, pool = self.bind(call), gateway.pool
@@ -186,6 +224,8 @@ class SandboxTool(Tool):
             gateway.file_history.forget(action.task)
             files = "are kept" if pool.keeps_files else "are deleted"
             notes.append(f"{count} sandbox{'' if count == 1 else 'es'} closed; the task's files {files}.")
+        elif action.action in COPIES:
+            notes += await self._copied(gateway, action, call.confirmed)
         slots = await pool.of_task(action.task)
         if action.action == "status":
             slots += pool.replaced(action.task)

@@ -13,6 +13,7 @@ from taskcell.files.answers import Picture
 from taskcell.files.history import FileHistory
 from taskcell.model import Command, ProcessResult, Profile, ToolCall
 from taskcell.policy.policy import AuthorizedCommand
+from taskcell.pool.copies import Copies
 from taskcell.pool.pool import Pool
 from taskcell.process.process import Process
 from taskcell.schema.arguments import Arguments
@@ -57,6 +58,9 @@ class Access(Protocol):
 
     @property
     def pool(self) -> Pool: ...
+
+    @property
+    def copies(self) -> Copies: ...
 
     @property
     def engine(self) -> Engine: ...

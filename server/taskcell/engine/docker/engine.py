@@ -15,7 +15,7 @@ import anyio.abc
 from docker.errors import APIError
 
 from taskcell.engine.base import OWN_TIMEOUT, Container, ContainerSpec, EngineFacts, ListedContainer, Standing
-from taskcell.engine.docker import creation, tcp_memory, workspaces
+from taskcell.engine.docker import copying, creation, freezing, tcp_memory, workspaces
 from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.classify import is_not_running, lacks_supervisor, lacks_workspace
 from taskcell.engine.docker.connection import Connection
@@ -95,6 +95,23 @@ class DockerEngine:
             on.client.put_archive(container.id, WORKSPACE, file)
 
         await self._call("put the task's files back", work, within=FILES_TIMEOUT)
+
+    async def copy_files(self, source: Container, targets: Sequence[Container], runtime: str) -> Sequence[str]:
+        def work(on: Connection) -> Sequence[str]:
+            return copying.copy(on, source, targets, runtime or self._runtime)
+
+        return await self._call("copy the task's files", work, within=FILES_TIMEOUT)
+
+    @asynccontextmanager
+    async def frozen(self, containers: Sequence[Container]) -> AsyncIterator[None]:
+        paused: list[str] = []
+        ids = [container.id for container in containers]
+        try:
+            await self._call("pause the sandbox", lambda on: freezing.freeze(on.client, ids, paused))
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):  # bounded by the call
+                await self._call("let the sandbox go on", lambda on: freezing.thaw(on.client, paused))
 
     async def remove_workspace(self, name: str) -> None:
         await self._call("remove the workspace", lambda on: workspaces.remove(on.client, name))

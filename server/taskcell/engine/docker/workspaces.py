@@ -129,7 +129,7 @@ def sweep_own(client: APIClient, instance: str) -> None:
 
 
 def save(client: APIClient, container_id: str, file: BinaryIO, most: int) -> None:
-    """Write the workspace of a running container as a tar archive. Raises APIError, OSError, EngineError.
+    """Write the workspace of a running container as a tar archive. Raises APIError, EngineError.
 
     Arguments:
         most: bytes; an archive has a sparse file's holes too, which could be without an end.
@@ -140,7 +140,10 @@ def save(client: APIClient, container_id: str, file: BinaryIO, most: int) -> Non
             most -= len(chunk)
             if most < 0:
                 raise EngineError("The task's files take too much room as an archive; files with holes count in full.")
-            file.write(chunk)
+            try:
+                file.write(chunk)
+            except OSError as error:
+                raise EngineError(f"The server cannot write the task's files to its disk: {error.strerror}.") from error
     finally:
         chunks.close()
 
