@@ -26,7 +26,8 @@ from taskcell.cli.rm import ask_to_remove
 from taskcell.config.settings import Settings
 from taskcell.deployment.doors import listen_at, open_doors, short_path
 from taskcell.errors import TaskcellError
-from taskcell.gateway.gateway import REMOVED, Gateway
+from taskcell.gateway.gateway import Gateway
+from taskcell.gateway.removal import REMOVED
 from taskcell.http.local_door import with_local_door
 from taskcell.model import ProcessResult, Status, TaskKey, ToolCall
 

@@ -37,10 +37,6 @@ from taskcell.tools.files import FileTool
 from taskcell.tools.tool import Tool, ToolReport, Watch
 
 _ALL_TOOLS = ToolsSettings()
-REMOVED = (
-    "The operator closed the task's sandbox (`taskcell rm`); this is a fresh one, and the files that were in the "
-    "workspace are {}."
-)
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -169,23 +165,6 @@ class Gateway:
         if not tool.is_of_terminal:
             return tool
         return await self.environments.tool(tool, task_key(call, tool.check(call)))
-
-    async def remove_task(self, task: TaskKey, *, purge: bool) -> int:
-        """Close a task of any principal for the operator; returns how many sandboxes it had.
-
-        The task's next answer says so. Raises what `Pool.close_task` raises, and AuditFailed.
-
-        Arguments:
-            purge: the caller deletes its persistent workspace afterwards.
-        """
-        self.trail.removed(task)
-        await anyio.to_thread.run_sync(self.environments.forget, task)
-        count = await self.pool.close_task(task)
-        self.file_history.forget(task)
-        if count:
-            files = "still there" if self.pool.keeps_files and not purge else "lost"
-            self.pool.slots.endings.tell(task, REMOVED.format(files))
-        return count
 
     async def tool_of(self, name: str, task: TaskKey) -> Tool:
         """A tool as the task's environment has it. Raises KeyError, and what `Environments.of` raises."""

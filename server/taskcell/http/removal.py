@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from taskcell.errors import TaskcellError
 from taskcell.gateway.gateway import Gateway
+from taskcell.gateway.removal import remove_task
 from taskcell.http.refuse import refusal
 from taskcell.model import TaskKey
 
@@ -38,7 +39,7 @@ class Removal:
         if not (isinstance(principal, str) and isinstance(task, str) and isinstance(purge, bool)):
             return refusal(400, 'The body must be {"principal": "…", "task": "…", "purge": false}.')
         try:
-            return JSONResponse({"closed": await self._gateway.remove_task(TaskKey(principal, task), purge=purge)})
+            return JSONResponse({"closed": await remove_task(self._gateway, TaskKey(principal, task), purge=purge)})
         except TaskcellError as error:
             return refusal(503, str(error))
 
