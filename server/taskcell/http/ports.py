@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from taskcell.byte_streams import BROKEN, PieceStream, splice
 from taskcell.caller import Caller
-from taskcell.config.settings import HttpSettings
+from taskcell.config.http_table import HttpSettings
 from taskcell.errors import BadArgument, NoRoom, TaskcellError
 from taskcell.gateway.ports import NothingListens, PortConnections
 from taskcell.http.failure import failure, refused_request
