@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import anyio.to_thread
@@ -20,7 +20,7 @@ from taskcell.schema.forms import ONLY_WHEN
 from taskcell.schema.properties import TASK_ID, object_schema, or_null, value_schema
 from taskcell.tools.binding import task_key
 from taskcell.tools.describe import NOT_NEGATIVE, NOTES, facts
-from taskcell.tools.environments import can_open, profile_in
+from taskcell.tools.environments import can_open, open_task, opening
 from taskcell.tools.tool import Access, BuiltIn, Tool, ToolAnnotations, ToolReport, Watch
 
 SANDBOX = "sandbox"
@@ -157,21 +157,9 @@ class SandboxTool(Tool):
 
     def commands(self, call: ToolCall) -> Sequence[Command]:
         action = self.bind(call)
-        return (self._opening(action, call.confirmed),) if action.action == "open" else ()
-
-    def _opening(self, action: SandboxAction, confirmed: frozenset[str] = frozenset()) -> Command:
-        """Return what the policy judges of an `open`. Raises BadArgument."""
-        environment = action.environment
-        text = " ".join(filter(None, ("open", environment.name, environment.image)))
-        return Command(action.task, self.name, profile_in(self.settings, environment), (), text, confirmed=confirmed)
-
-    async def _open(self, gateway: Access, action: SandboxAction, confirmed: frozenset[str]) -> list[str]:
-        environment = action.environment
-        if environment.is_default:  # whatever the task has
-            environment = await gateway.environments.of(action.task)
-        command = self._opening(replace(action, environment=environment), confirmed)
-        notes = await gateway.environments.open(action.task, environment, gateway.authorize(command).profile)
-        return [f"The task has {environment}. {facts(command.profile)}", *notes]
+        if action.action != "open":
+            return ()
+        return (opening(self.settings, action.task, action.environment, call.confirmed),)
 
     async def run(self, gateway: Access, call: ToolCall, watch: Watch | None = None) -> ToolReport:
         action, pool = self.bind(call), gateway.pool
@@ -179,7 +167,8 @@ class SandboxTool(Tool):
         if action.action == "reset":
             notes += await pool.reset(action.task) or ["The task had no sandbox; its next command creates one."]
         elif action.action == "open":
-            notes += await self._open(gateway, action, call.confirmed)
+            environment, profile, said = await open_task(gateway, action.task, action.environment, call.confirmed)
+            notes += [f"The task has {environment}. {facts(profile)}", *said]
         elif action.action == "close":
             await anyio.to_thread.run_sync(gateway.environments.forget, action.task)
             count = await pool.close_task(action.task)
