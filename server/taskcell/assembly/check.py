@@ -10,6 +10,7 @@ from taskcell.assembly import stack
 from taskcell.assembly.invocation import Invocation
 from taskcell.config.settings import Settings
 from taskcell.config.toml_source import Fault, TomlSource, UnreadableToml
+from taskcell.environment import Environment
 from taskcell.policy.policy import Policy
 from taskcell.profile.build import skill_profile, terminal_profile
 from taskcell.refusal import Refusal, Rule
@@ -22,6 +23,8 @@ _KEYS: dict[Rule, tuple[str, ...]] = {
     Rule.IMAGES: ("image",),
     Rule.FORM: ("working_dir", "platform", "entrypoint", "command"),
     Rule.ENVIRONMENT: ("environment",),
+    Rule.OWN: ("own",),
+    Rule.DISK: ("disk",),
     Rule.USER: ("user",),
     Rule.SUDO: ("sudo",),
     Rule.CAPABILITIES: ("cap_add",),
@@ -52,14 +55,14 @@ def find_notes(run: Invocation, settings: Settings) -> tuple[str, ...]:
 
 
 def _terminal_refused(settings: Settings, policy: Policy) -> Iterator[str]:
-    """Describe everything that speaks against the terminal's profile, with its key in the configuration."""
-    refusals = policy.refusals(terminal_profile(settings))
+    """Describe everything that speaks against the profiles of terminals, with its key in the configuration."""
     source = _read(settings.file) if settings.file is not None else None
-    table = source.data.get("terminal", {}) if source is not None else {}
-    for refusal in refusals:
-        key = ("terminal", *_key(refusal, {"docker": table})[1:])
-        fault = Fault(key, _sentence(refusal))
-        yield source.describe(fault) if source is not None else f"{'.'.join(key)}: {fault.sentence}"
+    for name, place, table in settings.terminals():
+        for refusal in policy.refusals(terminal_profile(settings.in_environment(Environment(name)))):
+            written = dict.fromkeys(table.model_fields_set, True)
+            key = (*place, *_key(refusal, {"docker": written})[1:])
+            fault = Fault(key, _sentence(refusal))
+            yield source.describe(fault) if source is not None else f"{'.'.join(key)}: {fault.sentence}"
 
 
 def _read(file: Path) -> TomlSource | None:

@@ -18,8 +18,11 @@ from taskcell.config import load as config
 from taskcell.config.settings import Settings
 from taskcell.engine import kinds
 from taskcell.engine.base import Engine
+from taskcell.environment import Environment
 from taskcell.errors import ConfigError, ManifestError
+from taskcell.model import Profile
 from taskcell.policy.policy import Policy
+from taskcell.profile.build import terminal_profile
 from taskcell.skills import manifest, manifest_files
 from taskcell.skills.manifest import LeftOut, Skill
 from taskcell.skills.manifest_files import Stamp
@@ -48,6 +51,13 @@ class Loaded:
     stamp: Stamp
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def profiles_of(loaded: Loaded) -> dict[str, Profile]:
+    """Return every profile that is declared, by name: the terminal's, those of environments and of skills."""
+    settings = loaded.settings
+    opened = [terminal_profile(settings.in_environment(Environment(name))) for name in settings.environments]
+    return {**catalog.profiles(loaded.tools), **{profile.name: profile for profile in opened}}
 
 
 def load(run: Invocation) -> Loaded:

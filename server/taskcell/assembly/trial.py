@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import anyio
 
 from taskcell.config.settings import Settings
+from taskcell.engine.base import OWN_TIMEOUT
+from taskcell.environment import Environment
 from taskcell.errors import SpawnFailed, TaskcellError
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import LOCAL_PRINCIPAL, Command, ProcessResult, Profile, TaskKey
@@ -44,15 +46,14 @@ async def try_profile(gateway: Gateway, profile: Profile, settings: Settings) ->
     task = TaskKey(LOCAL_PRINCIPAL, f"doctor-{secrets.token_hex(8)}")
     # Nothing is put before what the trial runs, and a terminal's state is not looked at.
     bare = replace(profile, kind="skill", entrypoint=(), command=())
+    patience = TRIAL_TIMEOUT + (profile.setup_timeout if profile.setup else 0) + (OWN_TIMEOUT if profile.own else 0)
     try:
-        with anyio.fail_after(TRIAL_TIMEOUT):
+        with anyio.fail_after(patience):
             authorized = gateway.authorize(_command(task, bare, ()))
             async with gateway.pool.lease(task, authorized.profile) as (sandbox, _):
                 return await _looked_at(_Inside(gateway, sandbox, task, bare), profile, settings)
     except TimeoutError:
-        return Problem(
-            f"Its sandbox was not ready within {TRIAL_TIMEOUT:.0f} seconds.", "look at the engine's own log."
-        )
+        return Problem(f"Its sandbox was not ready within {patience:.0f} seconds.", "look at the engine's own log.")
     except TaskcellError as error:
         return Problem(" ".join(str(error).split()))
 
@@ -81,8 +82,8 @@ async def _looked_at(inside: _Inside, profile: Profile, settings: Settings) -> P
     except SpawnFailed as failure:
         if not failure.no_folder:
             return Problem(f"{failure}", "correct 'user', or leave it out.")
-        key = "terminal.working_dir" if profile.kind == "terminal" else "docker.working_dir"
-        return Problem(f"{failure}", f"name a folder of the image in {key}, or leave it out.")
+        key = "docker" if profile.kind == "skill" else _table(profile)
+        return Problem(f"{failure}", f"name a folder of the image in {key}.working_dir, or leave it out.")
     has_shell = True
     try:
         problem = await _files(inside, profile)
@@ -91,7 +92,7 @@ async def _looked_at(inside: _Inside, profile: Profile, settings: Settings) -> P
     except SpawnFailed:
         has_shell = False  # an image of one program, which may well run
     if profile.kind == "terminal":
-        return await _shell(inside, settings.terminal.shell)
+        return await _shell(inside, profile)
     return await _program(inside, profile) if has_shell else _named(inside, profile)
 
 
@@ -99,6 +100,7 @@ async def _files(inside: _Inside, profile: Profile) -> Problem | None:
     """Whether the user can write where every program may expect to."""
     folders = ["/tmp"] if inside.sandbox.container.workspace == "/workspace" else []  # noqa: S108 - in the container
     folders += [] if profile.is_reader else [inside.sandbox.container.workspace]
+    folders += profile.own
     result = await inside.run("sh", "-c", _WRITES, "sh", *folders)
     if result.exit_code != _NOT_WRITABLE:
         return None
@@ -108,8 +110,15 @@ async def _files(inside: _Inside, profile: Profile) -> Problem | None:
     )
 
 
-async def _shell(inside: _Inside, shell: Sequence[str]) -> Problem | None:
-    mend = 'write shell = ["sh", "-c"], or a shell that the image has, below [terminal].'
+def _table(profile: Profile) -> str:
+    """The table of the configuration that a terminal's profile comes from."""
+    environment = Environment.of_profile(profile.name)
+    return f"environments.{environment.name}" if environment is not None and environment.name else "terminal"
+
+
+async def _shell(inside: _Inside, profile: Profile) -> Problem | None:
+    shell = profile.shell
+    mend = f'write shell = ["sh", "-c"], or a shell that the image has, below [{_table(profile)}].'
     try:
         result = await inside.run(*shell, "exit 0")
     except SpawnFailed as failure:

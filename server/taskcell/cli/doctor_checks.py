@@ -20,7 +20,6 @@ from taskcell.errors import Denied, ManifestError, TaskcellError
 from taskcell.images.engine import ImageEngine
 from taskcell.profile.build import terminal_profile
 from taskcell.supervisor import binary
-from taskcell.tools.catalog import profiles
 from taskcell.units import format_size
 
 #: Seconds for the supervisor to print its version; it does nothing else.
@@ -95,7 +94,7 @@ def _policy(run: Invocation, loaded: Loaded) -> Iterator[Check]:
     """Each profile, authorised as it would be before its container is made."""
     policy = stack.policy_of(loaded.settings, stack.state_folder(run, loaded.settings))
     refused = 0
-    judged = profiles(loaded.tools)
+    judged = stack.profiles_of(loaded)
     for name, profile in judged.items():
         try:
             policy.authorize_profile(profile)
@@ -109,7 +108,7 @@ def _policy(run: Invocation, loaded: Loaded) -> Iterator[Check]:
 
 def _sudo(loaded: Loaded) -> Iterator[Check]:
     """Where the password comes from, for profiles that have sudo; a faulty source is a fault of the configuration."""
-    having = sorted(name for name, profile in profiles(loaded.tools).items() if profile.sudo)
+    having = sorted(name for name, profile in stack.profiles_of(loaded).items() if profile.sudo)
     if having:
         secret = loaded.settings.sudo
         own = f"is what {secret.password_file} holds" if secret.password_file else "comes from the environment"
@@ -213,7 +212,7 @@ async def _images(engine: Engine, settings: Settings, loaded: Loaded | None) -> 
     if engine.images is None:
         return []
     users: dict[str, set[str]] = {}
-    for profile in profiles(loaded.tools).values() if loaded else ():
+    for profile in stack.profiles_of(loaded).values() if loaded else ():
         users.setdefault(profile.image, set()).add(profile.name)
     users = users or {settings.terminal.image: {"terminal"}}
     return [await _image(engine.images, reference, sorted(users[reference])) for reference in sorted(users)]

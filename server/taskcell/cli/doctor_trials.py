@@ -17,7 +17,6 @@ from taskcell.engine.base import Engine
 from taskcell.errors import TaskcellError
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import MIB, Profile
-from taskcell.tools.catalog import profiles
 
 #: Sandboxes that start at once: the engine makes them one after the other for the most part.
 _AT_ONCE = 3
@@ -59,7 +58,7 @@ async def _that_can_be_tried(run: Invocation, loaded: Loaded, engine: Engine) ->
     policy = stack.policy_of(loaded.settings, stack.state_folder(run, loaded.settings))
     return {
         name: profile
-        for name, profile in profiles(loaded.tools).items()
+        for name, profile in stack.profiles_of(loaded).items()
         if not policy.refusals(profile)
         and (engine.images is None or await engine.images.image_labels(profile.image) is not None)
     }

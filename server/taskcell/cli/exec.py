@@ -16,6 +16,7 @@ import typer
 from taskcell.assembly.invocation import Invocation
 from taskcell.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, command
 from taskcell.cli.control_sequences import harmless
+from taskcell.environment import Environment
 from taskcell.errors import BadArgument, SandboxLost, TaskcellError, UnknownProcess
 from taskcell.model import DEFAULT_TASK, LOCAL_PRINCIPAL, MIB, ProcessResult, Status, TaskKey, ToolCall
 
@@ -51,6 +52,8 @@ def exec_(
         str | None, typer.Option(help="The task whose sandbox runs it, that of a running server where one has it.")
     ] = None,
     skill: Annotated[str | None, typer.Option(help="A skill that gets CMD as its arguments.")] = None,
+    environment: Annotated[str | None, typer.Option(help="Of [environments.NAME], for a task that is new.")] = None,
+    image: Annotated[str | None, typer.Option(help="An image of policy.task_images, for a task that is new.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds until the command is killed.")] = None,
     stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input to the command.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Pass control sequences to the terminal unfiltered.")] = False,
@@ -80,7 +83,10 @@ def exec_(
     stack.warn_unless_isolated(loaded.settings)
     _check_runs_words(tool, loaded)
     call = ToolCall(LOCAL_PRINCIPAL, tool, arguments, hand_off=False)
-    ended = anyio.run(_run, run, loaded, call, task is not None)
+    opened = Environment(environment or "", image or "")
+    if skill and not opened.is_default:
+        raise BadArgument("--environment and --image are for the terminal; a skill has its own image.")
+    ended = anyio.run(_run, run, loaded, call, task is not None, opened)
     return EXIT_INTERRUPTED if ended is None else _show(*ended, raw=raw)
 
 
@@ -114,12 +120,13 @@ def _read_stdin() -> str:
 
 
 async def _run(
-    run: Invocation, loaded: Loaded, call: ToolCall, of_server: bool
+    run: Invocation, loaded: Loaded, call: ToolCall, of_server: bool, opened: Environment
 ) -> tuple[ProcessResult, Mapping[str, Piece]] | None:
     """The command's result and its output; None when Ctrl-C or SIGTERM came first, and everything was killed.
 
     Arguments:
         of_server: where a server has the task, run it there.
+        opened: what a new task is opened with.
     """
     import anyio
 
@@ -143,25 +150,30 @@ async def _run(
     async with anyio.create_task_group() as watching:
         watching.start_soon(cancel_on_signal)
         with running:
-            ended = await _run_somewhere(run, loaded, call, of_server)
+            ended = await _run_somewhere(run, loaded, call, of_server, opened)
         watching.cancel_scope.cancel()
     return None if running.cancelled_caught else ended
 
 
 async def _run_somewhere(
-    run: Invocation, loaded: Loaded, call: ToolCall, of_server: bool
+    run: Invocation, loaded: Loaded, call: ToolCall, of_server: bool, opened: Environment
 ) -> tuple[ProcessResult, Mapping[str, Piece]]:
     from taskcell.assembly import stack
     from taskcell.assembly.gateway import configured_gateway
     from taskcell.cli.in_task import door_of, run_in_task
+    from taskcell.tools.environments import open_task
 
     folder = stack.state_folder(run, loaded.settings)
     if of_server and folder is not None:
         door = await door_of(folder, TaskKey(call.principal, call.arguments["task_id"]))
+        if door is not None and not opened.is_default:
+            raise BadArgument("A server has this task, in the environment that it was opened with; name another task.")
         if door is not None:
             return await run_in_task(door, call)
         await _tell_kept(folder, TaskKey(call.principal, call.arguments["task_id"]))
     async with configured_gateway(run, loaded, for_one_call=True) as gateway:
+        if not opened.is_default:
+            await open_task(gateway, TaskKey(call.principal, call.arguments["task_id"]), opened)
         report = await gateway.call(call)
         assert isinstance(report, ProcessResult)
         return report, await _kept_output(gateway, call, report)

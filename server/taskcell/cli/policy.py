@@ -11,6 +11,7 @@ import typer
 
 from taskcell.assembly.invocation import Invocation
 from taskcell.cli.command import command
+from taskcell.environment import Environment
 from taskcell.errors import BadArgument, TaskcellError, UnknownTool
 from taskcell.model import LOCAL_PRINCIPAL, Command, Profile, ToolCall
 
@@ -29,8 +30,11 @@ def register(app: typer.Typer) -> None:
 
 def explain(
     run: Invocation,
+    *,
     tool: Annotated[str, typer.Argument(metavar="TOOL", help="A tool's name.")],
     arguments: Annotated[str, typer.Argument(metavar="ARGS-JSON", help="The call's arguments, a JSON object.")],
+    environment: Annotated[str, typer.Option(help="The task's environment, of [environments.NAME].")] = "",
+    image: Annotated[str, typer.Option(help="The image that the task was opened with.")] = "",
     principal: Annotated[str, typer.Option(help="Who calls.")] = LOCAL_PRINCIPAL,
     as_json: Annotated[bool, typer.Option("--json", help="An object with effect, rule and reason.")] = False,
 ) -> None:
@@ -43,10 +47,11 @@ def explain(
     loaded = stack.load(run)
     call = ToolCall(principal, tool, _object(arguments))
     policy = stack.policy_of(loaded.settings, stack.state_folder(run, loaded.settings))
-    decisions = [policy.decide(command) for command in _judged(loaded, call)]
+    judged = _judged(loaded, call, Environment(environment, image))
+    decisions = [policy.decide(command) for command in judged]
     refused = (decision for decision in decisions if decision.effect is not Effect.ALLOW)
     decision = next(refused, decisions[0] if decisions else Decision(Effect.ALLOW, "default", _NOT_JUDGED))
-    reached = anyio.run(_reached, run, loaded.settings, [command.profile for command in _judged(loaded, call)])
+    reached = anyio.run(_reached, run, loaded.settings, [command.profile for command in judged])
     if as_json:
         fields: dict[str, object] = {
             "effect": decision.effect.value,
@@ -82,13 +87,16 @@ _NO_HOSTS = "no host: nothing in [egress.presets], and nothing in the image's la
 _NOT_JUDGED = "The call runs no command, so no rule judges it."
 
 
-def _judged(loaded: Loaded, call: ToolCall) -> Sequence[Command]:
-    """The commands that the rules look at."""
+def _judged(loaded: Loaded, call: ToolCall, environment: Environment) -> Sequence[Command]:
+    """The commands that the rules look at, in a task of an environment."""
     from taskcell.schema.arguments import nearest
+    from taskcell.tools.environments import tool_in
 
     found = loaded.tools.get(call.tool)
     if found is None:
         raise UnknownTool(f"There is no tool '{call.tool}'{nearest(call.tool, loaded.tools)}.")
+    if found.is_of_terminal and not environment.is_default:
+        found = tool_in(loaded.settings, environment, found)
     return found.commands(call)
 
 

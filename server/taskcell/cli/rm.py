@@ -80,6 +80,7 @@ async def _remove(
 
     from taskcell.assembly import stack
     from taskcell.deployment.kept import forget_kept
+    from taskcell.deployment.opened import forget_opened
     from taskcell.deployment.records import Deployment
     from taskcell.deployment.sandboxes import find_deployed
 
@@ -101,6 +102,7 @@ async def _remove(
         for key in purged:
             await _purge(engine, deployment, key)
         forgotten = await anyio.to_thread.run_sync(forget_kept, deployment, is_chosen)
+        await anyio.to_thread.run_sync(forget_opened, deployment.folder, is_chosen)
     return chosen, purged, forgotten - {one.key for one in chosen}
 
 

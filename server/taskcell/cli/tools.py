@@ -49,6 +49,7 @@ def tools(
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
     else:
         _show(rows)
+        _show_environments(loaded)
     if note:
         typer.echo(note, err=True)
 
@@ -83,6 +84,15 @@ async def _rows(run: Invocation, loaded: Loaded) -> tuple[list[Row], str]:
             rows.append(Row(name, offered=True, characters=size, tokens=tokens(size)))
     rows += [Row(name, offered=False, why=it.why, mend=it.mend) for name, it in why.items() if name not in loaded.tools]
     return rows, note
+
+
+def _show_environments(loaded: Loaded) -> None:
+    """What `sandbox` opens tasks with."""
+    settings = loaded.settings
+    for name, table in settings.environments.items():
+        typer.echo(f"A task can be opened with the environment '{name}': {table.image}.")
+    if settings.policy.task_images:
+        typer.echo(f"A task can be opened with images of policy.task_images: {', '.join(settings.policy.task_images)}.")
 
 
 def _show(rows: list[Row]) -> None:

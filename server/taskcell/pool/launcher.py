@@ -156,7 +156,7 @@ class Launcher:
             sandbox.sudo_problem = await sudo.set_up(channel, slot.profile, self._settings.sudo_password)
         if slot.profile.kind == "terminal":
             await sandbox.read_login_profile(shell)
-            await run_setup(sandbox)
+        await run_setup(sandbox)
         return sandbox
 
     async def _give_egress(self, sandbox: Sandbox, slot: Slot) -> None:

@@ -13,12 +13,12 @@ from taskcell.config.settings import Settings
 from taskcell.deployment.opened import OpenedTasks
 from taskcell.environment import OF_TERMINAL, Environment
 from taskcell.errors import BadArgument
-from taskcell.model import Profile, TaskKey
+from taskcell.model import Command, Profile, TaskKey
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.pool import Pool
 from taskcell.profile.build import terminal_profile
 from taskcell.tools.catalog import terminal_tools
-from taskcell.tools.tool import Tool
+from taskcell.tools.tool import Access, Tool
 
 #: Sets of tools that are held. Making one takes a few milliseconds.
 MAX_SETS = 64
@@ -35,6 +35,12 @@ def profile_in(settings: Settings, environment: Environment) -> Profile:
 def _no_such(name: str, settings: Settings) -> str:
     names = ", ".join(f"'{known}'" for known in settings.environments)
     return f"There is no environment '{name}'; " + (f"there are {names}." if names else "none is configured.")
+
+
+def tool_in(settings: Settings, environment: Environment, own: Tool) -> Tool:
+    """Return a tool as it is in an environment. Raises BadArgument: there is none of its name."""
+    profile_in(settings, environment)
+    return terminal_tools(settings.in_environment(environment)).get(own.name, own)
 
 
 def can_open(settings: Settings) -> bool:
@@ -141,6 +147,26 @@ class Environments:
         """The task is closed; its next sandbox may be of any environment. Blocking, for a file of the disk."""
         self.held.pop(task, None)
         self.opened.forget(task)
+
+
+def opening(settings: Settings, task: TaskKey, environment: Environment, confirmed: frozenset[str]) -> Command:
+    """Return what the policy judges when a task is opened. Raises BadArgument: there is no such environment."""
+    text = " ".join(filter(None, ("open", environment.name, environment.image)))
+    return Command(task, "sandbox", profile_in(settings, environment), (), text, confirmed=confirmed)
+
+
+async def open_task(
+    gateway: Access, task: TaskKey, environment: Environment, confirmed: frozenset[str] = frozenset()
+) -> tuple[Environment, Profile, list[str]]:
+    """Open a task with an environment; with the default one, with what it has already.
+
+    Returns what it has, the profile, and notes for the answer. Raises what `Environments.open` raises, and Denied.
+    """
+    environments = gateway.environments
+    if environment.is_default:
+        environment = await environments.of(task)
+    authorized = gateway.authorize(opening(environments.settings, task, environment, confirmed))
+    return environment, authorized.profile, await environments.open(task, environment, authorized.profile)
 
 
 _CLOSE = "`sandbox` with the action 'close' ends the task and its files, or use another task_id."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import anyio.to_thread
@@ -20,7 +20,7 @@ from taskcell.schema.forms import ONLY_WHEN
 from taskcell.schema.properties import MAX_TASK_ID, TASK_ID, object_schema, or_null, value_schema
 from taskcell.tools.binding import task_key
 from taskcell.tools.describe import NOT_NEGATIVE, NOTES, facts
-from taskcell.tools.environments import can_open, profile_in
+from taskcell.tools.environments import can_open, open_task, opening, profile_in
 from taskcell.tools.tool import Access, BuiltIn, Tool, ToolAnnotations, ToolReport, Watch
 
 SANDBOX = "sandbox"
@@ -182,27 +182,21 @@ class SandboxTool(Tool):
 
     def commands(self, call: ToolCall) -> Sequence[Command]:
         action = self.bind(call)
-        return (self._judged(action, call.confirmed),) if action.action in {"open", *COPIES} else ()
+        if action.action == "open":
+            return (opening(self.settings, action.task, action.environment, call.confirmed),)
+        if action.action in COPIES:
+            return (self._copying(action, action.environment, call.confirmed),)
+        return ()
 
-    def _judged(self, action: SandboxAction, confirmed: frozenset[str] = frozenset()) -> Command:
-        """Return what the policy judges of an `open` or a copy. Raises BadArgument."""
-        environment = action.environment
-        words = (environment.name, environment.image) if action.action == "open" else (action.name,)
-        text = " ".join(filter(None, (action.action, *words)))
+    def _copying(self, action: SandboxAction, environment: Environment, confirmed: frozenset[str]) -> Command:
+        """Return what the policy judges of a copy. Raises BadArgument."""
+        text = f"{action.action} {action.name}"
         return Command(action.task, self.name, profile_in(self.settings, environment), (), text, confirmed=confirmed)
-
-    async def _open(self, gateway: Access, action: SandboxAction, confirmed: frozenset[str]) -> list[str]:
-        environment = action.environment
-        if environment.is_default:  # whatever the task has
-            environment = await gateway.environments.of(action.task)
-        command = self._judged(replace(action, environment=environment), confirmed)
-        notes = await gateway.environments.open(action.task, environment, gateway.authorize(command).profile)
-        return [f"The task has {environment}. {facts(command.profile)}", *notes]
 
     async def _copied(self, gateway: Access, action: SandboxAction, confirmed: frozenset[str]) -> list[str]:
         task, copies = action.task, gateway.copies
         environment = await gateway.environments.of(task)
-        profile = gateway.authorize(self._judged(replace(action, environment=environment), confirmed)).profile
+        profile = gateway.authorize(self._copying(action, environment, confirmed)).profile
         if action.action == "snapshot":
             return await copies.snapshot(task, profile, action.name)
         if action.action == "fork":
@@ -217,7 +211,8 @@ class SandboxTool(Tool):
         if action.action == "reset":
             notes += await pool.reset(action.task) or ["The task had no sandbox; its next command creates one."]
         elif action.action == "open":
-            notes += await self._open(gateway, action, call.confirmed)
+            environment, profile, said = await open_task(gateway, action.task, action.environment, call.confirmed)
+            notes += [f"The task has {environment}. {facts(profile)}", *said]
         elif action.action == "close":
             await anyio.to_thread.run_sync(gateway.environments.forget, action.task)
             count = await pool.close_task(action.task)
