@@ -72,7 +72,6 @@ test-registry: setup ## Pull images from a registry on loopback that asks for cr
 	@$(PYTHON) -m pytest -m image_registry $(PYTEST_ARGS)
 
 test-engines: setup ## Run the contract of engines on each that Debian has, in roots of their own: 25 minutes, 2 GB. WITHIN=240.
-	@scripts/engines.sh
 	@$(PYTHON) tests/engines/run.py $(if $(WITHIN),--within $(WITHIN)) $(ENGINES_ARGS)
 
 test-hostile: setup ## Attack sandboxes, images and an engine of its own, and print what held. TREES=10000 WITHIN=240.

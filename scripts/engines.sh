@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the roots of `make test-engines` below .cache/engines: releases of Debian with their container engines. Each
-# takes half a minute and 600 MB. Quick when done.
+# engines.sh SUITE...: make roots for `make test-engines` below .cache/engines: releases of Debian with their container
+# engines. Each takes half a minute and 600 MB. Quick when done.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/steps.sh
@@ -32,7 +32,12 @@ mkdir -p "$ROOTS"
 # gVisor comes from the release's backports, which the mirror of the release has too.
 readonly BACKPORTS='sed "s/ bookworm / bookworm-backports /" "$1/etc/apt/sources.list" >"$1/etc/apt/sources.list.d/backports.list" &&
 chroot "$1" apt-get update && chroot "$1" apt-get install --yes --no-install-recommends runsc/bookworm-backports'
-make_root bookworm docker.io,podman,runc,catatonit --customize-hook="$BACKPORTS"
-make_root trixie docker.io,podman,runc,catatonit,netavark
-# Its list of packages may be older than it says it is valid for.
-make_root sid docker.io --aptopt='Acquire::Check-Valid-Until "false"'
+for suite in "$@"; do
+  case $suite in
+  bookworm) make_root bookworm docker.io,podman,runc,catatonit --customize-hook="$BACKPORTS" ;;
+  trixie) make_root trixie docker.io,podman,runc,catatonit,netavark ;;
+  # Its list of packages may be older than it says it is valid for.
+  sid) make_root sid docker.io --aptopt='Acquire::Check-Valid-Until "false"' ;;
+  *) fail "there is no root for '$suite'" ;;
+  esac
+done

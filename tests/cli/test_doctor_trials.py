@@ -118,3 +118,40 @@ def test_images_that_lie_about_their_program_and_what_the_engine_lacks_are_broke
     assert "nosuchuser" in found["nobody"][1]
     assert "no-such-network" in found["far"][1]
     assert found["good"] == ("ok", "A sandbox started for sound, terminal. ")
+
+
+WRONG = {
+    "runtime": ('extra_args = ["--runtime", "nosuch"]', "only engine.runtime sets the runtime"),
+    "platform": ('platform = "linux/s390x"', "does not match the specified platform"),
+    "gpu": ('gpus = "all"', "it has no GPU support"),
+    "cpus": ("cpus = 9999", "Range of CPUs"),
+    "denied": ('volumes = ["/etc:/host"]', "blocked_mount_paths"),
+    "pull": ("", "cannot be pulled"),
+}
+
+
+@pytest.mark.engine
+def test_what_the_engine_or_the_policy_cannot_give_is_broken_each_with_its_sentence(
+    odd_images: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tables = []
+    for name, (keys, _) in WRONG.items():
+        image = "127.0.0.1:9/nothing:1" if name == "pull" else odd_images["liar"]
+        tables.append(f'[skills.{name}.docker]\nimage = "{image}"\nentrypoint = "/bin/sh"\n{keys}\n')
+    (tmp_path / "m.toml").write_text("".join(tables))
+    config = tmp_path / "taskcell.toml"
+    config.write_text('manifests = ["m.toml"]\n[policy]\nmax_cpus = 10000\nallow_gpus = true\n')
+    environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+    assert run(["doctor", "--json", "--config", str(config)], environ=environ, cwd=tmp_path) == 1
+    broken = [row["detail"] for row in json.loads(capfd.readouterr().out) if row["status"] == "broken"]
+    for name, (_, told) in WRONG.items():
+        assert any(name in detail and told in detail for detail in broken), name
+
+
+@pytest.mark.engine
+def test_a_runtime_that_the_engine_does_not_have_is_broken(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "taskcell.toml"
+    config.write_text('manifests = []\n[engine]\nruntime = "nosuch"\n')
+    environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+    assert run(["doctor", "--json", "--config", str(config)], environ=environ, cwd=tmp_path) == 1
+    assert "does not have the configured runtime" in trials(capfd.readouterr().out)["terminal"][1]

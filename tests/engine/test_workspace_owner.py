@@ -160,7 +160,7 @@ async def test_folders_in_memory_have_the_mode_and_the_owner_that_their_user_nee
     async with gateway(toml) as gw:
         task = Task(gw)
         result = await task.terminal(
-            "id -un; stat -c '%n %U %a' /tmp /var/tmp /run /over /open /data . && touch /data/x y"
+            "id -un; stat -c '%n %U %a' /tmp /var/tmp /run /over /open . && touch /data/x y && [ -O /data ]"
         )
         assert result.stdout.splitlines() == [
             "app",

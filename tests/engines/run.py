@@ -20,7 +20,7 @@ from xml.etree import ElementTree as XML
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS / "support"))
 
-from engines import ENGINES, NOT_HERE, ROOT, ROOTS, VARIABLE, RunningEngine, UnderTest  # noqa: E402
+from engines import ENGINES, NOT_HERE, ROOT, VARIABLE, RunningEngine, UnderTest  # noqa: E402
 
 IMAGE = "taskcell/base:latest"
 SOCKET = Path("/var/run/docker.sock").resolve()
@@ -94,8 +94,8 @@ def tests_on(running: RunningEngine) -> Outcome:
 
 
 def outcome_on(engine: UnderTest, image: Path) -> Outcome:
-    if not (ROOTS / engine.suite / ".made").exists():
-        return Outcome(engine, fault=f"`scripts/engines.sh` has not made Debian's {engine.suite}")
+    if subprocess.run([ROOT / "scripts/engines.sh", engine.suite], check=False).returncode:
+        return Outcome(engine, fault=f"Debian's {engine.suite} could not be unpacked")
     running = RunningEngine(engine)
     try:
         running.start()

@@ -64,8 +64,8 @@ class UnderTest:
 
 _PODMAN = "exec podman --root {0}/data --runroot {0}/run system service --time=0 unix://{0}/docker.sock"
 ENGINES = (
-    UnderTest("Docker 20.10", "bookworm", f"exec {_DOCKERD}{_NO_NETWORK}"),
     UnderTest("Docker 26.1", "trixie", f"exec {_DOCKERD}{_NO_NETWORK}"),
+    UnderTest("Docker 20.10", "bookworm", f"exec {_DOCKERD}{_NO_NETWORK}"),
     UnderTest("Docker 28.5", "sid", f"exec {_DOCKERD}{_NO_NETWORK} --ip6tables=false"),
     UnderTest("Docker 20.10, userns-remap", "bookworm", f"exec {_DOCKERD}{_NO_NETWORK} --userns-remap=default"),
     UnderTest(
