@@ -16,7 +16,7 @@ from taskcell.profile.build import skill_profile, terminal_profile
 from taskcell.refusal import Refusal, Rule
 from taskcell.skills import manifest
 from taskcell.skills.manifest import Skill
-from taskcell.tools.catalog import built_in_names
+from taskcell.tools.catalog import reserved_names
 
 #: The keys of the docker table that a rule is about. Whatever a table does not have comes from extra_args.
 _KEYS: dict[Rule, tuple[str, ...]] = {
@@ -42,7 +42,7 @@ def find_faults(run: Invocation, settings: Settings) -> list[str]:
 
     Each is `FILE:LINE: key: sentence`, without the line where it is not known.
     """
-    found = manifest.read(settings.manifest_paths, run.environ, built_in_names())
+    found = manifest.read(settings.manifest_paths, run.environ, reserved_names())
     unusable = [reason for skill in found.left_out for reason in skill.reasons]
     policy = stack.policy_of(settings, stack.state_folder(run, settings))
     refused = [line for skill in (*found.skills, *found.partial) for line in _refused(skill, settings, policy)]
@@ -51,7 +51,7 @@ def find_faults(run: Invocation, settings: Settings) -> list[str]:
 
 def find_notes(run: Invocation, settings: Settings) -> tuple[str, ...]:
     """Return the keys of the manifests that have no effect here, as `FILE:LINE: key: sentence`."""
-    return manifest.read(settings.manifest_paths, run.environ, built_in_names()).notes
+    return manifest.read(settings.manifest_paths, run.environ, reserved_names()).notes
 
 
 def _terminal_refused(settings: Settings, policy: Policy) -> Iterator[str]:

@@ -117,7 +117,7 @@ async def open_gateway(
     await _authorize_folders(policy, settings)
 
     deployment = Deployment(state)
-    egress = Egress(settings.egress, audit, resolve)
+    egress = Egress(settings.egress, audit, resolve, asks=settings.policy.ask_egress)
     now = _CurrentProfiles(policy, settings, lambda: gateway.tools, lambda: environments)
     async with (
         open_pool(engine, settings, deployment, now, for_one_call=for_one_call, egress=egress) as pool,

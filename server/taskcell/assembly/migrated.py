@@ -19,7 +19,7 @@ from taskcell.policy.policy import Policy
 from taskcell.profile.build import skill_profile, terminal_profile
 from taskcell.refusal import Refusal
 from taskcell.skills import manifest
-from taskcell.tools.catalog import built_in_names
+from taskcell.tools.catalog import reserved_names
 
 _CONFIG = "taskcell.toml"
 _MANIFESTS = "manifests"
@@ -59,7 +59,7 @@ def judge_moved(moved: Moved, run: Invocation) -> Judged:
             settings = stack.load_settings(here)
         except TaskcellError as error:
             return Judged((), tuple(line.replace(f"{folder}/", "") for line in str(error).splitlines()))
-        found = manifest.read(settings.manifest_paths, here.environ, built_in_names())
+        found = manifest.read(settings.manifest_paths, here.environ, reserved_names())
         policy = stack.policy_of(settings, None)
         skills = (*found.skills, *found.partial) if moved.skills else ()
         profiles = [terminal_profile(settings), *(skill_profile(skill, settings) for skill in skills)]

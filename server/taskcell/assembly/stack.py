@@ -68,7 +68,7 @@ def load(run: Invocation) -> Loaded:
 def load_manifests(run: Invocation, settings: Settings) -> Loaded:
     """Read the manifests. Raises ManifestError, ConfigError."""
     stamp = manifest_files.stamp(settings.manifest_paths)
-    found = manifest.read(settings.manifest_paths, run.environ, catalog.built_in_names())
+    found = manifest.read(settings.manifest_paths, run.environ, catalog.reserved_names())
     if found.faults:
         raise ManifestError(list(found.faults))
     tools = catalog.build_tools(settings, found.skills, found.left_out)

@@ -62,6 +62,7 @@ class PolicySettings(Table):
     allow_sudo: bool = False
     allow_gpus: bool = False
     allowed_egress: Reachable = ()
+    ask_egress: bool = False
     mounts_in_vm: bool = False
     rules: Annotated[tuple[RuleSettings, ...], BeforeValidator(as_tuple)] = ()
 

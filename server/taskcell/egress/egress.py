@@ -20,6 +20,7 @@ from taskcell.egress.dial import Resolve, SystemResolver
 from taskcell.egress.gate import REQUEST_TIMEOUT, Carried, Gate
 from taskcell.egress.http_proxy import HttpProxy
 from taskcell.egress.presets import patterns_of
+from taskcell.egress.questions import Questions
 from taskcell.egress.relay import BROKEN
 from taskcell.egress.rules import Rules
 from taskcell.errors import SandboxLost
@@ -74,14 +75,27 @@ class Egress:
     Arguments:
         audit: gets a line for each connection's beginning and end; None writes none.
         resolve: finds the addresses of names.
+        asks: the person is asked about hosts that are not allowed, so every sandbox without a network has a proxy.
     """
 
-    def __init__(self, settings: EgressSettings, audit: AuditLog | None = None, resolve: Resolve | None = None) -> None:
+    def __init__(
+        self,
+        settings: EgressSettings,
+        audit: AuditLog | None = None,
+        resolve: Resolve | None = None,
+        *,
+        asks: bool = False,
+    ) -> None:
         self._settings = settings
         self._audit = audit
         self._resolve = resolve or SystemResolver()
         self._accounts = Accounts(settings)
         self.totals = Carried()
+        self.questions = Questions(audit) if asks else None
+
+    def serves(self, profile: Profile) -> bool:
+        """Whether a profile's sandboxes have a proxy."""
+        return bool(profile.egress) or (self.questions is not None and profile.network == "none")
 
     async def begin(
         self,
@@ -111,6 +125,7 @@ class Egress:
             profile=profile.name,
             totals=self.totals,
             audit=self._audit,
+            questions=self.questions,
         )
         places = self._settings.max_connections
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from taskcell.audit.log import AuditFailed, AuditLog
-from taskcell.destinations import Destination
+from taskcell.destinations import Destination, Pattern
 from taskcell.egress.bounds import Account
 from taskcell.egress.dial import Resolve, dial
+from taskcell.egress.questions import Questions
 from taskcell.egress.relay import Traffic
 from taskcell.egress.rules import NotConnected, Rules, Why
 from taskcell.model import TaskKey
@@ -44,6 +45,7 @@ class Gate:
     Arguments:
         account: returns what its task may use; the task of a warm sandbox changes once.
         task: returns the task, for the audit log.
+        questions: asks the person about other hosts than the rules allow; None asks about none.
     """
 
     rules: Rules
@@ -53,6 +55,7 @@ class Gate:
     profile: str
     totals: Carried
     audit: AuditLog | None = None
+    questions: Questions | None = None
     #: What was refused since the last answer, with the sentence.
     refused: dict[str, NotConnected] = field(default_factory=dict)
     _written: dict[str, float] = field(default_factory=dict)
@@ -67,7 +70,8 @@ class Gate:
         account, traffic, began = self.account(), Traffic(), time.monotonic()
         try:
             with account.connection(to):
-                stream, address = await dial(to, self.rules, partial(account.look_up, self.resolve))
+                rules = await self._rules_for(to)
+                stream, address = await dial(to, rules, partial(account.look_up, self.resolve))
                 try:
                     self._write("egress", to, protocol=protocol, effect="allow", address=str(address))
                     self.totals.connected += 1
@@ -83,10 +87,17 @@ class Gate:
             self.refuse(failure, protocol)
             raise
 
+    async def _rules_for(self, to: Destination) -> Rules:
+        """The rules, and what the person allows. Raises NotConnected."""
+        if self.questions is None or self.rules.has(to):
+            return self.rules
+        await self.questions.check(self.task(), to)
+        return Rules((*self.rules.patterns, Pattern(to.host, to.port)))
+
     def refuse(self, failure: NotConnected, protocol: str) -> None:
         """Keep a failure for the command's answer, and write a refusal down."""
         key = str(failure.to or failure)
-        is_refusal = failure.why in (Why.DENIED, Why.ADDRESS, Why.BOUND, Why.MALFORMED)
+        is_refusal = failure.why in (Why.DENIED, Why.ADDRESS, Why.BOUND, Why.MALFORMED, Why.ASKED)
         self.totals.refused += is_refusal
         self.totals.failed += not is_refusal
         if is_refusal and (key in self.refused or len(self.refused) < MOST_REFUSED):

@@ -29,6 +29,7 @@ _STATUS = {
     Why.UNREACHABLE: 502,
     Why.TIMEOUT: 504,
     Why.BOUND: 429,
+    Why.ASKED: 403,
 }
 #: What an exchange with a server ends with when it breaks off.
 _FAILED = (*BROKEN, h11.ProtocolError)

@@ -42,6 +42,7 @@ class Why(Enum):
     UNREACHABLE = "unreachable"
     TIMEOUT = "timeout"
     BOUND = "bound"
+    ASKED = "asked"
 
 
 class NotConnected(Exception):
@@ -74,9 +75,13 @@ class Rules:
 
     patterns: tuple[Pattern, ...]
 
+    def has(self, to: Destination) -> bool:
+        """Whether a pattern matches the host and the port."""
+        return any(pattern.matches(to) for pattern in self.patterns)
+
     def judge(self, to: Destination) -> None:
         """Raises NotConnected unless a pattern matches the host and the port."""
-        if not any(pattern.matches(to) for pattern in self.patterns):
+        if not self.has(to):
             raise NotConnected(Why.DENIED, f"This sandbox may not reach {to}.", to)
         if to.address is not None:
             self.judged(to, (to.address,))

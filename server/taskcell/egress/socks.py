@@ -27,6 +27,7 @@ _REPLIES = {
     Why.UNREACHABLE: 5,
     Why.TIMEOUT: 4,
     Why.BOUND: 1,
+    Why.ASKED: 2,
 }
 _NO_SUCH_COMMAND, _NO_SUCH_ADDRESS = 7, 8
 

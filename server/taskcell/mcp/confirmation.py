@@ -45,7 +45,7 @@ MAX_USED = 10_000
 #: The name of the only question, and what separates a rule's name from the question's own number.
 _QUESTION, _SEPARATOR = "confirm", "\0"
 #: Nothing to fill in: to accept is to allow.
-_SCHEMA: ElicitRequestedSchema = {"type": "object", "properties": {}}
+SCHEMA: ElicitRequestedSchema = {"type": "object", "properties": {}}
 
 
 class NotConfirmed(TaskcellError):
@@ -76,11 +76,11 @@ class Confirmation:
             raise NotConfirmed(
                 "The call brings no answer to the question that was asked about it; call again without it."
             )
-        self._use(number)
+        self.use(number)
         _check(answer)
         return frozenset({rule})
 
-    def _use(self, number: str) -> None:
+    def use(self, number: str) -> None:
         """Raise NotConfirmed if an answer was used before: it allows one call."""
         now = time.monotonic()
         while self._used and (len(self._used) > MAX_USED or next(iter(self._used.values())) < now - ANSWER_WITHIN):
@@ -100,7 +100,7 @@ class Confirmation:
             raise asked
         message = _message(asked)
         if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
-            question = ElicitRequest(params=ElicitRequestFormParams(message=message, requested_schema=_SCHEMA))
+            question = ElicitRequest(params=ElicitRequestFormParams(message=message, requested_schema=SCHEMA))
             state = f"{asked.rule}{_SEPARATOR}{secrets.token_hex(16)}"
             return InputRequiredResult(input_requests={_QUESTION: question}, request_state=state)
         try:
@@ -118,7 +118,7 @@ class Confirmation:
         Raises NotConfirmed: no answer comes in time; NoBackChannelError, MCPError: the client cannot ask.
         """
         with anyio.move_on_after(ANSWER_WITHIN):
-            return await context.session.elicit_form(message, _SCHEMA, related_request_id=context.request_id)
+            return await context.session.elicit_form(message, SCHEMA, related_request_id=context.request_id)
         raise NotConfirmed("The person did not answer in time, so the call was not made.")
 
 

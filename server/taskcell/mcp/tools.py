@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,11 +28,13 @@ from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.answer import Answers, Failure
 from taskcell.mcp.client_log import ClientLog
 from taskcell.mcp.confirmation import Confirmation
+from taskcell.mcp.egress_questions import EgressQuestions
 from taskcell.mcp.neighbours import Neighbours
 from taskcell.mcp.principal import caller_of, missing
 from taskcell.mcp.progress import Progress
 from taskcell.mcp.scopes import check_arguments, scopes_of
 from taskcell.model import ToolCall
+from taskcell.process.process import Process
 from taskcell.schema.arguments import nearest
 from taskcell.schema.published import published
 from taskcell.text import shown
@@ -72,6 +74,7 @@ class Tools:
         self._confirmation = Confirmation()
         self._client_log = client_log
         self.neighbours = Neighbours(gateway, self._confirmation, client_log)
+        self._egress = EgressQuestions(gateway, self._confirmation)
         self._described: Mapping[str, Tool] | None = None
         self._listing: Mapping[str, McpTool] = {}
 
@@ -159,8 +162,10 @@ class Tools:
             answered = await self.neighbours.call(context, call, params)
             if answered is not None:
                 return answered
-            call = replace(call, confirmed=self._confirmation.confirmed(params))
-            report = await self._reported(context, call)
+            resumed = self._egress.answered(call, params)
+            if resumed is None:
+                call = replace(call, confirmed=self._confirmation.confirmed(params))
+            report = await self._reported(context, call, resumed.process_id if resumed is not None else "")
             if isinstance(report, Unconfirmed):
                 answer = await self._confirmation.ask(context, report.asked)
                 if isinstance(answer, InputRequiredResult):
@@ -170,22 +175,43 @@ class Tools:
             return Failure.of(error)
         return report
 
-    async def _reported(self, context: Context, call: ToolCall) -> ToolReport:
+    async def _reported(
+        self, context: Context, call: ToolCall, process_id: str = ""
+    ) -> ToolReport | InputRequiredResult:
+        """Run one call, with progress if its client wants some, and with questions that come up meanwhile.
+
+        Arguments:
+            process_id: the process of an interrupted call, to wait for instead of the call; empty for none.
+        """
+
+        async def work(watch: Watch) -> ToolReport:
+            if process_id:
+                return await self._guarded(call, lambda: self._egress.resumed(call, process_id, watch))
+            return await self._guarded(call, lambda: self.gateway.call(call, watch))
+
+        return await self._egress.during(context, call, lambda watch: self._told(context, work, watch), process_id)
+
+    async def _told(self, context: Context, work: Callable[[Watch], Awaitable[ToolReport]], watch: Watch) -> ToolReport:
         """Run one call, with progress if its client wants some."""
         if context.meta is None or context.meta.get("progress_token") is None:
-            return await self._guarded(call)
+            return await work(watch)
 
         async def notify(done: float, newest: str) -> None:
             await context.session.report_progress(done, None, newest)
 
         progress = Progress(notify)
-        return await progress.report_while(lambda: self._guarded(call, progress.watch))
 
-    async def _guarded(self, call: ToolCall, watch: Watch | None = None) -> ToolReport:
+        def both(process: Process) -> None:
+            watch(process)
+            progress.watch(process)
+
+        return await progress.report_while(lambda: work(both))
+
+    async def _guarded(self, call: ToolCall, work: Callable[[], Awaitable[ToolReport]]) -> ToolReport:
         """Run one call; every failure becomes a report."""
         try:
             with self.admission.admitted(call.principal):
-                return await self.gateway.call(call, watch)
+                return await work()
         except MustAsk as asked:
             return Unconfirmed(str(asked), asked.fields(), "", asked)
         except TaskcellError as error:

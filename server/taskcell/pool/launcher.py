@@ -142,7 +142,7 @@ class Launcher:
             spool=limits.spool,
             max_processes=limits.max_processes,
         )
-        if slot.profile.egress:
+        if self._egress.serves(slot.profile):
             await self._give_egress(sandbox, slot)
         if running:
             await sandbox.adopt(shell)

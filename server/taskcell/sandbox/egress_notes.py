@@ -25,6 +25,7 @@ def notes_on_egress(egress: SandboxEgress | None) -> list[str]:
             f"This sandbox may not reach {by_address}, because its address is not public; trying again does not help. "
             "The operator can allow it by naming that very address in `egress` and in policy.allowed_egress."
         )
+    notes += [str(failure) for failure in refused if failure.why is Why.ASKED][:MOST_NAMED]
     return notes + [str(failure) for failure in refused if failure.why in (Why.BOUND, Why.MALFORMED)][:1]
 
 

@@ -31,8 +31,13 @@ def built_in() -> list[BuiltIn]:
 
 
 def built_in_names() -> frozenset[str]:
-    """Return the names of taskcell's own tools, and what rules call ports: no skill may take them."""
-    return frozenset((PORTS, *(name for tools in built_in() for name in tools.names)))
+    """Return the names of taskcell's own tools."""
+    return frozenset(name for tools in built_in() for name in tools.names)
+
+
+def reserved_names() -> frozenset[str]:
+    """Return the names that no skill may take: those of taskcell's own tools, and what rules call ports."""
+    return built_in_names() | {PORTS}
 
 
 def build_tools(settings: Settings, skills: Iterable[Skill], left_out: Iterable[LeftOut] = ()) -> dict[str, Tool]:

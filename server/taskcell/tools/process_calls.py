@@ -20,6 +20,7 @@ from taskcell.process.record import Record
 from taskcell.process.result import output_room, result_of, status_of
 from taskcell.process.table import FINISHED_MAX
 from taskcell.process.until import Searched, wait_for_match
+from taskcell.sandbox.egress_notes import notes_on_egress
 from taskcell.sandbox.hints import hints_on
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
 from taskcell.schema.arguments import nearest
@@ -141,6 +142,7 @@ class ProcessCalls:
         if record.process.has_ended:
             record.tell()
             notes += hints_on(sandbox, record, record.about.text, reading.texts, self._gateway.tools_with)
+        notes += notes_on_egress(sandbox.egress)
         notes += notes_on_call(asked.data, record, reading, written)
         if kills_rest:
             notes.append(note_on_rest(rest, record.process))

@@ -217,6 +217,8 @@ class SandboxTool(Tool):
             await anyio.to_thread.run_sync(gateway.environments.forget, action.task)
             count = await pool.close_task(action.task)
             gateway.file_history.forget(action.task)
+            if gateway.egress is not None and gateway.egress.questions is not None:
+                gateway.egress.questions.forget(action.task)
             files = "are kept" if pool.keeps_files else "are deleted"
             notes.append(f"{count} sandbox{'' if count == 1 else 'es'} closed; the task's files {files}.")
         elif action.action in COPIES:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from taskcell.config.settings import Settings
+from taskcell.egress.egress import Egress
 from taskcell.engine.base import Engine
 from taskcell.files.answers import Picture
 from taskcell.files.history import FileHistory
@@ -70,6 +71,9 @@ class Access(Protocol):
 
     @property
     def environments(self) -> Environments: ...
+
+    @property
+    def egress(self) -> Egress | None: ...
 
     def authorize(self, command: Command) -> AuthorizedCommand:
         """Allow a command and its profile. Raises Denied."""
