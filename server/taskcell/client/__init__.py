@@ -8,7 +8,7 @@ from pathlib import Path
 
 from taskcell.client.cell import Cell
 from taskcell.client.own_server import own_server
-from taskcell.client.wire import Wire
+from taskcell.client.wire import ServerClient
 
 
 @asynccontextmanager
@@ -32,8 +32,8 @@ async def connect(
         options: more words for `taskcell serve`, such as `--folder`.
     """
     if url is not None or door is not None:
-        async with Wire(url=url, token=token, door=door) as wire:
+        async with ServerClient(url=url, token=token, door=door) as wire:
             yield Cell(wire)
         return
-    async with own_server(config, options) as path, Wire(door=path) as wire:
+    async with own_server(config, options) as path, ServerClient(door=path) as wire:
         yield Cell(wire)

@@ -73,20 +73,20 @@ def _entered(
     return wraps(method)(enter)
 
 
-class Process(_Blocking):
-    """As `taskcell.client.process.Process`."""
+class RunningCommand(_Blocking):
+    """As `taskcell.client.process.RunningCommand`."""
 
-    wait = _call(process.Process.wait)
-    write = _call(process.Process.write)
-    close_stdin = _call(process.Process.close_stdin)
-    signal = _call(process.Process.signal)
-    kill = _call(process.Process.kill)
+    wait = _call(process.RunningCommand.wait)
+    write = _call(process.RunningCommand.write)
+    close_stdin = _call(process.RunningCommand.close_stdin)
+    signal = _call(process.RunningCommand.signal)
+    kill = _call(process.RunningCommand.kill)
 
     @property
     def id(self) -> str:
         return str(self.inner.id)
 
-    def __iter__(self) -> Iterator[process.Output]:
+    def __iter__(self) -> Iterator[process.OutputPiece]:
         outputs = aiter(self.inner)
         while (piece := self.portal.call(anext, outputs, None)) is not None:
             yield piece
@@ -96,7 +96,7 @@ class Task(_Blocking):
     """As `taskcell.client.task.Task`."""
 
     run = _call(task.Task.run)
-    start = _entered(task.Task.start, Process)
+    start = _entered(task.Task.start, RunningCommand)
     read_bytes = _call(task.Task.read_bytes)
     write_bytes = _call(task.Task.write_bytes)
     list = _call(task.Task.list)

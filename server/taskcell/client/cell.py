@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from taskcell.client.task import Task
-from taskcell.client.wire import Wire
+from taskcell.client.wire import ServerClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class TaskInfo:
 class Cell:
     """What `connect` yields."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: ServerClient) -> None:
         self._wire = wire
 
     def task(self, task_id: str) -> Task:

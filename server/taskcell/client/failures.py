@@ -95,7 +95,7 @@ _BY_CODE = {
 }
 
 
-def failure(fields: Mapping[str, Any]) -> CellError:
+def error_of(fields: Mapping[str, Any]) -> CellError:
     """Return the error that a server's fields describe."""
     kind = _BY_CODE.get(str(fields.get("code")), CellError)
     return kind(str(fields.get("message", "The server failed without a word.")), fields)

@@ -15,7 +15,7 @@ from taskcell.client.beside import beside
 from taskcell.client.failures import CellError
 
 #: Seconds for a server to start: a cold start on a busy machine takes some. It needs no engine for that.
-START_TIMEOUT = 60.0
+SERVER_START_TIMEOUT = 60.0
 #: Seconds for it to close its sandboxes and end; it gives itself less.
 SERVER_END_TIMEOUT = 10.0
 #: Bytes of its log that an error may quote.
@@ -68,7 +68,7 @@ class _Log:
 async def _socket(server: anyio.abc.Process, log: _Log) -> Path:
     assert server.stdout is not None
     said = b""
-    with anyio.move_on_after(START_TIMEOUT):
+    with anyio.move_on_after(SERVER_START_TIMEOUT):
         try:
             while not said.endswith(b"\n"):
                 said += await server.stdout.receive()
@@ -76,7 +76,7 @@ async def _socket(server: anyio.abc.Process, log: _Log) -> Path:
             await log.ended.wait()
             raise CellError(f"The server did not start: {log.text or 'it said nothing'}") from None
     if not said.endswith(b"\n"):
-        raise CellError(f"The server did not start within {START_TIMEOUT:g} s: {log.text or 'it said nothing'}")
+        raise CellError(f"The server did not start within {SERVER_START_TIMEOUT:g} s: {log.text or 'it said nothing'}")
     log.passes = True
     return Path(said.decode("utf-8", "surrogateescape").rstrip("\n"))
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import httpx2
 
 from taskcell.client.beside import beside
-from taskcell.client.failures import LostError, failure
-from taskcell.client.wire import Wire, frames, task_path
+from taskcell.client.failures import LostError, error_of
+from taskcell.client.wire import ServerClient, frames, task_path
 
 #: Input that is sent with the command itself, in bytes; more is sent beside it.
 INLINE_STDIN = 256 << 10
@@ -65,17 +65,17 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class OutputPiece:
     """Some bytes of one stream of a command, as it wrote them."""
 
     stream: Literal["stdout", "stderr"]
     data: bytes
 
 
-class Process:
+class RunningCommand:
     """A command that runs. Iterate over its output as it comes; `wait` for its end."""
 
-    def __init__(self, wire: Wire, task: str, answer: httpx2.Response) -> None:
+    def __init__(self, wire: ServerClient, task: str, answer: httpx2.Response) -> None:
         self._wire = wire
         self._task = task
         self._frames = frames(answer)
@@ -92,17 +92,17 @@ class Process:
             return
         raise LostError("The server went away before the command had started.")
 
-    def __aiter__(self) -> AsyncIterator[Output]:
+    def __aiter__(self) -> AsyncIterator[OutputPiece]:
         return self._output()
 
-    async def _output(self) -> AsyncIterator[Output]:
+    async def _output(self) -> AsyncIterator[OutputPiece]:
         async for kind, data in self._frames:
             if kind:
-                yield Output(_NAMES[kind], data)
+                yield OutputPiece(_NAMES[kind], data)
                 continue
             fields = json.loads(data)
             if "error" in fields:
-                raise failure(fields["error"])
+                raise error_of(fields["error"])
             self._ended = fields
             return
         if self._ended is None:
@@ -178,8 +178,8 @@ def request_of(  # noqa: PLR0917
 
 @asynccontextmanager
 async def started(
-    wire: Wire, task: str, request: dict[str, Any], stdin: bytes | AsyncIterable[bytes] | None
-) -> AsyncIterator[Process]:
+    wire: ServerClient, task: str, request: dict[str, Any], stdin: bytes | AsyncIterable[bytes] | None
+) -> AsyncIterator[RunningCommand]:
     """Start a command; it is killed, with everything that it started, if it runs when this is left.
 
     Arguments:
@@ -187,7 +187,7 @@ async def started(
     """
     content = json.dumps(request).encode()
     async with wire.stream("POST", task_path(task, "processes"), task=task, content=content) as answer:
-        process = Process(wire, task, answer)
+        process = RunningCommand(wire, task, answer)
         await process.begin()
         if "stdin" in request or stdin is None:
             yield process

@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from taskcell.client.process import Done, Process, request_of, started
-from taskcell.client.wire import Wire, file_path
+from taskcell.client.process import Done, RunningCommand, request_of, started
+from taskcell.client.wire import ServerClient, file_path
 
 #: A file's path: from the workspace, or absolute below `/workspace`.
 RemotePath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FileEntry:
     """What a folder has. `kind` is `file`, `folder`, `link` or `other`; `size` of a file, in bytes."""
 
     name: str
@@ -28,7 +28,7 @@ class Entry:
 class Task:
     """A task. Its sandbox is made at its first command, and serves until `close`, or its server's limits say so."""
 
-    def __init__(self, wire: Wire, task_id: str) -> None:
+    def __init__(self, wire: ServerClient, task_id: str) -> None:
         self._wire = wire
         self.id = task_id
 
@@ -70,7 +70,7 @@ class Task:
         user: str | None = None,
         cwd: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the supervisor's, which kills the command
-    ) -> AsyncIterator[Process]:
+    ) -> AsyncIterator[RunningCommand]:
         """Start a command whose output is read as it comes. It is killed when the block is left before it has ended.
 
         Arguments:
@@ -96,14 +96,14 @@ class Task:
         async with self._wire.stream("PUT", file_path(self.id, path), task=self.id, content=data) as answer:
             await answer.aread()
 
-    async def list(self, path: RemotePath = ".") -> list[Entry]:
+    async def list(self, path: RemotePath = ".") -> list[FileEntry]:
         """Return what is in a folder, by name."""
-        found: list[Entry] = []
+        found: list[FileEntry] = []
         while True:
             page = await self._wire.tool(
                 "list_files", self.id, path=os.fspath(path), details=True, all=True, offset=len(found)
             )
-            found += [Entry(item["path"], item["type"], item["size"], item["target"]) for item in page["entries"]]
+            found += [FileEntry(item["path"], item["type"], item["size"], item["target"]) for item in page["entries"]]
             if not page.get("truncated"):
                 return found
 

@@ -14,18 +14,18 @@ from urllib.parse import quote
 
 import httpx2
 
-from taskcell.client.failures import CapacityError, CellError, ForbiddenError, LostError, NotFoundError, failure
+from taskcell.client.failures import CapacityError, CellError, ForbiddenError, LostError, NotFoundError, error_of
 from taskcell.deployment.doors import short_path
 
 _FRAME = struct.Struct(">BxxxI")
 #: Seconds to connect. What a server answers may take as long as its engine does, and a command as long as it runs.
-CONNECT_TIMEOUT = 30.0
+SERVER_CONNECT_TIMEOUT = 30.0
 #: HTTP's status for a task that another server of the deployment has.
 _ELSEWHERE = 421
 _BARE = {401: ForbiddenError, 403: ForbiddenError, 404: NotFoundError, 429: CapacityError, 503: LostError}
 
 
-class Wire:
+class ServerClient:
     """Connections to one server, and to others of its deployment for tasks that those have.
 
     Arguments as those of `connect`.
@@ -55,7 +55,7 @@ class Wire:
         return found
 
     def _connection(self, door: str | None) -> httpx2.AsyncClient:
-        timeout = httpx2.Timeout(None, connect=CONNECT_TIMEOUT)
+        timeout = httpx2.Timeout(None, connect=SERVER_CONNECT_TIMEOUT)
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=16)
         if door is None:
             assert self._url is not None
@@ -137,7 +137,7 @@ async def _failure(answer: httpx2.Response) -> CellError:
     try:
         found = json.loads(data)["error"]
         if isinstance(found, dict) and isinstance(found.get("code"), str):
-            return failure(found)
+            return error_of(found)
         message = str(found["message"])
     except (ValueError, KeyError, TypeError):
         message = data[:200].decode("utf-8", "replace").strip() or f"The server answered {answer.status_code}."

@@ -25,13 +25,15 @@ async def running_apart(
 ) -> AsyncIterator[tuple[Record, HeldProcess]]:
     """Start a command; it is killed, with everything that it started, if it has not ended when this is left.
 
-    Raises BadArgument when too many commands run, SpawnFailed when the program could not be started, SandboxLost.
+    Raises BadArgument when too many commands run, SpawnFailed when the program could not be started, SandboxLost,
+    and EngineError when one of the profile's secrets cannot be read.
 
     Arguments:
         process_id: the command's name in its task.
         is_line: as in `Spawner.apart`.
     """
     command = authorized.command
+    sandbox.give_secrets()
     if sandbox.processes.running >= sandbox.max_processes:
         raise BadArgument(
             f"{sandbox.processes.running} commands run in this sandbox, and no more may at once: wait for one, or end "

@@ -113,7 +113,8 @@ class Spawner:
             is_line: its last word is a line for a shell, which stands in no argument list that others can read.
         """
         first = self.first_env()
-        given = {key: value for key, value in UNATTENDED.items() if key not in first} | dict(command.env)
+        unattended = {key: value for key, value in UNATTENDED.items() if key not in first}
+        given = {**unattended, **self.secrets, **command.env}
         start = self.profile.working_dir or self.container.workspace
         folder = posixpath.normpath(posixpath.join(start, command.workdir or "."))
         flags = SpawnFlag.HOLD | (SpawnFlag.STDIN if command.stdin or command.takes_input else SpawnFlag.NONE)
