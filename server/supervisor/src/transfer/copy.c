@@ -257,6 +257,25 @@ static bool finish_entry(struct copying *c, int from, int to, const char *name, 
     return good;
 }
 
+/* Removes everything in a folder: what an environment's setup has made in a new workspace is in the copied one already,
+   or is not to be there. */
+static bool empty(struct copying *c, int folder, int depth) {
+    int own = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *entries = own < 0 ? NULL : fdopendir(own);
+    bool good = entries && depth <= DEPTH_MAX;
+    for (struct dirent *d; good && (d = readdir(entries));) {
+        if (!strcmp(d->d_name, ".") || !strcmp(d->d_name, "..") || !unlinkat(folder, d->d_name, 0)) continue;
+        int inner = open_folder(folder, d->d_name);
+        good = inner < 0 ? errno == ENOENT : empty(c, inner, depth + 1);
+        if (inner >= 0) {
+            close(inner);
+            good = good && (!unlinkat(folder, d->d_name, AT_REMOVEDIR) || errno == ENOENT || fail(c, d->d_name));
+        }
+    }
+    if (entries) closedir(entries);
+    return good;
+}
+
 static bool copy_share(int target, ino_t number, int from, int to) {
     struct copying c = {.target = target, .number = number, .root = to};
     return visit_all(&c, from, to, 0, copy_entry);
@@ -265,6 +284,7 @@ static bool copy_share(int target, ino_t number, int from, int to) {
 static bool copy_all(int target, int from, int to) {
     struct copying c = {.target = target, .root = to};
     int status = 0;
+    if (!empty(&c, to, 0)) return fail(&c, ".");
     pid_t other = fork();
     if (!other) _exit(!copy_share(target, 1, from, to));
     bool good = copy_share(target, 0, from, to);
