@@ -107,6 +107,24 @@ async def test_the_same_names_mean_other_tasks_files_and_processes(tenants: Tena
             await alice.call_tool("sandbox", {"action": "close", "task_id": task})
 
 
+async def test_nobody_else_has_a_tasks_files_by_a_copy(tenants: Tenants) -> None:
+    with anyio.fail_after(PATIENCE):
+        async with tenants.server.client(tenants.alice) as alice, tenants.server.client(tenants.mallory) as mallory:
+            await alice.call_tool("write_file", {"path": "secret", "content": SECRET, "task_id": "source"})
+            said = []
+            for client in (alice, mallory):
+                for more in ({"action": "fork", "to": "copy"}, {"action": "snapshot", "name": "s"}):
+                    said.append(await client.call_tool("sandbox", {"task_id": "source", **more}))
+                said.append(await client.call_tool("sandbox", {"action": "restore", "name": "s", "task_id": "copy"}))
+            assert [one.is_error for one in said] == [False] * 3 + [True] * 3, list(map(text_of, said))
+            assert not [one for one in said if SECRET in text_of(one)]
+            shown = {"command": "cat secret", "task_id": "copy"}
+            assert text_of(await alice.call_tool("terminal", shown)).startswith(SECRET)
+            assert SECRET not in text_of(await mallory.call_tool("terminal", shown))
+            for task in ("source", "copy"):
+                await alice.call_tool("sandbox", {"action": "close", "task_id": task})
+
+
 async def test_the_addresses_of_resources_lead_to_ones_own_tasks_alone(tenants: Tenants) -> None:
     with anyio.fail_after(PATIENCE):
         async with tenants.server.client(tenants.alice) as alice, tenants.server.client(tenants.mallory) as mallory:
