@@ -1,6 +1,9 @@
 """Open many sandboxes at once, and measure what each costs and whether calls get slower.
 
-python bench/scale.py [--sandboxes 300] [--write docs/scale.md]
+python bench/scale.py [--sandboxes 300] [--tasks 500] [--images 20] [--write docs/scale.md]
+
+Then more tasks than there are places go through one server, with an environment for each of several images, all at
+once; and as many containers are made by plain docker beside it.
 """
 
 from __future__ import annotations
@@ -21,15 +24,12 @@ from mcp import StdioServerParameters
 from mcp.client.client import Client
 from mcp.client.stdio import stdio_client
 from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult
+from memory import resident, server_pid, used
 from rich.console import Console
+from turns import AT_ONCE, COMMAND, LIMITS, Queue, queue, queue_lines
 
-COMMAND = "echo hello"
-#: Sandboxes that are opened at once.
-AT_ONCE = 8
 #: Calls of a measurement; and seconds of quiet before one, for the engine takes things apart after it has answered.
 CALLS, SETTLE = 200, 5.0
-#: Bounds of one sandbox: three hundred of them are to fit.
-LIMITS = '[terminal]\nmemory = "256m"\n[workspace]\nsize = "32m"\n'
 console = Console(stderr=True)
 
 
@@ -58,26 +58,6 @@ async def open_all(client: Client, sandboxes: int) -> None:
     async with anyio.create_task_group() as opening:
         for _ in range(AT_ONCE):
             opening.start_soon(some)
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory that a process holds now (VmRSS)."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024
-
-
-def used() -> int:
-    """Bytes of the machine's memory that are not available to anybody else."""
-    table = {line.split(":")[0]: int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines()}
-    return (table["MemTotal"] - table["MemAvailable"]) * 1024
-
-
-def server_pid() -> int:
-    for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            if "taskcell" in Path(f"/proc/{pid}/cmdline").read_text():
-                return int(pid)
-    raise SystemExit("The server is not there.")
 
 
 @dataclass(frozen=True)
@@ -125,7 +105,7 @@ def server_with_room_for(sandboxes: int, folder: Path) -> StdioServerParameters:
     return StdioServerParameters(command=sys.executable, args=arguments, cwd=folder, env=env)
 
 
-def page(found: Figures) -> str:
+def page(found: Figures, queued: Queue) -> str:
     """The figures as docs/scale.md shows them."""
     version, cores = docker.from_env().version(), os.cpu_count()
     times = f"{found.among / found.alone:.2f} times"
@@ -148,6 +128,7 @@ def page(found: Figures) -> str:
             f"| calls of all {found.sandboxes} tasks in turn, median | {found.spread:.2f} ms, {spread} |",
             f"| opening all, {AT_ONCE} at once | {found.opening:.0f} s |",
             f"| the end of the server, all sandboxes with it | {found.closing:.1f} s |",
+            *queue_lines(queued),
             "",
             f"Engine: Docker {version['Version']}, kernel {version['KernelVersion']}; {time.strftime('%Y-%m-%d')}.",
             "",
@@ -158,9 +139,11 @@ def page(found: Figures) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Open many sandboxes at once and measure what they cost.")
     parser.add_argument("--sandboxes", type=int, default=300)
+    parser.add_argument("--tasks", type=int, default=500, help="tasks that go through one server with fewer places")
+    parser.add_argument("--images", type=int, default=20, help="environments that they are opened with")
     parser.add_argument("--write", type=Path, help="write the page to this file as well")
     options = parser.parse_args()
-    text = page(asyncio.run(measure(options.sandboxes)))
+    text = page(asyncio.run(measure(options.sandboxes)), asyncio.run(queue(options.tasks, options.images)))
     if options.write:
         options.write.write_text(text, encoding="utf-8")
     print(text)

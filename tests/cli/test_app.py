@@ -24,6 +24,8 @@ COMMANDS = [
     ("logs",),
     ("ps",),
     ("rm",),
+    ("snapshot", "list"),
+    ("snapshot", "rm"),
     ("token", "create"),
     ("token", "list"),
     ("token", "revoke"),

@@ -14,7 +14,8 @@ import pytest
 
 from observe import alive, eventually, marker
 from taskcell.cli import app
-from taskcell.deployment.kept import ArchiveHead, KeptFiles
+from taskcell.deployment.archives import ArchiveHead
+from taskcell.deployment.kept import KeptFiles
 from taskcell.deployment.records import Deployment
 from taskcell.model import TaskKey
 

@@ -33,9 +33,9 @@ MAKE = (
     "p=deep; for i in $(seq 120); do p=$p/d; done; mkdir -p $p; cd d; export KEPT=one\\ two"
 )
 SUM = (
-    "cd /workspace && { find . -printf '%P %y %m %U %G %n %l ' -type f -printf '%s %b %T@ ' -o -printf '\\n'; "
+    "(cd /workspace && { find . -printf '%P %y %m %U %G %n %l\\n' -type f -printf '%P %s %b %T@\\n'; "
     "find . -type f -readable -exec sha256sum {} +; "
-    "python3 -c 'import os; print(os.listxattr(\"large\"))'; } | LC_ALL=C sort | sha256sum; find . | wc -l"
+    "python3 -c 'import os; print(os.listxattr(\"large\"))'; } | LC_ALL=C sort | sha256sum; find . | wc -l)"
 )
 
 

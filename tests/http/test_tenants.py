@@ -107,6 +107,21 @@ async def test_the_same_names_mean_other_tasks_files_and_processes(tenants: Tena
             await alice.call_tool("sandbox", {"action": "close", "task_id": task})
 
 
+async def test_nobody_else_has_a_tasks_files_by_a_fork(tenants: Tenants) -> None:
+    with anyio.fail_after(PATIENCE):
+        async with tenants.server.client(tenants.alice) as alice, tenants.server.client(tenants.mallory) as mallory:
+            await alice.call_tool("write_file", {"path": "secret", "content": SECRET, "task_id": "source"})
+            fork = {"action": "fork", "task_id": "source", "to": "copy"}
+            said = [await client.call_tool("sandbox", fork) for client in (alice, mallory)]
+            assert [one.is_error for one in said] == [False, True], list(map(text_of, said))
+            assert not [one for one in said if SECRET in text_of(one)]
+            shown = {"command": "cat secret", "task_id": "copy"}
+            assert text_of(await alice.call_tool("terminal", shown)).startswith(SECRET)
+            assert SECRET not in text_of(await mallory.call_tool("terminal", shown))
+            for task in ("source", "copy"):
+                await alice.call_tool("sandbox", {"action": "close", "task_id": task})
+
+
 async def test_the_addresses_of_resources_lead_to_ones_own_tasks_alone(tenants: Tenants) -> None:
     with anyio.fail_after(PATIENCE):
         async with tenants.server.client(tenants.alice) as alice, tenants.server.client(tenants.mallory) as mallory:

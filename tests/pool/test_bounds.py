@@ -14,6 +14,7 @@ from pool_slots import (
     sandbox,
     warm,
 )
+from taskcell.config.settings import PoolSettings
 from taskcell.pool.bounds import Bounds
 from taskcell.pool.slot import Slot
 from taskcell.pool.state import Slots
@@ -120,6 +121,20 @@ def test_a_principal_at_its_bound_gives_up_one_of_its_own() -> None:
         made(slots, asked)
         release(slots, asked, 1)
     assert ask(slots, key("next", principal="me"), now=2).evicted == (mine.slot,)
+
+
+def test_the_persons_own_tasks_have_a_bound_of_their_own() -> None:
+    slots = Slots(Bounds(max_per_principal=1, max_local=3))
+    for principal, most in (("local", 3), ("ann", 1)):
+        for number in range(most):
+            assert ask(slots, key(f"{number}", principal=principal)).create
+        assert not ask(slots, key("one more", principal=principal)).create
+
+
+def test_without_a_word_of_the_operator_the_person_may_use_every_place() -> None:
+    assert PoolSettings().max_local == PoolSettings().max_sandboxes
+    assert PoolSettings(max_sandboxes=8).max_local == 8
+    assert PoolSettings(max_per_principal=4).max_local == 4
 
 
 def test_a_freed_place_goes_to_the_principal_that_holds_the_fewest_and_then_to_who_came_first() -> None:

@@ -203,6 +203,18 @@ async def test_what_other_servers_find_of_a_task_is_nothing_before_its_files_are
         assert recorded() == {"one", "two"}
 
 
+async def test_a_fork_has_its_tasks_environment_and_nothing_that_the_setup_has_made_anew(
+    gateway: GatewayFactory,
+) -> None:
+    toml = TOML + '[environments.e]\nsetup = "mkdir -p made/d; echo anew > made/f"\nenvironment = ["IN=e"]\n'
+    async with gateway(toml, engine="local") as gw:
+        one, two = Copier(gw, task="one"), Copier(gw, task="two")
+        await one.copy("open", environment="e")
+        assert await one.printed("cat made/f; echo $IN; rm -r made; echo own > made") == "anew\ne\n"
+        await one.copy("fork", to="two")
+        assert await two.printed("ls; cat made; echo $IN") == "made\nown\ne\n"
+
+
 # --- snapshots
 
 

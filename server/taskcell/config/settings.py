@@ -50,6 +50,11 @@ class PoolSettings(Table):
     on_exit: Literal["close", "keep"] = "keep"
     acquire_timeout: Seconds = 30.0
 
+    @property
+    def max_local(self) -> int:
+        """The person's own tasks have nobody to leave room for, unless the operator says so."""
+        return self.max_per_principal if "max_per_principal" in self.model_fields_set else self.max_sandboxes
+
 
 class LimitSettings(Table):
     """`[limits]`: what one command may use."""

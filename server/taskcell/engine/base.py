@@ -231,7 +231,7 @@ class Engine(Protocol):
         """Unpack a tar archive, from where the file stands, into a container's workspace."""
 
     async def copy_files(self, source: Container, targets: Sequence[Container], runtime: str) -> Sequence[str]:
-        """Copy what is in a container's workspace into the empty ones of others, as fast as the engine can.
+        """Have others' workspaces hold what a container's does and nothing else, as fast as the engine can.
 
         Returns for each why its copy is not whole; an empty text where it is.
 

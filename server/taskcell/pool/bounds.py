@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from taskcell.model import TaskKey
+from taskcell.model import LOCAL_PRINCIPAL, TaskKey
 from taskcell.pool.slot import Lease, Slot
 from taskcell.text import shown
 
@@ -26,6 +26,7 @@ class Bounds:
     Arguments:
         max_sandboxes: in all.
         max_per_principal: for the tasks of one principal.
+        max_local: for the person's own tasks; None: as for any other principal.
         warm: ready for the next task, of each profile.
         persistent: files are on disk: closing a sandbox loses none, and a sandbox made beforehand cannot have them
             unless all tasks have the same ones (`is_shared`).
@@ -33,9 +34,16 @@ class Bounds:
 
     max_sandboxes: int = 32
     max_per_principal: int = 16
+    max_local: int | None = None
     warm: int = 0
     persistent: bool = False
     is_shared: bool = False
+
+    def most_of(self, principal: str) -> int:
+        """How many sandboxes a principal may have."""
+        if principal == LOCAL_PRINCIPAL and self.max_local is not None:
+            return self.max_local
+        return self.max_per_principal
 
 
 def next_turn(waiting: Iterable[Lease], slots: Iterable[Slot]) -> Lease | None:
@@ -57,7 +65,7 @@ def make_room(
     """
     own = [slot for slot in slots if slot.task.principal == task.principal]
     chosen: list[Slot] = []
-    if len(own) >= bounds.max_per_principal:
+    if len(own) >= bounds.most_of(task.principal):
         victim = _least_recently_used(own, bounds, task) or _left_running(own, own, task, now)
         if victim is None:
             return None
@@ -108,9 +116,9 @@ def who_holds(slots: Collection[Slot], bounds: Bounds, principal: str, waited: f
     own = [slot for slot in slots if slot.task.principal == principal]
     names = sorted({slot.task.task for slot in own})
     named = ", ".join(map(shown, names[:MAX_NAMES])) + (" and others" if len(names) > MAX_NAMES else "")
-    bound = f"max_sandboxes ({bounds.max_sandboxes})"
-    if len(own) >= bounds.max_per_principal:
-        bound = f"max_per_principal ({bounds.max_per_principal})"
+    bound, most = f"max_sandboxes ({bounds.max_sandboxes})", bounds.most_of(principal)
+    if len(own) >= most and most < bounds.max_sandboxes:
+        bound = f"max_per_principal ({most})"
     return (
         f"No sandbox was free within {waited:g} s: pool.{bound} is reached and all are in "
         f"use, {len(own)} by your tasks ({named or 'none'}) and {len(slots) - len(own)} by others. Try again "

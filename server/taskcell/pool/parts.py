@@ -114,6 +114,7 @@ def _bounds(settings: Settings, for_one_call: bool) -> Bounds:
     return Bounds(
         max_sandboxes=pool.max_sandboxes,
         max_per_principal=pool.max_per_principal,
+        max_local=pool.max_local,
         warm=0 if for_one_call else pool.warm,
         persistent=settings.keeps_files,
         is_shared=bool(settings.workspace.folder),

@@ -11,15 +11,14 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <sys/xattr.h>
 #include <unistd.h>
+
+#include "transfer/clone.h"
 
 enum {
     WORKERS = 2,        /* a second processor almost doubles the speed; memory takes no more */
     DEPTH_MAX = 2000,   /* each folder on the way takes three descriptors, of which an engine allows 20,000 at least */
-    PIECE = 1 << 18,    /* bytes at once: they stay in a processor's cache */
     TURNS = 8,          /* attempts to copy what something exchanges meanwhile */
-    NAMES_MAX = 1 << 16 /* bytes of the names of a file's extended attributes (XATTR_LIST_MAX), and of one's value */
 };
 
 /* What one of the workers copies: all folders, and of the rest what falls to it. */
@@ -87,65 +86,7 @@ static void remember(struct copying *c, ino_t file, const char *name) {
     c->name_count++;
 }
 
-/* --- what a file is beside its content --- */
-
-/* Only the user's own attributes and access lists: the others are the kernel's. */
-static bool copy_attributes(int from, int to) {
-    static char names[NAMES_MAX], value[NAMES_MAX];
-    ssize_t size = flistxattr(from, names, sizeof names);
-    if (size < 0) return errno == ENOTSUP;
-    for (char *name = names; name < names + size; name += strlen(name) + 1) {
-        if (strncmp(name, "user.", 5) && strncmp(name, "system.posix_acl_", 17)) continue;
-        ssize_t length = fgetxattr(from, name, value, sizeof value);
-        if (length >= 0 && fsetxattr(to, name, value, (size_t)length, 0) && errno != ENOTSUP) return false;
-    }
-    return true;
-}
-
-static bool finish(int from, int to, const struct stat *info) {
-    const struct timespec times[2] = {info->st_atim, info->st_mtim};
-    return !fchown(to, info->st_uid, info->st_gid) && copy_attributes(from, to) && !fchmod(to, info->st_mode & 07777) &&
-           !futimens(to, times);
-}
-
-static bool finish_name(int folder, const char *name, const struct stat *info) {
-    const struct timespec times[2] = {info->st_atim, info->st_mtim};
-    return !fchownat(folder, name, info->st_uid, info->st_gid, AT_SYMLINK_NOFOLLOW) &&
-           (S_ISLNK(info->st_mode) || !fchmodat(folder, name, info->st_mode & 07777, 0)) &&
-           !utimensat(folder, name, times, AT_SYMLINK_NOFOLLOW);
-}
-
-/* --- content --- */
-
-static bool copy_piece(int from, int to, off_t at, off_t end) {
-    static char data[PIECE];
-    while (at < end) {
-        ssize_t got = pread(from, data, end - at < PIECE ? (size_t)(end - at) : PIECE, at);
-        if (got < 0) return false;
-        if (!got) return true; /* it has become shorter */
-        for (ssize_t put = 0; put < got;) {
-            ssize_t count = pwrite(to, data + put, (size_t)(got - put), at + put);
-            if (count < 0) return false;
-            put += count;
-        }
-        at += got;
-    }
-    return true;
-}
-
-/* Leaves holes where the file has them. */
-static bool copy_content(int from, int to, off_t size) {
-    for (off_t at = 0; at < size;) {
-        off_t data = lseek(from, at, SEEK_DATA), hole = size;
-        if (data < 0 && errno == ENXIO) break;
-        if (data < 0) data = at;
-        else hole = lseek(from, data, SEEK_HOLE);
-        if (hole < 0 || hole > size) hole = size;
-        if (!copy_piece(from, to, data, hole)) return false;
-        at = hole;
-    }
-    return !ftruncate(to, size);
-}
+/* --- what is not a folder --- */
 
 static bool copy_file(struct copying *c, int from, int to, const char *name) {
     struct stat info;
@@ -157,7 +98,7 @@ static bool copy_file(struct copying *c, int from, int to, const char *name) {
         errno = ESTALE;
         good = false;
     }
-    good = good && copy_content(source, target, info.st_size) && finish(source, target, &info);
+    good = good && clone_content(source, target, info.st_size) && clone_finish(source, target, &info);
     int why = errno;
     if (good && info.st_nlink > 1) remember(c, info.st_ino, name);
     if (!good && target >= 0) unlinkat(to, name, 0);
@@ -172,7 +113,7 @@ static bool copy_link(int from, int to, const char *name, const struct stat *inf
     ssize_t size = readlinkat(from, name, target, sizeof target - 1);
     if (size < 0) return false;
     target[size] = 0;
-    return !symlinkat(target, to, name) && finish_name(to, name, info);
+    return !symlinkat(target, to, name) && clone_finish_name(to, name, info);
 }
 
 /* Copies what is not a folder. A socket is left out: nothing that is copied listens at it. */
@@ -182,7 +123,7 @@ static bool copy_other(struct copying *c, int from, int to, const char *name, co
     if (first && !linkat(c->root, first, to, name, 0)) return true;
     if (S_ISREG(info->st_mode)) return copy_file(c, from, to, name);
     if (S_ISLNK(info->st_mode)) return copy_link(from, to, name, info);
-    if (S_ISFIFO(info->st_mode)) return !mkfifoat(to, name, 0600) && finish_name(to, name, info);
+    if (S_ISFIFO(info->st_mode)) return !mkfifoat(to, name, 0600) && clone_finish_name(to, name, info);
     return true;
 }
 
@@ -251,9 +192,28 @@ static bool finish_entry(struct copying *c, int from, int to, const char *name, 
     if (fstatat(from, name, &info, AT_SYMLINK_NOFOLLOW) || !S_ISDIR(info.st_mode)) return true;
     if (!visit_folder(c, from, to, name, depth, finish_entry)) return false;
     int inner_from = open_folder(from, name), inner_to = inner_from < 0 ? -1 : open_folder(to, name);
-    bool good = inner_to < 0 || finish(inner_from, inner_to, &info) || fail(c, name);
+    bool good = inner_to < 0 || clone_finish(inner_from, inner_to, &info) || fail(c, name);
     if (inner_from >= 0) close(inner_from);
     if (inner_to >= 0) close(inner_to);
+    return good;
+}
+
+/* Removes everything in a folder: what an environment's setup has made in a new workspace is in the copied one already,
+   or is not to be there. */
+static bool empty(struct copying *c, int folder, int depth) {
+    int own = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *entries = own < 0 ? NULL : fdopendir(own);
+    bool good = entries && depth <= DEPTH_MAX;
+    for (struct dirent *d; good && (d = readdir(entries));) {
+        if (!strcmp(d->d_name, ".") || !strcmp(d->d_name, "..") || !unlinkat(folder, d->d_name, 0)) continue;
+        int inner = open_folder(folder, d->d_name);
+        good = inner < 0 ? errno == ENOENT : empty(c, inner, depth + 1);
+        if (inner >= 0) {
+            close(inner);
+            good = good && (!unlinkat(folder, d->d_name, AT_REMOVEDIR) || errno == ENOENT || fail(c, d->d_name));
+        }
+    }
+    if (entries) closedir(entries);
     return good;
 }
 
@@ -265,6 +225,7 @@ static bool copy_share(int target, ino_t number, int from, int to) {
 static bool copy_all(int target, int from, int to) {
     struct copying c = {.target = target, .root = to};
     int status = 0;
+    if (!empty(&c, to, 0)) return fail(&c, ".");
     pid_t other = fork();
     if (!other) _exit(!copy_share(target, 1, from, to));
     bool good = copy_share(target, 0, from, to);
@@ -272,7 +233,7 @@ static bool copy_all(int target, int from, int to) {
     else good = waitpid(other, &status, 0) == other && status == 0 && good;
     struct stat info;
     if (!good || !visit_all(&c, from, to, 0, finish_entry)) return false;
-    return (!fstat(from, &info) && finish(from, to, &info)) || fail(&c, ".");
+    return (!fstat(from, &info) && clone_finish(from, to, &info)) || fail(&c, ".");
 }
 
 int transfer_copy(int count, char **words) {

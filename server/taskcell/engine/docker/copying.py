@@ -33,7 +33,7 @@ def copy(on: Connection, source: Container, targets: Sequence[Container], runtim
     """Copy; returns for each target why its copy is not whole, or an empty text. Raises APIError, EngineError.
 
     Arguments:
-        targets: COPIES_AT_ONCE at most, whose workspaces are empty.
+        targets: COPIES_AT_ONCE at most; what is in their workspaces goes.
         runtime: of the engine; empty means its default.
     """
     image = on.client.inspect_image(targets[0].image_id)
