@@ -19,7 +19,7 @@ from taskcell.model import ProcessResult, ToolCall
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.faults]
 
-#: Seconds for a sandbox that says nothing to be given up: the PING_AFTER and PING_TIMEOUT of the pool, the PATIENCE with
+#: Seconds for a sandbox that says nothing to be given up: PING_AFTER and PING_TIMEOUT of the pool, the PATIENCE with
 #: which it is connected to again, and some slack.
 GIVEN_UP = 80.0
 #: Seconds that an engine is away; what is done about it does not change with time.

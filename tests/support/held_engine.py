@@ -1,4 +1,4 @@
-"""A proxy before a container engine that holds back chosen requests, or the engine's answers, and breaks connections."""
+"""A proxy before a container engine that holds back chosen requests, or the answers to them, and breaks connections."""
 
 from __future__ import annotations
 
