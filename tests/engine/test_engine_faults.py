@@ -19,8 +19,9 @@ from taskcell.model import ProcessResult, ToolCall
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.faults]
 
-#: Seconds for a sandbox that says nothing to be given up: the pool's PING_AFTER and PING_TIMEOUT, and some slack.
-GIVEN_UP = 40.0
+#: Seconds for a sandbox that says nothing to be given up: PING_AFTER and PING_TIMEOUT of the pool, the PATIENCE with
+#: which it is connected to again, and some slack.
+GIVEN_UP = 80.0
 #: Seconds that an engine is away; what is done about it does not change with time.
 AWAY = 10.0
 #: Bytes of disk of an engine whose disk is filled up: its image takes two or three MB.

@@ -53,7 +53,7 @@ reason, stream = st.sampled_from([b"\0", b"\1", b"\2"]), st.sampled_from([b"\1",
 ending = joined(reason, number(4), number(1), number(4))
 entry = joined(number(4), reason, number(4), number(40), ending, number(8), number(8), text.map(string))
 ANSWERS: dict[int, st.SearchStrategy[bytes]] = {
-    0x81: joined(number(4), number(1), number(8)),
+    0x81: joined(number(4), number(1), number(8), number(4), number(8)),
     0x82: number(4),
     0x83: joined(st.integers(1, 6).map(lambda v: bytes([v])), number(4), text.map(string)),
     0x84: joined(stream, number(8), st.binary(max_size=200)),
@@ -73,12 +73,14 @@ ANSWERS: dict[int, st.SearchStrategy[bytes]] = {
     0x92: number(4),
     0x93: st.just(b""),
     0x94: number(4),
+    0x95: number(8),
 }
 answers = st.sampled_from(sorted(ANSWERS)).flatmap(
     lambda kind: st.tuples(u32, ANSWERS[kind]).map(lambda parts: frame(kind, *parts))
 )
 sound_requests = st.one_of(
-    st.builds(requests.hello, text.filter(lambda v: len(v) >= 16), u32),
+    st.builds(requests.hello, text.filter(lambda v: len(v) >= 16), u32, u32, u64),
+    st.builds(requests.acknowledge, u64),
     st.builds(requests.stdin, u32, st.binary(max_size=300)),
     st.builds(requests.stdin_eof, u32),
     st.builds(requests.signal, u32, u8),

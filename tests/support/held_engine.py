@@ -1,4 +1,4 @@
-"""A proxy before a container engine that holds back chosen requests, or the engine's answers to them."""
+"""A proxy before a container engine that holds back chosen requests, or the answers to them, and breaks connections."""
 
 from __future__ import annotations
 
@@ -50,12 +50,20 @@ class HeldEngine:
         """How many requests a regular expression finds."""
         return sum(bool(re.search(pattern, request)) for request in self.requests)
 
-    def close(self) -> None:
-        self.release()
-        for open_socket in [self._listener, *self._open]:
+    def cut(self) -> None:
+        """Break every connection, as a network does; new ones go through."""
+        cut, self._open = self._open, set()
+        for open_socket in cut:
             with suppress(OSError):
                 open_socket.shutdown(socket.SHUT_RDWR)
             open_socket.close()
+
+    def close(self) -> None:
+        self.release()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _accept(self) -> None:

@@ -49,6 +49,17 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_while_the_engine_is_away_each_call_says_so_and_when_it_is_back_they_work",
         "test_a_full_disk_is_one_clear_error_and_with_room_again_the_next_call_works",
     ),
+    "A stream that breaks loses nothing: no command, no byte, and nothing runs twice": (
+        "test_a_sandbox_goes_on_when_every_connection_to_the_engine_breaks",
+        "test_a_sandbox_goes_on_when_the_process_that_carries_its_channel_is_killed",
+        "test_however_the_streams_break_every_command_runs_once_and_no_byte_is_lost_or_doubled",
+        "test_what_happens_without_a_connection_is_told_on_the_next_one",
+        "test_a_sandbox_whose_channel_alone_has_ended_is_connected_to_again_with_what_runs_in_it",
+    ),
+    "A sandbox whose server says nothing any more ends by itself": (
+        "test_a_server_that_says_nothing_counts_as_gone_though_its_connection_stands",
+        "test_a_channel_that_is_quiet_is_kept_by_pings",
+    ),
     "A call is answered in bounded time whatever the engine does, and what the engine leaves is removed": (
         "test_a_start_that_never_ends_is_answered_in_time_and_what_it_leaves_is_removed_when_that_can_be",
         "test_a_pull_that_takes_too_long_is_answered_in_time_and_goes_on",

@@ -17,7 +17,6 @@
 enum {
     OUT_MAX = 4 << 20, /* bytes: a server that lets so much wait does not read at all */
     OUT_KEEP = 1 << 20, /* bytes: a larger buffer is freed when it is empty */
-    KEPT_MAX = 1 << 20, /* bytes that the server has not acknowledged: four times of what it takes before it does */
     DROP_MIN = 64 << 10, /* bytes: fewer are not worth moving the rest */
 };
 
@@ -27,8 +26,6 @@ static const int64_t HELLO_LIMIT = 5000000;
 uint32_t conn_index(const struct supervisor *s, const struct conn *c) { return (uint32_t)(c - s->conns); }
 
 bool conn_overflows(const struct conn *c) { return conn_waiting(c) > OUT_MAX; }
-
-bool conn_full(const struct conn *c) { return c->out.size - c->acked >= KEPT_MAX; }
 
 void conn_close(struct supervisor *s, struct conn *c) {
     if (s->active == c) {

@@ -7,6 +7,8 @@
 
 #include "init/supervisor.h"
 
+enum { KEPT_MAX = 1 << 20 }; /* bytes not acknowledged: four times what a server takes before it says so */
+
 void conn_accept(struct supervisor *s);
 /* Sends an ERROR, as far as the socket takes it now, and closes the connection. */
 void conn_refuse(struct supervisor *s, struct conn *c, const char *fault);
@@ -28,7 +30,7 @@ static inline size_t conn_waiting(const struct conn *c) { return c->out.size - c
 /* Returns how many bytes of the session the socket has taken in all. */
 static inline uint64_t conn_passed(const struct conn *c) { return c->start + c->sent; }
 /* Returns whether so much is kept for the server that no output is added. */
-bool conn_full(const struct conn *c);
+static inline bool conn_full(const struct conn *c) { return c->out.size - c->acked >= KEPT_MAX; }
 /* Returns whether more bytes wait than a server that reads would ever let wait. */
 bool conn_overflows(const struct conn *c);
 /* Sends what the socket takes now; returns false when the connection is broken. */

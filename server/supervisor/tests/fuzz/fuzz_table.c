@@ -13,6 +13,7 @@
 #include "init/answer.h"
 
 enum {
+    REQUESTS = 200 << 10, /* bytes that count as served between two pumps: the second one says so */
     PIECE = 61,           /* bytes: output and cursors come in multiples of it */
     CHUNK = 32 << 10,     /* bytes that a pipe takes at once */
     BUDGET = 512 << 10,   /* bytes: the spools' budget comes in multiples of it */
@@ -44,6 +45,8 @@ static void write_output(struct process *p, int stream, size_t size) {
 /* Until nothing is owed that may be sent. */
 static void pump(void) {
     while (answer_pump(&s)) check_answers();
+    s.active->taken += REQUESTS;
+    answer_acknowledge(&s);
     check_answers();
     for (const struct process *p = s.processes; p; p = p->next)
         for (int i = 0; i < STREAMS && p->state != STATE_STARTING; i++)
@@ -122,6 +125,7 @@ static void sweep(void) {
 /* Another server, or none: what was promised to the one before does not count. */
 static void connect_server(bool there) {
     buffer_free(&s.conns[0].out);
+    s.conns[0] = (struct conn){.fd = -1};
     for (int i = 0; i < NUMBERS; i++)
         for (int stream = 0; stream < STREAMS; stream++) expected[i].credit[stream] = 0;
     s.active = there ? &s.conns[0] : NULL;
@@ -130,7 +134,7 @@ static void connect_server(bool there) {
 
 static void answer(uint8_t what) {
     switch (what % 6) {
-    case 0: answer_welcome(&s, what & 8); break;
+    case 0: answer_welcome(&s.active->out, &s, what & 8); break;
     case 1: answer_failed(&s, what & 127, STAGE_EXEC, 2, "there is none"); break;
     case 2: answer_pong(&s); break;
     case 3: answer_sudo(&s, what & 8 ? "there is none" : ""); break;
