@@ -57,11 +57,13 @@ def taskcell_help(words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("text", blocks("toml"), ids=lambda text: text.split("\n")[0])
 def test_every_toml_block_is_a_manifest_or_a_configuration_that_loads(text: str, tmp_path: Path) -> None:
     path = tmp_path / "taskcell.toml"
-    path.write_text(text)
+    secret = tmp_path / "secret"
+    secret.write_text("a-secret-of-the-example")
+    path.write_text(text.replace("/run/secrets/ci_token", str(secret)))
     if "version" in tomllib.loads(text):
         assert manifest.load([path], {}, built_in_names())
     else:
-        load_settings(Invocation({}, tmp_path, path))
+        load_settings(Invocation({"API_KEY": "another-secret-of-the-example"}, tmp_path, path))
 
 
 @pytest.mark.parametrize("text", blocks("json"), ids=lambda text: text[:20])

@@ -84,8 +84,7 @@ class Gateway:
         self.environments, self.copies = environments, copies
         self.engine = engine
         self.egress = egress
-        self.idle_ttl = idle_ttl
-        self.output_chars = output_chars
+        self.idle_ttl, self.output_chars = idle_ttl, output_chars
         self.structured = structured
         self.file_history = FileHistory()
         self._background = background
