@@ -17,7 +17,7 @@ import httpx2
 import pytest
 
 from gateways import GatewayFactory
-from http_serving import PATIENCE, serving_http
+from http_serving import PATIENCE
 from observe import alive, eventually, marker
 from serving import serving
 from taskcell.cli.in_task import door_of, run_in_task
@@ -183,11 +183,6 @@ async def test_what_does_not_name_a_task_removes_none(
         async with httpx2.AsyncClient(transport=transport, timeout=PATIENCE) as http:
             assert (await http.request(method, "http://localhost/remove", content=body)).status_code == status
         assert len(gw.pool.slots) == 1
-
-
-def test_only_the_local_door_removes_tasks(tmp_path: Path) -> None:
-    with serving_http(tmp_path) as server:
-        assert server.request("POST", "/remove", b'{"principal": "local", "task": "t"}')[0] == 404
 
 
 async def test_taskcell_exec_reaches_the_task_of_a_stdio_server(tmp_path: Path) -> None:

@@ -186,6 +186,12 @@ async def test_without_a_token_the_401_names_no_error_and_no_place_to_get_one(se
     assert served[0].request(path="/.well-known/oauth-protected-resource")[0] == 404
 
 
+def test_the_route_of_the_operator_is_at_the_local_door_alone(served: tuple[HttpServer, str]) -> None:
+    server, token = served
+    body = b'{"principal": "local", "task": "t"}'
+    assert server.request("POST", "/remove", body, authorization=f"Bearer {token}")[0] == 404
+
+
 async def test_two_tokens_in_one_request_are_refused(served: tuple[HttpServer, str]) -> None:
     server, token = served
     head = f"POST /mcp HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n"
