@@ -61,7 +61,8 @@ test-deploy: setup ## Try the server's image, the systemd unit, Caddy with TLS a
 	@scripts/deploy_tools.sh
 	@$(PYTHON) -m pytest -m deploy $(PYTEST_ARGS)
 
-test-egress: setup ## Run real package managers in sandboxes, against the registries that this machine is set up for.
+test-egress: setup ## Run package managers and clients of many languages in sandboxes; builds four images first: 3 GB.
+	@scripts/egress.sh
 	@$(PYTHON) -m pytest -m registries $(PYTEST_ARGS)
 
 test-languages: setup ## Run the real tools and programs of six languages; builds their images first: six minutes, 1.4 GB.

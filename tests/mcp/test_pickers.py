@@ -187,7 +187,7 @@ async def test_only_what_is_sent_is_declared(gateway: GatewayFactory, era: str) 
         assert not declared.resources.list_changed
         assert not declared.prompts.list_changed
         assert declared.completions is not None
-        assert declared.logging is None
+        assert declared.logging is not None
 
 
 class Following:

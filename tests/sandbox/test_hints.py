@@ -130,6 +130,27 @@ READ_ONLY = (
 )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("text", "output", "variable"),
+    [
+        (
+            "mvn -q validate",
+            "Unknown host x.test: Temporary failure in name resolution",
+            "JAVA_TOOL_",
+        ),
+        ("./run", 'Exception in thread "main" java.net.UnknownHostException: files.test', "JAVA_TOOL_OPTIONS="),
+        ("node fetch.js", "cause: Error: getaddrinfo EAI_AGAIN files.test", "NODE_USE_ENV_PROXY=1"),
+        ("./fetch", "dial tcp: lookup files.test on 127.0.0.11:53: no such host", "$https_proxy"),
+    ],
+)
+def test_a_program_that_does_not_use_the_proxy_is_told_the_variable_that_makes_it_do_so(
+    text: str, output: str, variable: str
+) -> None:
+    [note] = told(text, output, proxied=True)
+    assert "this program did not use it" in note
+    assert variable in note
+
+
 @pytest.mark.parametrize(("text", "output", "variable"), READ_ONLY)
 def test_a_tool_whose_folder_is_the_images_is_given_the_variable_that_moves_it(
     text: str, output: str, variable: str

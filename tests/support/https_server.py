@@ -25,7 +25,7 @@ HOST = "files.test"
 
 @dataclass(frozen=True)
 class HttpsServer:
-    """Where it is, and the certificate to trust."""
+    """Where it is, and the certificate to trust: that of its authority."""
 
     port: int
     certificate: str
@@ -62,28 +62,35 @@ def https_server(folder: Path) -> Iterator[HttpsServer]:
 
 
 def _certificate(folder: Path) -> str:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
+    """Write cert.pem and key.pem for HOST, and return the certificate of the authority that has signed it."""
+    authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority = _built("an authority of tests", authority_key, "an authority of tests", authority_key, ca=True)
+    certificate = _built(HOST, key, "an authority of tests", authority_key, ca=False)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "key.pem").write_bytes(private)
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return authority.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _built(
+    subject: str, key: ec.EllipticCurvePrivateKey, issuer: str, signer: ec.EllipticCurvePrivateKey, *, ca: bool
+) -> x509.Certificate:
     now = datetime.datetime.now(datetime.UTC)
-    built = (
+    builder = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    public = built.public_bytes(serialization.Encoding.PEM)
-    (folder / "key.pem").write_bytes(private)
-    (folder / "cert.pem").write_bytes(public)
-    return public.decode()
+    if not ca:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(subject)]), critical=False)
+    return builder.sign(signer, hashes.SHA256())
 
 
 def _fill(root: Path) -> None:

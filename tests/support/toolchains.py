@@ -94,6 +94,8 @@ JAVA = Toolchain(
     {"JAVA_HOME": "/opt/java", "PATH": f"/opt/java/bin:{SYSTEM}"},
     before=("/usr/share/man/man1",),
 )
+#: Maven, which brings a Java of its own.
+MAVEN = Toolchain("maven", ("maven",), "true", {"PATH": SYSTEM}, before=("/usr/share/man/man1",))
 
 
 def ensure(api: docker.APIClient, toolchain: Toolchain) -> str:

@@ -1,6 +1,8 @@
-"""Notes on hosts that a sandbox tried to reach by name and was refused."""
+"""Notes on hosts that a sandbox tried to reach by name and was refused, and on programs that do not use its proxy."""
 
 from __future__ import annotations
+
+import re
 
 from taskcell.egress.egress import SandboxEgress
 from taskcell.egress.rules import NotConnected, Why
@@ -8,6 +10,18 @@ from taskcell.text import shown
 
 #: Hosts that one note names.
 MOST_NAMED = 4
+#: How programs that read no $https_proxy are made to use it, by what shows that it was one of them.
+_WAYS = (
+    (
+        re.compile(r"\b(?:java|mvn|gradlew?|sbt)\b|\bUnknownHostException\b"),
+        'Java does with `JAVA_TOOL_OPTIONS="-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=${https_proxy##*:} '
+        '-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=${https_proxy##*:}"`.',
+    ),
+    (
+        re.compile(r"\bgetaddrinfo EAI_AGAIN\b|\bnode:internal\b"),
+        "Node.js does with `NODE_USE_ENV_PROXY=1` from version 24 on, an older one with undici's EnvHttpProxyAgent.",
+    ),
+)
 
 
 def notes_on_egress(egress: SandboxEgress | None) -> list[str]:
@@ -27,6 +41,15 @@ def notes_on_egress(egress: SandboxEgress | None) -> list[str]:
         )
     notes += [str(failure) for failure in refused if failure.why is Why.ASKED][:MOST_NAMED]
     return notes + [str(failure) for failure in refused if failure.why in (Why.BOUND, Why.MALFORMED)][:1]
+
+
+def note_on_the_proxy(said: str) -> str:
+    """Return a sentence for a program that looked a name up itself. `said`: its command, and how its output ends."""
+    how = next((way for signs, way in _WAYS if signs.search(said)), "Give it the address in $https_proxy.")
+    return (
+        "Names are not resolved in this sandbox: what it may reach, it reaches by its proxy, and this program did "
+        f"not use it. {how}"
+    )
 
 
 def _named(refused: list[NotConnected], why: Why) -> str:

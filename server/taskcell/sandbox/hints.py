@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from taskcell.model import WORKSPACE, Profile
 from taskcell.process.output import Excerpt
 from taskcell.process.record import Record
+from taskcell.sandbox.egress_notes import note_on_the_proxy
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.text import PATH_SHOWN, shown
 
@@ -233,10 +234,7 @@ def _packages_or_network(outcome: Outcome, text: str, tail: str) -> Iterator[str
     elif not outcome.has_network and _is_cut_off(outcome, text, tail):
         yield "This sandbox has no network: nothing can be fetched, and trying again does not help."
     elif outcome.needs_proxy and _UNREACHED.search(tail) and _is_cut_off(outcome, text, tail):
-        yield (
-            "Names are not resolved in this sandbox: what it may reach, it reaches by its proxy, and this program did "
-            "not use it. Give it the address in $https_proxy."
-        )
+        yield note_on_the_proxy(f"{text}\n{tail}")
 
 
 def _is_cut_off(outcome: Outcome, text: str, tail: str) -> bool:
