@@ -161,12 +161,11 @@ class Gateway:
 
     async def _in_environment(self, tool: Tool, call: ToolCall) -> Tool:
         """The tool as the environment of the call's task has it. Raises BadArgument."""
-        if not tool.is_of_terminal:
-            return tool
-        return await self.environments.tool(tool, task_key(call, tool.check(call)))
+        own = tool.is_of_terminal
+        return await self.environments.tool(tool, task_key(call, tool.check(call))) if own else tool
 
     async def tool_of(self, name: str, task: TaskKey) -> Tool:
-        """A tool as the task's environment has it. Raises KeyError, and what `Environments.of` raises."""
+        """A tool as the task's environment has it. Raises KeyError, BadArgument."""
         return await self.environments.tool(self.tools[name], task)
 
     @asynccontextmanager
