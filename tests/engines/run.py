@@ -102,7 +102,7 @@ def outcome_on(engine: UnderTest, image: Path) -> Outcome:
         running.load(image)
         return tests_on(running)
     except AssertionError as error:
-        return Outcome(engine, fault=f"it did not start: {str(error)[-300:]}")
+        return Outcome(engine, fault=f"it did not start: {' '.join(str(error).split())[-300:]}")
     finally:
         running.stop()
 
@@ -113,21 +113,26 @@ def row(outcome: Outcome) -> str:
     return f"| {outcome.engine.name} | {outcome.version} | {held} | {outcome.engine.differs} |"
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    lines = ["| engine | version | its tests | what differs |", "| --- | --- | --- | --- |", *map(row, outcomes)]
+def table(rows: Sequence[str]) -> str:
+    lines = ["| engine | version | its tests | what differs |", "| --- | --- | --- | --- |", *rows]
     lines += ["", "Not run on that machine:", ""]
     return "\n".join([*lines, *(f"- {name}: {reason}." for name, reason in NOT_HERE.items())])
 
 
-def write(page: Path, text: str) -> None:
+def write(page: Path, outcomes: Sequence[Outcome]) -> None:
+    """Put new rows into the page's table. Engines that did not run keep the rows that they have."""
     before, _, rest = page.read_text("utf-8").partition(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}", "utf-8")
+    old, _, after = rest.partition(END)
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in old.splitlines() if line.startswith("| ")}
+    rows |= {outcome.engine.name: row(outcome) for outcome in outcomes}
+    text = table([rows[engine.name] for engine in ENGINES if engine.name in rows])
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--within", type=float, help="seconds after which no other engine begins")
-    parser.add_argument("--write", type=Path, help="the page whose table is written; only where all engines ran")
+    parser.add_argument("--write", type=Path, help="the page with the table, where the engines' rows are written")
     parser.add_argument("names", nargs="*", help="of engines, or what they begin with; all are run where none is named")
     said = parser.parse_args()
     chosen = [one for one in ENGINES if not said.names or one.name.startswith(tuple(said.names))]
@@ -143,11 +148,11 @@ def main() -> int:
             print(f"==> {engine.name}", flush=True)
             outcomes.append(outcome_on(engine, image))
             print(row(outcomes[-1]), *outcomes[-1].failed, sep="\n  ", flush=True)
+            if said.write:
+                write(said.write, outcomes)
     for name in left:
         print(f"{name}: {NO_TIME}")
-    print(table(outcomes))
-    if said.write and len(outcomes) == len(ENGINES):
-        write(said.write, table(outcomes))
+    print(table([row(outcome) for outcome in outcomes]))
     return int(any(outcome.failed or outcome.fault for outcome in outcomes))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 import structlog
 
+from taskcell.assembly.folder import check_answers
 from taskcell.assembly.invocation import Invocation
 from taskcell.audit.log import AuditLog
 from taskcell.config import load as config
@@ -76,8 +77,11 @@ def load_manifests(run: Invocation, settings: Settings) -> Loaded:
 
 
 def load_settings(run: Invocation) -> Settings:
-    """Read the configuration. Raises ConfigError."""
-    return config.load(run.config, run.environ, run.cwd, engines=kinds.isolation())
+    """Read the configuration. Raises ConfigError, also where the folder that it names does not answer."""
+    settings = config.load(run.config, run.environ, run.cwd, engines=kinds.isolation())
+    if settings.workspace_folder_as_written is not None:
+        check_answers(settings.workspace_folder_as_written)
+    return settings
 
 
 def policy_of(settings: Settings, state: Path | None, audit: Path | None = None) -> Policy:

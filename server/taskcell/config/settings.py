@@ -163,6 +163,11 @@ class Settings(Table):
         return (self._folder / self.workspace.root).resolve() if self.workspace.root else None
 
     @property
+    def workspace_folder_as_written(self) -> Path | None:
+        """The same with its links, and without a look at it: it may lie on a file system that hangs."""
+        return self._folder / self.workspace.folder if self.workspace.folder else None
+
+    @property
     def workspace_folder(self) -> Path | None:
         """Resolved path of the host folder that is the workspace of every task; None where tasks have their own."""
         return (self._folder / self.workspace.folder).resolve() if self.workspace.folder else None

@@ -33,6 +33,7 @@ START_TIMEOUT = 45.0
 REMOVE_TIMEOUT = 30.0
 #: Seconds to copy a workspace out of a container or into one: a gigabyte takes ten.
 FILES_TIMEOUT = 60.0
+_HANGING_FOLDER = "A folder of the host that it mounts may be on a file system that hangs. "
 _START_ADVICE = (
     "It hangs or is overloaded, or the image {image} cannot be started. Call again in a minute; if that fails too, the "
     "person who runs the server must look at the engine (`taskcell doctor`) and at the image."
@@ -151,7 +152,8 @@ class DockerEngine:
                 return creation.create_and_start(on, spec, image, self._runtime, abandoned)
 
         within = START_TIMEOUT + (OWN_TIMEOUT if spec.profile.own else 0.0)
-        advice = _START_ADVICE.format(image=spec.profile.image)
+        has_folders = spec.profile.folder is not None or any(mount.source for mount in spec.profile.mounts)
+        advice = (_HANGING_FOLDER if has_folders else "") + _START_ADVICE.format(image=spec.profile.image)
         try:
             return await self._call("start the sandbox", work, within=within, advice=advice)
         finally:
