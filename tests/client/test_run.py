@@ -10,43 +10,26 @@ from pathlib import Path
 import anyio
 import pytest
 
+from client_serving import LOCAL_ENGINE, served
+from gateways import GatewayFactory
 from observe import alive, eventually, marker
 from taskcell.client import blocking, cell, connect, process, task
-from taskcell.client.failures import ArgumentError, CellError, FolderError, ForbiddenError, NotFoundError
+from taskcell.client.failures import ArgumentError, CellError, DeniedError, FolderError, ForbiddenError, NotFoundError
 from taskcell.client.process import CommandFailed
 from taskcell.client.task import Task
 
 pytestmark = pytest.mark.anyio
 
-LOCAL = "manifests = []\n{rest}\n[engine]\nkind = 'local'\n"
-#: Seconds for a server of one's own to start, and for a whole test with it, on a busy machine.
-PATIENCE = 120.0
 
-
-def configured(folder: Path, rest: str = "") -> Path:
-    path = folder / "taskcell.toml"
-    path.write_text(LOCAL.format(rest=rest))
-    return path
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def cells(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[cell.Cell]:
-    """One server for the tests of this file; each has its own task."""
-    async with connect(config=configured(tmp_path_factory.mktemp("client"))) as opened:
-        yield opened
+@pytest.fixture
+async def cells(gateway: GatewayFactory, tmp_path: Path) -> AsyncIterator[cell.Cell]:
+    async with served(gateway, tmp_path / "state") as client:
+        yield client
 
 
 @pytest.fixture
-async def own(cells: cell.Cell, request: pytest.FixtureRequest) -> AsyncIterator[Task]:
-    made = await cells.open(request.node.name[:100])
-    with anyio.fail_after(PATIENCE):
-        yield made
-    await made.close()
+async def own(cells: cell.Cell) -> Task:
+    return await cells.open("own")
 
 
 async def test_a_command_has_its_code_and_both_streams_apart(own: Task) -> None:
@@ -170,26 +153,28 @@ async def test_tasks_are_listed_until_they_are_closed(cells: cell.Cell) -> None:
     assert "listed" not in [found.id for found in await cells.tasks()]
 
 
-async def test_the_policy_judges_what_programs_run(tmp_path: Path) -> None:
+async def test_the_policy_judges_what_programs_run(gateway: GatewayFactory, tmp_path: Path) -> None:
     rule = '[[policy.rules]]\nname = "no-rm"\ntool = "terminal"\ncommand = "rm -rf"\neffect = "deny"\nreason = "No."'
-    config = configured(tmp_path)
-    config.write_text(config.read_text() + rule)
-    async with connect(config=config) as opened:
-        made = await opened.open("t")
+    async with served(gateway, tmp_path / "state", LOCAL_ENGINE + rule) as client:
+        made = await client.open("t")
         for command in ("rm -rf x", ["rm", "-rf", "x"]):
-            with pytest.raises(CellError, match="No") as denied:
+            with pytest.raises(DeniedError, match=r"No\.") as denied:
                 await made.run(command)
-            assert (denied.value.code, denied.value.fields["rule"]) == ("denied", "no-rm")
+            assert denied.value.rule == "no-rm"
 
 
 async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    config = tmp_path / "taskcell.toml"
+    config.write_text("nonsense = 1\n")
     with pytest.raises(CellError, match="nonsense"):
-        async with connect(config=configured(tmp_path, "nonsense = 1")):
+        async with connect(config=config):
             pass
 
 
-def test_the_blocking_client_does_the_same(tmp_path: Path) -> None:
-    with blocking.connect(config=configured(tmp_path)) as opened:
+def test_the_blocking_client_does_the_same_at_a_server_of_its_own(tmp_path: Path) -> None:
+    config = tmp_path / "taskcell.toml"
+    config.write_text(LOCAL_ENGINE)
+    with blocking.connect(config=config) as opened:
         made = opened.open("t")
         assert made.run(["cat"], stdin=b"\xff").stdout == b"\xff"
         with made.start("read -r word; echo $word", stdin=None) as started:

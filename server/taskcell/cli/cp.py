@@ -147,7 +147,7 @@ def _check(answer: httpx2.Response) -> None:
 
 def copy_out(remote: RemoteFiles, path: str, target: str) -> None:
     """Copy from a task to this machine. Raises TaskcellError."""
-    from taskcell.cli.host_archive import Unpacking
+    from taskcell.client.host_archive import Unpacking
 
     inner = path.removesuffix("/.") if path.endswith("/.") else path
     kind = remote.kind(inner)
@@ -177,7 +177,7 @@ def copy_out(remote: RemoteFiles, path: str, target: str) -> None:
 
 def copy_in(remote: RemoteFiles, source: str, path: str) -> None:
     """Copy from this machine to a task. Raises TaskcellError."""
-    from taskcell.cli.host_archive import CHUNK, packed
+    from taskcell.client.host_archive import CHUNK, packed
 
     if source == "-":
         with _progress(iter(lambda: sys.stdin.buffer.read(CHUNK), b"")) as pieces:

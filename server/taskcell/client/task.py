@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+import secrets
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from taskcell.client import files
+from taskcell.client.failures import FolderError
 from taskcell.client.process import Done, RunningCommand, request_of, started
 from taskcell.client.wire import ServerClient, file_path
 
+#: Where git keeps which commit a repository had when it was uploaded.
+_UPLOADED = "refs/taskcell/uploaded"
 #: A file's path: from the workspace, or absolute below `/workspace`.
 RemotePath = str | os.PathLike[str]
 
@@ -23,6 +29,10 @@ class FileEntry:
     kind: str
     size: int | None
     target: str | None
+
+
+def _ignore(sentence: str) -> None:
+    """What a caller does who does not ask what was left out."""
 
 
 class Task:
@@ -86,8 +96,6 @@ class Task:
         """Return a file's bytes. Raises NotFoundError, FolderError, ForbiddenError."""
         async with self._wire.stream("GET", file_path(self.id, path), task=self.id) as answer:
             if answer.headers.get("x-taskcell-kind") == "folder":
-                from taskcell.client.failures import FolderError
-
                 raise FolderError(f"{os.fspath(path)} is a folder; download it.")
             return await answer.aread()
 
@@ -95,6 +103,57 @@ class Task:
         """Write a file in one step, with the folders above it. Raises FolderError, ForbiddenError, CapacityError."""
         async with self._wire.stream("PUT", file_path(self.id, path), task=self.id, content=data) as answer:
             await answer.aread()
+
+    async def upload(
+        self, source: str | os.PathLike[str], target: RemotePath, *, left_out: Callable[[str], None] = _ignore
+    ) -> None:
+        """Copy a file or folder of this machine into the workspace, where it becomes `target`.
+
+        Links in it stay links; modes and times are kept, owners are not. A folder is merged into one that is there.
+
+        Arguments:
+            left_out: called with a sentence about each device, pipe or socket, which are not copied.
+        """
+        await files.upload(self._wire, self.id, Path(source), os.fspath(target), left_out)
+
+    async def download(
+        self, source: RemotePath, target: str | os.PathLike[str], *, left_out: Callable[[str], None] = _ignore
+    ) -> None:
+        """Copy a file or folder of the workspace to this machine, where it becomes `target`.
+
+        Nothing of it is written anywhere else, whatever the sandbox sends.
+
+        Arguments:
+            left_out: called with a sentence about each link that leads out of what is copied.
+        """
+        await files.download(self._wire, self.id, os.fspath(source), Path(target), left_out)
+
+    async def upload_repository(self, source: str | os.PathLike[str], target: RemotePath = ".") -> None:
+        """Copy a git repository with its history and working tree, and note where it stands for `diff`.
+
+        Raises CommandFailed when git is not in the sandbox, or does not take it for a repository.
+        """
+        await self.upload(source, target)
+        await self._git(target, "update-ref", _UPLOADED, "HEAD")
+
+    async def diff(self, path: RemotePath = ".") -> bytes:
+        """Return what has changed in a repository since `upload_repository`, new files too, as a patch for `git apply`.
+
+        Raises CommandFailed.
+        """
+        index = f"/tmp/.taskcell-index-{secrets.token_hex(8)}"  # noqa: S108 - in the sandbox, which has one user
+        try:
+            await self._git(path, "read-tree", "HEAD", index=index)
+            await self._git(path, "add", "--all", index=index)
+            words = ("diff", "--cached", "--binary", "--no-ext-diff", "--no-textconv", _UPLOADED)
+            return (await self._git(path, *words, index=index)).stdout
+        finally:
+            await self.run(["rm", "-f", index])
+
+    async def _git(self, path: RemotePath, *words: str, index: str | None = None) -> Done:
+        env = {} if index is None else {"GIT_INDEX_FILE": index}
+        command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "safe.directory=*", *words]
+        return (await self.run(command, cwd=os.fspath(path), env=env)).check()
 
     async def list(self, path: RemotePath = ".") -> list[FileEntry]:
         """Return what is in a folder, by name."""

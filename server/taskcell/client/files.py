@@ -1,0 +1,97 @@
+"""Files and folders between this machine and a task, as archives that are streamed."""
+
+from __future__ import annotations
+
+import io
+import os
+import posixpath
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import httpx2
+
+from taskcell.client.failures import CellError, NotFoundError
+from taskcell.client.host_archive import CHUNK, Unpacking, packed
+from taskcell.client.wire import ServerClient, file_path
+from taskcell.errors import TaskcellError
+
+_TAR = "application/x-tar"
+
+
+async def upload(wire: ServerClient, task: str, source: Path, target: str, left_out: Callable[[str], None]) -> None:
+    """Arguments as those of `Task.upload`."""
+    if not await anyio.to_thread.run_sync(os.path.lexists, source):
+        raise NotFoundError(f"There is no file or folder {source} here.")
+    parent, name = posixpath.split(posixpath.normpath(posixpath.join("/workspace", target)))
+    if parent in ("/", ""):
+        parent, name = "/workspace", "."
+    archive = _read(packed(source, name, lambda path: left_out(f"{path} is neither a file, a folder nor a link.")))
+    headers = {"content-type": _TAR}
+    async with wire.stream("PUT", file_path(task, parent), task=task, content=archive, headers=headers) as answer:
+        await answer.aread()
+
+
+async def _read(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces, read in a thread; small ones are joined, for a tree may have a million small files."""
+
+    def some() -> bytes:
+        joined = bytearray()
+        for piece in pieces:
+            joined += piece
+            if len(joined) >= CHUNK:
+                break
+        return bytes(joined)
+
+    while data := await anyio.to_thread.run_sync(some):
+        yield data
+
+
+async def download(wire: ServerClient, task: str, source: str, target: Path, left_out: Callable[[str], None]) -> None:
+    """Arguments as those of `Task.download`."""
+    base = target.parent
+    if not await anyio.to_thread.run_sync(base.is_dir):
+        raise NotFoundError(f"There is no folder {base} here; make it first.")
+    headers = {"accept": _TAR}
+    async with wire.stream("GET", file_path(task, source), task=task, headers=headers) as answer:
+        pieces = aiter(_received(answer))
+        archive = io.BufferedReader(_InThread(pieces), CHUNK)
+        try:
+            await anyio.to_thread.run_sync(Unpacking(base, target.name, left_out).unpack, archive)
+        except TaskcellError as error:
+            raise CellError(str(error)) from None
+
+
+async def _received(answer: httpx2.Response) -> AsyncIterator[bytes]:
+    """The pieces of a body. One that breaks off ends: the archive in it shows that, and may say why."""
+    with suppress(httpx2.RemoteProtocolError):
+        async for piece in answer.aiter_raw():
+            yield piece
+
+
+class _InThread(io.RawIOBase):
+    """Pieces that come asynchronously, as a file that a worker thread reads."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            piece = anyio.from_thread.run(self._next)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+        return count
+
+    async def _next(self) -> bytes | None:
+        return await anext(self._pieces, None)
