@@ -14,7 +14,7 @@ from gateways import GatewayFactory
 from taskcell.deployment.records import Deployment
 from taskcell.engine.base import COPIES_AT_ONCE, Container
 from taskcell.engine.local import LocalEngine
-from taskcell.errors import BadArgument, EngineError, ErrorCode, NoRoom, TaskcellError
+from taskcell.errors import BadArgument, Denied, EngineError, ErrorCode, NoRoom, TaskcellError
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import TaskKey, ToolCall
 from taskcell.tools.sandbox import SandboxReport
@@ -213,6 +213,18 @@ async def test_a_fork_has_its_tasks_environment_and_nothing_that_the_setup_has_m
         assert await one.printed("cat made/f; echo $IN; rm -r made; echo own > made") == "anew\ne\n"
         await one.copy("fork", to="two")
         assert await two.printed("ls; cat made; echo $IN") == "made\nown\ne\n"
+
+
+async def test_the_policys_rules_judge_a_copy_by_its_words(gateway: GatewayFactory, tmp_path: Path) -> None:
+    rule = '[[policy.rules]]\nname = "no-fork"\ntool = "sandbox"\ncommand = "^fork secret"\neffect = "deny"\n'
+    async with gateway(TOML + rule + 'reason = "No."\n', engine="local", state=tmp_path / "state") as gw:
+        one = Copier(gw, task="one")
+        await one.terminal("echo 1 > f")
+        with pytest.raises(Denied, match="no-fork"):
+            await one.copy("fork", to="secret")
+        assert not await there(gw, "secret")
+        await one.copy("fork", to="two")
+        await one.copy("snapshot", name="secret")
 
 
 # --- snapshots

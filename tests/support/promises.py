@@ -449,6 +449,17 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_persistent_files_in_a_host_folder_belong_to_the_sandbox_and_can_be_used_by_the_host",
         "test_a_root_for_files_that_is_not_ones_own_is_refused",
     ),
+    "A copy of a task's files is whole, of one moment, and its principal's, or there is none": (
+        "test_every_file_of_a_fork_is_the_same",
+        "test_what_runs_in_a_task_stands_still_while_it_is_copied_and_goes_on",
+        "test_files_of_another_user_are_copied_with_their_owner",
+        "test_a_fork_whose_sandbox_dies_meanwhile_leaves_no_task",
+        "test_a_fork_that_fails_leaves_no_task",
+        "test_a_fork_whose_caller_gives_up_is_made_whole",
+        "test_what_other_servers_find_of_a_task_is_nothing_before_its_files_are_whole",
+        "test_snapshots_are_one_principals_alone",
+        "test_nobody_else_has_a_tasks_files_by_a_fork",
+    ),
     "What a killed server leaves is taken up by the next one of its deployment, or removes itself": (
         "test_the_next_server_finds_a_killed_servers_sandbox_with_files_folder_and_processes",
         "test_a_restarted_server_finds_a_background_process_with_its_output_and_ends_it",

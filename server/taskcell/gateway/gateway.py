@@ -51,8 +51,7 @@ class Gateway:
         structured: every caller gets structured content, without asking.
         audit: gets a line for each decision and each end; None writes none.
         egress: what sandboxes reach by name, for metrics.
-        environments: what tasks were opened with.
-        copies: makes snapshots and forks of tasks' files.
+        environments, copies: know what tasks were opened with; make snapshots and forks.
     """
 
     def __init__(

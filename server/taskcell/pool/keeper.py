@@ -252,7 +252,7 @@ class Keeper:
         Raises:
             EngineError: they cannot be put back. They stay kept.
         """
-        if slot.is_warm:
+        if slot.is_warm or not self._keeps:
             return ""
         kept, said = self._tasks[slot.task], ""
         for event in list(kept.leaving.values()):

@@ -24,7 +24,6 @@ from taskcell.text import PATH_SHOWN, shown
 #: What reading another user's files, and giving them to that user, takes.
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 _FROM, _TO = "/from", "/to"
-_LABELS = {"taskcell.kind": "copier"}
 #: Processes in it: the program, its second worker, and the threads of a runtime such as gVisor's.
 _PROCESSES = 64
 
@@ -37,6 +36,8 @@ def copy(on: Connection, source: Container, targets: Sequence[Container], runtim
         runtime: of the engine; empty means its default.
     """
     image = on.client.inspect_image(targets[0].image_id)
+    # With the labels of its source the next server removes one that a killed server has made and not started.
+    own = on.client.inspect_container(source.id)["Config"]
     mounts = [
         Mount(SUPERVISOR_FOLDER, on.supervisors.ensure(image), type="volume", read_only=True, labels=SUPERVISOR_LABELS),
         Mount(_FROM, source.volume, type="volume", read_only=True, no_copy=True),
@@ -60,7 +61,7 @@ def copy(on: Connection, source: Container, targets: Sequence[Container], runtim
         entrypoint=[SUPERVISOR],
         user="0:0",
         working_dir="/",
-        labels=_LABELS,
+        labels={**(own.get("Labels") or {}), "taskcell.kind": "copier"},
         healthcheck={"test": ["NONE"]},
         host_config=host,
     )
