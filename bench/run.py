@@ -171,10 +171,11 @@ async def first_calls(way: Way) -> list[float]:
 
 
 def server_memory() -> str:
-    """VmRSS of the server that the client started: a child of this process."""
+    """VmRSS of the server over stdio: a child of this process."""
     for task in Path("/proc/self/task").iterdir():
         for pid in (task / "children").read_text().split():
-            if "taskcell" in Path(f"/proc/{pid}/cmdline").read_text():
+            command = Path(f"/proc/{pid}/cmdline").read_text()
+            if "taskcell" in command and "--http" not in command:
                 lines = Path(f"/proc/{pid}/status").read_text().splitlines()
                 return f"{int(next(line for line in lines if line.startswith('VmRSS')).split()[1]) // 1024} MB"
     return "?"
