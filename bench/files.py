@@ -29,7 +29,7 @@ LARGE = 1 << 30
 PATH = "/files/bench/file"
 #: Files are not saved meanwhile, which would be measured too.
 CONFIG = (
-    'manifests = []\n[pool]\nwarm = 0\non_exit = "close"\n[workspace]\nkeep = "0"\nsize = "1700m"\n'
+    'manifests = []\n[pool]\nwarm = 0\non_exit = "close"\n[workspace]\nkeep = "0"\nsize = "2000m"\n'
     '[terminal]\nmemory = "3g"\n'
 )
 PIECE = 1 << 20

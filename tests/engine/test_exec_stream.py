@@ -6,7 +6,7 @@ import struct
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskcell.engine.docker.exec_stream import ExecStream
@@ -53,6 +53,7 @@ async def read_all(stream: ExecStream, size: int) -> bytes:
         read += piece
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault
 @given(
     written=st.lists(st.tuples(st.sampled_from([STDOUT, STDERR]), st.binary(max_size=40)), max_size=8),
     cuts=st.lists(st.integers(0, 500), max_size=8),
