@@ -128,10 +128,11 @@ def measure(folder: Path, megabytes: int) -> str:
     file, back, tiny = folder / "file", folder / "back", folder / "tiny"
     tiny.write_bytes(b"x")
     file.write_bytes(os.urandom(1 << 20) * megabytes)
-    running = set(subprocess.check_output(["docker", "ps", "-q"], text=True).split())
-    with serving(folder / "server", CONFIG) as served:
+    deployment = f"bench-files-{os.getpid()}"
+    with serving(folder / "server", f'deployment = "{deployment}"\n{CONFIG}') as served:
         put(served, tiny)
-        (container,) = set(subprocess.check_output(["docker", "ps", "-q"], text=True).split()) - running
+        chosen = ["docker", "ps", "--quiet", "--filter", f"label=taskcell.deployment={deployment}"]
+        (container,) = subprocess.check_output(chosen, text=True).split()
         measured = ways(served, container)
         for number in range(ROUNDS + 1):
             for way in measured:
