@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import logging
+import os
 import subprocess
+import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +18,27 @@ import anyio
 import docker
 import pytest
 
+from gateways import GatewayFactory
 from observe import eventually
 from second_engine import SecondEngine
 from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.images import DockerImages
 from taskcell.errors import ImageMissing
+from taskcell.mcp.progress import Progress
+from taskcell.mcp.server import build_server
+from taskcell.model import ToolCall
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.image_registry]
 
 PLACE = "127.0.0.1:5000"
 REPOSITORY = f"{PLACE}/team/dash"
+#: The same registry through a relay that turns slow: a pull takes minutes.
+SLOW_PLACE = "127.0.0.1:5001"
+SLOW = f"{SLOW_PLACE}/team/random:1"
+#: Bytes of its one layer, which cannot be compressed.
+RANDOM_SIZE = 1 << 20
+#: Seconds for what takes a moment on an idle machine.
+PATIENCE = 120.0
 USER, PASSWORD = "ada", "s3cret-word"
 
 
@@ -31,6 +46,8 @@ USER, PASSWORD = "ada", "s3cret-word"
 class Registry:
     engine: SecondEngine
     digest: str
+    #: Has the line `cut` for each connection that the engine closed in the middle of a slow answer.
+    slow_log: Path
 
     def images(self) -> DockerImages:
         return DockerImages(Calls(self.engine.host, {}))
@@ -39,6 +56,7 @@ class Registry:
         return docker.APIClient(self.engine.host, version="auto")
 
 
+RELAY = Path(__file__).parents[1] / "support" / "slow_relay.py"
 SignIn = Callable[[dict[str, object]], None]
 
 
@@ -56,7 +74,8 @@ def sign_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SignIn:
 
 
 def auths(password: str) -> dict[str, object]:
-    return {"auths": {PLACE: {"auth": base64.b64encode(f"{USER}:{password}".encode()).decode()}}}
+    signed = {"auth": base64.b64encode(f"{USER}:{password}".encode()).decode()}
+    return {"auths": {PLACE: signed, SLOW_PLACE: signed}}
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +89,20 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n"
     )
     engine = SecondEngine()
-    serving = None
+    serving: list[subprocess.Popen[bytes]] = []
+    slow_log = folder / "slow.log"
+    slow_log.touch()
     try:
         engine.start()
         inside = ["nsenter", f"--net=/proc/{engine.pid}/ns/net"]
         subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
         with (folder / "log").open("wb") as log:
             argv = [*inside, "docker-registry", "serve", str(folder / "config.yml")]
-            serving = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
-        listens = [*inside, "sh", "-c", f"ss -ltn | grep -q '{PLACE}'"]
+            serving.append(subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT))
+            ports = [place.rpartition(":")[2] for place in (SLOW_PLACE, PLACE)]
+            relay = [*inside, sys.executable, str(RELAY), *ports, str(slow_log)]
+            serving.append(subprocess.Popen(relay, stdout=log, stderr=subprocess.STDOUT))
+        listens = [*inside, "sh", "-c", f"ss -ltn | grep -q '{PLACE}' && ss -ltn | grep -q '{SLOW_PLACE}'"]
         assert eventually(lambda: subprocess.run(listens, check=False).returncode == 0), (folder / "log").read_text()
         api = docker.APIClient(engine.host, version="auto")
         api.tag("taskcell/dash", REPOSITORY, "1")
@@ -86,20 +110,35 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
             api.push(REPOSITORY, "1", stream=True, decode=True, auth_config={"username": USER, "password": PASSWORD})
         )
         digest = next(step["aux"]["Digest"] for step in said if "aux" in step)
+        _push_random(api)
         api.close()
-        yield Registry(engine, digest)
+        yield Registry(engine, digest, slow_log)
     finally:
-        if serving is not None:
-            serving.kill()
-            serving.wait()
+        for process in serving:
+            process.kill()
+            process.wait()
         engine.remove()
+
+
+def _push_random(api: docker.APIClient) -> None:
+    """Push an image whose layer the engine has no more afterwards, so that a pull downloads it."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        entry = tarfile.TarInfo("random")
+        entry.size = RANDOM_SIZE
+        archive.addfile(entry, io.BytesIO(os.urandom(RANDOM_SIZE)))
+    name = f"{PLACE}/team/random"
+    api.import_image_from_data(file.getvalue(), repository=name, tag="1")
+    for step in api.push(name, "1", stream=True, decode=True, auth_config={"username": USER, "password": PASSWORD}):
+        assert "error" not in step, step
+    api.remove_image(f"{name}:1", force=True)
 
 
 @pytest.fixture(autouse=True)
 def without_image(registry: Registry) -> None:
     api = registry.api()
     for image in api.images():
-        for tag in [tag for tag in (image["RepoTags"] or []) if tag.startswith(PLACE)]:
+        for tag in [tag for tag in (image["RepoTags"] or []) if tag.startswith((PLACE, SLOW_PLACE))]:
             api.remove_image(tag, force=True)
     api.close()
 
@@ -171,3 +210,47 @@ async def test_calls_that_need_one_image_at_once_pull_it_once(registry: Registry
             calls.start_soon(need)
     assert len(found) == 4
     assert len(set(found)) == 1
+
+
+async def test_a_pull_that_is_cancelled_ends_at_the_engine_and_leaves_no_image(
+    registry: Registry, sign_in: SignIn
+) -> None:
+    sign_in(auths(PASSWORD))
+    images, before = registry.images(), registry.slow_log.read_text().count("cut")
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(images.ensure, SLOW)
+            while "downloading layer" not in await images.pulling(SLOW):
+                await anyio.sleep(0.05)
+            calls.cancel_scope.cancel()
+        assert await images.pulling(SLOW) == ""
+        while registry.slow_log.read_text().count("cut") == before:
+            await anyio.sleep(0.05)
+    assert await images.image_id(SLOW) == ""
+    assert await images.ensure(f"{REPOSITORY}:1"), "another pull is not held up"
+
+
+async def test_the_progress_of_a_call_says_how_far_the_pull_is_that_it_waits_for(
+    registry: Registry, sign_in: SignIn, gateway: GatewayFactory
+) -> None:
+    sign_in(auths(PASSWORD))
+    heard: list[str] = []
+    news = anyio.Event()
+
+    async def hear(number: float, message: str) -> None:
+        heard.append(message)
+        if "downloading layer" in message:
+            news.set()
+
+    toml = f'manifests = []\n[terminal]\nimage = "{SLOW}"\nshell = ["sh", "-c"]\n'
+    call = ToolCall("local", "terminal", {"command": "true"})
+    with anyio.fail_after(PATIENCE):
+        async with gateway(toml, host=registry.engine.host) as gw, anyio.create_task_group() as calls:
+            tools, images = build_server(gw).tools, gw.engine.images
+            assert isinstance(images, DockerImages)
+            progress = Progress(hear, heartbeat=0.2, before=lambda: tools._pulling(call))
+            calls.start_soon(progress.report_while, lambda: images.ensure(SLOW))
+            await news.wait()
+            calls.cancel_scope.cancel()
+    assert heard[-1].startswith(f"Pulling the image {SLOW}: downloading layer "), heard
+    assert "MiB" in heard[-1]

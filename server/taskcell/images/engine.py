@@ -25,6 +25,9 @@ class ImageEngine(Protocol):
     async def why_not_pulled(self, reference: str) -> str:
         """Why the image cannot be pulled, as its registry says; empty if it can. Nothing is pulled."""
 
+    async def pulling(self, reference: str) -> str:
+        """How far the pull of an image is, in a sentence; empty while it is not pulled."""
+
     async def import_image(self, tar: Path, reference: str, changes: Sequence[str]) -> None:
         """Make an image of a root file system's tar; `changes` are Dockerfile instructions. Raises EngineError."""
 

@@ -44,10 +44,14 @@ class Progress:
     Arguments:
         notify: sends one message to the client.
         heartbeat: seconds.
+        before: says in a sentence what the call waits for before its process starts; empty for nothing particular.
     """
 
-    def __init__(self, notify: Notify, heartbeat: float = HEARTBEAT) -> None:
+    def __init__(
+        self, notify: Notify, heartbeat: float = HEARTBEAT, before: Callable[[], Awaitable[str]] | None = None
+    ) -> None:
         self._notify = notify
+        self._before = before
         self._heartbeat = heartbeat
         self._process: Process | None = None
         self._started = anyio.Event()
@@ -100,12 +104,13 @@ class Progress:
             if left > 0:
                 await anyio.sleep(left)
             else:
-                await self._say(0, self._sign_of_life())
+                await self._say(0, await self._sign_of_life())
 
-    def _sign_of_life(self) -> str:
+    async def _sign_of_life(self) -> str:
         process, now = self._process, time.monotonic()
         if process is None or process.has_ended:
-            return f"Still at work after {now - self._began:.0f} s."
+            before = await self._before() if process is None and self._before is not None else ""
+            return before or f"Still at work after {now - self._began:.0f} s."
         silence = f"no output for {now - self._heard:.0f} s" if sum(process.written) else "no output"
         return f"Still running after {process.duration_ms / 1000:.0f} s, {silence}."
 

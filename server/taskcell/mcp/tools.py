@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +39,7 @@ from taskcell.process.process import Process
 from taskcell.schema.arguments import nearest
 from taskcell.schema.published import published
 from taskcell.text import shown
+from taskcell.tools.binding import task_key
 from taskcell.tools.tool import Tool, ToolReport, Watch
 
 log = structlog.get_logger(__name__)
@@ -189,9 +191,13 @@ class Tools:
                 return await self._guarded(call, lambda: self._egress.resumed(call, process_id, watch))
             return await self._guarded(call, lambda: self.gateway.call(call, watch))
 
-        return await self._egress.during(context, call, lambda watch: self._told(context, work, watch), process_id)
+        return await self._egress.during(
+            context, call, lambda watch: self._told(context, call, work, watch), process_id
+        )
 
-    async def _told(self, context: Context, work: Callable[[Watch], Awaitable[ToolReport]], watch: Watch) -> ToolReport:
+    async def _told(
+        self, context: Context, call: ToolCall, work: Callable[[Watch], Awaitable[ToolReport]], watch: Watch
+    ) -> ToolReport:
         """Run one call, with progress if its client wants some."""
         if context.meta is None or context.meta.get("progress_token") is None:
             return await work(watch)
@@ -199,13 +205,23 @@ class Tools:
         async def notify(done: float, newest: str) -> None:
             await context.session.report_progress(done, None, newest)
 
-        progress = Progress(notify)
+        progress = Progress(notify, before=lambda: self._pulling(call))
 
         def both(process: Process) -> None:
             watch(process)
             progress.watch(process)
 
         return await progress.report_while(lambda: work(both))
+
+    async def _pulling(self, call: ToolCall) -> str:
+        """How far the pull of the image is that a call waits for; empty if it waits for none."""
+        images = self.gateway.engine.images
+        with suppress(TaskcellError, KeyError):
+            tool = self.gateway.tools[call.tool]
+            tool = await self.gateway.tool_of(call.tool, task_key(call, tool.check(call)))
+            if images is not None and tool.profile is not None:
+                return await images.pulling(tool.profile.image)
+        return ""
 
     async def _guarded(self, call: ToolCall, work: Callable[[], Awaitable[ToolReport]]) -> ToolReport:
         """Run one call; every failure becomes a report."""

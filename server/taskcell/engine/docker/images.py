@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,19 @@ from typing import Any
 import anyio
 import structlog
 from docker import APIClient
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, ImageNotFound, NotFound
 
 from taskcell.config.image_reference import NAME_PREFIX
 from taskcell.engine.docker.build_context import write_context
 from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.image_output import image_output
+from taskcell.engine.docker.pulls import pull, why_not_pulled
 from taskcell.errors import EngineError, ImageMissing
 from taskcell.images.skills import build_command
-from taskcell.text import MESSAGE_SHOWN, shown
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two lines of progress in the log.
-PROGRESS_EVERY = 2.0
 #: Seconds for a whole pull: 10 GB on a line of 25 Mbit/s.
 PULL_TIMEOUT = 3600.0
 #: Seconds that a build may print nothing: a package of 100 MB on a slow line takes minutes.
@@ -41,6 +38,8 @@ class DockerImages:
         self._calls = calls
         #: One pull of each image at a time; whoever comes meanwhile waits for it.
         self._pulls: dict[tuple[str, str], anyio.Lock] = {}
+        #: How far each pull that goes on is.
+        self._steps: dict[str, str] = {}
 
     async def ensure(self, reference: str, platform: str = "") -> Mapping[str, Any]:
         """The engine's inspection of an image, which is pulled first if need be.
@@ -67,15 +66,27 @@ class DockerImages:
         Cancelled, it ends at the engine's next word, which comes several times a second.
         """
         abandoned = threading.Event()
+        self._steps[reference] = "waiting for its registry"
+
+        def note(step: str) -> None:
+            if not abandoned.is_set():
+                self._steps[reference] = step
+
         try:
             await self._calls(
                 doing,
-                lambda on: pull(on.client, reference, platform, abandoned),
+                lambda on: pull(on.client, reference, platform, abandoned, note),
                 within=PULL_TIMEOUT,
                 advice="Pull it on the host with `docker pull`, which goes on where this has ended.",
             )
         finally:
             abandoned.set()
+            self._steps.pop(reference, None)
+
+    async def pulling(self, reference: str) -> str:
+        """How far the pull of an image is, in a sentence; empty while it is not pulled."""
+        step = self._steps.get(reference)
+        return "" if step is None else f"Pulling the image {reference}: {step}."
 
     async def image_id(self, reference: str) -> str:
         """The engine's id of an image; empty when it has none of that name."""
@@ -173,54 +184,6 @@ def _how_to_build(reference: str) -> str:
 def _inspect(client: APIClient, reference: str) -> Mapping[str, Any]:
     image: Mapping[str, Any] = client.inspect_image(reference)
     return image
-
-
-def pull(client: APIClient, reference: str, platform: str, abandoned: threading.Event) -> None:
-    """Pull the image, with lines of progress in the log. Raises ImageMissing.
-
-    A registry that wants to know who asks gets what the docker configuration has for it, through its credential helper
-    if it names one.
-    """
-    log.info("pulling an image", image=reference)
-    logged = time.monotonic()
-    try:
-        client.reload_config()  # a person may have signed in since
-        for step in client.pull(reference, stream=True, decode=True, platform=platform or None):
-            if abandoned.is_set():
-                raise EngineError("The image is not needed any longer.")
-            if "error" in step:
-                raise ImageMissing(_cannot_pull(reference, step["error"]))
-            if time.monotonic() - logged > PROGRESS_EVERY:
-                logged = time.monotonic()
-                log.info("pulling", image=reference, layer=step.get("id"), progress=step.get("progress"))
-    except APIError as error:
-        raise ImageMissing(_cannot_pull(reference, str(error.explanation or error))) from error
-    except DockerException:
-        # Without the cause: what a credential helper prints may be the secret itself.
-        raise ImageMissing(_cannot_pull(reference, _NO_CREDENTIALS)) from None
-    log.info("pulled", image=reference)
-
-
-def why_not_pulled(client: APIClient, reference: str) -> str:
-    try:
-        client.reload_config()
-        client.inspect_distribution(reference)
-    except APIError as error:
-        return shown(" ".join(str(error.explanation or error).split()).rstrip("."), MESSAGE_SHOWN)
-    except DockerException:
-        return _NO_CREDENTIALS
-    return ""
-
-
-_NO_CREDENTIALS = "the docker configuration's credentials for its registry cannot be read"
-
-
-def _cannot_pull(reference: str, said: str) -> str:
-    why = shown(" ".join(said.split()).rstrip("."), MESSAGE_SHOWN)
-    return (
-        f"The image {reference} is not on the engine and could not be pulled ({why}). The person who runs the server "
-        "must check its name, or load it on the host with `docker load` or `docker import`."
-    )
 
 
 def labels(client: APIClient, reference: str) -> Mapping[str, str] | None:
