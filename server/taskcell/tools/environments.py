@@ -14,7 +14,7 @@ from taskcell.deployment.opened import OpenedTasks
 from taskcell.environment import OF_TERMINAL, Environment
 from taskcell.errors import BadArgument
 from taskcell.model import Command, Profile, TaskKey
-from taskcell.policy.policy import AuthorizedProfile
+from taskcell.policy.policy import AuthorizedProfile, Policy
 from taskcell.pool.pool import Pool
 from taskcell.profile.build import terminal_profile
 from taskcell.tools.catalog import terminal_tools
@@ -41,6 +41,12 @@ def tool_in(settings: Settings, environment: Environment, own: Tool) -> Tool:
     """Return a tool as it is in an environment. Raises BadArgument: there is none of its name."""
     profile_in(settings, environment)
     return terminal_tools(settings.in_environment(environment)).get(own.name, own)
+
+
+def allowed_names(settings: Settings) -> list[str]:
+    """Return the names of the environments that the policy does not refuse. Blocking where one mounts host folders."""
+    policy, names = Policy(settings.policy), settings.environments
+    return [name for name in names if not policy.refusals(profile_in(settings, Environment(name)))]
 
 
 def can_open(settings: Settings) -> bool:
