@@ -68,9 +68,14 @@ class Environments:
     held: dict[TaskKey, Environment] = field(default_factory=dict)
     _tools: OrderedDict[Environment, Mapping[str, Tool]] = field(default_factory=OrderedDict)
 
+    @property
+    def is_on(self) -> bool:
+        """A task may have another environment than the default."""
+        return can_open(self.settings)
+
     async def of(self, task: TaskKey) -> Environment:
         """What the task was opened with, by this server or an earlier one. Raises what a call for its sandbox would."""
-        if not can_open(self.settings):
+        if not self.is_on:
             return OF_TERMINAL
         held = self.held.get(task)
         if held is not None and any(slot.task == task for slot in self.pool.slots):
@@ -90,7 +95,7 @@ class Environments:
 
     async def tool(self, own: Tool, task: TaskKey) -> Tool:
         """Return a tool as it is for a task: the terminal and file tools are of the task's environment."""
-        if not can_open(self.settings) or not own.is_of_terminal:
+        if not self.is_on or not own.is_of_terminal:
             return own
         environment = await self.of(task)
         return own if environment.is_default else self.tools(environment).get(own.name, own)
