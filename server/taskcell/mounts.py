@@ -7,11 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A mount that a profile asks for. `source` is an absolute host path, or None for the task's workspace."""
+    """A mount that a profile asks for.
+
+    Arguments:
+        source: an absolute host path; None for the task's workspace, or for a named volume.
+        volume: the name of a volume that the tasks of one principal share; empty for anything else.
+    """
 
     source: str | None
     target: str
     read_only: bool = False
+    volume: str = ""
+
+    @property
+    def is_workspace(self) -> bool:
+        return self.source is None and not self.volume
 
 
 @dataclass(frozen=True, slots=True)

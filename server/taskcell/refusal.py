@@ -73,9 +73,10 @@ class Rule(Enum):
     KERNEL = ("kernel-settings", "A kernel setting (sysctl).")
     MOUNTS = (
         "mounts",
-        "A mount that is neither the workspace nor a file or folder of the host: a named or foreign volume, a relative "
+        "A mount that is neither the workspace nor a file or folder of the host: a foreign volume, a relative "
         "path, a device, a path that does not exist; and every host path where the engine is on another machine.",
     )
+    VOLUMES = ("allowed-volumes", "A named volume that `policy.allowed_volumes` does not match.")
     SOCKETS = (
         "allow-docker-socket",
         "A socket of the host, a folder with a container engine's socket, or the engine's own files, under whatever "

@@ -52,6 +52,26 @@ def test_a_terminal_that_cannot_run_is_broken_with_the_key_that_mends_it(
 
 
 @pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ('shell = ["no-such-shell", "-c"]', "below [environments.swe]"),
+        ('working_dir = "/no/such/folder"', "name a folder of the image in environments.swe.working_dir"),
+        ('setup = "echo broken >&2; exit 3"', "The setup of 'terminal.swe' failed (exit 3): 'broken'."),
+        ('own = ["/testbed"]', "no image with folders to give away"),
+    ],
+)
+def test_an_environment_is_tried_with_its_setup(taskcell: Taskcell, table: str, told: str) -> None:
+    environment = (
+        f'[environments.swe]\nimage = "swe:1"\n{table}\n[environments.good]\nimage = "swe:1"\nsetup = "true"\n'
+    )
+    done = taskcell("doctor", "--json", toml=f"manifests = []\n{LOCAL}{environment}")
+    assert done.code == 1
+    found = trials(done.out)
+    assert told in found["terminal.swe"][1]
+    assert found["good"] == ("ok", "A sandbox started for terminal, terminal.good. ")
+
+
+@pytest.mark.parametrize(
     ("keys", "told"),
     [
         ('entrypoint = "no-such-program"', "has no program 'no-such-program'"),

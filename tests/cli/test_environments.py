@@ -37,7 +37,7 @@ def test_a_command_runs_in_an_environment_or_with_an_image(taskcell: Taskcell) -
     ("words", "says"),
     [
         (("--environment", "nosuch"), "There is no environment 'nosuch'; there are 'swe', 'refused'."),
-        (("--image", "python:3"), "matches none of policy.task_images"),
+        (("--image", "taskcell/other"), "matches none of policy.task_images"),
         (("--environment", "refused"), "matches none of policy.allowed_images"),
         (("--environment", "swe", "--skill", "x"), "--environment and --image are for the terminal"),
     ],

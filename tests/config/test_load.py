@@ -128,7 +128,7 @@ def test_every_fault_is_told_at_once(tmp_path):
         ('[terminal]\nmemory = "1m"', "the container engine's minimum"),
         ("[terminal]\nmemory = nan", "must be a size"),
         ('[terminal]\nenvironment = ["HOME"]', "would forward the server's own variable"),
-        ('[terminal]\nvolumes = ["data:/x"]', "names a volume of the engine"),
+        ('[terminal]\nvolumes = ["data/x:/x"]', "is not understood; write '${SKILL_WORKDIR}:/target'"),
         ('[terminal]\nworking_dir = "work"', "must be an absolute path"),
         ('[limits]\ntimeout = "2h"', "is longer than limits.max_timeout, which is 3600 seconds"),
         ('[terminal]\ntimeout = "2h"', "is longer than limits.max_timeout, which is 3600 seconds"),

@@ -14,7 +14,7 @@ import pytest
 
 from agent_task import Task
 from gateways import GatewayFactory
-from taskcell.errors import EngineError
+from taskcell.errors import Denied, EngineError
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ToolCall
 from taskcell.pool import keeper, upkeep
@@ -225,3 +225,27 @@ async def test_an_engine_without_quotas_refuses_a_bound_of_the_disk_with_what_to
             assert "Leave out 'disk'" in told
         else:  # its storage has quotas, so that they hold
             assert result.stdout != "0\n"
+
+
+async def test_tasks_of_one_principal_share_a_named_volume_and_nobody_else_has_it(
+    gateway: GatewayFactory, docker_api: docker.APIClient
+) -> None:
+    toml = TOML.replace("[terminal]", '[terminal]\nvolumes = ["volumes-test:/cache"]').replace(
+        "[policy]", '[policy]\nallowed_volumes = ["volumes-*"]'
+    )
+    try:
+        async with gateway(toml, warm=1) as gw:
+            assert (await Task(gw, task="one").terminal("echo shared > /cache/f")).exit_code == 0
+            assert (await Task(gw, task="two").terminal("cat /cache/f; stat -c %u /cache")).stdout == "shared\n1000\n"
+            assert (await Task(gw, "alice", "one").terminal("ls /cache")).stdout == ""
+        async with gateway(toml) as gw:
+            assert (await Task(gw, task="three").terminal("cat /cache/f")).stdout == "shared\n"
+    finally:
+        for volume in docker_api.volumes(filters={"label": "taskcell.volume=volumes-test"})["Volumes"] or ():
+            docker_api.remove_volume(volume["Name"])
+
+
+async def test_a_volume_that_the_policy_does_not_name_is_refused(gateway: GatewayFactory) -> None:
+    async with gateway(TOML.replace("[terminal]", '[terminal]\nvolumes = ["volumes-test:/cache:ro"]')) as gw:
+        with pytest.raises(Denied, match=r"policy.allowed_volumes.*SKILL_WORKDIR}:/cache:ro"):
+            await Task(gw).terminal("true")

@@ -412,10 +412,7 @@ def test_a_word_of_docker_or_compose_is_answered_with_the_key_that_means_it(tmp_
         ("$PWD:/w", "for the task's files write '${SKILL_WORKDIR}:/w'"),
         ("$(pwd):/w", "for the task's files write '${SKILL_WORKDIR}:/w'"),
         ("./data:/d:ro", "for the task's files write '${SKILL_WORKDIR}:/d:ro'"),
-        (
-            "cache:/c",
-            "names a volume of the engine, which is not mounted; for the task's files write '${SKILL_WORKDIR}:/c'",
-        ),
+        ("cache:/c:z", "after the target only ':ro' has a meaning: write 'cache:/c'"),
         ("C:/data:/d", "is a path of Windows"),
         ("/data", "is a volume of the engine without a name; leave it out"),
         ("/srv:/d:ro,z", "after the target only ':ro' has a meaning: write '/srv:/d:ro'"),

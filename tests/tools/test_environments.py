@@ -272,6 +272,8 @@ def test_nothing_is_offered_that_could_only_be_refused() -> None:
     assert "open" not in properties()["action"]["enum"]
     named = properties(environments={"swe": {"image": "swe:1"}})
     assert (named["environment"]["enum"], "image" in named, "open" in named["action"]["enum"]) == (["swe"], False, True)
+    refused = properties(environments={"swe": {"image": "swe:1"}, "root": {"image": "swe:1", "user": "root"}})
+    assert refused["environment"]["enum"] == ["swe"]
     allowed = properties(policy={"task_images": ["instances/*"]})
     assert ("environment" in allowed, "docker.io/instances/*" in allowed["image"]["description"]) == (False, True)
 

@@ -50,7 +50,7 @@ static bool give_folder(struct gift *gift, int folder, const char *name) {
     if (fd < 0) return false;
     bool done = fstat(fd, &info) == 0;
     if (done && info.st_dev == gift->device) {
-        errno = ELOOP;
+        errno = ENAMETOOLONG;
         done = gift->depth++ < DEPTH_MAX && give_below(gift, fd) && fchown(fd, gift->who->uid, gift->who->gid) == 0;
         gift->depth--;
         gift->count++;

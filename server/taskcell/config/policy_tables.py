@@ -52,6 +52,7 @@ class PolicySettings(Table):
         "/boot",
     )
     allowed_mount_roots: Words = ()
+    allowed_volumes: Words = ()
     allowed_capabilities: Words = ()
     allowed_images: Words = ("*",)
     task_images: Words = ()

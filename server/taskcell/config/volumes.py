@@ -14,7 +14,7 @@ WORKDIR_MARK = "\0"
 #: How a shell line of `docker run` names the folder that it is started in, or one below it.
 _CURRENT_FOLDER = re.compile(r"(?:\.|\$PWD|\$\(pwd\)|`pwd`)(?P<below>/[^:]*)?:(?P<rest>.+)", re.DOTALL)
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
-_NAMED = re.compile(r"[a-zA-Z0-9][\w.-]+")
+_NAMED = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,62}")
 #: A colon that is not in a `${VAR:-default}`.
 _SEPARATOR = re.compile(r":(?![^{}]*\})")
 #: Characters of a volume that a sentence shows, so that it can be copied.
@@ -35,10 +35,12 @@ def _for_files(rest: str) -> str:
 
 
 def mount_of(volume: str) -> Mount:
-    """Read an expanded volume. Raises ValueError if it is neither the workspace nor an absolute path of the host."""
+    """Read an expanded volume: the workspace, an absolute path of the host, or a name. Raises NotAVolume."""
     source, target, read_only = _split(volume)
     if source == WORKDIR_MARK:
         return Mount(None, target, read_only)
+    if _NAMED.fullmatch(source):
+        return Mount(None, target, read_only, volume=source)
     if not source.startswith("/") or WORKDIR_MARK in source + target:
         raise NotAVolume(volume)
     return Mount(source, target, read_only)
@@ -69,10 +71,8 @@ def _mend(volume: str) -> str:
         sentence = "is a volume of the engine without a name; leave it out, and write into /workspace"
     elif rest and not target.startswith("/"):
         sentence = "has no absolute path of the container after ':'; write it as in '/host/path:/target'"
-    elif options and source.startswith(("/", "~", "$")):
+    elif options and (source.startswith(("/", "~", "$")) or _NAMED.fullmatch(source)):
         sentence = _options_mend(source, target, options.split(","))
-    elif rest and _NAMED.fullmatch(source):
-        sentence = f"names a volume of the engine, which is not mounted; for the task's files write {_for_files(rest)}"
     else:
         sentence = (
             f"is not understood; write '${{{WORKDIR_VARIABLE}}}:/target' or '/host/path:/target', with ':ro' after it "

@@ -11,6 +11,7 @@ from typing import BinaryIO, Protocol
 from anyio.abc import ByteStream
 
 from taskcell.images.engine import ImageEngine
+from taskcell.model import LOCAL_PRINCIPAL
 from taskcell.policy.policy import AuthorizedProfile
 
 #: proc(5): stopped by a signal, and by a tracer.
@@ -62,6 +63,7 @@ class ContainerSpec:
     Arguments:
         name: unique among the engine's containers.
         labels: `taskcell=1` and who owns it; never secret.
+        principal: whose task it is for; named volumes are that principal's.
         claim_within: seconds that its supervisor waits for the server that has it started; then it ends.
         shares_files: profiles that run as other users write to the task's files too.
     """
@@ -72,6 +74,7 @@ class ContainerSpec:
     labels: Mapping[str, str]
     claim_within: float
     shares_files: bool = False
+    principal: str = LOCAL_PRINCIPAL
 
 
 @dataclass(frozen=True, slots=True)

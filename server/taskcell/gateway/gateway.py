@@ -160,7 +160,7 @@ class Gateway:
 
     async def _in_environment(self, tool: Tool, call: ToolCall) -> Tool:
         """The tool as the environment of the call's task has it. Raises BadArgument."""
-        own = tool.is_of_terminal
+        own = tool.is_of_terminal and self.environments.is_on  # else nothing is checked twice
         return await self.environments.tool(tool, task_key(call, tool.check(call))) if own else tool
 
     async def tool_of(self, name: str, task: TaskKey) -> Tool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 
 from taskcell.config.policy_tables import PolicySettings
 from taskcell.config.volumes import WORKDIR_VARIABLE
@@ -24,6 +25,8 @@ def mounts(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterato
     """Yield refusals of the profile's mounts. `host` says for each host path among them what was found there."""
     found = {path.asked: path for path in host.sources}
     for mount in profile.mounts:
+        if mount.volume:
+            yield from _volume(mount, policy)
         if mount.source is not None:
             path = found.get(mount.source)
             yield from _source(mount, path, policy, host)
@@ -32,6 +35,12 @@ def mounts(profile: Profile, policy: PolicySettings, host: HostFacts) -> Iterato
             if path is not None and not mount.read_only:
                 yield from _own_files(path, host, _instead(mount))
     yield from targets(profile)
+
+
+def _volume(mount: Mount, policy: PolicySettings) -> Iterator[Refusal]:
+    if not any(fnmatchcase(mount.volume, pattern) for pattern in policy.allowed_volumes):
+        why = f"The volume {shown(mount.volume)} matches none of policy.allowed_volumes"
+        yield allowed_by_element(Rule.VOLUMES, why, "allowed_volumes", mount.volume, _instead(mount))
 
 
 def workspace_root(path: HostPath, policy: PolicySettings, host: HostFacts) -> Iterator[Refusal]:

@@ -115,7 +115,7 @@ class AuthorizedProfile(_Sealed, Profile, metaclass=_MadeByThePolicy):
         mounts = tuple(
             HostMount(found[source], mount.target, mount.read_only)
             for mount in _all_mounts(self)
-            if (source := mount.source or (self.folder and self.folder.path))
+            if not mount.volume and (source := mount.source or (self.folder and self.folder.path))
         )
         try:
             with held(host.sources):
@@ -253,7 +253,7 @@ def _all_mounts(profile: Profile) -> tuple[Mount, ...]:
     if profile.folder is None:
         return profile.mounts
     again = (
-        replace(mount, read_only=mount.read_only or profile.is_reader) for mount in profile.mounts if not mount.source
+        replace(mount, read_only=mount.read_only or profile.is_reader) for mount in profile.mounts if mount.is_workspace
     )
     return Mount(None, WORKSPACE, profile.is_reader), *again, *(mount for mount in profile.mounts if mount.source)
 

@@ -16,6 +16,7 @@ from taskcell.egress.egress import Egress
 from taskcell.egress.presets import PACKAGES
 from taskcell.engine.base import OWN_TIMEOUT, Container, ContainerSpec, Engine, Standing, Workspace
 from taskcell.errors import Denied, ImageMissing, SandboxLost, TaskcellError
+from taskcell.model import LOCAL_PRINCIPAL
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.leftovers import Leftovers
 from taskcell.pool.slot import Slot
@@ -123,7 +124,10 @@ class Launcher:
         claim_within = min(MAX_CLAIM, max(MIN_CLAIM, self._settings.pool.orphan_ttl))
         claim_within += OWN_TIMEOUT if slot.profile.own else 0.0
         shares_files = self._workspaces.are_shared_by(slot.profile)
-        return ContainerSpec(slot.profile, container_name(slot), workspace, labels, claim_within, shares_files)
+        principal = LOCAL_PRINCIPAL if slot.is_warm else slot.task.principal
+        return ContainerSpec(
+            slot.profile, container_name(slot), workspace, labels, claim_within, shares_files, principal
+        )
 
     async def _connect(self, container: Container, slot: Slot, nonce: str, *, running: bool = False) -> Sandbox:
         """Connect to the container's supervisor, and prepare what commands need or adopt what an earlier server left.

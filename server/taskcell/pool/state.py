@@ -46,7 +46,7 @@ class Slots:
     def lease(self, key: SlotKey, profile: AuthorizedProfile) -> Lease:
         """A claim on the key's slot, granted at once when that slot can be used. Otherwise `assign` decides."""
         lease = Lease(key, profile, next(self._numbers))
-        note_used(self._used, profile)
+        note_used(self._used, profile, key[0].principal)
         current = self._slots.get(key)
         if current is not None and current.fits(profile):
             self._grant(lease, current)

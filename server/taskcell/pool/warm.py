@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from taskcell.environment import has_own_image
+from taskcell.model import LOCAL_PRINCIPAL
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import Bounds
 from taskcell.pool.slot import Lease, Slot, SlotState
 
 
-def note_used(used: dict[str, AuthorizedProfile], profile: AuthorizedProfile) -> None:
-    """A call has asked for a profile. One with an image that its task has named is asked for by no other task."""
-    if not has_own_image(profile.name):
+def note_used(used: dict[str, AuthorizedProfile], profile: AuthorizedProfile, principal: str) -> None:
+    """A call has asked for a profile. One with an image that its task has named is asked for by no other task.
+
+    One with named volumes, which are each principal's own, stands ready for the person alone.
+    """
+    if not has_own_image(profile.name) and _may_have(principal, profile):
         used[profile.name] = profile
+
+
+def _may_have(principal: str, profile: AuthorizedProfile) -> bool:
+    """Whether a sandbox that was made for nobody's task may become one of this principal's."""
+    return principal == LOCAL_PRINCIPAL or not any(mount.volume for mount in profile.mounts)
 
 
 def try_last(used: dict[str, AuthorizedProfile], profile: AuthorizedProfile) -> None:
@@ -51,7 +60,7 @@ def missing_warm(
 
 def warm_for(slots: Collection[Slot], lease: Lease) -> Slot | None:
     """A warm slot for a task that has no files yet: no other volume can be mounted into it any more."""
-    if any(slot.task == lease.key[0] for slot in slots):
+    if any(slot.task == lease.key[0] for slot in slots) or not _may_have(lease.key[0].principal, lease.profile):
         return None
     fitting = [slot for slot in slots if slot.is_warm and slot.fits(lease.profile)]
     return min(fitting, key=lambda slot: slot.state is SlotState.CREATING, default=None)

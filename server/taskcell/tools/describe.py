@@ -57,7 +57,7 @@ def open_timeout_property(default: float) -> dict[str, Any]:
 
 def shared_files(profile: Profile, others: str) -> str:
     """Say where the task's files are and which other tools share them."""
-    here = [mount.target for mount in profile.mounts if mount.source is None]
+    here = [mount.target for mount in profile.mounts if mount.is_workspace]
     also = f" (also at {', '.join(here)})" if here else ""
     if profile.folder is not None:
         return (
@@ -82,7 +82,7 @@ def user_of(profile: Profile) -> str:
 
 def places_of(profile: Profile) -> str:
     """Say where a command can write, and what is mounted beside the workspace."""
-    hosts = [mount for mount in profile.mounts if mount.source is not None]
+    hosts = [mount for mount in profile.mounts if not mount.is_workspace]
     open_to_all = [tmpfs.target for tmpfs in profile.tmpfs if tmpfs.mode & 0o002]
     places = [
         *([] if profile.is_reader else [WORKSPACE]),
@@ -120,7 +120,7 @@ def skill_facts(profile: Profile, timeout: float | None = None) -> str:
     Arguments:
         timeout: seconds until the command is killed; None for tools with an argument of this name.
     """
-    here = [mount.target for mount in profile.mounts if mount.source is None]
+    here = [mount.target for mount in profile.mounts if mount.is_workspace]
     also = f" (also at {', '.join(here)})" if here else ""
     is_there = profile.working_dir in (None, WORKSPACE)
     files = f"{'Paths begin at' if is_there else 'It works on'} the task's {WORKSPACE}{also}."

@@ -14,7 +14,7 @@ from taskcell.deployment.opened import OpenedTasks
 from taskcell.environment import OF_TERMINAL, Environment
 from taskcell.errors import BadArgument
 from taskcell.model import Command, Profile, TaskKey
-from taskcell.policy.policy import AuthorizedProfile
+from taskcell.policy.policy import AuthorizedProfile, Policy
 from taskcell.pool.pool import Pool
 from taskcell.profile.build import terminal_profile
 from taskcell.tools.catalog import terminal_tools
@@ -43,6 +43,12 @@ def tool_in(settings: Settings, environment: Environment, own: Tool) -> Tool:
     return terminal_tools(settings.in_environment(environment)).get(own.name, own)
 
 
+def allowed_names(settings: Settings) -> list[str]:
+    """Return the names of the environments that the policy does not refuse. Blocking where one mounts host folders."""
+    policy, names = Policy(settings.policy), settings.environments
+    return [name for name in names if not policy.refusals(profile_in(settings, Environment(name)))]
+
+
 def can_open(settings: Settings) -> bool:
     """Whether a task can be opened with anything but the default."""
     return bool(settings.environments or settings.policy.task_images)
@@ -62,9 +68,14 @@ class Environments:
     held: dict[TaskKey, Environment] = field(default_factory=dict)
     _tools: OrderedDict[Environment, Mapping[str, Tool]] = field(default_factory=OrderedDict)
 
+    @property
+    def is_on(self) -> bool:
+        """A task may have another environment than the default."""
+        return can_open(self.settings)
+
     async def of(self, task: TaskKey) -> Environment:
         """What the task was opened with, by this server or an earlier one. Raises what a call for its sandbox would."""
-        if not can_open(self.settings):
+        if not self.is_on:
             return OF_TERMINAL
         held = self.held.get(task)
         if held is not None and any(slot.task == task for slot in self.pool.slots):
@@ -84,7 +95,7 @@ class Environments:
 
     async def tool(self, own: Tool, task: TaskKey) -> Tool:
         """Return a tool as it is for a task: the terminal and file tools are of the task's environment."""
-        if not can_open(self.settings) or not own.is_of_terminal:
+        if not self.is_on or not own.is_of_terminal:
             return own
         environment = await self.of(task)
         return own if environment.is_default else self.tools(environment).get(own.name, own)

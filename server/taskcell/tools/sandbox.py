@@ -20,7 +20,7 @@ from taskcell.schema.forms import ONLY_WHEN
 from taskcell.schema.properties import MAX_TASK_ID, TASK_ID, object_schema, or_null, value_schema
 from taskcell.tools.binding import task_key
 from taskcell.tools.describe import NOT_NEGATIVE, NOTES, facts
-from taskcell.tools.environments import can_open, open_task, opening, profile_in
+from taskcell.tools.environments import allowed_names, open_task, opening, profile_in
 from taskcell.tools.tool import Access, BuiltIn, Tool, ToolAnnotations, ToolReport, Watch
 
 SANDBOX = "sandbox"
@@ -48,10 +48,11 @@ _ONLY_OPEN = {ONLY_WHEN: {"action": ["open"]}}
 
 def schema(settings: Settings) -> dict[str, Any]:
     """Return the input schema. What could only be refused is not in it."""
+    names = allowed_names(settings)
     actions = {
         **_ACTIONS,
         **({} if settings.keeps_files else _COPIES),
-        **({"open": _OPEN} if can_open(settings) else {}),
+        **({"open": _OPEN} if names or settings.policy.task_images else {}),
     }
     properties: dict[str, Any] = {
         "action": {
@@ -64,8 +65,7 @@ def schema(settings: Settings) -> dict[str, Any]:
     if not settings.keeps_files:
         properties["name"] = _name("Snapshot.", "snapshot", "restore")
         properties["to"] = _name("New task.", "fork")
-    if settings.environments:
-        names = list(settings.environments)
+    if names:
         said = "What the terminal and file tools then work in."
         properties["environment"] = value_schema("string", said, enum=names, **_ONLY_OPEN)
     if settings.policy.task_images:

@@ -13,7 +13,7 @@ from docker import APIClient
 from docker.errors import APIError, NotFound
 
 from taskcell.engine.base import Container, ContainerSpec
-from taskcell.engine.docker import image_volumes, owned, tcp_memory, workspaces
+from taskcell.engine.docker import image_volumes, owned, shared_volumes, tcp_memory, workspaces
 from taskcell.engine.docker.classify import is_gone, is_paused
 from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.hardening import GROUP_OPTION, REPORTS, SUPERVISOR, Place, container_config
@@ -68,6 +68,7 @@ def _create_with(
     in_memory = not (spec.workspace.persistent or spec.workspace.folder or profile.folder)
     user = on.users.numbers_of(profile, image)
     place = workspaces.find_place(on.client, spec, user, on.traits)
+    shared_volumes.prepare(on.client, spec, user)
     container_id = _create(on, spec, mounts, place, image=image, runtime=profile.runtime or runtime)
     try:
         _go_on(abandoned)

@@ -25,6 +25,7 @@ from taskcell.engine.docker.memory_volume import (
     workspace_options,
 )
 from taskcell.engine.docker.read_back import NANO
+from taskcell.engine.docker.volume_names import mounts_of
 from taskcell.model import WORKSPACE, Profile
 from taskcell.mounts import Tmpfs
 from taskcell.policy.capabilities import root_capabilities, start_capabilities
@@ -115,7 +116,7 @@ def container_config(
         host_config=_host_config(
             client,
             profile,
-            mounts=[*_volumes(spec, place, volume), *_binds(host_mounts)],
+            mounts=[*_volumes(spec, place, volume), *mounts_of(spec), *_binds(host_mounts)],
             volumes_from=place.container and f"{place.container}:{'ro' if profile.is_reader else 'rw'}",
             tmpfs=_tmpfs(profile, image, place.user),
             runtime=runtime,
@@ -202,7 +203,7 @@ def _volumes(spec: ContainerSpec, place: Place, volume: str) -> list[Mount]:
     targets: list[tuple[str, bool]] = []
     if profile.folder is None:  # else it is one of the host's folders
         targets += [] if place.container else [(WORKSPACE, profile.is_reader)]
-        own = (mount for mount in profile.mounts if mount.source is None)
+        own = (mount for mount in profile.mounts if mount.is_workspace)
         targets += [(mount.target, mount.read_only or profile.is_reader) for mount in own]
     return [
         Mount(SUPERVISOR_FOLDER, volume, type="volume", read_only=True, no_copy=True, labels=SUPERVISOR_LABELS),

@@ -63,7 +63,7 @@ def find_place(client: APIClient, spec: ContainerSpec, user: tuple[int, int], tr
     if holder is not None:
         shares = holder.targets <= targets and not holder.is_reader
         return Place(workspace.name, holder.id if shares else "", is_fresh=False, owner=outside, user=user)
-    in_one_place = not profile.is_reader and not any(mount.source is None for mount in profile.mounts)
+    in_one_place = not profile.is_reader and not any(mount.is_workspace for mount in profile.mounts)
     if in_one_place and traits.mounts_by_options:
         return Place(owner=outside, user=user)
     # Only a name can say that a volume in a second place is the same, and the engine mounts none without one read-only.
@@ -192,7 +192,7 @@ def _prepare_volume(client: APIClient, spec: ContainerSpec, owner: tuple[int, in
         client.inspect_volume(name)
     except NotFound:
         make_bounded(client, name, spec.workspace.size, _labels(spec, "data"))
-        _give_to_user(client, spec, owner)
+        give_to_user(client, spec, name, owner)
         return True
     return False
 
@@ -209,9 +209,8 @@ def make_bounded(client: APIClient, name: str, size: int, labels: dict[str, str]
     return True
 
 
-def _give_to_user(client: APIClient, spec: ContainerSpec, owner: tuple[int, int]) -> None:
+def give_to_user(client: APIClient, spec: ContainerSpec, name: str, owner: tuple[int, int]) -> None:
     """Make the sandbox's user the owner of a new volume, which is root's: unpacking an archive into it does that."""
-    name = spec.workspace.name
     mount = Mount(f"{_CARRIER_FOLDER}/data", name, type="volume", no_copy=True)
     host: dict[str, Any] = client.create_host_config(mounts=[mount], network_mode="none")
     config = client.create_container_config(
