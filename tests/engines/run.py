@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ SUITE = (
 TEST_TIMEOUT = 900
 #: Marks in a page between which the table stands.
 BEGIN, END = "<!-- engines: begin -->", "<!-- engines: end -->"
+#: Columns of prose.
+WIDTH = 120
 NO_TIME = "no time was left"
 
 
@@ -116,7 +119,9 @@ def row(outcome: Outcome) -> str:
 def table(rows: Sequence[str]) -> str:
     lines = ["| engine | version | its tests | what differs |", "| --- | --- | --- | --- |", *rows]
     lines += ["", "Not run on that machine:", ""]
-    return "\n".join([*lines, *(f"- {name}: {reason}." for name, reason in NOT_HERE.items())])
+    told = (f"- {name}: {reason}." for name, reason in NOT_HERE.items())
+    wrapped = (textwrap.wrap(one, WIDTH, subsequent_indent="  ") for one in told)
+    return "\n".join([*lines, *(line for lines in wrapped for line in lines)])
 
 
 def write(page: Path, outcomes: Sequence[Outcome]) -> None:
