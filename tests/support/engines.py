@@ -76,8 +76,8 @@ ENGINES = (
         "Docker 20.10, userns-remap",
         "bookworm",
         f"exec {_DOCKERD}{_NO_NETWORK} --userns-remap=default",
-        differs="System V IPC is bounded by the memory of the sandbox alone. The machine's device files are mounted one "
-        "by one.",
+        differs="System V IPC is bounded by the sandbox's memory alone. The machine's device files are mounted one by "
+        "one.",
         left_out=("system_v_ipc", "read_only_and_what_can_be_written"),
     ),
     UnderTest(
