@@ -134,13 +134,19 @@ def write(page: Path, outcomes: Sequence[Outcome]) -> None:
     page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
 
 
+def is_meant(engine: str, names: Sequence[str]) -> bool:
+    """Whether an engine is named, or begins with a word that is not another one's name."""
+    whole = {one.name for one in ENGINES}
+    return any(engine == name or (name not in whole and engine.startswith(name)) for name in names)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--within", type=float, help="seconds after which no other engine begins")
     parser.add_argument("--write", type=Path, help="the page with the table, where the engines' rows are written")
     parser.add_argument("names", nargs="*", help="of engines, or what they begin with; all are run where none is named")
     said = parser.parse_args()
-    chosen = [one for one in ENGINES if not said.names or one.name.startswith(tuple(said.names))]
+    chosen = [one for one in ENGINES if not said.names or is_meant(one.name, said.names)]
     deadline = None if said.within is None else time.monotonic() + said.within
     outcomes, left = [], []
     with tempfile.TemporaryDirectory() as folder:
