@@ -142,7 +142,7 @@ VOLUME /data
 def odd_image() -> Iterator[str]:
     client, name = docker.APIClient(version="auto"), f"odd-{marker()[:9]}:latest"
     try:
-        list(client.build(fileobj=io.BytesIO(ODD.encode()), tag=name, rm=True, forcerm=True, network_mode="host"))
+        list(client.build(fileobj=io.BytesIO(ODD.encode()), tag=name, rm=True, forcerm=True, network_mode="none"))
         client.inspect_image(name)
         yield name
     finally:

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ SUITE = (
 TEST_TIMEOUT = 900
 #: Marks in a page between which the table stands.
 BEGIN, END = "<!-- engines: begin -->", "<!-- engines: end -->"
+#: Columns of prose.
+WIDTH = 120
 NO_TIME = "no time was left"
 
 
@@ -116,7 +119,9 @@ def row(outcome: Outcome) -> str:
 def table(rows: Sequence[str]) -> str:
     lines = ["| engine | version | its tests | what differs |", "| --- | --- | --- | --- |", *rows]
     lines += ["", "Not run on that machine:", ""]
-    return "\n".join([*lines, *(f"- {name}: {reason}." for name, reason in NOT_HERE.items())])
+    told = (f"- {name}: {reason}." for name, reason in NOT_HERE.items())
+    wrapped = (textwrap.wrap(one, WIDTH, subsequent_indent="  ") for one in told)
+    return "\n".join([*lines, *(line for lines in wrapped for line in lines)])
 
 
 def write(page: Path, outcomes: Sequence[Outcome]) -> None:
@@ -129,13 +134,19 @@ def write(page: Path, outcomes: Sequence[Outcome]) -> None:
     page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
 
 
+def is_meant(engine: str, names: Sequence[str]) -> bool:
+    """Whether an engine is named, or begins with a word that is not another one's name."""
+    whole = {one.name for one in ENGINES}
+    return any(engine == name or (name not in whole and engine.startswith(name)) for name in names)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--within", type=float, help="seconds after which no other engine begins")
     parser.add_argument("--write", type=Path, help="the page with the table, where the engines' rows are written")
     parser.add_argument("names", nargs="*", help="of engines, or what they begin with; all are run where none is named")
     said = parser.parse_args()
-    chosen = [one for one in ENGINES if not said.names or one.name.startswith(tuple(said.names))]
+    chosen = [one for one in ENGINES if not said.names or is_meant(one.name, said.names)]
     deadline = None if said.within is None else time.monotonic() + said.within
     outcomes, left = [], []
     with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ from taskcell.errors import ConfigError
 from taskcell.text import shown
 
 #: Seconds for a look that takes a millisecond, and for the start of the program that looks, on a busy machine.
-ANSWER_TIMEOUT = 10.0
+FOLDER_PATIENCE = 10.0
 _LOOK = "import os, sys; os.path.realpath(sys.argv[1]), os.access(sys.argv[1], os.R_OK)"
 
 
@@ -26,10 +26,10 @@ def check_answers(folder: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        looking.wait(ANSWER_TIMEOUT)
+        looking.wait(FOLDER_PATIENCE)
     except subprocess.TimeoutExpired:
         looking.kill()
         raise ConfigError(
-            f"The folder {shown(str(folder))} did not answer within {ANSWER_TIMEOUT:.0f} s, as a network file system "
+            f"The folder {shown(str(folder))} did not answer within {FOLDER_PATIENCE:.0f} s, as a network file system "
             "does that hangs; mend it, or name another folder as workspace.folder."
         ) from None

@@ -129,7 +129,7 @@ class DockerEngine:
         def probe(on: Connection) -> bool:
             name = f"taskcell-probe-{secrets.token_hex(8)}"
             try:
-                return workspaces.make_bounded(on.client, name, size, {"taskcell.kind": "probe"})
+                return workspaces.make_bounded(on.client, name, size, {"taskcell.kind": "probe"}, on.traits)
             finally:
                 on.client.remove_volume(name)
 

@@ -5,8 +5,8 @@ The order: what every sandbox is (the table in docs/security.md), then the profi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from docker import APIClient
@@ -59,14 +59,15 @@ class Place:
         container: id of one that owns such a volume, to own it too; empty: none.
         is_fresh: no file of an earlier sandbox can be in it.
         owner: uid and gid of a volume in memory, in the numbers of the engine's machine.
-        user: uid and gid of whom commands run as, in the container.
+        user: uid and gid of whom commands run as, in the container; None where the engine gives nobody file systems in
+            memory, which are root's then.
     """
 
     volume: str = ""
     container: str = ""
     is_fresh: bool = True
     owner: tuple[int, int] = (1000, 1000)
-    user: tuple[int, int] = (1000, 1000)
+    user: tuple[int, int] | None = (1000, 1000)
 
     @property
     def is_owned(self) -> bool:
@@ -104,7 +105,7 @@ def container_config(
             *("init", "--socket", SOCKET, "--claim", str(round(spec.claim_within * 1000))),
             *(() if "ipc" in profile.host_namespaces else ("--own-ipc",)),
             *((GROUP_OPTION, str(SHARED_GROUP)) if spec.shares_files else ()),
-            *(word for mount in own_in_memory(profile) if is_roots(mount) for word in ("--mode", with_mode(mount))),
+            *_modes(profile, image, place.user),
         ],
         entrypoint=[SUPERVISOR],
         user="0:0",
@@ -181,8 +182,16 @@ def _gpus(gpus: str) -> DeviceRequest:
     return DeviceRequest(count=-1 if gpus == "all" else int(gpus), capabilities=[["gpu"]])
 
 
-def _tmpfs(profile: Profile, image: Mapping[str, Any], user: tuple[int, int]) -> dict[str, str]:
-    """Options by target. The supervisor gives those that are root's their modes: see `init/modes.c`."""
+def _modes(profile: Profile, image: Mapping[str, Any], user: tuple[int, int] | None) -> Iterator[str]:
+    """Words for the supervisor, which gives what is root's its mode: see `init/modes.c`."""
+    of_image = [] if user else [replace(mount, mode=0o1777) for mount in volumes_in_memory(profile, image)]
+    for mount in (*of_image, *own_in_memory(profile)):
+        if is_roots(mount) or not user:
+            yield from ("--mode", with_mode(mount))
+
+
+def _tmpfs(profile: Profile, image: Mapping[str, Any], user: tuple[int, int] | None) -> dict[str, str]:
+    """Options by target."""
     mounts = {
         mount.target: _options(mount, None if is_roots(mount) else user)
         for mount in (*volumes_in_memory(profile, image), *own_in_memory(profile))

@@ -50,7 +50,8 @@ class Traits:
             its own IPC namespace, and the container would not start.
         user_base: uid and gid on the engine's machine of root in a container, where `userns-remap` maps them.
         same_kernel: it runs on this machine, and not in a virtual machine of it or on another one.
-        mounts_by_options: it mounts a volume without a name by the options of its creation. Podman mounts a folder.
+        mounts_by_options: it mounts a volume without a name by the options of its creation, and other file systems in
+            memory by an owner; a volume's `size` is a quota that it tries. Podman does none of that.
         counts_sockets: buffers of sockets count as memory of their container, which cgroup v1 does not do by itself.
         lists_processes: it lists a container's processes as its own machine sees them. Podman runs a `ps` in the
             container instead.

@@ -50,27 +50,28 @@ def find_place(client: APIClient, spec: ContainerSpec, user: tuple[int, int], tr
         traits: of the engine.
     """
     workspace, profile = spec.workspace, spec.profile
+    in_memory = user if traits.mounts_by_options else None
     owner = user[0], SHARED_GROUP if spec.shares_files else user[1]
     if profile.folder is not None:
-        return Place(profile.folder.path, is_fresh=False, user=user)
+        return Place(profile.folder.path, is_fresh=False, user=in_memory)
     if workspace.folder:
-        return Place(workspace.folder, is_fresh=prepare_folder(Path(workspace.folder), owner), user=user)
+        return Place(workspace.folder, is_fresh=prepare_folder(Path(workspace.folder), owner), user=in_memory)
     if workspace.persistent:
-        return Place(workspace.name, is_fresh=_prepare_volume(client, spec, owner), user=user)
+        return Place(workspace.name, is_fresh=_prepare_volume(client, spec, owner, traits), user=in_memory)
     outside = traits.user_base[0] + owner[0], traits.user_base[1] + owner[1]
     targets = {mount.target for mount in profile.mounts}
     holder = next((holder for holder in workspace.holders if runs(client, holder.id)), None)
     if holder is not None:
         shares = holder.targets <= targets and not holder.is_reader
-        return Place(workspace.name, holder.id if shares else "", is_fresh=False, owner=outside, user=user)
+        return Place(workspace.name, holder.id if shares else "", is_fresh=False, owner=outside, user=in_memory)
     in_one_place = not profile.is_reader and not any(mount.is_workspace for mount in profile.mounts)
     if in_one_place and traits.mounts_by_options:
-        return Place(owner=outside, user=user)
+        return Place(owner=outside, user=in_memory)
     # Only a name can say that a volume in a second place is the same, and the engine mounts none without one read-only.
     name = f"taskcell-ws-{secrets.token_hex(12)}"
     options = workspace_options(workspace.size, outside, mode_of(spec), in_pages=not traits.mounts_by_options)
     client.create_volume(name, driver="local", driver_opts=options, labels=_labels(spec, "workspace"))
-    return Place(name, owner=outside, user=user)
+    return Place(name, owner=outside, user=in_memory)
 
 
 def was_held(client: APIClient, holders: Collection[Holder]) -> bool:
@@ -185,20 +186,23 @@ def _check_owned(root: Path) -> None:
         raise EngineError(f"The folder {root} belongs to another user; name one of your own as workspace.root.")
 
 
-def _prepare_volume(client: APIClient, spec: ContainerSpec, owner: tuple[int, int]) -> bool:
+def _prepare_volume(client: APIClient, spec: ContainerSpec, owner: tuple[int, int], traits: Traits) -> bool:
     """Make the sandbox user's volume, bounded if the engine's storage has quotas. Returns whether it is new."""
     name = spec.workspace.name
     try:
         client.inspect_volume(name)
     except NotFound:
-        make_bounded(client, name, spec.workspace.size, _labels(spec, "data"))
+        make_bounded(client, name, spec.workspace.size, _labels(spec, "data"), traits)
         give_to_user(client, spec, name, owner)
         return True
     return False
 
 
-def make_bounded(client: APIClient, name: str, size: int, labels: dict[str, str]) -> bool:
+def make_bounded(client: APIClient, name: str, size: int, labels: dict[str, str], traits: Traits) -> bool:
     """Make a volume on disk; returns whether its size is bounded. Raises APIError."""
+    if not traits.mounts_by_options:  # it takes the size here, and fails where it mounts the volume
+        client.create_volume(name, driver="local", labels=labels)
+        return False
     try:
         client.create_volume(name, driver="local", driver_opts={"size": str(size)}, labels=labels)
     except APIError as error:
