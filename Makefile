@@ -21,7 +21,7 @@ MATRIX_ARGS ?=
 # Of `make test-engines`, e.g. make test-engines ENGINES_ARGS="--write docs/engines.md".
 ENGINES_ARGS ?=
 
-.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-registry test-engines test-egress test-conformance test-load test-deploy test-hostile check recording bench bench-egress bench-scale stop clean
+.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-registry test-engines test-egress test-browser test-conformance test-load test-deploy test-hostile check recording bench bench-egress bench-scale stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ test-deploy: setup ## Try the server's image, the systemd unit, Caddy with TLS a
 test-egress: setup ## Run package managers and clients of many languages in sandboxes; builds four images first: 3 GB.
 	@scripts/egress.sh
 	@$(PYTHON) -m pytest -m registries $(PYTEST_ARGS)
+
+test-browser: setup ## Open a page of a sandbox in Chromium, which is installed from Debian's packages first.
+	@scripts/browser.sh
+	@$(PYTHON) -m pytest -m browser -n 0 $(PYTEST_ARGS)
 
 test-languages: setup ## Run the real tools and programs of six languages; builds their images first: six minutes, 1.4 GB.
 	@$(PYTHON) -m pytest -m languages $(PYTEST_ARGS)

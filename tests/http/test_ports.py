@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,12 @@ async def served(gateway: GatewayFactory, tmp_path: Path) -> AsyncIterator[Serve
         await found.is_quiet()
 
 
-def closed_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port: int = gone.getsockname()[1]
-    return port
+@contextmanager
+def silent_port() -> Iterator[socket.socket]:
+    """A socket that has a port of loopback and does not listen: nobody else can take the port."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound
 
 
 def sentence(answer: httpx2.Response) -> str:
@@ -165,11 +166,17 @@ async def test_an_answer_can_do_nothing_to_the_origin_that_it_comes_from(served:
     ],
 )
 async def test_a_redirect_stays_at_the_port(served: Served, location: str, seen: str) -> None:
-    async with serving(b"") as probe:
-        words = {"port": probe.port, "prefix": f"/ports/t/{probe.port}"}
-    answer = f"HTTP/1.1 302 Found\r\nLocation: {location.format(**words)}\r\nContent-Length: 0\r\n\r\n"
-    async with serving(answer.encode(), port=probe.port) as server:
-        got = await served.get(server.port)
+    words: dict[str, Any] = {}
+
+    async def redirect(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            head = f"HTTP/1.1 302 Found\r\nLocation: {location.format(**words)}\r\nContent-Length: 0\r\n\r\n"
+            await stream.send(head.encode())
+
+    async with listening(redirect) as port:
+        words |= {"port": port, "prefix": f"/ports/t/{port}"}
+        got = await served.get(port)
     assert got.headers["location"] == seen.format(**words)
 
 
@@ -370,16 +377,28 @@ async def test_a_server_on_ipv6_alone_is_reached(served: Served) -> None:
 
 
 async def test_a_port_on_which_nothing_listens_says_so_once_and_works_when_something_does(served: Served) -> None:
-    port, said = closed_port(), list[str]()
-    async with served.forwarding(port, said) as local:
-        for _ in range(3):
-            async with await anyio.connect_tcp("127.0.0.1", local) as program:
-                assert (await read_all(program)).endswith(b"<reset>")
-        assert len(said) == 1
-        assert f"Nothing listens on port {port}" in said[0]
-        async with serving(echo=True, port=port), await anyio.connect_tcp("127.0.0.1", local) as program:
-            await program.send(b"now")
-            assert await program.receive() == b"now"
+    said: list[str] = []
+
+    async def echo(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.send(await stream.receive())
+
+    with silent_port() as bound:
+        port = bound.getsockname()[1]
+        async with served.forwarding(port, said) as local:
+            for _ in range(3):
+                async with await anyio.connect_tcp("127.0.0.1", local) as program:
+                    assert (await read_all(program)).endswith(b"<reset>")
+            assert len(said) == 1
+            assert f"Nothing listens on port {port}" in said[0]
+            bound.listen()
+            listener = await anyio.abc.SocketListener.from_socket(bound)
+            async with anyio.create_task_group() as group:
+                group.start_soon(listener.serve, echo)
+                async with await anyio.connect_tcp("127.0.0.1", local) as program:
+                    await program.send(b"now")
+                    assert await program.receive() == b"now"
+                group.cancel_scope.cancel()
 
 
 async def test_a_task_that_no_server_has_is_named(served: Served) -> None:
@@ -412,7 +431,8 @@ async def test_a_port_of_this_machine_that_is_taken_is_said(served: Served) -> N
     ],
 )
 async def test_what_cannot_be_reached_is_said(served: Served, address: str, status: int, words: str) -> None:
-    answer = await served.http.get(address.format(closed=closed_port()))
+    with silent_port() as bound:
+        answer = await served.http.get(address.format(closed=bound.getsockname()[1]))
     assert answer.status_code == status, answer.text
     assert words in sentence(answer)
 

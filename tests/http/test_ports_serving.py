@@ -37,8 +37,12 @@ SERVER = "\n".join(
 )
 
 
-async def start_server(server: HttpServer, token: str, task: str) -> int:
-    """Have a command of the task serve a page; return its port."""
+async def start_server(server: HttpServer, token: str, task: str, said: list[str] | None = None) -> int:
+    """Have a command of the task serve a page; return its port.
+
+    Arguments:
+        said: gets the notes of the answer that has the port.
+    """
     async with server.client(token) as client:
         line = 'exec python3 -c "$CODE"'
         arguments = {"command": line, "env": {"CODE": SERVER}, "task_id": task, "background": True}
@@ -51,6 +55,8 @@ async def start_server(server: HttpServer, token: str, task: str) -> int:
             meta={"taskcell/structured": True},
         )
     assert found.structured_content is not None, found
+    if said is not None:
+        said += found.structured_content["notes"]
     return int(found.structured_content["stdout"].split()[1])
 
 
@@ -136,7 +142,9 @@ def forward(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.engine
 async def test_the_command_says_where_it_listens_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     with serving_http(tmp_path, DOCKER) as server:
-        port = await start_server(server, "", "web")
+        said_to_model: list[str] = []
+        port = await start_server(server, "", "web", said_to_model)
+        assert sum(f"`taskcell forward web {port}`" in note for note in said_to_model) == 1
         with forward(tmp_path, "web", f"{port}:0") as running:
             assert running.stdout is not None
             said = running.stdout.readline()

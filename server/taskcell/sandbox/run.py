@@ -17,6 +17,7 @@ from taskcell.process.record import About, Record
 from taskcell.process.result import output_room, result_of
 from taskcell.sandbox.egress_notes import notes_on_egress
 from taskcell.sandbox.hints import Elsewhere, first_hint, hints_on, nowhere
+from taskcell.sandbox.listening import notes_on_listening
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.sandbox.shell import ShellRun
 from taskcell.sandbox.spawn import GRACE
@@ -192,6 +193,7 @@ class _Call:
     async def _handed_off(self) -> ProcessResult:
         """Return the result of a command that goes on: the output so far. Raises SandboxLost."""
         sandbox, record, process = self.sandbox, self.record, self.record.process
+        listening = await notes_on_listening(sandbox, self.command.task.task)
         totals = await process.fetch_tails()
         limit = f", for at most {format_seconds(self.command.timeout)} s in all"
         notes = [
@@ -207,6 +209,7 @@ class _Call:
                     "The next command starts where this one ends; one that is started before that starts in "
                     f"{shown(sandbox.spawner.next_folder, PATH_SHOWN)}."
                 )
+        notes += listening
         # What is begun belongs to the next answer.
         cursors = process.stdout.whole(totals[0]), process.stderr.whole(totals[1])
         return self._answer(cursors, notes, cursors)

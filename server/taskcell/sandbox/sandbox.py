@@ -67,6 +67,8 @@ class Sandbox:
     sudo_problem: str = ""
     #: Its proxy; None where the profile names no host, or the supervisor cannot listen.
     egress: SandboxEgress | None = None
+    #: Ports that an answer has said something listens on, while it does.
+    listening: set[int] = field(default_factory=set)
     spawner: Spawner = field(init=False)
     processes: ProcessTable = field(init=False)
     #: The secrets that its commands were given.

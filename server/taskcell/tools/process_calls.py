@@ -22,6 +22,7 @@ from taskcell.process.table import FINISHED_MAX
 from taskcell.process.until import Searched, wait_for_match
 from taskcell.sandbox.egress_notes import notes_on_egress
 from taskcell.sandbox.hints import hints_on
+from taskcell.sandbox.listening import notes_on_listening
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
 from taskcell.schema.arguments import nearest
 from taskcell.text import shown, visible
@@ -136,12 +137,14 @@ class ProcessCalls:
         rest = await self._count_rest(sandbox, record) if kills_rest else 0
         written = await self._act(sandbox, record, asked)
         until = await self._until(record.process, asked)
+        listening = [] if record.process.has_ended else await notes_on_listening(sandbox, asked.task.task)
         # Before the output is read: what has ended by then has written all of it.
         await sandbox.recount(record)
         reading, notes = await self._read(sandbox, record, asked, before)
         if record.process.has_ended:
             record.tell()
             notes += hints_on(sandbox, record, record.about.text, reading.texts, self._gateway.tools_with)
+        notes += listening
         notes += notes_on_egress(sandbox.egress)
         notes += notes_on_call(asked.data, record, reading, written)
         if kills_rest:
