@@ -115,7 +115,13 @@ class Task(_Blocking):
     list = _call(task.Task.list)
     status = _call(task.Task.status)
     reset = _call(task.Task.reset)
+    snapshot = _call(task.Task.snapshot)
+    restore = _call(task.Task.restore)
     close = _call(task.Task.close)
+
+    def fork(self, to: str) -> Task:
+        """As `taskcell.client.task.Task.fork`."""
+        return Task(self.portal, self.portal.call(self.inner.fork, to))
 
     @property
     def id(self) -> str:

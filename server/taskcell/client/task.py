@@ -196,6 +196,19 @@ class Task:
         """Give it a fresh sandbox with the same files."""
         await self._wire.tool("sandbox", self.id, action="reset")
 
+    async def snapshot(self, name: str) -> None:
+        """Keep its files under a name, from which tasks are made."""
+        await self._wire.tool("sandbox", self.id, action="snapshot", name=name)
+
+    async def restore(self, name: str) -> None:
+        """End what runs, and put a snapshot's files in the place of its own. Raises NotFoundError."""
+        await self._wire.tool("sandbox", self.id, action="restore", name=name)
+
+    async def fork(self, to: str) -> Task:
+        """Make the task `to` with the same files, and return it. Processes and shells are not copied."""
+        await self._wire.tool("sandbox", self.id, action="fork", to=to)
+        return Task(self._wire, to)
+
     async def close(self) -> None:
         """End it, and delete its files unless the workspace is persistent."""
         await self._wire.tool("sandbox", self.id, action="close")
