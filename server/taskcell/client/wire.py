@@ -120,7 +120,7 @@ class ServerClient:
         async with self.stream("POST", path, task=task, content=data) as answer:
             await answer.aread()
 
-    async def tool(self, name: str, task: str | None = None, **arguments: Any) -> Any:
+    async def tool(self, name: str, task: str | None = None, /, **arguments: Any) -> Any:
         """Call a tool, and return its fields. Raises a CellError."""
         sent = {key: value for key, value in arguments.items() if value is not None}
         if task is not None:
