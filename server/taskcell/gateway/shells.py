@@ -34,12 +34,14 @@ class Shells:
         key = (task, name)
         if key in self._open:
             raise BadArgument(f"The task has a shell {shown(name, 40)} already; give this one another name.")
-        sandbox_first = replace(wanted, argv=("true",), text="true")
-        async with apart(self._gateway, task, sandbox_first) as probe:
-            sandbox = probe.sandbox
+        gateway, asked = self._gateway, replace(wanted, text="bash -i", stdin=None)
+        await gateway.check_here(task)
+        gateway.trail.begin()
+        terminal = await gateway.tool_of(TERMINAL, task)
+        authorized = gateway.authorize(command_of(terminal, task, replace(asked, argv=becoming(""))))
+        async with gateway.pool.lease(task, authorized.profile) as (sandbox, _):
             async with joined_pipes(sandbox) as (lines, folder):
-                asked = replace(wanted, argv=becoming(folder), text="bash -i", stdin=None)
-                async with apart(self._gateway, task, asked) as run:
+                async with apart(gateway, task, replace(asked, argv=becoming(folder))) as run:
                     if run.sandbox is not sandbox:
                         raise TaskcellError("The task's sandbox was replaced at this moment; open the shell again.")
                     shell = StayingShell(sandbox, run.process, lines, folder)
