@@ -120,3 +120,14 @@ async def test_a_repository_goes_in_and_what_changed_comes_out_as_a_patch(own: T
     assert (await own.run(["git", "status", "--short"], cwd="repo")).stdout == b" D gone\n M kept\n"
     with pytest.raises(CommandFailed):
         await own.diff(".")
+
+
+async def test_files_are_kept_put_back_and_forked(own: Task) -> None:
+    await own.write_bytes("kept", b"before")
+    await own.snapshot("start")
+    await own.write_bytes("kept", b"after")
+    fork = await own.fork("fork")
+    await own.restore("start")
+    assert (await own.read_bytes("kept"), await fork.read_bytes("kept")) == (b"before", b"after")
+    with pytest.raises(NotFoundError):
+        await own.restore("none")

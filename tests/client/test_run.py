@@ -13,7 +13,7 @@ import pytest
 from client_serving import LOCAL_ENGINE, served
 from gateways import GatewayFactory
 from observe import alive, eventually, marker
-from taskcell.client import blocking, cell, connect, process, task
+from taskcell.client import blocking, cell, connect, process, shell, task
 from taskcell.client.failures import ArgumentError, CellError, DeniedError, FolderError, ForbiddenError, NotFoundError
 from taskcell.client.process import CommandFailed
 from taskcell.client.task import Task
@@ -188,7 +188,12 @@ def test_the_blocking_client_does_the_same_at_a_server_of_its_own(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("own_class", "other"),
-    [(task.Task, blocking.Task), (cell.Cell, blocking.Cell), (process.RunningCommand, blocking.RunningCommand)],
+    [
+        (task.Task, blocking.Task),
+        (cell.Cell, blocking.Cell),
+        (process.RunningCommand, blocking.RunningCommand),
+        (shell.Shell, blocking.Shell),
+    ],
 )
 def test_the_blocking_client_has_every_method(own_class: type, other: type) -> None:
     source = ast.parse(inspect.getsource(own_class).lstrip())

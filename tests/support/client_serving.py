@@ -25,10 +25,12 @@ TEST_PATIENCE = 120.0
 
 @asynccontextmanager
 async def served(gateway: GatewayFactory, state: Path, toml: str = LOCAL_ENGINE) -> AsyncIterator[Cell]:
+    """Arguments: `state` of the deployment, whose newest door is taken; `toml`, its configuration."""
+    before = set(open_doors(state))
     opener = with_local_door(lambda: gateway(toml, engine="local", state=state), Settings(), isolated=False)
     async with opener as opened:
         await opened.pool.of_task(TaskKey("local", "first"))
-        assert await anyio.to_thread.run_sync(lambda: eventually(lambda: bool(open_doors(state))))
+        assert await anyio.to_thread.run_sync(lambda: eventually(lambda: bool(set(open_doors(state)) - before)))
         with anyio.fail_after(TEST_PATIENCE):
-            async with connect(door=open_doors(state)[0]) as client:
+            async with connect(door=(set(open_doors(state)) - before).pop()) as client:
                 yield client

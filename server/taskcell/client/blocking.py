@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from taskcell.client import cell, process, task
+from taskcell.client import cell, process, shell, task
 from taskcell.client import connect as connect_async
 
 P = ParamSpec("P")
@@ -92,11 +92,20 @@ class RunningCommand(_Blocking):
             yield piece
 
 
+class Shell(_Blocking):
+    """As `taskcell.client.shell.Shell`."""
+
+    run = _call(shell.Shell.run)
+    write = _call(shell.Shell.write)
+    interrupt = _call(shell.Shell.interrupt)
+
+
 class Task(_Blocking):
     """As `taskcell.client.task.Task`."""
 
     run = _call(task.Task.run)
     start = _entered(task.Task.start, RunningCommand)
+    shell = _entered(task.Task.shell, Shell)
     read_bytes = _call(task.Task.read_bytes)
     write_bytes = _call(task.Task.write_bytes)
     upload = _call(task.Task.upload)
@@ -106,7 +115,13 @@ class Task(_Blocking):
     list = _call(task.Task.list)
     status = _call(task.Task.status)
     reset = _call(task.Task.reset)
+    snapshot = _call(task.Task.snapshot)
+    restore = _call(task.Task.restore)
     close = _call(task.Task.close)
+
+    def fork(self, to: str) -> Task:
+        """As `taskcell.client.task.Task.fork`."""
+        return Task(self.portal, self.portal.call(self.inner.fork, to))
 
     @property
     def id(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from taskcell.client import files
 from taskcell.client.failures import FolderError
 from taskcell.client.process import Done, RunningCommand, request_of, started
+from taskcell.client.shell import Shell, opened_shell
 from taskcell.client.wire import ServerClient, file_path
 
 #: Where git keeps which commit a repository had when it was uploaded.
@@ -89,6 +90,24 @@ class Task:
         request = request_of(command, stdin, env, user, cwd, timeout)
         async with started(self._wire, self.id, request, stdin) as process:
             yield process
+
+    @asynccontextmanager
+    async def shell(
+        self,
+        name: str = "main",
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+    ) -> AsyncIterator[Shell]:
+        """Open a bash that keeps functions, variables, folder, `umask` and options from one command to the next.
+
+        Any number may be open for a task, each under a name of its own. It is killed, with everything that it started,
+        when the block is left. Raises ArgumentError when the name is taken.
+        """
+        about = {"env": dict(env or {}), "cwd": cwd, "user": user}
+        async with opened_shell(self._wire, self.id, name, about) as shell:
+            yield shell
 
     # --- files -------------------------------------------------------------------------------------------------
 
@@ -176,6 +195,19 @@ class Task:
     async def reset(self) -> None:
         """Give it a fresh sandbox with the same files."""
         await self._wire.tool("sandbox", self.id, action="reset")
+
+    async def snapshot(self, name: str) -> None:
+        """Keep its files under a name, from which tasks are made."""
+        await self._wire.tool("sandbox", self.id, action="snapshot", name=name)
+
+    async def restore(self, name: str) -> None:
+        """End what runs, and put a snapshot's files in the place of its own. Raises NotFoundError."""
+        await self._wire.tool("sandbox", self.id, action="restore", name=name)
+
+    async def fork(self, to: str) -> Task:
+        """Make the task `to` with the same files, and return it. Processes and shells are not copied."""
+        await self._wire.tool("sandbox", self.id, action="fork", to=to)
+        return Task(self._wire, to)
 
     async def close(self) -> None:
         """End it, and delete its files unless the workspace is persistent."""

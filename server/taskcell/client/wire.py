@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -120,7 +120,7 @@ class ServerClient:
         async with self.stream("POST", path, task=task, content=data) as answer:
             await answer.aread()
 
-    async def tool(self, name: str, task: str | None = None, **arguments: Any) -> Any:
+    async def tool(self, name: str, task: str | None = None, /, **arguments: Any) -> Any:
         """Call a tool, and return its fields. Raises a CellError."""
         sent = {key: value for key, value in arguments.items() if value is not None}
         if task is not None:
@@ -144,7 +144,7 @@ async def _failure(answer: httpx2.Response) -> CellError:
     return _BARE.get(answer.status_code, CellError)(message)
 
 
-async def frames(answer: httpx2.Response) -> AsyncIterator[tuple[int, bytes]]:
+async def frames(answer: httpx2.Response) -> AsyncGenerator[tuple[int, bytes], None]:
     """The frames of a streamed answer. Raises LostError when it breaks off."""
     held = bytearray()
     try:

@@ -6,11 +6,9 @@ Models never see these: what they can do stands in `tools/list`. Policy, audit, 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-import anyio
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -19,30 +17,26 @@ from taskcell.caller import Caller
 from taskcell.caller import Scope as TokenScope
 from taskcell.errors import BadArgument, TaskcellError, UnknownProcess, UnknownTool
 from taskcell.gateway.admission import Admission
-from taskcell.gateway.apart import Apart, WantedRun, apart
+from taskcell.gateway.apart import WantedRun, apart
 from taskcell.gateway.gateway import Gateway
+from taskcell.http.ended import ended_fields, while_connected
 from taskcell.http.files import body_pieces
 from taskcell.http.frames import FrameStream
 from taskcell.http.listener import READER_PATIENCE
 from taskcell.http.mcp_endpoint import TooLarge, TooSlow, read_body
 from taskcell.http.refuse import error_answer, refused
+from taskcell.http.shell_routes import ShellRoutes
 from taskcell.http.sign_in import SignIn
-from taskcell.http.wanted import wanted_of
+from taskcell.http.wanted import MAX_JSON, OUTPUT_PATIENCE, wanted_of
 from taskcell.mcp.principal import STATE, missing
 from taskcell.mcp.scopes import FOR_TERMINAL, check_arguments, scopes_of
-from taskcell.model import MIB, TaskKey, ToolCall
+from taskcell.model import TaskKey, ToolCall
 from taskcell.process.held import HeldProcess
-from taskcell.process.result import signal_name, status_of, survivors_of
-from taskcell.sandbox.sandbox import SandboxState
 from taskcell.schema.arguments import check_visible
 from taskcell.schema.properties import MAX_TASK_ID
 from taskcell.tools.process_calls import find_process
 
 TASKS, TOOLS = "/tasks", "/tools/"
-#: Bytes of a body of JSON: arguments and variables are below a frame to the supervisor (1 MiB), a file's text 4 MiB.
-MAX_JSON = 16 * MIB
-#: Seconds that a reader of output may take nothing: whoever reads that slowly for so long has gone.
-OUTPUT_PATIENCE = 3600.0
 #: Seconds for a process to take a piece of its input; it is asked again until it ends.
 INPUT_TURN = 3600.0
 
@@ -57,6 +51,7 @@ class Programs:
     def __init__(self, gateway: Gateway, admission: Admission) -> None:
         self._gateway = gateway
         self._admission = admission
+        self._shells = ShellRoutes(gateway, admission)
         self.sign_in: SignIn | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +72,7 @@ class Programs:
         except TaskcellError as error:
             return refused(error)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> Response | None:  # noqa: PLR0911
         caller: Caller = scope["state"][STATE]
         parts = [unquote(part, "utf-8", "surrogateescape") for part in scope["raw_path"].decode("ascii").split("/")[1:]]
         method = scope["method"]
@@ -95,6 +90,9 @@ class Programs:
             case ["tasks", task, "processes"]:
                 _allow(method, "POST")
                 return await self._run(_key(caller, task), scope, receive, send)
+            case ["tasks", task, "shells", name, *rest] if rest in ([], ["commands"], ["stdin"], ["interrupt"]):
+                _allow(method, "POST")
+                return await self._shells.serve(_key(caller, task), name, "".join(rest), scope, receive, send)
             case ["tasks", task, "processes", process, "stdin"]:
                 _allow(method, "POST")
                 return await self._stdin(_key(caller, task), process, scope, receive)
@@ -143,7 +141,7 @@ class Programs:
         stream = FrameStream(send)
         try:
             with self._admission.admitted(task.principal):
-                await _while_connected(receive, lambda: self._stream(task, wanted, stream))
+                await while_connected(receive, lambda: self._stream(task, wanted, stream))
         except TaskcellError as error:
             if not stream.has_begun:
                 raise
@@ -176,42 +174,6 @@ class Programs:
         while at_end and not process.has_ended and not await process.input.close(INPUT_TURN, is_terminal=False):
             pass
         return _json({"size": size})
-
-
-def ended_fields(run: Apart) -> dict[str, Any]:
-    """How a command has ended, as the last event of its answer says it."""
-    process, is_closed = run.process, run.sandbox.state is SandboxState.CLOSED
-    status, code = status_of(run.record, closed=is_closed)
-    ended = process.exit
-    return {
-        "status": status.value,
-        "exit_code": code,
-        "signal": signal_name(ended.signal) if ended is not None and ended.signal else None,
-        "duration_ms": process.duration_ms,
-        "survivors": survivors_of(process, closed=is_closed),
-        "alive": run.record.alive,
-        "sizes": list(process.totals()),
-    }
-
-
-async def _while_connected(receive: Receive, serve: Callable[[], Awaitable[None]]) -> None:
-    """Serve until that has ended or the client has gone. Raises what `serve` raises."""
-    failure: TaskcellError | None = None
-    async with anyio.create_task_group() as watching:
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            watching.cancel_scope.cancel()
-
-        watching.start_soon(watch)
-        try:
-            await serve()
-        except TaskcellError as error:  # raised below: the task group would wrap it into an exception group
-            failure = error
-        watching.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
 
 
 def _key(caller: Caller, task: str) -> TaskKey:

@@ -12,9 +12,14 @@ from typing import Any
 
 from taskcell.errors import BadArgument, ErrorCode
 from taskcell.gateway.apart import WantedRun
+from taskcell.model import MIB
 from taskcell.tools.binding import MAX_ARGUMENT, MAX_ARGUMENTS
 from taskcell.tools.terminal import environment_of
 
+#: Bytes of a body of JSON: arguments and variables are below a frame to the supervisor (1 MiB), a file's text 4 MiB.
+MAX_JSON = 16 * MIB
+#: Seconds that a reader of output may take nothing: whoever reads that slowly for so long has gone.
+OUTPUT_PATIENCE = 3600.0
 _FIELDS = {
     "argv": "a list of texts",
     "line": "a text",

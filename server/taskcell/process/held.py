@@ -8,7 +8,7 @@ from collections.abc import Callable
 from taskcell.errors import SandboxLost
 from taskcell.model import MIB
 from taskcell.process.masks import MaskedStream, Masks
-from taskcell.process.process import Process
+from taskcell.process.process import Process, Totals
 from taskcell.supervisor import events, requests
 from taskcell.supervisor.channel import Channel
 from taskcell.supervisor.protocol import FROM_THE_END, Stream
@@ -71,11 +71,19 @@ class HeldProcess(Process):
             (await self.read(Stream.STDERR, FROM_THE_END, 0)).total,
         )
 
-    async def receive_until(self, totals: tuple[int, int]) -> tuple[Stream, bytes] | None:
-        """The next piece; None when so many bytes of each stream came. Raises SandboxLost."""
+    def wake(self) -> None:
+        """Have `receive_until` ask again."""
+        self._wake()
+
+    async def receive_until(self, told: Callable[[], Totals | None]) -> tuple[Stream, bytes] | None:
+        """The next piece; None when so many bytes of each stream came as `told` says, or the process has ended.
+
+        Raises SandboxLost.
+        """
         while True:
             while not self._pieces:
-                if self._has_come(totals):
+                totals = self.totals() if self.has_ended else told()
+                if totals is not None and self._has_come(totals):
                     return self._rest()
                 self._check_heard()
                 await self._change().wait()

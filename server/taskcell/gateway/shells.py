@@ -1,0 +1,75 @@
+"""The shells of tasks that stay, by name: each belongs to the caller that opened it, and ends with that caller."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from taskcell.environment import TERMINAL
+from taskcell.errors import BadArgument, TaskcellError, UnknownProcess
+from taskcell.gateway.apart import Apart, WantedRun, apart, command_of
+from taskcell.gateway.gateway import Gateway
+from taskcell.model import TaskKey
+from taskcell.process.stdin import Input
+from taskcell.sandbox.stay import ShellEnd, StayingShell, becoming, joined_pipes
+from taskcell.supervisor.protocol import Stream
+from taskcell.text import shown
+
+
+class Shells:
+    """The shells that are open at one server's door."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._open: dict[tuple[TaskKey, str], tuple[Apart, StayingShell]] = {}
+
+    @asynccontextmanager
+    async def opened(self, task: TaskKey, name: str, wanted: WantedRun) -> AsyncIterator[Apart]:
+        """Open a shell; it is killed, with everything in it, when this is left. Raises a TaskcellError.
+
+        Arguments:
+            wanted: its folder, variables and user.
+        """
+        key = (task, name)
+        if key in self._open:
+            raise BadArgument(f"The task has a shell {shown(name, 40)} already; give this one another name.")
+        gateway, asked = self._gateway, replace(wanted, text="bash -i", stdin=None)
+        await gateway.check_here(task)
+        gateway.trail.begin()
+        terminal = await gateway.tool_of(TERMINAL, task)
+        authorized = gateway.authorize(command_of(terminal, task, replace(asked, argv=becoming(""))))
+        async with gateway.pool.lease(task, authorized.profile) as (sandbox, _):
+            async with joined_pipes(sandbox) as (lines, folder):
+                async with apart(gateway, task, replace(asked, argv=becoming(folder))) as run:
+                    if run.sandbox is not sandbox:
+                        raise TaskcellError("The task's sandbox was replaced at this moment; open the shell again.")
+                    shell = StayingShell(sandbox, run.process, lines, folder)
+                    await shell.begin()
+                    self._open[key] = (run, shell)
+                    try:
+                        yield run
+                    finally:
+                        del self._open[key]
+
+    def _found(self, task: TaskKey, name: str) -> tuple[Apart, StayingShell]:
+        found = self._open.get((task, name))
+        if found is None:
+            raise UnknownProcess(f"The task has no shell {shown(name, 40)}: it has ended, or was never opened.")
+        return found
+
+    async def run(
+        self, task: TaskKey, name: str, wanted: WantedRun, emit: Callable[[Stream, bytes], Awaitable[None]]
+    ) -> tuple[ShellEnd, Apart]:
+        """Authorise a line and run it in a shell. Raises a TaskcellError, and what `emit` raises."""
+        run, shell = self._found(task, name)
+        self._gateway.trail.begin()
+        self._gateway.authorize(command_of(await self._gateway.tool_of(TERMINAL, task), task, wanted))
+        assert wanted.line is not None
+        return await shell.run(wanted.line, wanted.timeout, emit), run
+
+    async def interrupt(self, task: TaskKey, name: str) -> None:
+        await self._found(task, name)[1].interrupt()
+
+    def input(self, task: TaskKey, name: str) -> Input:
+        return self._found(task, name)[0].process.input
