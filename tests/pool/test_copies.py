@@ -17,6 +17,7 @@ from taskcell.engine.local import LocalEngine
 from taskcell.errors import BadArgument, Denied, EngineError, ErrorCode, NoRoom, TaskcellError
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import TaskKey, ToolCall
+from taskcell.pool import reserved
 from taskcell.tools.sandbox import SandboxReport
 
 pytestmark = pytest.mark.anyio
@@ -225,6 +226,45 @@ async def test_the_policys_rules_judge_a_copy_by_its_words(gateway: GatewayFacto
         assert not await there(gw, "secret")
         await one.copy("fork", to="two")
         await one.copy("snapshot", name="secret")
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e6])
+async def test_a_sandbox_that_was_just_given_to_a_task_is_left_to_its_next_call(
+    gateway: GatewayFactory, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """While another task waits for the place; without the reservation that one has it at once."""
+    monkeypatch.setattr(reserved, "RESERVED", seconds)
+    patience = "120s" if seconds == 0 else "500ms"
+    bounds = f'[pool]\nmax_sandboxes = 2\nacquire_timeout = "{patience}"\n'
+    async with gateway(TOML + bounds, engine="local") as gw:
+        one = Copier(gw, task="one")
+        await one.terminal("echo 1 > f")
+        waiting: list[str] = []
+        copying, copy = anyio.Event(), LocalEngine.copy_files
+
+        async def with_a_waiting_call(self: LocalEngine, *arguments: object) -> list[str]:
+            copying.set()
+            while not gw.pool.slots.waiting:
+                await anyio.sleep(0.01)
+            return list(await copy(self, *arguments))  # type: ignore[arg-type]
+
+        async def wait() -> None:
+            await copying.wait()
+            try:
+                await Copier(gw, "ann", "other").terminal("true")
+                waiting.append("served")
+            except NoRoom:
+                waiting.append("refused")
+
+        monkeypatch.setattr(LocalEngine, "copy_files", with_a_waiting_call)
+        async with anyio.create_task_group() as running:
+            running.start_soon(one.terminal, "sleep 1000")  # its own place cannot be taken
+            await eventually(lambda: any(slot.sandbox.channel.living for slot in gw.pool.slots if slot.sandbox))
+            async with anyio.create_task_group() as calling:
+                calling.start_soon(wait)
+                await one.copy("fork", to="two")
+            running.cancel_scope.cancel()
+        assert waiting == (["served"] if seconds == 0 else ["refused"])
 
 
 # --- snapshots

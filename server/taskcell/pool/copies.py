@@ -28,6 +28,7 @@ from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.filling import Filling
 from taskcell.pool.pool import Pool
+from taskcell.pool.reserved import reserve
 from taskcell.pool.sources import Sources
 from taskcell.text import shown
 
@@ -120,8 +121,8 @@ class Copies:
             await self._pool.close_task(task, draft)
         finally:
             draft.unlink(missing_ok=True)
-        async with self._pool.lease(task, profile):
-            pass
+        async with self._pool.lease(task, profile) as (sandbox, _):
+            reserve(self._pool, task, sandbox)
         ended = f" {running} process{'' if running == 1 else 'es'} that ran in it ended." if running else ""
         return [f"The task has the files, folder and variables of the snapshot {shown(name)}.{ended}"]
 
@@ -162,9 +163,10 @@ class Copies:
             if to in self._pool.keeper.fillings:
                 raise _exists(to)
             with self._pool.keeper.fillings.expecting(to, filling):
-                async with self._pass_on(task, to), self._pool.lease(to, profile):
+                async with self._pass_on(task, to), self._pool.lease(to, profile) as (made, _):
                     if not filling.is_done:
                         raise _exists(to)
+                    reserve(self._pool, to, made)
         return [f"The task {shown(to.task)} has the same files, folder and variables.", *filling.notes]
 
     async def _check_new(self, task: TaskKey) -> None:

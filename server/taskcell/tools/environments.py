@@ -16,6 +16,7 @@ from taskcell.errors import BadArgument
 from taskcell.model import Command, Profile, TaskKey
 from taskcell.policy.policy import AuthorizedProfile, Policy
 from taskcell.pool.pool import Pool
+from taskcell.pool.reserved import reserve
 from taskcell.profile.build import terminal_profile
 from taskcell.tools.catalog import terminal_tools
 from taskcell.tools.tool import Access, Tool
@@ -132,7 +133,8 @@ class Environments:
             self._hold(task, wanted)
             await anyio.to_thread.run_sync(self.opened.note, task, wanted)
         try:
-            async with self.pool.lease(task, profile) as (_, notes):
+            async with self.pool.lease(task, profile) as (sandbox, notes):
+                reserve(self.pool, task, sandbox)
                 return list(notes)
         except BaseException:
             # One that is still being made goes on, and is the task's.
