@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import anyio
+import anyio.abc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taskcell.engine.docker.exec_stream import ExecStream
+from observe import HOST_TIMEOUT
+from taskcell.engine.docker.exec_stream import ExecStream, _connect_ssh
 
 STDOUT, STDERR = 1, 2
 
@@ -86,3 +89,19 @@ async def test_a_flood_of_stderr_is_not_kept() -> None:
     stream = ExecStream(Pieces([framed(STDERR, b"x" * 100_000), framed(STDOUT, b"ok")]), bytearray())
     assert await stream.receive() == b"ok"
     assert len(stream._stderr) < 10_000
+
+
+@pytest.mark.anyio
+async def test_an_ssh_ends_with_its_stream_though_it_does_not_hear_of_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\necho $$\nexec sleep 300\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with anyio.fail_after(HOST_TIMEOUT):
+        stream = await _connect_ssh("host", 22, "user")
+        pid = int(await stream.receive())
+        await anyio.aclose_forcefully(stream)
+        while Path(f"/proc/{pid}").exists():
+            await anyio.sleep(0.02)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import ssl
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -85,7 +86,19 @@ async def _connect_ssh(host: str, port: int | None, user: str | None) -> anyio.a
     process = await anyio.open_process([*argv, "docker", "system", "dial-stdio"], stderr=None)
     assert process.stdin is not None
     assert process.stdout is not None
-    return StapledByteStream(process.stdin, process.stdout)
+    return _SshStream(process.stdin, process.stdout, process)
+
+
+@dataclass(eq=False)
+class _SshStream(StapledByteStream):
+    """The stdin and stdout of an ssh, which ends with them: without a network, it would wait for its own time-out."""
+
+    process: anyio.abc.Process
+
+    async def aclose(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await super().aclose()
 
 
 async def _upgrade(stream: anyio.abc.ByteStream, api_version: str, exec_id: str) -> ExecStream:
