@@ -63,8 +63,8 @@ class UnderTest:
 
 
 _PODMAN_DIFFERS = (
-    "A `--tmpfs` whose mode lets nobody else write is root's. Volumes on disk have no bound, and belong to the owner of "
-    "the image's /workspace: another user is refused there. It names each capability that it drops."
+    "A `--tmpfs` whose mode lets nobody else write is root's. Volumes on disk have no bound, and belong to the owner "
+    "of the image's /workspace: another user is refused there. It names each capability that it drops."
 )
 _PODMAN_LEFT_OUT = ("folders_in_memory", "labels_and_no_task_id", "disk")
 _PODMAN = "exec podman --root {0}/data --runroot {0}/run system service --time=0 unix://{0}/docker.sock"
