@@ -39,18 +39,20 @@ class Shells:
         gateway.trail.begin()
         terminal = await gateway.tool_of(TERMINAL, task)
         authorized = gateway.authorize(command_of(terminal, task, replace(asked, argv=becoming(""))))
-        async with gateway.pool.lease(task, authorized.profile) as (sandbox, _):
-            async with joined_pipes(sandbox) as (lines, folder):
-                async with apart(gateway, task, replace(asked, argv=becoming(folder))) as run:
-                    if run.sandbox is not sandbox:
-                        raise TaskcellError("The task's sandbox was replaced at this moment; open the shell again.")
-                    shell = StayingShell(sandbox, run.process, lines, folder)
-                    await shell.begin()
-                    self._open[key] = (run, shell)
-                    try:
-                        yield run
-                    finally:
-                        del self._open[key]
+        async with (
+            gateway.pool.lease(task, authorized.profile) as (sandbox, _),
+            joined_pipes(sandbox) as (lines, folder),
+            apart(gateway, task, replace(asked, argv=becoming(folder))) as run,
+        ):
+            if run.sandbox is not sandbox:
+                raise TaskcellError("The task's sandbox was replaced at this moment; open the shell again.")
+            shell = StayingShell(sandbox, run.process, lines, folder)
+            await shell.begin()
+            self._open[key] = (run, shell)
+            try:
+                yield run
+            finally:
+                del self._open[key]
 
     def _found(self, task: TaskKey, name: str) -> tuple[Apart, StayingShell]:
         found = self._open.get((task, name))
