@@ -23,6 +23,8 @@ class Shells:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._open: dict[tuple[TaskKey, str], tuple[Apart, StayingShell]] = {}
+        #: Of those that are open, and of those that are being opened.
+        self._names: set[tuple[TaskKey, str]] = set()
 
     @asynccontextmanager
     async def opened(self, task: TaskKey, name: str, wanted: WantedRun) -> AsyncIterator[Apart]:
@@ -32,25 +34,34 @@ class Shells:
             wanted: its folder, variables and user.
         """
         key = (task, name)
-        if key in self._open:
+        if key in self._names:
             raise BadArgument(f"The task has a shell {shown(name, 40)} already; give this one another name.")
+        self._names.add(key)
+        try:
+            async with self._started(task, wanted) as (run, shell):
+                self._open[key] = (run, shell)
+                yield run
+        finally:
+            self._open.pop(key, None)
+            self._names.discard(key)
+
+    @asynccontextmanager
+    async def _started(self, task: TaskKey, wanted: WantedRun) -> AsyncIterator[tuple[Apart, StayingShell]]:
         gateway, asked = self._gateway, replace(wanted, text="bash -i", stdin=None)
         await gateway.check_here(task)
         gateway.trail.begin()
         terminal = await gateway.tool_of(TERMINAL, task)
         authorized = gateway.authorize(command_of(terminal, task, replace(asked, argv=becoming(""))))
-        async with gateway.pool.lease(task, authorized.profile) as (sandbox, _):
-            async with joined_pipes(sandbox) as (lines, folder):
-                async with apart(gateway, task, replace(asked, argv=becoming(folder))) as run:
-                    if run.sandbox is not sandbox:
-                        raise TaskcellError("The task's sandbox was replaced at this moment; open the shell again.")
-                    shell = StayingShell(sandbox, run.process, lines, folder)
-                    await shell.begin()
-                    self._open[key] = (run, shell)
-                    try:
-                        yield run
-                    finally:
-                        del self._open[key]
+        async with (
+            gateway.pool.lease(task, authorized.profile) as (sandbox, _),
+            joined_pipes(sandbox) as (lines, folder),
+            apart(gateway, task, replace(asked, argv=becoming(folder))) as run,
+        ):
+            if run.sandbox is not sandbox:
+                raise TaskcellError("The task's sandbox was replaced at this moment; open the shell again.")
+            shell = StayingShell(sandbox, run.process, lines, folder)
+            await shell.begin()
+            yield run, shell
 
     def _found(self, task: TaskKey, name: str) -> tuple[Apart, StayingShell]:
         found = self._open.get((task, name))
