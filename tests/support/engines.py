@@ -172,4 +172,12 @@ class RunningEngine:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._end_what_is_left()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end_what_is_left(self) -> None:
+        """Podman's monitors stay for minutes after their containers; each has our folder in its arguments."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if os.fsencode(self.folder) in (process / "cmdline").read_bytes():
+                    os.kill(int(process.name), signal.SIGKILL)
