@@ -18,7 +18,6 @@ from taskcell.sandbox.stay import ShellEnd, StayingShell, becoming, joined_pipes
 from taskcell.supervisor.protocol import Stream
 from taskcell.text import shown
 
-
 #: Seconds for a caller that has left its shell to be noticed: its connection has closed by then.
 NAME_PATIENCE = 5.0
 
