@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from client import ROOT, Answer, call, connect
 from mcp import Client, MCPError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from client import ROOT, Answer, call, connect
 
 EXAMPLES = ROOT / "examples"
 LOG = ROOT / ".cache" / "demo-server.log"

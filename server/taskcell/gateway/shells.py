@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import anyio
+
 from taskcell.environment import TERMINAL
 from taskcell.errors import BadArgument, TaskcellError, UnknownProcess
 from taskcell.gateway.apart import Apart, WantedRun, apart, command_of
@@ -16,6 +18,9 @@ from taskcell.sandbox.stay import ShellEnd, StayingShell, becoming, joined_pipes
 from taskcell.supervisor.protocol import Stream
 from taskcell.text import shown
 
+#: Seconds for a caller that has left its shell to be noticed: its connection has closed by then.
+NAME_PATIENCE = 5.0
+
 
 class Shells:
     """The shells that are open at one server's door."""
@@ -24,7 +29,7 @@ class Shells:
         self._gateway = gateway
         self._open: dict[tuple[TaskKey, str], tuple[Apart, StayingShell]] = {}
         #: Of those that are open, and of those that are being opened.
-        self._names: set[tuple[TaskKey, str]] = set()
+        self._names: dict[tuple[TaskKey, str], anyio.Event] = {}
 
     @asynccontextmanager
     async def opened(self, task: TaskKey, name: str, wanted: WantedRun) -> AsyncIterator[Apart]:
@@ -34,16 +39,31 @@ class Shells:
             wanted: its folder, variables and user.
         """
         key = (task, name)
-        if key in self._names:
-            raise BadArgument(f"The task has a shell {shown(name, 40)} already; give this one another name.")
-        self._names.add(key)
+        await self._wait_for_name(key)
+        freed = self._names[key] = anyio.Event()
         try:
             async with self._started(task, wanted) as (run, shell):
                 self._open[key] = (run, shell)
-                yield run
+                try:
+                    yield run
+                finally:  # before what runs in it is killed, which takes a while
+                    self._free(key, freed)
         finally:
+            self._free(key, freed)
+
+    async def _wait_for_name(self, key: tuple[TaskKey, str]) -> None:
+        """Wait a moment for a name whose caller is going. Raises BadArgument."""
+        with anyio.move_on_after(NAME_PATIENCE):
+            while key in self._names:
+                await self._names[key].wait()
+        if key in self._names:
+            raise BadArgument(f"The task has a shell {shown(key[1], 40)} already; give this one another name.")
+
+    def _free(self, key: tuple[TaskKey, str], freed: anyio.Event) -> None:
+        if self._names.get(key) is freed:
+            del self._names[key]
             self._open.pop(key, None)
-            self._names.discard(key)
+            freed.set()
 
     @asynccontextmanager
     async def _started(self, task: TaskKey, wanted: WantedRun) -> AsyncIterator[tuple[Apart, StayingShell]]:
