@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import anyio
 
 from taskcell.model import TaskKey
@@ -16,9 +18,11 @@ RESERVED = 1.0
 def reserve(pool: Pool, task: TaskKey, sandbox: Sandbox) -> None:
     """Keep a sandbox from being closed to make room, for RESERVED, if somebody waits for room."""
     if pool.slots.waiting:
-        pool.group.start_soon(_hold, pool, task, sandbox)
+        held = ExitStack()
+        held.enter_context(pool.holding(task, sandbox))  # now: the caller's own lease may end before a task begins
+        pool.group.start_soon(_release, held)
 
 
-async def _hold(pool: Pool, task: TaskKey, sandbox: Sandbox) -> None:
-    with pool.holding(task, sandbox):
+async def _release(held: ExitStack) -> None:
+    with held:
         await anyio.sleep(RESERVED)
