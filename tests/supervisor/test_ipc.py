@@ -107,4 +107,4 @@ def test_where_the_namespace_is_not_the_sandboxs_own_nothing_is_removed(started:
 def test_an_unknown_option_is_bad_usage(binary: Path, tmp_path: Path, options: list[str]) -> None:
     done = subprocess.run([binary, "init", "--socket", tmp_path / "s", *options], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.startswith(b"usage: supervisor init --socket PATH [--claim MS] [--own-ipc]\n")
+    assert done.stderr.startswith(b"usage: supervisor init --socket PATH [--claim MS] [--own-ipc]")
