@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +18,7 @@ from taskcell.assembly.invocation import Invocation
 from taskcell.cli.command import command
 from taskcell.errors import TaskcellError
 from taskcell.model import LOCAL_PRINCIPAL, WORKSPACE, TaskKey
+from taskcell.piece_file import PieceFile
 from taskcell.units import format_size
 
 if TYPE_CHECKING:
@@ -172,7 +174,7 @@ def copy_out(remote: RemoteFiles, path: str, target: str) -> None:
             base, own = place.parent, place.name
         if not base.is_dir():
             raise TaskcellError(f"There is no folder {str(base)!r} here; make it first.")
-        Unpacking(base, own, _say).unpack(io.BufferedReader(_Pieces(pieces), 1 << 20))
+        Unpacking(base, own, _say).unpack(io.BufferedReader(PieceFile(partial(next, pieces, None)), 1 << 20))
 
 
 def copy_in(remote: RemoteFiles, source: str, path: str) -> None:
@@ -201,27 +203,6 @@ def copy_in(remote: RemoteFiles, source: str, path: str) -> None:
             remote.unpack(base, pieces)
     except OSError as error:
         raise TaskcellError(f"{error.filename or source} could not be read: {error.strerror}.") from error
-
-
-class _Pieces(io.RawIOBase):
-    """Pieces of bytes as a file to read."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._rest = memoryview(piece)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
-        return count
 
 
 @contextmanager

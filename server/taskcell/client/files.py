@@ -8,7 +8,6 @@ import posixpath
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.from_thread
@@ -19,6 +18,7 @@ from taskcell.client.failures import CellError, NotFoundError
 from taskcell.client.host_archive import CHUNK, Unpacking, packed
 from taskcell.client.wire import ServerClient, file_path
 from taskcell.errors import TaskcellError
+from taskcell.piece_file import PieceFile
 
 _TAR = "application/x-tar"
 
@@ -59,7 +59,7 @@ async def download(wire: ServerClient, task: str, source: str, target: Path, lef
     headers = {"accept": _TAR}
     async with wire.stream("GET", file_path(task, source), task=task, headers=headers) as answer:
         pieces = aiter(_received(answer))
-        archive = io.BufferedReader(_InThread(pieces), CHUNK)
+        archive = io.BufferedReader(PieceFile(lambda: anyio.from_thread.run(anext, pieces, None)), CHUNK)
         try:
             await anyio.to_thread.run_sync(Unpacking(base, target.name, left_out).unpack, archive)
         except TaskcellError as error:
@@ -71,27 +71,3 @@ async def _received(answer: httpx2.Response) -> AsyncIterator[bytes]:
     with suppress(httpx2.RemoteProtocolError):
         async for piece in answer.aiter_raw():
             yield piece
-
-
-class _InThread(io.RawIOBase):
-    """Pieces that come asynchronously, as a file that a worker thread reads."""
-
-    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            piece = anyio.from_thread.run(self._next)
-            if piece is None:
-                return 0
-            self._rest = memoryview(piece)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
-        return count
-
-    async def _next(self) -> bytes | None:
-        return await anext(self._pieces, None)

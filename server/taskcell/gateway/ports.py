@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import anyio
 
 from taskcell.audit.log import AuditFailed
+from taskcell.egress.relay import Traffic
 from taskcell.errors import BadArgument, ErrorCode, NoRoom, SandboxLost, TaskcellError
 from taskcell.gateway.trail import Trail
 from taskcell.model import Command, TaskKey
@@ -37,19 +38,11 @@ class NothingListens(TaskcellError):
 
 
 @dataclass(slots=True)
-class PortTraffic:
+class PortTraffic(Traffic):
     """Connections to ports of this server's sandboxes, and bytes towards the sandbox and from it."""
 
     connected: int = 0
     open: int = 0
-    sent: int = 0
-    received: int = 0
-
-    def count_sent(self, size: int) -> None:
-        self.sent += size
-
-    def count_received(self, size: int) -> None:
-        self.received += size
 
 
 @dataclass(slots=True)

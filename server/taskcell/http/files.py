@@ -22,8 +22,7 @@ from taskcell.gateway.gateway import Gateway
 from taskcell.http.mcp_endpoint import PIECE_TIMEOUT, TooSlow
 from taskcell.http.ranges import UNSATISFIABLE, wanted_range
 from taskcell.http.refuse import error_answer, refused
-from taskcell.http.sign_in import SignIn
-from taskcell.mcp.principal import STATE, missing
+from taskcell.http.sign_in import ScopedRoute
 from taskcell.mcp.scopes import FOR_FILES
 from taskcell.model import TaskKey, ToolCall
 from taskcell.schema.arguments import check_visible
@@ -33,30 +32,21 @@ FILES = "/files/"
 TAR = "application/x-tar"
 
 
-class Files:
+class Files(ScopedRoute):
     """Serves `/files/` for a caller that is signed in.
 
     Arguments:
         admission: counts transfers among the door's calls.
     """
 
+    scopes = FOR_FILES
+
     def __init__(self, gateway: Gateway, admission: Admission) -> None:
         self._gateway = gateway
         self._admission = admission
-        self.sign_in: SignIn | None = None
+        super().__init__()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller: Caller = scope["state"][STATE]
-        if not caller.may(FOR_FILES):
-            assert self.sign_in is not None
-            await self.sign_in.insufficient(scope, missing(FOR_FILES), FOR_FILES)(scope, receive, send)
-            return
-        answer = await self._answer(caller, scope, receive, send)
-        if answer is not None:
-            await answer(scope, receive, send)
-
-    async def _answer(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> Response | None:
-        """Serve a request; return the answer that is still to be sent."""
+    async def answer(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> Response | None:
         try:
             task, path = parse_path(scope["raw_path"])
             with self._admission.admitted(caller.principal):

@@ -16,9 +16,8 @@ from taskcell.http.files import parse_task
 from taskcell.http.port_exchange import PortExchange
 from taskcell.http.port_headers import PortAddress, public_address
 from taskcell.http.refuse import error_answer, refused
-from taskcell.http.sign_in import SignIn
+from taskcell.http.sign_in import ScopedRoute
 from taskcell.http.upgrade import UPGRADE, wanted_protocol
-from taskcell.mcp.principal import STATE, missing
 from taskcell.mcp.scopes import FOR_PORTS
 from taskcell.model import TaskKey
 
@@ -29,26 +28,17 @@ _FORM = f"{PORTS_PATH}TASK/PORT/PATH"
 _PORT = re.compile(rb"[0-9]{1,5}")
 
 
-class Ports:
+class Ports(ScopedRoute):
     """Serves `/ports/` for a caller that is signed in."""
+
+    scopes = FOR_PORTS
 
     def __init__(self, connections: PortConnections, settings: HttpSettings) -> None:
         self._connections = connections
         self._settings = settings
-        self.sign_in: SignIn | None = None
+        super().__init__()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller: Caller = scope["state"][STATE]
-        if not caller.may(FOR_PORTS):
-            assert self.sign_in is not None
-            await self.sign_in.insufficient(scope, missing(FOR_PORTS), FOR_PORTS)(scope, receive, send)
-            return
-        answer = await self._answer(caller, scope, receive, send)
-        if answer is not None:
-            await answer(scope, receive, send)
-
-    async def _answer(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> Response | None:
-        """Serve a request; return the answer that is still to be sent."""
+    async def answer(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> Response | None:
         try:
             return await self._serve(caller, scope, receive, send)
         except NothingListens as error:

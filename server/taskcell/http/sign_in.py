@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -15,12 +16,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from taskcell.auth.authentication import Authentication, SignedIn, Unauthenticated
 from taskcell.auth.jwks import KeysUnavailable
 from taskcell.auth.tokens import TokensUnreadable
-from taskcell.caller import USUAL_SCOPES, format_scopes
+from taskcell.caller import USUAL_SCOPES, Caller, format_scopes
 from taskcell.caller import Scope as TokenScope
 from taskcell.config.http_table import HttpSettings
 from taskcell.http.refuse import refusal
 from taskcell.http.requests import SentAnswer
-from taskcell.mcp.principal import sign_in
+from taskcell.mcp.principal import STATE, missing, sign_in
 
 log = structlog.get_logger(__name__)
 
@@ -116,3 +117,26 @@ class SignIn:
             "resource_name": "taskcell",
         }
         return JSONResponse(document, headers={"cache-control": "max-age=3600"})
+
+
+class ScopedRoute(ABC):
+    """A route for a caller that is signed in and whose token has one of its scopes."""
+
+    scopes: ClassVar[frozenset[TokenScope]]
+
+    def __init__(self) -> None:
+        self.sign_in: SignIn | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller: Caller = scope["state"][STATE]
+        if not caller.may(self.scopes):
+            assert self.sign_in is not None
+            await self.sign_in.insufficient(scope, missing(self.scopes), self.scopes)(scope, receive, send)
+            return
+        answer = await self.answer(caller, scope, receive, send)
+        if answer is not None:
+            await answer(scope, receive, send)
+
+    @abstractmethod
+    async def answer(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> Response | None:
+        """Serve a request; return the answer that is still to be sent."""
