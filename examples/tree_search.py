@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import re
 import sys
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,18 +54,30 @@ class Node:
     steps: tuple[str, ...]
     passed: int
 
+    def __str__(self) -> str:
+        return " + ".join(self.steps) or "no step"
+
 
 class Search:
     """Tries steps over forks, by the tools that every client has."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        #: Before each task's name: an earlier search may have left tasks, whose files are kept.
+        self._prefix = f"search-{uuid.uuid4().hex[:8]}"
+        self._open = [self._prefix]
 
     async def run(self) -> Node:
-        """The task in which all tests pass, or the best one that was found."""
-        await self._call("write_file", path="median.py", content=PROGRAM, task_id="root")
-        await self._call("write_file", path="test_median.py", content=TESTS, task_id="root")
-        best = [Node("root", (), await self._tests("root"))]
+        """The task in which all tests pass, or the best one that was found. All tasks are closed then."""
+        try:
+            return await self._search(self._prefix)
+        finally:
+            await asyncio.gather(*map(self._close, list(self._open)))
+
+    async def _search(self, root: str) -> Node:
+        await self._call("write_file", path="median.py", content=PROGRAM, task_id=root)
+        await self._call("write_file", path="test_median.py", content=TESTS, task_id=root)
+        best = [Node(root, (), await self._tests(root))]
         for _ in range(DEPTH):
             tried = await asyncio.gather(
                 *(self._try(node, step) for node in best for step in STEPS if step not in node.steps)
@@ -71,7 +85,7 @@ class Search:
             found = [node for node in tried if node is not None]
             kept = sorted([*best, *found], key=lambda node: -node.passed)[:WIDTH]
             gone = [node for node in (*best, *found) if node not in kept]
-            await asyncio.gather(*(self._call("sandbox", action="close", task_id=node.task) for node in gone))
+            await asyncio.gather(*(self._close(node.task) for node in gone))
             best = kept
             if best[0].passed == TESTS.count("def test_"):
                 break
@@ -79,15 +93,20 @@ class Search:
 
     async def _try(self, node: Node, step: str) -> Node | None:
         """A fork of the task with one more step; None where the step does not fit."""
-        task = " + ".join((*node.steps, step))
+        task = " + ".join((self._prefix, *node.steps, step))
         await self._call("sandbox", action="fork", task_id=node.task, to=task)
+        self._open.append(task)
         old, new = STEPS[step]
         if await self._call("edit_file", path="median.py", old=old, new=new, task_id=task, may_fail=True) is None:
-            await self._call("sandbox", action="close", task_id=task)
+            await self._close(task)
             return None
         found = Node(task, (*node.steps, step), await self._tests(task))
-        print(f"{task}: {found.passed} tests pass")  # noqa: T201
+        print(f"{found}: {found.passed} tests pass")  # noqa: T201
         return found
+
+    async def _close(self, task: str) -> None:
+        self._open.remove(task)
+        await self._call("sandbox", action="close", task_id=task)
 
     async def _tests(self, task: str) -> int:
         said = await self._call("terminal", command="python3 -m pytest -q -p no:cacheprovider", task_id=task)
@@ -105,7 +124,8 @@ class Search:
 async def search(arguments: list[str]) -> Node:
     """Start a server, and search."""
     words = ["-m", "taskcell", "serve", *arguments]
-    async with Client(stdio_client(StdioServerParameters(command=sys.executable, args=words))) as client:
+    server = StdioServerParameters(command=sys.executable, args=words, env=dict(os.environ))
+    async with Client(stdio_client(server)) as client:
         return await Search(client).run()
 
 
@@ -114,7 +134,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, help="the server's configuration")
     config = parser.parse_args().config
     found = asyncio.run(search([] if config is None else ["--config", str(config)]))
-    print(f"best: {found.task}, {found.passed} of {TESTS.count('def test_')} tests pass")  # noqa: T201
+    print(f"best: {found}, {found.passed} of {TESTS.count('def test_')} tests pass")  # noqa: T201
     return 0 if found.passed == TESTS.count("def test_") else 1
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import taskcell
 from taskcell import errors
-from taskcell.errors import Denied, ErrorCode, ManifestError, MustAsk, TaskcellError
+from taskcell.errors import Denied, ErrorCode, HeldElsewhere, ManifestError, MustAsk, TaskcellError
 from taskcell.files.refusals import Errno, RefusalReason, Refused
 from taskcell.mcp.answer import Failure
 
@@ -40,6 +40,9 @@ CODES = {
     "AuditFailed": ErrorCode.INTERNAL,
     "KeysUnavailable": ErrorCode.INTERNAL,
     "TokensUnreadable": ErrorCode.INTERNAL,
+    "HeldElsewhere": ErrorCode.LOST,
+    "NothingListens": ErrorCode.NOT_FOUND,
+    "NotForwarded": ErrorCode.INTERNAL,
 }
 SOURCES = sorted(Path(taskcell.__file__).parent.rglob("*.py"))
 #: What a person reads at a terminal, and never a model.
@@ -73,8 +76,8 @@ def test_every_error_has_the_code_of_its_kind() -> None:
 @pytest.mark.parametrize("kind", list(all_of(TaskcellError)))
 def test_a_refusal_carries_its_code_and_sentence(kind: type[TaskcellError]) -> None:
     error = made(kind)
-    rule = {"rule": "rule"} if issubclass(kind, Denied) else {}
-    assert Failure.of(error).structured() == {"error": {"code": error.code.value, **rule, "message": str(error)}}
+    more = {"rule": "rule"} if issubclass(kind, Denied) else {"door": "x"} if kind is HeldElsewhere else {}
+    assert Failure.of(error).structured() == {"error": {"code": error.code.value, **more, "message": str(error)}}
 
 
 def test_one_case_may_have_another_code_than_its_class() -> None:

@@ -97,7 +97,7 @@ async def test_rm_ends_a_running_servers_sandbox_and_the_server_heals(
         after = await run(client, "echo works", "one")
         assert after["stdout"] == "works\n"
         (note,) = after["notes"]
-        assert note.startswith("The operator closed the task's sandbox (`taskcell rm`)")
+        assert note.startswith("The person who runs the server closed the task's sandbox (`taskcell rm`)")
         assert note.endswith("are lost.")
         assert (await run(client, "cat file", "two"))["stdout"] == "kept\n"
 

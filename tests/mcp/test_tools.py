@@ -47,6 +47,8 @@ class Broken(Gateway):
             whole.pool,
             whole.engine,
             background=whole._background,
+            environments=whole.environments,
+            copies=whole.copies,
         )
         self._fault = fault
 

@@ -60,13 +60,13 @@ class Snapshots:
         if len(others) >= self._most:
             raise NoRoom(
                 f"You have {len(others)} snapshots, as many as workspace.snapshots allows: use the name of one that is "
-                "not needed any more, or remove one (`taskcell snapshot rm`)."
+                "not needed any more, or ask the person who runs the server to remove one (`taskcell snapshot rm`)."
             )
         if sum(one.size for one in others) + size > self._most_bytes:
             raise NoRoom(
                 f"The snapshot does not fit: yours may take {format_size(self._most_bytes)} together "
-                "(workspace.snapshots_size). Use the name of one that is not needed any more, or remove one "
-                "(`taskcell snapshot rm`)."
+                "(workspace.snapshots_size). Use the name of one that is not needed any more, or ask the person who "
+                "runs the server to remove one (`taskcell snapshot rm`)."
             )
 
     def draft(self, head: ArchiveHead) -> tuple[Path, BinaryIO]:

@@ -8,8 +8,8 @@ from taskcell.gateway.gateway import Gateway
 from taskcell.model import TaskKey
 
 REMOVED = (
-    "The operator closed the task's sandbox (`taskcell rm`); this is a fresh one, and the files that were in the "
-    "workspace are {}."
+    "The person who runs the server closed the task's sandbox (`taskcell rm`); this is a fresh one, and the files that "
+    "were in the workspace are {}."
 )
 
 

@@ -44,8 +44,8 @@ _OWN = (
     "an environment without 'own'."
 )
 _NO_PLACE = (
-    "This server has no folder for its state, so it can keep no snapshot; the person who runs it must make that folder "
-    "writable (`taskcell doctor` names it)."
+    "This server has no folder for its state, so it can keep no snapshot; the person who runs the server must make "
+    "that folder writable (`taskcell doctor` names it)."
 )
 
 

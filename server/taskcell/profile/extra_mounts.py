@@ -26,7 +26,7 @@ _READ_ONLY = {"true": ":ro", "1": ":ro", "false": "", "0": ""}
 
 
 def read_mount(value: str) -> Mount | Tmpfs:
-    """Read `type=bind,source=/host,target=/target[,readonly]`, or `type=tmpfs,target=/target,tmpfs-size=64m`."""
+    """Read `type=bind,source=/host,target=/target[,readonly]`, the same of a volume's name, or `type=tmpfs,…`."""
     said: dict[str, str] = {}
     for option in value.split(","):
         name, equals, text = option.partition("=")
@@ -41,17 +41,21 @@ def read_mount(value: str) -> Mount | Tmpfs:
             raise ValueError(f"--mount type=tmpfs has no bound; write {bounded}")
         options = [f"{key}={said[key]}" for key in ("size", "mode") if key in said]
         return read_tmpfs(f"{said.get('target', '')}:{','.join(options)}")
-    read_only = _READ_ONLY.get(said.get("ro", "false"))
-    if said.get("type") != "bind" or read_only is None or ":" in f"{said.get('source')}{said.get('target')}":
-        raise ValueError(f"--mount mounts folders of the host and the task's files alone; {_write(said)}")
+    kind, read_only = said.get("type"), _READ_ONLY.get(said.get("ro", "false"))
+    if kind not in ("bind", "volume") or read_only is None or ":" in f"{said.get('source')}{said.get('target')}":
+        raise ValueError(f"--mount mounts folders of the host, named volumes and the task's files; {_write(said)}")
     try:
-        return mount_of(f"{said.get('source', '')}:{said.get('target', '')}{read_only}")
+        mount = mount_of(f"{said.get('source', '')}:{said.get('target', '')}{read_only}")
     except ValueError:
-        raise ValueError(f"--mount needs an absolute source and target; {_write(said)}") from None
+        mount = None
+    if mount is None or bool(mount.volume) != (kind == "volume"):
+        needed = "a volume's name as its source, and an absolute" if kind == "volume" else "an absolute source and"
+        raise ValueError(f"--mount type={kind} needs {needed} target; {_write(said)}")
+    return mount
 
 
 def _write(said: dict[str, str]) -> str:
-    """What to write, without the source, which may be secret."""
+    """What to write, without a host's path, which may be secret."""
     target = said.get("target", "/target") if WORKDIR_MARK not in said.get("target", "") else "/target"
     files = f"type=bind,source=${{{WORKDIR_VARIABLE}}},target={target}{',readonly' if 'ro' in said else ''}"
     return f"write {shown(files, len(files))} for the task's files, or source=/host/path for a folder of the host"
