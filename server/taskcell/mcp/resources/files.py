@@ -65,24 +65,28 @@ def file_resources(gateway: Gateway) -> Route:
         return [entry.path for entry in await newest(gateway, task, sandboxes) if entry.path.startswith(begun)]
 
     async def follow(task: TaskKey, rest: str, changed: OnChange, begun: OnBegun) -> None:
-        path, quiet, again = _path(rest), None, False
-        sandboxes = opened(gateway.pool.slots, task.principal).get(task, [])
-        # What the first command of a task makes is a change.
-        seen = None if sandboxes else Look(())
-        while True:
-            # Where nothing has run since the last look, nothing has changed; so looks keep no sandbox from being idle.
-            # One more look follows, for what ran during the last one and ended with it.
-            has_run = any(sandbox.channel.living for sandbox in sandboxes) or ends(sandboxes) != quiet
-            if has_run or again:
-                state = await look_at(gateway, sandboxes, task, path)
-                if seen is not None and state is not None and seen.differs(state):
-                    await changed()
-                seen, quiet, again = state or seen, ends(sandboxes), has_run
-            begun()
-            await anyio.sleep(FILE_LOOK_INTERVAL)
-            sandboxes = opened(gateway.pool.slots, task.principal).get(task, [])
+        await _follow(gateway, task, _path(rest), changed, begun)
 
     return Route("files", FOR_FILES, (template,), read, listed, follow, "path", complete)
+
+
+async def _follow(gateway: Gateway, task: TaskKey, path: str, changed: OnChange, begun: OnBegun) -> None:
+    quiet, again = None, False
+    sandboxes = opened(gateway.pool.slots, task.principal).get(task, [])
+    # What the first command of a task makes is a change.
+    seen = None if sandboxes else Look(())
+    while True:
+        # Where nothing has run since the last look, nothing has changed; so looks keep no sandbox from being idle.
+        # One more look follows, for what ran during the last one and ended with it.
+        has_run = any(sandbox.channel.living for sandbox in sandboxes) or ends(sandboxes) != quiet
+        if has_run or again:
+            state = await look_at(gateway, sandboxes, task, path)
+            if seen is not None and state is not None and seen.differs(state):
+                await changed()
+            seen, quiet, again = state or seen, ends(sandboxes), has_run
+        begun()
+        await anyio.sleep(FILE_LOOK_INTERVAL)
+        sandboxes = opened(gateway.pool.slots, task.principal).get(task, [])
 
 
 def _resource(task: TaskKey, entry: ListedEntry) -> Resource:
