@@ -155,6 +155,20 @@ def test_a_token_that_anyone_on_the_way_can_read_is_told(taskcell: Taskcell, hom
         assert taskcell("install", "cursor", "--http", url, environ=environ).err == ""
 
 
+def test_a_token_in_a_file_that_other_users_may_read_is_told(taskcell: Taskcell, home: Path) -> None:
+    environ = {"HOME": str(home), "TASKCELL_TOKEN": TOKEN}
+    url = ("--http", "https://cell.example/mcp")
+    file = home / ".cursor" / "mcp.json"
+    file.parent.mkdir()
+    file.write_text("{}")
+    for mode, is_told in ((0o640, True), (0o604, True), (0o600, False)):
+        file.chmod(mode)
+        told = taskcell("install", "cursor", *url, environ=environ).err
+        assert (str(file) in told, "chmod 600" in told, TOKEN in told) == (is_told, is_told, False)
+    file.chmod(0o644)
+    assert taskcell("install", "cursor", environ={"HOME": str(home)}).err == ""
+
+
 @pytest.mark.parametrize("text", ["", "two words", "a\x00b", "ä"])
 def test_what_is_not_a_token_is_refused_without_being_shown(
     taskcell: Taskcell, home: Path, tmp_path: Path, text: str

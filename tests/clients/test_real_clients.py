@@ -110,6 +110,16 @@ def test_codex_and_claude_code_read_a_server_at_a_url(machine: Machine) -> None:
     assert "Authorization" in shown
 
 
+def test_gemini_cli_reads_a_server_at_a_url(machine: Machine) -> None:
+    machine.environ["TASKCELL_TOKEN"] = "tc_0123456789"
+    file = machine.put("gemini-cli.json", ".gemini/settings.json")
+    trusting = '"security": {\n    "folderTrust": { "enabled": false },'
+    file.write_text(file.read_text().replace('"security": {', trusting))
+    machine.taskcell("install", "gemini-cli", "--http", "http://127.0.0.1:1/mcp")
+    [line] = [line for line in machine.run("gemini", "mcp", "list").splitlines() if "taskcell" in line]
+    assert "http://127.0.0.1:1/mcp (http)" in line
+
+
 def test_codex_can_take_out_what_install_wrote(machine: Machine) -> None:
     file = machine.put("codex.toml", ".codex/config.toml")
     machine.taskcell("install", "codex")

@@ -21,6 +21,7 @@ import pytest
 from gateways import GatewayFactory
 from observe import eventually
 from second_engine import SecondEngine
+from serving import serving
 from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.images import DockerImages
 from taskcell.errors import ImageMissing
@@ -254,3 +255,35 @@ async def test_the_progress_of_a_call_says_how_far_the_pull_is_that_it_waits_for
             calls.cancel_scope.cancel()
     assert heard[-1].startswith(f"Pulling the image {SLOW}: downloading layer "), heard
     assert "MiB" in heard[-1]
+
+
+@pytest.mark.parametrize(
+    ("era", "image", "tool", "arguments"),
+    [
+        ("legacy", SLOW, "terminal", {"command": "true"}),
+        ("2026-07-28", "taskcell/dash", "sandbox", {"action": "open", "image": SLOW}),
+    ],
+)
+async def test_a_client_hears_how_far_the_pull_is_that_its_call_waits_for(
+    registry: Registry, sign_in: SignIn, tmp_path: Path, *, era: str, image: str, tool: str, arguments: dict[str, str]
+) -> None:
+    sign_in(auths(PASSWORD))
+    heard: list[str] = []
+    news = anyio.Event()
+
+    async def hear(number: float, total: float | None, message: str | None) -> None:
+        heard.append(message or "")
+        if "downloading layer" in heard[-1]:
+            news.set()
+
+    toml = (
+        f'deployment = "registry-{era}"\nmanifests = []\n[engine]\nhost = "{registry.engine.host}"\n'
+        f'[terminal]\nimage = "{image}"\nshell = ["sh", "-c"]\n[policy]\ntask_images = ["{SLOW_PLACE}/team/*"]\n'
+    )
+    env = {"DOCKER_CONFIG": os.environ["DOCKER_CONFIG"]}
+    with anyio.fail_after(PATIENCE):
+        async with serving(tmp_path, toml, era, env) as (client, _), anyio.create_task_group() as calls:
+            calls.start_soon(lambda: client.call_tool(tool, arguments, progress_callback=hear))
+            await news.wait()
+            calls.cancel_scope.cancel()
+    assert heard[-1].startswith(f"Pulling the image {SLOW}: downloading layer "), heard

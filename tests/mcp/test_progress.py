@@ -8,10 +8,12 @@ import time
 
 import anyio
 import pytest
+from mcp.client.client import Client as McpClient
 
 from gateways import GatewayFactory
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.progress import HEARTBEAT, Progress
+from taskcell.mcp.server import build_server
 from taskcell.model import ToolCall
 
 pytestmark = pytest.mark.anyio
@@ -110,3 +112,22 @@ async def test_a_client_that_takes_no_message_gets_one_sign_of_life_and_holds_up
     with anyio.fail_after(PATIENCE):
         assert await progress.report_while(call) == "the answer"
     assert calls == 1
+
+
+@pytest.mark.parametrize("era", ["legacy", "2026-07-28"])
+async def test_a_client_in_the_servers_own_process_hears_progress_too(gateway: GatewayFactory, era: str) -> None:
+    heard: list[str | None] = []
+    news = anyio.Event()
+
+    async def hear(number: float, total: float | None, message: str | None) -> None:
+        heard.append(message)
+        news.set()
+
+    async with gateway(TOML, engine="local") as gw, McpClient(build_server(gw), mode=era) as client:
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as calls:
+                arguments = {"command": "echo one; sleep 600", "wait": PATIENCE}
+                calls.start_soon(lambda: client.call_tool("terminal", arguments, progress_callback=hear))
+                await news.wait()
+                calls.cancel_scope.cancel()
+    assert heard[0] == "one"

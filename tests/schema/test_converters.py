@@ -10,11 +10,8 @@ from typing import Any
 
 import pytest
 
-from skill_task import MANIFESTS
-from taskcell.config.settings import Settings
+from offers import every_offer
 from taskcell.schema.published import published
-from taskcell.skills import manifest
-from taskcell.tools.catalog import build_tools, built_in_names
 
 pytestmark = pytest.mark.converters
 
@@ -22,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".cache" / "converters" / "bin" / "python"
 #: Seconds; importing the SDKs takes ten.
 PATIENCE = 120
-TOOLS = build_tools(Settings(), manifest.load([MANIFESTS], {}, built_in_names()))
+TOOLS = every_offer()
 
 
 def complaints(tools: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -10,11 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from skill_task import MANIFESTS
-from taskcell.config.settings import Settings
+from offers import every_offer
 from taskcell.schema.published import MAX_BOUND, MAX_CHOICE_CHARS, MAX_CHOICES, published
-from taskcell.skills import manifest
-from taskcell.tools.catalog import build_tools, built_in_names
 from taskcell.tools.tool import Tool
 
 #: What OpenAI's strict mode, Anthropic's, Gemini's Schema and llama.cpp's grammars read in the same way.
@@ -23,7 +20,7 @@ KEYWORDS = {
     "additionalProperties",
 }  # fmt: skip
 TYPES = {"string", "integer", "number", "boolean", "array", "object"}
-TOOLS = build_tools(Settings(), manifest.load([MANIFESTS], {}, built_in_names()))
+TOOLS = every_offer()
 
 
 def nodes(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -11,18 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skill_task import MANIFESTS
+from offers import every_offer
 from taskcell.config.settings import Settings
 from taskcell.errors import BadArgument
 from taskcell.model import LOCAL_PRINCIPAL, ToolCall
 from taskcell.policy.policy import Effect, Policy
 from taskcell.schema.forms import in_form
 from taskcell.schema.published import published
-from taskcell.skills import manifest
-from taskcell.tools.catalog import build_tools, built_in_names
 from taskcell.tools.tool import Tool
 
-TOOLS = build_tools(Settings(), manifest.load([MANIFESTS], {}, built_in_names()))
+TOOLS = every_offer()
 EACH = pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS)
 
 
@@ -66,9 +64,16 @@ def needed(tool: Tool) -> dict[str, Any]:
         "duration": 1,
     }
     properties = tool.input_schema["properties"]
+    more = {name: value for name, value in MORE.get(tool.name, {}).items() if name in properties}
     return {
         name: values.get(name, properties[name].get("enum", ["x"])[-1]) for name in tool.input_schema["required"]
-    } | MORE.get(tool.name, {})
+    } | more
+
+
+def least_of_each_action(tool: Tool) -> list[dict[str, Any]]:
+    """The least that a tool takes, for each of its actions if it has some."""
+    actions = tool.input_schema["properties"].get("action", {}).get("enum")
+    return [needed(tool) | {"action": action} for action in actions] if actions else [needed(tool)]
 
 
 def bound(tool: Tool, arguments: Mapping[str, Any]) -> Any:
@@ -102,15 +107,16 @@ def optional(tool: Tool) -> dict[str, Mapping[str, Any]]:
 def test_a_tool_takes_all_its_declared_defaults_at_once(tool: Tool) -> None:
     for schema in (tool.input_schema, published(tool.input_schema)):
         defaults = {name: rule["default"] for name, rule in schema["properties"].items() if "default" in rule}
-        assert bound(tool, defaults | needed(tool)) == bound(tool, needed(tool))
+        for least in least_of_each_action(tool):
+            assert bound(tool, defaults | least) == bound(tool, least)
 
 
 @EACH
 def test_null_means_left_out_for_each_optional_argument_and_for_all_of_them(tool: Tool) -> None:
-    plain = bound(tool, needed(tool))
-    for name in optional(tool):
-        assert bound(tool, needed(tool) | {name: None}) == plain, name
-    assert bound(tool, dict.fromkeys(optional(tool)) | needed(tool)) == plain
+    for least in least_of_each_action(tool):
+        for name in optional(tool):
+            assert bound(tool, least | {name: None}) == bound(tool, least), name
+        assert bound(tool, dict.fromkeys(optional(tool)) | least) == bound(tool, least)
     for name in tool.input_schema["required"]:
         with pytest.raises(BadArgument, match=f"'{tool.name}' needs '{name}'"):
             bound(tool, needed(tool) | {name: None})
@@ -119,7 +125,8 @@ def test_null_means_left_out_for_each_optional_argument_and_for_all_of_them(tool
 @EACH
 def test_empty_text_means_left_out_but_where_it_is_a_value(tool: Tool) -> None:
     texts = [name for name, rule in optional(tool).items() if rule["type"] == "string" and name != "stdin"]
-    assert bound(tool, dict.fromkeys(texts, "") | needed(tool)) == bound(tool, needed(tool))
+    for least in least_of_each_action(tool):
+        assert bound(tool, dict.fromkeys(texts, "") | least) == bound(tool, least)
 
 
 @EACH

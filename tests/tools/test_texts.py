@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from agent_task import Task
 from gateways import OWN_TOOLS, GatewayFactory
-from skill_task import MANIFESTS
+from offers import ENVIRONMENTS, shipped
 from taskcell.config.settings import Settings
 from taskcell.images.default import PROGRAMS
 from taskcell.schema.published import published
-from taskcell.skills import manifest
-from taskcell.tools.catalog import build_tools, built_in_names
+from taskcell.tools.catalog import build_tools
 from taskcell.tools.cost import handed_over
 from taskcell.tools.terminal import terminal_tool
 from taskcell.tools.tool import Tool
@@ -25,6 +24,8 @@ from taskcell.tools.tool import Tool
 #: of a shipped skill.
 MOST = 12_000
 MOST_OF_A_SKILLS = 1_200
+#: The same with three environments and a pattern of images: what `sandbox` says of them, once.
+MOST_WITH_ENVIRONMENTS = 12_500
 TOOLS = build_tools(Settings(), [])
 
 
@@ -40,16 +41,19 @@ def read_of(tool: Tool) -> str:
     return " ".join([tool.name, tool.description, *described(published(tool.input_schema))])
 
 
-def shipped() -> dict[str, Tool]:
-    """All tools with the shipped skills, as a new installation has them."""
-    return build_tools(Settings(), manifest.load([MANIFESTS], {}, built_in_names()))
+def sizes_of(tools: Mapping[str, Tool]) -> dict[str, int]:
+    return {name: len(json.dumps(handed_over(tool), separators=(",", ":")).encode()) for name, tool in tools.items()}
+
+
+def offered_of(tools: Mapping[str, Tool]) -> list[str]:
+    """The tools that run where the default image alone was built."""
+    default = Settings().terminal.image
+    return [name for name, tool in tools.items() if tool.profile is None or tool.profile.image == default]
 
 
 def test_the_tools_of_a_new_installation_are_worth_their_tokens(capsys: pytest.CaptureFixture[str]) -> None:
     tools = shipped()
-    sizes = {name: len(json.dumps(handed_over(tool), separators=(",", ":")).encode()) for name, tool in tools.items()}
-    default = Settings().terminal.image
-    offered = [name for name, tool in tools.items() if tool.profile is None or tool.profile.image == default]
+    sizes, offered = sizes_of(tools), offered_of(tools)
     size = sum(sizes[name] for name in offered)
     with capsys.disabled():
         print(
@@ -64,6 +68,16 @@ def test_the_tools_of_a_new_installation_are_worth_their_tokens(capsys: pytest.C
     assert list(sizes)[: len(OWN_TOOLS)] == OWN_TOOLS
     assert size < MOST
     assert {name: size for name, size in sizes.items() if name not in OWN_TOOLS and size >= MOST_OF_A_SKILLS} == {}
+
+
+def test_environments_and_images_of_a_task_add_to_the_tool_sandbox_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, tools = sizes_of(shipped()), shipped(ENVIRONMENTS)
+    sizes, offered = sizes_of(tools), offered_of(tools)
+    size = sum(sizes[name] for name in offered)
+    with capsys.disabled():
+        print("", f"{size:6,} of {MOST_WITH_ENVIRONMENTS:,} with environments and task_images", sep="\n")
+    assert {name for name in plain if sizes[name] != plain[name]} == {"sandbox"}
+    assert size < MOST_WITH_ENVIRONMENTS
 
 
 def test_no_two_tools_repeat_a_sentence_but_what_is_true_of_all_skills() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 
 from taskcell.assembly.invocation import Invocation
 from taskcell.cli.command import command
-from taskcell.clients.catalog import CLIENTS, Client, Local, Places, Remote
+from taskcell.clients.catalog import CLIENTS, HEADERS, Client, Local, Places, Remote
 from taskcell.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,8192}")
 TOKEN_VARIABLE = "TASKCELL_TOKEN"  # noqa: S105 - a name
 #: Characters of standard input that are read for a token.
 MAX_TOKEN_FILE = 1 << 16
+#: Of a file's mode.
+_READ_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 CLIENT = Annotated[str, typer.Argument(metavar="CLIENT", help=f"One of {', '.join(CLIENTS)}.")]
@@ -82,6 +85,7 @@ def install(
         return
     outcome = installation.install(chosen, places, name, entry)
     _report(chosen, outcome, f"has the server '{name}' now", f"has the server '{name}' already, just so")
+    _tell_of_readers(outcome.path, entry)
 
 
 def uninstall(run: Invocation, *, client: CLIENT, name: SERVER_NAME = "taskcell") -> None:
@@ -109,6 +113,15 @@ def _report(client: Client, outcome: Change, done: str, unchanged: str) -> None:
     if outcome.kept is not None:
         typer.echo(f"The file as it was: {outcome.kept}")
     typer.echo(f"End {client.title} and start it again, so that it reads the file.")
+
+
+def _tell_of_readers(path: Path, entry: dict[str, Any]) -> None:
+    if not entry.keys().isdisjoint(HEADERS) and path.stat().st_mode & _READ_BY_OTHERS:
+        typer.echo(
+            f"taskcell: other users of this machine may read {path}, which has the token; run `chmod 600` on it, and "
+            "on the copies beside it.",
+            err=True,
+        )
 
 
 def _local_entry(run: Invocation, client: Client, name: str, wait: str | None, folder: Path | None) -> dict[str, Any]:

@@ -103,6 +103,8 @@ class Client:
 IDENTITY = frozenset(
     {"type", "command", "cmd", "args", "url", "serverUrl", "httpUrl", "uri", "headers", "http_headers", "source"}
 )
+#: Keys of an entry whose values may be secrets.
+HEADERS = frozenset({"headers", "http_headers"})
 #: Seconds that Goose and Codex are asked to wait for a call: as Goose waits by itself, and above Codex' own 60.
 TOOL_TIMEOUT = 300
 #: Seconds that Codex is asked to wait for the server's start. Its own 10 are short for a machine that has just started.

@@ -25,6 +25,7 @@ from taskcell.errors import BadArgument, SandboxLost
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.client_log import ClientLog, Outlet
 from taskcell.mcp.confirmation import Confirmation, can_ask
+from taskcell.mcp.progress import is_wanted
 from taskcell.model import DEFAULT_TASK, TaskKey, ToolCall
 
 if TYPE_CHECKING:
@@ -110,13 +111,12 @@ class Neighbours:
         async def tell(progress: float, total: float | None, message: str | None) -> None:
             await context.session.report_progress(progress, total, message)
 
-        wants_progress = (context.meta or {}).get("progress_token") is not None
         responses, state = params.input_responses, params.request_state
         while True:
             result = await client.session.call_tool(
                 params.name,
                 dict(params.arguments or {}),
-                progress_callback=tell if wants_progress else None,
+                progress_callback=tell if is_wanted(context) else None,
                 input_responses=responses,
                 request_state=state,
                 meta=meta,

@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import structlog
+from mcp.server.context import ServerRequestContext
 
 from taskcell.errors import SandboxLost
 from taskcell.process.process import Process, Totals
@@ -33,6 +34,18 @@ SHOWN_CHARS = 400
 T = TypeVar("T")
 #: Takes a number that grows from message to message, and the message.
 Notify = Callable[[float, str], Awaitable[None]]
+
+
+def is_wanted(context: ServerRequestContext[Any, Any]) -> bool:
+    """Return whether the client has asked for progress of a request.
+
+    A client in this process gives the SDK a function instead of a token, and nothing public shows that.
+    """
+    if (context.meta or {}).get("progress_token") is not None:
+        return True
+    asked: Any = context.session._request_outbound
+    asked = getattr(asked, "_inner", asked)  # in the revision 2026-07-28 the SDK wraps it
+    return getattr(asked, "_on_progress", None) is not None
 
 
 class Progress:

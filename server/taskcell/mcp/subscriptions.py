@@ -8,7 +8,7 @@ address.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -43,6 +43,8 @@ MAX_FOLLOWED = 64
 MAX_LISTENING = 256
 #: Seconds for a client to take a notice; one that does not read for so long misses it.
 UPDATE_TIMEOUT = 5.0
+#: Seconds for the first look at what a request follows, which takes some ms: then it is acknowledged without.
+FIRST_LOOK_TIMEOUT = 5.0
 
 
 class Subscriptions:
@@ -92,7 +94,7 @@ class Subscriptions:
             scope = self._scopes[key] = anyio.CancelScope()
             # The SDK offers a handler no other way to learn that a connection ends.
             connection.exit_stack.callback(self._forget, key)
-            self._start(caller_of(context), params.uri, tell, scope)
+            await _all_begun([self._start(caller_of(context), params.uri, tell, scope)])
         return EmptyResult()
 
     async def unsubscribe(self, context: Context, params: UnsubscribeRequestParams) -> EmptyResult:
@@ -123,9 +125,12 @@ class Subscriptions:
         handler = ListenHandler(own)
         self._listening[handler] = principal
         scopes = {uri: anyio.CancelScope() for uri in uris}
-        for uri, scope in scopes.items():
+        begun = [
             self._start(caller, uri, partial(own.publish, ResourceUpdated(uri=uri)), scope)
+            for uri, scope in scopes.items()
+        ]
         try:
+            await _all_begun(begun)
             return await handler(context, honored)
         finally:
             del self._listening[handler]
@@ -145,19 +150,28 @@ class Subscriptions:
             sentence = f"At most {MAX_FOLLOWED} resources can be followed at once; unsubscribe from some first."
             raise MCPError(code=INVALID_REQUEST, message=sentence)
 
-    def _start(self, caller: Caller, uri: str, tell: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+    def _start(
+        self, caller: Caller, uri: str, tell: Callable[[], Awaitable[None]], scope: anyio.CancelScope
+    ) -> anyio.Event:
+        """Follow a resource until the scope is cancelled. The event is set once no later change is missed."""
+        begun = anyio.Event()
+
         async def follow() -> None:
             try:
                 with scope:
-                    await self._follow(caller, uri, tell)
+                    await self._follow(caller, uri, tell, begun.set)
             finally:
+                begun.set()
                 self._followed[caller.principal] -= 1
 
         assert self._group is not None
         self._followed[caller.principal] += 1
         self._group.start_soon(follow)
+        return begun
 
-    async def _follow(self, caller: Caller, uri: str, tell: Callable[[], Awaitable[None]]) -> None:
+    async def _follow(
+        self, caller: Caller, uri: str, tell: Callable[[], Awaitable[None]], begun: Callable[[], None]
+    ) -> None:
         """Tell of a resource's changes, until there are no more. Nothing that goes wrong ends anything else."""
 
         async def changed() -> None:
@@ -166,11 +180,17 @@ class Subscriptions:
 
         try:
             route, task, rest = self._resources.find(uri, caller)
-            await route.follow(task, rest, changed)
+            await route.follow(task, rest, changed, begun)
         except UnknownResource as error:
             log.info("A client follows a resource that is not there.", uri=uri, reason=str(error))
         except Exception:
             log.exception("A resource is not followed any more.", uri=uri)
+
+
+async def _all_begun(begun: Sequence[anyio.Event]) -> None:
+    with anyio.move_on_after(FIRST_LOOK_TIMEOUT):
+        for event in begun:
+            await event.wait()
 
 
 class _ClientsBus:

@@ -32,7 +32,7 @@ from taskcell.mcp.confirmation import Confirmation
 from taskcell.mcp.egress_questions import EgressQuestions
 from taskcell.mcp.neighbours import Neighbours
 from taskcell.mcp.principal import caller_of, missing
-from taskcell.mcp.progress import Progress
+from taskcell.mcp.progress import Progress, is_wanted
 from taskcell.mcp.scopes import check_arguments, scopes_of
 from taskcell.model import ToolCall
 from taskcell.process.process import Process
@@ -199,7 +199,7 @@ class Tools:
         self, context: Context, call: ToolCall, work: Callable[[Watch], Awaitable[ToolReport]], watch: Watch
     ) -> ToolReport:
         """Run one call, with progress if its client wants some."""
-        if context.meta is None or context.meta.get("progress_token") is None:
+        if not is_wanted(context):
             return await work(watch)
 
         async def notify(done: float, newest: str) -> None:
@@ -216,11 +216,15 @@ class Tools:
     async def _pulling(self, call: ToolCall) -> str:
         """How far the pull of the image is that a call waits for; empty if it waits for none."""
         images = self.gateway.engine.images
+        if images is None:
+            return ""
         with suppress(TaskcellError, KeyError):
             tool = self.gateway.tools[call.tool]
             tool = await self.gateway.tool_of(call.tool, task_key(call, tool.check(call)))
-            if images is not None and tool.profile is not None:
-                return await images.pulling(tool.profile.image)
+            needed = [tool.profile] if tool.profile else [command.profile for command in tool.commands(call)]
+            for profile in needed:
+                if said := await images.pulling(profile.image):
+                    return said
         return ""
 
     async def _guarded(self, call: ToolCall, work: Callable[[], Awaitable[ToolReport]]) -> ToolReport:

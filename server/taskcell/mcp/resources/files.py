@@ -15,8 +15,8 @@ from taskcell.files.limits import MAX_RESOURCE
 from taskcell.files.pictures import picture_type
 from taskcell.files.reply import ListedEntry
 from taskcell.gateway.gateway import Gateway
-from taskcell.mcp.resources.looks import ends, look_at, newest
-from taskcell.mcp.resources.routes import Contents, OnChange, Route, as_text, last_modified
+from taskcell.mcp.resources.looks import Look, ends, look_at, newest
+from taskcell.mcp.resources.routes import Contents, OnBegun, OnChange, Route, as_text, last_modified
 from taskcell.mcp.scopes import FOR_FILES
 from taskcell.model import WORKSPACE, TaskKey, ToolCall
 from taskcell.pool.slot import opened
@@ -64,21 +64,29 @@ def file_resources(gateway: Gateway) -> Route:
     async def complete(task: TaskKey, sandboxes: Sequence[Sandbox], begun: str) -> Sequence[str]:
         return [entry.path for entry in await newest(gateway, task, sandboxes) if entry.path.startswith(begun)]
 
-    async def follow(task: TaskKey, rest: str, changed: OnChange) -> None:
-        path, seen, quiet, again = _path(rest), None, None, False
-        while True:
-            sandboxes = opened(gateway.pool.slots, task.principal).get(task, [])
-            # Where nothing has run since the last look, nothing has changed; so looks keep no sandbox from being idle.
-            # One more look follows, for what ran during the last one and ended with it.
-            has_run = any(sandbox.channel.living for sandbox in sandboxes) or ends(sandboxes) != quiet
-            if has_run or again:
-                state = await look_at(gateway, sandboxes, task, path)
-                if seen is not None and state is not None and seen.differs(state):
-                    await changed()
-                seen, quiet, again = state or seen, ends(sandboxes), has_run
-            await anyio.sleep(FILE_LOOK_INTERVAL)
+    async def follow(task: TaskKey, rest: str, changed: OnChange, begun: OnBegun) -> None:
+        await _follow(gateway, task, _path(rest), changed, begun)
 
     return Route("files", FOR_FILES, (template,), read, listed, follow, "path", complete)
+
+
+async def _follow(gateway: Gateway, task: TaskKey, path: str, changed: OnChange, begun: OnBegun) -> None:
+    quiet, again = None, False
+    sandboxes = opened(gateway.pool.slots, task.principal).get(task, [])
+    # What the first command of a task makes is a change.
+    seen = None if sandboxes else Look(())
+    while True:
+        # Where nothing has run since the last look, nothing has changed; so looks keep no sandbox from being idle.
+        # One more look follows, for what ran during the last one and ended with it.
+        has_run = any(sandbox.channel.living for sandbox in sandboxes) or ends(sandboxes) != quiet
+        if has_run or again:
+            state = await look_at(gateway, sandboxes, task, path)
+            if seen is not None and state is not None and seen.differs(state):
+                await changed()
+            seen, quiet, again = state or seen, ends(sandboxes), has_run
+        begun()
+        await anyio.sleep(FILE_LOOK_INTERVAL)
+        sandboxes = opened(gateway.pool.slots, task.principal).get(task, [])
 
 
 def _resource(task: TaskKey, entry: ListedEntry) -> Resource:

@@ -15,7 +15,7 @@ from mcp_types import BlobResourceContents, Resource, ResourceTemplate, TextReso
 from taskcell.errors import SandboxLost, UnknownProcess, UnknownResource
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.answer import OF_SERVER
-from taskcell.mcp.resources.routes import Contents, OnChange, Route, as_text, last_modified
+from taskcell.mcp.resources.routes import Contents, OnBegun, OnChange, Route, as_text, last_modified
 from taskcell.mcp.scopes import FOR_COMMANDS
 from taskcell.model import MIB, TaskKey
 from taskcell.pool.slot import opened
@@ -67,13 +67,13 @@ def output_resources(gateway: Gateway) -> Route:
         mime_type="text/plain",
     )
 
-    async def follow(task: TaskKey, rest: str, changed: OnChange) -> None:
+    async def follow(task: TaskKey, rest: str, changed: OnChange, begun: OnBegun) -> None:
         process_id, _ = _named(rest)
         records = _records(opened(gateway.pool.slots, task.principal).get(task, []))
         process = next((record.process for record in records if record.about.process_id == process_id), None)
         if process is None:
             raise UnknownResource(f"This task has no process {shown(process_id, 20)}; `process` lists its processes.")
-        await _follow(process, changed)
+        await _follow(process, changed, begun)
 
     return Route("processes", FOR_COMMANDS, (template,), read, _list, follow, "process_id", _complete)
 
@@ -112,9 +112,10 @@ async def _complete(task: TaskKey, sandboxes: Sequence[Sandbox], begun: str) -> 
     return [record.about.process_id for record in _records(sandboxes) if record.about.process_id.startswith(begun)]
 
 
-async def _follow(process: Process, changed: OnChange) -> None:
+async def _follow(process: Process, changed: OnChange, begun: OnBegun) -> None:
     """Tell of new output, and of the process's end. What comes close together is told once."""
     seen = process.written
+    begun()
     with suppress(SandboxLost):
         while not process.has_ended:
             await process.news(seen)

@@ -45,8 +45,9 @@ log = structlog.get_logger(__name__)
 
 Context = ServerRequestContext[Any, Any]
 Contents = list[TextResourceContents | BlobResourceContents]
-#: Called when a resource has changed.
+#: Called when a resource has changed; and when it was looked at first, so that every later change is noticed.
 OnChange = Callable[[], Awaitable[None]]
+OnBegun = Callable[[], None]
 
 #: Resources on one page of `resources/list`.
 LISTED_PAGE = 100
@@ -86,8 +87,8 @@ class Route:
         read: called with the task, the rest of the address after `kind/` (still percent-encoded, with its query) and
             the whole address. Raises UnknownResource if there is no such resource, and other TaskcellErrors.
         list: the resources of a task that has these sandboxes, the newest first. It starts no sandbox.
-        follow: called with the task, the rest of the address, and what to call at each change; it returns when nothing
-            changes any more. Raises UnknownResource if there can be no such resource.
+        follow: called with the task, the rest of the address, what to call at each change, and what to call once it
+            has begun; it returns when nothing changes any more. Raises UnknownResource if there can be none such.
         variable: the variable of its templates that `complete` completes.
         complete: the values that a variable may have, for a task that has these sandboxes.
     """
@@ -97,7 +98,7 @@ class Route:
     templates: tuple[ResourceTemplate, ...]
     read: Callable[[TaskKey, str, str], Awaitable[Contents]]
     list: Callable[[TaskKey, Sequence[Sandbox]], Awaitable[Sequence[Resource]]]
-    follow: Callable[[TaskKey, str, OnChange], Awaitable[None]]
+    follow: Callable[[TaskKey, str, OnChange, OnBegun], Awaitable[None]]
     variable: str
     complete: Callable[[TaskKey, Sequence[Sandbox], str], Awaitable[Sequence[str]]]
 
