@@ -21,7 +21,10 @@ MATRIX_ARGS ?=
 # Of `make test-engines`, e.g. make test-engines ENGINES_ARGS="--write docs/engines.md".
 ENGINES_ARGS ?=
 
-.PHONY: help setup images demo test test-faults test-clients test-converters test-languages test-registry test-engines test-egress test-browser test-conformance test-load test-deploy test-hostile check recording bench bench-egress bench-scale stop clean
+# Of `make test-frameworks`, e.g. make test-frameworks FRAMEWORKS_ARGS="--write docs/frameworks.md".
+FRAMEWORKS_ARGS ?=
+
+.PHONY: help setup images demo test test-faults test-frameworks test-clients test-converters test-languages test-registry test-engines test-egress test-browser test-conformance test-load test-deploy test-hostile check recording bench bench-egress bench-scale stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +52,9 @@ test-clients: setup ## Drive real MCP clients, each in an environment of its own
 	@scripts/clients.sh $(if $(WITHIN),--npm)
 	@$(PYTHON) tests/clients/matrix/run.py $(if $(WITHIN),--within $(WITHIN)) $(MATRIX_ARGS)
 	@$(if $(WITHIN),,scripts/http_clients.sh && $(PYTHON) -m pytest -m clients $(PYTEST_ARGS))
+
+test-frameworks: setup ## Try the adapters in agent frameworks, each installed below .cache, beside their Docker backends.
+	@$(PYTHON) tests/integrations/run.py $(FRAMEWORKS_ARGS)
 
 test-conformance: setup ## Run the server scenarios of MCP's conformance suite, which is installed first.
 	@scripts/conformance.sh

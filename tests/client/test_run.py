@@ -15,7 +15,7 @@ from gateways import GatewayFactory
 from observe import alive, eventually, marker
 from taskcell.client import blocking, cell, connect, process, shell, task
 from taskcell.client.failures import ArgumentError, CellError, DeniedError, FolderError, ForbiddenError, NotFoundError
-from taskcell.client.process import CommandFailed
+from taskcell.client.process import INLINE_STDIN, CommandFailed
 from taskcell.client.task import Task
 
 pytestmark = pytest.mark.anyio
@@ -63,6 +63,13 @@ async def test_output_and_input_have_no_limit_of_their_own(own: Task) -> None:
             yield b"%d\n" % number
 
     assert (await own.run(["cat"], stdin=pieces())).stdout == b"0\n1\n2\n"
+
+
+@pytest.mark.parametrize("size", [1 << 16, (1 << 16) + 1, INLINE_STDIN, INLINE_STDIN + 1])
+async def test_input_of_any_size_comes_whole_and_ends(own: Task, size: int) -> None:
+    data = (bytes(range(256)) * (size // 256 + 1))[:size]
+    assert (await own.run(["cat"], stdin=data)).stdout == data
+    assert (await own.run("exec 0<&-; echo done", stdin=data)).stdout == b"done\n"
 
 
 async def test_input_that_nobody_reads_does_not_hold_up_the_end(own: Task) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio
@@ -32,19 +32,26 @@ def ended_fields(run: Apart) -> dict[str, Any]:
 
 async def while_connected(receive: Receive, serve: Callable[[], Awaitable[None]]) -> None:
     """Serve until that has ended or the client has gone. Raises what `serve` raises."""
+
+    async def watch(serving: anyio.CancelScope) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        serving.cancel()
+
+    await serve_beside(watch, serve)
+
+
+async def serve_beside(
+    work: Callable[[anyio.CancelScope], Coroutine[Any, Any, None]], serve: Callable[[], Awaitable[None]]
+) -> None:
+    """Serve to the end, with `work` beside it, which can cancel it. Raises what `serve` raises."""
     failure: TaskcellError | None = None
-    async with anyio.create_task_group() as watching:
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            watching.cancel_scope.cancel()
-
-        watching.start_soon(watch)
+    async with anyio.create_task_group() as both:
+        both.start_soon(work, both.cancel_scope)
         try:
             await serve()
         except TaskcellError as error:  # raised below: the task group would wrap it into an exception group
             failure = error
-        watching.cancel_scope.cancel()
+        both.cancel_scope.cancel()
     if failure is not None:
         raise failure

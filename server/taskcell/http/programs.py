@@ -17,9 +17,9 @@ from taskcell.caller import Caller
 from taskcell.caller import Scope as TokenScope
 from taskcell.errors import BadArgument, TaskcellError, UnknownProcess, UnknownTool
 from taskcell.gateway.admission import Admission
-from taskcell.gateway.apart import WantedRun, apart
+from taskcell.gateway.apart import Apart, WantedRun, apart
 from taskcell.gateway.gateway import Gateway
-from taskcell.http.ended import ended_fields, while_connected
+from taskcell.http.ended import ended_fields, serve_beside, while_connected
 from taskcell.http.files import body_pieces
 from taskcell.http.frames import FrameStream
 from taskcell.http.listener import READER_PATIENCE
@@ -153,8 +153,10 @@ class Programs:
         async with apart(self._gateway, task, wanted) as run:
             notes = list(run.notes)
             await stream.begin({"process_id": run.record.about.process_id, "notes": notes})
-            while (piece := await run.process.receive()) is not None:
-                await stream.output(*piece)
+            if run.process.input.is_fed:
+                await _pass_on(run, stream)
+            else:
+                await serve_beside(lambda _: run.process.input.feed(), lambda: _pass_on(run, stream))
         await stream.end(ended_fields(run))
 
     async def _stdin(self, task: TaskKey, process_id: str, scope: Scope, receive: Receive) -> Response:
@@ -174,6 +176,11 @@ class Programs:
         while at_end and not process.has_ended and not await process.input.close(INPUT_TURN, is_terminal=False):
             pass
         return _json({"size": size})
+
+
+async def _pass_on(run: Apart, stream: FrameStream) -> None:
+    while (piece := await run.process.receive()) is not None:
+        await stream.output(*piece)
 
 
 def _key(caller: Caller, task: str) -> TaskKey:

@@ -1,0 +1,176 @@
+"""Tries each adapter in its framework, beside the framework's own backend with Docker, and prints a table.
+
+`python tests/integrations/run.py [--write PAGE] [NAME…]`: a NAME is that of an extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+SUITES = Path(__file__).parent / "suites"
+HOME = ROOT / ".cache" / "integrations"
+BEGIN = '<!-- made by `make test-frameworks FRAMEWORKS_ARGS="--write docs/frameworks.md"` -->'
+END = "<!-- end -->"
+BACKENDS = ("taskcell", "docker")
+FIGURES = ("a call", "alive after a time-out", "bytes exact")
+CONFIGURATION = 'manifests = []\n[pool]\non_exit = "close"\nacquire_timeout = "2m"\n'
+#: Seconds for one suite, which takes a minute on an idle machine, and to install a framework on a slow line.
+SUITE_TIMEOUT = 600
+INSTALL_TIMEOUT = 900
+#: Seconds to remove what a server left that was killed.
+REMOVE_TIMEOUT = 120
+
+
+@dataclass(frozen=True)
+class Framework:
+    """One adapter: its extra, and what its suite, its example and itself are called. `package` has the version."""
+
+    title: str
+    extra: str
+    module: str
+    package: str
+
+    @property
+    def python(self) -> str:
+        return str(HOME / self.extra / "bin" / "python")
+
+
+FRAMEWORKS = (Framework("mini-swe-agent", "mini-swe-agent", "mini_swe_agent", "mini-swe-agent"),)
+
+
+@dataclass
+class Score:
+    """What a suite showed of one backend: the names of the cases, and figures."""
+
+    passed: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    figures: dict[str, str] = field(default_factory=dict)
+
+    def row(self, counted: set[str]) -> list[str]:
+        """Return the cells of the table. Cases that are not counted are about the adapter alone."""
+        cases = f"{len(counted.intersection(self.passed))} of {len(counted)}"
+        return [cases, *(self.figures.get(name, "has none") for name in FIGURES)]
+
+
+def try_suite(framework: Framework, backend: str, folder: Path, environ: dict[str, str]) -> Score:
+    """Run a framework's suite on a backend."""
+    report = folder / f"{backend}.xml"
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", str(SUITES / framework.module)]
+    words[-1] += ".py"
+    done = subprocess.run(
+        [framework.python, *words],
+        env={**environ, "FRAMEWORK_BACKEND": backend},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SUITE_TIMEOUT,
+        check=False,
+    )
+    score = read_report(report) if report.exists() else Score(failed=["the suite did not run"])
+    if backend == "taskcell" and (score.failed or done.returncode):
+        print(done.stdout, done.stderr, file=sys.stderr)
+        score.failed = score.failed or ["the suite broke"]
+    return score
+
+
+def read_report(report: Path) -> Score:
+    """Return what a report of pytest in JUnit's form says."""
+    score = Score()
+    for case in ElementTree.parse(report).iter("testcase"):
+        for found in case.iter("property"):
+            score.figures[str(found.get("name"))] = str(found.get("value"))
+        if case.find("failure") is not None or case.find("error") is not None:
+            score.failed.append(str(case.get("name")))
+        elif case.find("skipped") is None:
+            score.passed.append(str(case.get("name")))
+    return score
+
+
+def check_beside(framework: Framework, environ: dict[str, str]) -> list[str]:
+    """Check the adapter's types against the framework's, and run its example. Return what failed."""
+    mypy = [sys.executable, "-m", "mypy", "--python-executable", framework.python]
+    checks = {
+        "its types": [*mypy, "-m", f"taskcell.integrations.{framework.module}"],
+        "its example": [framework.python, f"examples/{framework.module}.py", "--config", environ["FRAMEWORK_CONFIG"]],
+    }
+    failed = []
+    for name, words in checks.items():
+        done = subprocess.run(
+            words, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=SUITE_TIMEOUT, check=False
+        )
+        if done.returncode:
+            print(done.stdout, done.stderr, file=sys.stderr)
+            failed.append(name)
+    return failed
+
+
+def try_framework(framework: Framework) -> tuple[dict[str, Score], list[str]]:
+    """Install a framework, and return what its backends score, and what failed of the adapter."""
+    subprocess.run(["scripts/integrations.sh", framework.extra], cwd=ROOT, timeout=INSTALL_TIMEOUT, check=True)
+    with tempfile.TemporaryDirectory(prefix="taskcell-frameworks-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        config = folder / "taskcell.toml"
+        config.write_text(f'deployment = "{folder.name}"\n{CONFIGURATION}')
+        environ = {
+            **os.environ,
+            "FRAMEWORK_CONFIG": str(config),
+            "XDG_STATE_HOME": str(folder / "state"),
+            "XDG_CONFIG_HOME": str(folder / "config"),
+            "MSWEA_SILENT_STARTUP": "1",
+        }
+        try:
+            scores = {backend: try_suite(framework, backend, folder, environ) for backend in BACKENDS}
+            return scores, [*scores["taskcell"].failed, *check_beside(framework, environ)]
+        finally:
+            remove = [sys.executable, "-m", "taskcell", "rm", "--all", "--config", str(config)]
+            subprocess.run(remove, env=environ, cwd=folder, capture_output=True, timeout=REMOVE_TIMEOUT, check=False)
+
+
+def version(framework: Framework) -> str:
+    code = f"from importlib.metadata import version; print(version({framework.package!r}))"
+    return subprocess.run([framework.python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", type=Path, help="the page whose table is written anew")
+    parser.add_argument("names", nargs="*")
+    known = parser.parse_args()
+    rows, broken = [], []
+    for framework in FRAMEWORKS:
+        if known.names and framework.extra not in known.names:
+            continue
+        scores, failed = try_framework(framework)
+        broken += [f"{framework.title}: {what}" for what in failed]
+        title = f"{framework.title} {version(framework)}"
+        counted = {*scores["docker"].passed, *scores["docker"].failed}
+        rows += [[title, backend, *score.row(counted)] for backend, score in scores.items()]
+        for name in scores["docker"].failed:
+            print(f"{framework.title}'s own backend fails: {name}")
+    header = ["framework", "backend", "cases", *FIGURES]
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=120).print(table)
+    print(*broken, sep="\n")
+    if known.write and not broken and not known.names:
+        lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+        before, rest = known.write.read_text(encoding="utf-8").split(BEGIN)
+        text = f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{rest.split(END, 1)[1]}"
+        known.write.write_text(text, encoding="utf-8")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
