@@ -41,6 +41,12 @@ async def in_thread(work: Callable[[], object]) -> None:
     await anyio.to_thread.run_sync(work)
 
 
+def has_printed(gw: Gateway) -> bool:
+    """Whether output of a command that runs has come."""
+    records = [record for sandbox in gw.awaited.values() for record in sandbox.processes]
+    return any(record.process.written[0] and not record.process.has_ended for record in records)
+
+
 async def while_it_runs(gw: Gateway, command: str, trouble: Callable[[], object]) -> ProcessResult:
     """The result of a command under which something happens when it has begun."""
     results: list[ProcessResult] = []
@@ -51,7 +57,7 @@ async def while_it_runs(gw: Gateway, command: str, trouble: Callable[[], object]
     with anyio.fail_after(GIVEN_UP):
         async with anyio.create_task_group() as calls:
             calls.start_soon(long)
-            while not any(one.process.written[0] for sandbox in gw.awaited.values() for one in sandbox.processes):
+            while not has_printed(gw):
                 await anyio.sleep(0.02)
             await in_thread(trouble)
     return results[0]
