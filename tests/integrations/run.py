@@ -97,18 +97,8 @@ class Score:
 def try_suite(framework: Framework, backend: str, folder: Path, environ: dict[str, str]) -> Score:
     """Run a framework's suite on a backend."""
     report = folder / f"{backend}.xml"
-    words = [
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:asyncio",
-        f"--junitxml={report}",
-        str(SUITES / framework.module),
-    ]
-    words[-1] += ".py"
+    suite = str(SUITES / f"{framework.module}.py")
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", f"--junitxml={report}", suite]
     done = subprocess.run(
         [framework.python, *words],
         env={**environ, "FRAMEWORK_BACKEND": backend},
@@ -129,11 +119,12 @@ def read_report(report: Path) -> Score:
     """Return what a report of pytest in JUnit's form says."""
     score = Score()
     for case in ElementTree.parse(report).iter("testcase"):
-        for found in case.iter("property"):
-            score.figures[str(found.get("name"))] = str(found.get("value"))
+        said = {str(found.get("name")): str(found.get("value")) for found in case.iter("property")}
+        is_counted = said.pop("not counted", None) is None
+        score.figures.update(said)
         if case.find("failure") is not None or case.find("error") is not None:
             score.failed.append(str(case.get("name")))
-        elif score.figures.pop("not counted", ""):
+        elif not is_counted:
             continue
         elif (skipped := case.find("skipped")) is None:
             score.passed.append(str(case.get("name")))
