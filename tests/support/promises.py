@@ -368,7 +368,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_root_has_no_way_to_the_host_or_to_the_supervisor",
         "test_root_reaches_the_supervisors_socket_and_gets_nothing_without_its_token",
         "test_root_that_harms_its_sandbox_costs_that_sandbox_at_most",
-        "test_root_that_ends_the_channel_gets_no_false_count",
+        "test_root_that_ends_the_channel_loses_nothing_and_gets_no_false_count",
         "test_root_that_takes_pid_1s_limits_gets_no_false_count_and_the_next_call_a_new_sandbox",
         "test_no_server_tells_its_token_to_a_socket_that_root_put_in_the_supervisors_place",
         "test_no_descriptor_that_is_sent_to_the_supervisor_keeps_it_from_its_work",
