@@ -22,9 +22,21 @@ SUITES = Path(__file__).parent / "suites"
 HOME = ROOT / ".cache" / "integrations"
 BEGIN = '<!-- made by `make test-frameworks FRAMEWORKS_ARGS="--write docs/frameworks.md"` -->'
 END = "<!-- end -->"
-BACKENDS = ("taskcell", "docker")
+COMPOSE = ("docker", "compose", "version")
 FIGURES = ("a call", "alive after a time-out", "bytes exact")
-CONFIGURATION = 'manifests = []\n[pool]\non_exit = "close"\nacquire_timeout = "2m"\n'
+CONFIGURATION = """
+manifests = []
+[pool]
+on_exit = "close"
+acquire_timeout = "2m"
+[policy]
+allow_sudo = true
+allowed_capabilities = ["DAC_OVERRIDE", "FSETID"]
+[environments.sudo]
+sudo = true
+read_only = false
+cap_add = ["DAC_OVERRIDE", "FSETID"]
+"""
 #: Seconds for one suite, which takes a minute on an idle machine, and to install a framework on a slow line.
 SUITE_TIMEOUT = 600
 INSTALL_TIMEOUT = 900
@@ -34,19 +46,37 @@ REMOVE_TIMEOUT = 120
 
 @dataclass(frozen=True)
 class Framework:
-    """One adapter: its extra, and what its suite, its example and itself are called. `package` has the version."""
+    """One adapter.
+
+    Arguments:
+        module: what its suite, its example and itself are called.
+        package: whose version the page shows.
+        profiles: more backends of the suite, which are the adapter with another environment of the configuration.
+        needs_compose: its own backend needs Compose 2.
+    """
 
     title: str
     extra: str
     module: str
     package: str
+    profiles: tuple[str, ...] = ()
+    needs_compose: bool = False
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """What the suite is run on: the adapter, its other profiles, and the framework's own where it can run."""
+        has_docker = not self.needs_compose or not subprocess.run(COMPOSE, capture_output=True, check=False).returncode
+        return ("taskcell", *self.profiles, *(("docker",) if has_docker else ()))
 
     @property
     def python(self) -> str:
         return str(HOME / self.extra / "bin" / "python")
 
 
-FRAMEWORKS = (Framework("mini-swe-agent", "mini-swe-agent", "mini_swe_agent", "mini-swe-agent"),)
+FRAMEWORKS = (
+    Framework("mini-swe-agent", "mini-swe-agent", "mini_swe_agent", "mini-swe-agent"),
+    Framework("Inspect", "inspect", "inspect_sandbox", "inspect_ai", ("sudo",), needs_compose=True),
+)
 
 
 @dataclass
@@ -55,6 +85,7 @@ class Score:
 
     passed: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    unsupported: list[str] = field(default_factory=list)
     figures: dict[str, str] = field(default_factory=dict)
 
     def row(self, counted: set[str]) -> list[str]:
@@ -66,8 +97,8 @@ class Score:
 def try_suite(framework: Framework, backend: str, folder: Path, environ: dict[str, str]) -> Score:
     """Run a framework's suite on a backend."""
     report = folder / f"{backend}.xml"
-    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", str(SUITES / framework.module)]
-    words[-1] += ".py"
+    suite = str(SUITES / f"{framework.module}.py")
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", f"--junitxml={report}", suite]
     done = subprocess.run(
         [framework.python, *words],
         env={**environ, "FRAMEWORK_BACKEND": backend},
@@ -78,7 +109,7 @@ def try_suite(framework: Framework, backend: str, folder: Path, environ: dict[st
         check=False,
     )
     score = read_report(report) if report.exists() else Score(failed=["the suite did not run"])
-    if backend == "taskcell" and (score.failed or done.returncode):
+    if backend != "docker" and (score.failed or done.returncode):
         print(done.stdout, done.stderr, file=sys.stderr)
         score.failed = score.failed or ["the suite broke"]
     return score
@@ -88,12 +119,17 @@ def read_report(report: Path) -> Score:
     """Return what a report of pytest in JUnit's form says."""
     score = Score()
     for case in ElementTree.parse(report).iter("testcase"):
-        for found in case.iter("property"):
-            score.figures[str(found.get("name"))] = str(found.get("value"))
+        said = {str(found.get("name")): str(found.get("value")) for found in case.iter("property")}
+        is_counted = said.pop("not counted", None) is None
+        score.figures.update(said)
         if case.find("failure") is not None or case.find("error") is not None:
             score.failed.append(str(case.get("name")))
-        elif case.find("skipped") is None:
+        elif not is_counted:
+            continue
+        elif (skipped := case.find("skipped")) is None:
             score.passed.append(str(case.get("name")))
+        elif skipped.get("type") == "pytest.xfail":
+            score.unsupported.append(str(case.get("name")))
     return score
 
 
@@ -130,8 +166,12 @@ def try_framework(framework: Framework) -> tuple[dict[str, Score], list[str]]:
             "MSWEA_SILENT_STARTUP": "1",
         }
         try:
-            scores = {backend: try_suite(framework, backend, folder, environ) for backend in BACKENDS}
-            return scores, [*scores["taskcell"].failed, *check_beside(framework, environ)]
+            scores = {backend: try_suite(framework, backend, folder, environ) for backend in framework.backends}
+            failed = [f"{backend}: {name}" for backend, found in scores.items() for name in found.failed]
+            return scores, [
+                *(name for name in failed if not name.startswith("docker")),
+                *check_beside(framework, environ),
+            ]
         finally:
             remove = [sys.executable, "-m", "taskcell", "rm", "--all", "--config", str(config)]
             subprocess.run(remove, env=environ, cwd=folder, capture_output=True, timeout=REMOVE_TIMEOUT, check=False)
@@ -154,9 +194,10 @@ def main() -> int:
         scores, failed = try_framework(framework)
         broken += [f"{framework.title}: {what}" for what in failed]
         title = f"{framework.title} {version(framework)}"
-        counted = {*scores["docker"].passed, *scores["docker"].failed}
+        compared = scores.get("docker", scores["taskcell"])
+        counted = {*compared.passed, *compared.failed, *compared.unsupported}
         rows += [[title, backend, *score.row(counted)] for backend, score in scores.items()]
-        for name in scores["docker"].failed:
+        for name in scores.get("docker", Score()).failed:
             print(f"{framework.title}'s own backend fails: {name}")
     header = ["framework", "backend", "cases", *FIGURES]
     table = Table(*header)
