@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 . scripts/steps.sh
 
 readonly ROOTS=.cache/engines
-readonly BASE=iptables,ca-certificates,iproute2,uidmap,rootlesskit,procps,passwd
+readonly BASE=iptables,mount,ca-certificates,iproute2,uidmap,rootlesskit,procps,passwd
 # With a hard limit that an unprivileged kernel gives.
 readonly ULIMITS='default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]'
 
