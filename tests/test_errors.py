@@ -68,7 +68,8 @@ def made(kind: type[TaskcellError]) -> TaskcellError:
 
 def test_every_error_has_the_code_of_its_kind() -> None:
     for module in pkgutil.walk_packages(taskcell.__path__, "taskcell."):
-        if not module.name.endswith("__main__"):
+        # An adapter needs its framework, and raises the framework's own errors.
+        if not module.name.endswith("__main__") and not module.name.startswith("taskcell.integrations."):
             import_module(module.name)
     assert {kind.__name__: made(kind).code for kind in all_of(TaskcellError)} == CODES
 
