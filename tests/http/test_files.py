@@ -15,23 +15,19 @@ import pytest
 
 from gateways import GatewayFactory
 from http_serving import PATIENCE
-from observe import eventually
+from served_door import LOCAL, served_door
 from taskcell.cli.cp import RemoteFiles, copy_in, copy_out
-from taskcell.config.settings import Settings
-from taskcell.deployment.doors import open_doors
 from taskcell.errors import BadArgument, TaskcellError
 from taskcell.files.transfer import StreamedProcess
 from taskcell.gateway.gateway import Gateway
 from taskcell.http.files import parse_path
 from taskcell.http.listener import LARGE_BODY
-from taskcell.http.local_door import with_local_door
 from taskcell.model import ProcessResult, TaskKey, ToolCall
 from taskcell.supervisor.protocol import BULK_WINDOW, SpawnFlag
 from taskcell.supervisor.requests import Spawn
 
 pytestmark = pytest.mark.anyio
 
-LOCAL = 'manifests = []\n[engine]\nkind = "local"\n'
 TAR = {"content-type": "application/x-tar"}
 
 
@@ -56,15 +52,8 @@ class Served:
 
 @asynccontextmanager
 async def opened(gateway: GatewayFactory, state: Path, toml: str = LOCAL) -> AsyncIterator[Served]:
-    opener = with_local_door(lambda: gateway(toml, engine="local", state=state), Settings(), isolated=False)
-    async with opener as gw:
-        await gw.call(ToolCall("local", "terminal", {"command": "true", "task_id": "t"}))
-        assert await anyio.to_thread.run_sync(lambda: eventually(lambda: bool(open_doors(state))))
-        (door,) = open_doors(state)
-        transport = httpx2.AsyncHTTPTransport(uds=str(door), verify=False)
-        with anyio.fail_after(4 * PATIENCE):
-            async with httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=PATIENCE) as http:
-                yield Served(gw, door, http)
+    async with served_door(gateway, state, toml) as parts:
+        yield Served(*parts)
 
 
 @pytest.fixture

@@ -22,20 +22,16 @@ import pytest
 
 from gateways import GatewayFactory
 from http_serving import PATIENCE
-from observe import eventually
 from proxied import Seen, read_all, serving
+from served_door import LOCAL, served_door
 from taskcell.audit.log import AuditLog
 from taskcell.cli.forwarding import Forwarding, NotForwarded, listen_locally
-from taskcell.config.settings import Settings
-from taskcell.deployment.doors import open_doors
 from taskcell.gateway import ports
 from taskcell.gateway.gateway import Gateway
-from taskcell.http.local_door import with_local_door
 from taskcell.model import TaskKey, ToolCall
 
 pytestmark = pytest.mark.anyio
 
-LOCAL = 'manifests = []\n[engine]\nkind = "local"\n'
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -72,15 +68,8 @@ class Served:
 
 @asynccontextmanager
 async def opened(gateway: GatewayFactory, state: Path, toml: str = LOCAL, **more: Any) -> AsyncIterator[Served]:
-    opener = with_local_door(lambda: gateway(toml, engine="local", state=state, **more), Settings(), isolated=False)
-    async with opener as gw:
-        await gw.call(ToolCall("local", "terminal", {"command": "true", "task_id": "t"}))
-        assert await anyio.to_thread.run_sync(lambda: eventually(lambda: bool(open_doors(state))))
-        (door,) = open_doors(state)
-        transport = httpx2.AsyncHTTPTransport(uds=str(door), verify=False)
-        with anyio.fail_after(4 * PATIENCE):
-            async with httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=PATIENCE) as http:
-                yield Served(gw, door, http)
+    async with served_door(gateway, state, toml, **more) as parts:
+        yield Served(*parts)
 
 
 @pytest.fixture
