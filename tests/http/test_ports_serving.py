@@ -91,13 +91,16 @@ async def test_a_page_of_a_sandbox_reaches_nothing_of_this_origin(served: tuple[
         assert server.request("GET", path, origin="null", authorization=f"Bearer {ada}")[0] == 403
 
 
-async def test_without_tokens_no_page_may_call_not_even_one_of_this_machine(tmp_path: Path) -> None:
+async def test_without_tokens_no_page_of_another_port_may_call_not_even_one_of_this_machine(tmp_path: Path) -> None:
     """A page of a forwarded port has an origin on loopback, and an agent wrote it."""
     allowed = LOCAL + '[http]\nallowed_origins = ["http://localhost:6274"]\n'
     with serving_http(tmp_path, allowed) as server:
         assert server.request(path="/healthz")[0] == 200
         assert server.request(path="/healthz", origin="http://127.0.0.1:8000")[0] == 403
         assert server.request(path="/healthz", origin="http://localhost:6274")[0] == 200
+        assert server.request(path="/healthz", host="localhost:8765", origin="http://localhost:8765")[0] == 200
+        assert server.request(path="/healthz", host="localhost:8765", origin="http://localhost:8766")[0] == 403
+        assert server.request(path="/healthz", host="evil.example", origin="http://evil.example")[0] == 421
 
 
 async def test_the_server_ends_in_time_with_ports_in_use(tmp_path: Path) -> None:

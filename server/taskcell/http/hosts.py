@@ -26,7 +26,8 @@ class Hosts:
 
     Arguments:
         asks_for_tokens: nobody gets anywhere without a token, so that pages of this machine may try. Where nobody has
-            to sign in they may not: a page of a sandbox's server, at a port of this machine, is one of them.
+            to sign in only those of the server's own address may: a page of a sandbox's server, at another port of this
+            machine, is one of the others.
     """
 
     def __init__(self, app: ASGIApp, settings: HttpSettings, *, host: str, asks_for_tokens: bool) -> None:
@@ -45,21 +46,23 @@ class Hosts:
         if len(hosts) != 1 or not is_named(hosts[0], self._hosts):
             sentence = "This server does not answer to the name in the header Host; the operator lists its names in "
             await refusal(421, f"{sentence}http.allowed_hosts.")(scope, receive, send)
-        elif origins and not (len(origins) == 1 and self._may_call(origins[0])):
+        elif origins and not (len(origins) == 1 and self._may_call(origins[0], hosts[0])):
             sentence = "Pages of this origin may not call the server; the operator lists those that may in "
             await refusal(403, f"{sentence}http.allowed_origins.")(scope, receive, send)
         else:
             # Only for pages: other clients send no Origin, and read no headers for sharing.
             await (self._shared if origins else self._app)(scope, receive, send)
 
-    def _may_call(self, origin: str) -> bool:
+    def _may_call(self, origin: str, host: str) -> bool:
         if origin.lower() in self._origins:
             return True
-        if not self._trusts_own:
-            return False
         try:
-            parts = urlsplit(origin)
-            return parts.scheme in ("http", "https") and is_loopback(parts.hostname or "")
+            parts = urlsplit(origin.lower())
+            # The server's own address: what it serves of sandboxes has no origin (CSP `sandbox`).
+            is_own = parts.netloc == host.lower()
+            return (
+                parts.scheme in ("http", "https") and (is_own or self._trusts_own) and is_loopback(parts.hostname or "")
+            )
         except ValueError:
             return False
 
