@@ -103,14 +103,21 @@ async def test_without_tokens_no_page_of_another_port_may_call_not_even_one_of_t
         assert server.request(path="/healthz", host="evil.example", origin="http://evil.example")[0] == 421
 
 
+@contextmanager
+def forwarded_to(server: HttpServer, token: str, port: int) -> Iterator[socket.socket]:
+    """A connection that is forwarded to a port of the task `web`."""
+    with server.connect() as forwarded:
+        head = f"GET /ports/web/{port} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
+        forwarded.sendall(f"{head}Connection: upgrade\r\nUpgrade: taskcell-forward\r\n\r\n".encode())
+        assert forwarded.recv(1 << 16).startswith(b"HTTP/1.1 101 ")
+        yield forwarded
+
+
 async def test_the_server_ends_in_time_with_ports_in_use(tmp_path: Path) -> None:
     (ada,) = tokens_for(tmp_path, "ada")
     with serving_http(tmp_path, TOKENS) as server:
         port = await start_server(server, ada, "web")
-        with server.connect() as forwarded:
-            head = f"GET /ports/web/{port} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ada}\r\n"
-            forwarded.sendall(f"{head}Connection: upgrade\r\nUpgrade: taskcell-forward\r\n\r\n".encode())
-            assert forwarded.recv(1 << 16).startswith(b"HTTP/1.1 101 ")
+        with forwarded_to(server, ada, port) as forwarded:
             assert server.end() == 0
             assert read_all(forwarded) == b""
 
@@ -121,10 +128,7 @@ async def test_a_revoked_token_ends_its_connections(tmp_path: Path) -> None:
     (ada,) = tokens_for(tmp_path, "ada")
     with serving_http(tmp_path, TOKENS) as server:
         port = await start_server(server, ada, "web")
-        with server.connect() as forwarded:
-            head = f"GET /ports/web/{port} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ada}\r\n"
-            forwarded.sendall(f"{head}Connection: upgrade\r\nUpgrade: taskcell-forward\r\n\r\n".encode())
-            assert forwarded.recv(1 << 16).startswith(b"HTTP/1.1 101 ")
+        with forwarded_to(server, ada, port) as forwarded:
             TokenFile(tmp_path / "tokens.json").revoke([ada.split("_")[1]])
             assert read_all(forwarded) == b""
 

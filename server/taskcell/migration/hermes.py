@@ -14,7 +14,6 @@ from taskcell.units import parse_size
 _IMAGES = {
     "docker": "docker_image", "singularity": "singularity_image", "modal": "modal_image", "daytona": "daytona_image",
 }  # fmt: skip
-_MEBIBYTE = 1 << 20
 
 
 def migrate(config: Mapping[str, Any]) -> Moved:

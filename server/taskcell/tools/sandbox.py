@@ -41,7 +41,6 @@ _COPIES = {
     "restore": "end what runs, put `name`'s files back",
     "fork": "make task `to` with the same files",
 }
-_ON_DISK = {"close": "end the task; its files stay"}
 _OPEN = "start the task in another environment, before its first command"
 _ONLY_OPEN = {ONLY_WHEN: {"action": ["open"]}}
 
