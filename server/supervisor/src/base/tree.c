@@ -1,10 +1,12 @@
 #include "base/tree.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -43,10 +45,10 @@ static bool parse_stat(char *text, struct entry *e) {
 static int open_stat(struct scan *scan, const char *name) {
     char path[32];
     snprintf(path, sizeof path, "%.16s/stat", name);
-    int fd = openat(dirfd(scan->proc), path, O_RDONLY | O_CLOEXEC);
+    int fd = openat(scan->proc, path, O_RDONLY | O_CLOEXEC);
     if (fd >= 0 || (errno != EMFILE && errno != ENFILE) || scan->spare < 0) return fd;
     close_fd(&scan->spare);
-    return openat(dirfd(scan->proc), path, O_RDONLY | O_CLOEXEC);
+    return openat(scan->proc, path, O_RDONLY | O_CLOEXEC);
 }
 
 /* Reads one process; returns false when there is nothing to read, and notes why. */
@@ -111,22 +113,36 @@ static pid_t find_owner(const struct scan *scan, const struct entry *e, const st
     return OWNER_NONE;
 }
 
-/* Returns the next name in /proc that is a number, or NULL at the end or when the scan has failed. */
+/* Returns the next name in /proc, or NULL at the end or when the scan has failed. */
 static const char *next_name(struct scan *scan) {
-    const struct dirent *name;
-    do {
-        errno = 0;
-        name = readdir(scan->proc);
-    } while (name && (name->d_name[0] < '1' || name->d_name[0] > '9'));
-    if (!name && errno) scan->failed = true;
-    return name ? name->d_name : NULL;
+    if (scan->names_at == scan->names_end) {
+        /* readdir(3) would ask for as many names at once as its library likes: up to a thousand. */
+        long size = syscall(SYS_getdents64, scan->proc, scan->names, sizeof scan->names);
+        if (size < 0) scan->failed = true;
+        if (size <= 0) return NULL;
+        scan->names_at = 0;
+        scan->names_end = (size_t)size;
+    }
+    const struct dirent *name = (const void *)&scan->names[scan->names_at];
+    scan->names_at += name->d_reclen;
+    return name->d_name;
+}
+
+static bool is_process(const char *name) { return name[0] >= '1' && name[0] <= '9'; }
+
+static int open_proc(void) { return open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC); }
+
+static bool rewind_proc(struct scan *scan) {
+    if (scan->proc < 0) scan->proc = open_proc();
+    scan->names_at = scan->names_end = 0;
+    return scan->proc >= 0 && lseek(scan->proc, 0, SEEK_SET) == 0;
 }
 
 static void read_all(struct scan *scan, const struct family *f, tree_visitor *visit, void *context) {
     bool sorted = true;
     for (const char *name; (name = next_name(scan));) {
         struct entry e;
-        if (!read_entry(scan, name, &e)) continue;
+        if (!is_process(name) || !read_entry(scan, name, &e)) continue;
         if (scan->count == scan->room && !make_room(scan)) {
             scan->failed = true;
             break;
@@ -143,18 +159,14 @@ static void read_all(struct scan *scan, const struct family *f, tree_visitor *vi
 static int open_spare(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
 bool tree_open(struct scan *scan) {
-    *scan = (struct scan){.proc = opendir("/proc"), .spare = open_spare()};
-    return make_room(scan) && scan->proc && scan->spare >= 0;
+    *scan = (struct scan){.proc = open_proc(), .spare = open_spare()};
+    return make_room(scan) && scan->proc >= 0 && scan->spare >= 0;
 }
 
 bool tree_scan(struct scan *scan, const struct family *f, tree_visitor *visit, void *context) {
     scan->count = 0;
     scan->torn = scan->slipped = scan->failed = false;
-    if (!scan->proc) scan->proc = opendir("/proc");
-    if (scan->proc) {
-        rewinddir(scan->proc);
-        read_all(scan, f, visit, context);
-    }
+    if (rewind_proc(scan)) read_all(scan, f, visit, context);
     for (size_t i = 0; i < scan->count; i++) {
         struct entry *e = &scan->entries[i];
         if (e->owner == OWNER_UNKNOWN) e->owner = find_owner(scan, e, f);

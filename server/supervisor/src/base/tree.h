@@ -2,7 +2,6 @@
 #ifndef BASE_TREE_H
 #define BASE_TREE_H
 
-#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,9 +17,15 @@ struct entry {
     pid_t owner; /* the leader above it, OWNER_ORPHAN, or OWNER_NONE: a leader, or not ours */
 };
 
+enum { NAMES_MAX = 256 }; /* bytes: some ten names of processes */
+
 struct scan {
-    DIR *proc; /* stays open, as does `spare`: a scan must not depend on what can be opened when it is needed */
+    int proc;  /* stays open, as does `spare`: a scan must not depend on what can be opened when it is needed */
     int spare; /* a descriptor that is given up for a scan when there is no other */
+    /* Names of /proc that have not been read yet. They are few, for a process is to be read right after it is named:
+       one that lives an instant is gone when hundreds of others were named before it. */
+    _Alignas(uint64_t) char names[NAMES_MAX];
+    size_t names_at, names_end;
     struct entry *entries; /* sorted by pid */
     size_t count, room;
     bool torn;    /* a parent vanished while we read, so the scan may have missed a descendant */
