@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import logging
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +24,9 @@ from taskcell.assembly.invocation import Invocation
 from taskcell.assembly.stack import load_settings
 from taskcell.engine.base import Engine
 from taskcell.engine.docker.engine import DockerEngine
+from taskcell.engine.kubernetes.api import Api
+from taskcell.engine.kubernetes.engine import KubernetesEngine
+from taskcell.engine.kubernetes.kubeconfig import find_cluster
 from taskcell.engine.local import LocalEngine
 from taskcell.gateway.gateway import Gateway
 from taskcell.images import skills as skill_images
@@ -81,6 +85,14 @@ def skill_images_built() -> None:
         anyio.run(build)
 
 
+async def _engine(kind: str, host: str) -> Engine:
+    if kind == "local":
+        return LocalEngine()
+    if kind == "kubernetes":
+        return KubernetesEngine(Api(lambda: find_cluster({}, os.environ["TASKCELL_TEST_KUBECONFIG"])))
+    return await DockerEngine.open(host, {})
+
+
 @pytest.fixture
 def gateway(tmp_path: Path) -> GatewayFactory:
     """`async with gateway(toml="…", engine="docker") as gw`: the whole stack below MCP, closed at the end.
@@ -100,7 +112,7 @@ def gateway(tmp_path: Path) -> GatewayFactory:
         ends = {} if "on_exit" in toml else {"TASKCELL__POOL__ON_EXIT": "close"}
         settings = load_settings(Invocation({"TASKCELL__POOL__WARM": str(warm), **ends}, tmp_path, path))
         skills = manifest.load(settings.manifest_paths, {}, built_in_names())
-        made: Engine = LocalEngine() if engine == "local" else await DockerEngine.open(host, {})
+        made = await _engine(engine, host)
         try:
             async with open_gateway(settings, build_tools(settings, skills), made, state, **more) as gw:
                 yield gw

@@ -14,6 +14,7 @@ import pytest
 
 import taskcell
 from taskcell import errors
+from taskcell.engine.kubernetes.api import ApiRefused
 from taskcell.errors import Denied, ErrorCode, HeldElsewhere, ManifestError, MustAsk, TaskcellError
 from taskcell.files.refusals import Errno, RefusalReason, Refused
 from taskcell.mcp.answer import Failure
@@ -42,6 +43,7 @@ CODES = {
     "TokensUnreadable": ErrorCode.INTERNAL,
     "HeldElsewhere": ErrorCode.LOST,
     "NothingListens": ErrorCode.NOT_FOUND,
+    "ApiRefused": ErrorCode.ENGINE_UNAVAILABLE,
     "NotForwarded": ErrorCode.INTERNAL,
 }
 SOURCES = sorted(Path(taskcell.__file__).parent.rglob("*.py"))
@@ -62,6 +64,7 @@ def made(kind: type[TaskcellError]) -> TaskcellError:
         Denied: ("rule", "reason"),
         MustAsk: ("rule", "reason", "tool", "command"),
         ManifestError: (["x"],),
+        ApiRefused: ("x", 403, "Forbidden"),
     }
     return kind(*arguments.get(kind, ("x",)))
 

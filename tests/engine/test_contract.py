@@ -17,9 +17,17 @@ from taskcell.model import ProcessResult, ToolCall
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["local", pytest.param("docker", marks=pytest.mark.engine)])
+@pytest.fixture(
+    params=[
+        "local",
+        pytest.param("docker", marks=pytest.mark.engine),
+        pytest.param("kubernetes", marks=pytest.mark.kubernetes),
+    ]
+)
 async def gw(request: pytest.FixtureRequest, gateway: GatewayFactory) -> AsyncIterator[Gateway]:
-    async with gateway(engine=request.param) as opened:
+    # A pod has no bound of its own on processes: its kubelet has one for every pod.
+    toml = "[policy]\nrequire_resource_limits = false\n" if request.param == "kubernetes" else ""
+    async with gateway(toml, engine=request.param) as opened:
         yield opened
 
 

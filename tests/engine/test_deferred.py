@@ -7,11 +7,13 @@ import inspect
 import anyio
 import pytest
 
+from taskcell.config.settings import EngineSettings
 from taskcell.engine.base import Engine
 from taskcell.engine.deferred import deferred
 from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.engine import DockerEngine
-from taskcell.errors import EngineUnavailable
+from taskcell.engine.kinds import kind_of
+from taskcell.errors import EngineError, EngineUnavailable
 from taskcell.images.engine import ImageEngine
 
 pytestmark = pytest.mark.anyio
@@ -61,6 +63,14 @@ async def test_its_images_are_those_of_the_engine_and_no_engine_is_made_to_be_cl
     with pytest.raises(EngineUnavailable, match="No container engine answers"):
         await engine.images.image_labels("taskcell/base:latest")
     assert making.count == 1
+
+
+async def test_one_without_images_has_none_before_it_is_made() -> None:
+    settings = EngineSettings(kind="kubernetes", host="/nowhere/kubeconfig")
+    engine = kind_of(settings).make(settings, {})
+    assert engine.images is None
+    with pytest.raises(EngineError, match="/nowhere/kubeconfig"):
+        await engine.facts()
 
 
 async def test_an_engine_that_could_not_be_made_is_made_at_the_next_use() -> None:

@@ -14,24 +14,25 @@ import anyio.to_thread
 from taskcell.engine.base import Container, Engine
 
 
-def deferred(make: Callable[[], Engine]) -> Engine:
+def deferred(make: Callable[[], Engine], *, has_images: bool = True) -> Engine:
     """An engine that `make` makes in a thread when it is first asked for something: a server answers its client's
     first request before it has imported what talks to the engine.
 
     Arguments:
-        make: imports and makes an engine that has images. It connects to nothing yet.
+        make: imports and makes an engine. It connects to nothing yet.
+        has_images: whether that has images; none else.
     """
-    return cast(Engine, _Deferred(make))
+    return cast(Engine, _Deferred(make, has_images))
 
 
 class _Deferred:
     """Has every method of `Engine`: those that are not written here wait for the engine and call its own."""
 
-    def __init__(self, make: Callable[[], Engine]) -> None:
+    def __init__(self, make: Callable[[], Engine], has_images: bool) -> None:
         self._make = make
         self._made: Engine | None = None
         self._making = anyio.Lock()
-        self.images = _Images(self._engine)
+        self.images = _Images(self._engine) if has_images else None
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         return partial(_call, self._engine, name)

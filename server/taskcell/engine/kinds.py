@@ -43,8 +43,20 @@ def _local(settings: EngineSettings, environ: Mapping[str, str]) -> Engine:
     return LocalEngine()
 
 
+def _kubernetes(settings: EngineSettings, environ: Mapping[str, str]) -> Engine:
+    def make() -> Engine:
+        from taskcell.engine.kubernetes.api import Api
+        from taskcell.engine.kubernetes.engine import KubernetesEngine
+        from taskcell.engine.kubernetes.kubeconfig import find_cluster
+
+        return KubernetesEngine(Api(lambda: find_cluster(environ, settings.host)))
+
+    return deferred(make, has_images=False)
+
+
 KINDS: dict[str, EngineKind] = {
     "docker": EngineKind(_docker),
+    "kubernetes": EngineKind(_kubernetes),
     "local": EngineKind(_local, isolates=False, outlives_server=False),
 }
 

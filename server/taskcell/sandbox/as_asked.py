@@ -196,7 +196,7 @@ def differences(profile: Profile, container: Container, facts: Facts, shown: Seq
         yield "no filter of system calls is in force (seccomp)"
     if _mask(values, "CapEff") or (not profile.sudo and _mask(values, "CapBnd")):
         yield "its commands hold capabilities"
-    if profile.network == "none" and facts.interfaces:
+    if profile.network == "none" and facts.interfaces and not container.is_pod:
         yield f"it has a network, by {', '.join(facts.interfaces)}"
     root = facts.places["/"]
     if profile.read_only and root is not None and not root.is_read_only:
@@ -204,7 +204,7 @@ def differences(profile: Profile, container: Container, facts: Facts, shown: Seq
     for mount in shown:
         place, is_files = facts.places[mount.target], mount.target == container.workspace
         # Whoever owns the task's files may change the mode of their folder, and a skill may only read them.
-        wrong = None if place is None else _wrong_at(place, mount, same_kernel, is_files)
+        wrong = None if place is None else _wrong_at(place, mount, same_kernel, is_files or container.is_pod)
         if wrong is not None:
             yield f"{mount.target} {wrong}"
 

@@ -1,0 +1,76 @@
+"""The pod that a profile becomes: the same protections as a container's, and a plain no where there are none."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from pool_slots import POLICY
+from taskcell.config.settings import Settings
+from taskcell.engine.base import ContainerSpec, Workspace
+from taskcell.engine.kubernetes import pod
+from taskcell.model import Profile
+from taskcell.mounts import Mount, Tmpfs
+from taskcell.profile.build import terminal_profile
+
+PLAIN = terminal_profile(Settings())
+
+
+def profile(**changes: Any) -> Profile:
+    return Profile(**{field.name: getattr(PLAIN, field.name) for field in fields(Profile)} | changes)
+
+
+def spec(**changes: Any) -> ContainerSpec:
+    labels = {"taskcell": "1", "taskcell.deployment": "a deployment", "taskcell.instance": "i-1"}
+    return ContainerSpec(POLICY.authorize_profile(profile(**changes)), "taskcell-x", Workspace(1 << 20), labels, 60.0)
+
+
+def test_a_sandbox_has_the_protections_of_a_container() -> None:
+    made = pod.manifest(spec(), "taskcell-supervisor-1")["spec"]
+    (cell,) = made["containers"]
+    assert cell["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["KILL", "SETGID", "SETPCAP", "SETUID"]}
+    assert cell["securityContext"]["allowPrivilegeEscalation"] is False
+    assert cell["securityContext"]["readOnlyRootFilesystem"] is True
+    assert made["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert made["automountServiceAccountToken"] is False
+    assert made["enableServiceLinks"] is False
+    assert cell["resources"]["limits"] == {"memory": str(PLAIN.memory), "cpu": "1000m"}
+    assert cell["command"][-2:] == ["--claim", "60000"]
+
+
+def test_what_is_in_memory_is_bounded() -> None:
+    made = pod.manifest(spec(tmpfs=(Tmpfs("/tmp", 1 << 22),)), "s")["spec"]
+    bounds = {one["name"]: one["emptyDir"] for one in made["volumes"] if "emptyDir" in one}
+    assert bounds == {
+        "workspace": {"medium": "Memory", "sizeLimit": str(1 << 20)},
+        "memory-0": {"medium": "Memory", "sizeLimit": str(1 << 22)},
+    }
+    mounts = {one["name"]: one["mountPath"] for one in made["containers"][0]["volumeMounts"]}
+    assert mounts == {"supervisor": "/.taskcell", "workspace": "/workspace", "memory-0": "/tmp"}
+
+
+def test_labels_are_what_kubernetes_takes() -> None:
+    labels = pod.labels(spec())
+    assert labels["taskcell.dev/instance"] == "i-1"
+    assert labels["taskcell.dev/network"] == "none"
+    assert len(labels["taskcell.dev/deployment"]) == pod.HASHED
+    assert pod.label("x" * 64) != "x" * 64
+    assert pod.label("-x") != "-x" or pod.label("x-") != "x-"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"mounts": (Mount("/srv", "/srv"),)}, "folder of the host"),
+        ({"host_namespaces": ("ipc",)}, "the host's ipc"),
+        ({"network": "bridge"}, "its network is 'bridge'"),
+        ({"remove": False}, "keeps a stopped container"),
+        ({"gpus": "all"}, "asks for GPUs"),
+    ],
+)
+def test_what_no_pod_has_is_refused_in_a_sentence(changes: dict[str, Any], why: str) -> None:
+    (fault,) = pod.impossible(profile(**changes))
+    assert why in fault
+    assert not list(pod.impossible(profile()))

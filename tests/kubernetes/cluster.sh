@@ -1,0 +1,240 @@
+#!/usr/bin/env bash
+# A real Kubernetes cluster on a bare machine, for the suite of the Kubernetes engine.
+#
+#   cluster.sh packages CACHE        Debian's packages; CACHE/BIN must hold the four programs of Kubernetes 1.20
+#   cluster.sh up CACHE DIR [NODES]  starts it, with the images DIR/images/*.tar on each node (test.invalid/pause:1 too)
+#   cluster.sh down DIR              ends what `up` started
+#
+# The control plane runs on the host; each node has a network and a mount namespace of its own, a containerd and a
+# kubelet. The machine's Docker and containerd are not touched. Needs root, iproute2, openssl, containerd and runc.
+set -euo pipefail
+
+readonly port=${PORT:-16443} net=${NET:-10.99.0}
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+# Debian's own client, with lists of its own: nothing is installed.
+packages() {
+  local at=$1/P url key=/usr/share/keyrings/debian-archive-keyring.gpg
+  mkdir -p "$at"/apt/lists/partial "$at"/apt/cache/archives/partial "$at"/{debs,src,root}
+  url=$(awk '/^URIs:/{print $2; exit}' /etc/apt/sources.list.d/debian.sources)
+  printf '%s [signed-by=%s] %s bookworm main\n' deb "$key" "$url" deb-src "$key" "$url" >"$at/apt/sources.list"
+  local -a apt=(apt-get -qq -o "Dir::Etc::sourcelist=$at/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null
+    -o "Dir::State::lists=$at/apt/lists" -o "Dir::Cache=$at/apt/cache")
+  "${apt[@]}" update
+  (cd "$at/debs" && "${apt[@]}" download golang-1.19-go golang-1.19-src golang-github-modern-go-reflect2-dev \
+    etcd-server kubernetes-client containernetworking-plugins)
+  local deb
+  for deb in "$at"/debs/*.deb; do dpkg-deb -x "$deb" "$at/root"; done
+  (cd "$at/src" && "${apt[@]}" source --download-only kubernetes && dpkg-source -x --no-check kubernetes_*.dsc k120)
+}
+
+# --- starting ---------------------------------------------------------------------------------------------------------
+
+run() { # NAME COMMAND…: in the background, with a log and a pid
+  local name=$1
+  shift
+  setsid "$@" >"$dir/log/$name.log" 2>&1 </dev/null &
+  echo $! >"$dir/pids/$name"
+}
+
+wait_for() { # NAME SECONDS COMMAND…
+  local name=$1 end=$((SECONDS + $2))
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    ((SECONDS < end)) || { echo "$name did not come: $(tail -5 "$dir/log/$name.log")" >&2; exit 1; }
+    sleep 0.1
+  done
+}
+
+certificate() { # NAME SUBJECT [SAN]
+  openssl ecparam -genkey -name prime256v1 -noout -out "pki/$1.key"
+  openssl req -new -key "pki/$1.key" -subj "$2" -out "pki/$1.csr"
+  openssl x509 -req -in "pki/$1.csr" -CA pki/ca.crt -CAkey pki/ca.key -CAcreateserial -days 30 -out "pki/$1.crt" \
+    -extfile <(printf 'extendedKeyUsage=clientAuth,serverAuth\n%s\n' "${3:+subjectAltName=$3}") 2>/dev/null
+}
+
+kubeconfig() { # NAME SERVER
+  cat >"$1.kubeconfig" <<Y
+{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+ "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+ "clusters": [{"name": "c", "cluster": {"server": "https://$2:$port", "certificate-authority": "$dir/pki/ca.crt"}}],
+ "users": [{"name": "u", "user": {"client-certificate": "$dir/pki/$1.crt", "client-key": "$dir/pki/$1.key"}}]}
+Y
+}
+
+keys() { # NODES
+  openssl ecparam -genkey -name prime256v1 -noout -out pki/ca.key
+  openssl req -x509 -new -key pki/ca.key -subj /CN=test-ca -days 30 -out pki/ca.crt
+  openssl ecparam -genkey -name prime256v1 -noout -out pki/sa.key
+  openssl ec -in pki/sa.key -pubout -out pki/sa.pub 2>/dev/null
+  certificate apiserver /CN=apiserver "IP:127.0.0.1,IP:$net.1,IP:10.96.0.1,DNS:localhost"
+  certificate admin /O=system:masters/CN=admin && kubeconfig admin 127.0.0.1
+  certificate controller /CN=system:kube-controller-manager && kubeconfig controller 127.0.0.1
+  certificate scheduler /CN=system:kube-scheduler && kubeconfig scheduler 127.0.0.1
+  local i
+  for i in $(seq "$1"); do certificate "n$i" "/O=system:nodes/CN=system:node:n$i" && kubeconfig "n$i" "$net.1"; done
+}
+
+networks() { # NODES: a bridge between the nodes' namespaces and the API server
+  ip link add tk-br type bridge && ip addr add "$net.1/24" dev tk-br && ip link set tk-br up
+  local i
+  for i in $(seq "$1"); do
+    ip netns add "tk-n$i" && ip link add "tk-v$i" type veth peer name eth0 netns "tk-n$i"
+    ip link set "tk-v$i" master tk-br up
+    nsenter --net="/run/netns/tk-n$i" sh -c "ip link set lo up; ip link set eth0 up
+      ip addr add $net.1$i/24 dev eth0; ip route add default via $net.1"
+  done
+}
+
+control_plane() {
+  run etcd "$root/usr/bin/etcd" --data-dir "$dir/etcd" --listen-client-urls http://127.0.0.1:12379 \
+    --advertise-client-urls http://127.0.0.1:12379 --listen-peer-urls http://127.0.0.1:12380 \
+    --initial-advertise-peer-urls http://127.0.0.1:12380 --initial-cluster default=http://127.0.0.1:12380
+  run apiserver "$bin/kube-apiserver" --etcd-servers=http://127.0.0.1:12379 --secure-port="$port" \
+    --bind-address=0.0.0.0 --advertise-address="$net.1" --tls-cert-file=pki/apiserver.crt \
+    --tls-private-key-file=pki/apiserver.key --client-ca-file=pki/ca.crt --anonymous-auth=false \
+    --kubelet-client-certificate=pki/admin.crt --kubelet-client-key=pki/admin.key \
+    --kubelet-preferred-address-types=InternalIP --service-cluster-ip-range=10.96.0.0/16 \
+    --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --endpoint-reconciler-type=none \
+    --service-account-issuer=https://kubernetes.default.svc --service-account-key-file=pki/sa.pub \
+    --service-account-signing-key-file=pki/sa.key
+  wait_for apiserver 120 "${kubectl[@]}" get --raw /readyz
+  run controller "$bin/kube-controller-manager" --kubeconfig=controller.kubeconfig --root-ca-file=pki/ca.crt \
+    --service-account-private-key-file=pki/sa.key --use-service-account-credentials --bind-address=127.0.0.1 --port=0 \
+    --controllers='*,-nodeipam,-route,-service' --leader-elect=false --node-monitor-period=2s \
+    --node-monitor-grace-period=10s
+  run scheduler "$bin/kube-scheduler" --kubeconfig=scheduler.kubeconfig --bind-address=127.0.0.1 --port=0 \
+    --leader-elect=false
+}
+
+containerd_settings() { # FOLDER of the node
+  cat <<Y
+version = 2
+root = "$1/ctr"
+state = "$1/run/ctr"
+disabled_plugins = ["io.containerd.internal.v1.opt"]
+[grpc]
+  address = "$1/run/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "test.invalid/pause:1"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  tolerate_missing_hugetlb_controller = true
+  disable_hugetlb_controller = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "$root/usr/lib/cni"
+    conf_dir = "$1/cni"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+Y
+}
+
+kubelet_settings() { # NUMBER of the node
+  cat <<Y
+{"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "address": "$net.1$1", "port": 10250,
+ "readOnlyPort": 0, "healthzPort": 0, "authorization": {"mode": "AlwaysAllow"}, "cgroupDriver": "cgroupfs",
+ "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": false},
+                    "x509": {"clientCAFile": "$dir/pki/ca.crt"}},
+ "cgroupRoot": "/tk-n$1", "enforceNodeAllocatable": ["pods"], "failSwapOn": false, "makeIPTablesUtilChains": false,
+ "resolvConf": "", "imageGCHighThresholdPercent": 100, "evictionHard": {"memory.available": "100Mi"},
+ "podPidsLimit": 1024, "nodeStatusUpdateFrequency": "4s", "featureGates": {"SizeMemoryBackedVolumes": true}}
+Y
+}
+
+# A cgroup of the node's own in every hierarchy that can be written (links to others cannot).
+cgroups() { # NUMBER
+  local at file
+  for at in /sys/fs/cgroup/*/; do
+    if [[ -L ${at%/} ]] || ! mkdir -p "${at}tk-n$1" 2>/dev/null; then continue; fi
+    for file in cpuset.cpus cpuset.mems; do
+      [[ ! -e $at$file || -e ${at}cgroup.controllers ]] || cat "$at$file" >"${at}tk-n$1/$file"
+    done
+  done
+}
+
+node() { # NUMBER
+  local at=$dir/n$1
+  mkdir -p "$at"/{ctr,run,kubelet,cni}
+  echo '{"cniVersion": "0.4.0", "name": "pods", "plugins": [{"type": "ptp", "mtu": 1400, "ipam": {"type": "host-local",' \
+    "\"dataDir\": \"$at/ipam\", \"ranges\": [[{\"subnet\": \"10.244.$1.0/24\"}]]}}]}" >"$at/cni/10-ptp.conflist"
+  containerd_settings "$at" >"$at/containerd.toml"
+  kubelet_settings "$1" >"$at/kubelet.yaml"
+  cgroups "$1"
+  # Not `ip netns exec`: it mounts a new /sys, without the cgroups. Two kubelets would delete each other's logs.
+  cat >"$at/start.sh" <<Y
+mount -t tmpfs tmpfs /var/log; mkdir -p /var/log/pods /var/log/containers /var/lib/kubelet
+mount -t tmpfs tmpfs /var/lib/kubelet
+containerd --config $at/containerd.toml >$dir/log/containerd-n$1.log 2>&1 & echo \$! >$dir/pids/containerd-n$1
+until ctr -a $at/run/containerd.sock version >/dev/null 2>&1; do sleep 0.1; done
+exec $bin/kubelet --config=$at/kubelet.yaml --kubeconfig=$dir/n$1.kubeconfig --container-runtime=remote \
+  --container-runtime-endpoint=unix://$at/run/containerd.sock --root-dir=$at/kubelet --cert-dir=$at/pki \
+  --hostname-override=n$1 --node-ip=$net.1$1
+Y
+  run "kubelet-n$1" nsenter --net="/run/netns/tk-n$1" unshare -m bash "$at/start.sh"
+}
+
+up() { # CACHE DIR [NODES]
+  root=$1/P/root bin=$1/BIN
+  mkdir -p "$2"/{pki,log,pids,images}
+  dir=$(readlink -f "$2")
+  local nodes=${3:-2} i tar
+  cd "$dir"
+  kubectl=("$root/usr/bin/kubectl" --kubeconfig "$dir/admin.kubeconfig")
+  keys "$nodes"
+  networks "$nodes"
+  control_plane
+  for i in $(seq "$nodes"); do node "$i"; done
+  for i in $(seq "$nodes"); do
+    wait_for "kubelet-n$i" 120 ctr -a "$dir/n$i/run/containerd.sock" version
+    for tar in "$dir"/images/*.tar; do ctr -a "$dir/n$i/run/containerd.sock" -n k8s.io images import "$tar" >/dev/null; done
+  done
+  for i in $(seq "$nodes"); do
+    wait_for "kubelet-n$i" 180 "${kubectl[@]}" wait --for=condition=Ready "node/n$i" --timeout=1s
+  done
+  wait_for controller 60 "${kubectl[@]}" get serviceaccount default
+}
+
+# --- ending -----------------------------------------------------------------------------------------------------------
+
+end() { # NAME
+  [[ ! -f $dir/pids/$1 ]] || kill "$(<"$dir/pids/$1")" 2>/dev/null || true
+}
+
+end_node() { # NUMBER
+  local socket=$dir/n$1/run/containerd.sock name
+  for name in $(ctr -a "$socket" -n k8s.io tasks ls -q 2>/dev/null); do
+    ctr -a "$socket" -n k8s.io tasks kill -s KILL "$name" 2>/dev/null || true
+  done
+  sleep 0.5
+  for name in $(ctr -a "$socket" -n k8s.io tasks ls -q 2>/dev/null); do
+    ctr -a "$socket" -n k8s.io tasks rm -f "$name" >/dev/null 2>&1 || true
+  done
+  for name in $(ctr -a "$socket" -n k8s.io containers ls -q 2>/dev/null); do
+    ctr -a "$socket" -n k8s.io containers rm "$name" >/dev/null 2>&1 || true
+  done
+  end "containerd-n$1"
+  ip link del "tk-v$1" 2>/dev/null || true
+  ip netns del "tk-n$1" 2>/dev/null || true
+}
+
+down() { # DIR
+  dir=$(readlink -f "$1")
+  local name i at
+  local -a nodes
+  mapfile -t nodes < <(find "$dir" -maxdepth 1 -name 'n[0-9]*' -type d -printf '%f\n' | tr -d n)
+  for i in "${nodes[@]}"; do end "kubelet-n$i"; done
+  for name in scheduler controller apiserver etcd; do end "$name"; done
+  sleep 1
+  for i in "${nodes[@]}"; do end_node "$i"; done
+  ip link del tk-br 2>/dev/null || true
+  sleep 1
+  for i in "${nodes[@]}"; do
+    for at in /sys/fs/cgroup/*/"tk-n$i"; do find "$at" -depth -type d -exec rmdir {} + 2>/dev/null || true; done
+  done
+}
+
+case ${1:-} in
+  packages | up | down) "$@" ;;
+  *) echo "usage: cluster.sh packages CACHE | up CACHE DIR [NODES] | down DIR" >&2; exit 2 ;;
+esac
