@@ -144,6 +144,7 @@ class Command:
         text: the command as a person reads it: the shell line, or the quoted argv. Policy rules match it.
         notes: sentences for the answer about how the call's arguments were taken.
         confirmed: names of policy rules that asked a person, who allowed this very command.
+        user: whom it runs as; empty: the profile's own.
     """
 
     task: TaskKey
@@ -161,6 +162,7 @@ class Command:
     strip_ansi: bool = False
     notes: tuple[str, ...] = ()
     confirmed: frozenset[str] = frozenset()
+    user: str = ""
 
     @property
     def takes_input(self) -> bool:

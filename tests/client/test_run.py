@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +15,14 @@ from client_serving import LOCAL_ENGINE, served
 from gateways import GatewayFactory
 from observe import alive, eventually, marker
 from taskcell.client import blocking, cell, connect, process, shell, task
-from taskcell.client.failures import ArgumentError, CellError, DeniedError, FolderError, ForbiddenError, NotFoundError
+from taskcell.client.failures import (
+    ArgumentError,
+    CellError,
+    DeniedError,
+    FolderError,
+    NotFoundError,
+    TooLargeError,
+)
 from taskcell.client.process import INLINE_STDIN, CommandFailed
 from taskcell.client.task import Task
 
@@ -50,6 +58,17 @@ async def test_words_are_not_for_a_shell_and_may_be_empty(own: Task) -> None:
     done = await own.run(["printf", "<%s>", "", "$HOME", "a b", "*"])
     assert done.stdout == b"<><$HOME><a b><*>"
     assert (await own.run("")).exit_code == 0
+
+
+async def test_as_many_words_as_linux_takes_reach_a_program(own: Task) -> None:
+    words = ["bash", "-c", 'printf "%s,%s" "$#" "${*: -1}"', "bash", *["x" * 1000] * 1900, "last"]
+    assert (await own.run(words)).stdout == b"1901,last"
+    for many in (["x" * 1000] * 2200, ["x" * 131072], [""] * 240000):
+        with pytest.raises(TooLargeError, match="stdin or a file"):
+            await own.run(["true", *many])
+    if resource.getrlimit(resource.RLIMIT_STACK)[0] == 8 << 20:  # then the kernel's own bound is the one of the test
+        with pytest.raises(TooLargeError, match="rgument list too long"):
+            await own.run(["true", *["x" * 1000] * 2000], env={"A": "x" * 100_000, "B": "x" * 100_000})
 
 
 async def test_output_and_input_have_no_limit_of_their_own(own: Task) -> None:
@@ -131,8 +150,15 @@ async def test_what_cannot_run_is_an_error_of_its_own_class(own: Task) -> None:
         await own.run(["no-such-program"])
     with pytest.raises(NotFoundError, match="working directory"):
         await own.run(["true"], cwd="/no/such")
-    with pytest.raises(ForbiddenError, match="run as the user"):
-        await own.run(["true"], user="somebody")
+    for user, match in (("somebody", "run as the user"), ("root", "No command runs as root"), ("0", "No command")):
+        with pytest.raises(DeniedError, match=match) as denied:
+            await own.run(["true"], user=user)
+        assert denied.value.rule == "task-users"
+        with pytest.raises(DeniedError, match=match):
+            async with own.shell(user=user):
+                pass
+    with pytest.raises(ArgumentError, match="without a group"):
+        await own.run(["true"], user="1000:0")
     with pytest.raises(ArgumentError, match="NUL"):
         await own.run(["a\0b"])
     with pytest.raises(ArgumentError, match="above 0"):

@@ -110,7 +110,7 @@ def test_a_stranger_may_not_make_the_supervisor_hold_a_large_frame(supervisor: S
     ("frame", "fault"),
     [
         (struct.pack("<I", 4), "out of bounds"),
-        (struct.pack("<I", (1 << 20) + 1), "out of bounds"),
+        (struct.pack("<I", protocol.MAX_TO_SUPERVISOR + 1), "out of bounds"),
         (struct.pack("<IBI", 5, max(protocol.Request) + 1, 0), "unknown type"),
         (struct.pack("<IBI", 5, 0x81, 0), "unknown type"),
         (struct.pack("<IBIB", 6, 0x0C, 0, 0), "does not parse"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -24,10 +25,11 @@ TEST_PATIENCE = 120.0
 
 
 @asynccontextmanager
-async def served(gateway: GatewayFactory, state: Path, toml: str = LOCAL_ENGINE) -> AsyncIterator[Cell]:
-    """Arguments: `state` of the deployment, whose newest door is taken; `toml`, its configuration."""
+async def served(gateway: GatewayFactory, state: Path, toml: str = LOCAL_ENGINE, **more: Any) -> AsyncIterator[Cell]:
+    """Arguments: `state` of the deployment, whose newest door is taken; `toml`, its configuration; `more` for it."""
     before = set(open_doors(state))
-    opener = with_local_door(lambda: gateway(toml, engine="local", state=state), Settings(), isolated=False)
+    about = {"engine": "local", **more}
+    opener = with_local_door(lambda: gateway(toml, state=state, **about), Settings(), isolated=False)
     async with opener as opened:
         await opened.pool.of_task(TaskKey("local", "first"))
         assert await anyio.to_thread.run_sync(lambda: eventually(lambda: bool(set(open_doors(state)) - before)))

@@ -72,6 +72,7 @@ class _CurrentProfiles:
         self._tools = tools
         self._environments = environments
         self._users_of_environments = frozenset(_users_of_environments(settings))
+        self._task_users = frozenset(settings.policy.task_users)
 
     def authorized(self, name: str, task: TaskKey) -> AuthorizedProfile | None:
         profile = profiles(self._tools()).get(name) or self._environments().profile_of(name, task)
@@ -82,7 +83,7 @@ class _CurrentProfiles:
 
     def users(self) -> Collection[str]:
         own = {profile.user for profile in profiles(self._tools()).values() if not profile.is_reader}
-        return own | self._users_of_environments
+        return own | self._users_of_environments | self._task_users
 
 
 def _users_of_environments(settings: Settings) -> Iterator[str]:

@@ -56,6 +56,7 @@ class PolicySettings(Table):
     allowed_capabilities: Words = ()
     allowed_images: Words = ("*",)
     task_images: Words = ()
+    task_users: Words = ()
     require_resource_limits: bool = True
     max_memory: Bytes = 4 * GIB
     max_cpus: Cores = 4.0

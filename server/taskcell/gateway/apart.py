@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -14,13 +15,12 @@ from taskcell.audit.log import AuditFailed
 from taskcell.environment import TERMINAL
 from taskcell.errors import Denied, ErrorCode, TaskcellError
 from taskcell.gateway.gateway import Gateway
-from taskcell.model import Command, TaskKey, ToolCall
+from taskcell.model import Command, Profile, TaskKey, ToolCall
 from taskcell.process.held import HeldProcess
 from taskcell.process.record import Record
 from taskcell.sandbox.apart import running_apart
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.spans import span
-from taskcell.text import shown
 from taskcell.tools.binding import ProgramTool
 from taskcell.tools.terminal import ShellLine
 
@@ -105,27 +105,28 @@ def command_of(tool: object, task: TaskKey, wanted: WantedRun) -> Command:
     """Return what the policy judges: a command of the task's terminal."""
     assert isinstance(tool, ProgramTool)
     assert isinstance(tool.binding, ShellLine)
-    _check_user(wanted.user, tool.profile.user)
     argv = tuple(wanted.argv) if wanted.line is None else (*tool.binding.shell, wanted.line)
+    user, text = _other_user(wanted.user, tool.profile), wanted.text
+    if user and tool.profile.sudo:
+        # The variables by their names alone: others see the words.
+        kept = (f"--preserve-env={','.join(wanted.env)}",) if wanted.env else ()
+        argv, text = ("sudo", *kept, "-u", user, "--", *argv), f"sudo -u {shlex.quote(user)} -- {text}"
+        user = ""
     return Command(
         task,
         TERMINAL,
         tool.profile,
         argv,
-        wanted.text,
+        text,
         stdin=wanted.stdin,
         workdir=wanted.workdir,
         env=wanted.env,
         timeout=wanted.timeout,
         background=True,
+        user=user,
     )
 
 
-def _check_user(user: str, own: str) -> None:
-    """Raise TaskcellError unless commands run as this user anyway: the profile decides that, and nothing else."""
-    if user not in ("", own, own.partition(":")[0]):
-        raise TaskcellError(
-            f"Commands of this task run as the user {own}, and not as {shown(user, 40)}; open the task with an "
-            "environment whose `user` that is.",
-            code=ErrorCode.PERMISSION_DENIED,
-        )
+def _other_user(user: str, profile: Profile) -> str:
+    """Return whom a command is to run as, if that is another one than the profile's user."""
+    return "" if user in ("", profile.user, profile.user.partition(":")[0]) else user

@@ -74,7 +74,7 @@ class Shells:
         authorized = gateway.authorize(command_of(terminal, task, replace(asked, argv=becoming(""))))
         async with (
             gateway.pool.lease(task, authorized.profile) as (sandbox, _),
-            joined_pipes(sandbox) as (lines, folder),
+            joined_pipes(sandbox, is_anybodys=bool(asked.user)) as (lines, folder),
             apart(gateway, task, replace(asked, argv=becoming(folder))) as run,
         ):
             if run.sandbox is not sandbox:

@@ -87,4 +87,5 @@ class Trail:
 
 def _of(command: Command) -> dict[str, str]:
     task = command.task
-    return {"principal": task.principal, "task": task.task, "tool": command.tool, "command": command.text}
+    user = {"user": command.user} if command.user else {}
+    return {"principal": task.principal, "task": task.task, "tool": command.tool, **user, "command": command.text}

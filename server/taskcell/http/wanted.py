@@ -13,11 +13,13 @@ from typing import Any
 from taskcell.errors import BadArgument, ErrorCode
 from taskcell.gateway.apart import WantedRun
 from taskcell.model import MIB
-from taskcell.tools.binding import MAX_ARGUMENT, MAX_ARGUMENTS
+from taskcell.tools.binding import MAX_ARGUMENT
 from taskcell.tools.terminal import environment_of
 
-#: Bytes of a body of JSON: arguments and variables are below a frame to the supervisor (1 MiB), a file's text 4 MiB.
+#: Bytes of a body of JSON: arguments and variables are below a frame to the supervisor (4 MiB), as is a file's text.
 MAX_JSON = 16 * MIB
+#: Bytes of all arguments, with a pointer to each: what Linux takes beside a stack of 8 MiB, the usual one (execve(2)).
+MAX_ARGV, _POINTER = 2 * MIB, 8
 #: Seconds that a reader of output may take nothing: whoever reads that slowly for so long has gone.
 OUTPUT_PATIENCE = 3600.0
 _FIELDS = {
@@ -47,7 +49,7 @@ def wanted_of(body: bytes) -> WantedRun:
         stdin=None if takes_input else _stdin(fields.get("stdin", "")),
         workdir=_word("cwd", fields["cwd"]) if fields.get("cwd") is not None else None,
         env=environment_of(_typed(fields, "env", dict, {})),
-        user=_word("user", fields.get("user") or ""),
+        user=_user(fields.get("user") or ""),
         timeout=run_timeout(fields),
     )
 
@@ -92,10 +94,10 @@ def _words(argv: Any) -> list[str]:
         raise BadArgument("'argv' must be a list of texts, the program first.")
     words = [_word("argv", word) for word in argv]
     sizes = [len(word.encode("utf-8", "surrogateescape")) + 1 for word in words]
-    if max(sizes) > MAX_ARGUMENT or sum(sizes) > MAX_ARGUMENTS:
+    if max(sizes) > MAX_ARGUMENT or sum(sizes) + _POINTER * len(sizes) > MAX_ARGV:
         raise BadArgument(
-            f"One argument may have {MAX_ARGUMENT - 1} bytes, and all of them together {MAX_ARGUMENTS}; pass more "
-            "through stdin or a file.",
+            f"Linux takes {MAX_ARGUMENT - 1} bytes in one argument, and {MAX_ARGV} in all of them, with {_POINTER} "
+            "for each; pass more through stdin or a file.",
             code=ErrorCode.TOO_LARGE,
         )
     return words
@@ -123,6 +125,13 @@ def _word(name: str, word: Any) -> str:
         raise BadArgument(f"'{name}' holds half of a character; send whole ones.") from None
     if "\0" in word:
         raise BadArgument(f"'{name}' holds a NUL byte, which no argument of a program can; pass it through stdin.")
+    return word
+
+
+def _user(user: Any) -> str:
+    word = _word("user", user)
+    if ":" in word or word.startswith(("-", "#")):
+        raise BadArgument("'user' must be the name or number of a user of the image, without a group.")
     return word
 
 

@@ -22,13 +22,15 @@ from taskcell.mounts import Mount
 from taskcell.policy.host_paths import Changed, HostFacts, HostPath, held, survey
 from taskcell.policy.mount_rules import folder, workspace_root
 from taskcell.policy.profile_rules import judge
+from taskcell.policy.user_rules import why_not_as
 from taskcell.refusal import Refusal, Rule
 from taskcell.text import shown
 
 T = TypeVar("T")
 
-#: Bytes of command text that the rules look through; a regular expression's time grows with it.
-MAX_COMMAND_TEXT = 1 << 20
+#: Bytes of command text that the rules look through: the longest command of Linux, quoted. A regular expression's time
+#: grows with it.
+MAX_COMMAND_TEXT = 4 << 20
 #: Profiles whose judgement is remembered; a server has one for each skill, and new ones when a manifest changes.
 MAX_REMEMBERED_PROFILES = 1024
 
@@ -220,6 +222,8 @@ class Policy:
         if len(command.text.encode("utf-8", "surrogatepass")) > MAX_COMMAND_TEXT:
             reason = f"The command is longer than the {MAX_COMMAND_TEXT} bytes that can be judged; put it into a file."
             return Decision(Effect.DENY, "command-size", reason)
+        if command.user and (reason := why_not_as(command.user, command.profile, self._settings)):
+            return Decision(Effect.DENY, "task-users", reason)
         first: Decision | None = None
         for decision in self._matching(command):
             if decision.effect is Effect.DENY:

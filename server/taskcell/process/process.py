@@ -28,10 +28,12 @@ _FAILED = {
     protocol.FailedStage.PTY: "The sandbox cannot open a terminal",
 }
 
-#: By Linux's error numbers: ENOENT, ENOTDIR; EPERM, EACCES.
+_USER = protocol.FailedStage.USER
+#: By Linux's error numbers: ENOENT, ENOTDIR; EPERM, EACCES; E2BIG.
 _CODES = {
     **dict.fromkeys((2, 20), ErrorCode.NOT_FOUND),
     **dict.fromkeys((1, 13), ErrorCode.PERMISSION_DENIED),
+    7: ErrorCode.TOO_LARGE,
 }
 
 #: Bytes of stdout and of stderr.
@@ -163,7 +165,7 @@ class Process(Listener):
         if self.failed is not None:
             stage, why = self.failed.stage, shown(self.failed.message, MESSAGE_SHOWN)
             no_folder, no_room = stage is protocol.FailedStage.CWD, stage is protocol.FailedStage.FORK
-            code = _CODES.get(self.failed.errno)
+            code = ErrorCode.PERMISSION_DENIED if stage is _USER else _CODES.get(self.failed.errno)
             raise SpawnFailed(f"{_FAILED[stage]}: {why}.", no_folder=no_folder, no_room=no_room, code=code)
         self._check_heard()
 

@@ -119,8 +119,12 @@ class Spawner:
         folder = posixpath.normpath(posixpath.join(start, command.workdir or "."))
         flags = SpawnFlag.HOLD | (SpawnFlag.STDIN if command.stdin or command.takes_input else SpawnFlag.NONE)
         flags |= SpawnFlag.HIDE_LAST if is_line else SpawnFlag.NONE
+        if command.user:
+            first |= {"USER": command.user, "LOGNAME": command.user}
         request = self.request(command.argv, first | given, folder, flags, command.timeout)
-        return replace(request, tag=tag, spool=HELD_WINDOW, credit=HELD_WINDOW)
+        return replace(
+            request, tag=tag, user=_bytes(command.user) or request.user, spool=HELD_WINDOW, credit=HELD_WINDOW
+        )
 
     def report_of(self, number: int) -> str:
         """Path of a process's state report; the supervisor calls it so (docs/protocol.md)."""

@@ -31,7 +31,7 @@ COMMAND_PATIENCE = 30.0
 MAX_SHELL_REPORT = 256
 #: Makes the pipes, prints their folder, and joins them to its own input and output.
 _JOIN = """\
-d=$(mktemp -d /tmp/.shell-XXXXXXXXXX) && mkfifo -m 600 "$d/commands" "$d/reports" || exit
+d=$(mktemp -d /tmp/.shell-XXXXXXXXXX) && chmod "$1" "$d" && mkfifo -m "$2" "$d/commands" "$d/reports" || exit
 trap 'rm -r "$d"' EXIT
 trap exit TERM
 exec 3<>"$d/commands" 4<>"$d/reports"
@@ -48,8 +48,13 @@ case $- in *x*) set +x;; esac; case $- in *v*) set +v;; esac; return "$2"; }}; r
 """
 
 
-def joining() -> tuple[str, ...]:
-    return ("bash", "-c", _JOIN)
+def joining(is_anybodys: bool) -> tuple[str, ...]:
+    """The words that make the pipes and join them.
+
+    Arguments:
+        is_anybodys: the shell is of another user, and opens them by their name, which is random and cannot be listed.
+    """
+    return ("bash", "-c", _JOIN, "bash", *(("711", "666") if is_anybodys else ("700", "600")))
 
 
 def becoming(folder: str) -> tuple[str, ...]:
@@ -71,14 +76,14 @@ class ShellEnd:
 
 
 @asynccontextmanager
-async def joined_pipes(sandbox: Sandbox) -> AsyncIterator[tuple[PipeLines, str]]:
+async def joined_pipes(sandbox: Sandbox, *, is_anybodys: bool) -> AsyncIterator[tuple[PipeLines, str]]:
     """Start the process that joins the pipes; yield what it prints, and their folder. It ends when this is left.
 
-    Raises SpawnFailed (there is no bash), SandboxLost, TaskcellError.
+    Raises SpawnFailed (there is no bash), SandboxLost, TaskcellError. Arguments as those of `joining`.
     """
     process, spawner = HeldProcess(sandbox.channel, 0), sandbox.spawner
     flags = SpawnFlag.STDIN | SpawnFlag.HOLD
-    request = spawner.request(joining(), spawner.first_env(), "/", flags, math.inf)
+    request = spawner.request(joining(is_anybodys), spawner.first_env(), "/", flags, math.inf)
     request = replace(request, spool=HELD_WINDOW, credit=HELD_WINDOW)
     try:
         await process.start(lambda _: request, more=True)

@@ -11,7 +11,7 @@ from enum import IntEnum, IntFlag
 
 VERSION = 7
 #: Frame limits of `docs/protocol.md`; the length counts type, process and body.
-MAX_TO_SUPERVISOR = 1 << 20
+MAX_TO_SUPERVISOR = 4 << 20
 MAX_FROM_SUPERVISOR = 1 << 17
 MIN_LENGTH = 5
 #: Bytes of a process's stdin that may be unacknowledged, for one with BULK_INPUT, and that one frame may hold.

@@ -15,7 +15,7 @@ from taskcell.tools.tool import Access, Tool, ToolAnnotations, ToolReport, Watch
 
 #: Bytes, including the closing NUL: MAX_ARG_STRLEN, Linux include/uapi/linux/binfmts.h.
 MAX_ARGUMENT = 131_072
-#: Bytes of all arguments of one call: together with the environment they must fit one frame (1 MiB) to the supervisor.
+#: Bytes of all arguments of one call of a tool: a model that writes more has a file in mind.
 MAX_ARGUMENTS = 512 * 1024
 #: Bytes; larger input belongs in a file of the workspace.
 MAX_STDIN = 4 * MIB

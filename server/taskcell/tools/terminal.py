@@ -32,7 +32,7 @@ from taskcell.tools.tool import BuiltIn
 
 #: Bytes that the sandbox may add around a command, in the same argument, to learn the state in which it ended.
 WRAPPER_ROOM = 1024
-#: Bytes of all variables of one call: together with the arguments they must fit one frame (1 MiB) to the supervisor.
+#: Bytes of all variables of one call: together with the arguments they must fit one frame to the supervisor.
 MAX_ENVIRONMENT = 256 * 1024
 MAX_VARIABLES = 1000
 #: Seconds; the longest timeout in the background, where none is the default. Ten years.

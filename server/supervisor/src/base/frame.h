@@ -8,7 +8,7 @@
 enum {
     FRAME_PREFIX = 9,             /* length, type, process */
     FRAME_MIN_LENGTH = 5,         /* type, process */
-    FRAME_MAX_LENGTH = 1 << 20,   /* to the supervisor */
+    FRAME_MAX_LENGTH = 4 << 20,   /* to the supervisor: the most words that Linux takes, with their lengths, fit */
     FRAME_MAX_ANSWER = 1 << 17,   /* from it */
     FRAME_MAX_HELLO = 128,        /* the most that a client without a token may make us buffer */
 };
