@@ -26,6 +26,8 @@ COMMANDS = [
     ("rm",),
     ("snapshot", "list"),
     ("snapshot", "rm"),
+    ("volume", "list"),
+    ("volume", "rm"),
     ("token", "create"),
     ("token", "list"),
     ("token", "revoke"),

@@ -127,6 +127,30 @@ async def test_a_ready_sandbox_serves_a_task_that_has_kept_files(gateway: Gatewa
         assert warm in [slot.sandbox for slot in gw.pool.slots]
 
 
+SETUP = """
+[environments.e]
+setup = "mkdir -p made/sealed; echo anew > made/sealed/f; chmod 500 made/sealed; echo anew > changed; echo anew > gone"
+"""
+
+
+@pytest.mark.parametrize("warm", [0, 1])
+@pytest.mark.parametrize("leaves", ["own", ""])
+async def test_what_a_setup_makes_anew_goes_before_kept_files_come_back(
+    gateway: GatewayFactory, tmp_path: Path, warm: int, leaves: str
+) -> None:
+    """A task that has deleted what its environment's setup makes would find it again, and so its next command would."""
+    async with gateway(IDLE + SETUP, engine="local", state=tmp_path / "state", warm=warm) as gw:
+        task = Task(gw)
+        await task.call("sandbox", action="open", environment="e")
+        spoil = "chmod 700 made/sealed; rm -r *; echo own > changed" if leaves else "chmod 700 made/sealed; rm -r *"
+        assert (await task.terminal(f"cat made/sealed/f gone; {spoil}")).stdout == "anew\nanew\n"
+        await closed(gw)
+        if warm:
+            await eventually(lambda: any(slot.is_warm and slot.usable and slot.sandbox for slot in gw.pool.slots))
+        result = await task.terminal("ls; cat changed 2>/dev/null")
+        assert result.stdout == (f"changed\n{leaves}\n" if leaves else "")
+
+
 async def test_a_closed_task_begins_anew(gateway: GatewayFactory, tmp_path: Path) -> None:
     async with gateway(TOML, engine="local", state=tmp_path / "state") as gw:
         task = Task(gw)

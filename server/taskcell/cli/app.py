@@ -30,6 +30,7 @@ from taskcell.cli import (
     snapshot,
     token,
     tools,
+    volume,
 )
 from taskcell.cli.command import EXIT_INTERRUPTED
 
@@ -70,6 +71,7 @@ _REGISTERED = (
     ps,
     rm,
     snapshot,
+    volume,
     token,
     audit,
     skills,

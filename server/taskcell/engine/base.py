@@ -141,6 +141,25 @@ class ListedContainer:
     age: float
 
 
+@dataclass(frozen=True, slots=True)
+class ListedVolume:
+    """A named volume that tasks of one principal share.
+
+    Arguments:
+        id: the engine's name of it.
+        name: as profiles have it.
+        is_local: it is the person's own, not another principal's.
+        size: bytes; None where the engine does not say.
+        containers: how many mount it, running or not; None where the engine does not say.
+    """
+
+    id: str
+    name: str
+    is_local: bool
+    size: int | None
+    containers: int | None
+
+
 class Standing(Enum):
     """How a container stands, seen from outside.
 
@@ -250,6 +269,9 @@ class Engine(Protocol):
 
     async def remove_workspace(self, name: str) -> None:
         """Remove a volume and its files. Does nothing when it is gone already."""
+
+    async def shared_volumes(self, deployment: str) -> Sequence[ListedVolume]:
+        """The named volumes of a deployment, whoever's they are. Their sizes are counted now, file by file."""
 
     async def sweep(self, deployment: str, living: Collection[str]) -> None:
         """Remove the volumes that killed servers of a deployment left and nothing mounts.

@@ -26,6 +26,7 @@ from taskcell.engine.base import (
     ContainerSpec,
     EngineFacts,
     ListedContainer,
+    ListedVolume,
     Standing,
     Workspace,
 )
@@ -93,6 +94,9 @@ class LocalEngine:
 
     async def remove_workspace(self, name: str) -> None:
         await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._folder / name, ignore_errors=True))
+
+    async def shared_volumes(self, deployment: str) -> Sequence[ListedVolume]:
+        return ()
 
     async def sweep(self, deployment: str, living: Collection[str]) -> None:
         """Nothing outlives this engine."""

@@ -32,6 +32,7 @@ from taskcell.pool.slot import Slot
 from taskcell.pool.state import Slots
 from taskcell.pool.workspaces import Workspaces
 from taskcell.sandbox.sandbox import Sandbox
+from taskcell.sandbox.setup import empty_workspace
 from taskcell.units import format_seconds
 
 log = structlog.get_logger(__name__)
@@ -284,6 +285,7 @@ class Keeper:
         about, file = found
         with file:
             holds_any = await anyio.to_thread.run_sync(has_files, file)
+            await empty_workspace(sandbox)  # or what the setup makes and the task has deleted would come back
             if holds_any:
                 await self._engine.put_files(sandbox.container, file)
         kept.unused = about

@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import anyio
-
 from taskcell.engine.base import Container
-from taskcell.errors import EngineError, SandboxLost, SpawnFailed
+from taskcell.errors import EngineError, SpawnFailed
 from taskcell.model import Profile
 from taskcell.mounts import Tmpfs
-from taskcell.process.process import Process
+from taskcell.sandbox.own_program import run_own
 from taskcell.sandbox.spawn import Spawner
-from taskcell.supervisor.channel import ANSWER_TIMEOUT, Channel
-from taskcell.supervisor.protocol import SpawnFlag
+from taskcell.supervisor.channel import Channel
 from taskcell.units import SHM, format_size
 
 #: Seconds for a program that reads a dozen small files.
@@ -88,8 +85,9 @@ async def check(channel: Channel, spawner: Spawner, *, files: int | None, limits
     profile, container = spawner.profile, spawner.container
     shown = [mount for mount in profile.tmpfs if mount.target != SHM and mount.target not in _covered(profile)]
     words = ["/", container.workspace, *(f"{mount.mode:o}:{mount.target}" for mount in shown)]
-    text = await _told(channel, spawner, words)
-    if text is None:
+    try:
+        text = await run_own(channel, spawner, ["facts", *words], within=FACTS_TIMEOUT)
+    except SpawnFailed:
         return  # the first command is told why nothing starts
     facts = parse_facts(text, ["/", container.workspace, *(mount.target for mount in shown)])
     unbounded = list(unlimited(profile, container, facts)) if limits else []
@@ -108,24 +106,6 @@ async def check(channel: Channel, spawner: Spawner, *, files: int | None, limits
 
 def _covered(profile: Profile) -> set[str]:
     return {mount.target for mount in profile.mounts}
-
-
-async def _told(channel: Channel, spawner: Spawner, words: Sequence[str]) -> str | None:
-    """What the program says; None where nothing starts. Raises SandboxLost."""
-    process = Process(channel, spawner.output_chars)
-    argv = (spawner.container.supervisor, "facts", *words)
-    request = spawner.request(argv, {}, "/", SpawnFlag(0), FACTS_TIMEOUT)
-    try:
-        await process.start(lambda _: request)
-        with anyio.fail_after(FACTS_TIMEOUT + ANSWER_TIMEOUT):
-            await process.finished()
-    except SpawnFailed:
-        return None
-    except TimeoutError:
-        raise SandboxLost("The sandbox does not say what it is like.") from None
-    finally:
-        process.close()
-    return process.stdout.held.decode("utf-8", "replace")
 
 
 def parse_facts(text: str, paths: Sequence[str]) -> Facts:

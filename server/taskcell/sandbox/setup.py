@@ -1,4 +1,7 @@
-"""Runs an environment's `setup` in a new sandbox, before any call and as the user that commands run as."""
+"""Runs an environment's `setup` in a new sandbox, before any call and as the user that commands run as.
+
+A task that has files already gets these alone: what the setup has made in the new workspace goes before they come.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import anyio
 
 from taskcell.errors import EngineError, SandboxLost, SpawnFailed
 from taskcell.process.process import Process
+from taskcell.sandbox.own_program import run_own
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.sandbox.spawn import GRACE, UNATTENDED
 from taskcell.sandbox.wait import DEADLINE_SLACK
@@ -16,6 +20,8 @@ from taskcell.units import format_seconds
 
 #: Characters of what a failed setup printed that its error shows, from the end, where the reason stands.
 _SHOWN = 600
+#: Seconds to remove what it has made in the workspace, which is in memory; a hundred thousand files take one.
+EMPTY_TIMEOUT = 60.0
 _MEND = "The person who runs the server must correct 'setup'."
 
 
@@ -54,6 +60,24 @@ async def run_setup(sandbox: Sandbox) -> None:
     if ended.exit_code or ended.signal:
         how = f"signal {ended.signal}" if ended.signal else f"exit {ended.exit_code}"
         raise EngineError(f"The setup of '{profile.name}' failed ({how}){said}. {_MEND}")
+
+
+async def empty_workspace(sandbox: Sandbox) -> None:
+    """Remove what the setup, or the image, has put into a workspace whose task has other files.
+
+    Raises EngineError: something of it cannot be removed; SandboxLost.
+    """
+    words = ["transfer", "empty", sandbox.container.workspace]
+    try:
+        said = await run_own(sandbox.channel, sandbox.spawner, words, within=EMPTY_TIMEOUT)
+    except SpawnFailed as failure:
+        said = str(failure)
+    if said:
+        why = shown(said.removeprefix("0 ").strip(), _SHOWN)
+        raise EngineError(
+            f"The task's files stay kept: what the setup of '{sandbox.profile.name}' has made in the workspace cannot "
+            f"be removed before they are put back ({why}). {_MEND}"
+        )
 
 
 async def _end_of(process: Process) -> str:

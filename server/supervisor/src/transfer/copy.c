@@ -198,10 +198,11 @@ static bool finish_entry(struct copying *c, int from, int to, const char *name, 
     return good;
 }
 
-/* Removes everything in a folder: what an environment's setup has made in a new workspace is in the copied one already,
-   or is not to be there. */
+/* Removes everything in a folder: what an environment's setup has made in a new workspace is in the files that come
+   instead already, or is not to be there. */
 static bool empty(struct copying *c, int folder, int depth) {
     int own = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (own >= 0 && depth) fchmod(own, S_IRWXU); /* Go's modules are in folders that cannot be written */
     DIR *entries = own < 0 ? NULL : fdopendir(own);
     bool good = entries && depth <= DEPTH_MAX;
     for (struct dirent *d; good && (d = readdir(entries));) {
@@ -247,5 +248,14 @@ int transfer_copy(int count, char **words) {
         if (to >= 0) close(to);
         good = good && copied;
     }
+    return !good;
+}
+
+int transfer_empty(char **words) {
+    struct copying c = {0};
+    int folder = open_folder(AT_FDCWD, words[0]);
+    bool good = folder >= 0 && empty(&c, folder, 0);
+    if (!good) fail(&c, words[0]);
+    if (folder >= 0) close(folder);
     return !good;
 }

@@ -68,7 +68,7 @@ def _create_with(
     in_memory = not (spec.workspace.persistent or spec.workspace.folder or profile.folder)
     user = on.users.numbers_of(profile, image)
     place = workspaces.find_place(on.client, spec, user, on.traits)
-    shared_volumes.prepare(on.client, spec, user)
+    shared_volumes.prepare(on.client, spec, user, on.traits)
     container_id = _create(on, spec, mounts, place, image=image, runtime=profile.runtime or runtime)
     try:
         _go_on(abandoned)

@@ -14,8 +14,16 @@ import anyio
 import anyio.abc
 from docker.errors import APIError
 
-from taskcell.engine.base import OWN_TIMEOUT, Container, ContainerSpec, EngineFacts, ListedContainer, Standing
-from taskcell.engine.docker import copying, creation, freezing, tcp_memory, workspaces
+from taskcell.engine.base import (
+    OWN_TIMEOUT,
+    Container,
+    ContainerSpec,
+    EngineFacts,
+    ListedContainer,
+    ListedVolume,
+    Standing,
+)
+from taskcell.engine.docker import copying, creation, freezing, shared_volumes, tcp_memory, workspaces
 from taskcell.engine.docker.calls import Calls
 from taskcell.engine.docker.classify import is_not_running, lacks_supervisor, lacks_workspace
 from taskcell.engine.docker.connection import Connection
@@ -33,6 +41,8 @@ START_TIMEOUT = 45.0
 REMOVE_TIMEOUT = 30.0
 #: Seconds to copy a workspace out of a container or into one: a gigabyte takes ten.
 FILES_TIMEOUT = 60.0
+#: Seconds to count what is in all of the engine's volumes: a million files take a few.
+SIZES_TIMEOUT = 60.0
 _HANGING_FOLDER = "A folder of the host that it mounts may be on a file system that hangs. "
 _START_ADVICE = (
     "It hangs or is overloaded, or the image {image} cannot be started. Call again in a minute; if that fails too, the "
@@ -116,6 +126,11 @@ class DockerEngine:
 
     async def remove_workspace(self, name: str) -> None:
         await self._call("remove the workspace", lambda on: workspaces.remove(on.client, name))
+
+    async def shared_volumes(self, deployment: str) -> Sequence[ListedVolume]:
+        return await self._call(
+            "list volumes", lambda on: shared_volumes.listed(on.client, deployment), within=SIZES_TIMEOUT
+        )
 
     async def sweep(self, deployment: str, living: Collection[str]) -> None:
         await self._call("look for old workspaces", lambda on: workspaces.sweep(on.client, deployment, living))

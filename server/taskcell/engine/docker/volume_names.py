@@ -19,7 +19,11 @@ def mounts_of(spec: ContainerSpec) -> list[Mount]:
 
 
 def volume_name(spec: ContainerSpec, volume: str) -> str:
+    """The engine's name of a volume for a container's principal."""
+    return shared_name(spec.labels.get("taskcell.deployment", ""), spec.principal, volume)
+
+
+def shared_name(deployment: str, principal: str, volume: str) -> str:
     """The engine's name of a volume: another one for each deployment and principal, whose name is not in it."""
-    deployment = spec.labels.get("taskcell.deployment", "")
-    digest = hashlib.sha256(f"{deployment}\0{spec.principal}\0{volume}".encode("utf-8", "surrogatepass")).hexdigest()
+    digest = hashlib.sha256(f"{deployment}\0{principal}\0{volume}".encode("utf-8", "surrogatepass")).hexdigest()
     return f"taskcell-shared-{digest[:24]}"
