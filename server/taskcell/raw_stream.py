@@ -17,6 +17,9 @@ from taskcell.destinations import Address
 
 #: Seconds between two attempts to connect to a UNIX socket whose listener has no place free.
 _RETRY = 0.01
+#: Seconds without a word after which the kernel asks whether the other machine is still there, and between two such
+#: questions; four of them without an answer break the connection. Routers forget what is silent for minutes.
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 
 @runtime_checkable
@@ -142,3 +145,11 @@ async def connect_tcp(address: Address, port: int) -> RawStream:
         raw.close()
         raise
     return RawStream(raw)
+
+
+def notice_a_vanished_peer(raw: socket.socket) -> None:
+    """Have the kernel break a silent TCP connection whose other machine sleeps, or has gone."""
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE.items():
+        if hasattr(socket, name):  # not every system has each
+            raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -25,10 +25,11 @@ from http_serving import PATIENCE
 from proxied import Seen, read_all, serving
 from served_door import LOCAL, served_door
 from taskcell.audit.log import AuditLog
-from taskcell.cli.forwarding import Forwarding, NotForwarded, listen_locally
+from taskcell.cli.forwarding import Forwarding, listen_locally
+from taskcell.cli.port_servers import LocalServer, NotForwarded
 from taskcell.gateway import ports
 from taskcell.gateway.gateway import Gateway
-from taskcell.model import TaskKey, ToolCall
+from taskcell.model import ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -51,8 +52,9 @@ class Served:
     async def forwarding(self, port: int, said: list[str] | None = None) -> AsyncIterator[int]:
         """`taskcell forward t PORT:0`, and the port of this machine that it takes."""
         say = (said if said is not None else []).append
-        forwarding = Forwarding(self.door.parent, TaskKey("local", "t"), port, say)
-        await forwarding.find()
+        server = LocalServer(self.door.parent)
+        await server.find("t", port)
+        forwarding = Forwarding(server, "t", port, say)
         with listen_locally(0) as listening:
             async with anyio.create_task_group() as group:
                 group.start_soon(forwarding.serve, listening)
@@ -229,6 +231,7 @@ async def test_the_head_of_an_answer_keeps_its_length(served: Served) -> None:
 async def test_a_port_without_a_slash_leads_to_the_one_with_it(served: Served) -> None:
     answer = await served.http.get("/ports/t/8000?a=1")
     assert (answer.status_code, answer.headers["location"]) == (308, "/ports/t/8000/?a=1")
+    assert (await served.http.get("/ports/other/8000")).status_code == 404
 
 
 # --- other protocols ---------------------------------------------------------------------------------------------
@@ -392,7 +395,7 @@ async def test_a_port_on_which_nothing_listens_says_so_once_and_works_when_somet
 
 async def test_a_task_that_no_server_has_is_named(served: Served) -> None:
     with pytest.raises(NotForwarded, match="'nobody'"):
-        await Forwarding(served.door.parent, TaskKey("local", "nobody"), 8000, print).find()
+        await LocalServer(served.door.parent).find("nobody", 8000)
 
 
 async def test_a_port_of_this_machine_that_is_taken_is_said(served: Served) -> None:

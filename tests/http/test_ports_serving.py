@@ -5,16 +5,29 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import anyio
+import anyio.abc
+import anyio.to_thread
 import pytest
+from anyio.streams.tls import TLSListener
 
 from http_serving import LOCAL, PATIENCE, TOKENS, HttpServer, read_all, serving_http, tokens_for
+from https_server import certificate_for
+from proxied import serving
+from taskcell.byte_streams import BROKEN
 from taskcell.caller import Scope
+from taskcell.cli.app import run
+from taskcell.cli.port_servers import NotForwarded, RemoteServer
+from taskcell.secret import Hidden
 
 pytestmark = pytest.mark.anyio
 
@@ -134,16 +147,29 @@ async def test_a_revoked_token_ends_its_connections(tmp_path: Path) -> None:
 
 
 @contextmanager
-def forward(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """`taskcell forward` beside the folder's server."""
-    command = [sys.executable, "-m", "taskcell", "forward", *words, "--config", str(folder / "taskcell.toml")]
-    env = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+def forward(folder: Path, *words: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """`taskcell forward`: beside the folder's server, or with `--http` on a machine that knows no server."""
+    configured = () if "--http" in words else ("--config", str(folder / "taskcell.toml"))
+    command = [sys.executable, "-m", "taskcell", "forward", *words, *configured]
+    env = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), **variables}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=folder)
     try:
         yield process
     finally:
         process.kill()
         process.communicate()
+
+
+def page_of(running: subprocess.Popen[str], port: int) -> bytes:
+    """What a browser gets at the address that the command's first line says."""
+    assert running.stdout is not None
+    said = running.stdout.readline()
+    assert said.endswith(f"to port {port} of web\n"), said or running.communicate(timeout=PATIENCE)
+    place = said.split()[2]
+    assert place.startswith("127.0.0.1:")
+    with socket.create_connection(("127.0.0.1", int(place.split(":")[1])), PATIENCE) as page:
+        page.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return read_all(page)
 
 
 @pytest.mark.engine
@@ -153,14 +179,7 @@ async def test_the_command_says_where_it_listens_and_ends_with_ctrl_c(tmp_path: 
         port = await start_server(server, "", "web", said_to_model)
         assert sum(f"`taskcell forward web {port}`" in note for note in said_to_model) == 1
         with forward(tmp_path, "web", f"{port}:0") as running:
-            assert running.stdout is not None
-            said = running.stdout.readline()
-            assert said.endswith(f"to port {port} of web\n")
-            place = said.split()[2]
-            assert place.startswith("127.0.0.1:")
-            with socket.create_connection(("127.0.0.1", int(place.split(":")[1])), PATIENCE) as page:
-                page.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                assert read_all(page).endswith(b"hello None")
+            assert page_of(running, port).endswith(b"hello None")
             running.send_signal(signal.SIGINT)
             _, errors = running.communicate(timeout=PATIENCE)
             assert (running.returncode, errors) == (130, "")
@@ -187,3 +206,143 @@ async def test_bad_words_are_said_in_one_sentence(
 
 
 UPGRADE = {"connection": "upgrade", "upgrade": "taskcell-forward"}
+
+
+# --- a server on another machine -----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def encrypted(folder: Path, server: HttpServer) -> AsyncIterator[str]:
+    """The address of a proxy with TLS in front of a server; its authority is trusted by SSL_CERT_FILE alone."""
+    (folder / "ca.pem").write_text(certificate_for("localhost", folder))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+
+    async def carry(client: anyio.abc.ByteStream) -> None:
+        async def pump(source: anyio.abc.ByteStream, sink: anyio.abc.ByteStream) -> None:
+            with suppress(*BROKEN, anyio.EndOfStream):
+                while True:
+                    await sink.send(await source.receive())
+            both.cancel_scope.cancel()
+
+        inner = await anyio.connect_tcp("127.0.0.1", server.port)
+        async with client, inner, anyio.create_task_group() as both:
+            both.start_soon(pump, client, inner)
+            both.start_soon(pump, inner, client)
+
+    plain = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    listener = TLSListener(plain, context, standard_compatible=False)
+    async with listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, carry)
+        yield f"https://localhost:{plain.extra(anyio.abc.SocketAttribute.local_port)}"
+        group.cancel_scope.cancel()
+
+
+async def test_a_port_of_a_server_on_another_machine_is_forwarded_with_a_token(
+    served: tuple[HttpServer, list[str]], tmp_path: Path
+) -> None:
+    """No configuration and no engine is needed where the person is."""
+    server, (ada, *_) = served
+    port = await start_server(server, ada, "web")
+    (tmp_path / "token").write_text(f"{ada}\n")
+    async with encrypted(tmp_path, server) as url:
+        words = ("web", f"{port}:0", "--http", f"{url}/mcp", "--token-file", "token")
+        with forward(tmp_path, *words, SSL_CERT_FILE=str(tmp_path / "ca.pem")) as running:
+            page = await anyio.to_thread.run_sync(page_of, running, port)
+            assert page.endswith(b"hello None"), "the token went into the sandbox"
+            running.send_signal(signal.SIGINT)
+            _, errors = await anyio.to_thread.run_sync(partial(running.communicate, timeout=PATIENCE))
+            assert (running.returncode, errors) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("--http", "cells.example"), 2, "--http takes a URL"),
+        (("--http", "https://ada:x@cells.example"), 2, "without a name and a password"),
+        (("--token-file", "-"), 2, "--token-file needs --http"),
+        (("--http", "https://cells.example", "--token-file", "none"), 1, "cannot be read"),
+    ],
+)
+def test_bad_words_about_a_server_are_said_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int, sentence: str
+) -> None:
+    assert run(["forward", "web", "8000", *words], environ={}, cwd=tmp_path) == code
+    assert sentence in " ".join(capsys.readouterr().err.replace("│", "").split())
+
+
+async def test_both_ways_end_by_themselves_over_http(served: tuple[HttpServer, list[str]]) -> None:
+    server, (ada, *_) = served
+    port = await start_server(server, ada, "web")
+    remote = RemoteServer(urlsplit(server.url), Hidden(ada))
+    await remote.find("web", port)
+    stream = await remote.open("web", port)
+    try:
+        await stream.send(b"GET / HTTP/1.0\r\n\r\n")
+        await stream.send_eof()
+        received = bytearray()
+        with anyio.fail_after(PATIENCE), suppress(anyio.EndOfStream):
+            while True:
+                received += await stream.receive()
+        assert received.endswith(b"hello None")
+    finally:
+        await stream.aclose()
+
+
+@pytest.mark.parametrize(
+    ("who", "task", "sentence"),
+    [
+        (None, "web", "send a token in the header Authorization"),
+        (0, "nobody", "The task 'nobody' has no sandbox now"),
+        (1, "web", "The task 'web' has no sandbox now"),
+        (2, "web", "scope 'ports'"),
+    ],
+)
+async def test_a_remote_server_that_does_not_let_one_in_is_quoted_before_anything_listens(
+    served: tuple[HttpServer, list[str]], who: int | None, task: str, sentence: str
+) -> None:
+    server, tokens = served
+    await start_server(server, tokens[0], "web")
+    remote = RemoteServer(urlsplit(server.url), Hidden("" if who is None else tokens[who]))
+    with pytest.raises(NotForwarded, match=sentence):
+        await remote.find(task, 8000)
+    with pytest.raises(NotForwarded, match=sentence):
+        await remote.open(task, 8000)
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "does not speak HTTP/1.1"),
+        (b"", "does not speak HTTP/1.1"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "answers 200 and not as taskcell does"),
+        (b"HTTP/1.1 101 Sure\r\nUpgrade: websocket\r\n\r\n", "does not speak HTTP/1.1|answers 101 and not as"),
+        (b"HTTP/1.1 308 No\r\nLocation: https://other.example/\r\n\r\n", "leads to https://other.example/; use"),
+        (b'HTTP/1.1 403 No\r\n\r\n{"error": {"message": "no \\u001b[2J."}}', r"no \\x1b\[2J\."),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 3, "does not speak HTTP/1.1"),
+    ],
+)
+async def test_what_is_not_a_server_of_tasks_is_said_in_one_sentence(answer: bytes, sentence: str) -> None:
+    async with serving(answer) as other:
+        remote = RemoteServer(urlsplit(f"http://127.0.0.1:{other.port}/base/mcp"), Hidden("secret"))
+        with pytest.raises(NotForwarded, match=sentence):
+            await remote.find("web", 8000)
+        assert other.connections[-1].startswith(b"GET /base/ports/web/8000 HTTP/1.1\r\n")
+        if b"other.example" not in answer:
+            with pytest.raises(NotForwarded, match=sentence):
+                await remote.open("web", 8000)
+
+
+async def test_a_server_that_is_not_there_or_not_to_be_trusted_is_said(
+    served: tuple[HttpServer, list[str]], tmp_path: Path
+) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        with pytest.raises(NotForwarded, match="is not reached"):
+            await RemoteServer(urlsplit(f"http://127.0.0.1:{bound.getsockname()[1]}")).find("web", 8000)
+    async with encrypted(tmp_path, served[0]) as url:
+        with pytest.raises(NotForwarded, match="its certificate does not count"):
+            await RemoteServer(urlsplit(url)).find("web", 8000)
+        plain = url.replace("https:", "http:")
+        with pytest.raises(NotForwarded):
+            await RemoteServer(urlsplit(plain)).find("web", 8000)

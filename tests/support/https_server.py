@@ -45,7 +45,7 @@ def https_server(folder: Path) -> Iterator[HttpsServer]:
     """Serve `repo.git`, the package `greeting` below `simple/`, and `hello.txt`."""
     root = folder / "served"
     _fill(root)
-    certificate = _certificate(folder)
+    certificate = certificate_for(HOST, folder)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     handler = functools.partial(_Quiet, directory=str(root))
@@ -61,11 +61,11 @@ def https_server(folder: Path) -> Iterator[HttpsServer]:
             thread.join()
 
 
-def _certificate(folder: Path) -> str:
-    """Write cert.pem and key.pem for HOST, and return the certificate of the authority that has signed it."""
+def certificate_for(host: str, folder: Path) -> str:
+    """Write cert.pem and key.pem for a host, and return the certificate of the authority that has signed it."""
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority = _built("an authority of tests", authority_key, "an authority of tests", authority_key, ca=True)
-    certificate = _built(HOST, key, "an authority of tests", authority_key, ca=False)
+    certificate = _built(host, key, "an authority of tests", authority_key, ca=False)
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

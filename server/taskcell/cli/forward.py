@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from taskcell.assembly.invocation import Invocation
 from taskcell.cli.command import command
+from taskcell.cli.remote_server import SERVER_URL, TOKEN_FILE, checked_url, read_token
 from taskcell.errors import TaskcellError
-from taskcell.model import LOCAL_PRINCIPAL, TaskKey
+
+if TYPE_CHECKING:
+    from taskcell.cli.port_servers import PortServer
 
 _WORD = re.compile(r"([0-9]{1,5})(?::([0-9]{1,5}))?")
 _MAX_PORT = 65535
@@ -28,32 +31,46 @@ def forward(
         str,
         typer.Argument(metavar="PORT[:LOCAL]", help="A port in the sandbox, and one of this machine; 0: any free one."),
     ],
+    http: SERVER_URL = None,
+    token_file: TOKEN_FILE = None,
 ) -> None:
     """Reach what listens in a task's sandbox, at a port of this machine's loopback, until Ctrl-C.
 
     The first line of standard output says where it listens. What is in the sandbox was written by an agent: open its
-    pages as you would open a stranger's.
+    pages as you would open a stranger's. The token for --http is read from --token-file or from TASKCELL_TOKEN.
     """
     import anyio
 
-    from taskcell.assembly import stack
     from taskcell.cli.forwarding import Forwarding, listen_locally
 
     port, local = _read(ports)
-    settings = stack.load_settings(run)
-    folder = stack.state_folder(run, settings)
-    if folder is None:
-        raise TaskcellError(f"No running server has the task {task!r}; `taskcell ps` lists what there is.")
-    forwarding = Forwarding(folder, TaskKey(LOCAL_PRINCIPAL, task), port, _say)
+    server = _server(run, task, http, token_file)
 
     async def main() -> None:
-        await forwarding.find()
+        await server.find(task, port)
         with listen_locally(local) as listening:
             places = " and ".join(f"{host}:{number}" for host, number in (_name(one) for one in listening))
             print(f"Forwarding from {places} to port {port} of {task}", flush=True)  # noqa: T201
-            await forwarding.serve(listening)
+            await Forwarding(server, task, port, _say).serve(listening)
 
     anyio.run(main)
+
+
+def _server(run: Invocation, task: str, http: str | None, token_file: str | None) -> PortServer:
+    """The server that is asked for the port. Raises BadParameter, TaskcellError."""
+    from taskcell.assembly import stack
+    from taskcell.cli.port_servers import LocalServer, RemoteServer
+    from taskcell.secret import Hidden
+
+    if http is not None:
+        url = checked_url(http)
+        return RemoteServer(url, Hidden(read_token(run, token_file, url) or ""))
+    if token_file is not None:
+        raise typer.BadParameter("--token-file needs --http.")
+    folder = stack.state_folder(run, stack.load_settings(run))
+    if folder is None:
+        raise TaskcellError(f"No running server has the task {task!r}; `taskcell ps` lists what there is.")
+    return LocalServer(folder)
 
 
 def _name(listening: object) -> tuple[str, int]:

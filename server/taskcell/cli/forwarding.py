@@ -1,41 +1,26 @@
-"""Carries connections of this machine's loopback to a port of a task, through its server's local door."""
+"""Carries connections of this machine's loopback to a port of a task, through its server."""
 
 from __future__ import annotations
 
-import json
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
-from urllib.parse import quote
 
 import anyio
 import anyio.abc
-import h11
 
 from taskcell.byte_streams import BROKEN, PieceStream, splice
-from taskcell.cli.in_task import door_of
-from taskcell.deployment.doors import short_path
+from taskcell.cli.port_servers import DOOR_TIMEOUT, NotForwarded, PortServer
 from taskcell.errors import TaskcellError
 from taskcell.gateway.ports import MAX_TASK_CONNECTIONS
-from taskcell.http.ports import FORWARD, PORTS_PATH
-from taskcell.model import TaskKey
 from taskcell.raw_stream import RawStream
 
 #: Connections that the kernel keeps until others have ended.
 BACKLOG = 128
-#: Seconds for the server to open a connection: twice what it takes at most.
-DOOR_TIMEOUT = 20.0
 #: Seconds before the next try when a connection cannot be accepted: others end meanwhile.
 ACCEPT_PAUSE = 0.1
-#: Bytes of the server's answer.
-_MAX_ANSWER = 64 << 10
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-
-
-class NotForwarded(TaskcellError):
-    """The server does not open a connection; the text is its sentence."""
 
 
 @contextmanager
@@ -67,27 +52,17 @@ class Forwarding:
     """Forwards one port.
 
     Arguments:
-        folder: the deployment's.
+        server: that opens the connections.
         say: tells the person what goes wrong.
     """
 
-    def __init__(self, folder: Path, task: TaskKey, port: int, say: Callable[[str], None]) -> None:
-        self._folder = folder
+    def __init__(self, server: PortServer, task: str, port: int, say: Callable[[str], None]) -> None:
+        self._server = server
         self._task = task
         self._port = port
         self._say = say
         self._said = ""
-        self._door: Path | None = None
         self._places = anyio.Semaphore(MAX_TASK_CONNECTIONS)
-
-    async def find(self) -> Path:
-        """Return the door of the task's server. Raises TaskcellError."""
-        self._door = await door_of(self._folder, self._task)
-        if self._door is None:
-            raise NotForwarded(
-                f"No running server has the task {self._task.task!r}; `taskcell ps` lists what there is."
-            )
-        return self._door
 
     async def serve(self, listening: Sequence[socket.socket]) -> None:
         """Forward connections until this is cancelled. More than a task may have wait in the kernel."""
@@ -142,51 +117,7 @@ class Forwarding:
     async def _open(self) -> PieceStream:
         """A connection to the port. Raises TaskcellError, OSError, BrokenResourceError."""
         with anyio.move_on_after(DOOR_TIMEOUT):
-            try:
-                carrier = await _connect(self._door or await self.find())
-            except OSError:  # the server has gone; another one may have the task by now
-                carrier = await _connect(await self.find())
-            try:
-                opened = await self._upgraded(carrier)
-                self._said = ""
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await carrier.aclose()
-                raise
+            opened = await self._server.open(self._task, self._port)
+            self._said = ""
             return opened
         raise NotForwarded("The task's server does not answer in time; try again.")
-
-    async def _upgraded(self, carrier: anyio.abc.ByteStream) -> PieceStream:
-        """Ask the server for the port. Raises NotForwarded, OSError, BrokenResourceError."""
-        http = h11.Connection(h11.CLIENT)
-        target = f"{PORTS_PATH}{quote(self._task.task, safe='')}/{self._port}"
-        headers = [(b"host", b"localhost"), (b"connection", b"upgrade"), (b"upgrade", FORWARD)]
-        asked = http.send(h11.Request(method="GET", target=target, headers=headers)) or b""
-        await carrier.send(asked + (http.send(h11.EndOfMessage()) or b""))
-        body = bytearray()
-        while True:
-            event = http.next_event()
-            if event is h11.NEED_DATA:
-                try:
-                    http.receive_data(await carrier.receive())
-                except anyio.EndOfStream:
-                    raise NotForwarded("The task's server has closed the connection; it may be closing.") from None
-            elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
-                first, _ = http.trailing_data
-                return PieceStream(carrier, first)
-            elif isinstance(event, h11.Data) and len(body) < _MAX_ANSWER:
-                body += event.data
-            elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
-                raise NotForwarded(_sentence(bytes(body)))
-
-
-async def _connect(door: Path) -> anyio.abc.ByteStream:
-    with short_path(door) as name:
-        return await anyio.connect_unix(name)
-
-
-def _sentence(body: bytes) -> str:
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return "The task's server refused the connection; its log may tell why."

@@ -8,12 +8,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
 from taskcell.assembly.invocation import Invocation
 from taskcell.cli.command import command
+from taskcell.cli.remote_server import SERVER_URL, TOKEN_FILE, checked_url, read_token
 from taskcell.clients.catalog import CLIENTS, HEADERS, Client, Local, Places, Remote
 from taskcell.errors import ConfigError
 
@@ -25,14 +25,8 @@ if TYPE_CHECKING:
 MARGIN = 10.0
 #: What every client takes for a server's name; several make a part of each tool's name of it.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
-_TOKEN = re.compile(r"[\x21-\x7e]{1,8192}")
-#: Names the variable that may hold the token for --http.
-TOKEN_VARIABLE = "TASKCELL_TOKEN"  # noqa: S105 - a name
-#: Characters of standard input that are read for a token.
-MAX_TOKEN_FILE = 1 << 16
 #: Of a file's mode.
 _READ_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 CLIENT = Annotated[str, typer.Argument(metavar="CLIENT", help=f"One of {', '.join(CLIENTS)}.")]
 SERVER_NAME = Annotated[str, typer.Option(help="The server's name in the client.")]
@@ -53,10 +47,8 @@ def install(
         Path | None,
         typer.Option("--folder", metavar="PATH", help="The project that the client's tasks work on: a host folder."),
     ] = None,
-    http: Annotated[str | None, typer.Option(metavar="URL", help="A server that runs already, at URL.")] = None,
-    token_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Holds the token for URL; - is standard input.")
-    ] = None,
+    http: SERVER_URL = None,
+    token_file: TOKEN_FILE = None,
     name: SERVER_NAME = "taskcell",
 ) -> None:
     """Write this server into the configuration of an MCP client.
@@ -186,44 +178,6 @@ def _remote_entry(
             f"{client.title} does not read servers at a URL from its file. Add {url} in its settings, under "
             f"Connectors, or leave out --http."
         )
-    host = _checked_url(url)
-    token = _token(run, token_file)
-    if token is not None and url.startswith("http:") and host not in _LOOPBACK:
-        typer.echo(f"taskcell: {url} is not encrypted: everyone on the way to it can read the token.", err=True)
+    token = read_token(run, token_file, checked_url(url))
     headers = {} if token is None else {"Authorization": f"Bearer {'…' if show else token}"}
     return client.remote(name, Remote(url, headers))
-
-
-def _checked_url(url: str) -> str:
-    """Return the host of a URL. Raises BadParameter."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or "$" in url:
-        raise typer.BadParameter("--http takes a URL such as http://127.0.0.1:8765/mcp.")
-    if parts.username is not None or parts.password is not None:
-        raise typer.BadParameter("--http takes a URL without a name and a password; give the token by --token-file.")
-    return host
-
-
-def _token(run: Invocation, token_file: str | None) -> str | None:
-    """Read the token; None without one. Raises ConfigError, and never shows what was read."""
-    if token_file is None:
-        token, source = run.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE
-        if not token:
-            return None
-    else:
-        from_input = Path(token_file) == Path("-")
-        source = "standard input" if from_input else token_file
-        try:
-            token = sys.stdin.read(MAX_TOKEN_FILE) if from_input else (run.cwd / token_file).read_text("utf-8")
-        except UnicodeDecodeError:
-            token = ""
-        except OSError as error:
-            raise ConfigError(f"{source} cannot be read: {error.strerror}. Name the file with the token.") from None
-    token = token.strip()
-    if not _TOKEN.fullmatch(token):
-        raise ConfigError(f"{source} does not hold a token: one word, as `taskcell token create` prints it.")
-    return token

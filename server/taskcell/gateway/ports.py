@@ -68,12 +68,10 @@ class PortConnections:
         self._of_principal: Counter[str] = Counter()
         self.totals = PortTraffic()
 
-    @asynccontextmanager
-    async def connection(self, task: TaskKey, port: int) -> AsyncIterator[PortConnection]:
-        """Connect to a port of the task's terminal, or else of one of its skills' sandboxes.
+    async def check(self, task: TaskKey, port: int) -> list[Sandbox]:
+        """Return the task's sandboxes, its terminal's first. Raises a TaskcellError if there are none, or no such port.
 
-        Raises a TaskcellError: nothing listens there, the task has no sandbox, the policy denies it, or there are too
-        many connections. What a sandbox that ends breaks raises BrokenResourceError.
+        Nothing is connected, and nothing judged.
         """
         if not 1 <= port <= MAX_PORT:
             raise BadArgument(f"The port must be a number from 1 to {MAX_PORT}.")
@@ -83,6 +81,16 @@ class PortConnections:
         sandboxes = sorted(usable, key=lambda sandbox: sandbox.profile.kind != "terminal")
         if not sandboxes:
             raise TaskcellError(f"The task {shown(task.task)} has no sandbox now.", code=ErrorCode.NOT_FOUND)
+        return sandboxes
+
+    @asynccontextmanager
+    async def connection(self, task: TaskKey, port: int) -> AsyncIterator[PortConnection]:
+        """Connect to a port of the task's terminal, or else of one of its skills' sandboxes.
+
+        Raises a TaskcellError: nothing listens there, the task has no sandbox, the policy denies it, or there are too
+        many connections. What a sandbox that ends breaks raises BrokenResourceError.
+        """
+        sandboxes = await self.check(task, port)
         with self._counted(task):
             async with AsyncExitStack() as held:
                 tunnel = await self._first(task, port, sandboxes, held)

@@ -52,9 +52,11 @@ class Ports(ScopedRoute):
         address, is_bare = self._address(scope)
         if scope["method"] == "CONNECT":
             return error_answer(405, "There is no proxy here; ask for a path of the port.")
+        task = TaskKey(caller.principal, address.task)
         if is_bare and wanted_protocol(scope) != FORWARD:
+            await self._connections.check(task, address.port)
             return _to_folder(scope)
-        async with self._connections.connection(TaskKey(caller.principal, address.task), address.port) as stands:
+        async with self._connections.connection(task, address.port) as stands:
             if not is_bare:
                 return await PortExchange(stands, address, scope).serve(receive, send)
             client = PieceStream(await scope["extensions"][UPGRADE](_SWITCHED))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -10,6 +11,7 @@ import anyio.abc
 from starlette.types import Scope
 
 from taskcell.hop_by_hop import Headers
+from taskcell.raw_stream import notice_a_vanished_peer
 
 #: A request's scope has a function of this type under `extensions` and this name. It sends 101 with these headers, and
 #: returns the connection, which the application closes. It may be called once, and instead of an answer.
@@ -47,6 +49,9 @@ class UpgradedConnection(anyio.abc.ByteStream):
     ) -> None:
         loop = asyncio.get_running_loop()
         self._linger = linger
+        raw = transport.get_extra_info("socket")
+        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+            notice_a_vanished_peer(raw)
         self._reader = asyncio.StreamReader(_UNREAD, loop)
         protocol = _Following(self._reader, on_lost)
         transport.set_protocol(protocol)

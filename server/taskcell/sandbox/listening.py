@@ -12,6 +12,7 @@ from contextlib import suppress
 import anyio
 
 from taskcell.errors import SandboxLost, SpawnFailed
+from taskcell.model import LOCAL_PRINCIPAL, TaskKey
 from taskcell.process.process import Process
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.supervisor import protocol, requests
@@ -32,11 +33,11 @@ def ports_in(table: bytes) -> set[int]:
     return {int(found[1], 16) for found in _LISTENS.finditer(table)}
 
 
-async def notes_on_listening(sandbox: Sandbox, task: str) -> list[str]:
+async def notes_on_listening(sandbox: Sandbox, task: TaskKey) -> list[str]:
     """Return a note on ports that nobody listened on when this was last asked.
 
     Arguments:
-        task: its name, for the person's command.
+        task: for the person's command. Whoever is signed in is on another machine, and names the server.
     """
     if sandbox.container.is_child or sandbox.profile.network != "none" or not sandbox.channel.living:
         return []  # another network than the task's own, or nothing that could listen
@@ -50,10 +51,11 @@ async def notes_on_listening(sandbox: Sandbox, task: str) -> list[str]:
     if not new:
         return []
     named = ", ".join(map(str, new[:MOST_PORTS])) + (" and more" if len(new) > MOST_PORTS else "")
-    shown = task if re.fullmatch(r"[\w.:/@+-]+", task, re.ASCII) else "TASK"
+    shown = task.task if re.fullmatch(r"[\w.:/@+-]+", task.task, re.ASCII) else "TASK"
+    where = "" if task.principal == LOCAL_PRINCIPAL else " --http URL"
     return [
         f"Something listens on port {named} in the sandbox: commands reach it at localhost, and the person by running "
-        f"`taskcell forward {shown} {new[0]}` on their machine."
+        f"`taskcell forward {shown} {new[0]}{where}` on their machine."
     ]
 
 

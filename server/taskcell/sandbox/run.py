@@ -193,7 +193,7 @@ class _Call:
     async def _handed_off(self) -> ProcessResult:
         """Return the result of a command that goes on: the output so far. Raises SandboxLost."""
         sandbox, record, process = self.sandbox, self.record, self.record.process
-        listening = await notes_on_listening(sandbox, self.command.task.task)
+        listening = await notes_on_listening(sandbox, self.command.task)
         totals = await process.fetch_tails()
         limit = f", for at most {format_seconds(self.command.timeout)} s in all"
         notes = [

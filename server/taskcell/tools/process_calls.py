@@ -137,7 +137,7 @@ class ProcessCalls:
         rest = await self._count_rest(sandbox, record) if kills_rest else 0
         written = await self._act(sandbox, record, asked)
         until = await self._until(record.process, asked)
-        listening = [] if record.process.has_ended else await notes_on_listening(sandbox, asked.task.task)
+        listening = [] if record.process.has_ended else await notes_on_listening(sandbox, asked.task)
         # Before the output is read: what has ended by then has written all of it.
         await sandbox.recount(record)
         reading, notes = await self._read(sandbox, record, asked, before)
