@@ -14,6 +14,8 @@ import pytest
 
 from deployment_servers import Servers, run
 from observe import alive, marker
+from taskcell.client import connect
+from taskcell.deployment.records import DOOR
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
