@@ -14,6 +14,8 @@ import pytest
 
 from deployment_servers import Servers, run
 from observe import alive, marker
+from taskcell.client import connect
+from taskcell.deployment.records import DOOR
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -29,6 +31,8 @@ FIELDS = {
     "idle_s",
     "processes",
     "memory_bytes",
+    "labels",
+    "ends_in_s",
 }
 
 
@@ -62,6 +66,8 @@ async def test_ps_shows_whose_each_sandbox_is_and_what_it_does(servers: Servers)
         await run(client, "true", "idle one")
         await run(client, "sleep 300 > /dev/null &", "works")
         await servers.written('"processes": 1, "commands": 1')
+        async with connect(door=servers.files()[0].with_suffix(DOOR)) as cell:
+            await cell.open("works", labels={"run": "1"}, lifetime=3600)
         busy, idle = sorted(await listed(servers), key=lambda row: str(row["state"]))
         assert set(busy) == FIELDS
         assert (busy["task"], busy["principal"], busy["profile"]) == ("works", "local", "terminal")
@@ -69,8 +75,11 @@ async def test_ps_shows_whose_each_sandbox_is_and_what_it_does(servers: Servers)
         assert (idle["task"], idle["state"], idle["processes"]) == ("idle one", "ready", 0)
         assert 0 <= idle["idle_s"] <= idle["age_s"] < PATIENCE
         assert idle["memory_bytes"] > 0
+        assert (busy["labels"], idle["labels"], idle["ends_in_s"]) == ({"run": "1"}, {}, None)
+        assert 0 < busy["ends_in_s"] <= 3600
         text = (await taskcell(servers, "ps")).stdout
         assert "idle one" in text
+        assert "run=1" in text
         assert len(text.splitlines()) == 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
@@ -23,6 +24,7 @@ from taskcell.environment import Environment
 from taskcell.errors import Denied, TaskcellError
 from taskcell.gateway.background import Background
 from taskcell.gateway.gateway import Gateway
+from taskcell.gateway.removal import EXPIRED, remove_task
 from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile, Policy
 from taskcell.pool.copies import Copies
@@ -137,6 +139,8 @@ async def open_gateway(
             audit=audit,
             egress=egress,
         )
+        if not for_one_call:
+            pool.group.start_soon(gateway.lifetimes.run, partial(remove_task, gateway, purge=False, why=EXPIRED))
         yield gateway
 
 

@@ -15,7 +15,7 @@ from taskcell.units import format_size
 if TYPE_CHECKING:
     from taskcell.deployment.sandboxes import Deployed
 
-_HEADS = ("TASK", "PRINCIPAL", "PROFILE", "CONTAINER", "STATE", "AGE", "IDLE", "PROCESSES", "MEMORY")
+_HEADS = ("TASK", "PRINCIPAL", "PROFILE", "CONTAINER", "STATE", "AGE", "IDLE", "PROCESSES", "MEMORY", "ENDS", "LABELS")
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +28,8 @@ def ps(
 ) -> None:
     """List the sandboxes of all servers of the deployment, and what each is doing.
 
-    PROCESSES counts the commands of which something runs, as the servers wrote it down in the last second.
+    PROCESSES counts the commands of which something runs, as the servers wrote it down in the last second. ENDS is the
+    rest of a task's lifetime, if a program gave it one.
     """
     import anyio
 
@@ -59,6 +60,7 @@ async def _find(run: Invocation) -> Sequence[Deployed]:
 def _row(one: Deployed) -> tuple[str, ...]:
     shown = one.structured()
     memory = "?" if one.memory_bytes is None else _rounded(one.memory_bytes)
+    left = one.opening.seconds_left
     return (
         _plain(str(shown["task"])) or "-",
         _plain(str(shown["principal"])) or "-",
@@ -69,6 +71,8 @@ def _row(one: Deployed) -> tuple[str, ...]:
         f"{one.idle_s:.0f} s",
         str(shown["processes"]),
         memory,
+        "-" if left is None else f"in {left:.0f} s",
+        _plain(",".join(f"{name}={value}" for name, value in one.opening.labels.items())) or "-",
     )
 
 

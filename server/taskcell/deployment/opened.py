@@ -1,4 +1,4 @@
-"""Which environment each task was opened with, so that it has the same one after its sandbox, and its server, are gone.
+"""What each task was opened with: its environment, labels and lifetime, which outlive its sandbox and its server.
 
 As with archives, a file is named after the server that has written it: two servers that run, and have a task of one
 name and principal each, do not open each other's tasks.
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
-from taskcell.deployment.checked import text
+from taskcell.deployment.archives import age_of
+from taskcell.deployment.checked import number, text
 from taskcell.deployment.records import Deployment
 from taskcell.deployment.state_files import own_folder, read_own, replace, why
 from taskcell.environment import OF_TERMINAL, Environment
@@ -23,12 +25,35 @@ from taskcell.model import LOCAL_PRINCIPAL, TaskKey
 log = structlog.get_logger(__name__)
 
 _FOLDER, _ENDING = "opened", ".json"
-#: Bytes: four names.
+#: Bytes: four names, and sixteen labels.
 _MAX_FILE = 64 << 10
 #: Seconds that a file outlives its last use; longer than files are kept by default. On disk, files stay for ever, and
 #: so does this.
 KEPT_FOR = 60 * 86400.0
 _FAULTS = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What one task was opened with.
+
+    Arguments:
+        labels: words of its client, by which it finds the task again.
+        ends: when it is closed (seconds of the wall clock); 0: by nobody but its client, and its server's limits.
+    """
+
+    environment: Environment = OF_TERMINAL
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ends: float = 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until its lifetime is over, 0 at least; None: it has none."""
+        return max(0.0, self.ends - time.time()) if self.ends else None
+
+
+#: That of a task that nobody has opened with anything.
+UNOPENED = Opening()
 
 
 class OpenedTasks:
@@ -41,37 +66,47 @@ class OpenedTasks:
     def __init__(self, deployment: Deployment, *, is_persistent: bool) -> None:
         self._deployment = deployment
         self._is_persistent = is_persistent
-        self._here: dict[TaskKey, Environment] = {}
+        self._here: dict[TaskKey, Opening] = {}
 
-    def note(self, task: TaskKey, environment: Environment) -> None:
+    def note(self, task: TaskKey, opening: Opening) -> None:
         """The task has been opened. A failure to write it is a line in the log."""
-        document = {"principal": task.principal, "task": task.task, "environment": environment.name}
-        document["image"] = environment.image
+        if opening == UNOPENED:
+            self.forget(task)
+            return
+        document: dict[str, object] = {"principal": task.principal, "task": task.task}
+        document |= {"environment": opening.environment.name, "image": opening.environment.image}
+        document |= {"labels": dict(opening.labels), "ends": opening.ends}
         try:
             if (folder := self._folder()) is None:
-                self._here[task] = environment
+                self._here[task] = opening
                 return
             own_folder(folder)
             self._prune(folder)
             replace(folder / self._name(task), json.dumps(document).encode("utf-8", "surrogatepass"))
         except OSError as error:
-            self._here[task] = environment
+            self._here[task] = opening
             log.warning("No later server will know what a task was opened with.", reason=why(error))
 
-    def find(self, task: TaskKey) -> Environment:
-        """What the task was opened with; the default where nobody knows."""
+    def find(self, task: TaskKey) -> Opening:
+        """What the task was opened with; nothing where nobody knows."""
         folder = self._folder()
         if folder is None or task in self._here:
-            return self._here.get(task, OF_TERMINAL)
+            return self._here.get(task, UNOPENED)
         for path in self._of(folder, task):
             with suppress(*_FAULTS):
-                key, environment = _read(path)
+                key, opening = _read(path)
                 if key == task:
                     # Used now; and this server's, if that has died which wrote it.
                     path.rename(folder / self._name(task))
                     (folder / self._name(task)).touch()
-                    return environment
-        return OF_TERMINAL
+                    return opening
+        return UNOPENED
+
+    def known(self) -> Mapping[TaskKey, Opening]:
+        """What is known of every task that this server would find."""
+        folder = self._folder()
+        written = {} if folder is None else read_opened(folder.parent, self._is_found)
+        return {**written, **self._here}
 
     def forget(self, task: TaskKey) -> None:
         """The task was closed."""
@@ -94,9 +129,13 @@ class OpenedTasks:
         own = folder / self._name(task)
         yield own
         for path in sorted(folder.glob(f"{task.digest}.*{_ENDING}")):
-            is_free = task.principal == LOCAL_PRINCIPAL or not self._deployment.is_alive(path.name.split(".")[1])
-            if path != own and is_free:
+            if path != own and self._is_found(task, path.name.split(".")[1]):
                 yield path
+
+    def _is_found(self, task: TaskKey, instance: str) -> bool:
+        """Whether this server takes what that one has written of a task."""
+        own = instance == self._deployment.instance or task.principal == LOCAL_PRINCIPAL
+        return own or not self._deployment.is_alive(instance)
 
     def _prune(self, folder: Path) -> None:
         since = time.time() - KEPT_FOR
@@ -118,8 +157,27 @@ def forget_opened(folder: Path | None, is_chosen: Callable[[TaskKey], bool]) -> 
                 path.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> tuple[TaskKey, Environment]:
+def read_opened(
+    folder: Path | None, is_found: Callable[[TaskKey, str], bool] = lambda task, instance: True
+) -> Mapping[TaskKey, Opening]:
+    """What tasks were opened with, the newest word on each. Blocking.
+
+    Arguments:
+        folder: the deployment's.
+        is_found: whether what a server has written of a task counts.
+    """
+    found: dict[TaskKey, Opening] = {}
+    for path in () if folder is None else sorted((folder / _FOLDER).glob(f"*{_ENDING}"), key=age_of):
+        with suppress(*_FAULTS):
+            task, opening = _read(path)
+            if is_found(task, path.name.split(".")[1]):
+                found[task] = opening
+    return found
+
+
+def _read(path: Path) -> tuple[TaskKey, Opening]:
     """Raises what is in _FAULTS."""
     table = json.loads(read_own(path, _MAX_FILE))
     principal, task, name, image = (text(table[key]) for key in ("principal", "task", "environment", "image"))
-    return TaskKey(principal, task), Environment(name, image)
+    labels = {text(key): text(value) for key, value in table.get("labels", {}).items()}
+    return TaskKey(principal, task), Opening(Environment(name, image), labels, number(table.get("ends", 0)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from taskcell.deployment.opened import UNOPENED, Opening, read_opened
 from taskcell.deployment.records import Deployment, SandboxRecord
 from taskcell.engine.base import Container, Engine, ListedContainer
 from taskcell.errors import TaskcellError
@@ -27,6 +28,7 @@ class Deployed:
     Arguments:
         record: what its server wrote about it.
         server: the instance of its server that lives; empty: there is none.
+        opening: what its task was opened with.
     """
 
     id: str
@@ -37,6 +39,7 @@ class Deployed:
     memory_bytes: int | None
     record: SandboxRecord | None
     server: str = ""
+    opening: Opening = UNOPENED
 
     @property
     def key(self) -> TaskKey | None:
@@ -62,6 +65,8 @@ class Deployed:
             "idle_s": self.idle_s,
             "processes": self.record.processes if self.record is not None else 0,
             "memory_bytes": self.memory_bytes,
+            "labels": dict(self.opening.labels),
+            "ends_in_s": None if (left := self.opening.seconds_left) is None else round(left, 1),
         }
 
 
@@ -71,6 +76,7 @@ async def find_deployed(engine: Engine, deployment: Deployment, name: str) -> li
     known = {record.container: record for server in servers for record in server.sandboxes}
     living = {server.instance for server in servers if server.alive}
     served = {record.container: server.instance for server in servers if server.alive for record in server.sandboxes}
+    opened = await anyio.to_thread.run_sync(read_opened, deployment.folder)
     listed = await engine.containers(name)
     memory = await _memory(engine, listed)
     found = [
@@ -83,6 +89,7 @@ async def find_deployed(engine: Engine, deployment: Deployment, name: str) -> li
             memory_bytes=memory.get(one.id),
             record=known.get(one.id),
             server=served.get(one.id, ""),
+            opening=opened.get(known[one.id].key, UNOPENED) if one.id in known else UNOPENED,
         )
         for one in listed
     ]

@@ -17,6 +17,7 @@ from taskcell.engine.base import Engine
 from taskcell.errors import Denied, ErrorCode, HeldElsewhere, MustAsk, TaskcellError, UnknownTool
 from taskcell.files.history import FileHistory
 from taskcell.gateway.background import Background
+from taskcell.gateway.lifetimes import Lifetimes
 from taskcell.gateway.news import News
 from taskcell.gateway.ports import PortConnections
 from taskcell.gateway.trail import Trail
@@ -81,6 +82,7 @@ class Gateway:
         self.offer_known: anyio.Event | None = None
         self.pool = pool
         self.environments, self.copies = environments, copies
+        self.lifetimes = Lifetimes(environments.opened, pool)
         self.engine = engine
         self.egress = egress
         self.idle_ttl, self.output_chars = idle_ttl, output_chars

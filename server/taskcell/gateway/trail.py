@@ -61,10 +61,10 @@ class Trail:
             line = {"principal": task.principal, "task": task.task, "port": port, "sent": sent, "received": received}
             self._log.write("port_end", **line, duration_ms=round(seconds * 1000))
 
-    def removed(self, task: TaskKey) -> None:
-        """The operator closes a task."""
+    def removed(self, task: TaskKey, action: str) -> None:
+        """The operator closes a task ("remove"), or its lifetime does ("expire")."""
         if self._log is not None:
-            self._log.write("action", principal=LOCAL_PRINCIPAL, owner=task.principal, task=task.task, action="remove")
+            self._log.write("action", principal=LOCAL_PRINCIPAL, owner=task.principal, task=task.task, action=action)
 
     def ended(self, task: TaskKey, record: Record, *, closed: bool) -> None:
         """A process has ended, or was lost."""

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from taskcell.caller import Caller
 from taskcell.caller import Scope as TokenScope
+from taskcell.deployment.opened import UNOPENED
 from taskcell.errors import BadArgument, TaskcellError, UnknownProcess, UnknownTool
 from taskcell.gateway.admission import Admission
 from taskcell.gateway.apart import Apart, WantedRun, apart
@@ -27,6 +28,7 @@ from taskcell.http.mcp_endpoint import TooLarge, TooSlow, read_body
 from taskcell.http.refuse import error_answer, refused
 from taskcell.http.shell_routes import ShellRoutes
 from taskcell.http.sign_in import SignIn
+from taskcell.http.terms import opening_fields, terms_of, wanted_labels
 from taskcell.http.wanted import MAX_JSON, OUTPUT_PATIENCE, wanted_of
 from taskcell.mcp.principal import STATE, missing
 from taskcell.mcp.scopes import FOR_TERMINAL, check_arguments, scopes_of
@@ -82,11 +84,14 @@ class Programs:
                 return await self._tool(caller, name, scope, receive)
             case ["tasks"]:
                 _allow(method, "GET")
-                return self._tasks(caller)
+                return await self._tasks(caller, scope)
         refusal = self._forbidden(caller, FOR_TERMINAL, scope)
         if refusal is not None:
             return refusal
         match parts:
+            case ["tasks", task]:
+                _allow(method, "PUT")
+                return await self._note(_key(caller, task), scope, receive)
             case ["tasks", task, "processes"]:
                 _allow(method, "POST")
                 return await self._run(_key(caller, task), scope, receive, send)
@@ -104,14 +109,27 @@ class Programs:
         assert self.sign_in is not None
         return self.sign_in.insufficient(scope, missing(scopes), scopes)
 
-    def _tasks(self, caller: Caller) -> Response:
-        """The caller's tasks that have a sandbox."""
-        found: dict[str, list[dict[str, str]]] = {}
+    async def _tasks(self, caller: Caller, scope: Scope) -> Response:
+        """The caller's tasks that have a sandbox, labels or a lifetime; with `?label=…`, those with all of these."""
+        wanted = wanted_labels(scope["query_string"])
+        opened = await self._gateway.lifetimes.of(caller.principal)
+        found: dict[str, list[dict[str, str]]] = {key.task: [] for key, one in opened.items() if one.labels or one.ends}
         for slot in self._gateway.pool.slots:
-            task = slot.task
-            if task is not None and task.principal == caller.principal:
-                found.setdefault(task.task, []).append({"profile": slot.shared_key[1], "state": slot.state.value})
-        return _json({"tasks": [{"task_id": task, "sandboxes": held} for task, held in sorted(found.items())]})
+            if slot.task.principal == caller.principal:
+                about = {"profile": slot.shared_key[1], "state": slot.state.value}
+                found.setdefault(slot.task.task, []).append(about)
+        tasks = []
+        for task, sandboxes in sorted(found.items()):
+            opening = opened.get(TaskKey(caller.principal, task), UNOPENED)
+            if opening.labels.items() >= wanted.items():
+                tasks.append({"task_id": task, "sandboxes": sandboxes, **opening_fields(opening)})
+        return _json({"tasks": tasks})
+
+    async def _note(self, task: TaskKey, scope: Scope, receive: Receive) -> Response:
+        """Give a task labels, and a lifetime from now on."""
+        labels, lifetime = terms_of(await read_body(scope, receive, MAX_JSON))
+        await self._gateway.check_here(task)
+        return _json(opening_fields(await self._gateway.lifetimes.note(task, labels, lifetime)))
 
     async def _tool(self, caller: Caller, name: str, scope: Scope, receive: Receive) -> Response:
         """Call a tool with the body's arguments, wait until it has ended, and answer its fields."""

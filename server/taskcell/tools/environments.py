@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio.to_thread
 
 from taskcell.config.settings import Settings
-from taskcell.deployment.opened import OpenedTasks
+from taskcell.deployment.opened import OpenedTasks, Opening
 from taskcell.environment import OF_TERMINAL, Environment
 from taskcell.errors import BadArgument
 from taskcell.model import Command, Profile, TaskKey
@@ -82,7 +82,7 @@ class Environments:
         if held is not None and any(slot.task == task for slot in self.pool.slots):
             return held
         await self.pool.of_task(task)  # what earlier servers know is known from then on
-        found = await anyio.to_thread.run_sync(self.opened.find, task)
+        found = (await anyio.to_thread.run_sync(self.opened.find, task)).environment
         if found.name and found.name not in self.settings.environments:
             raise BadArgument(f"The task was opened with {found}, which is not configured any more; {_CLOSE}")
         self._hold(task, found)
@@ -113,7 +113,7 @@ class Environments:
 
     def profile_of(self, name: str, task: TaskKey) -> Profile | None:
         """Return the profile of an earlier server's sandbox, by its name; None for a skill's, and if there is none."""
-        environment = Environment.of_profile(name) or self.opened.find(task)
+        environment = Environment.of_profile(name) or self.opened.find(task).environment
         if environment.profile != name or (environment.name and environment.name not in self.settings.environments):
             return None
         return profile_in(self.settings, environment)
@@ -127,11 +127,12 @@ class Environments:
             profile: of the environment.
         """
         before = await self.of(task)
+        opened = await anyio.to_thread.run_sync(self.opened.find, task)
         if wanted != before:
             if not before.is_default or await self.pool.has_begun(task):
                 raise BadArgument(f"The task has {before} already, so it cannot be opened with {wanted}; {_CLOSE}")
             self._hold(task, wanted)
-            await anyio.to_thread.run_sync(self.opened.note, task, wanted)
+            await anyio.to_thread.run_sync(self.opened.note, task, replace(opened, environment=wanted))
         try:
             async with self.pool.lease(task, profile) as (sandbox, notes):
                 reserve(self.pool, task, sandbox)
@@ -140,15 +141,17 @@ class Environments:
             # One that is still being made goes on, and is the task's.
             if wanted != before and all(slot.task != task for slot in self.pool.slots):
                 self.forget(task)
+                self.opened.note(task, opened)
             raise
 
     @asynccontextmanager
     async def passed_on(self, task: TaskKey, to: TaskKey) -> AsyncIterator[None]:
-        """While this is entered, a new task is made that has the environment of another one."""
+        """While this is entered, a new task is made that is opened with what another one was: its end is theirs."""
         environment = await self.of(task)
-        if not environment.is_default:
+        opened = await anyio.to_thread.run_sync(self.opened.find, task)
+        if opened != Opening():
             self._hold(to, environment)
-            await anyio.to_thread.run_sync(self.opened.note, to, environment)
+            await anyio.to_thread.run_sync(self.opened.note, to, opened)
         try:
             yield
         except BaseException:
