@@ -99,7 +99,7 @@ class Container:
         is_filtered: the engine was asked for a filter of system calls.
         shares_files: as in `ContainerSpec`.
         runtime: the engine's word for what runs it, such as `runc`; empty where it does not say.
-        is_pod: a NetworkPolicy keeps it from its network and not the lack of one; file systems in memory have no mode.
+        is_pod: a NetworkPolicy keeps it from its network and not the lack of one.
     """
 
     id: str

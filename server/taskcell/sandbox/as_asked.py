@@ -184,7 +184,7 @@ def differences(profile: Profile, container: Container, facts: Facts, shown: Seq
     for mount in shown:
         place, is_files = facts.places[mount.target], mount.target == container.workspace
         # Whoever owns the task's files may change the mode of their folder, and a skill may only read them.
-        wrong = None if place is None else _wrong_at(place, mount, same_kernel, is_files or container.is_pod)
+        wrong = None if place is None else _wrong_at(place, mount, same_kernel, is_files)
         if wrong is not None:
             yield f"{mount.target} {wrong}"
 

@@ -37,7 +37,7 @@ def test_a_sandbox_has_the_protections_of_a_container() -> None:
     assert made["automountServiceAccountToken"] is False
     assert made["enableServiceLinks"] is False
     assert cell["resources"]["limits"] == {"memory": str(PLAIN.memory), "cpu": "1000m"}
-    assert cell["command"][-2:] == ["--claim", "60000"]
+    assert cell["command"][4:6] == ["--claim", "60000"]
 
 
 def test_what_is_in_memory_is_bounded() -> None:
@@ -60,6 +60,12 @@ def test_labels_are_what_kubernetes_takes() -> None:
     assert pod.label("-x") != "-x" or pod.label("x-") != "x-"
 
 
+def test_file_systems_in_memory_get_their_modes_from_the_supervisor() -> None:
+    tmpfs = (Tmpfs("/tmp", 1 << 20), Tmpfs("/own", 1 << 20, mode=0o700))
+    words = pod.manifest(spec(tmpfs=tmpfs), "map")["spec"]["containers"][0]["command"]
+    assert words[-4:] == ["--mode", "1777:/tmp", "--mode", "700:/own"]
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -68,6 +74,7 @@ def test_labels_are_what_kubernetes_takes() -> None:
         ({"network": "bridge"}, "its network is 'bridge'"),
         ({"remove": False}, "keeps a stopped container"),
         ({"gpus": "all"}, "asks for GPUs"),
+        ({"kind": "skill", "entrypoint": None}, "name it in `entrypoint`"),
     ],
 )
 def test_what_no_pod_has_is_refused_in_a_sentence(changes: dict[str, Any], why: str) -> None:

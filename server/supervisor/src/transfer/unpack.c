@@ -253,9 +253,9 @@ static bool take_block(struct unpacking *u, bool *end) {
     return taken;
 }
 
-static bool finish(struct unpacking *u) {
+static void finish(struct unpacking *u, bool has_end) {
     static char away[TAR_BLOCK * 64];
-    while (read(STDIN_FILENO, away, sizeof away) > 0) {} /* blocks of zeros */
+    while (has_end && read(STDIN_FILENO, away, sizeof away) > 0) {} /* blocks of zeros */
     while (u->locked_count--) {
         const struct locked *l = &u->locked[u->locked_count];
         int folder = open_beneath(u->root, l->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
@@ -264,7 +264,6 @@ static bool finish(struct unpacking *u) {
             close(folder);
         }
     }
-    return true;
 }
 
 static int refuse_unpacking(const struct unpacking *u) {
@@ -273,19 +272,19 @@ static int refuse_unpacking(const struct unpacking *u) {
     return refuse((enum refusal)REFUSED_ARCHIVE, u->count, u->problem);
 }
 
-int transfer_unpack(char **argv) {
+int transfer_unpack(const char *path, bool has_end) {
     static struct unpacking u;
     const char *name;
     int own = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    u.root = open_beneath(own, argv[0], O_PATH | O_DIRECTORY);
+    u.root = open_beneath(own, path, O_PATH | O_DIRECTORY);
     if (u.root < 0 && errno == ENOENT) {
-        int parent = open_parent(own, argv[0], true, &name);
-        if (parent >= 0 && !mkdirat(parent, name, 0777)) u.root = open_beneath(own, argv[0], O_PATH | O_DIRECTORY);
+        int parent = open_parent(own, path, true, &name);
+        if (parent >= 0 && !mkdirat(parent, name, 0777)) u.root = open_beneath(own, path, O_PATH | O_DIRECTORY);
     }
     if (u.root < 0) return refuse_path("");
     for (bool end = false; !end;)
         if (!take_block(&u, &end)) return refuse_unpacking(&u);
-    finish(&u);
+    finish(&u, has_end);
     struct buffer reply = {0};
     put_u8(&reply, REPLY_DONE);
     put_u64(&reply, u.count);

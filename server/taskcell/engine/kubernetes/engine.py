@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import time
-from collections.abc import AsyncIterator, Collection, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, BinaryIO
 
 import anyio
 import anyio.abc
 
-from taskcell.engine.base import Container, ContainerSpec, EngineFacts, ListedContainer, Standing
-from taskcell.engine.kubernetes import pod
+from taskcell.engine.base import Container, ContainerSpec, EngineFacts, ListedContainer, ListedVolume, Standing
+from taskcell.engine.kubernetes import inside, pod, status
 from taskcell.engine.kubernetes.api import JSON_PATCH, Api, ApiRefused
 from taskcell.engine.kubernetes.exec_stream import open_pod_exec
-from taskcell.errors import EngineError, ImageMissing
+from taskcell.errors import EngineError
 from taskcell.model import WORKSPACE
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.supervisor import binary
@@ -28,10 +27,6 @@ from taskcell.supervisor import binary
 POD_START_TIMEOUT = 60.0
 #: Seconds to remove a pod that could not be started.
 POD_UNDO_TIMEOUT = 5.0
-#: Why a container cannot start, so that waiting is of no use, in Kubernetes' words.
-_NO_IMAGE = frozenset({"ErrImageNeverPull", "InvalidImageName", "ImagePullBackOff", "ErrImagePull"})
-_HOPELESS = _NO_IMAGE | {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-_ENDED = frozenset({"Succeeded", "Failed"})
 _GONE = 404
 
 
@@ -45,6 +40,7 @@ class KubernetesEngine:
         self._api = api
         self._facts: EngineFacts | None = None
         self._supervisors: dict[str, str] = {}
+        self._environments: dict[str, Mapping[str, str]] = {}
 
     async def facts(self) -> EngineFacts:
         if self._facts is None:
@@ -69,7 +65,9 @@ class KubernetesEngine:
         made = await self._api.call("POST", self._api.path("pods"), pod.manifest(spec, supervisor))
         try:
             with anyio.fail_after(POD_START_TIMEOUT):
-                return self._described(await self._until_running(made), spec.profile)
+                found = await self._until_running(made)
+                is_fresh = not await self._inherit(found, spec)
+                return await self._described(found, spec.profile, is_fresh=is_fresh)
         except BaseException as error:
             with anyio.move_on_after(POD_UNDO_TIMEOUT, shield=True):
                 await self._delete(spec.name, made["metadata"]["uid"], 0)
@@ -79,6 +77,28 @@ class KubernetesEngine:
                     "it, or pulls its image. Call again in a minute."
                 ) from None
             raise
+
+    async def _inherit(self, found: dict[str, Any], spec: ContainerSpec) -> bool:
+        """Fill a new pod with the files of the task's last one, if that runs; returns whether it did."""
+        for holder in spec.workspace.holders:
+            old = await self._look(holder.id)
+            if old is not None and status.standing_of_pod(old) is Standing.RUNS:
+                other = old["metadata"]["labels"].get(pod.LABEL_PREFIX + "profile")
+                if other != pod.label(spec.profile.name):
+                    raise EngineError(
+                        f"The task has a pod of its profile '{other}' already, and pods cannot share files: close the "
+                        "task (`sandbox close`), or use another task_id."
+                    )
+                await self._copy(old["metadata"]["name"], [found["metadata"]["name"]], spec.profile.user)
+                return True
+        return False
+
+    async def _copy(self, source: str, targets: Sequence[str], user: str | None) -> None:
+        with tempfile.TemporaryFile() as file:
+            await inside.save(self._api, source, user, file, inside.ARCHIVE_MAX)
+            for target in targets:
+                file.seek(0)
+                await inside.put(self._api, target, user, file)
 
     async def _supervisor(self, architecture: str) -> str:
         """The name of the ConfigMap that holds the program; it is made where it is not there."""
@@ -110,25 +130,33 @@ class KubernetesEngine:
             async for event in events:
                 found: dict[str, Any] = event["object"]
                 version = found["metadata"]["resourceVersion"]
-                if event["type"] != "BOOKMARK" and _has_started(found):
+                if event["type"] != "BOOKMARK" and status.has_started(found):
                     return found
             # The server ends a watch after some minutes, or when it is restarted.
 
     # --- finding -------------------------------------------------------------------------------------------------
 
-    def _described(self, found: dict[str, Any], profile: AuthorizedProfile) -> Container:
-        meta = found["metadata"]
+    async def _described(self, found: dict[str, Any], profile: AuthorizedProfile, *, is_fresh: bool) -> Container:
         return Container(
-            id=f"{meta['name']}/{meta['uid']}",
-            name=meta["annotations"].get(pod.LABEL_PREFIX + "name") or meta["name"],
+            id=status.id_of(found),
+            name=status.name_of(found),
             workspace=WORKSPACE,
             supervisor=pod.SUPERVISOR,
             reports=pod.POD_REPORTS,
             user=profile.user,
+            environment=await self._environment(found),
             image_id=profile.image,
-            volume=meta["uid"],
+            volume=status.id_of(found),
+            is_fresh=is_fresh,
             is_pod=True,
         )
+
+    async def _environment(self, found: dict[str, Any]) -> Mapping[str, str]:
+        """The image's own variables: the first pod of each image is asked."""
+        image = status.image_of(found)
+        if image not in self._environments:
+            self._environments[image] = await inside.environment(self._api, found["metadata"]["name"])
+        return self._environments[image]
 
     async def _look(self, container_id: str) -> dict[str, Any] | None:
         """The pod; None when it is gone, or another one has its name."""
@@ -143,9 +171,9 @@ class KubernetesEngine:
 
     async def find(self, container_id: str, profile: AuthorizedProfile) -> Container | None:
         found = await self._look(container_id)
-        if found is None or _standing(found) is Standing.ENDED:
+        if found is None or status.standing_of_pod(found) is Standing.ENDED:
             return None
-        return replace(self._described(found, profile), is_fresh=False)
+        return await self._described(found, profile, is_fresh=False)
 
     async def image_id(self, profile: AuthorizedProfile) -> str:
         """The reference: no API says which image a node would take for it. One with a digest is its own id."""
@@ -154,7 +182,7 @@ class KubernetesEngine:
     async def rename(self, container: Container, name: str) -> Container:
         """Pods keep their names; an annotation has the new one."""
         at = "/metadata/annotations/" + (pod.LABEL_PREFIX + "name").replace("/", "~1")
-        change = [{"op": "test", "path": "/metadata/uid", "value": container.volume},
+        change = [{"op": "test", "path": "/metadata/uid", "value": container.id.partition("/")[2]},
                   {"op": "replace", "path": at, "value": name}]  # fmt: skip
         await self._api.call("PATCH", self._pod_of(container.id), change, JSON_PATCH)
         return replace(container, name=name)
@@ -162,28 +190,18 @@ class KubernetesEngine:
     async def containers(self, deployment: str) -> Sequence[ListedContainer]:
         selector = f"{pod.LABEL_PREFIX}deployment={pod.label(deployment)}"
         found = await self._api.call("GET", self._api.path("pods"), labelSelector=selector)
-        return [
-            ListedContainer(
-                id=f"{one['metadata']['name']}/{one['metadata']['uid']}",
-                name=one["metadata"]["annotations"].get(pod.LABEL_PREFIX + "name") or one["metadata"]["name"],
-                labels={f"taskcell.{key.removeprefix(pod.LABEL_PREFIX)}": value
-                        for key, value in one["metadata"]["labels"].items() if key.startswith(pod.LABEL_PREFIX)},
-                state="removing" if one["metadata"].get("deletionTimestamp") else one["status"]["phase"].lower(),
-                age=max(0.0, time.time() - _seconds(one["metadata"]["creationTimestamp"])),
-            )
-            for one in found["items"]
-        ]  # fmt: skip
+        return [status.listed(one) for one in found["items"]]
 
     async def standing(self, container: Container) -> Standing:
         found = await self._look(container.id)
-        return Standing.ENDED if found is None else _standing(found)
+        return Standing.ENDED if found is None else status.standing_of_pod(found)
 
     async def why_dead(self, container: Container) -> str:
         try:
             found = await self._look(container.id)
         except EngineError as error:
             return str(error)
-        return "Its pod was removed." if found is None else _why_dead(found["status"])
+        return "Its pod was removed." if found is None else status.why_ended(found["status"])
 
     async def memory(self, container: Container) -> int | None:
         """None: that is in the metrics of the cluster, which need not be there."""
@@ -216,7 +234,7 @@ class KubernetesEngine:
 
     @asynccontextmanager
     async def connect(self, container: Container) -> AsyncIterator[anyio.abc.ByteStream]:
-        name = container.id.partition("/")[0]
+        name = _pod_name(container)
         stream = await open_pod_exec(self._api, name, pod.CELL, (pod.SUPERVISOR, "connect", "--socket", pod.POD_SOCKET))
         try:
             yield stream
@@ -229,13 +247,14 @@ class KubernetesEngine:
         return False
 
     async def save_files(self, container: Container, file: BinaryIO, most: int) -> None:
-        raise EngineError("This engine cannot read a task's files from outside its sandbox yet.")
+        await inside.save(self._api, _pod_name(container), container.user, file, most)
 
     async def put_files(self, container: Container, file: BinaryIO) -> None:
-        raise EngineError("This engine cannot put a task's files back from outside its sandbox yet.")
+        await inside.put(self._api, _pod_name(container), container.user, file)
 
     async def copy_files(self, source: Container, targets: Sequence[Container], runtime: str) -> Sequence[str]:
-        return ["pods cannot share files" for _ in targets]
+        await self._copy(_pod_name(source), [_pod_name(one) for one in targets], source.user)
+        return ["" for _ in targets]
 
     @asynccontextmanager
     async def frozen(self, containers: Sequence[Container]) -> AsyncIterator[None]:
@@ -244,6 +263,9 @@ class KubernetesEngine:
 
     async def remove_workspace(self, name: str) -> None:
         """It goes with its pod."""
+
+    async def shared_volumes(self, deployment: str) -> Sequence[ListedVolume]:
+        return ()
 
     async def sweep(self, deployment: str, living: Collection[str]) -> None:
         """Workspaces go with their pods."""
@@ -255,36 +277,5 @@ class KubernetesEngine:
         await self._api.aclose()
 
 
-def _seconds(time_of: str) -> float:
-    return datetime.fromisoformat(time_of.replace("Z", "+00:00")).timestamp()
-
-
-def _has_started(found: dict[str, Any]) -> bool:
-    """Whether its container runs. Raises ImageMissing, EngineError when it never will."""
-    name, status = found["metadata"]["name"], found.get("status", {})
-    for one in status.get("containerStatuses", ()):
-        waiting = one.get("state", {}).get("waiting") or {}
-        if waiting.get("reason") in _HOPELESS:
-            kind = ImageMissing if waiting["reason"] in _NO_IMAGE else EngineError
-            raise kind(f"The pod {name} cannot start: {waiting['reason']}: {waiting.get('message', '')}")
-    if status.get("phase") in _ENDED or found["metadata"].get("deletionTimestamp"):
-        raise EngineError(f"The pod {name} ended at its start. {_why_dead(status)}")
-    return bool(status.get("phase") == "Running")
-
-
-def _standing(found: dict[str, Any]) -> Standing:
-    is_over = found["status"].get("phase") in _ENDED or found["metadata"].get("deletionTimestamp")
-    return Standing.ENDED if is_over else Standing.RUNS
-
-
-def _why_dead(status: dict[str, Any]) -> str:
-    if status.get("reason"):  # evicted, or over its deadline
-        return f"{status['reason']}: {status.get('message', '')}"
-    for one in status.get("containerStatuses", ()):
-        for state in (one.get("state", {}), one.get("lastState", {})):
-            ended = state.get("terminated")
-            if ended and ended.get("reason") == "OOMKilled":
-                return "It ran out of memory."
-            if ended:
-                return f"Its container ended with code {ended.get('exitCode')} ({ended.get('reason', '')})."
-    return f"Its pod is {str(status.get('phase', 'unknown')).lower()}."
+def _pod_name(container: Container) -> str:
+    return container.id.partition("/")[0]

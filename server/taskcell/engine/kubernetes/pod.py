@@ -39,6 +39,11 @@ def impossible(profile: Profile) -> Iterator[str]:
         yield f"it shares the host's {', '.join(profile.host_namespaces)}, which a cluster's nodes do not give"
     if profile.network != "none":
         yield f"its network is '{profile.network}', and pods have none: name hosts in `egress`"
+    if profile.kind != "terminal" and profile.entrypoint is None:
+        yield (
+            "it runs its image's own program, and no API of Kubernetes says what that is: name it in `entrypoint`, or "
+            "set `entrypoint = []` where each call names its program"
+        )
     if not profile.remove:
         yield "`rm = false` keeps a stopped container, and a cluster keeps none"
     if profile.gpus:
@@ -112,7 +117,7 @@ def _cell(spec: ContainerSpec) -> dict[str, Any]:
         "image": profile.image,
         "imagePullPolicy": "IfNotPresent",
         "workingDir": "/",
-        "command": [SUPERVISOR, "init", "--socket", POD_SOCKET, "--claim", str(round(spec.claim_within * 1000))],
+        "command": [*_supervising(spec)],
         "volumeMounts": [*_mounts(profile)],
         "resources": {
             "limits": {key: value for key, value in limits.items() if value},
@@ -130,6 +135,12 @@ def _cell(spec: ContainerSpec) -> dict[str, Any]:
             "capabilities": {"drop": ["ALL"], "add": added},
         },
     }
+
+
+def _supervising(spec: ContainerSpec) -> Iterator[str]:
+    yield from (SUPERVISOR, "init", "--socket", POD_SOCKET, "--claim", str(round(spec.claim_within * 1000)))
+    for mount in spec.profile.tmpfs:  # an emptyDir has no mode but 0777
+        yield from ("--mode", f"{mount.mode:o}:{mount.target}")
 
 
 def _mounts(profile: Profile) -> Iterator[Mapping[str, Any]]:

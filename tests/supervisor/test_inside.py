@@ -1,0 +1,55 @@
+"""What an engine that sees neither a sandbox's image nor its files runs inside of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+#: A reply's head: done, a folder, its size, time and mode.
+HEAD = 22
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+def run(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(words, input=b"", env=env, capture_output=True, timeout=30, check=False)
+
+
+def test_the_environment_is_what_the_program_was_started_with(binary: Path) -> None:
+    assert run(binary, "environment", env={"A": "x\ny", "B": ""}).stdout == b"A=x\ny\0B=\0"
+
+
+@as_root
+def test_files_are_read_and_written_as_the_user(binary: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):  # pytest's own, which are closed to others
+        folder.chmod(0o755)
+    source.mkdir(mode=0o755)
+    target.mkdir()
+    os.chown(target, 1000, 1000)
+    (source / "file").write_text("text")
+    sent = run(binary, "as", "1000:1000", source, "transfer", "send", "tar", "0", "0", ".")
+    assert sent.stdout[-1024:] == bytes(1024)
+    # Its standard input stays open behind the archive, as an exec's does.
+    argv = [binary, "as", "1000:1000", target, "transfer", "unpack-open", "."]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as put:
+        assert put.stdin is not None
+        assert put.stdout is not None
+        put.stdin.write(sent.stdout[HEAD:])
+        put.stdin.flush()
+        assert put.stdout.read() == bytes([0]) + (1).to_bytes(8, "little")
+    assert ((target / "file").read_text(), (target / "file").stat().st_uid) == ("text", 1000)
+    (source / "file").chmod(0)
+    broken = run(binary, "as", "1000:1000", source, "transfer", "send", "tar", "0", "0", ".")
+    assert b"taskcell: ./file: Permission denied\n" in broken.stdout
+    assert broken.stdout[-1024:] != bytes(1024)
+
+
+@as_root
+def test_a_folder_that_the_user_may_not_enter_is_named(binary: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    done = run(binary, "as", "1000:1000", tmp_path, "transfer", "send", "tar", "0", "0", ".")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"the folder cannot be entered" in done.stderr
