@@ -17,6 +17,7 @@ int transfer_run(int argc, char **argv) {
     if (!strcmp(what, "empty") && argc == 2) return transfer_empty(argv + 1);
     if (!strcmp(what, "copy") && argc >= 3) return transfer_copy(argc - 1, argv + 1);
     fputs("usage: supervisor transfer send look|raw|tar OFFSET LENGTH PATH |\n"
-          "       receive SIZE|- MODE|- PATH | unpack PATH | unpack-open PATH | empty PATH | copy FROM TO...\n", stderr);
+          "       receive SIZE|- MODE|- PATH | unpack PATH | unpack-open PATH | empty PATH | copy FROM TO...\n",
+          stderr);
     return 2;
 }
