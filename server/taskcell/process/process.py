@@ -27,7 +27,7 @@ _FAILED = {
     protocol.FailedStage.EXEC: "The program could not be started",
     protocol.FailedStage.PTY: "The sandbox cannot open a terminal",
 }
-
+_TOLD_APART = (protocol.FailedStage.CWD, protocol.FailedStage.FORK, protocol.FailedStage.EXEC)
 #: By Linux's error numbers: ENOENT, ENOTDIR; EPERM, EACCES.
 _CODES = {
     **dict.fromkeys((2, 20), ErrorCode.NOT_FOUND),
@@ -162,9 +162,9 @@ class Process(Listener):
         """Raises SpawnFailed, SandboxLost."""
         if self.failed is not None:
             stage, why = self.failed.stage, shown(self.failed.message, MESSAGE_SHOWN)
-            no_folder, no_room = stage is protocol.FailedStage.CWD, stage is protocol.FailedStage.FORK
-            code = _CODES.get(self.failed.errno)
-            raise SpawnFailed(f"{_FAILED[stage]}: {why}.", no_folder=no_folder, no_room=no_room, code=code)
+            no_folder, no_room, no_program = (stage is one for one in _TOLD_APART)
+            said, code = f"{_FAILED[stage]}: {why}.", _CODES.get(self.failed.errno)
+            raise SpawnFailed(said, no_folder=no_folder, no_room=no_room, no_program=no_program, code=code)
         self._check_heard()
 
     def _check_heard(self) -> None:
