@@ -190,13 +190,21 @@ class SpawnFailed(TaskcellError):
     Arguments:
         no_folder: the working directory could not be used. Whatever the reason, the program was not executed.
         no_room: the sandbox cannot have one more process.
+        no_program: the kernel cannot execute it.
     """
 
     code = ErrorCode.INVALID_ARGUMENT
 
     def __init__(
-        self, message: str, *, no_folder: bool = False, no_room: bool = False, code: ErrorCode | None = None
+        self,
+        message: str,
+        *,
+        no_folder: bool = False,
+        no_room: bool = False,
+        no_program: bool = False,
+        code: ErrorCode | None = None,
     ) -> None:
         super().__init__(message, code=ErrorCode.NO_CAPACITY if no_room else code)
         self.no_folder = no_folder
         self.no_room = no_room
+        self.no_program = no_program

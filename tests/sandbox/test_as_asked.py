@@ -6,10 +6,20 @@ from dataclasses import replace
 
 import pytest
 
+from agent_task import Task
+from gateways import GatewayFactory
 from taskcell.engine.base import Container
+from taskcell.errors import EngineError, SpawnFailed
 from taskcell.model import Profile
 from taskcell.mounts import Tmpfs
-from taskcell.sandbox.as_asked import differences, parse_facts, unlimited
+from taskcell.sandbox.as_asked import (
+    MOST_IN_VARIABLE,
+    MOST_IN_VARIABLES,
+    check_variables,
+    differences,
+    parse_facts,
+    unlimited,
+)
 
 PATHS = ["/", "/workspace", "/tmp"]
 TMP = Tmpfs("/tmp", 8 << 20)
@@ -92,3 +102,33 @@ def test_without_a_filter_that_was_asked_for_none_is_missed() -> None:
 @pytest.mark.parametrize("text", ["", "at", "at x 0:0 1 1 rw writes", "memory\npids -\n", "\0\n\n", GOOD[:100]])
 def test_what_is_cut_or_garbled_is_a_difference_and_no_fault(text: str) -> None:
     assert wrong(text)
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        (
+            {"A": "b", "BIG": "x" * MOST_IN_VARIABLE},
+            "sets the variable 'BIG' of 128 KiB, and commands start with 128 KiB",
+        ),
+        ({f"V{i}": "x" * 30_000 for i in range(20)}, "sets variables of 586 KiB, and commands start with 256 KiB at"),
+    ],
+)
+def test_an_image_with_variables_that_no_command_could_start_with_is_refused(env: dict[str, str], says: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        check_variables(env, "odd:1")
+    assert says in str(caught.value)
+    assert str(caught.value).startswith("The image 'odd:1' ")
+
+
+def test_an_image_may_set_as_much_as_a_request_and_linux_have_room_for() -> None:
+    check_variables({"BIG": "x" * (MOST_IN_VARIABLE - 5)}, "odd:1")
+    check_variables({f"V{i}": "x" * 1000 for i in range(MOST_IN_VARIABLES // 1010)}, "odd:1")
+
+
+@pytest.mark.anyio
+async def test_where_the_shell_does_not_start_the_answer_names_the_key_that_mends_it(gateway: GatewayFactory) -> None:
+    async with gateway('manifests = []\n[terminal]\nshell = ["nosuchshell", "-c"]\n', engine="local") as gw:
+        with pytest.raises(SpawnFailed, match=r"'nosuchshell'.*It is the shell.* another one by `shell`"):
+            await Task(gw).terminal("true")
+        await Task(gw).call("write_file", path="f", content="works")

@@ -28,13 +28,10 @@ _FAILED = {
     protocol.FailedStage.PTY: "The sandbox cannot open a terminal",
 }
 
-_USER = protocol.FailedStage.USER
+_TOLD_APART = (protocol.FailedStage.CWD, protocol.FailedStage.FORK, protocol.FailedStage.EXEC)
 #: By Linux's error numbers: ENOENT, ENOTDIR; EPERM, EACCES; E2BIG.
-_CODES = {
-    **dict.fromkeys((2, 20), ErrorCode.NOT_FOUND),
-    **dict.fromkeys((1, 13), ErrorCode.PERMISSION_DENIED),
-    7: ErrorCode.TOO_LARGE,
-}
+_CODES = dict.fromkeys((2, 20), ErrorCode.NOT_FOUND) | dict.fromkeys((1, 13), ErrorCode.PERMISSION_DENIED)
+_CODES[7] = ErrorCode.TOO_LARGE
 
 #: Bytes of stdout and of stderr.
 Totals = tuple[int, int]
@@ -164,9 +161,10 @@ class Process(Listener):
         """Raises SpawnFailed, SandboxLost."""
         if self.failed is not None:
             stage, why = self.failed.stage, shown(self.failed.message, MESSAGE_SHOWN)
-            no_folder, no_room = stage is protocol.FailedStage.CWD, stage is protocol.FailedStage.FORK
-            code = ErrorCode.PERMISSION_DENIED if stage is _USER else _CODES.get(self.failed.errno)
-            raise SpawnFailed(f"{_FAILED[stage]}: {why}.", no_folder=no_folder, no_room=no_room, code=code)
+            no_folder, no_room, no_program = (stage is one for one in _TOLD_APART)
+            said = f"{_FAILED[stage]}: {why}."
+            code = ErrorCode.PERMISSION_DENIED if stage is protocol.FailedStage.USER else _CODES.get(self.failed.errno)
+            raise SpawnFailed(said, no_folder=no_folder, no_room=no_room, no_program=no_program, code=code)
         self._check_heard()
 
     def _check_heard(self) -> None:

@@ -16,6 +16,7 @@ from taskcell.mounts import Tmpfs
 from taskcell.sandbox.own_program import run_own
 from taskcell.sandbox.spawn import Spawner
 from taskcell.supervisor.channel import Channel
+from taskcell.text import shown
 from taskcell.units import SHM, format_size
 
 #: Seconds for a program that reads a dozen small files.
@@ -36,6 +37,9 @@ _LIMITS = (
     "systemd), or set policy.require_resource_limits = false."
 )
 _WRONG = "The sandbox is not what was asked of the engine: {what}. It was removed; no command ran in it."
+#: Bytes that the variables of image and profile may take together: beside them a request has the call's arguments and
+#: variables. And of one variable, with its name and its end: Linux executes nothing that has a longer one.
+MOST_IN_VARIABLES, MOST_IN_VARIABLE = 256 << 10, 128 << 10
 _NOT_WRITABLE = (
     "Commands run as user {user}, who cannot write to {folder}: it belongs to {owner} and has mode {mode:o}. If the "
     "task began before that user was configured, close it (`sandbox close`); else leave 'user' out."
@@ -83,25 +87,42 @@ async def check(channel: Channel, spawner: Spawner, *, files: int | None, limits
         limits: memory, processors and processes must be bounded as the profile says.
     """
     profile, container = spawner.profile, spawner.container
-    shown = [mount for mount in profile.tmpfs if mount.target != SHM and mount.target not in _covered(profile)]
-    words = ["/", container.workspace, *(f"{mount.mode:o}:{mount.target}" for mount in shown)]
+    check_variables(spawner.base_env(), profile.image)
+    looked_at = [mount for mount in profile.tmpfs if mount.target != SHM and mount.target not in _covered(profile)]
+    words = ["/", container.workspace, *(f"{mount.mode:o}:{mount.target}" for mount in looked_at)]
     try:
         text = await run_own(channel, spawner, ["facts", *words], within=FACTS_TIMEOUT)
     except SpawnFailed:
         return  # the first command is told why nothing starts
-    facts = parse_facts(text, ["/", container.workspace, *(mount.target for mount in shown)])
+    facts = parse_facts(text, ["/", container.workspace, *(mount.target for mount in looked_at)])
     unbounded = list(unlimited(profile, container, facts)) if limits else []
     if unbounded:
         raise EngineError(_LIMITS.format(what=" and ".join(unbounded)))
     if files is not None:
-        shown.append(Tmpfs(container.workspace, files))
-    if wrong := list(differences(profile, container, facts, shown)):
+        looked_at.append(Tmpfs(container.workspace, files))
+    if wrong := list(differences(profile, container, facts, looked_at)):
         raise EngineError(_WRONG.format(what="; ".join(wrong)))
     place = facts.places[container.workspace]
     if place is not None and not (place.can_write or profile.is_reader or profile.folder is not None):
         raise EngineError(
             _NOT_WRITABLE.format(user=facts.user, folder=container.workspace, owner=place.owner, mode=place.mode)
         )
+
+
+def check_variables(env: Mapping[str, str], image: str) -> None:
+    """Raise EngineError where an image sets so much that no command could start."""
+    sizes = {name: len(f"{name}={value}".encode("utf-8", "replace")) + 1 for name, value in env.items()}
+    longest, total = max(sizes, key=lambda name: sizes[name]), sum(sizes.values())
+    if sizes[longest] > MOST_IN_VARIABLE:
+        size, most, what = sizes[longest], MOST_IN_VARIABLE, f"the variable {shown(longest)}"
+    elif total > MOST_IN_VARIABLES:
+        size, most, what = total, MOST_IN_VARIABLES, "variables"
+    else:
+        return
+    raise EngineError(
+        f"The image {shown(image)} sets {what} of {format_size(size)}, and commands start with {format_size(most)} at "
+        "most; use an image that sets less, or set the variable anew in `environment`."
+    )
 
 
 def _covered(profile: Profile) -> set[str]:
@@ -163,11 +184,11 @@ def _cpus(values: Mapping[str, str]) -> float:
     return _number(quota) / length if length else 0.0
 
 
-def differences(profile: Profile, container: Container, facts: Facts, shown: Sequence[Tmpfs]) -> Iterator[str]:
+def differences(profile: Profile, container: Container, facts: Facts, looked_at: Sequence[Tmpfs]) -> Iterator[str]:
     """What is not as the profile says, each in a few words.
 
     Arguments:
-        shown: the file systems in memory that were looked at.
+        looked_at: the file systems in memory that were.
     """
     values, same_kernel = facts.values, is_on_this_kernel(profile, container)
     if same_kernel and not profile.sudo and values.get("NoNewPrivs") != "1":
@@ -181,7 +202,7 @@ def differences(profile: Profile, container: Container, facts: Facts, shown: Seq
     root = facts.places["/"]
     if profile.read_only and root is not None and not root.is_read_only:
         yield "its root file system can be written"
-    for mount in shown:
+    for mount in looked_at:
         place, is_files = facts.places[mount.target], mount.target == container.workspace
         # Whoever owns the task's files may change the mode of their folder, and a skill may only read them.
         wrong = None if place is None else _wrong_at(place, mount, same_kernel, is_files)

@@ -70,6 +70,12 @@ async def run_command(
     return await _run(sandbox, command, process_id, watch, _Beside((*notes, note), elsewhere))
 
 
+_NO_SHELL = (
+    "It is the shell, by which every command here starts. Use an image that has it, or have the person who runs the "
+    "server name another one by `shell` in the table of this environment."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Beside:
     """What an answer says beside the command's result. Arguments as in `run_command`."""
@@ -109,6 +115,8 @@ async def _run(
         sandbox.spawner.terminal.withdraw(record, earlier)
         if failure.no_room:
             raise await _no_room(sandbox, failure) from None
+        if failure.no_program and sandbox.profile.kind == "terminal":
+            raise SpawnFailed(f"{failure} {_NO_SHELL}", no_program=True, code=failure.code) from None
         raise
     except anyio.get_cancelled_exc_class():
         await sandbox.kill(process, Reason.CANCEL)
