@@ -66,7 +66,7 @@ async def test_ps_shows_whose_each_sandbox_is_and_what_it_does(servers: Servers)
         await run(client, "true", "idle one")
         await run(client, "sleep 300 > /dev/null &", "works")
         await servers.written('"processes": 1, "commands": 1')
-        async with connect(door=servers.files()[0].with_suffix(DOOR)) as cell:
+        async with connect(door=servers.files[0].with_suffix(DOOR)) as cell:
             await cell.open("works", labels={"run": "1"}, lifetime=3600)
         busy, idle = sorted(await listed(servers), key=lambda row: str(row["state"]))
         assert set(busy) == FIELDS

@@ -21,6 +21,7 @@ from taskcell.engine.docker.connection import Connection
 from taskcell.engine.docker.endpoint import Endpoint
 from taskcell.engine.docker.engine import DockerEngine
 from taskcell.engine.docker.image_users import ImageUsers
+from taskcell.engine.docker.looks import Looks
 from taskcell.engine.docker.mounted import check_mounted, seen_at
 from taskcell.engine.docker.supervisor_volume import SupervisorVolumes
 from taskcell.engine.docker.traits import Traits
@@ -137,7 +138,7 @@ class Exchanging(docker.APIClient):  # type: ignore[misc]
 
 
 def engine_at(client: docker.APIClient, endpoint: Endpoint, traits: Traits = Traits()) -> DockerEngine:  # noqa: B008
-    connection = Connection(client, endpoint, SupervisorVolumes(client), traits, ImageUsers(client))
+    connection = Connection(client, endpoint, SupervisorVolumes(client), traits, ImageUsers(client), Looks(client))
     return DockerEngine(Calls("", {}, connection))
 
 

@@ -73,6 +73,11 @@ def _entered(
     return wraps(method)(enter)
 
 
+def _plain(portal: BlockingPortal, inner: I) -> I:
+    """An object without methods that wait is the same for both."""
+    return inner
+
+
 class RunningCommand(_Blocking):
     """As `taskcell.client.process.RunningCommand`."""
 
@@ -106,6 +111,7 @@ class Task(_Blocking):
     run = _call(task.Task.run)
     start = _entered(task.Task.start, RunningCommand)
     shell = _entered(task.Task.shell, Shell)
+    forward = _entered(task.Task.forward, _plain)
     read_bytes = _call(task.Task.read_bytes)
     write_bytes = _call(task.Task.write_bytes)
     upload = _call(task.Task.upload)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from taskcell.client import files
-from taskcell.client.failures import FolderError
+from taskcell.client.failures import CellError, FolderError
+from taskcell.client.forward import Forward, forwarded
 from taskcell.client.process import Done, RunningCommand, request_of, started
 from taskcell.client.shell import Shell, opened_shell
 from taskcell.client.wire import ServerClient, file_path
@@ -30,6 +31,10 @@ class FileEntry:
     kind: str
     size: int | None
     target: str | None
+
+
+def _forget(error: CellError) -> None:
+    """What a caller does who sees that connections are reset."""
 
 
 def _ignore(sentence: str) -> None:
@@ -184,6 +189,23 @@ class Task:
             found += [FileEntry(item["path"], item["type"], item["size"], item["target"]) for item in page["entries"]]
             if not page.get("truncated"):
                 return found
+
+    # --- ports -------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def forward(
+        self, port: int, *, local_port: int = 0, on_error: Callable[[CellError], None] = _forget
+    ) -> AsyncIterator[Forward]:
+        """Reach what listens on a port in its sandbox at a port of this machine's loopback, while the block runs.
+
+        Raises ArgumentError when the local port is not free.
+
+        Arguments:
+            local_port: 0 takes a free one.
+            on_error: called when a connection is not opened, as nothing listens there; it is reset.
+        """
+        async with forwarded(self._wire, self.id, port, local_port, on_error) as forward:
+            yield forward
 
     # --- its life ----------------------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ _FRAME = struct.Struct(">BxxxI")
 SERVER_CONNECT_TIMEOUT = 30.0
 #: HTTP's status for a task that another server of the deployment has.
 _ELSEWHERE = 421
+#: HTTP's status for a connection that is something else from now on.
+_UPGRADED = 101
 _BARE = {401: ForbiddenError, 403: ForbiddenError, 404: NotFoundError, 429: CapacityError, 503: LostError}
 
 
@@ -86,7 +88,8 @@ class ServerClient:
             client = await self._client(task)
             try:
                 async with client.stream(method, path, content=content, headers=headers) as answer:
-                    fault = None if answer.is_success else await _failure(answer)
+                    is_answered = answer.is_success or answer.status_code == _UPGRADED
+                    fault = None if is_answered else await _failure(answer)
                     door = fault.fields.get("door") if fault is not None and answer.status_code == _ELSEWHERE else None
                     if door is None or task is None or self._doors.get(task) == door or not _repeats(content):
                         if fault is not None:
@@ -167,6 +170,10 @@ async def frames(answer: httpx2.Response) -> AsyncGenerator[tuple[int, bytes], N
 
 def task_path(task: str, *parts: str) -> str:
     return "/".join(["/tasks", *(quote(part, safe="", errors="surrogateescape") for part in (task, *parts))])
+
+
+def port_path(task: str, port: int) -> str:
+    return f"/ports/{quote(task, safe='')}/{port}"
 
 
 def file_path(task: str, path: str | os.PathLike[str]) -> str:

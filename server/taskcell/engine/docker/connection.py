@@ -9,6 +9,7 @@ from docker import APIClient
 
 from taskcell.engine.docker.endpoint import Endpoint, find_endpoint
 from taskcell.engine.docker.image_users import ImageUsers
+from taskcell.engine.docker.looks import Looks
 from taskcell.engine.docker.supervisor_volume import SupervisorVolumes
 from taskcell.engine.docker.traits import Traits, traits_of
 from taskcell.errors import EngineUnavailable
@@ -29,6 +30,7 @@ class Connection:
     supervisors: SupervisorVolumes
     traits: Traits
     users: ImageUsers
+    looks: Looks
 
 
 def connect(host: str, environ: Mapping[str, str]) -> Connection:
@@ -49,4 +51,4 @@ def connect(host: str, environ: Mapping[str, str]) -> Connection:
         raise EngineUnavailable(
             f"The engine speaks API {version}, but 1.41 (Docker 20.10) or newer is needed; update it."
         )
-    return Connection(client, endpoint, SupervisorVolumes(client), traits, ImageUsers(client))
+    return Connection(client, endpoint, SupervisorVolumes(client), traits, ImageUsers(client), Looks(client))

@@ -35,9 +35,9 @@ def copy(on: Connection, source: Container, targets: Sequence[Container], runtim
         targets: COPIES_AT_ONCE at most; what is in their workspaces goes.
         runtime: of the engine; empty means its default.
     """
-    image = on.client.inspect_image(targets[0].image_id)
+    image = on.looks.image(targets[0].image_id)
     # With the labels of its source the next server removes one that a killed server has made and not started.
-    own = on.client.inspect_container(source.id)["Config"]
+    own = on.looks.labels(source.id)
     mounts = [
         Mount(SUPERVISOR_FOLDER, on.supervisors.ensure(image), type="volume", read_only=True, labels=SUPERVISOR_LABELS),
         Mount(_FROM, source.volume, type="volume", read_only=True, no_copy=True),
@@ -61,7 +61,7 @@ def copy(on: Connection, source: Container, targets: Sequence[Container], runtim
         entrypoint=[SUPERVISOR],
         user="0:0",
         working_dir="/",
-        labels={**(own.get("Labels") or {}), "taskcell.kind": "copier"},
+        labels={**own, "taskcell.kind": "copier"},
         healthcheck={"test": ["NONE"]},
         host_config=host,
     )
