@@ -32,10 +32,13 @@ acquire_timeout = "2m"
 [policy]
 allow_sudo = true
 allowed_capabilities = ["DAC_OVERRIDE", "FSETID"]
+allowed_mount_roots = ["{shared}"]
 [environments.sudo]
 sudo = true
 read_only = false
 cap_add = ["DAC_OVERRIDE", "FSETID"]
+[environments.shared]
+volumes = ["{shared}:{shared}"]
 """
 #: Seconds for one suite, which takes a minute on an idle machine, and to install a framework on a slow line.
 SUITE_TIMEOUT = 600
@@ -53,6 +56,7 @@ class Framework:
         package: whose version the page shows.
         profiles: more backends of the suite, which are the adapter with another environment of the configuration.
         needs_compose: its own backend needs Compose 2.
+        needs_module: its own backend is this module, which needs a newer Python.
     """
 
     title: str
@@ -61,11 +65,13 @@ class Framework:
     package: str
     profiles: tuple[str, ...] = ()
     needs_compose: bool = False
+    needs_module: str = ""
 
     @property
     def backends(self) -> tuple[str, ...]:
         """What the suite is run on: the adapter, its other profiles, and the framework's own where it can run."""
-        has_docker = not self.needs_compose or not subprocess.run(COMPOSE, capture_output=True, check=False).returncode
+        needed = COMPOSE if self.needs_compose else (self.python, "-c", f"import {self.needs_module or 'sys'}")
+        has_docker = not subprocess.run(needed, capture_output=True, check=False).returncode
         return ("taskcell", *self.profiles, *(("docker",) if has_docker else ()))
 
     @property
@@ -75,21 +81,28 @@ class Framework:
 
 FRAMEWORKS = (
     Framework("mini-swe-agent", "mini-swe-agent", "mini_swe_agent", "mini-swe-agent"),
+    Framework("deepagents", "deepagents", "deep_agents", "deepagents", needs_module="deepagents_docker"),
+    Framework("SWE-ReX", "swe-rex", "swe_rex", "swe-rex"),
     Framework("Inspect", "inspect", "inspect_sandbox", "inspect_ai", ("sudo",), needs_compose=True),
 )
 
 
 @dataclass
 class Score:
-    """What a suite showed of one backend: the names of the cases, and figures."""
+    """What a suite showed of one backend: the names of the cases, and figures.
 
+    Arguments:
+        passed: cases of those that are counted. Others are about the adapter alone.
+        failed: of all.
+    """
+
+    counted: set[str] = field(default_factory=set)
     passed: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
-    unsupported: list[str] = field(default_factory=list)
     figures: dict[str, str] = field(default_factory=dict)
 
     def row(self, counted: set[str]) -> list[str]:
-        """Return the cells of the table. Cases that are not counted are about the adapter alone."""
+        """Return the cells of the table."""
         cases = f"{len(counted.intersection(self.passed))} of {len(counted)}"
         return [cases, *(self.figures.get(name, "has none") for name in FIGURES)]
 
@@ -98,7 +111,8 @@ def try_suite(framework: Framework, backend: str, folder: Path, environ: dict[st
     """Run a framework's suite on a backend."""
     report = folder / f"{backend}.xml"
     suite = str(SUITES / f"{framework.module}.py")
-    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", f"--junitxml={report}", suite]
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "--disable-warnings"]
+    words += ["-o", "anyio_mode=auto", "-o", "junit_family=xunit1", f"--junitxml={report}", suite]
     done = subprocess.run(
         [framework.python, *words],
         env={**environ, "FRAMEWORK_BACKEND": backend},
@@ -122,14 +136,15 @@ def read_report(report: Path) -> Score:
         said = {str(found.get("name")): str(found.get("value")) for found in case.iter("property")}
         is_counted = said.pop("not counted", None) is None
         score.figures.update(said)
-        if case.find("failure") is not None or case.find("error") is not None:
-            score.failed.append(str(case.get("name")))
-        elif not is_counted:
+        name, skipped = str(case.get("name")), case.find("skipped")
+        has_failed = case.find("failure") is not None or case.find("error") is not None
+        if has_failed:
+            score.failed.append(name)
+        if not is_counted or (skipped is not None and skipped.get("type") != "pytest.xfail"):
             continue
-        elif (skipped := case.find("skipped")) is None:
-            score.passed.append(str(case.get("name")))
-        elif skipped.get("type") == "pytest.xfail":
-            score.unsupported.append(str(case.get("name")))
+        score.counted.add(name)
+        if not has_failed and skipped is None:
+            score.passed.append(name)
     return score
 
 
@@ -157,10 +172,15 @@ def try_framework(framework: Framework) -> tuple[dict[str, Score], list[str]]:
     with tempfile.TemporaryDirectory(prefix="taskcell-frameworks-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         config = folder / "taskcell.toml"
-        config.write_text(f'deployment = "{folder.name}"\n{CONFIGURATION}')
+        shared = folder / "shared"
+        shared.mkdir()
+        shared.chmod(0o777)
+        folder.chmod(0o755)
+        config.write_text(f'deployment = "{folder.name}"\n{CONFIGURATION.format(shared=shared)}')
         environ = {
             **os.environ,
             "FRAMEWORK_CONFIG": str(config),
+            "FRAMEWORK_SHARED": str(shared),
             "XDG_STATE_HOME": str(folder / "state"),
             "XDG_CONFIG_HOME": str(folder / "config"),
             "MSWEA_SILENT_STARTUP": "1",
@@ -195,8 +215,7 @@ def main() -> int:
         broken += [f"{framework.title}: {what}" for what in failed]
         title = f"{framework.title} {version(framework)}"
         compared = scores.get("docker", scores["taskcell"])
-        counted = {*compared.passed, *compared.failed, *compared.unsupported}
-        rows += [[title, backend, *score.row(counted)] for backend, score in scores.items()]
+        rows += [[title, backend, *score.row(compared.counted)] for backend, score in scores.items()]
         for name in scores.get("docker", Score()).failed:
             print(f"{framework.title}'s own backend fails: {name}")
     header = ["framework", "backend", "cases", *FIGURES]
