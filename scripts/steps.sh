@@ -80,11 +80,11 @@ npm_install() {
 # has_installed FOLDER WANTED: a run before has installed just that, and written it down.
 has_installed() { [[ -r $1/installed && $(cat "$1/installed") == "$2" ]]; }
 
-# pip_install FOLDER ARGUMENT…: into a new virtual environment in that folder, of the Python that VENV_PYTHON names.
+# pip_install FOLDER ARGUMENT…: into a new virtual environment in that folder.
 pip_install() {
   local folder=$1
   shift
-  "${VENV_PYTHON:-python3}" -m venv "$folder"
+  python3 -m venv "$folder"
   "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
 }
 

@@ -19,7 +19,7 @@ from taskcell.client.failures import CellError
 from taskcell.client.process import Done
 from taskcell.client.task import Task
 from taskcell.integrations.exact_files import read_anywhere, write_anywhere
-from taskcell.integrations.opened_task import TaskSettings, begin_task, end_task
+from taskcell.integrations.opened_task import CommandSettings, begin_task, end_task
 from taskcell.integrations.output_tail import OutputTail
 
 #: Bytes of a command's output that are kept, so that a command that writes without end does not fill this process.
@@ -31,7 +31,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class TaskcellBackendSettings(TaskSettings, extra="forbid"):
+class TaskcellBackendSettings(CommandSettings, extra="forbid"):
     """What `TaskcellBackend` takes."""
 
     timeout: float = 120

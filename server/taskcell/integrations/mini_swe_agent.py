@@ -15,13 +15,13 @@ from pydantic import Field
 
 from taskcell.client.failures import CellError
 from taskcell.client.process import Done
-from taskcell.integrations.opened_task import TaskSettings, begin_task, end_task
+from taskcell.integrations.opened_task import CommandSettings, begin_task, end_task
 
 #: The first line of output by which a command hands in its result; it is mini-swe-agent's.
 SUBMIT = "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
 
 
-class TaskcellEnvironmentConfig(TaskSettings):
+class TaskcellEnvironmentConfig(CommandSettings):
     """What the section `environment` may say beside `environment_class`."""
 
     forward_env: list[str] = Field(default_factory=list)

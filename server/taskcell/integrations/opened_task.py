@@ -26,10 +26,6 @@ class TaskSettings(BaseModel):
     """The task's image, as far as the server's policy (`task_images`) allows it."""
     environment: str | None = None
     """A table `[environments.NAME]` of the server's configuration."""
-    cwd: str = "/workspace"
-    """The folder of each command."""
-    env: dict[str, str] = Field(default_factory=dict)
-    """Variables of each command."""
     task_id: str | None = None
     """A task to go on with, which is not closed at the end. None: a new one."""
     config: str | None = None
@@ -50,6 +46,15 @@ class TaskSettings(BaseModel):
     def task_name(self, framework: str) -> str:
         """Return the name of the task, which is a new one unless `task_id` says it."""
         return self.task_id or f"{framework}-{secrets.token_hex(6)}"
+
+
+class CommandSettings(TaskSettings):
+    """As `TaskSettings`, with where and how commands run."""
+
+    cwd: str = "/workspace"
+    """The folder of each command."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Variables of each command."""
 
 
 def begin_task(settings: TaskSettings, framework: str, held: ExitStack) -> blocking.Task:

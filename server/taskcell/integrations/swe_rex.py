@@ -45,14 +45,14 @@ from taskcell.client.failures import CellError
 from taskcell.client.task import Task
 from taskcell.integrations.bash_session import BashSession
 from taskcell.integrations.exact_files import read_anywhere, write_anywhere
-from taskcell.integrations.opened_task import TaskSettings, begin_task_async
+from taskcell.integrations.opened_task import CommandSettings, begin_task_async
 from taskcell.integrations.sent_tree import send_tree
 
 #: Seconds that a server may take to say that it lives, where the caller does not say.
 ALIVE_TIMEOUT = 30.0
 
 
-class TaskcellDeploymentConfig(TaskSettings):
+class TaskcellDeploymentConfig(CommandSettings):
     """What a deployment is made of; `type` is for configurations that choose one of several."""
 
     model_config = ConfigDict(extra="forbid")
