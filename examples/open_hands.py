@@ -46,7 +46,7 @@ def main() -> int:
 
     def note(event: object) -> None:
         if isinstance(event, ObservationEvent):
-            observed.append(getattr(event.observation.to_llm_content[-1], "text", ""))
+            observed.append("\n".join(getattr(part, "text", "") for part in event.observation.to_llm_content))
 
     with tempfile.TemporaryDirectory() as empty:
         conversation = Conversation(agent=agent, workspace=empty, visualizer=None, callbacks=[note])
@@ -54,7 +54,7 @@ def main() -> int:
         conversation.run()
         conversation.close()
     print(*observed, sep="\n")  # noqa: T201
-    return 0 if len(observed) == len(STEPS) and observed[-1].startswith("8\n") else 1
+    return 0 if len(observed) == len(STEPS) and "8" in observed[-1].splitlines() else 1
 
 
 if __name__ == "__main__":

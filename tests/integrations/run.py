@@ -34,6 +34,7 @@ on_exit = "close"
 acquire_timeout = "2m"
 [policy]
 allow_sudo = true
+task_users = ["nobody"]
 allowed_capabilities = ["DAC_OVERRIDE", "FSETID"]
 allowed_mount_roots = ["{shared}"]
 [environments.sudo]
