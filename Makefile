@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 # Passed on to the measurements, e.g. make bench BENCH_ARGS="--write docs/benchmarks.md".
 BENCH_ARGS ?=
 
-# Of `make test-hostile`, `make test-clients` and `make test-engines`: seconds after which nothing more begins.
+# Seconds after which nothing more of `make test-hostile`, `-clients`, `-engines` and `-frameworks` begins.
 WITHIN ?=
 # Of `make test-hostile`: how many random trees are killed.
 TREES ?=
@@ -53,8 +53,8 @@ test-clients: setup ## Drive real MCP clients, each in an environment of its own
 	@$(PYTHON) tests/clients/matrix/run.py $(if $(WITHIN),--within $(WITHIN)) $(MATRIX_ARGS)
 	@$(if $(WITHIN),,scripts/http_clients.sh && $(PYTHON) -m pytest -m clients $(PYTEST_ARGS))
 
-test-frameworks: setup ## Try the adapters in agent frameworks, each installed below .cache, beside their Docker backends.
-	@$(PYTHON) tests/integrations/run.py $(FRAMEWORKS_ARGS)
+test-frameworks: setup ## Try the adapters in agent frameworks, each installed below .cache, beside their Docker backends. WITHIN=240.
+	@$(PYTHON) tests/integrations/run.py $(if $(WITHIN),--within $(WITHIN)) $(FRAMEWORKS_ARGS)
 
 test-conformance: setup ## Run the server scenarios of MCP's conformance suite, which is installed first.
 	@scripts/conformance.sh

@@ -1,30 +1,56 @@
 #!/usr/bin/env bash
-# Installs a framework, for `make test-frameworks`: the extra of that name, into .cache/integrations/NAME, with the
-# package's own dependencies and this checkout. Quick when done.
+# Installs a framework, for `make test-frameworks`, into .cache/integrations/NAME: the extra of that name, with the
+# package's own dependencies, what its suite needs, and this checkout; or, where there is no such extra, what its
+# requirements name alone. Quick when done. uv does it: pip takes minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/steps.sh
 . scripts/steps.sh
 
 readonly NAME=$1
-readonly FOLDER=.cache/integrations/$NAME
+readonly HOME_OF_ALL=.cache/integrations
+readonly FOLDER=$HOME_OF_ALL/$NAME
 readonly CONSTRAINTS=tests/integrations/constraints.txt
+readonly BESIDE=tests/integrations/requirements/$NAME.txt
+readonly UV=uv==0.13.9
 
+# Some frameworks need a newer Python than taskcell does. pyenv keeps Pythons that no name on the path leads to.
+newest_python() {
+  local found
+  for found in python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234].*/bin/python3; do
+    "$found" -c 'import ensurepip, venv' >/dev/null 2>&1 && command -v "$found" && return
+  done
+  command -v python3
+}
+
+PYTHON=$(newest_python)
+readonly PYTHON
 mapfile -t WANTED < <(
   python3 - "$NAME" <<'PYTHON'
 import sys, tomllib
 
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-print(*project["dependencies"], *project["optional-dependencies"][sys.argv[1]], sep="\n")
+extra = project["optional-dependencies"].get(sys.argv[1])
+print(*([] if extra is None else project["dependencies"] + extra), "pytest", sep="\n")
 PYTHON
 )
+[[ ! -r $BESIDE ]] || mapfile -t -O "${#WANTED[@]}" WANTED < <(grep -v '^#' "$BESIDE")
 readonly WANTED
-STATE="${WANTED[*]} $(<"$CONSTRAINTS")"
+STATE="$PYTHON ${WANTED[*]} $(<"$CONSTRAINTS")"
 readonly STATE
 has_installed "$FOLDER" "$STATE" && exit
+has_installed "$HOME_OF_ALL/uv" "$UV" || {
+  rm -rf "$HOME_OF_ALL/uv"
+  pip_install "$HOME_OF_ALL/uv" "$UV"
+  echo "$UV" >"$HOME_OF_ALL/uv/installed"
+}
 step "frameworks: installing $NAME"
 rm -rf "$FOLDER"
-pip_install "$FOLDER" --constraint "$CONSTRAINTS" "${WANTED[@]}" pytest hypothesis
+# Hard links into uv's cache are not had across file systems, which it warns of.
+export UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
+"$HOME_OF_ALL/uv/bin/uv" venv --quiet --python "$PYTHON" "$FOLDER"
+"$HOME_OF_ALL/uv/bin/uv" pip install --quiet --python "$FOLDER/bin/python" --constraint "$CONSTRAINTS" \
+  "${WANTED[@]}" pip
 # The checkout itself, whose supervisor is built already.
 "$FOLDER/bin/python" - "$PWD/server" <<'PYTHON'
 import pathlib, sys, sysconfig

@@ -1,6 +1,7 @@
 """Tries each adapter in its framework, beside the framework's own backend with Docker, and prints a table.
 
-`python tests/integrations/run.py [--write PAGE] [NAME…]`: a NAME is that of an extra.
+`python tests/integrations/run.py [--within SECONDS] [--write PAGE] [NAME…]`: a NAME is that of an extra. With
+`--within` the adapters alone are tried, nothing more begins after so many seconds, and what is left out is named.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from rich.console import Console
@@ -31,15 +34,19 @@ on_exit = "close"
 acquire_timeout = "2m"
 [policy]
 allow_sudo = true
+task_users = ["nobody"]
 allowed_capabilities = ["DAC_OVERRIDE", "FSETID"]
+allowed_mount_roots = ["{shared}"]
 [environments.sudo]
 sudo = true
 read_only = false
 cap_add = ["DAC_OVERRIDE", "FSETID"]
+[environments.shared]
+volumes = ["{shared}:{shared}"]
 """
 #: Seconds for one suite, which takes a minute on an idle machine, and to install a framework on a slow line.
-SUITE_TIMEOUT = 600
-INSTALL_TIMEOUT = 900
+SUITE_TIMEOUT = 300
+INSTALL_TIMEOUT = 300
 #: Seconds to remove what a server left that was killed.
 REMOVE_TIMEOUT = 120
 
@@ -53,6 +60,8 @@ class Framework:
         package: whose version the page shows.
         profiles: more backends of the suite, which are the adapter with another environment of the configuration.
         needs_compose: its own backend needs Compose 2.
+        needs_module: its own backend is this module, which needs a newer Python.
+        has_adapter: otherwise only its example is run.
     """
 
     title: str
@@ -61,11 +70,16 @@ class Framework:
     package: str
     profiles: tuple[str, ...] = ()
     needs_compose: bool = False
+    needs_module: str = ""
+    has_adapter: bool = True
 
     @property
     def backends(self) -> tuple[str, ...]:
         """What the suite is run on: the adapter, its other profiles, and the framework's own where it can run."""
-        has_docker = not self.needs_compose or not subprocess.run(COMPOSE, capture_output=True, check=False).returncode
+        if not self.has_adapter:
+            return ()
+        needed = COMPOSE if self.needs_compose else (self.python, "-c", f"import {self.needs_module or 'sys'}")
+        has_docker = not subprocess.run(needed, capture_output=True, check=False).returncode
         return ("taskcell", *self.profiles, *(("docker",) if has_docker else ()))
 
     @property
@@ -75,39 +89,69 @@ class Framework:
 
 FRAMEWORKS = (
     Framework("mini-swe-agent", "mini-swe-agent", "mini_swe_agent", "mini-swe-agent"),
+    Framework("deepagents", "deepagents", "deep_agents", "deepagents", needs_module="deepagents_docker"),
+    Framework("SWE-ReX", "swe-rex", "swe_rex", "swe-rex"),
     Framework("Inspect", "inspect", "inspect_sandbox", "inspect_ai", ("sudo",), needs_compose=True),
+    Framework("OpenHands", "openhands", "open_hands", "openhands-sdk", has_adapter=False),
 )
 
 
 @dataclass
 class Score:
-    """What a suite showed of one backend: the names of the cases, and figures."""
+    """What a suite showed of one backend: the names of the cases, and figures.
 
+    Arguments:
+        passed: cases of those that are counted. Others are about the adapter alone.
+        failed: of all.
+    """
+
+    counted: set[str] = field(default_factory=set)
     passed: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
-    unsupported: list[str] = field(default_factory=list)
     figures: dict[str, str] = field(default_factory=dict)
 
     def row(self, counted: set[str]) -> list[str]:
-        """Return the cells of the table. Cases that are not counted are about the adapter alone."""
+        """Return the cells of the table."""
         cases = f"{len(counted.intersection(self.passed))} of {len(counted)}"
         return [cases, *(self.figures.get(name, "has none") for name in FIGURES)]
+
+
+class Clock:
+    """How long things may still begin.
+
+    Arguments:
+        within: seconds; None: without end.
+    """
+
+    def __init__(self, within: float | None) -> None:
+        self.is_bounded = within is not None
+        self._end = time.monotonic() + (within or 0)
+        self.left_out: list[str] = []
+
+    def has_time(self, what: str) -> bool:
+        """Whether something may begin; if not, it is noted as left out."""
+        may = not self.is_bounded or time.monotonic() < self._end
+        if not may:
+            self.left_out.append(what)
+        return may
+
+
+def bounded(words: list[str], seconds: float, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command with its output kept. One that takes too long has failed, and says so."""
+    try:
+        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False, **more)
+    except subprocess.TimeoutExpired as error:
+        said = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else error.stdout or ""
+        return subprocess.CompletedProcess(words, 124, said, f"This took more than {seconds:g} seconds: {words}")
 
 
 def try_suite(framework: Framework, backend: str, folder: Path, environ: dict[str, str]) -> Score:
     """Run a framework's suite on a backend."""
     report = folder / f"{backend}.xml"
     suite = str(SUITES / f"{framework.module}.py")
-    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", f"--junitxml={report}", suite]
-    done = subprocess.run(
-        [framework.python, *words],
-        env={**environ, "FRAMEWORK_BACKEND": backend},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=SUITE_TIMEOUT,
-        check=False,
-    )
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "--disable-warnings"]
+    words += ["-o", "anyio_mode=auto", "-o", "junit_family=xunit1", f"--junitxml={report}", suite]
+    done = bounded([framework.python, *words], SUITE_TIMEOUT, env={**environ, "FRAMEWORK_BACKEND": backend})
     score = read_report(report) if report.exists() else Score(failed=["the suite did not run"])
     if backend != "docker" and (score.failed or done.returncode):
         print(done.stdout, done.stderr, file=sys.stderr)
@@ -122,59 +166,82 @@ def read_report(report: Path) -> Score:
         said = {str(found.get("name")): str(found.get("value")) for found in case.iter("property")}
         is_counted = said.pop("not counted", None) is None
         score.figures.update(said)
-        if case.find("failure") is not None or case.find("error") is not None:
-            score.failed.append(str(case.get("name")))
-        elif not is_counted:
+        name, skipped = str(case.get("name")), case.find("skipped")
+        has_failed = case.find("failure") is not None or case.find("error") is not None
+        if has_failed:
+            score.failed.append(name)
+        if not is_counted or (skipped is not None and skipped.get("type") != "pytest.xfail"):
             continue
-        elif (skipped := case.find("skipped")) is None:
-            score.passed.append(str(case.get("name")))
-        elif skipped.get("type") == "pytest.xfail":
-            score.unsupported.append(str(case.get("name")))
+        score.counted.add(name)
+        if not has_failed and skipped is None:
+            score.passed.append(name)
     return score
 
 
 def check_beside(framework: Framework, environ: dict[str, str]) -> list[str]:
     """Check the adapter's types against the framework's, and run its example. Return what failed."""
-    mypy = [sys.executable, "-m", "mypy", "--python-executable", framework.python]
-    checks = {
-        "its types": [*mypy, "-m", f"taskcell.integrations.{framework.module}"],
-        "its example": [framework.python, f"examples/{framework.module}.py", "--config", environ["FRAMEWORK_CONFIG"]],
-    }
+    module, config = framework.module, environ["FRAMEWORK_CONFIG"]
+    example = [framework.python, f"examples/{module}.py", "--config", config]
+    if framework.has_adapter:
+        mypy = [sys.executable, "-m", "mypy", "--python-executable", framework.python]
+        checks = {"its types": [*mypy, "-m", f"taskcell.integrations.{module}"], "its example": example}
+    else:
+        checks = {"its example": [*example, "--taskcell", str(Path(sys.executable).with_name("taskcell"))]}
     failed = []
     for name, words in checks.items():
-        done = subprocess.run(
-            words, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=SUITE_TIMEOUT, check=False
-        )
+        done = bounded(words, SUITE_TIMEOUT, env=environ)
         if done.returncode:
             print(done.stdout, done.stderr, file=sys.stderr)
             failed.append(name)
     return failed
 
 
-def try_framework(framework: Framework) -> tuple[dict[str, Score], list[str]]:
+def try_framework(framework: Framework, clock: Clock) -> tuple[dict[str, Score], list[str]]:
     """Install a framework, and return what its backends score, and what failed of the adapter."""
-    subprocess.run(["scripts/integrations.sh", framework.extra], cwd=ROOT, timeout=INSTALL_TIMEOUT, check=True)
+    installing = bounded(["scripts/integrations.sh", framework.extra], INSTALL_TIMEOUT)
+    print(installing.stdout, end="")
+    if installing.returncode:
+        print(installing.stderr, file=sys.stderr)
+        return {}, ["it could not be installed"]
     with tempfile.TemporaryDirectory(prefix="taskcell-frameworks-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        config = folder / "taskcell.toml"
-        config.write_text(f'deployment = "{folder.name}"\n{CONFIGURATION}')
-        environ = {
-            **os.environ,
-            "FRAMEWORK_CONFIG": str(config),
-            "XDG_STATE_HOME": str(folder / "state"),
-            "XDG_CONFIG_HOME": str(folder / "config"),
-            "MSWEA_SILENT_STARTUP": "1",
-        }
+        environ = configured(folder)
+        scores = {}
         try:
-            scores = {backend: try_suite(framework, backend, folder, environ) for backend in framework.backends}
+            for backend in framework.backends:
+                if backend == "docker" and clock.is_bounded:
+                    clock.left_out.append(f"{framework.title}'s own backend")
+                elif clock.has_time(f"{framework.title} on {backend}"):
+                    scores[backend] = try_suite(framework, backend, folder, environ)
             failed = [f"{backend}: {name}" for backend, found in scores.items() for name in found.failed]
-            return scores, [
-                *(name for name in failed if not name.startswith("docker")),
-                *check_beside(framework, environ),
-            ]
+            failed = [name for name in failed if not name.startswith("docker")]
+            if clock.has_time(f"{framework.title}'s types and example"):
+                failed += check_beside(framework, environ)
+            return scores, failed
         finally:
-            remove = [sys.executable, "-m", "taskcell", "rm", "--all", "--config", str(config)]
-            subprocess.run(remove, env=environ, cwd=folder, capture_output=True, timeout=REMOVE_TIMEOUT, check=False)
+            config = environ["FRAMEWORK_CONFIG"]
+            remove = [sys.executable, "-m", "taskcell", "rm", "--all", "--config", config]
+            bounded(remove, REMOVE_TIMEOUT, env=environ)
+
+
+def configured(folder: Path) -> dict[str, str]:
+    """Write the servers' configuration into a folder, and return the variables of what is run."""
+    shared = folder / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    folder.chmod(0o755)
+    config = folder / "taskcell.toml"
+    config.write_text(f'deployment = "{folder.name}"\n{CONFIGURATION.format(shared=shared)}')
+    return {
+        **os.environ,
+        "FRAMEWORK_CONFIG": str(config),
+        "FRAMEWORK_SHARED": str(shared),
+        "XDG_STATE_HOME": str(folder / "state"),
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        "MSWEA_SILENT_STARTUP": "1",
+        # Frameworks that have litellm ask the network for its prices else, three times.
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
 
 
 def version(framework: Framework) -> str:
@@ -182,21 +249,30 @@ def version(framework: Framework) -> str:
     return subprocess.run([framework.python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
+def rows_of(framework: Framework, scores: dict[str, Score]) -> list[list[str]]:
+    """Return the rows of the table. The framework's own backend says which cases count, where it was tried."""
+    if not scores:
+        return []
+    title = f"{framework.title} {version(framework)}"
+    compared = scores.get("docker") or scores["taskcell"]
+    return [[title, backend, *score.row(compared.counted)] for backend, score in scores.items()]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--within", type=float, help="seconds after which nothing more begins")
     parser.add_argument("--write", type=Path, help="the page whose table is written anew")
     parser.add_argument("names", nargs="*")
     known = parser.parse_args()
-    rows, broken = [], []
+    clock, rows, broken = Clock(known.within), [], []
     for framework in FRAMEWORKS:
-        if known.names and framework.extra not in known.names:
+        if (known.names and framework.extra not in known.names) or not clock.has_time(framework.title):
             continue
-        scores, failed = try_framework(framework)
+        begun = time.monotonic()
+        scores, failed = try_framework(framework, clock)
+        print(f"{framework.title}: {time.monotonic() - begun:.0f} s")
         broken += [f"{framework.title}: {what}" for what in failed]
-        title = f"{framework.title} {version(framework)}"
-        compared = scores.get("docker", scores["taskcell"])
-        counted = {*compared.passed, *compared.failed, *compared.unsupported}
-        rows += [[title, backend, *score.row(counted)] for backend, score in scores.items()]
+        rows += rows_of(framework, scores)
         for name in scores.get("docker", Score()).failed:
             print(f"{framework.title}'s own backend fails: {name}")
     header = ["framework", "backend", "cases", *FIGURES]
@@ -204,8 +280,8 @@ def main() -> int:
     for row in rows:
         table.add_row(*row)
     Console(width=120).print(table)
-    print(*broken, sep="\n")
-    if known.write and not broken and not known.names:
+    print(*broken, *(f"left out: {what}" for what in clock.left_out), sep="\n")
+    if known.write and not broken and not known.names and not clock.left_out:
         lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
         before, rest = known.write.read_text(encoding="utf-8").split(BEGIN)
         text = f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{rest.split(END, 1)[1]}"

@@ -30,13 +30,15 @@ async def upload(wire: ServerClient, task: str, source: Path, target: str, left_
     parent, name = posixpath.split(posixpath.normpath(posixpath.join("/workspace", target)))
     if parent in ("/", ""):
         parent, name = "/workspace", "."
-    archive = _read(packed(source, name, lambda path: left_out(f"{path} is neither a file, a folder nor a link.")))
+    archive = joined_pieces(
+        packed(source, name, lambda path: left_out(f"{path} is neither a file, a folder nor a link."))
+    )
     headers = {"content-type": _TAR}
     async with wire.stream("PUT", file_path(task, parent), task=task, content=archive, headers=headers) as answer:
         await answer.aread()
 
 
-async def _read(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def joined_pieces(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     """The pieces, read in a thread; small ones are joined, for a tree may have a million small files."""
 
     def some() -> bytes:

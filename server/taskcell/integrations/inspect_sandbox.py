@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import posixpath
 import secrets
 import shlex
 from contextlib import AsyncExitStack
@@ -40,6 +39,7 @@ from taskcell.client.failures import (
 )
 from taskcell.client.process import Done
 from taskcell.client.task import Task
+from taskcell.integrations.exact_files import SCRIPT_ENV, check_script, reading, writing
 from taskcell.integrations.output_tail import OutputTail
 from taskcell.integrations.shared_server import shared_server
 
@@ -48,13 +48,7 @@ from taskcell.integrations.shared_server import shared_server
 SAMPLES_AT_ONCE = 16
 #: Seconds to close a sample's task; its server closes it all the same when it ends.
 SAMPLE_CLOSE_TIMEOUT = 60.0
-#: What the scripts below end with for what Inspect has an exception of its own for.
-_IS_FOLDER, _IS_MISSING = 91, 92
-_READ = f'[ ! -d "$1" ] || exit {_IS_FOLDER}; [ -e "$1" ] || exit {_IS_MISSING}; exec cat -- "$1"'
 _WITH_WORDS = 'mapfile -d "" -t words < "$1" && rm -f -- "$1" && exec "${words[@]}"'
-_WRITE = f'[ ! -d "$1" ] || exit {_IS_FOLDER}; mkdir -p -- "$2" && cat > "$1"'
-#: For the sentences of the programs in the scripts, and so that no image's own programs take their place.
-_SCRIPT_ENV = {"LC_ALL": "C", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 _logger = logging.getLogger(__name__)
 
 
@@ -190,10 +184,9 @@ class TaskcellSandbox(SandboxEnvironment):
 
     async def write_file(self, file: str, contents: str | bytes) -> None:
         """As the base class says; OSError for what it has no exception for, such as a full workspace."""
-        path = self._path(file)
-        words = ["/bin/sh", "-c", _WRITE, "sh", path, posixpath.dirname(path)]
+        words = writing(self._path(file))
         kept = OutputTail(SandboxEnvironmentLimits.MAX_EXEC_OUTPUT_SIZE)
-        _check(file, await self._run(_Call(words, _bytes(contents), env=_SCRIPT_ENV), kept))
+        check_script(file, await self._run(_Call(words, _bytes(contents), env=SCRIPT_ENV), kept))
 
     @overload
     async def read_file(self, file: str, text: Literal[True] = True) -> str: ...
@@ -205,8 +198,8 @@ class TaskcellSandbox(SandboxEnvironment):
         """As the base class says."""
         limit = SandboxEnvironmentLimits.MAX_READ_FILE_SIZE
         kept = OutputTail(limit)
-        done = await self._run(_Call(["/bin/sh", "-c", _READ, "sh", self._path(file)], env=_SCRIPT_ENV), kept)
-        _check(file, done)
+        done = await self._run(_Call(reading(self._path(file)), env=SCRIPT_ENV), kept)
+        check_script(file, done)
         if kept.has_dropped:
             raise OutputLimitExceededError(SandboxEnvironmentLimits.MAX_READ_FILE_SIZE_STR, None)
         return done.stdout.decode("utf-8") if text else done.stdout
@@ -263,17 +256,3 @@ async def _door(settings: TaskcellSandboxConfig) -> Any:
 
 def _bytes(data: str | bytes | None) -> bytes:
     return data.encode() if isinstance(data, str) else data or b""
-
-
-def _check(file: str, done: Done) -> None:
-    """Raise the exception that Inspect has for how one of the scripts ended, by its exit code or C's sentences."""
-    if done.ok:
-        return
-    said = done.stderr.decode("utf-8", "replace").strip()
-    if done.exit_code == _IS_FOLDER:
-        raise IsADirectoryError(f"{file} is a directory.")
-    if done.exit_code == _IS_MISSING:
-        raise FileNotFoundError(f"There is no file {file}.")
-    if "Permission denied" in said or "Read-only file system" in said:
-        raise PermissionError(f"{file}: {said}")
-    raise OSError(f"{file}: {said or done.status}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
-import secrets
 import subprocess
 import weakref
 from contextlib import ExitStack
@@ -13,44 +11,25 @@ from typing import Any
 
 from minisweagent.exceptions import Submitted
 from minisweagent.utils.serialize import recursive_merge
-from pydantic import BaseModel, SecretStr
+from pydantic import Field
 
-from taskcell.client.blocking import Task, connect
 from taskcell.client.failures import CellError
 from taskcell.client.process import Done
-from taskcell.integrations.shared_server import shared_server
+from taskcell.integrations.opened_task import CommandSettings, begin_task, end_task
 
 #: The first line of output by which a command hands in its result; it is mini-swe-agent's.
 SUBMIT = "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
-_logger = logging.getLogger("minisweagent.environment")
 
 
-class TaskcellEnvironmentConfig(BaseModel):
-    """What the section `environment` may say beside `environment_class`. Where no server is named, one is started."""
+class TaskcellEnvironmentConfig(CommandSettings):
+    """What the section `environment` may say beside `environment_class`."""
 
-    image: str | None = None
-    """The task's image, as far as the server's policy (`task_images`) allows it."""
-    environment: str | None = None
-    """A table `[environments.NAME]` of the server's configuration."""
-    task_id: str | None = None
-    """A task to go on with, which is not closed at the end. None: a new one."""
-    cwd: str = "/workspace"
-    env: dict[str, str] = {}
-    """Variables of each command."""
-    forward_env: list[str] = []
+    forward_env: list[str] = Field(default_factory=list)
     """Names of this process's variables that each command gets; those of `env` go before them."""
     timeout: float = 30
     """Seconds; a command is killed then, with everything that it started."""
-    interpreter: list[str] = ["bash", "-lc"]
+    interpreter: list[str] = Field(default=["bash", "-lc"])
     """What runs a command, which is its last argument."""
-    config: str | None = None
-    """The configuration file of the server that is started."""
-    door: str | None = None
-    """The socket of a server on this machine."""
-    url: str | None = None
-    """A server over HTTP."""
-    token: SecretStr | None = None
-    """Its bearer token; None: `TASKCELL_TOKEN`."""
 
 
 class TaskcellEnvironment:
@@ -64,9 +43,9 @@ class TaskcellEnvironment:
     ) -> None:
         self.config = config_class(**settings)
         held = ExitStack()
-        self._task = _opened(self.config, held)
+        self._task = begin_task(self.config, "minisweagent", held)
         # mini-swe-agent does not say when it is done with an environment.
-        self._ended = weakref.finalize(self, _end, held)
+        self._ended = weakref.finalize(self, end_task, held)
 
     @property
     def task_id(self) -> str:
@@ -109,27 +88,6 @@ class TaskcellEnvironment:
 
     def _settings(self) -> dict[str, Any]:
         return self.config.model_dump(mode="json", exclude={"token"})
-
-
-def _opened(config: TaskcellEnvironmentConfig, held: ExitStack) -> Task:
-    door = config.door if config.door or config.url else shared_server(config.config)
-    token = config.token.get_secret_value() if config.token else os.environ.get("TASKCELL_TOKEN")
-    with ExitStack() as opening:
-        cell = opening.enter_context(connect(config.url, token=token, door=door))
-        name = config.task_id or f"minisweagent-{secrets.token_hex(6)}"
-        task = cell.open(name, image=config.image, environment=config.environment)
-        if config.task_id is None:
-            opening.callback(task.close)
-        held.push(opening.pop_all())
-    return task
-
-
-def _end(held: ExitStack) -> None:
-    """Close the task and the connection. Its server ends it all the same where it cannot be asked any more."""
-    try:
-        held.close()
-    except (CellError, RuntimeError) as error:
-        _logger.warning("The task could not be closed: %s", error)
 
 
 def _failed(output: str, error: Exception) -> dict[str, Any]:

@@ -128,9 +128,16 @@ def counted(request: pytest.FixtureRequest, record_property: Callable[[str, obje
 
 
 @pytest.mark.skipif(BACKEND != "taskcell", reason="is about a profile without sudo")
-async def test_another_user_is_not_supported_without_sudo(sandbox_env: SandboxEnvironment) -> None:
-    with pytest.raises(SandboxUserUnsupportedError, match="root"):
-        await sandbox_env.exec(["true"], user="root")
+async def test_users_of_the_image_are_those_that_the_policy_allows_and_never_root(
+    sandbox_env: SandboxEnvironment,
+) -> None:
+    for user in ("root", "daemon"):
+        with pytest.raises(SandboxUserUnsupportedError, match=user):
+            await sandbox_env.exec(["true"], user=user)
+    await sandbox_env.write_file("given", "to both")
+    found = await sandbox_env.exec(["sh", "-c", "id -un; cat given; echo own > own"], user="nobody")
+    assert (found.stdout, found.success) == ("nobody\nto both", True), found.stderr
+    assert await sandbox_env.read_file("own") == "own\n"
 
 
 @ours
@@ -147,8 +154,9 @@ async def test_files_that_cannot_be_written_are_errors_of_their_kind(sandbox_env
 @ours
 @pytest.mark.parametrize("config", ["compose.yaml", "Dockerfile"])
 async def test_a_compose_file_or_dockerfile_is_an_error_that_says_what_to_give(config: str) -> None:
-    with pytest.raises(ValueError, match="name of an image that is built"):
-        await TaskcellSandbox.task_init("task", config)
+    for begin in (TaskcellSandbox.task_init("task", config), TaskcellSandbox.sample_init("task", config, {})):
+        with pytest.raises(ValueError, match="name of an image that is built"):
+            await begin
 
 
 @solver

@@ -31,6 +31,13 @@ CALLS = 15
 ours = pytest.mark.skipif(BACKEND != "taskcell", reason="is about what the adapter alone has")
 
 
+@pytest.fixture(autouse=True)
+def counted(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+    """Cases about what the adapter alone has are not counted."""
+    if request.node.get_closest_marker("skipif") is not None:
+        record_property("not counted", "yes")
+
+
 def made(**settings: Any) -> Any:
     if BACKEND == "docker":
         return get_environment({"environment_class": "docker", "image": IMAGE, "cwd": "/tmp", **settings})
