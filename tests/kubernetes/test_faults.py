@@ -17,7 +17,7 @@ from taskcell.model import ProcessResult, ToolCall
 pytestmark = [pytest.mark.anyio, pytest.mark.kubernetes]
 
 #: A pod has no bound of its own on processes.
-TOML = "[policy]\nrequire_resource_limits = false\n"
+TOML = "[policy]\nallow_unenforced = ['pids']\n"
 #: Seconds that the API server is away, and that a call may take with that.
 AWAY, LIMIT = 4.0, 90.0
 

@@ -126,5 +126,5 @@ def _refusal(method: str, path: str, status: int, said: dict[str, Any]) -> ApiRe
     message, reason = str(said.get("message", ""))[:_SAID], str(said.get("reason", ""))
     what = f"Kubernetes refused {method} {path} ({status} {reason}): {message}"
     if status == 403 and "quota" not in message:
-        what += " Its ServiceAccount lacks this right; docs/kubernetes.md lists the rights that it needs."
+        what += " The server's account lacks this right; docs/engines.md has all that it needs."
     return ApiRefused(what, status, reason)

@@ -14,9 +14,10 @@ import anyio
 import anyio.abc
 
 from taskcell.engine.base import Container, ContainerSpec, EngineFacts, ListedContainer, Standing
-from taskcell.engine.kubernetes import inside, pod, status
+from taskcell.engine.kubernetes import inside, pod, rights, status
 from taskcell.engine.kubernetes.api import JSON_PATCH, Api, ApiRefused
 from taskcell.engine.kubernetes.exec_stream import open_pod_exec
+from taskcell.engine.kubernetes.network import Wall
 from taskcell.errors import EngineError
 from taskcell.model import WORKSPACE
 from taskcell.policy.policy import AuthorizedProfile
@@ -28,6 +29,10 @@ POD_START_TIMEOUT = 60.0
 #: Seconds to remove a pod that could not be started.
 POD_UNDO_TIMEOUT = 5.0
 _GONE = 404
+_RIGHTS = (
+    "The server's account may not {rights} in the namespace {namespace}: give it a Role with these verbs "
+    "(docs/engines.md has all that it needs)."
+)
 
 
 class KubernetesEngine:
@@ -40,6 +45,7 @@ class KubernetesEngine:
         self._api = api
         self._facts: EngineFacts | None = None
         self._supervisors: dict[str, str] = {}
+        self._wall = Wall(api)
         self._environments: dict[str, Mapping[str, str]] = {}
 
     async def facts(self) -> EngineFacts:
@@ -48,9 +54,12 @@ class KubernetesEngine:
             weaknesses = (
                 "Kubernetes bounds processes for all pods of a node alike (podPidsLimit of its kubelet): a profile's "
                 "`pids` has no effect.",
-                "A sandbox has no network only where the cluster's network enforces NetworkPolicies.",
+                "A sandbox has no network only where the cluster's network enforces NetworkPolicies; the first pod on "
+                "each node looks.",
             )
-            self._facts = EngineFacts("Kubernetes", str(version), isolated=True, weaknesses=weaknesses)
+            lacking, namespace = await rights.missing_rights(self._api), self._api.cluster.namespace
+            faults = (_RIGHTS.format(namespace=namespace, rights=", ".join(lacking)),) if lacking else ()
+            self._facts = EngineFacts("Kubernetes", str(version), isolated=True, weaknesses=weaknesses, faults=faults)
         return self._facts
 
     # --- making --------------------------------------------------------------------------------------------------
@@ -61,11 +70,19 @@ class KubernetesEngine:
             refused.append("its files are to be on disk, and this engine keeps them in memory")
         if refused:
             raise EngineError(f"The profile '{spec.profile.name}' cannot run on Kubernetes: {'; '.join(refused)}.")
+        if "pids" not in spec.allow_unenforced and spec.profile.pids:
+            raise EngineError(
+                "Kubernetes bounds the number of processes by node (podPidsLimit of its kubelets) and not by pod, so "
+                "that `pids` has no effect. The operator can allow that: policy.allow_unenforced = ['pids']."
+            )
+        await self._wall.make()
         supervisor = await self._supervisor(pod.architecture(spec.profile))
         made = await self._api.call("POST", self._api.path("pods"), pod.manifest(spec, supervisor))
         try:
             with anyio.fail_after(POD_START_TIMEOUT):
                 found = await self._until_running(made)
+                if "network" not in spec.allow_unenforced:
+                    await self._wall.check(spec.name, found["spec"]["nodeName"])
                 is_fresh = not await self._inherit(found, spec)
                 return await self._described(found, spec.profile, is_fresh=is_fresh)
         except BaseException as error:
