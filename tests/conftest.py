@@ -89,7 +89,7 @@ async def _engine(kind: str, host: str) -> Engine:
     if kind == "local":
         return LocalEngine()
     if kind == "kubernetes":
-        return KubernetesEngine(Api(lambda: find_cluster({}, os.environ["TASKCELL_TEST_KUBECONFIG"])))
+        return KubernetesEngine(Api(lambda: find_cluster({}, host or os.environ["TASKCELL_TEST_KUBECONFIG"])))
     return await DockerEngine.open(host, {})
 
 

@@ -112,7 +112,7 @@ def test_every_fault_is_told_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('[engine]\nkind = "kubernetes"', "engine.kind: must be 'docker'; this version has no other engine"),
+        ('[engine]\nkind = "nomad"', "engine.kind: must be 'docker' or 'kubernetes'; this version has no other engine"),
         ('[engine]\nkind = "podman"', "must be 'docker'"),
         ('[pool]\non_exit = "stay"', "must be 'close' or 'keep'"),
         ('[workspace]\nroot = "~/work"', "relative to the configuration's folder, without '~'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -19,6 +20,16 @@ def run(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.Com
 
 def test_the_environment_is_what_the_program_was_started_with(binary: Path) -> None:
     assert run(binary, "environment", env={"A": "x\ny", "B": ""}).stdout == b"A=x\ny\0B=\0"
+
+
+def test_it_says_whether_the_cluster_can_be_reached(binary: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        at = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": port}
+        assert run(binary, "reach", env=at).stdout == b"reached\n"
+    assert run(binary, "reach", env=at).stdout == b"Connection refused\n"
+    assert run(binary, "reach", env=at | {"KUBERNETES_SERVICE_HOST": "a.name"}).stdout == b"unknown\n"
+    assert run(binary, "reach", env={}).stdout == b"unknown\n"
 
 
 @as_root

@@ -6,6 +6,9 @@
 
 /* Prints the variables that the container was started with, a NUL after each. */
 int inside_environment(void);
+/* Says whether the API of the Kubernetes that the container runs in can be reached: `reached`, `unknown` where no
+   variable names it, or what the kernel says instead. */
+int inside_reach(void);
 /* Becomes `user`, a name or numbers as for a process, and enters `folder`. Says why where it cannot. */
 bool inside_become(const char *user, const char *folder);
 

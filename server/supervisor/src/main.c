@@ -1,7 +1,7 @@
 /* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `file` and `transfer` run in it, `look` says
-   what is mounted there, `facts` what holds for whoever runs it, `environment` what the image sets, `as` transfers as
-   another user, and `own` gives folders of the image to the user. By other names it is the front of sudo and the
-   program that sudo asks for a password. */
+   what is mounted there, `facts` what holds for whoever runs it, `environment` what the image sets, `reach` whether the
+   cluster can be reached, `as` transfers as another user, and `own` gives folders of the image to the user. By other
+   names it is the front of sudo and the program that sudo asks for a password. */
 #include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -26,7 +26,7 @@
 static int usage(void) {
     fputs("usage: supervisor init --socket PATH [--claim MS] [--own-ipc] [--group GID] [--mode MODE:PATH]...\n"
           "       supervisor connect --socket PATH | file ... | transfer ... | look PATH... | facts PATH...\n"
-          "       supervisor own SECONDS USER PATH... | as USER FOLDER transfer ... | environment | version\n",
+          "       supervisor own SECONDS USER PATH... | as USER FOLDER transfer ... | environment | reach | version\n",
           stderr);
     return 2;
 }
@@ -65,6 +65,7 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "own")) return own_run(argc - 2, argv + 2);
     if (!strcmp(what, "facts")) return facts_run(argc - 2, argv + 2);
     if (!strcmp(what, "environment") && argc == 2) return inside_environment();
+    if (!strcmp(what, "reach") && argc == 2) return inside_reach();
     if (!strcmp(what, "as") && argc > 5 && !strcmp(argv[4], "transfer"))
         return inside_become(argv[2], argv[3]) ? transfer_run(argc - 5, argv + 5) : 1;
     if (!strcmp(what, "version") && argc == 2) return printf("supervisor 3\n") < 0;

@@ -173,6 +173,7 @@ async def _engine_itself(engine: Engine) -> list[Check]:
         mend = f"set engine.kind to '{EngineSettings().kind}'."
         return [Check("engine", Verdict.WEAK, f"{facts.name}: no isolation.", mend)]
     checks = [Check("engine", Verdict.GOOD, f"{facts.name} {facts.version}.")]
+    checks += [Check("engine", Verdict.BROKEN, fault) for fault in facts.faults]
     return checks + [Check("engine", Verdict.WEAK, weakness) for weakness in facts.weaknesses]
 
 

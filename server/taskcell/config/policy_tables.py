@@ -12,6 +12,8 @@ from taskcell.config.image_reference import full_pattern
 from taskcell.model import GIB
 
 Namespace = Literal["network", "pid", "ipc", "uts", "user"]
+#: Keys of a profile that an engine may not be able to hold.
+Unenforced = Literal["pids", "network"]
 
 
 class RuleSettings(Table):
@@ -58,6 +60,7 @@ class PolicySettings(Table):
     task_images: Words = ()
     task_users: Words = ()
     require_resource_limits: bool = True
+    allow_unenforced: Annotated[tuple[Unenforced, ...], BeforeValidator(as_tuple)] = ()
     max_memory: Bytes = 4 * GIB
     max_cpus: Cores = 4.0
     max_pids: Count = 1024

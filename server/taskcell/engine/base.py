@@ -66,6 +66,7 @@ class ContainerSpec:
         principal: whose task it is for; named volumes are that principal's.
         claim_within: seconds that its supervisor waits for the server that has it started; then it ends.
         shares_files: profiles that run as other users write to the task's files too.
+        allow_unenforced: keys of a profile that need not hold, because the operator says so: `pids`, `network`.
     """
 
     profile: AuthorizedProfile
@@ -75,6 +76,7 @@ class ContainerSpec:
     claim_within: float
     shares_files: bool = False
     principal: str = LOCAL_PRINCIPAL
+    allow_unenforced: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +178,14 @@ class EngineFacts:
     """What the engine can and cannot do, found by asking it once.
 
     `weaknesses` are sentences for the operator: each names a protection that taskcell has by default and that does
-    not hold on this engine.
+    not hold on this engine. `faults` are sentences too: what keeps sandboxes from working at all.
     """
 
     name: str
     version: str
     isolated: bool
     weaknesses: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

@@ -22,6 +22,7 @@ from taskcell.pool.leftovers import Leftovers
 from taskcell.pool.slot import Slot
 from taskcell.pool.workspaces import Workspaces
 from taskcell.sandbox import as_asked, sudo
+from taskcell.sandbox.as_asked import BOUNDS
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.sandbox.setup import run_setup
 from taskcell.supervisor.channel import Channel
@@ -126,7 +127,14 @@ class Launcher:
         shares_files = self._workspaces.are_shared_by(slot.profile)
         principal = LOCAL_PRINCIPAL if slot.is_warm else slot.task.principal
         return ContainerSpec(
-            slot.profile, container_name(slot), workspace, labels, claim_within, shares_files, principal
+            slot.profile,
+            container_name(slot),
+            workspace,
+            labels,
+            claim_within,
+            shares_files,
+            principal,
+            frozenset(self._settings.policy.allow_unenforced),
         )
 
     async def _connect(self, container: Container, slot: Slot, nonce: str, *, running: bool = False) -> Sandbox:
@@ -154,8 +162,9 @@ class Launcher:
         if not container.is_child:
             on_disk = self._settings.keeps_files or slot.profile.folder is not None
             files = None if on_disk else self._settings.workspace.size
-            must_bound = self._settings.policy.require_resource_limits
-            await as_asked.check(channel, sandbox.spawner, files=files, limits=must_bound)
+            policy = self._settings.policy
+            bounds = BOUNDS.difference(policy.allow_unenforced) if policy.require_resource_limits else frozenset()
+            await as_asked.check(channel, sandbox.spawner, files=files, bounds=bounds)
         if slot.profile.sudo:
             sandbox.sudo_problem = await sudo.set_up(channel, slot.profile, self._settings.sudo_password)
         if slot.profile.kind == "terminal":

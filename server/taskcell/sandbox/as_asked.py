@@ -6,7 +6,7 @@ reads it off the running sandbox, as whoever commands run as.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from taskcell.engine.base import Container
@@ -32,9 +32,11 @@ _FILTERED = "2"
 #: Runtimes under which a sandbox's kernel is the machine's. With another one, it is the runtime that keeps the sandbox
 #: apart, and its kernel need not say what this machine's says of filters and limits.
 _ON_THIS_KERNEL = frozenset({"", "runc", "crun", "oci", "io.containerd.runc.v2"})
+#: What a profile bounds, by the names of its keys.
+BOUNDS = frozenset({"memory", "pids", "cpus"})
 _LIMITS = (
     "The engine does not bound {what} of its sandboxes. Use an engine that can (rootless ones need cgroup v2 and "
-    "systemd), or set policy.require_resource_limits = false."
+    "systemd), or set policy.require_resource_limits = false (for processes alone: policy.allow_unenforced = ['pids'])."
 )
 _WRONG = "The sandbox is not what was asked of the engine: {what}. It was removed; no command ran in it."
 #: Bytes that the variables of image and profile may take together: beside them a request has the call's arguments and
@@ -75,7 +77,7 @@ class Facts:
     places: Mapping[str, Folder | None]
 
 
-async def check(channel: Channel, spawner: Spawner, *, files: int | None, limits: bool) -> None:
+async def check(channel: Channel, spawner: Spawner, *, files: int | None, bounds: Collection[str]) -> None:
     """Compare a sandbox that has just started with its profile.
 
     Raises:
@@ -84,7 +86,7 @@ async def check(channel: Channel, spawner: Spawner, *, files: int | None, limits
 
     Arguments:
         files: bytes of memory that the task's files may take; None where they are on disk.
-        limits: memory, processors and processes must be bounded as the profile says.
+        bounds: what must be bounded as the profile says; some of BOUNDS.
     """
     profile, container = spawner.profile, spawner.container
     check_variables(spawner.base_env(), profile.image)
@@ -95,7 +97,7 @@ async def check(channel: Channel, spawner: Spawner, *, files: int | None, limits
     except SpawnFailed:
         return  # the first command is told why nothing starts
     facts = parse_facts(text, ["/", container.workspace, *(mount.target for mount in looked_at)])
-    unbounded = list(unlimited(profile, container, facts)) if limits else []
+    unbounded = list(unlimited(profile, container, facts, bounds))
     if unbounded:
         raise EngineError(_LIMITS.format(what=" and ".join(unbounded)))
     if files is not None:
@@ -159,16 +161,16 @@ def is_on_this_kernel(profile: Profile, container: Container) -> bool:
     return (profile.runtime or container.runtime) in _ON_THIS_KERNEL
 
 
-def unlimited(profile: Profile, container: Container, facts: Facts) -> Iterator[str]:
+def unlimited(profile: Profile, container: Container, facts: Facts, bounds: Collection[str] = BOUNDS) -> Iterator[str]:
     """What is not bounded as the profile says, by the files of the cgroup itself, of version 1 or 2."""
     if not is_on_this_kernel(profile, container):
         return
     values = facts.values
-    if profile.memory and not 0 < _number(values.get("memory")) <= profile.memory:
+    if "memory" in bounds and profile.memory and not 0 < _number(values.get("memory")) <= profile.memory:
         yield "the memory"
-    if profile.pids and not 0 < _number(values.get("pids")) <= profile.pids:
+    if "pids" in bounds and profile.pids and not 0 < _number(values.get("pids")) <= profile.pids:
         yield "the number of processes"
-    if profile.cpus and not 0 < _cpus(values) <= profile.cpus + _CPU_ROUNDING:
+    if "cpus" in bounds and profile.cpus and not 0 < _cpus(values) <= profile.cpus + _CPU_ROUNDING:
         yield "the processor time"
 
 

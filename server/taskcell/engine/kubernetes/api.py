@@ -19,9 +19,10 @@ from taskcell.errors import EngineError, EngineUnavailable
 API_TIMEOUT = 35.0
 #: Connections at once: a watch for each sandbox that starts, and requests.
 CONNECTIONS = 64
-#: Attempts of a request that the API server is too busy for, and seconds before the second one: it doubles. The server
-#: has not acted on it (429 by priority and fairness, 503 while it starts), so that it can be sent again.
-ATTEMPTS, FIRST_BACK_OFF, LONGEST_BACK_OFF = 5, 0.25, 8.0
+#: Seconds for which a request is made again when the API server is too busy for it (429 by priority and fairness, 503
+#: while it starts) or does not answer: one that is restarted is back in five. What taskcell asks for may be asked
+#: twice: what was made already says so, by its name. Seconds before the second attempt; that doubles.
+API_PATIENCE, FIRST_BACK_OFF, LONGEST_BACK_OFF = 15.0, 0.25, 4.0
 _BUSY = frozenset({429, 503})
 #: Characters of the API server's own words in an error.
 _SAID = 400
@@ -46,6 +47,8 @@ class Api:
 
     def __init__(self, find: Callable[[], Cluster]) -> None:
         self._find = find
+        #: One that has never answered is named at once: its address may be wrong.
+        self._has_answered = False
 
     @cached_property
     def cluster(self) -> Cluster:
@@ -71,17 +74,21 @@ class Api:
     async def call(
         self, method: str, path: str, body: object = None, content: str = PLAIN_JSON, **query: str
     ) -> dict[str, Any]:
-        """Return the answer's object. A busy server is asked again."""
-        pause = FIRST_BACK_OFF
-        for _ in range(ATTEMPTS - 1):
+        """Return the answer's object. A busy server, or one that is away, is asked again for API_PATIENCE."""
+        pause, end = FIRST_BACK_OFF, anyio.current_time() + (API_PATIENCE if self._has_answered else 0.0)
+        while True:
             try:
-                return await self._once(method, path, body, content, query)
-            except ApiRefused as refused:
-                if refused.status not in _BUSY:
+                found = await self._once(method, path, body, content, query)
+            except (ApiRefused, EngineUnavailable) as error:
+                refused = isinstance(error, ApiRefused) and error.status not in _BUSY
+                self._has_answered |= isinstance(error, ApiRefused)
+                if refused or anyio.current_time() + pause > end:
                     raise
+            else:
+                self._has_answered = True
+                return found
             await anyio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - so that servers do not ask in step
             pause = min(2 * pause, LONGEST_BACK_OFF)
-        return await self._once(method, path, body, content, query)
 
     async def _once(self, method: str, path: str, body: object, content: str, query: dict[str, str]) -> dict[str, Any]:
         headers = {"Content-Type": content, **await self.authorization()}
@@ -125,6 +132,11 @@ class Api:
 def _refusal(method: str, path: str, status: int, said: dict[str, Any]) -> ApiRefused:
     message, reason = str(said.get("message", ""))[:_SAID], str(said.get("reason", ""))
     what = f"Kubernetes refused {method} {path} ({status} {reason}): {message}"
-    if status == 403 and "quota" not in message:
-        what += " Its ServiceAccount lacks this right; docs/kubernetes.md lists the rights that it needs."
+    if status == 403 and " cannot " in message:  # as RBAC says it; admission has other words
+        what += " The server's account lacks this right; docs/engines.md has all that it needs."
+    if "violates PodSecurity" in message or "PodSecurityPolicy" in message:
+        what += (
+            " A supervisor is root with four capabilities, which Pod Security 'baseline' allows and 'restricted' does "
+            "not: label the namespace pod-security.kubernetes.io/enforce=baseline."
+        )
     return ApiRefused(what, status, reason)

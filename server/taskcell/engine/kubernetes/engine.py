@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import tempfile
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,20 +12,24 @@ import anyio
 import anyio.abc
 
 from taskcell.engine.base import Container, ContainerSpec, EngineFacts, ListedContainer, ListedVolume, Standing
-from taskcell.engine.kubernetes import inside, pod, status
-from taskcell.engine.kubernetes.api import JSON_PATCH, Api, ApiRefused
+from taskcell.engine.kubernetes import inside, pod, rights, status
+from taskcell.engine.kubernetes.api import JSON_PATCH, Api
 from taskcell.engine.kubernetes.exec_stream import open_pod_exec
+from taskcell.engine.kubernetes.network import Wall
+from taskcell.engine.kubernetes.pods import Pods
 from taskcell.errors import EngineError
 from taskcell.model import WORKSPACE
 from taskcell.policy.policy import AuthorizedProfile
-from taskcell.supervisor import binary
 
 #: Seconds from a pod's creation to its container's start, where the image is on the node: one, and more where many
 #: start at once. A pull takes longer, and goes on in the cluster only while the pod is there.
 POD_START_TIMEOUT = 60.0
 #: Seconds to remove a pod that could not be started.
 POD_UNDO_TIMEOUT = 5.0
-_GONE = 404
+_RIGHTS = (
+    "The server's account may not {rights} in the namespace {namespace}: give it a Role with these verbs "
+    "(docs/engines.md has all that it needs)."
+)
 
 
 class KubernetesEngine:
@@ -39,7 +41,8 @@ class KubernetesEngine:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._facts: EngineFacts | None = None
-        self._supervisors: dict[str, str] = {}
+        self._pods = Pods(api)
+        self._wall = Wall(api)
         self._environments: dict[str, Mapping[str, str]] = {}
 
     async def facts(self) -> EngineFacts:
@@ -48,9 +51,12 @@ class KubernetesEngine:
             weaknesses = (
                 "Kubernetes bounds processes for all pods of a node alike (podPidsLimit of its kubelet): a profile's "
                 "`pids` has no effect.",
-                "A sandbox has no network only where the cluster's network enforces NetworkPolicies.",
+                "A sandbox has no network only where the cluster's network enforces NetworkPolicies; the first pod on "
+                "each node looks.",
             )
-            self._facts = EngineFacts("Kubernetes", str(version), isolated=True, weaknesses=weaknesses)
+            lacking, namespace = await rights.missing_rights(self._api), self._api.cluster.namespace
+            faults = (_RIGHTS.format(namespace=namespace, rights=", ".join(lacking)),) if lacking else ()
+            self._facts = EngineFacts("Kubernetes", str(version), isolated=True, weaknesses=weaknesses, faults=faults)
         return self._facts
 
     # --- making --------------------------------------------------------------------------------------------------
@@ -61,16 +67,23 @@ class KubernetesEngine:
             refused.append("its files are to be on disk, and this engine keeps them in memory")
         if refused:
             raise EngineError(f"The profile '{spec.profile.name}' cannot run on Kubernetes: {'; '.join(refused)}.")
-        supervisor = await self._supervisor(pod.architecture(spec.profile))
-        made = await self._api.call("POST", self._api.path("pods"), pod.manifest(spec, supervisor))
+        if "pids" not in spec.allow_unenforced and spec.profile.pids:
+            raise EngineError(
+                "Kubernetes bounds the number of processes by node (podPidsLimit of its kubelets) and not by pod, so "
+                "that `pids` has no effect. The operator can allow that: policy.allow_unenforced = ['pids']."
+            )
+        await self._wall.make()
+        made = await self._pods.make(spec)
         try:
             with anyio.fail_after(POD_START_TIMEOUT):
-                found = await self._until_running(made)
+                found = await self._pods.until_running(spec.name)
+                if "network" not in spec.allow_unenforced:
+                    await self._wall.check(spec.name, found["spec"]["nodeName"])
                 is_fresh = not await self._inherit(found, spec)
                 return await self._described(found, spec.profile, is_fresh=is_fresh)
         except BaseException as error:
             with anyio.move_on_after(POD_UNDO_TIMEOUT, shield=True):
-                await self._delete(spec.name, made["metadata"]["uid"], 0)
+                await self._pods.delete(spec.name, made["metadata"]["uid"], 0)
             if isinstance(error, TimeoutError):
                 raise EngineError(
                     f"The pod {spec.name} was not started within {POD_START_TIMEOUT:g} s: the cluster has no room for "
@@ -81,7 +94,7 @@ class KubernetesEngine:
     async def _inherit(self, found: dict[str, Any], spec: ContainerSpec) -> bool:
         """Fill a new pod with the files of the task's last one, if that runs; returns whether it did."""
         for holder in spec.workspace.holders:
-            old = await self._look(holder.id)
+            old = await self._pods.look(holder.id)
             if old is not None and status.standing_of_pod(old) is Standing.RUNS:
                 other = old["metadata"]["labels"].get(pod.LABEL_PREFIX + "profile")
                 if other != pod.label(spec.profile.name):
@@ -99,40 +112,6 @@ class KubernetesEngine:
             for target in targets:
                 file.seek(0)
                 await inside.put(self._api, target, user, file)
-
-    async def _supervisor(self, architecture: str) -> str:
-        """The name of the ConfigMap that holds the program; it is made where it is not there."""
-        if architecture not in self._supervisors:
-            program = binary.read(architecture)
-            name = f"taskcell-supervisor-{hashlib.sha256(program).hexdigest()[:16]}"
-            body = {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {"name": name, "labels": {pod.LABEL_PREFIX + "sandbox": "1"}},
-                "immutable": True,
-                "binaryData": {"supervisor": base64.b64encode(program).decode()},
-            }
-            try:
-                await self._api.call("POST", self._api.path("configmaps"), body)
-            except ApiRefused as refused:
-                if refused.reason != "AlreadyExists":
-                    raise
-            self._supervisors[architecture] = name
-        return self._supervisors[architecture]
-
-    async def _until_running(self, made: dict[str, Any]) -> dict[str, Any]:
-        """Wait for the pod's container. Raises ImageMissing, EngineError."""
-        name, version = made["metadata"]["name"], made["metadata"]["resourceVersion"]
-        while True:
-            events = self._api.watch(
-                self._api.path("pods"), fieldSelector=f"metadata.name={name}", resourceVersion=version
-            )
-            async for event in events:
-                found: dict[str, Any] = event["object"]
-                version = found["metadata"]["resourceVersion"]
-                if event["type"] != "BOOKMARK" and status.has_started(found):
-                    return found
-            # The server ends a watch after some minutes, or when it is restarted.
 
     # --- finding -------------------------------------------------------------------------------------------------
 
@@ -158,19 +137,8 @@ class KubernetesEngine:
             self._environments[image] = await inside.environment(self._api, found["metadata"]["name"])
         return self._environments[image]
 
-    async def _look(self, container_id: str) -> dict[str, Any] | None:
-        """The pod; None when it is gone, or another one has its name."""
-        name, _, uid = container_id.partition("/")
-        try:
-            found = await self._api.call("GET", self._api.path("pods", name))
-        except ApiRefused as refused:
-            if refused.status == _GONE:
-                return None
-            raise
-        return found if found["metadata"]["uid"] == uid else None
-
     async def find(self, container_id: str, profile: AuthorizedProfile) -> Container | None:
-        found = await self._look(container_id)
+        found = await self._pods.look(container_id)
         if found is None or status.standing_of_pod(found) is Standing.ENDED:
             return None
         return await self._described(found, profile, is_fresh=False)
@@ -193,12 +161,12 @@ class KubernetesEngine:
         return [status.listed(one) for one in found["items"]]
 
     async def standing(self, container: Container) -> Standing:
-        found = await self._look(container.id)
+        found = await self._pods.look(container.id)
         return Standing.ENDED if found is None else status.standing_of_pod(found)
 
     async def why_dead(self, container: Container) -> str:
         try:
-            found = await self._look(container.id)
+            found = await self._pods.look(container.id)
         except EngineError as error:
             return str(error)
         return "Its pod was removed." if found is None else status.why_ended(found["status"])
@@ -212,23 +180,15 @@ class KubernetesEngine:
     def _pod_of(self, container_id: str) -> str:
         return self._api.path("pods", container_id.partition("/")[0])
 
-    async def _delete(self, name: str, uid: str, grace: int) -> None:
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": grace}
-        try:
-            await self._api.call("DELETE", self._api.path("pods", name), body | {"preconditions": {"uid": uid}})
-        except ApiRefused as refused:
-            if refused.status not in (_GONE, 409):  # 409: another pod has the name by now
-                raise
-
     async def stop(self, container_id: str) -> None:
         name, _, uid = container_id.partition("/")
-        await self._delete(name, uid, pod.POD_GRACE)
+        await self._pods.delete(name, uid, pod.POD_GRACE)
 
     async def remove(self, container: Container, *, keep: bool = False) -> None:
         """Returns when the removal has begun: the pod's object stays for some seconds after its processes."""
         name, _, uid = container.id.partition("/")
         # Not 0: that takes it out of the API at once, and nobody then knows whether its processes have ended.
-        await self._delete(name, uid, 1)
+        await self._pods.delete(name, uid, 1)
 
     # --- the channel ---------------------------------------------------------------------------------------------
 

@@ -52,18 +52,28 @@ async def _running(api: Api, name: str, *words: str) -> AsyncIterator[PodExecStr
         await anyio.aclose_forcefully(stream)
 
 
-async def environment(api: Api, name: str) -> Mapping[str, str]:
-    """The variables that the image of a pod's container sets. Raises EngineUnavailable, SandboxLost."""
+async def _said(api: Api, name: str, word: str) -> bytes:
     said = bytearray()
     with _bounded(ASK_TIMEOUT):
-        async with _running(api, name, "environment") as stream:
+        async with _running(api, name, word) as stream:
             with suppress(anyio.EndOfStream):
                 while True:
                     said += await stream.receive()
-    if not said:  # a container has PATH at least
+    if not said:
         raise EngineUnavailable("A program in the sandbox said nothing. Call again.")
+    return bytes(said)
+
+
+async def environment(api: Api, name: str) -> Mapping[str, str]:
+    """The variables that the image of a pod's container sets. Raises EngineUnavailable, SandboxLost."""
+    said = await _said(api, name, "environment")  # PATH at least
     entries = (entry.partition("=") for entry in said.decode("utf-8", "replace").split("\0") if entry)
     return {key: value for key, _, value in entries if not _KUBELETS.fullmatch(key)}
+
+
+async def reaches(api: Api, name: str) -> bool:
+    """Whether a pod reaches the API of its cluster. Raises EngineUnavailable, SandboxLost."""
+    return (await _said(api, name, "reach")).strip() == b"reached"
 
 
 async def save(api: Api, name: str, user: str | None, file: BinaryIO, most: int) -> None:

@@ -1,0 +1,38 @@
+"""What the server's account must be allowed to do in its namespace, and what of that it is not."""
+
+from __future__ import annotations
+
+import anyio
+
+from taskcell.engine.kubernetes.api import Api
+
+#: Group, resource, subresource, verbs. `get` of pods/exec: API servers before 1.35 judge a WebSocket by its method.
+RIGHTS = (
+    ("", "pods", "", ("create", "get", "list", "watch", "patch", "delete")),
+    ("", "pods", "exec", ("create", "get")),
+    ("", "configmaps", "", ("create",)),
+    ("networking.k8s.io", "networkpolicies", "", ("create", "get")),
+)
+#: Where the cluster is asked about one's own rights; every account may.
+_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+async def missing_rights(api: Api) -> tuple[str, ...]:
+    """Rights that the account lacks, as in `delete pods`. Raises EngineUnavailable, EngineError."""
+    lacking: list[str] = []
+
+    async def ask(group: str, resource: str, subresource: str, verb: str) -> None:
+        what = {"namespace": api.cluster.namespace, "verb": verb, "group": group, "resource": resource}
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": what | ({"subresource": subresource} if subresource else {})},
+        }
+        if not (await api.call("POST", _REVIEWS, body))["status"].get("allowed"):
+            lacking.append(f"{verb} {resource}{subresource and '/' + subresource}")
+
+    async with anyio.create_task_group() as group:
+        for api_group, resource, subresource, verbs in RIGHTS:
+            for verb in verbs:
+                group.start_soon(ask, api_group, resource, subresource, verb)
+    return tuple(sorted(lacking))

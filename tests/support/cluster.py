@@ -1,0 +1,148 @@
+"""The real cluster that tests marked `kubernetes` run on, and what can be done to it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from taskcell.engine.kubernetes.api import Api, ApiRefused
+from taskcell.engine.kubernetes.kubeconfig import find_cluster
+
+#: Seconds in which a cluster on a busy machine does what it does at once on a calm one.
+CLUSTER_TIMEOUT = 60.0
+
+
+def folder() -> Path:
+    return Path(os.environ["TASKCELL_TEST_CLUSTER"])
+
+
+def api(kubeconfig: str = "", namespace: str = "") -> Api:
+    return Api(lambda: find_cluster({}, kubeconfig or os.environ["TASKCELL_TEST_KUBECONFIG"], namespace))
+
+
+class Program:
+    """A program of the cluster, by the pid that was written at its start."""
+
+    def __init__(self, name: str) -> None:
+        self._file = folder() / "pids" / name
+        self._pid = int(self._file.read_text())
+        self._argv = Path(f"/proc/{self._pid}/cmdline").read_bytes().split(b"\0")[:-1]
+
+    def kill(self) -> None:
+        os.kill(self._pid, signal.SIGKILL)
+
+    def start(self) -> None:
+        with (folder() / "log" / f"{self._file.name}-again.log").open("ab") as log:
+            again = subprocess.Popen(self._argv, stdout=log, stderr=log, cwd=folder(), start_new_session=True)
+        self._pid = again.pid
+        self._file.write_text(str(again.pid))
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It does nothing while this is entered, as if its machine were far too busy."""
+        os.kill(self._pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._pid, signal.SIGCONT)
+
+
+def restart_kubelet(number: int) -> None:
+    """Kill a node's kubelet, in its own namespaces, and start it again there; its pods go on meanwhile."""
+    file = folder() / "pids" / f"kubelet-n{number}"
+    pid = int(file.read_text())
+    argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+    holder = (folder() / "pids" / f"containerd-n{number}").read_text().strip()
+    os.kill(pid, signal.SIGKILL)
+    enter = ["nsenter", "-t", holder, "-m", "-n", "--"]
+    with (folder() / "log" / f"kubelet-n{number}-again.log").open("ab") as log:
+        again = subprocess.Popen([*enter, *argv], stdout=log, stderr=log, cwd=folder(), start_new_session=True)
+    file.write_text(str(again.pid))
+
+
+@contextmanager
+def cut_off(number: int) -> Iterator[None]:
+    """A node without its network."""
+    pid = (folder() / "pids" / f"kubelet-n{number}").read_text().strip()
+    inner = subprocess.run(["nsenter", "-t", pid, "-n", "ip", "-o", "link", "show", "eth0"],
+                           check=True, capture_output=True, text=True).stdout  # fmt: skip
+    index = inner.partition("@if")[2].partition(":")[0]
+    link = next(one.parent.name for one in Path("/sys/class/net").glob("*/ifindex") if one.read_text().strip() == index)
+    subprocess.run(["ip", "link", "set", link, "down"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["ip", "link", "set", link, "up"], check=True)
+
+
+@contextmanager
+def full_etcd() -> Iterator[None]:
+    """An etcd that takes no writes, as when its quota is used up: by the alarm that it raises then."""
+    _alarm("ACTIVATE")
+    try:
+        yield
+    finally:
+        _alarm("DEACTIVATE")
+
+
+def _alarm(action: str) -> None:
+    members = json.load(_ask("/v3/cluster/member/list", {}))
+    member = members["header"]["member_id"]
+    _ask("/v3/maintenance/alarm", {"action": action, "memberID": member, "alarm": "NOSPACE"}).close()
+
+
+def _ask(path: str, body: dict[str, Any]) -> Any:
+    argv = Path(f"/proc/{(folder() / 'pids' / 'etcd').read_text().strip()}/cmdline").read_text().split("\0")
+    at = argv[argv.index("--listen-client-urls") + 1]
+    request = urllib.request.Request(at + path, json.dumps(body).encode())
+    return urllib.request.urlopen(request, timeout=CLUSTER_TIMEOUT)
+
+
+@asynccontextmanager
+async def namespace(name: str, *objects: tuple[str, str, dict[str, Any]]) -> AsyncIterator[Api]:
+    """A namespace with some objects (group, kind's path, body); it goes afterwards."""
+    admin = api(namespace=name)
+    await admin.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    try:
+        for group, kind, body in objects:
+            await admin.call("POST", admin.path(kind, group=group), body)
+        yield admin
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLUSTER_TIMEOUT):
+            await admin.call("DELETE", f"/api/v1/namespaces/{name}")
+            while await _is_there(admin, f"/api/v1/namespaces/{name}"):
+                await anyio.sleep(0.2)
+        await admin.aclose()
+
+
+async def _is_there(admin: Api, path: str) -> bool:
+    try:
+        await admin.call("GET", path)
+    except ApiRefused as refused:
+        return refused.status != 404
+    return True
+
+
+async def account(admin: Api, name: str, at: Path) -> str:
+    """A kubeconfig for a ServiceAccount of the namespace; it has no rights but those that a Role gives it."""
+    await admin.call("POST", admin.path("serviceaccounts"), {"metadata": {"name": name}})
+    with anyio.fail_after(CLUSTER_TIMEOUT):
+        while not (made := await admin.call("GET", admin.path("serviceaccounts", name))).get("secrets"):
+            await anyio.sleep(0.1)
+    secret = await admin.call("GET", admin.path("secrets", made["secrets"][0]["name"]))
+    user = {"name": "u", "user": {"token": base64.b64decode(secret["data"]["token"]).decode()}}
+    cluster = {"server": admin.cluster.server, "certificate-authority-data": secret["data"]["ca.crt"]}
+    context = {"name": "c", "context": {"cluster": "c", "user": "u", "namespace": admin.cluster.namespace}}
+    at.write_text(json.dumps({"current-context": "c", "users": [user], "contexts": [context],
+                              "clusters": [{"name": "c", "cluster": cluster}]}))  # fmt: skip
+    return str(at)
