@@ -46,10 +46,13 @@ class Bounds:
         return self.max_per_principal
 
 
-def next_turn(waiting: Iterable[Lease], slots: Iterable[Slot]) -> Lease | None:
-    """The first waiting call of the principal that holds the fewest sandboxes."""
+def in_turn(waiting: Iterable[Lease], slots: Iterable[Slot]) -> list[Lease]:
+    """The waiting calls in the order in which they are served: those of the principals with the fewest sandboxes first.
+
+    Sorted once for all of them: where hundreds wait, looking for each one's turn would hold up the whole server.
+    """
     held = Counter(slot.task.principal for slot in slots)
-    return min(waiting, key=lambda lease: (held[lease.key[0].principal], lease.arrived), default=None)
+    return sorted(waiting, key=lambda lease: (held[lease.key[0].principal], lease.arrived))
 
 
 def make_room(

@@ -12,7 +12,7 @@ import anyio
 
 from taskcell.errors import TaskcellError
 from taskcell.policy.policy import AuthorizedProfile
-from taskcell.pool.bounds import Bounds, make_room, next_turn
+from taskcell.pool.bounds import Bounds, in_turn, make_room
 from taskcell.pool.ending_notes import CHANGED, PUT_BACK, Endings, how_ended
 from taskcell.pool.slot import NOBODY, Lease, Slot, SlotKey, SlotState, Step
 from taskcell.pool.warm import missing_warm, note_used, outdated_warm, try_last, warm_for
@@ -62,19 +62,17 @@ class Slots:
 
     def assign(self, now: float) -> list[Step]:
         """Grant the waiting leases that there is room for, in turn."""
-        steps: list[Step] = []
         stuck: set[SlotKey] = set()
-        while self._waiting:
-            turn = next_turn((lease for lease in self._waiting if lease.key not in stuck), self._slots.values())
-            if turn is None:
-                break
-            step = self._place(turn, now)
-            if step is None:
-                stuck.add(turn.key)
-                continue
-            steps.append(step)
-            self._join_others(turn, step.slot)
-        return steps
+        return list(iter(lambda: self._place_next(stuck, now), None))
+
+    def _place_next(self, stuck: set[SlotKey], now: float) -> Step | None:
+        """Place the first call that can be; the keys of those before it are added to `stuck`."""
+        for turn in in_turn(self._waiting, self._slots.values()):
+            if turn.key not in stuck and (step := self._place(turn, now)) is not None:
+                self._join_others(turn, step.slot)
+                return step
+            stuck.add(turn.key)
+        return None
 
     def _join_others(self, lease: Lease, slot: Slot) -> None:
         """Grant the slot to every call that waits for it: many calls for one new task make one sandbox."""
