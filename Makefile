@@ -96,9 +96,10 @@ recording: setup ## Record the demo, and make the moving picture of the README f
 	@$(PYTHON) scripts/record.py docs/demo.cast
 	@npm exec --yes svg-term-cli@2.1.1 -- --in docs/demo.cast --out docs/demo.svg --window --width 100 --height 32
 
-bench: setup ## Measure calls on this machine beside docker exec and docker-py, and files beside docker cp.
+bench: setup ## Measure calls beside docker exec and docker-py, files beside docker cp, and the start.
 	@$(PYTHON) bench/run.py $(BENCH_ARGS)
 	@$(PYTHON) bench/files.py $(BENCH_ARGS)
+	@$(PYTHON) bench/start.py $(BENCH_ARGS)
 
 bench-egress: setup ## Measure the network by name beside a bridge and a proxy container.
 	@$(PYTHON) bench/egress.py $(BENCH_ARGS)

@@ -1,8 +1,9 @@
 """Measure how long a server takes from its process's start to its answer to `initialize`, and what that time goes to.
 
-    start.py [--modules N]     N: the slowest imports that are shown (default 15)
+    start.py [--write PAGE] [--modules N]     N: the slowest imports that are shown (default 15)
 
-The measure is what importing the SDK's low-level server takes: no server with this SDK can be quicker.
+The measure is what importing the SDK's low-level server takes, from a process's start until it has written a line after
+the import: no server with this SDK can be quicker. Neither figure has the end of the process in it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ import tempfile
 import time
 from pathlib import Path
 
-#: Runs of each; the fastest half counts, for other programs only make it slower.
-RUNS = 9
-#: Seconds for one run on a busy machine.
+from page import write_section
+
+#: Rounds; in each, all are measured in turn, so that what else the machine does slows all of them alike.
+ROUNDS = 21
+#: Seconds for the end of one process on a busy machine.
 PATIENCE = 60.0
+HEADING = "## The start"
 
 INITIALIZE = {
     "jsonrpc": "2.0",
@@ -29,64 +33,88 @@ INITIALIZE = {
     "method": "initialize",
     "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "start", "version": "1"}},
 }
-SDK = "import mcp.server.lowlevel.server, anyio"
+LINE = "import os; os.write(1, b'\\n')"
+BARE = ["-c", LINE]
+SDK = ["-c", f"import mcp.server.lowlevel.server, anyio; {LINE}"]
+SERVE = ["-m", "taskcell", "serve"]
 _IMPORT = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \|(\s*)(\S+)")
 
 
-def server(folder: Path, *options: str) -> tuple[float, str]:
-    """Return the seconds until a server has answered, and what it wrote to standard error."""
+def first_line(folder: Path, words: list[str]) -> tuple[float, str]:
+    """Return the seconds until an interpreter has written its first line, and what it said about imports before it.
+
+    Every one gets the request; only the server reads it.
+    """
     environ = {**os.environ, "XDG_STATE_HOME": str(folder)}
+    request = json.dumps(INITIALIZE) + "\n"
+    about: list[str] = []
     began = time.perf_counter()
-    # A file: a pipe that nobody reads would stop a server that says much.
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(
-            [sys.executable, *options, "-m", "taskcell", "serve"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=folder, env=environ, text=True,
-        ) as process,
-    ):  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, *words],
+        # One pipe, so that what is said about imports comes in its order.
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder, env=environ, text=True,
+    ) as process:  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(INITIALIZE) + "\n")
+        process.stdin.write(request)
         process.stdin.flush()
-        answer = json.loads(process.stdout.readline())
+        while (line := process.stdout.readline()).startswith("import time:"):
+            about.append(line)
         took = time.perf_counter() - began
-        assert answer["result"]["serverInfo"]["name"] == "taskcell"
+        assert "taskcell" not in words or json.loads(line)["result"]["serverInfo"]["name"] == "taskcell"
         process.communicate(timeout=PATIENCE)
-    return took, (folder / "log").read_text()
+    return took, "".join(about)
 
 
-def imports(line: str) -> float:
-    """Return the seconds of an interpreter that does nothing but this."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", line], check=True, timeout=PATIENCE)
-    return time.perf_counter() - began
+def section_of(bare: list[float], sdk: list[float], whole: list[float], modules: int) -> str:
+    """Return the section of the page.
 
-
-def middle_of_the_fastest(seconds: list[float]) -> float:
-    return statistics.median(sorted(seconds)[: len(seconds) // 2 + 1])
+    Arguments:
+        bare, sdk, whole: seconds, by round.
+        modules: of taskcell that are loaded at the first answer.
+    """
+    ratios = sorted(ours / least for ours, least in zip(whole, sdk, strict=True))
+    least = statistics.median(sdk)
+    rows = [("an interpreter alone", bare), ("import of the SDK's low-level server", sdk), ("taskcell", whole)]
+    return "\n".join(
+        [
+            HEADING,
+            "",
+            f"`make bench` writes this section: from a process's start to its first line, {ROUNDS} rounds in turn.",
+            "taskcell's first line is its answer to `initialize`, with the default configuration; the SDK's is",
+            "written when the import is done. Medians.",
+            "",
+            "| process | first line | ratio |",
+            "| --- | --- | --- |",
+            *(f"| {name} | {statistics.median(taken) * 1000:.0f} ms | {statistics.median(taken) / least:.2f} times |"
+              for name, taken in rows),
+            "",
+            f"- In half of the rounds the ratio is between {ratios[len(ratios) // 4]:.2f} and "
+            f"{ratios[-len(ratios) // 4]:.2f}.",
+            f"- {modules} modules of taskcell are loaded by then; the others, and what talks to the engine, come "
+            "after it.",
+        ]
+    ) + "\n"  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", type=Path, help="write the section into this page as well")
     parser.add_argument("--modules", type=int, default=15)
-    wanted = parser.parse_args().modules
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bare, sdk, whole = [], [], []
-        for _ in range(RUNS):
-            bare.append(imports("pass"))
-            sdk.append(imports(SDK))
-            whole.append(server(folder)[0])
-        _, said = server(folder, "-X", "importtime")
-    least, ours = middle_of_the_fastest(sdk), middle_of_the_fastest(whole)
-    print(f"interpreter alone {middle_of_the_fastest(bare) * 1000:6.0f} ms")
-    print(f"importing the SDK {least * 1000:6.0f} ms")
-    print(f"initialize        {ours * 1000:6.0f} ms, {ours / least:.2f} times the SDK")
+        taken = [[first_line(folder, words)[0] for words in (BARE, SDK, SERVE)] for _ in range(ROUNDS)]
+        _, said = first_line(folder, ["-X", "importtime", *SERVE])
+    bare, sdk, whole = (list(column) for column in zip(*taken, strict=True))
     found = sorted(((int(own), name) for own, _, _, name in _IMPORT.findall(said)), reverse=True)
-    print(f"\nThe slowest of {len(found)} imports by themselves:")
-    for own, name in found[:wanted]:
+    section = section_of(bare, sdk, whole, sum(name.startswith("taskcell") for _, name in found))
+    print(section)
+    print(f"The slowest of {len(found)} imports by themselves:")
+    for own, name in found[: options.modules]:
         print(f"{own / 1000:8.1f} ms  {name}")
+    if options.write:
+        write_section(options.write, HEADING, section)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,15 @@ import io
 import logging
 import os
 import select
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TextIO, cast
-
-import structlog
-from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+from functools import partial
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from taskcell.text import plain_line
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 #: A pipe that is ready takes at least this many bytes without blocking (POSIX's PIPE_BUF on Linux).
 _PIPE_BUF = 4096
@@ -79,6 +81,8 @@ def _plain(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
 
 def _plain_traceback(out: TextIO, error: ExcInfo) -> None:
     """Write a traceback whose lines are indented, so that none can be taken for an event."""
+    import structlog
+
     whole = io.StringIO()
     structlog.dev.plain_traceback(whole, error)
     out.writelines(f"\n  {plain_line(line)}" for line in whole.getvalue().strip("\n").split("\n"))
@@ -91,6 +95,8 @@ def configure(level: str = "info", *, fd: int = 2) -> None:
         level: debug, info, warning or error; the libraries' own lines come from `warning` on.
         fd: where lines go; standard error.
     """
+    import structlog
+
     number = logging.getLevelNamesMapping()[level.upper()]
     stream = cast(TextIO, StderrWriter(fd))  # loggers use write and flush alone
     shared: list[Processor] = [
@@ -110,3 +116,50 @@ def configure(level: str = "info", *, fd: int = 2) -> None:
     logging.basicConfig(handlers=[handler], level=number, force=True)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+class _FirstLine(logging.Handler):
+    """Configures the log at the first line of the standard library's logging."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        configure_now()
+        logging.getLogger(record.name).handle(record)
+
+
+_postponed: Callable[[], None] | None = None
+
+
+def configure_later(level: str) -> None:
+    """Do what `configure` does at the first line, or when `configure_now` is called; until then use a `Logger`.
+
+    Importing what writes lines takes a tenth of a start, and its client waits for that.
+    """
+    global _postponed  # noqa: PLW0603 - as logging itself is of the process
+    _postponed = partial(configure, level)
+    logging.basicConfig(handlers=[_FirstLine()], level=logging.WARNING, force=True)
+
+
+def configure_now() -> None:
+    """Do what was postponed; nothing if nothing was."""
+    global _postponed
+    postponed, _postponed = _postponed, None
+    if postponed is not None:
+        postponed()
+
+
+class Logger:
+    """A structlog logger that is imported when it writes its first line.
+
+    Arguments:
+        name: of the module.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        configure_now()
+        import structlog
+
+        write: Callable[..., Any] = getattr(structlog.get_logger(self._name), method)
+        return write

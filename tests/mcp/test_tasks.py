@@ -27,8 +27,8 @@ from observe import alive, eventually, marker
 from raw_client import RawClient, raw_client
 from serving import serving
 from taskcell.engine.base import Standing
+from taskcell.mcp.methods import EXTENSION
 from taskcell.mcp.server import build_server
-from taskcell.mcp.tasks import EXTENSION
 from taskcell.model import LOCAL_PRINCIPAL, Command, Profile, TaskKey
 from taskcell.process.record import About
 from taskcell.sandbox.sandbox import Sandbox

@@ -47,3 +47,4 @@ def test_the_converters_refuse_what_is_not_published() -> None:
     ]
     refused = {(converter, tool) for converter, tool, _ in complaints(tools)}
     assert {("openai_strict", "terminal"), ("gemini", "terminal"), ("grammar", "pandoc_convert")} <= refused
+    assert {("llama_cpp", "pandoc_convert"), ("llama_cpp", "ffmpeg_trim")} <= refused

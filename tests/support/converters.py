@@ -11,12 +11,17 @@ import copy
 import json
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import llguidance
 from agents.strict_schema import ensure_strict_json_schema
 from anthropic import transform_schema
 from google.genai import types
+
+[_FOLDER] = (Path(sys.prefix)).glob("llama-*")
+sys.path.insert(0, str(_FOLDER))
+from llama_grammar import json_schema_to_gbnf  # noqa: E402 - scripts/converters.sh puts it there
 
 Converter = Callable[[Mapping[str, Any]], object]
 
@@ -51,7 +56,12 @@ def grammar(tool: Mapping[str, Any]) -> None:
     assert not failed, said
 
 
-CONVERTERS: tuple[Converter, ...] = (openai_strict, gemini, gemini_from_json, anthropic_strict, grammar)
+def llama_cpp(tool: Mapping[str, Any]) -> None:
+    """The grammar of llama.cpp, by its own converter."""
+    json_schema_to_gbnf(json.dumps(tool["inputSchema"]))
+
+
+CONVERTERS: tuple[Converter, ...] = (openai_strict, gemini, gemini_from_json, anthropic_strict, grammar, llama_cpp)
 
 
 def complaint(convert: Converter, tool: Mapping[str, Any]) -> str | None:

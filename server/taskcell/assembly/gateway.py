@@ -29,7 +29,6 @@ from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile, Policy
 from taskcell.pool.copies import Copies
 from taskcell.pool.opened import open_pool
-from taskcell.profile.build import terminal_profile
 from taskcell.tools.catalog import profiles
 from taskcell.tools.environments import Environments, profile_in
 from taskcell.tools.tool import Tool
@@ -117,7 +116,7 @@ async def open_gateway(
         Denied: the policy refuses the host folder of the workspaces.
     """
     policy = stack.policy_of(settings, state, audit.path if audit is not None else None)
-    await _authorize_folders(policy, settings)
+    await anyio.to_thread.run_sync(stack.authorize_folders, policy, settings)
 
     deployment = Deployment(state)
     egress = Egress(settings.egress, audit, resolve, asks=settings.policy.ask_egress)
@@ -142,11 +141,3 @@ async def open_gateway(
         if not for_one_call:
             pool.group.start_soon(gateway.lifetimes.run, partial(remove_task, gateway, purge=False, why=EXPIRED))
         yield gateway
-
-
-async def _authorize_folders(policy: Policy, settings: Settings) -> None:
-    """Raises Denied: the policy refuses a folder of the host in which tasks' files are to be."""
-    if settings.workspace.persistent and settings.workspace_root is not None:
-        policy.authorize_root(settings.workspace_root)
-    if settings.workspace_folder is not None:
-        await anyio.to_thread.run_sync(policy.authorize_folder, terminal_profile(settings))

@@ -8,29 +8,32 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
-import structlog
 
 from taskcell.assembly.folder import check_answers
 from taskcell.assembly.invocation import Invocation
-from taskcell.audit.log import AuditLog
 from taskcell.config import load as config
 from taskcell.config.settings import Settings
+from taskcell.config.shipped import shipped_manifests
 from taskcell.engine import kinds
-from taskcell.engine.base import Engine
 from taskcell.environment import Environment
 from taskcell.errors import ConfigError, ManifestError
-from taskcell.model import Profile
-from taskcell.policy.policy import Policy
-from taskcell.profile.build import terminal_profile
-from taskcell.skills import manifest, manifest_files
-from taskcell.skills.manifest import LeftOut, Skill
-from taskcell.skills.manifest_files import Stamp
-from taskcell.tools import catalog
-from taskcell.tools.tool import Tool
+from taskcell.log import Logger
 
-log = structlog.get_logger(__name__)
+# What only a gateway needs is imported by the functions that make it: a server answers its client's first request with
+# the settings alone.
+if TYPE_CHECKING:
+    from taskcell.audit.log import AuditLog
+    from taskcell.engine.base import Engine
+    from taskcell.model import Profile
+    from taskcell.policy.policy import Policy
+    from taskcell.skills.manifest import LeftOut, Skill
+    from taskcell.skills.manifest_files import Stamp
+    from taskcell.tools.tool import Tool
+
+log = Logger(__name__)
 
 #: Seconds to close connections, or to delete the local engine's folder; neither waits for anyone else.
 ENGINE_CLOSE_TIMEOUT = 1.0
@@ -56,6 +59,9 @@ class Loaded:
 
 def profiles_of(loaded: Loaded) -> dict[str, Profile]:
     """Return every profile that is declared, by name: the terminal's, those of environments and of skills."""
+    from taskcell.profile.build import terminal_profile
+    from taskcell.tools import catalog
+
     settings = loaded.settings
     opened = [terminal_profile(settings.in_environment(Environment(name))) for name in settings.environments]
     return {**catalog.profiles(loaded.tools), **{profile.name: profile for profile in opened}}
@@ -68,6 +74,9 @@ def load(run: Invocation) -> Loaded:
 
 def load_manifests(run: Invocation, settings: Settings) -> Loaded:
     """Read the manifests. Raises ManifestError, ConfigError."""
+    from taskcell.skills import manifest, manifest_files
+    from taskcell.tools import catalog
+
     stamp = manifest_files.stamp(settings.manifest_paths)
     found = manifest.read(settings.manifest_paths, run.environ, catalog.reserved_names())
     if found.faults:
@@ -84,6 +93,19 @@ def load_settings(run: Invocation) -> Settings:
     return settings
 
 
+def opens_for_sure(settings: Settings) -> bool:
+    """Whether a gateway over these settings can be opened, if `authorize_folders` allows it: they are checked, and name
+    nothing else that could be missing or faulty, which are manifests, tools and an audit log."""
+    named = (
+        settings.manifest_paths not in ((), (shipped_manifests(),)),
+        settings.policy.rules,
+        settings.tools.only,
+        settings.tools.hide,
+        settings.audit_file,
+    )
+    return not any(named)
+
+
 def policy_of(settings: Settings, state: Path | None, audit: Path | None = None) -> Policy:
     """The policy that every profile and every command is judged by.
 
@@ -91,8 +113,20 @@ def policy_of(settings: Settings, state: Path | None, audit: Path | None = None)
         audit: path of the audit log; no sandbox may read it or write to it.
         state: the deployment's folder; whoever reads it can derive the tokens of the deployment's sandboxes.
     """
+    from taskcell.policy.policy import Policy
+
     secret = (*settings.secret_files, *(() if state is None else (state.parent,)), *(() if audit is None else (audit,)))
     return Policy(settings.policy, (*settings.own_files, *secret), secret)
+
+
+def authorize_folders(policy: Policy, settings: Settings) -> None:
+    """Raise Denied if the policy refuses a folder of the host in which tasks' files are to be. Blocking."""
+    if settings.workspace.persistent and settings.workspace_root is not None:
+        policy.authorize_root(settings.workspace_root)
+    if settings.workspace_folder is not None:
+        from taskcell.profile.build import terminal_profile
+
+        policy.authorize_folder(terminal_profile(settings))
 
 
 def state_folder(run: Invocation, settings: Settings) -> Path | None:
@@ -114,6 +148,8 @@ def opened_audit(run: Invocation, settings: Settings) -> AuditLog | None:
 
     Raises ConfigError: the file that is named cannot be written.
     """
+    from taskcell.audit.log import AuditLog
+
     path = audit_path(run, settings)
     try:
         if path is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -11,36 +12,29 @@ import typer
 
 from taskcell import __version__
 from taskcell.assembly.invocation import Invocation
-from taskcell.cli import (
-    audit,
-    cp,
-    doctor,
-    exec,
-    forward,
-    image,
-    import_from,
-    install,
-    logs,
-    policy,
-    ps,
-    rm,
-    serve,
-    shell,
-    skills,
-    snapshot,
-    token,
-    tools,
-    volume,
-)
 from taskcell.cli.command import EXIT_INTERRUPTED
 
-app = typer.Typer(
-    name="taskcell",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+#: The modules of this package that register commands, in the order of `--help`.
+_MODULES = (
+    "serve",
+    "install",
+    "doctor",
+    "exec",
+    "shell",
+    "cp",
+    "forward",
+    "logs",
+    "ps",
+    "rm",
+    "snapshot",
+    "volume",
+    "token",
+    "audit",
+    "skills",
+    "tools",
+    "policy",
+    "image",
+    "import_from",
 )
 
 
@@ -50,7 +44,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="Example: taskcell doctor")
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
@@ -59,29 +52,23 @@ def _root(
     """An MCP server that gives every task of an LLM agent its own hardened container."""
 
 
-_REGISTERED = (
-    serve,
-    install,
-    doctor,
-    exec,
-    shell,
-    cp,
-    forward,
-    logs,
-    ps,
-    rm,
-    snapshot,
-    volume,
-    token,
-    audit,
-    skills,
-    tools,
-    policy,
-    image,
-    import_from,
-)
-for module in _REGISTERED:
-    module.register(app)
+def application(wanted: str = "") -> typer.Typer:
+    """Return the command line with the command of one module, or with all commands if no module has that name.
+
+    A client waits for the start of `serve`, of which importing the other commands would be a tenth.
+    """
+    app = typer.Typer(
+        name="taskcell",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(epilog="Example: taskcell doctor")(_root)
+    for name in (wanted,) if wanted in _MODULES else _MODULES:
+        import_module(f"taskcell.cli.{name}").register(app)
+    return app
 
 
 def run(arguments: Sequence[str], *, environ: Mapping[str, str], cwd: Path) -> int:
@@ -96,7 +83,7 @@ def run(arguments: Sequence[str], *, environ: Mapping[str, str], cwd: Path) -> i
         The exit code: 0, the one that `exec` passes on, 1 for a failure, 2 for bad usage, 130 after Ctrl-C.
     """
     try:
-        app(list(arguments), prog_name="taskcell", obj=Invocation(environ, cwd))
+        application(next(iter(arguments), ""))(list(arguments), prog_name="taskcell", obj=Invocation(environ, cwd))
     except SystemExit as end:
         return _code(end.code)
     except KeyboardInterrupt:

@@ -45,6 +45,7 @@ def command(
     name: str | None = None,
     default_level: str = "warning",
     takes_folder: bool = False,
+    begins_log: bool = True,
     **settings: Any,
 ) -> Callable[[Callable[..., int | None]], None]:
     """Register a function as a command. It gets an Invocation and its own options; an int that it returns is the exit
@@ -53,6 +54,7 @@ def command(
     Arguments:
         example: one command line for `--help`.
         default_level: of the log on standard error.
+        begins_log: False if the function calls `log.configure_now` itself, and uses a `log.Logger` until then.
         takes_folder: it has `--folder`, which overrides `workspace.folder`.
         settings: for typer's `command`.
     """
@@ -62,7 +64,9 @@ def command(
             ctx: typer.Context, config: Path | None, log_level: LogLevel, verbose: bool, debug: bool, **own: Any
         ) -> None:
             outside: Invocation = ctx.obj
-            log.configure(_level(log_level, verbose=verbose, debug=debug))
+            log.configure_later(_level(log_level, verbose=verbose, debug=debug))
+            if begins_log:
+                log.configure_now()
             run = _in_folder(replace(outside, config=config), own.pop("folder", None))
             raise typer.Exit(guarded(lambda: function(run, **own), debug=debug))
 

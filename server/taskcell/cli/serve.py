@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import structlog
 import typer
 
 from taskcell.addresses import split_host
 from taskcell.assembly.invocation import Invocation
 from taskcell.cli.command import command
 from taskcell.errors import ConfigError
+from taskcell.log import Logger, configure_now
 
 if TYPE_CHECKING:
     from taskcell.assembly.stack import Loaded
     from taskcell.config.http_table import HttpSettings
+    from taskcell.config.settings import Settings
+    from taskcell.mcp.handlers import Handlers
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 
 def register(app: typer.Typer) -> None:
-    command(app, example="taskcell serve --config ~/taskcell.toml", takes_folder=True, default_level="info")(serve)
+    command(
+        app,
+        example="taskcell serve --config ~/taskcell.toml",
+        default_level="info",
+        takes_folder=True,
+        begins_log=False,
+    )(serve)
 
 
 def serve(
@@ -45,11 +53,14 @@ def serve(
     """
     if door and http is not None:
         raise typer.BadParameter("--door and --http are two ways to serve; give one of them.")
+    if not door and http is None:
+        _serve_stdio(run)
+        return
+    configure_now()
     if door:
         _serve_door(run)
-    elif http is None:
-        _serve_stdio(run)
     else:
+        assert http is not None
         _serve_http(run, http)
 
 
@@ -65,29 +76,54 @@ def _loading() -> Iterator[None]:
 
 
 def _serve_stdio(run: Invocation) -> None:
-    from taskcell.mcp.transport.descriptors import claim_stdio
+    from taskcell.mcp.transport.descriptors import claim_stdio, is_client
 
     terminal = os.isatty(0)
     with claim_stdio() as wire:
         with _loading():
             import anyio
 
-            from taskcell.assembly.reload import following_gateway
+            from taskcell.assembly import stack
             from taskcell.engine import kinds
-            from taskcell.http.local_door import with_local_door
             from taskcell.mcp.server import serve_stdio
 
-            loaded = _load(run)
-        settings = loaded.settings
+            settings = stack.load_settings(run)
+            if settings.workspace.folder or settings.workspace.root:
+                policy = stack.policy_of(settings, stack.state_folder(run, settings), stack.audit_path(run, settings))
+                stack.authorize_folders(policy, settings)
         isolated = kinds.kind_of(settings.engine).isolates
         if terminal:
             log.info("Serving MCP on this terminal; usually an MCP client starts this command. Ctrl-D ends it.")
+        # Nobody waits for the first answer to a file, and its end must not come before the answers.
+        opens_first = not (is_client(wire.read) and stack.opens_for_sure(settings))
 
         async def main() -> None:
-            gateway = lambda: with_local_door(lambda: following_gateway(run, loaded), settings, isolated=isolated)  # noqa: E731
-            await serve_stdio(wire, gateway, output_chars=settings.limits.output_chars, isolated=isolated)
+            await serve_stdio(
+                wire,
+                lambda: _handlers(run, settings),
+                output_chars=settings.limits.output_chars,
+                isolated=isolated,
+                opens_first=opens_first,
+            )
 
         anyio.run(main, backend_options={"use_uvloop": True})
+
+
+@asynccontextmanager
+async def _handlers(run: Invocation, settings: Settings) -> AsyncIterator[Handlers]:
+    """What answers a client's requests after the first, over an open gateway."""
+    with _loading():
+        configure_now()
+        from taskcell.assembly import stack
+        from taskcell.assembly.reload import following_gateway
+        from taskcell.engine import kinds
+        from taskcell.http.local_door import with_local_door
+        from taskcell.mcp.handlers import Handlers
+
+        loaded = _said(stack.load_manifests(run, settings))
+    isolated = kinds.kind_of(settings.engine).isolates
+    async with with_local_door(lambda: following_gateway(run, loaded), settings, isolated=isolated) as gateway:
+        yield Handlers(gateway)
 
 
 def _serve_door(run: Invocation) -> None:
@@ -165,7 +201,13 @@ def _address(place: str, settings: HttpSettings) -> tuple[str, int]:
 def _load(run: Invocation) -> Loaded:
     from taskcell.assembly import stack
 
-    loaded = stack.load(run)
+    return _said(stack.load(run))
+
+
+def _said(loaded: Loaded) -> Loaded:
+    """Log what is served."""
+    from taskcell.assembly import stack
+
     settings = loaded.settings
     file = str(settings.file) if settings.file else "none; the defaults hold"
     log.info("Serving with these files.", configuration=file, manifests=list(map(str, settings.manifest_paths)))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from taskcell.config.settings import EngineSettings
-from taskcell.engine.base import Engine
-from taskcell.engine.deferred import deferred
 from taskcell.errors import ConfigError
+
+if TYPE_CHECKING:
+    from taskcell.engine.base import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class EngineKind:
 
 
 def _docker(settings: EngineSettings, environ: Mapping[str, str]) -> Engine:
+    from taskcell.engine.deferred import deferred
+
     def make() -> Engine:
         from taskcell.engine.docker.calls import Calls
         from taskcell.engine.docker.engine import DockerEngine
@@ -44,6 +48,8 @@ def _local(settings: EngineSettings, environ: Mapping[str, str]) -> Engine:
 
 
 def _kubernetes(settings: EngineSettings, environ: Mapping[str, str]) -> Engine:
+    from taskcell.engine.deferred import deferred
+
     def make() -> Engine:
         from taskcell.engine.kubernetes.api import Api
         from taskcell.engine.kubernetes.engine import KubernetesEngine

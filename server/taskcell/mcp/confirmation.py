@@ -14,7 +14,6 @@ from collections import OrderedDict
 from typing import Any
 
 import anyio
-import structlog
 from mcp.server.context import ServerRequestContext
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.shared.exceptions import MCPError, NoBackChannelError
@@ -29,10 +28,11 @@ from mcp_types import (
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from taskcell.errors import ErrorCode, MustAsk, TaskcellError
+from taskcell.log import Logger
 from taskcell.mcp.principal import principal_of
 from taskcell.text import visible
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 Context = ServerRequestContext[Any, Any]
 

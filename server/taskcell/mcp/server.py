@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
+from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
-from mcp_types import NotificationParams, ServerCapabilities, SetLevelRequestParams
+from mcp_types import NotificationParams, RequestParams, ServerCapabilities
 
 from taskcell import __version__, spans
-from taskcell.gateway.admission import Admission
-from taskcell.gateway.gateway import Gateway
-from taskcell.mcp.changes import ToolChanges
-from taskcell.mcp.client_log import ClientLog
-from taskcell.mcp.completion import Completions
 from taskcell.mcp.confirmation import Confirmation
-from taskcell.mcp.prompts import get_prompt, list_prompts
-from taskcell.mcp.resources.files import file_resources
-from taskcell.mcp.resources.outputs import output_resources
-from taskcell.mcp.resources.routes import Resources
-from taskcell.mcp.subscriptions import Subscriptions
-from taskcell.mcp.tasks import Tasks
-from taskcell.mcp.tools import Tools
+from taskcell.mcp.methods import EXTENSION, INITIALIZED, REQUESTS
 from taskcell.mcp.transport.answer_sizes import kinds
 from taskcell.mcp.transport.descriptors import Wire
 from taskcell.mcp.transport.in_flight import InFlight
+from taskcell.mcp.transport.reader import first_of
 from taskcell.mcp.transport.shutdown import Shutdown
 from taskcell.mcp.transport.stdio import stdio_streams
 
+if TYPE_CHECKING:
+    from taskcell.gateway.admission import Admission
+    from taskcell.gateway.gateway import Gateway
+    from taskcell.mcp.changes import ToolChanges
+    from taskcell.mcp.handlers import Handlers
+    from taskcell.mcp.tools import Tools
+
+#: Seconds that a client's first request may take to come; clients send it while the server starts. Then what answers
+#: the later ones is loaded, so that the first is not waited for in vain.
+FIRST_REQUEST = 0.5
 INSTRUCTIONS = """\
 Every task has its own container. Calls with the same task_id share the files in /workspace and, for `terminal`, the \
 working directory and exported variables; calls with another task_id see none of them. Use a separate task_id for each \
@@ -46,7 +47,7 @@ the server's, is taskcell's own word.\
 NO_ISOLATION = "\nThis server has no isolation: commands run as ordinary processes on its own machine."
 
 
-class TaskcellServer(Server[ToolChanges]):
+class TaskcellServer(Server[None]):
     """Announces in the handshake that the list of tools may change, as `server/discover` does by itself."""
 
     changes: ToolChanges
@@ -73,69 +74,135 @@ class TaskcellServer(Server[ToolChanges]):
         return declared
 
 
-def build_server(gateway: Gateway, *, isolated: bool = True, admission: Admission | None = None) -> TaskcellServer:
+@asynccontextmanager
+async def _nothing(_: Server[None]) -> AsyncIterator[None]:
+    yield None
+
+
+def declared_server(
+    handlers: Callable[[], Awaitable[Handlers]],
+    *,
+    isolated: bool,
+    lifespan: Callable[[Server[None]], AbstractAsyncContextManager[None]] = _nothing,
+) -> TaskcellServer:
     """Create a server for both eras of the protocol: the `initialize` handshake, and `server/discover`.
 
     Arguments:
-        admission: counts and bounds the calls of this server's door; None means without a bound.
+        handlers: what answers every request but those two and `ping`; awaited for each.
         isolated: False if the engine has no isolation; the instructions then say so.
+        lifespan: entered while the server runs.
     """
-    client_log = ClientLog(gateway)
-    tools = Tools(gateway, admission or Admission(), client_log)
-    resources = Resources(gateway, (output_resources(gateway), file_resources(gateway)), tools.neighbours)
-    subscriptions = Subscriptions(resources)
-    changes = ToolChanges(tools, subscriptions)
-
-    @asynccontextmanager
-    async def lifespan(_: Server[ToolChanges]) -> AsyncIterator[ToolChanges]:
-        async with client_log.running(), changes.announced():
-            yield changes
-
     server = TaskcellServer(
         "taskcell",
         version=__version__,
         title="taskcell",
         description="Runs every task's commands in its own hardened container.",
         instructions=INSTRUCTIONS if isolated else INSTRUCTIONS + NO_ISOLATION,
-        on_list_tools=tools.list,
-        on_call_tool=tools.call,
-        on_list_resources=resources.list,
-        on_list_resource_templates=resources.templates,
-        on_read_resource=resources.read,
-        on_subscribe_resource=subscriptions.subscribe,
-        on_unsubscribe_resource=subscriptions.unsubscribe,
-        on_list_prompts=list_prompts,
-        on_get_prompt=get_prompt,
-        on_completion=Completions(gateway, resources).complete,
-        on_subscriptions_listen=changes.listen,
-        get_tool_input_schema=tools.input_schema,
         lifespan=lifespan,
     )
     # The SDK's only middleware makes a span of every message, which costs time where nothing collects spans.
     if not spans.are_collected():
         server.middleware.clear()
     server.middleware.append(Confirmation.boundary())
-    server.add_notification_handler("notifications/initialized", NotificationParams, changes.initialized)
-    # Not an argument of the server's: the SDK would warn that the later revision has deprecated it.
-    server.add_request_handler("logging/setLevel", SetLevelRequestParams, client_log.set_level)
-    server.changes, server.tools = changes, tools
-    Tasks(gateway, tools, changes).serve(server)
+    server.extensions[EXTENSION] = {}
+
+    def handler(method: str) -> Callable[[ServerRequestContext[None], RequestParams], Awaitable[Any]]:
+        async def handle(context: ServerRequestContext[None], params: RequestParams) -> Any:
+            return await (await handlers()).requests[method](context, params)
+
+        return handle
+
+    async def initialized(context: ServerRequestContext[None], params: NotificationParams) -> None:
+        await (await handlers()).initialized(context, params)
+
+    for method, params in REQUESTS.items():
+        server.add_request_handler(method, params, handler(method))
+    server.add_notification_handler(INITIALIZED, NotificationParams, initialized)
     return server
+
+
+def build_server(gateway: Gateway, *, isolated: bool = True, admission: Admission | None = None) -> TaskcellServer:
+    """Create a server over an open gateway.
+
+    Arguments:
+        admission: counts and bounds the calls of this server's door; None means without a bound.
+        isolated: as of `declared_server`.
+    """
+    from taskcell.mcp.handlers import Handlers
+
+    handlers = Handlers(gateway, admission)
+
+    async def opened() -> Handlers:
+        return handlers
+
+    server = declared_server(opened, isolated=isolated, lifespan=lambda _: handlers.running())
+    server.changes, server.tools = handlers.changes, handlers.tools
+    server.get_tool_input_schema = handlers.tools.input_schema
+    return server
+
+
+class _Opening:
+    """Handlers that are opened when the first answer has left, or when a request needs them.
+
+    Arguments:
+        open_handlers: opens the gateway and all that answers requests.
+        is_answered: returns once the first answer has left.
+    """
+
+    def __init__(
+        self,
+        open_handlers: Callable[[], AbstractAsyncContextManager[Handlers]],
+        is_answered: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._open = open_handlers
+        self._is_answered = is_answered
+        self._wanted = anyio.Event()
+        self._opened = anyio.Event()
+        self._over = anyio.Event()
+        self._handlers: Handlers | None = None
+
+    async def handlers(self) -> Handlers:
+        self._wanted.set()
+        await self._opened.wait()
+        assert self._handlers is not None
+        return self._handlers
+
+    async def hold(self, at_end: ExitStack) -> None:
+        """Open them in time, and hold them open until `end`. Raises what opening raises."""
+        with anyio.move_on_after(FIRST_REQUEST):
+            await first_of(self._is_answered, self._wanted.wait, self._over.wait)
+        if self._over.is_set():
+            return
+        async with self._open() as handlers, handlers.running():
+            # End the request of a client that listens for changes: unlike others, it would never be answered.
+            at_end.callback(handlers.changes.close)
+            self._handlers = handlers
+            self._opened.set()
+            await self._over.wait()
+
+    async def opened(self) -> None:
+        """Open them now, and wait for it."""
+        await self.handlers()
+
+    def end(self) -> None:
+        self._over.set()
 
 
 async def serve_stdio(
     wire: Wire,
-    open_gateway: Callable[[], AbstractAsyncContextManager[Gateway]],
+    open_handlers: Callable[[], AbstractAsyncContextManager[Handlers]],
     *,
     output_chars: int,
     isolated: bool = True,
+    opens_first: bool = False,
 ) -> None:
     """Serve one client until its input ends, it stops reading, or a signal arrives; then clean up and return.
 
     Arguments:
         wire: from `claim_stdio`.
-        open_gateway: opens the gateway, which is closed with every sandbox before this returns.
+        open_handlers: opens the gateway and what answers requests; closed, with every sandbox, before this returns.
         output_chars: characters of output in one answer, by which it is known how much is in flight at once.
+        opens_first: open the gateway before anything is read.
 
     Raises:
         TaskcellError: the gateway cannot be opened.
@@ -150,12 +217,15 @@ async def serve_stdio(
         with session:
             async with (
                 stdio_streams(wire, in_flight, on_end=at_end.close, on_broken=shutdown.stop) as (reader, writer),
-                open_gateway() as gateway,
+                anyio.create_task_group() as holding,
             ):
-                server = build_server(gateway, isolated=isolated)
-                # End the request of a client that listens for changes: unlike others, it would never be answered.
-                at_end.callback(server.changes.close)
+                opening = _Opening(open_handlers, writer.begun.wait)
+                holding.start_soon(opening.hold, at_end)
+                if opens_first:
+                    await opening.opened()
+                server = declared_server(opening.handlers, isolated=isolated)
                 await server.run(reader, writer, server.create_initialization_options())
+                opening.end()
         shutdown.begin()
         watching.cancel_scope.cancel()
     shutdown.ignore_signals()

@@ -19,7 +19,6 @@ from typing import Any
 
 import structlog
 from mcp.server.context import HandlerResult, ServerRequestContext
-from mcp.server.lowlevel.server import Server
 from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
 from mcp_types import (
@@ -31,7 +30,6 @@ from mcp_types import (
     CallToolRequestParams,
     CallToolResult,
     InputRequiredResult,
-    RequestParams,
     SubscriptionsListenRequestParams,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
@@ -39,6 +37,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from taskcell.errors import SandboxLost, TaskcellError, UnknownProcess
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.changes import ToolChanges
+from taskcell.mcp.methods import EXTENSION, TaskParams
 from taskcell.mcp.principal import principal_of, require
 from taskcell.mcp.progress import newest_output
 from taskcell.mcp.scopes import FOR_COMMANDS
@@ -55,7 +54,6 @@ from taskcell.units import format_milliseconds
 
 log = structlog.get_logger(__name__)
 
-EXTENSION = "io.modelcontextprotocol/tasks"
 #: The interval that clients are told to poll at, in milliseconds: a tenth of the command's age, so that the end of a
 #: short command is seen soon and a long command is not polled a thousand times.
 POLL_SHARE = 0.1
@@ -72,12 +70,6 @@ Context = ServerRequestContext[Any, Any]
 TaskState = dict[str, Any]
 
 
-class TaskParams(RequestParams):
-    """Parameters of the extension's methods. `inputResponses` of `tasks/update` are ignored: no task asks."""
-
-    task_id: str
-
-
 class Tasks:
     """The handlers of the extension's methods, and of methods that behave differently for a client that declares it.
 
@@ -89,15 +81,6 @@ class Tasks:
         self._tools = tools
         self._changes = changes
         self._ends: OrderedDict[tuple[str, str], TaskState] = OrderedDict()
-
-    def serve(self, server: Server[Any]) -> None:
-        """Declare the extension and register its handlers."""
-        server.extensions[EXTENSION] = {}
-        server.add_request_handler("tools/call", CallToolRequestParams, self.call)
-        server.add_request_handler("subscriptions/listen", SubscriptionsListenRequestParams, self.listen)
-        server.add_request_handler("tasks/get", TaskParams, self.get)
-        server.add_request_handler("tasks/update", TaskParams, self.update)
-        server.add_request_handler("tasks/cancel", TaskParams, self.cancel)
 
     async def call(self, context: Context, params: CallToolRequestParams) -> HandlerResult:
         """Run one call. If its command goes on to its time-out and the client declares the extension, return a task."""

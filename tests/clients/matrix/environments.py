@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,37 +138,61 @@ CLIENTS = (
 )
 
 
-def install(client: Client) -> None:
-    """Make the client's environment; quick when done. Raises subprocess.SubprocessError, or OSError without npm."""
-    with _installing:
-        _install(client)
+def is_installed(client: Client) -> bool:
+    """Whether the client's environment is there, whole and of this version."""
+    stamp = client.folder / "installed"
+    return stamp.exists() and stamp.read_text() == "\n".join(client.packages)
 
 
-def _install(client: Client) -> None:
-    stamp, wanted = client.folder / "installed", "\n".join(client.packages)
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
+def install(client: Client, deadline: float = math.inf) -> None:
+    """Make the client's environment; quick when done.
+
+    Arguments:
+        deadline: on the monotonic clock; nothing goes on after it.
+
+    Raises subprocess.SubprocessError, OSError without npm, TimeoutError.
+    """
+    if not _installing.acquire(timeout=min(INSTALL_TIMEOUT, max(0.0, deadline - time.monotonic()))):
+        raise TimeoutError("other clients were installed for as long as there was time")
+    try:
+        if not is_installed(client):
+            _install(client, deadline)
+    finally:
+        _installing.release()
+
+
+def _install(client: Client, deadline: float) -> None:
     shutil.rmtree(client.folder, ignore_errors=True)
     client.folder.mkdir(parents=True)
     if client.is_node:
         options = ["--no-audit", "--no-fund", "--no-save", "--loglevel", "error"]
-        _run("npm", "install", "--prefix", str(client.folder), *options, *client.packages)
+        _run(deadline, "npm", "install", "--prefix", str(client.folder), *options, *client.packages)
     else:
-        uv = _installed_uv()
-        _run(uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(client.folder))
-        _run(uv, "pip", "install", "--quiet", "--python", client.argv[0], *client.packages)
-    stamp.write_text(wanted)
+        uv = _installed_uv(deadline)
+        _run(deadline, uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(client.folder))
+        _run(deadline, uv, "pip", "install", "--quiet", "--python", client.argv[0], *client.packages)
+    (client.folder / "installed").write_text("\n".join(client.packages))
 
 
-def _installed_uv() -> str:
+def _installed_uv(deadline: float) -> str:
     folder = HOME / "uv"
-    if not (folder / "bin" / "uv").exists():
-        _run(sys.executable, "-m", "venv", str(folder))
-        _run(str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", UV)
+    if not (folder / "installed").exists():
+        _run(deadline, sys.executable, "-m", "venv", "--clear", str(folder))
+        _run(deadline, str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", UV)
+        (folder / "installed").touch()
     return str(folder / "bin" / "uv")
 
 
-def _run(*argv: str) -> None:
+def _run(deadline: float, *argv: str) -> None:
+    """Run a program, and end it with all that it started when the time is over. Raises subprocess.SubprocessError."""
     index = os.environ.get("PIP_INDEX_URL")  # uv does not read pip's configuration
     environ = {**os.environ, **({"UV_DEFAULT_INDEX": index} if index else {})}
-    subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, timeout=INSTALL_TIMEOUT, check=True)
+    seconds = min(INSTALL_TIMEOUT, max(0.0, deadline - time.monotonic()))
+    with subprocess.Popen(argv, env=environ, stdin=subprocess.DEVNULL, start_new_session=True) as process:
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if code:
+        raise subprocess.CalledProcessError(code, argv[0])

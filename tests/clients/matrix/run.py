@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from rich.table import Table
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "drivers")]
 
-from environments import CLIENTS, DRIVERS, Client, install  # noqa: E402
+from environments import CLIENTS, DRIVERS, Client, install, is_installed  # noqa: E402
 from page import CHECKS, write  # noqa: E402
 from probe import PROGRAM  # noqa: E402
 
@@ -30,8 +31,12 @@ TASKCELL = str(Path(sys.executable).with_name("taskcell"))
 ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 #: Clients at once: each waits most of the time.
 AT_ONCE = 3
+#: Driven first where the time is short: what differs most from an SDK's own client. Two start a server for each call.
+FIRST = ("mcp-use's agent", "LangChain, `get_tools()`", "AutoGen, `mcp_server_tools()`")
 #: Seconds for one client, which takes twenty on an idle machine.
 CLIENT_TIMEOUT = 600
+#: Seconds for all clients that are driven once more, where the whole run is bounded.
+RETRY_TIMEOUT = 90
 #: Seconds to remove the sandboxes that its servers left to each other.
 REMOVE_TIMEOUT = 120
 WIDTH = 120
@@ -46,6 +51,11 @@ class Row:
     left_out: str = ""
 
     @property
+    def broken(self) -> bool:
+        """A check that was made failed."""
+        return any(outcome == "failed" for outcome, _ in self.outcomes.values())
+
+    @property
     def failed(self) -> list[str]:
         if self.left_out:
             return []
@@ -58,14 +68,18 @@ class Row:
         return seconds
 
 
-def drive(client: Client, deadline: float | None) -> Row:
-    """Install a client and make all checks with it."""
+def drive(client: Client, deadline: float) -> Row:
+    """Install a client and make all checks with it.
+
+    Arguments:
+        deadline: on the monotonic clock; the client is ended then, and is left out with what it had not done.
+    """
     row = Row(client)
-    if deadline is not None and time.monotonic() > deadline:
+    if time.monotonic() > deadline:
         row.left_out = "no time was left"
         return row
     try:
-        install(client)
+        install(client, deadline)
     except (subprocess.SubprocessError, OSError) as error:
         row.left_out = f"it could not be installed: {error}"
         return row
@@ -73,7 +87,7 @@ def drive(client: Client, deadline: float | None) -> Row:
         folder = Path(name)
         environ = server_environment(folder)
         try:
-            said = _run_driver(client, folder, environ)
+            said, was_cut = _run_driver(client, folder, environ, deadline)
         finally:
             subprocess.run(
                 [TASKCELL, "rm", "--all"],
@@ -84,9 +98,12 @@ def drive(client: Client, deadline: float | None) -> Row:
                 check=False,
             )
     for line in said.splitlines():
-        if line.startswith('{"check"'):
+        if line.startswith('{"check"') and line.endswith("}"):
             found = json.loads(line)
             row.outcomes[found["check"]] = (found["outcome"], found["said"])
+    if was_cut and not row.broken:
+        missing = ", ".join(check for check in CHECKS if check not in row.outcomes)
+        row.left_out = f"the time was over; not made: {missing}"
     return row
 
 
@@ -101,7 +118,8 @@ def server_environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _run_driver(client: Client, folder: Path, environ: dict[str, str]) -> str:
+def _run_driver(client: Client, folder: Path, environ: dict[str, str], deadline: float) -> tuple[str, bool]:
+    """Return what a driver printed, and whether it was ended because the time was over."""
     launch = ["-SE", str(DRIVERS / "launch.py"), str(folder / "exits"), TASKCELL, "serve"]
     server = {"command": sys.executable, "args": launch, "env": environ, "folder": str(folder), "program": PROGRAM}
     own = {**os.environ, "MATRIX_SERVER": json.dumps(server), "MATRIX_PACKAGES": str(client.folder)}
@@ -111,28 +129,31 @@ def _run_driver(client: Client, folder: Path, environ: dict[str, str]) -> str:
             text=True, start_new_session=True,
         )  # fmt: skip
         try:
-            said, _ = process.communicate(timeout=CLIENT_TIMEOUT)
+            said, _ = process.communicate(timeout=min(CLIENT_TIMEOUT, max(0.0, deadline - time.monotonic())))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             said, _ = process.communicate()
-        if process.returncode != 0 or '"failed"' in said:
+        was_cut = process.returncode == -signal.SIGKILL and time.monotonic() > deadline
+        if (process.returncode != 0 and not was_cut) or '"failed"' in said:
             errors.seek(0)
             print(f"--- {client.title}: exit {process.returncode}\n{errors.read()[-6000:]}", file=sys.stderr)
-    return said
+    return said, was_cut
 
 
-def once_more(row: Row) -> Row:
+def once_more(row: Row, deadline: float) -> Row:
     """Drive a client that failed again, alone, as `make test` does with tests. What passes then is to be mended."""
     print(f"{row.client.title} failed ({'; '.join(row.failed)[:400]}), and is driven once more, alone.")
-    return drive(row.client, None)
+    again = drive(row.client, deadline)
+    return row if again.left_out else again
 
 
 def show(rows: list[Row]) -> None:
     table = Table("client", *CHECKS, width=WIDTH)
-    marks = {"held": "✓", "gap": "-", "failed": "FAILED"}
+    marks = {"held": "✓", "gap": "-", "failed": "FAILED", "left out": ""}
     for row in rows:
-        cells = [marks[row.outcomes.get(check, ("failed", ""))[0]] for check in CHECKS]
-        table.add_row(f"{row.client.title} {row.client.version}", *([""] * len(CHECKS) if row.left_out else cells))
+        missing = ("left out" if row.left_out else "failed", "")
+        cells = [marks[row.outcomes.get(check, missing)[0]] for check in CHECKS]
+        table.add_row(f"{row.client.title} {row.client.version}", *cells)
     Console(width=WIDTH).print(table)
     for row in rows:
         for failed in row.failed:
@@ -143,15 +164,18 @@ def show(rows: list[Row]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--within", type=float, help="seconds after which no other client begins")
+    parser.add_argument("--within", type=float, help="seconds after which nothing goes on; what is left out is named")
     parser.add_argument("--write", type=Path, help="the page whose tables are written anew")
     parser.add_argument("names", nargs="*")
     known = parser.parse_args()
-    deadline = None if known.within is None else time.monotonic() + known.within
+    deadline = math.inf if known.within is None else time.monotonic() + known.within
     chosen = [one for one in CLIENTS if not known.names or any(name in one.title for name in known.names)]
+    if known.within is not None:  # what needs no installation first: more clients are driven in the time
+        chosen.sort(key=lambda client: (not is_installed(client), client.title not in FIRST))
     with ThreadPoolExecutor(AT_ONCE) as threads:
         rows = list(threads.map(lambda client: drive(client, deadline), chosen))
-    rows = [once_more(row) if row.failed else row for row in rows]
+    again_until = math.inf if known.within is None else time.monotonic() + RETRY_TIMEOUT
+    rows = [once_more(row, again_until) if row.failed else row for row in rows]
     show(rows)
     failed = sum(bool(row.failed) for row in rows)
     left_out = sum(bool(row.left_out) for row in rows)

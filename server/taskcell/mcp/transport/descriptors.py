@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -56,6 +57,12 @@ def claim_stdio() -> Iterator[Wire]:
             with suppress(OSError):
                 os.set_blocking(fd, mode)
             os.close(fd)
+
+
+def is_client(fd: int) -> bool:
+    """Whether the other end is a program that can leave: not so for a file, a terminal and /dev/null."""
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 async def peer_closed(fd: int) -> None:

@@ -7,7 +7,6 @@ works.
 from __future__ import annotations
 
 import os
-import stat
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -15,17 +14,17 @@ from typing import Self
 
 import anyio
 import anyio.lowlevel
-import structlog
 from mcp.shared.message import ServerMessageMetadata, SessionMessage
 from mcp_types import INVALID_REQUEST, ErrorData, JSONRPCError, JSONRPCMessage, JSONRPCNotification, JSONRPCRequest
 
-from taskcell.mcp.transport.descriptors import peer_left
+from taskcell.log import Logger
+from taskcell.mcp.transport.descriptors import is_client, peer_left
 from taskcell.mcp.transport.in_flight import Claim, InFlight
 from taskcell.mcp.transport.lines import LineSplitter, Malformed, decode, too_long
 from taskcell.mcp.transport.oversized import Oversized
 from taskcell.mcp.transport.writer import StdioWriter
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 #: Bytes asked for at once: what a pipe holds on Linux.
 READ_SIZE = 1 << 16
@@ -137,7 +136,7 @@ class StdioReader:
         self._ended = True
         self._lines.clear()
         self._on_end()
-        if _is_client(self._fd):
+        if is_client(self._fd):
             # The SDK's 1.x client crashes at its exit on an answer that arrives after it closed our input.
             self._writer.fall_silent()
         else:
@@ -218,9 +217,3 @@ async def first_of(*waits: Callable[[], Awaitable[None]]) -> None:
 
         for wait in waits:
             waiting.start_soon(end_with, wait)
-
-
-def _is_client(fd: int) -> bool:
-    """Whether the other end is a program that can leave: not so for a file, a terminal and /dev/null."""
-    mode = os.fstat(fd).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)

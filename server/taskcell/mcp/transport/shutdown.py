@@ -7,9 +7,10 @@ import signal
 import threading
 
 import anyio
-import structlog
 
-log = structlog.get_logger(__name__)
+from taskcell.log import Logger
+
+log = Logger(__name__)
 
 #: Seconds after which the process ends even if the clean-up has not: hosts kill what is still there after five.
 #: Half a second of them is for the interpreter's own end.

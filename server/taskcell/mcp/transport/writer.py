@@ -10,15 +10,15 @@ from types import TracebackType
 from typing import Self
 
 import anyio
-import structlog
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCResponse, RequestId
 
+from taskcell.log import Logger
 from taskcell.mcp.transport.descriptors import peer_closed
 from taskcell.mcp.transport.in_flight import Claim, InFlight
 from taskcell.mcp.transport.lines import encode
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 #: Bytes that the client has not taken, beyond which notifications wait. Answers do not: their room was reserved.
 HIGH_WATER = 1 << 20
@@ -44,6 +44,8 @@ class StdioWriter:
         self._broken = False
         self._closed = False
         self._silent = False
+        #: Set once the first message has begun to leave.
+        self.begun = anyio.Event()
         self._stuck = anyio.Event()
         self._room = anyio.Event()
 
@@ -87,6 +89,7 @@ class StdioWriter:
         self._lines.append((memoryview(line), claim))
         self._size += len(line)
         self._flush()
+        self.begun.set()
 
     def _flush(self) -> None:
         """Write what the descriptor takes now."""

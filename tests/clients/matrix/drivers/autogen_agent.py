@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from typing import Any, ClassVar
 
 from autogen_agentchat.agents import AssistantAgent
 from autogen_agentchat.messages import ToolCallExecutionEvent
-from autogen_core import FunctionCall
+from autogen_core import CancellationToken, FunctionCall
 from autogen_core.models import CreateResult, ModelFamily, RequestUsage
 from autogen_ext.models.replay import ReplayChatCompletionClient
 from autogen_ext.tools.mcp import StdioServerParams, mcp_server_tools
@@ -51,7 +52,14 @@ class Client:
         }  # fmt: skip
         model = ReplayChatCompletionClient([*turns, done], model_info=info)
         agent = AssistantAgent("matrix", model, tools=self._tools, max_tool_iterations=len(calls) + 1)
-        result = await agent.run(task="Do it.")
+        token = CancellationToken()
+        try:
+            result = await agent.run(task="Do it.", cancellation_token=token)
+        except asyncio.CancelledError:
+            # The agent runs tools in a task of its own, which cancelling its caller does not reach: without this, the
+            # command goes on until the collector happens to find that task.
+            token.cancel()
+            raise
         events = [one for one in result.messages if isinstance(one, ToolCallExecutionEvent)]
         return [Seen(output.content) for event in events for output in event.content]
 
