@@ -265,7 +265,7 @@ async def test_a_chunk_that_is_none_ends_the_request_with_its_status(served: Ser
 
 
 async def test_a_reader_that_goes_ends_the_transfer(served: Served) -> None:
-    await served.run("truncate -s 1G big")
+    await served.run("truncate -s 64M big")
     async with served.http.stream("GET", "/files/t/big") as answer:
         async for _ in answer.aiter_raw():
             break

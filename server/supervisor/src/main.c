@@ -1,7 +1,8 @@
 /* The supervisor: `init` is PID 1 of a sandbox, `connect` bridges to it, `file` and `transfer` run in it, `look` says
    what is mounted there, `facts` what holds for whoever runs it, `environment` what the image sets, `reach` whether the
-   cluster can be reached, `as` transfers as another user, and `own` gives folders of the image to the user. By other
-   names it is the front of sudo and the program that sudo asks for a password. */
+   cluster can be reached, `as` transfers as another user, `apart` so beside
+   the channel and without that user's capabilities, and `own` gives folders of the image to the user. By
+   other names it is the front of sudo and the program that sudo asks for a password. */
 #include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -11,6 +12,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "apart.h"
 #include "bridge.h"
 #include "facts.h"
 #include "file/file.h"
@@ -26,7 +28,8 @@
 static int usage(void) {
     fputs("usage: supervisor init --socket PATH [--claim MS] [--own-ipc] [--group GID] [--mode MODE:PATH]...\n"
           "       supervisor connect --socket PATH | file ... | transfer ... | look PATH... | facts PATH...\n"
-          "       supervisor own SECONDS USER PATH... | as USER FOLDER transfer ... | environment | reach | version\n",
+          "       supervisor own SECONDS USER PATH... | as USER FOLDER transfer ... | apart USER FOLDER TRANSFER... |\n"
+          "       environment | reach | version\n",
           stderr);
     return 2;
 }
@@ -61,6 +64,7 @@ int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     if (!strcmp(what, "file")) return file_run(argc - 2, argv + 2);
     if (!strcmp(what, "transfer")) return transfer_run(argc - 2, argv + 2);
+    if (!strcmp(what, "apart")) return apart_run(argc - 2, argv + 2);
     if (!strcmp(what, "look")) return look_run(argc - 2, argv + 2);
     if (!strcmp(what, "own")) return own_run(argc - 2, argv + 2);
     if (!strcmp(what, "facts")) return facts_run(argc - 2, argv + 2);

@@ -102,6 +102,7 @@ class Container:
         shares_files: as in `ContainerSpec`.
         runtime: the engine's word for what runs it, such as `runc`; empty where it does not say.
         is_pod: a NetworkPolicy keeps it from its network and not the lack of one.
+        transfers_apart: its engine can carry a large file beside its channel (`TransfersApart`).
     """
 
     id: str
@@ -124,6 +125,7 @@ class Container:
     shares_files: bool = False
     runtime: str = ""
     is_pod: bool = False
+    transfers_apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,3 +290,13 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """Close connections; containers stay."""
+
+
+class TransfersApart(Protocol):
+    """An engine whose containers say `transfers_apart`."""
+
+    def apart(self, container: Container, words: Sequence[str]) -> AbstractAsyncContextManager[ByteStream]:
+        """Open the stream of a `supervisor transfer` of its own, as the container's user in its workspace.
+
+        Raises SandboxLost, EngineError, EngineUnavailable.
+        """

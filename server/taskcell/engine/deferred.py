@@ -11,7 +11,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from taskcell.engine.base import Container, Engine
+from taskcell.engine.base import Container, Engine, TransfersApart
 
 
 def deferred(make: Callable[[], Engine], *, has_images: bool = True) -> Engine:
@@ -40,6 +40,11 @@ class _Deferred:
     @asynccontextmanager
     async def connect(self, container: Container) -> AsyncIterator[anyio.abc.ByteStream]:
         async with (await self._engine()).connect(container) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def apart(self, container: Container, words: Sequence[str]) -> AsyncIterator[anyio.abc.ByteStream]:
+        async with cast(TransfersApart, await self._engine()).apart(container, words) as stream:
             yield stream
 
     @asynccontextmanager

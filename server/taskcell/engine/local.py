@@ -8,11 +8,12 @@ from __future__ import annotations
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -33,7 +34,7 @@ from taskcell.engine.base import (
 from taskcell.errors import EngineError, SandboxLost
 from taskcell.policy import host_paths
 from taskcell.policy.policy import AuthorizedProfile
-from taskcell.raw_stream import connect_unix
+from taskcell.raw_stream import RawStream, connect_unix
 from taskcell.supervisor import binary
 
 #: Seconds for the supervisor to listen on its socket after its start, which takes milliseconds, and between two looks.
@@ -129,6 +130,7 @@ class LocalEngine:
             is_fresh=folder is None and not (spec.workspace.name or spec.workspace.folder),
             is_owner=False,
             is_child=True,
+            transfers_apart=True,
         )
 
     async def _start_supervisor(self, name: str, program: Path, socket: Path, claim_within: float) -> None:
@@ -212,6 +214,24 @@ class LocalEngine:
             raise SandboxLost("The local supervisor does not listen any more.") from error
         async with stream:
             yield stream
+
+    @asynccontextmanager
+    async def apart(self, container: Container, words: Sequence[str]) -> AsyncIterator[anyio.abc.ByteStream]:
+        argv = [container.supervisor, "apart", "", container.workspace, *words]
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        async with RawStream(ours) as stream:
+            with theirs:
+                process = await anyio.open_process(
+                    argv, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=None, env={}
+                )
+            try:
+                yield stream
+            finally:
+                with suppress(ProcessLookupError):
+                    process.terminate()  # not killed: no draft of a file is to stay
+                with anyio.CancelScope(shield=True):
+                    await process.wait()
 
     async def aclose(self) -> None:
         await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._folder, ignore_errors=True))

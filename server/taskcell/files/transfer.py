@@ -11,10 +11,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import anyio
+import anyio.abc
 
 from taskcell.errors import ErrorCode, FileRefused, SandboxLost
+from taskcell.files.apart_stream import LARGE, NO_LIMIT, STALL_TIMEOUT, TRANSFER_TIMEOUT, ApartStream
 from taskcell.files.refusals import Refused, sentence
 from taskcell.model import MIB, Command
 from taskcell.policy.policy import AuthorizedCommand
@@ -25,15 +28,9 @@ from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.protocol import Stream
 from taskcell.text import PATH_SHOWN, shown
 
-#: Seconds for one transfer: a day's work of a slow line is more than a sandbox should be kept busy for.
-TRANSFER_TIMEOUT = 3600.0
-#: Seconds for the sandbox to take a piece: its files are in memory or on a local disk.
-STALL_TIMEOUT = 60.0
 #: Bytes that one byte of the program's standard input allows it to write, and bytes that the supervisor keeps of its
 #: output: more than the four pieces that are on their way.
 PIECE, KEPT_OUTPUT = 256 << 10, 2 * MIB
-#: More output than there is: what is on its way is bounded by the pieces.
-_NO_LIMIT = 1 << 62
 _HEAD = struct.Struct("<BBQQI")
 _REFUSED = struct.Struct("<BBIQI")
 _DONE = struct.Struct("<BQ")
@@ -51,6 +48,10 @@ class FileHead:
     size: int
     changed: int
     mode: int
+
+    def left(self, offset: int, most: int) -> int:
+        """Bytes that a part of the file has."""
+        return max(0, min(self.size - offset, most))
 
 
 class StreamedProcess(Process):
@@ -92,6 +93,17 @@ class StreamedProcess(Process):
         return self.exit is not None and self.exit.exit_code == 0 and self.exit.stdout_total == self._received
 
 
+class FileSource(Protocol):
+    """Where the bytes of a file come from, after its head."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Everything came."""
+
+    async def receive(self) -> bytes:
+        """The next bytes; none at the end. Raises TaskcellError."""
+
+
 class Download:
     """A file or an archive on its way out.
 
@@ -99,24 +111,24 @@ class Download:
         first: bytes that came with the head.
     """
 
-    def __init__(self, process: StreamedProcess, head: FileHead, first: bytes) -> None:
+    def __init__(self, source: FileSource, head: FileHead, first: bytes) -> None:
         self.head = head
-        self._process = process
+        self._source = source
         self._first = first
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Its bytes. Raises SandboxLost, also when it breaks off."""
         if self._first:
             yield self._first
-        while data := await self._process.receive():
+        while data := await self._source.receive():
             yield data
-        if not self._process.is_whole:
+        if not self._source.is_whole:
             raise SandboxLost("The file changed or could not be read to its end, so its transfer broke off.")
 
 
 @asynccontextmanager
 async def sending(
-    sandbox: Sandbox, authorized: AuthorizedCommand, how: str, offset: int = 0, length: int = _NO_LIMIT
+    sandbox: Sandbox, authorized: AuthorizedCommand, how: str, offset: int = 0, length: int = NO_LIMIT
 ) -> AsyncIterator[Download]:
     """Open a file or folder. Raises FileRefused, SandboxLost, SpawnFailed.
 
@@ -124,23 +136,40 @@ async def sending(
         how: `raw` for the bytes of a file, and the archive of a folder; `tar` for an archive; `look` for the head.
         offset, length: of the bytes of a file.
     """
-    path = authorized.command.argv[-1]
-    async with _running(sandbox, authorized.command, ("send", how, str(offset), str(length), path)) as process:
-        first = b""
-        while len(first) < _HEAD.size and (data := await process.receive()):
-            first += data
-        if first[:1] == b"\0" and len(first) >= _HEAD.size:
-            _, kind, size, changed, mode = _HEAD.unpack_from(first)
-            head = FileHead(kind == ord("d"), size, min(changed, 1 << 40), mode & 0o777)
-            yield Download(process, head, first[_HEAD.size :])
-        else:
-            while len(first) < _MAX_REFUSAL and (data := await process.receive()):
-                first += data
-            raise _refusal(authorized.command, first, "read")
+    command = authorized.command
+    words = ("send", how, str(offset), str(length), command.argv[-1])
+    can_be_apart = sandbox.apart is not None and how == "raw"
+    async with _running(sandbox, command, (*words, str(LARGE)) if can_be_apart else words) as process:
+        head, first = await _begin(process, command)
+        if not can_be_apart or head.is_folder or head.left(offset, length) <= LARGE:
+            yield Download(process, head, first)
+            return
+    assert sandbox.apart is not None
+    async with sandbox.apart(words) as stream:
+        source = ApartStream(stream)
+        head, first = await _begin(source, command)
+        if head.is_folder:
+            raise SandboxLost("A folder took the file's place, so its transfer broke off; ask again.")
+        source.left = head.left(offset, length) - len(first)
+        yield Download(source, head, first)
+
+
+async def _begin(source: FileSource, command: Command) -> tuple[FileHead, bytes]:
+    """Return the head, and the bytes that came with it. Raises FileRefused, SandboxLost."""
+    first = b""
+    while len(first) < _HEAD.size and (data := await source.receive()):
+        first += data
+    if first[:1] == b"\0" and len(first) >= _HEAD.size:
+        _, kind, size, changed, mode = _HEAD.unpack_from(first)
+        head = FileHead(kind == ord("d"), size, min(changed, 1 << 40), mode & 0o777)
+        return head, first[_HEAD.size :]
+    while len(first) < _MAX_REFUSAL and (data := await source.receive()):
+        first += data
+    raise _refusal(command, first, "read")
 
 
 async def receive(
-    sandbox: Sandbox, authorized: AuthorizedCommand, words: Sequence[str], body: AsyncIterator[bytes]
+    sandbox: Sandbox, authorized: AuthorizedCommand, words: Sequence[str], body: AsyncIterator[bytes], size: int = 0
 ) -> int:
     """Write what comes to a file, or unpack it; return how many bytes or entries it had.
 
@@ -148,9 +177,15 @@ async def receive(
 
     Arguments:
         words: of `supervisor transfer`, before the path.
+        size: bytes of the file that comes; 0 where it is not known, or an archive comes.
     """
     command = authorized.command
-    async with _running(sandbox, command, (*words, command.argv[-1])) as process:
+    words = (*words, command.argv[-1])
+    if sandbox.apart is not None and size > LARGE:
+        async with sandbox.apart(words) as stream:
+            await _fill(stream, body)
+            return _taken(command, await _reply(ApartStream(stream)), is_whole=True)
+    async with _running(sandbox, command, words) as process:
         async for data in body:
             if process.exit is not None:
                 break
@@ -159,12 +194,32 @@ async def receive(
                 raise SandboxLost("The sandbox takes no more bytes; what came so far did not become a file.")
         if process.exit is None:
             await process.input.close(STALL_TIMEOUT, is_terminal=False)
-        reply = b""
-        while len(reply) < _MAX_REFUSAL and (data := await process.receive()):
-            reply += data
-        if len(reply) == _DONE.size and reply[:1] == b"\0" and process.is_whole:
-            return int(_DONE.unpack(reply)[1])
-        raise _refusal(command, reply, "written")
+        reply = await _reply(process)
+        return _taken(command, reply, is_whole=process.is_whole)
+
+
+async def _fill(stream: anyio.abc.ByteStream, body: AsyncIterator[bytes]) -> None:
+    """Send what comes, until the program takes no more: it has refused then, or is gone. Raises what `body` raises."""
+    async for data in body:
+        try:
+            with anyio.fail_after(STALL_TIMEOUT):
+                await stream.send(data)
+        except (TimeoutError, anyio.BrokenResourceError, OSError):
+            return
+
+
+async def _reply(source: FileSource) -> bytes:
+    reply = b""
+    while len(reply) < _MAX_REFUSAL and (data := await source.receive()):
+        reply += data
+    return reply
+
+
+def _taken(command: Command, reply: bytes, *, is_whole: bool) -> int:
+    """The count in a reply. Raises FileRefused, SandboxLost."""
+    if len(reply) == _DONE.size and reply[:1] == b"\0" and is_whole:
+        return int(_DONE.unpack(reply)[1])
+    raise _refusal(command, reply, "written")
 
 
 @asynccontextmanager
@@ -181,7 +236,7 @@ async def _running(sandbox: Sandbox, command: Command, words: Sequence[str]) -> 
         timeout_ms=round(TRANSFER_TIMEOUT * 1000),
         grace_ms=round(GRACE * 1000),
         spool=KEPT_OUTPUT,
-        credit=_NO_LIMIT,
+        credit=NO_LIMIT,
     )
     try:
         await process.start(lambda _: request, more=True)

@@ -91,10 +91,12 @@ class Files(ScopedRoute):
         if "content-range" in headers:
             return error_answer(400, "A part of a file cannot be replaced; send the whole file.")
         unpacks = headers.get("content-type", "").partition(";")[0].strip().lower() == TAR
-        words = ("unpack",) if unpacks else ("receive", headers.get("content-length", "-"), "-")
+        size = headers.get("content-length", "-")
+        words = ("unpack",) if unpacks else ("receive", size, "-")
+        known = 0 if unpacks or size == "-" else int(size)
         call = ToolCall(task.principal, "write_file", {"path": path, "task_id": task.task})
         async with self._gateway.file_call(call) as (sandbox, authorized):
-            count = await transfer.receive(sandbox, authorized, words, body_pieces(receive))
+            count = await transfer.receive(sandbox, authorized, words, body_pieces(receive), known)
         return JSONResponse({"path": authorized.command.text, "entries" if unpacks else "size": count})
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from typing import cast
 
 import anyio
 import anyio.abc
@@ -14,7 +16,7 @@ from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
 from taskcell.egress.egress import Egress
 from taskcell.egress.presets import PACKAGES
-from taskcell.engine.base import OWN_TIMEOUT, Container, ContainerSpec, Engine, Standing, Workspace
+from taskcell.engine.base import OWN_TIMEOUT, Container, ContainerSpec, Engine, Standing, TransfersApart, Workspace
 from taskcell.errors import Denied, ImageMissing, SandboxLost, TaskcellError
 from taskcell.model import LOCAL_PRINCIPAL
 from taskcell.policy.policy import AuthorizedProfile
@@ -154,6 +156,8 @@ class Launcher:
             spool=limits.spool,
             max_processes=limits.max_processes,
         )
+        if container.transfers_apart:
+            sandbox.apart = partial(cast(TransfersApart, self._engine).apart, container)
         if self._egress.serves(slot.profile):
             await self._give_egress(sandbox, slot)
         if running:

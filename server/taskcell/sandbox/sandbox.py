@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
 import anyio
 import anyio.abc
+from anyio.abc import ByteStream
 
 from taskcell.egress.egress import SandboxEgress
 from taskcell.engine.base import Container
@@ -67,6 +68,8 @@ class Sandbox:
     sudo_problem: str = ""
     #: Its proxy; None where the profile names no host, or the supervisor cannot listen.
     egress: SandboxEgress | None = None
+    #: Opens the stream of a `supervisor transfer` beside the channel; None where its engine cannot.
+    apart: Callable[[Sequence[str]], AbstractAsyncContextManager[ByteStream]] | None = None
     #: Ports that an answer has said something listens on, while it does.
     listening: set[int] = field(default_factory=set)
     spawner: Spawner = field(init=False)

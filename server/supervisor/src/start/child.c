@@ -117,7 +117,7 @@ static bool drop_capabilities(void) {
     return syscall(SYS_capset, &header, none) == 0;
 }
 
-static bool become(const struct identity *who, uint64_t capabilities) {
+bool become(const struct identity *who, uint64_t capabilities) {
     drop_bounding_set(capabilities);
     if (who->change && (setgroups(who->group_count, who->groups) || setresgid(who->gid, who->gid, who->gid) ||
                         setresuid(who->uid, who->uid, who->uid)))

@@ -34,6 +34,9 @@ enum { STAGE_SEEN = 0 };
 
 /* Become the main process. What fails is written to `errors` as a struct fault. */
 _Noreturn void child_run(const struct launch *l, int errors);
+/* Changes the user, and gives up every capability; those in `capabilities` stay in the bounding set. False: errno says
+   why. */
+bool become(const struct identity *who, uint64_t capabilities);
 /* Writes the sentence for a FAILED. */
 void launch_fault(const struct launch *l, int stage, int error, char *text, size_t size);
 /* Closes every descriptor but these, which are in ascending order. */

@@ -15,6 +15,7 @@
 #include "base/mode.h"
 #include "file/reply.h"
 #include "transfer/beneath.h"
+#include "transfer/outlet.h"
 
 enum { CHUNK = 256 << 10 };
 
@@ -44,7 +45,8 @@ static bool write_all(int fd, const char *data, size_t size) {
     return true;
 }
 
-/* Copies standard input to its end. Returns false with errno; EBADMSG: it had another size than `expected`. */
+/* Copies standard input to its end, which a stream of our own does not have. Returns false with errno; EBADMSG:
+   it had another size than `expected`. */
 static bool take_input(int fd, const char *expected, uint64_t *total) {
     static char chunk[CHUNK];
     uint64_t most = *expected == '-' ? UINT64_MAX : strtoull(expected, NULL, 10);
@@ -57,6 +59,7 @@ static bool take_input(int fd, const char *expected, uint64_t *total) {
         if ((uint64_t)count > most - *total) return false;
         if (!write_all(fd, chunk, (size_t)count)) return false;
         *total += (uint64_t)count;
+        if (*total == most && outlet_is_free()) return true;
     }
 }
 

@@ -30,11 +30,14 @@ static bool send_head(const struct stat *info) {
 static int answer(int fd, const struct stat *info, char **argv) {
     bool tar = !strcmp(argv[0], "tar") || S_ISDIR(info->st_mode);
     if (!strcmp(argv[0], "look")) return send_head(info) && outlet_flush() ? 0 : 1;
-    if (!send_head(info)) return 1;
-    if (tar) return pack(fd, argv[3]) ? 0 : 1;
+    const char *large = argv[4];
     uint64_t offset = strtoull(argv[1], NULL, 10), most = strtoull(argv[2], NULL, 10);
     uint64_t left = offset < (uint64_t)info->st_size ? (uint64_t)info->st_size - offset : 0;
-    return outlet_file(fd, offset, left < most ? left : most) && outlet_flush() ? 0 : 1;
+    if (left > most) left = most;
+    if (!send_head(info)) return 1;
+    if (tar) return pack(fd, argv[3]) ? 0 : 1;
+    if (large && left > strtoull(large, NULL, 10)) left = 0; /* the server fetches it by another way */
+    return outlet_file(fd, offset, left) && outlet_flush() ? 0 : 1;
 }
 
 int transfer_send(char **argv) {

@@ -159,6 +159,7 @@ def container_of(inspected: Mapping[str, Any], profile: Profile, image: Mapping[
         volume=str(mounted.get("Name") or mounted.get("Source") or ""),
         runtime=str(inspected["HostConfig"].get("Runtime") or ""),
         shares_files=GROUP_OPTION in (inspected["Config"].get("Cmd") or ()),
+        transfers_apart=True,
     )
 
 

@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -248,14 +248,21 @@ class DockerEngine:
 
     # --- the channel ---------------------------------------------------------------------------------------------
 
+    def connect(self, container: Container) -> AbstractAsyncContextManager[anyio.abc.ByteStream]:
+        return self._execute(container, CHANNEL)
+
+    def apart(self, container: Container, words: Sequence[str]) -> AbstractAsyncContextManager[anyio.abc.ByteStream]:
+        first = (container.supervisor, "apart", container.user or "", container.workspace)
+        return self._execute(container, (*first, *words))
+
     @asynccontextmanager
-    async def connect(self, container: Container) -> AsyncIterator[anyio.abc.ByteStream]:
+    async def _execute(self, container: Container, words: Sequence[str]) -> AsyncIterator[anyio.abc.ByteStream]:
         def create(on: Connection) -> str:
-            made = on.client.exec_create(container.id, list(CHANNEL), stdin=True, tty=False, user="0:0")
+            made = on.client.exec_create(container.id, list(words), stdin=True, tty=False, user="0:0")
             return str(made["Id"])
 
         try:
-            exec_id = await self._call("open the sandbox's channel", create, within=OPEN_TIMEOUT)
+            exec_id = await self._call("open a stream to the sandbox", create, within=OPEN_TIMEOUT)
         except EngineError as error:
             if is_not_running(error.__cause__):
                 raise SandboxLost("The sandbox's container does not run.") from error

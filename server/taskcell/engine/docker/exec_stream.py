@@ -167,6 +167,10 @@ class ExecStream(anyio.abc.ByteStream):
         """Take the engine's pieces apart, and return what is stdout in them."""
         view, stdout = memoryview(data), []
         while view:
+            if not self._piece_left and not self._header and len(view) >= _PIECE.size:
+                self._piece_kind, self._piece_left = _PIECE.unpack_from(view)
+                view = view[_PIECE.size :]
+                continue
             if not self._piece_left:
                 missing = _PIECE.size - len(self._header)
                 self._header += view[:missing]
@@ -181,7 +185,7 @@ class ExecStream(anyio.abc.ByteStream):
                 stdout.append(piece)
             else:
                 self._stderr += piece[: max(0, _STDERR_KEPT - len(self._stderr))]
-        return b"".join(stdout)
+        return bytes(stdout[0]) if len(stdout) == 1 else b"".join(stdout)
 
     def send_now(self, item: bytes) -> int:
         """Send what the engine takes without a wait; return how many bytes that was. Raises OSError."""
