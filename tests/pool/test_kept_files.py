@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from taskcell.deployment.kept import KeptFiles
 from taskcell.deployment.records import Deployment
 from taskcell.errors import EngineError
 from taskcell.gateway.gateway import Gateway
-from taskcell.model import TaskKey
+from taskcell.model import TaskKey, ToolCall
 from taskcell.pool import keeper, upkeep
 
 pytestmark = pytest.mark.anyio
@@ -66,7 +67,7 @@ async def saved(gw: Gateway, task: str = "t") -> None:
     def is_saved() -> bool:
         slots = [slot for slot in gw.pool.slots if slot.task == key]
         kept = gw.pool.keeper._tasks.get(key)
-        return kept is not None and all(slot.idle_since <= kept.saved for slot in slots)
+        return kept is not None and all(slot.changed <= kept.saved for slot in slots)
 
     await eventually(is_saved)
 
@@ -149,6 +150,28 @@ async def test_what_a_setup_makes_anew_goes_before_kept_files_come_back(
             await eventually(lambda: any(slot.is_warm and slot.usable and slot.sandbox for slot in gw.pool.slots))
         result = await task.terminal("ls; cat changed 2>/dev/null")
         assert result.stdout == (f"changed\n{leaves}\n" if leaves else "")
+
+
+async def test_what_only_reads_has_nothing_saved_again_unless_something_runs_beside_it(
+    gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    async with gateway(TOML, engine="local", state=tmp_path / "state") as gw:
+        task = Task(gw)
+        await task.terminal("echo there > f")
+        await saved(gw)
+        (slot,) = gw.pool.slots
+        reads = (("read_file", {"path": "f"}), ("list_files", {}), ("search", {"pattern": "there"}))
+        for tool, arguments in reads:
+            await task.call(tool, **arguments)
+        async with gw.file_call(ToolCall("local", "read_file", {"path": "f", "task_id": "t"})):
+            pass
+        assert not gw.pool.keeper.is_due(slot, time.monotonic() + 1e6)
+        since = slot.changed
+        await task.terminal("sleep 300", background=True)
+        await task.call("read_file", path="f")
+        assert slot.changed > since
+        await task.call("write_file", path="f", content="other")
+        await saved(gw)
 
 
 async def test_a_closed_task_begins_anew(gateway: GatewayFactory, tmp_path: Path) -> None:

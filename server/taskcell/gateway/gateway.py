@@ -187,8 +187,8 @@ class Gateway:
             assert isinstance(own, FileTool)
             command = own.in_workspace(call)
             await self.check_here(command.task)
-            authorized = self.authorize(command)
-            async with self.pool.lease(command.task, authorized.profile) as (sandbox, _):
+            authorized, reads = self.authorize(command), own.annotations.read_only
+            async with self.pool.lease(command.task, authorized.profile, changes=not reads) as (sandbox, _):
                 outcome = "failed"
                 yield sandbox, authorized
                 outcome = "done"

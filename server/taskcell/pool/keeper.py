@@ -110,13 +110,13 @@ class Keeper:
     # --- saving --------------------------------------------------------------------------------------------------
 
     def is_due(self, slot: Slot, now: float) -> bool:
-        """Whether to save the task's files now: a call has ended since they were saved last, and none runs."""
+        """Whether to save the task's files now: a call that may write has ended since the last save, and none runs."""
         if not self._can_save(slot) or slot.leases > slot.servers:
             return False
         kept = self._tasks[slot.task]
         if kept.copying.locked():
             return False
-        if slot.idle_since > kept.saved:
+        if slot.changed > kept.saved:
             return now - slot.idle_since >= max(SAVE_AFTER, SAVE_SHARE * kept.took)
         return slot.is_busy and now - kept.saved >= max(SAVE_RUNNING, SAVE_SHARE * kept.took)
 
@@ -136,11 +136,11 @@ class Keeper:
         kept = self._tasks[slot.task]
         async with kept.copying:
             began = time.monotonic()
-            if slot.idle_since <= kept.saved and not slot.is_busy:
+            if slot.changed <= kept.saved and not slot.is_busy:
                 return
 
             def is_whole() -> bool:
-                is_quiet = slot.idle_since <= began and slot.leases <= slot.servers
+                is_quiet = slot.changed <= began and slot.leases <= slot.servers
                 return (is_last or is_quiet) and self._tasks.get(slot.task) is kept
 
             try:
@@ -294,7 +294,7 @@ class Keeper:
         if not holds_any:
             return "its folder and variables are the same" if about.folder or about.env else ""
         before = slot.replaces
-        if before is not None and kept.saved and before.idle_since > kept.saved:
-            lost = format_seconds(round(before.idle_since - kept.saved, 1))
+        if before is not None and kept.saved and before.changed > kept.saved:
+            lost = format_seconds(round(before.changed - kept.saved, 1))
             return f"its files are as they were {lost} s before its last command ended, when they were saved"
         return "its files, folder and variables are the same"

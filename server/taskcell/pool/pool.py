@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import who_holds
 from taskcell.pool.host_folder import doom_moved
 from taskcell.pool.parts import Parts
-from taskcell.pool.slot import Lease, Slot
+from taskcell.pool.slot import Lease, Leased, Slot
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
 
 #: Seconds that a call waits for a sandbox: for its own start, after one that had its turn before (START_TIMEOUT of the
@@ -81,7 +81,7 @@ class Pool:
     # --- leases ------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def lease(self, task: TaskKey, profile: AuthorizedProfile) -> AsyncIterator[tuple[Sandbox, list[str]]]:
+    async def lease(self, task: TaskKey, profile: AuthorizedProfile, *, changes: bool = True) -> Leased:
         """The task's sandbox for this profile, and notes for the answer; it is not closed while it is leased.
 
         Raises:
@@ -92,12 +92,12 @@ class Pool:
         self._check_open()
         await self._begin(task)
         await doom_moved(self.slots, task, profile.folder)
-        lease = self.slots.lease((task, profile.name), profile)
+        lease = self.slots.lease((task, profile.name), profile, changes=changes)
         try:
             slot = await self._ready(lease)
             while not await self._is_reachable(slot):
                 self._executor.begin(self.slots.withdraw(lease, time.monotonic()))
-                lease = self.slots.lease((task, profile.name), profile)
+                lease = self.slots.lease((task, profile.name), profile, changes=changes)
                 slot = await self._ready(lease)
             assert slot.sandbox is not None
             await self._upkeep.note(slot)

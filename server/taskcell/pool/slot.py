@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from taskcell.deployment.records import SandboxRecord
 
 SlotKey = tuple[TaskKey, str]
+#: What a call leases: a sandbox, and notes for its answer.
+Leased = AsyncIterator[tuple[Sandbox, list[str]]]
 
 #: The task of warm sandboxes, which no task has yet. No principal has an empty name.
 NOBODY = TaskKey("", "")
@@ -48,6 +50,7 @@ class Slot:
         nonce: what the token of its sandbox was derived from.
         fingerprint: of its profile, for other servers; empty until it is needed.
         servers: how many of its leases are for processes without a time-out.
+        changed: when (monotonic seconds) the last call ended that may have changed files.
         ended: how the task's last sandbox of this profile ended; empty when no answer needs to say it.
     """
 
@@ -68,8 +71,12 @@ class Slot:
     leases: int = 0
     servers: int = 0
     idle_since: float = 0.0
+    changed: float = 0.0
     ended: str = ""
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.changed = self.changed or self.idle_since
 
     def __repr__(self) -> str:
         task, profile = self.key
@@ -141,6 +148,7 @@ class Lease:
     Arguments:
         arrived: orders the calls that wait.
         slot: the one that it has been granted.
+        changes: its call may change files, or something else may that runs beside it.
         serves: for a process without a time-out; it does not keep the sandbox from being closed to make room.
         granted: set when it is granted a slot; made by the call that waits, for most are granted one at once.
     """
@@ -148,6 +156,7 @@ class Lease:
     key: SlotKey
     profile: AuthorizedProfile
     arrived: int
+    changes: bool = True
     serves: bool = False
     slot: Slot | None = None
     granted: anyio.Event | None = None

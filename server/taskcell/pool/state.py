@@ -43,9 +43,9 @@ class Slots:
 
     # --- leases --------------------------------------------------------------------------------------------------
 
-    def lease(self, key: SlotKey, profile: AuthorizedProfile) -> Lease:
+    def lease(self, key: SlotKey, profile: AuthorizedProfile, *, changes: bool = True) -> Lease:
         """A claim on the key's slot, granted at once when that slot can be used. Otherwise `assign` decides."""
-        lease = Lease(key, profile, next(self._numbers))
+        lease = Lease(key, profile, next(self._numbers), changes=changes)
         note_used(self._used, profile, key[0].principal)
         current = self._slots.get(key)
         if current is not None and current.fits(profile):
@@ -84,8 +84,8 @@ class Slots:
             self._grant(other, slot)
 
     def _grant(self, lease: Lease, slot: Slot) -> None:
-        slot.leases += 1
-        slot.servers += lease.serves
+        lease.changes = lease.changes or slot.is_busy
+        slot.leases, slot.servers = slot.leases + 1, slot.servers + lease.serves
         if slot.is_for_one_call:
             self._move(slot, (lease.key[0], f"{lease.key[1]}#{next(self._numbers)}"))
         lease.slot = slot
@@ -125,13 +125,13 @@ class Slots:
             self._waiting.remove(lease)
         else:
             lease.slot.servers -= lease.serves
-            steps += filter(None, [self._release(lease.slot, now)])
+            steps += filter(None, [self._release(lease.slot, now, changes=lease.changes)])
         return steps + self.assign(now) if self._waiting else steps
 
-    def _release(self, slot: Slot, now: float) -> Step | None:
+    def _release(self, slot: Slot, now: float, *, changes: bool) -> Step | None:
         """End one lease. A sandbox that must not be used again is replaced now, not at the next call."""
         slot.leases -= 1
-        slot.idle_since = now
+        slot.idle_since, slot.changed = now, now if changes else slot.changed
         if slot.state in (SlotState.RETIRED, SlotState.CLOSED) and slot.leases == 0:
             slot.idle.set()
         if slot.is_for_one_call and self._slots.get(slot.key) is slot:
@@ -202,7 +202,7 @@ class Slots:
     def _take_warm(self, slot: Slot, lease: Lease, evicted: tuple[Slot, ...], now: float) -> Step:
         """Give a warm slot to the lease's task; a sandbox that is ready already is checked first."""
         self._move(slot, lease.key)
-        slot.idle_since, slot.ended = now, self.endings.take(lease.key)
+        slot.idle_since, slot.changed, slot.ended = now, now, self.endings.take(lease.key)
         if slot.state is SlotState.CREATING:
             return Step(slot, evicted=evicted)
         slot.state, slot.settled = SlotState.CREATING, anyio.Event()

@@ -89,7 +89,8 @@ class FileTool(CommandTool):
     async def _in_sandbox(self, gateway: Access, command: Command, work: Any, path: str = "/") -> FileReport:
         """Do work in the task's sandbox. `path`: as the call has it."""
         authorized = gateway.authorize(command)
-        async with gateway.pool.lease(command.task, authorized.profile) as (sandbox, notes):
+        changes = not self.annotations.read_only
+        async with gateway.pool.lease(command.task, authorized.profile, changes=changes) as (sandbox, notes):
 
             async def run(words: Sequence[str], stdin: bytes | None) -> bytes:
                 part = replace(command, argv=tuple(words), stdin=stdin)
