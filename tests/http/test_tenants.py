@@ -186,6 +186,62 @@ async def test_what_one_session_has_sent_is_never_replayed_to_another(tenants: T
             assert SECRET.encode() not in heard
 
 
+async def test_the_routes_for_files_and_programs_lead_to_ones_own_tasks_alone(tenants: Tenants) -> None:
+    server, large = tenants.server, "x" * 100
+
+    def ask(token: str, method: str, path: str, body: object = None) -> tuple[int, str]:
+        data = b"" if body is None else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        status, _, text = server.request(method, path, data, authorization=f"Bearer {token}")
+        return status, text
+
+    def secret_of(token: str) -> str:
+        return ask(token, "GET", "/files/routes/secret")[1]
+
+    assert ask(tenants.alice, "PUT", "/files/routes/secret", SECRET)[0] == 200
+    run = {"command": f"echo {SECRET}; sleep 60", "task_id": "routes", "background": True}
+    assert ask(tenants.alice, "POST", "/tools/terminal", run)[0] == 200
+    named = {"labels": {"of": "alice"}, "lifetime": 600}
+    assert ask(tenants.alice, "PUT", "/tasks/routes", named)[0] == 200
+    spied = [
+        ask(tenants.mallory, "GET", "/files/routes/secret"),
+        ask(tenants.mallory, "GET", "/files/routes/"),
+        ask(tenants.mallory, "GET", "/files/alice%3Aroutes/secret"),
+        ask(tenants.mallory, "GET", "/files/routes/%2e%2e/routes/secret"),
+        ask(tenants.mallory, "GET", "/tasks"),
+        ask(tenants.mallory, "GET", "/tasks?label=of=alice"),
+        ask(tenants.mallory, "POST", "/tasks/routes/processes/p1/stdin?end=1", "x"),
+        ask(tenants.mallory, "POST", "/tasks/routes/processes/p2/stdin?end=1", "x"),
+        ask(tenants.mallory, "POST", "/tools/process", {"action": "poll", "process_id": "p1", "task_id": "routes"}),
+        ask(tenants.mallory, "POST", "/tools/process", {"action": "kill", "process_id": "p2", "task_id": "routes"}),
+        ask(tenants.mallory, "POST", "/tools/sandbox", {"action": "close", "task_id": "routes"}),
+    ]
+    assert not [text for _, text in spied if SECRET in text or '"of"' in text]
+    assert ask(tenants.mallory, "PUT", "/files/routes/secret", large)[0] == 200
+    assert ask(tenants.mallory, "PUT", "/tasks/routes", {"labels": {"of": "mallory"}, "lifetime": 1})[0] == 200
+    assert (secret_of(tenants.alice), secret_of(tenants.mallory)) == (SECRET, large)
+    listed = json.loads(ask(tenants.alice, "GET", "/tasks?label=of=alice")[1])["tasks"]
+    assert [task["task_id"] for task in listed] == ["routes"]
+    assert listed[0]["ends_in_s"] > 60
+    polled = {"action": "list", "task_id": "routes"}
+    assert "running" in ask(tenants.alice, "POST", "/tools/process", polled)[1]
+    for token, task in ((tenants.alice, "routes"), (tenants.mallory, "routes"), (tenants.mallory, "alice:routes")):
+        ask(token, "POST", "/tools/sandbox", {"action": "close", "task_id": task})
+
+
+async def test_a_cursor_of_ones_own_output_reads_nothing_of_anothers(tenants: Tenants) -> None:
+    """A cursor is a place in the output that the call names, and no key to any other."""
+    with anyio.fail_after(PATIENCE):
+        async with tenants.server.client(tenants.alice) as alice, tenants.server.client(tenants.mallory) as mallory:
+            for client, word in ((alice, SECRET), (mallory, "own")):
+                run = {"command": f"for i in 1 2 3 4 5 6; do echo {word}; done; sleep 60", "task_id": "cursors"}
+                await client.call_tool("terminal", {**run, "background": True})
+            for cursor in (0, 1, 7, 40, 10**6, 2**53):
+                poll = {"action": "poll", "process_id": "p1", "task_id": "cursors", "cursor": cursor}
+                assert SECRET not in text_of(await mallory.call_tool("process", poll))
+            for client in (alice, mallory):
+                await client.call_tool("sandbox", {"action": "close", "task_id": "cursors"})
+
+
 async def test_a_task_of_the_tasks_extension_is_its_principals_own(tenants: Tenants) -> None:
     arguments = {"command": f"echo {SECRET}; sleep 60", "task_id": "ext", "wait": 0.1}
     made = tenants.ask(tenants.alice, "tools/call", name="terminal", arguments=arguments)

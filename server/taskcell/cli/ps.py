@@ -47,6 +47,8 @@ def ps(
 
 
 async def _find(run: Invocation) -> Sequence[Deployed]:
+    """From the engine and the servers' records, and not through their doors: the sandboxes of servers that have died
+    or hang are listed too, and what the records say is at most a second old."""
     from taskcell.assembly import stack
     from taskcell.deployment.records import Deployment
     from taskcell.deployment.sandboxes import find_deployed
