@@ -28,6 +28,7 @@ CALL = {
     "params": {"name": "terminal", "arguments": {"command": ":"}},
 }
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+TWO_LENGTHS = b"content-length: %d\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,9 @@ async def test_a_path_without_anything_is_not_found(served: tuple[HttpServer, st
         (b"POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n", 400),
         (b"POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}", 400),
         (b"POST /mcp HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: gzip\r\n\r\n", 501),
+        (b"POST /mcp HTTP/1.1\r\nhost: localhost\r\n" + TWO_LENGTHS % 5 + b"0\r\n\r\n", 400),
+        (b"PUT /files/t/f HTTP/1.1\r\nhost: localhost\r\n" + TWO_LENGTHS % (1 << 21) + b"0\r\n\r\n", 400),
+        (b"GET /files/t/" + b"a" * (1 << 16) + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", 431),
         (b"GET /" + b"a" * (MAX_HEAD + 1) + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"a" * (MAX_HEAD + 1) + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"a" * 1_000_000, 431),

@@ -104,7 +104,8 @@ class BoundedProtocol(H11Protocol):
 
     def _begin_body(self) -> None:
         """After a request's head: let a large body go past h11 from here on."""
-        size = next((int(value) for name, value in self.headers or () if name == b"content-length"), 0)
+        found = dict(self.headers or ())
+        size = 0 if b"transfer-encoding" in found else int(found.get(b"content-length", 0))
         if size >= LARGE_BODY and self.conn.their_state is h11.SEND_BODY:
             self._body_left = size - len(self.cycle.body)
             self.cycle.keep_alive = False

@@ -11,6 +11,8 @@ from taskcell.http.refuse import refusal
 RETRY_AFTER = 10
 #: Bytes of a request's line and headers together; a token takes up to 12,000 of them.
 MAX_HEAD = 32 << 10
+#: A proxy before the server may go by one of them and the server by the other (RFC 9112, 6.1).
+_TWO_LENGTHS = {b"content-length", b"transfer-encoding"}
 
 
 class Requests:
@@ -36,6 +38,10 @@ class Requests:
             return
         if scope["http_version"] not in ("1.0", "1.1"):
             await refusal(505, "The server speaks HTTP/1.1.", {"connection": "close"})(scope, receive, send)
+            return
+        if {name for name, _ in scope["headers"]} >= _TWO_LENGTHS:
+            sentence = "The body's length is given in two ways; send Content-Length or Transfer-Encoding, not both."
+            await refusal(400, sentence, {"connection": "close"})(scope, receive, send)
             return
         answer = SentAnswer(send)
         with anyio.CancelScope() as served:
