@@ -296,7 +296,4 @@ class TransfersApart(Protocol):
     """An engine whose containers say `transfers_apart`."""
 
     def apart(self, container: Container, words: Sequence[str]) -> AbstractAsyncContextManager[ByteStream]:
-        """Open the stream of a `supervisor transfer` of its own, as the container's user in its workspace.
-
-        Raises SandboxLost, EngineError, EngineUnavailable.
-        """
+        """Run a `supervisor transfer` as the container's user in its workspace; SandboxLost: it does not run."""
