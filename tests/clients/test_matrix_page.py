@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
+
+from observe import alive, eventually, marker
 
 MATRIX = Path(__file__).parent / "matrix"
 PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")
@@ -59,6 +63,23 @@ def test_a_written_page_keeps_what_stands_around_the_tables(tmp_path: Path) -> N
     assert "1. It sends none." in text
     assert "| 5 s |" in text
     assert "`TASKCELL__LIMITS__WAIT=3s`" in text
+
+
+def test_a_client_for_which_no_time_is_left_is_named_and_not_driven() -> None:
+    from environments import CLIENTS
+    from run import drive
+
+    row = drive(CLIENTS[0], time.monotonic() - 1)
+    assert (row.left_out, row.outcomes, row.failed) == ("no time was left", {}, [])
+
+
+def test_an_installation_ends_with_the_time_and_takes_what_it_started_along() -> None:
+    from environments import _run
+
+    mark = marker()
+    with pytest.raises(subprocess.TimeoutExpired):
+        _run(time.monotonic() + 0.5, "sh", "-c", f"sleep {mark} & sleep {mark}")
+    assert eventually(lambda: not alive(mark))
 
 
 def test_every_driver_is_a_row_of_the_matrix() -> None:

@@ -123,6 +123,29 @@ def test_garbage_before_the_first_request_is_answered_too(tmp_path: Path) -> Non
         assert client.shake_hands()["serverInfo"]["name"] == "taskcell"
 
 
+def test_an_old_clients_batch_is_answered_message_by_message_and_a_poor_handshake_works(tmp_path: Path) -> None:
+    """Of all revisions only 2025-03-26 has batches. Clients written by hand forget what the handshake must have."""
+    with raw_client(tmp_path) as client:
+        answer = client.ask("initialize", protocolVersion="2025-03-26")
+        assert answer["result"]["protocolVersion"] == "2025-03-26"
+        called = {"name": "terminal", "arguments": {"command": "echo works"}}
+        client.say(
+            json.dumps(
+                [
+                    {"jsonrpc": "2.0", "method": "notifications/initialized"},
+                    {"jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": called},
+                    {"jsonrpc": "2.0", "id": 2**70, "method": "ping"},
+                    {"jsonrpc": "2.0", "id": 1.5, "method": "ping"},
+                ]
+            ).encode()
+            + b"\n"
+        )
+        answers = {found["id"]: found for found in (client.hear() for _ in range(3))}
+        assert "works" in str(answers["a"]["result"])
+        assert answers[2**70]["result"] == {}
+        assert answers[None]["error"]["code"] == -32600
+
+
 def test_a_huge_line_is_refused_and_the_server_lives_on(tmp_path: Path) -> None:
     with raw_client(tmp_path) as client:
         client.shake_hands()

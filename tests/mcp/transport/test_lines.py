@@ -97,7 +97,9 @@ def test_what_is_no_json_is_a_parse_error_without_an_id(line: bytes, reason: str
 @pytest.mark.parametrize(
     ("line", "identity", "reason"),
     [
-        (b"[]", None, "batches"),
+        (b"[]", None, "a batch of 1 to 100"),
+        (b"[5]", None, "a batch of 1 to 100"),
+        (b"[" + b",".join([b"{}"] * 101) + b"]", None, "a batch of 1 to 100"),
         (b'"text"', None, "object"),
         (b'{"id":7,"method":"ping"}', 7, '"jsonrpc"'),
         (b'{"jsonrpc":"1.0","id":"a","method":"ping"}', "a", '"jsonrpc"'),

@@ -6,7 +6,7 @@ One message is one line. Whatever else a client sends is answered with a JSON-RP
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mcp_types import (
@@ -31,6 +31,10 @@ from taskcell.text import LONE_SURROGATE, without_halves
 
 #: Bytes of one line. The largest part of a call is its stdin or a file's content; more than this belongs in a file.
 MAX_LINE = 16 * MIB
+#: Messages of one batch: far more than a client has to say at once.
+MAX_BATCH = 100
+#: What the handshake must have, and clients written by hand forget.
+FORGOTTEN: Mapping[str, Any] = {"capabilities": {}, "clientInfo": {"name": "unknown", "version": "0"}}
 
 
 class Malformed(Exception):
@@ -90,6 +94,22 @@ def too_long(identity: RequestId | None = None, limit: int = MAX_LINE) -> JSONRP
     return _error(PARSE_ERROR, f"Parse error: a message is at most {limit} bytes long; this one was skipped.", identity)
 
 
+def batch(line: bytes) -> list[bytes]:
+    """Return a line for each message of a batch; none if the line is no batch, or one that nobody sends.
+
+    Of the protocol's revisions only 2025-03-26 has batches, and asks every server to take them.
+    """
+    if not line.lstrip().startswith(b"["):
+        return []
+    try:
+        messages = _load(line)
+    except (ValueError, RecursionError):
+        return []
+    if len(messages) > MAX_BATCH or not all(isinstance(message, dict) for message in messages):
+        return []
+    return [json.dumps(message).encode() for message in messages]
+
+
 def decode(line: bytes) -> JSONRPCMessage:
     """Parse one line. Raises Malformed, with the answer that the client gets."""
     try:
@@ -99,6 +119,8 @@ def decode(line: bytes) -> JSONRPCMessage:
         if call is None:
             raise _diagnose(line) from None
         return call
+    if isinstance(message, JSONRPCRequest) and message.method == "initialize":
+        message.params = {**FORGOTTEN, **(message.params or {})}
     if isinstance(message, JSONRPCNotification) and b'"id"' in line:
         # The models let a request with an id such as null or 1.5 pass as a notification, which nobody would answer.
         value = _load(line)
@@ -149,7 +171,7 @@ def _diagnose(line: bytes) -> Malformed:
     except (ValueError, RecursionError) as error:
         return Malformed(reason := _why_no_json(error), _error(PARSE_ERROR, f"Parse error: {reason}.", None))
     if not isinstance(value, dict):
-        return _invalid("a message is one JSON object; MCP has no batches", None)
+        return _invalid(f"a message is one JSON object, or a batch of 1 to {MAX_BATCH}", None)
     if "method" not in value and ("result" in value or "error" in value):
         return Malformed("a malformed response was dropped", None)
     return _invalid(_fault(value), _identity(value))

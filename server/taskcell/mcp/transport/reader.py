@@ -20,7 +20,7 @@ from mcp_types import INVALID_REQUEST, ErrorData, JSONRPCError, JSONRPCMessage, 
 from taskcell.log import Logger
 from taskcell.mcp.transport.descriptors import is_client, peer_left
 from taskcell.mcp.transport.in_flight import Claim, InFlight
-from taskcell.mcp.transport.lines import LineSplitter, Malformed, decode, too_long
+from taskcell.mcp.transport.lines import LineSplitter, Malformed, batch, decode, too_long
 from taskcell.mcp.transport.oversized import Oversized
 from taskcell.mcp.transport.writer import StdioWriter
 
@@ -159,6 +159,9 @@ class StdioReader:
             self._writer.reply(too_long(None if self._in_flight.knows(identity) else identity))
             return None
         if not line.strip():
+            return None
+        if messages := batch(line):
+            self._lines.extendleft(reversed(messages))  # each is taken, and answered, by itself
             return None
         try:
             message = decode(line)
