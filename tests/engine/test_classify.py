@@ -31,6 +31,16 @@ CAPTURED = [
         "container create: opening seccomp profile failed: open /tmp/x.json: no such file or directory",
         "TMPDIR",
     ),
+    (
+        500,
+        "unable to find user 0: read /var/lib/docker/overlay2/fe3e/merged/etc/passwd: is a directory",
+        "Use an image in which that is a file.",
+    ),
+    (
+        500,
+        "evalSymlinksInScope: too many links in /var/lib/docker/overlay2/8657/merged/etc/group",
+        "cannot read the image's /etc/group",
+    ),
     (500, "something that nobody has seen before", "something that nobody has seen before"),
 ]
 

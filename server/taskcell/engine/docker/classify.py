@@ -43,6 +43,10 @@ _LACKING = (
     (("unknown or invalid runtime",), ("it does not have the configured runtime", "")),
     (("could not select device driver",), ("it has no GPU support", "")),
     (("network", "not found"), ("it does not have the profile's network", "")),
+    *(
+        ((f"merged/etc/{name}",), (f"it cannot read the image's /etc/{name}", " Use an image in which that is a file."))
+        for name in ("passwd", "group")
+    ),
     (
         ("storage-opt",),
         (
