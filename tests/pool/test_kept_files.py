@@ -151,6 +151,26 @@ async def test_what_a_setup_makes_anew_goes_before_kept_files_come_back(
         assert result.stdout == (f"changed\n{leaves}\n" if leaves else "")
 
 
+async def test_what_a_setup_has_sealed_is_named_and_the_kept_files_stay(
+    gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
+    setup = f"if test -e {flag}; then mkdir -p sealed/in; chmod 000 sealed; fi"
+    toml = f'{IDLE}[environments.e]\nsetup = "{setup}"\n'
+    async with gateway(toml, engine="local", state=tmp_path / "state") as gw:
+        task = Task(gw)
+        await task.call("sandbox", action="open", environment="e")
+        await task.terminal("echo kept > f")
+        await closed(gw)
+        flag.touch()
+        with pytest.raises(
+            EngineError, match=r"files stay kept: .*'terminal\.e'.* cannot be removed .*sealed.*correct"
+        ):
+            await task.terminal("true")
+        flag.unlink()
+        assert (await task.terminal("cat f")).stdout == "kept\n"
+
+
 async def test_a_closed_task_begins_anew(gateway: GatewayFactory, tmp_path: Path) -> None:
     async with gateway(TOML, engine="local", state=tmp_path / "state") as gw:
         task = Task(gw)

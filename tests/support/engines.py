@@ -63,10 +63,10 @@ class UnderTest:
 
 
 _PODMAN_DIFFERS = (
-    "A `--tmpfs` whose mode lets nobody else write is root's. Volumes on disk have no bound, and belong to the owner "
-    "of the image's /workspace: another user is refused there. It names each capability that it drops."
+    "A `--tmpfs` whose mode lets nobody else write is root's. Volumes on disk have no bound. It names each capability "
+    "that it drops."
 )
-_PODMAN_LEFT_OUT = ("folders_in_memory", "labels_and_no_task_id", "disk")
+_PODMAN_LEFT_OUT = ("folders_in_memory", "labels_and_no_task_id")
 _PODMAN = "exec podman --root {0}/data --runroot {0}/run system service --time=0 unix://{0}/docker.sock"
 ENGINES = (
     UnderTest("Docker 26.1", "trixie", f"exec {_DOCKERD}{_NO_NETWORK}"),
@@ -125,7 +125,8 @@ ENGINES = (
 #: What cannot run on the machine that the table is made on, and why.
 NOT_HERE = {
     "Docker, rootless, with cgroups": "needs cgroup v2, delegated to the user by systemd",
-    "Podman, rootless": "the same: without cgroup v2 it bounds nothing, and is refused like Docker's",
+    "Podman, rootless, with keep-id or not": "the same: without cgroup v2 it bounds nothing, and is refused like "
+    "Docker's",
     "Docker and Podman on cgroup v2": "the machine has version 1; both versions' files are read by one program, and "
     "what they say is held by tests without an engine",
     "Kata Containers": "needs /dev/kvm",
