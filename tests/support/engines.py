@@ -63,10 +63,10 @@ class UnderTest:
 
 
 _PODMAN_DIFFERS = (
-    "A `--tmpfs` whose mode lets nobody else write is root's. Volumes on disk have no bound. It names each capability "
-    "that it drops."
+    "A `--tmpfs` whose mode lets nobody else write is root's. Volumes on disk have no bound, and one user: another "
+    "one of the task is refused there. It names each capability that it drops."
 )
-_PODMAN_LEFT_OUT = ("folders_in_memory", "labels_and_no_task_id")
+_PODMAN_LEFT_OUT = ("folders_in_memory", "labels_and_no_task_id", "(each_others_files and disk)")
 _PODMAN = "exec podman --root {0}/data --runroot {0}/run system service --time=0 unix://{0}/docker.sock"
 ENGINES = (
     UnderTest("Docker 26.1", "trixie", f"exec {_DOCKERD}{_NO_NETWORK}"),
