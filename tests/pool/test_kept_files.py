@@ -142,6 +142,7 @@ async def test_what_a_setup_makes_anew_goes_before_kept_files_come_back(
     async with gateway(IDLE + SETUP, engine="local", state=tmp_path / "state", warm=warm) as gw:
         task = Task(gw)
         await task.call("sandbox", action="open", environment="e")
+        await closed(gw)  # the local engine's next sandbox must not meet the end of this one
         spoil = "chmod 700 made/sealed; rm -r *; echo own > changed" if leaves else "chmod 700 made/sealed; rm -r *"
         assert (await task.terminal(f"cat made/sealed/f gone; {spoil}")).stdout == "anew\nanew\n"
         await closed(gw)
@@ -160,6 +161,7 @@ async def test_what_a_setup_has_sealed_is_named_and_the_kept_files_stay(
     async with gateway(toml, engine="local", state=tmp_path / "state") as gw:
         task = Task(gw)
         await task.call("sandbox", action="open", environment="e")
+        await closed(gw)
         await task.terminal("echo kept > f")
         await closed(gw)
         flag.touch()
