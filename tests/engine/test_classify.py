@@ -31,6 +31,23 @@ CAPTURED = [
         "container create: opening seccomp profile failed: open /tmp/x.json: no such file or directory",
         "TMPDIR",
     ),
+    (
+        500,
+        "unable to find user 0: read /var/lib/docker/overlay2/fe3e/merged/etc/passwd: is a directory",
+        "Use an image in which that is a file.",
+    ),
+    (
+        500,
+        "evalSymlinksInScope: too many links in /var/lib/docker/overlay2/8657/merged/etc/group",
+        "cannot read the image's /etc/group",
+    ),
+    (400, "Cannot mkdir: /workspace is not a directory", "Use an image in which that is a folder, or is missing."),
+    (
+        500,
+        'OCI runtime create failed: error mounting "tmpfs" to rootfs at "/tmp": mount tmpfs:/tmp, flags: 0x6, data: '
+        "size=268435456,mode=1777: not a directory: unknown: Are you trying to mount a directory onto a file",
+        "the image has something else where the sandbox mounts a folder",
+    ),
     (500, "something that nobody has seen before", "something that nobody has seen before"),
 ]
 

@@ -13,7 +13,9 @@ import pytest
 from agent_task import Task
 from gateways import GatewayFactory
 from observe import eventually, marker
+from taskcell.engine.docker import image_volumes
 from taskcell.engine.docker.image_users import named_in
+from taskcell.errors import EngineError
 from taskcell.model import TaskKey
 
 USERS = "root:x:0:0:r:/:/bin/sh\nnode:x:998:997::/home/node:/bin/sh\nodd:x:twelve:1::/:\nshort:x\n"
@@ -24,6 +26,12 @@ USERS = "root:x:0:0:r:/:/bin/sh\nnode:x:998:997::/home/node:/bin/sh\nodd:x:twelv
 )
 def test_a_name_has_the_numbers_that_the_image_gives_it(user: str, numbers: tuple[int, int]) -> None:
     assert named_in(USERS, user) == numbers
+
+
+@pytest.mark.parametrize("path", ["/sys", "/sys/fs/cgroup", "/run/../sys/"])
+def test_a_volume_that_would_hide_the_limits_is_refused(path: str) -> None:
+    with pytest.raises(EngineError, match="which every sandbox needs for itself; build it without that VOLUME"):
+        image_volumes.check({"Config": {"Volumes": {path: {}}}}, "odd:1")
 
 
 @pytest.mark.anyio

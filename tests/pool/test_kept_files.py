@@ -143,6 +143,7 @@ async def test_what_a_setup_makes_anew_goes_before_kept_files_come_back(
     async with gateway(IDLE + SETUP, engine="local", state=tmp_path / "state", warm=warm) as gw:
         task = Task(gw)
         await task.call("sandbox", action="open", environment="e")
+        await closed(gw)  # the local engine's next sandbox must not meet the end of this one
         spoil = "chmod 700 made/sealed; rm -r *; echo own > changed" if leaves else "chmod 700 made/sealed; rm -r *"
         assert (await task.terminal(f"cat made/sealed/f gone; {spoil}")).stdout == "anew\nanew\n"
         await closed(gw)
@@ -172,6 +173,27 @@ async def test_what_only_reads_has_nothing_saved_again_unless_something_runs_bes
         assert slot.changed > since
         await task.call("write_file", path="f", content="other")
         await saved(gw)
+
+
+async def test_what_a_setup_has_sealed_is_named_and_the_kept_files_stay(
+    gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
+    setup = f"if test -e {flag}; then mkdir -p sealed/in; chmod 000 sealed; fi"
+    toml = f'{IDLE}[environments.e]\nsetup = "{setup}"\n'
+    async with gateway(toml, engine="local", state=tmp_path / "state") as gw:
+        task = Task(gw)
+        await task.call("sandbox", action="open", environment="e")
+        await closed(gw)
+        await task.terminal("echo kept > f")
+        await closed(gw)
+        flag.touch()
+        with pytest.raises(
+            EngineError, match=r"files stay kept: .*'terminal\.e'.* cannot be removed .*sealed.*correct"
+        ):
+            await task.terminal("true")
+        flag.unlink()
+        assert (await task.terminal("cat f")).stdout == "kept\n"
 
 
 async def test_a_closed_task_begins_anew(gateway: GatewayFactory, tmp_path: Path) -> None:

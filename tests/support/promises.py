@@ -316,7 +316,8 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "A timeout holds without the server": ("test_a_timeout_holds_without_a_connection",),
     # --- the sandbox
     "A process has no capability, no new privileges, a seccomp filter, bounded resources and only loopback": (
-        "test_a_process_has_no_capability_no_new_privileges_and_a_seccomp_filter",
+        "test_a_process_has_no_capability_and_is_the_profiles_user",
+        "test_a_process_has_no_new_privileges_and_a_seccomp_filter",
         "test_pids_memory_and_cpu_are_bounded_in_the_cgroup",
         "test_what_system_v_ipc_holds_is_bounded_and_its_memory_goes_with_the_last_command",
         "test_shared_memory_that_nobody_holds_stays_while_anything_runs_that_could_take_it",
@@ -335,6 +336,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     ),
     "What runs in a sandbox cannot reach its supervisor": (
         "test_what_runs_in_it_cannot_reach_the_supervisor",
+        "test_what_runs_in_it_cannot_read_the_supervisors_variables",
         "test_an_image_with_a_volume_where_a_sandbox_has_its_own_is_refused_in_a_sentence",
         "test_a_name_to_which_the_image_gives_root_or_its_group_is_refused",
         "test_another_users_process_can_reach_neither_the_supervisor_nor_its_leader",

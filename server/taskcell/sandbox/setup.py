@@ -72,8 +72,9 @@ async def empty_workspace(sandbox: Sandbox) -> None:
         said = await run_own(sandbox.channel, sandbox.spawner, words, within=EMPTY_TIMEOUT)
     except SpawnFailed as failure:
         said = str(failure)
-    if said:
-        why = shown(said.removeprefix("0 ").strip(), _SHOWN)
+    first = said.partition("\n")[0].removeprefix("0 ")
+    if first != "ok":
+        why = shown(first, _SHOWN)
         raise EngineError(
             f"The task's files stay kept: what the setup of '{sandbox.profile.name}' has made in the workspace cannot "
             f"be removed before they are put back ({why}). {_MEND}"

@@ -208,7 +208,7 @@ static bool empty(struct copying *c, int folder, int depth) {
     for (struct dirent *d; good && (d = readdir(entries));) {
         if (!strcmp(d->d_name, ".") || !strcmp(d->d_name, "..") || !unlinkat(folder, d->d_name, 0)) continue;
         int inner = open_folder(folder, d->d_name);
-        good = inner < 0 ? errno == ENOENT : empty(c, inner, depth + 1);
+        good = inner < 0 ? errno == ENOENT || fail(c, d->d_name) : empty(c, inner, depth + 1);
         if (inner >= 0) {
             close(inner);
             good = good && (!unlinkat(folder, d->d_name, AT_REMOVEDIR) || errno == ENOENT || fail(c, d->d_name));
@@ -254,8 +254,8 @@ int transfer_copy(int count, char **words) {
 int transfer_empty(char **words) {
     struct copying c = {0};
     int folder = open_folder(AT_FDCWD, words[0]);
-    bool good = folder >= 0 && empty(&c, folder, 0);
-    if (!good) fail(&c, words[0]);
+    bool good = (folder >= 0 && empty(&c, folder, 0)) || fail(&c, words[0]);
+    if (good) good = say(0, "ok");
     if (folder >= 0) close(folder);
     return !good;
 }

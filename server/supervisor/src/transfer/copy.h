@@ -7,8 +7,7 @@
    folder the first one counts. Returns the exit code. */
 int transfer_copy(int count, char **words);
 
-/* Removes everything in the folder that the word names. Prints nothing, or what is left and why as above. Returns the
-   exit code. */
+/* Removes everything in the folder that the word names. Writes a line as above. Returns the exit code. */
 int transfer_empty(char **words);
 
 #endif

@@ -37,12 +37,22 @@ def classify(error: Exception, doing: str) -> TaskcellError:
     return EngineError(f"The engine could not {doing}: {type(error).__name__}.")
 
 
+_NO_FOLDER = (
+    "the image has something else where the sandbox mounts a folder",
+    " Use an image in which that is a folder, or is missing.",
+)
 #: What an engine lacks, by words of its message, and what to do about it.
 _LACKING = (
     (("unknown runtime",), ("it does not have the configured runtime", "")),
     (("unknown or invalid runtime",), ("it does not have the configured runtime", "")),
     (("could not select device driver",), ("it has no GPU support", "")),
     (("network", "not found"), ("it does not have the profile's network", "")),
+    *(
+        ((f"merged/etc/{name}",), (f"it cannot read the image's /etc/{name}", " Use an image in which that is a file."))
+        for name in ("passwd", "group")
+    ),
+    (("error mounting", "not a directory"), _NO_FOLDER),
+    (("cannot mkdir", "is not a directory"), _NO_FOLDER),
     (
         ("storage-opt",),
         (

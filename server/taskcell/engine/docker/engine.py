@@ -144,7 +144,7 @@ class DockerEngine:
         def probe(on: Connection) -> bool:
             name = f"taskcell-probe-{secrets.token_hex(8)}"
             try:
-                return workspaces.make_bounded(on.client, name, size, {"taskcell.kind": "probe"}, on.traits)
+                return workspaces.make_on_disk(on.client, name, {"taskcell.kind": "probe"}, on.traits, size=size)
             finally:
                 on.client.remove_volume(name)
 

@@ -14,8 +14,9 @@ from taskcell.text import shown
 VOLUME_SIZE = 64 * MIB
 #: A container cannot start with something over these.
 _WHOLE = frozenset({"/", "/dev"})
-#: Nor with something over or below these; in the first it would also reach into the volume that all sandboxes mount.
-_WITH_ALL_BELOW = ("/.taskcell", "/proc")
+#: Nor with something over or below these; in the first it would also reach into the volume that all sandboxes mount,
+#: and over the last it would hide the limits that a sandbox is looked at for.
+_WITH_ALL_BELOW = ("/.taskcell", "/proc", "/sys")
 
 
 def declared(image: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from taskcell.engine.base import ContainerSpec, ListedVolume
 from taskcell.engine.docker.memory_volume import SHARED_GROUP
 from taskcell.engine.docker.traits import Traits
 from taskcell.engine.docker.volume_names import shared_name, volume_name
-from taskcell.engine.docker.workspaces import give_to_user, make_bounded
+from taskcell.engine.docker.workspaces import give_to_user, make_on_disk
 from taskcell.model import LOCAL_PRINCIPAL
 
 _DEPLOYMENT, _KIND, _NAME = "taskcell.deployment", "taskcell.kind", "taskcell.volume"
@@ -31,10 +31,7 @@ def prepare(client: APIClient, spec: ContainerSpec, user: tuple[int, int], trait
         except NotFound:
             labels = {key: value for key, value in spec.labels.items() if key != "taskcell.instance"}
             shared = {**labels, _KIND: _SHARED, _NAME: volume}
-            if spec.profile.disk:
-                make_bounded(client, name, spec.profile.disk, shared, traits)
-            else:
-                client.create_volume(name, driver="local", labels=shared)
+            make_on_disk(client, name, shared, traits, owner=owner, size=spec.profile.disk)
             give_to_user(client, spec, name, owner)
 
 

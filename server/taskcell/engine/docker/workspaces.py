@@ -192,25 +192,43 @@ def _prepare_volume(client: APIClient, spec: ContainerSpec, owner: tuple[int, in
     try:
         client.inspect_volume(name)
     except NotFound:
-        make_bounded(client, name, spec.workspace.size, _labels(spec, "data"), traits)
+        make_on_disk(client, name, _labels(spec, "data"), traits, owner=owner, size=spec.workspace.size)
         give_to_user(client, spec, name, owner)
         return True
     return False
 
 
-def make_bounded(client: APIClient, name: str, size: int, labels: dict[str, str], traits: Traits) -> bool:
-    """Make a volume on disk; returns whether its size is bounded. Raises APIError."""
-    if not traits.mounts_by_options:  # it takes the size here, and fails where it mounts the volume
-        client.create_volume(name, driver="local", labels=labels)
+def make_on_disk(
+    client: APIClient,
+    name: str,
+    labels: dict[str, str],
+    traits: Traits,
+    *,
+    owner: tuple[int, int] | None = None,
+    size: int | None = None,
+) -> bool:
+    """Make a volume on disk; returns whether its size is bounded. Raises APIError.
+
+    Arguments:
+        owner: uid and gid, for an engine that takes them here; `give_to_user` is for the others.
+        size: bytes, where the engine's storage has quotas; None: no bound is asked for.
+    """
+    if not traits.mounts_by_options:
+        # It takes a size here too, and fails where it mounts the volume. Without an owner here, the volume belongs from
+        # its first mount on to the owner of the image's folder.
+        options = {"o": f"uid={owner[0]},gid={owner[1]}"} if owner is not None else {}
+        client.create_volume(name, driver="local", driver_opts=options, labels=labels)
         return False
-    try:
-        client.create_volume(name, driver="local", driver_opts={"size": str(size)}, labels=labels)
-    except APIError as error:
-        if not is_unlimited(error):
-            raise
-        client.create_volume(name, driver="local", labels=labels)
-        return False
-    return True
+    if size is not None:
+        try:
+            client.create_volume(name, driver="local", driver_opts={"size": str(size)}, labels=labels)
+        except APIError as error:
+            if not is_unlimited(error):
+                raise
+        else:
+            return True
+    client.create_volume(name, driver="local", labels=labels)
+    return False
 
 
 def give_to_user(client: APIClient, spec: ContainerSpec, name: str, owner: tuple[int, int]) -> None:
