@@ -72,10 +72,15 @@ class PieceStream(anyio.abc.ByteStream):
             await self._carrier.send(bytes(_LENGTH))
 
     async def lost(self) -> None:
-        """Return when the carrier ends after this stream has: whoever receives sees an earlier end by itself."""
+        """Return when the carrier ends after the peer's way has, and before this one: else it has served its time.
+
+        Whoever receives sees an earlier end by itself.
+        """
         await self._ended.wait()
         with suppress(*BROKEN, anyio.EndOfStream):
             await self._received.receive(1)
+        if self._has_sent_eof:
+            await anyio.sleep_forever()
 
     async def aclose(self) -> None:
         await self._carrier.aclose()
