@@ -144,7 +144,10 @@ class Forwarding:
 
 
 def _has_gone(program: socket.socket) -> bool:
-    """Whether a connection is broken, which is no event for whoever has read its end already."""
+    """Whether a connection is broken, which is no event for whoever has read its end already.
+
+    That both sides have ended is no error: what came before may still be on its way to the sandbox.
+    """
     poll = select.poll()
     poll.register(program, 0)
-    return bool(poll.poll(0))
+    return any(event & select.POLLERR for _, event in poll.poll(0))
