@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -26,6 +28,7 @@ from proxied import serving
 from taskcell.byte_streams import BROKEN
 from taskcell.caller import Scope
 from taskcell.cli.app import run
+from taskcell.cli.forwarding import has_gone
 from taskcell.cli.port_servers import NotForwarded, RemoteServer
 from taskcell.secret import Hidden
 
@@ -256,6 +259,23 @@ def test_bad_words_are_said_in_one_sentence(
     errors = " ".join(capsys.readouterr().err.replace("│", "").split())
     assert sentence in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("resets", [True, False])
+def test_a_program_that_has_ended_both_ways_has_not_gone_before_its_bytes_were_read(resets: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        program = socket.create_connection(listening.getsockname())
+        carried, _ = listening.accept()
+        with carried:
+            program.sendall(b"last words")
+            carried.shutdown(socket.SHUT_WR)
+            if resets:
+                program.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            program.close()
+            poll = select.poll()
+            poll.register(carried, 0)  # errors and hang-ups are always told
+            assert poll.poll(PATIENCE * 1000)
+            assert has_gone(carried) is resets
 
 
 async def test_both_ways_end_by_themselves_over_http(served: tuple[HttpServer, list[str]]) -> None:

@@ -99,7 +99,7 @@ class Forwarding:
         while True:
             await anyio.sleep(GONE_INTERVAL)
             for program, scope in self._carried.items():
-                if _has_gone(program):
+                if has_gone(program):
                     scope.cancel()
 
     async def _carry(self, program: socket.socket) -> None:
@@ -143,7 +143,7 @@ class Forwarding:
         raise NotForwarded("The task's server does not answer in time; try again.")
 
 
-def _has_gone(program: socket.socket) -> bool:
+def has_gone(program: socket.socket) -> bool:
     """Whether a connection is broken, which is no event for whoever has read its end already.
 
     That both sides have ended is no error: what came before may still be on its way to the sandbox.
