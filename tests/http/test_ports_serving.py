@@ -254,8 +254,9 @@ async def test_a_port_of_a_server_on_another_machine_is_forwarded_with_a_token(
 def test_bad_words_are_said_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int, sentence: str
 ) -> None:
-    (tmp_path / "taskcell.toml").write_text(LOCAL)
-    assert run(["forward", *words], environ={"XDG_STATE_HOME": str(tmp_path / "state")}, cwd=tmp_path) == code
+    (config := tmp_path / "taskcell.toml").write_text(LOCAL)
+    environ = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    assert run(["forward", *words, "--config", str(config)], environ=environ, cwd=tmp_path) == code
     errors = " ".join(capsys.readouterr().err.replace("│", "").split())
     assert sentence in errors
     assert "Traceback" not in errors
