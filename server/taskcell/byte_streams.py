@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 import anyio.abc
@@ -36,6 +37,7 @@ class PieceStream(anyio.abc.ByteStream):
             self._received.feed_data(first)
         self._left = 0
         self._has_ended = self._has_sent_eof = False
+        self._ended = anyio.Event()
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Raises EndOfStream, BrokenResourceError, OSError."""
@@ -46,6 +48,7 @@ class PieceStream(anyio.abc.ByteStream):
                 self._left = int.from_bytes(await self._received.receive_exactly(_LENGTH), "big")
                 if not self._left:
                     self._has_ended = True
+                    self._ended.set()
                     raise anyio.EndOfStream
                 if self._left > _MAX_PIECE:
                     raise anyio.BrokenResourceError("a piece is too long")
@@ -67,6 +70,17 @@ class PieceStream(anyio.abc.ByteStream):
         if not self._has_sent_eof:
             self._has_sent_eof = True
             await self._carrier.send(bytes(_LENGTH))
+
+    async def lost(self) -> None:
+        """Return when the carrier ends after the peer's way has, and before this one: else it has served its time.
+
+        Whoever receives sees an earlier end by itself.
+        """
+        await self._ended.wait()
+        with suppress(*BROKEN, anyio.EndOfStream):
+            await self._received.receive(1)
+        if self._has_sent_eof:
+            await anyio.sleep_forever()
 
     async def aclose(self) -> None:
         await self._carrier.aclose()
@@ -113,6 +127,33 @@ async def splice(
             both.start_soon(pump, one, other, from_one)
             both.start_soon(pump, other, one, from_other)
     if waiting.cancelled_caught:
+        raise anyio.BrokenResourceError
+
+
+async def splice_pieces(
+    pieces: PieceStream,
+    other: anyio.abc.ByteStream,
+    *,
+    from_pieces: CountBytes = _uncounted,
+    from_other: CountBytes = _uncounted,
+) -> None:
+    """As `splice`; a peer that has ended its way, and closes the carrier while the other way goes on, is a reset too.
+
+    Raises BrokenResourceError.
+    """
+    is_whole = False
+    async with anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            await pieces.lost()
+            group.cancel_scope.cancel()
+
+        group.start_soon(watch)
+        with suppress(anyio.BrokenResourceError):
+            await splice(pieces, other, from_one=from_pieces, from_other=from_other)
+            is_whole = True
+        group.cancel_scope.cancel()
+    if not is_whole:
         raise anyio.BrokenResourceError
 
 

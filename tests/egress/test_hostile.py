@@ -53,6 +53,8 @@ SPELLINGS = [
     *("files%2etest", "files.test%00.other.test", "127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1"),
     *("[::1]", "[::ffff:127.0.0.1]", "localhost", "files.test:80:443", "files.test\\@other.test", "10.0.0.5", "*.test"),
     *("", ".", "files.test:", "files..test", "169.254.169.254", "[64:ff9b::7f00:1]", "files.test#", "files.test?"),
+    *("127.0.0.1.", "017700000001", "0x7f.1", "[::]", "[::127.0.0.1]", "[2002:7f00:1::1]", "[2001:0:7f00:1::1]"),
+    *("[fe80::1%25lo]", "[::1%lo]", "xn--files-xya.test", "user:pw@other.test", "\uff11\uff12\uff17.0.0.1"),
 ]  # fmt: skip
 
 
@@ -69,8 +71,14 @@ async def test_no_other_spelling_reaches_what_is_not_allowed(tmp_path: Path, hos
                 await program.send(request.encode() + b"\r\nHost: files.test\r\n\r\n")
                 answer = await read_all(program)
             assert answer.split(b" ")[1] in (b"400", b"403", b"502"), answer
-            # The only name that may be looked up is the allowed one, which has no address here.
-            assert set(names.asked) <= {"files.test"}
+        async with await proxy.dial() as program:
+            name = host.strip("[]").encode()
+            await program.send(b"\x05\x01\x00\x05\x01\x00\x03" + bytes((len(name),)) + name + b"\x01\xbb")
+            answer = await read_all(program)
+        assert answer.startswith(b"\x05\x00\x05"), answer
+        assert answer[3] != 0, "SOCKS connected"
+        # The only name that may be looked up is the allowed one, which has no address here.
+        assert set(names.asked) <= {"files.test"}
 
 
 @pytest.mark.parametrize(

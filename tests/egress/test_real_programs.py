@@ -19,7 +19,7 @@ import pytest
 from configured_hosts import certificates, configured_hosts
 from gateways import GatewayFactory
 from https_server import HOST, HttpsServer, https_server
-from package_registries import TEXT, add_cargo, add_go, add_maven, maven_project
+from package_registries import MAVEN_COMPILE, MAVEN_PROGRAM, TEXT, add_cargo, add_go, add_maven, maven_project
 from taskcell.destinations import Address
 from taskcell.egress.dial import SystemResolver
 from taskcell.images.default import REFERENCE
@@ -198,24 +198,27 @@ async def test_cargo_builds_with_a_crate(gateway: GatewayFactory, tmp_path: Path
             await task.prints("cargo run -q 2>&1", f"{TEXT}\n")
 
 
-async def test_maven_is_told_its_variable_and_then_finds_a_parent(
+async def test_maven_is_told_its_variable_and_then_compiles_with_a_dependency(
     gateway: GatewayFactory, tmp_path: Path, docker_api: docker.APIClient
 ) -> None:
+    image = ensure(docker_api, MAVEN)
     with https_server(tmp_path) as server:
-        add_maven(tmp_path / "served")
-        async with sandbox(gateway, server, ensure(docker_api, MAVEN)) as task:
+        add_maven(tmp_path / "served", image)
+        async with sandbox(gateway, server, image) as task:
             await task.run(
                 f"cat > own.pem <<'END'\n{server.certificate}END\n"
                 "keytool -importcert -noprompt -file own.pem -alias own -keystore trust.p12 -storepass changeit && "
-                f"cat > pom.xml <<'END'\n{maven_project(server.url)}\nEND"
+                f"cat > pom.xml <<'END'\n{maven_project(server.url)}\nEND\n"
+                f"mkdir -p src/main/java && cat > src/main/java/Own.java <<'END'\n{MAVEN_PROGRAM}\nEND"
             )
             trust = "-Djavax.net.ssl.trustStore=/workspace/trust.p12 -Djavax.net.ssl.trustStorePassword=changeit"
             await task.run(f"export MAVEN_OPTS='{trust}'")
-            maven = "mvn -B -q -Dmaven.repo.local=/workspace/m2 validate"
+            maven = f"mvn -B -q -Dmaven.repo.local=/workspace/m2 {MAVEN_COMPILE}"
             refused = await task.run(maven)
             assert refused.exit_code != 0
             [note] = refused.notes
             assert NOT_USED in note
             assert "JAVA_TOOL_OPTIONS" in note
             options = next(word for word in note.split("`") if word.startswith("JAVA_TOOL_OPTIONS"))
-            await task.prints(f"export {options}; {maven} -U 2>/dev/null && echo found", "found\n")
+            show = 'java -cp target/classes:"$(find m2 -name commons-lang3-*.jar)" Own'
+            await task.prints(f"export {options}; {maven} -U >said 2>&1 || cat said; {show} 2>/dev/null", "Built\n")

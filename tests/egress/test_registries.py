@@ -6,11 +6,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import docker
 import pytest
 
+from asking import fields
 from configured_hosts import certificates, configured_hosts
 from gateways import GatewayFactory
+from public_names import public_names
+from serving import serving
+from taskcell.images.default import REFERENCE
+from taskcell.images.package_hosts import PACKAGES_LABEL
 from taskcell.model import ProcessResult, ToolCall
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.registries]
@@ -58,3 +65,28 @@ async def test_a_package_manager_works_in_a_sandbox(gateway: GatewayFactory, wha
         done = await gw.call(ToolCall("local", "terminal", {"command": command, "task_id": "t"}))
         assert isinstance(done, ProcessResult)
         assert done.stdout == printed, done
+
+
+ONE_LINE = 'terminal.egress = ["@packages"]\n'
+#: Seconds for a command that downloads, on a busy machine.
+PATIENCE = 300
+
+
+async def test_with_one_line_packages_are_installed_and_built_from_well_known_names(
+    tmp_path: Path, docker_api: docker.APIClient
+) -> None:
+    """Nothing but that line is configured. The names and the certificates are real ones; see `public_names`."""
+    label = docker_api.inspect_image(REFERENCE)["Config"]["Labels"][PACKAGES_LABEL]
+    async with (
+        public_names(tmp_path, label.split()) as program,
+        serving(tmp_path, ONE_LINE, program=program) as (client, _),
+    ):
+        # Whom this machine trusts: a mirror in the names' place has an authority of its own.
+        await client.call_tool("write_file", {"path": "ca.pem", "content": certificates()})
+        for what, (command, printed) in COMMANDS.items():
+            arguments = {"command": command, "env": {"PIP_CERT": CERTIFICATES}, "timeout": PATIENCE, "wait": PATIENCE}
+            done = await fields(client, "terminal", arguments)
+            assert (done["stdout"], done["exit_code"], done["notes"]) == (printed, 0, []), (what, done)
+        refused = await fields(client, "terminal", {"command": "curl -sS -o /dev/null https://example.org/"})
+        assert refused["exit_code"] != 0
+        assert any("may not reach 'example.org:443'" in note for note in refused["notes"]), refused

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -26,6 +28,7 @@ from proxied import serving
 from taskcell.byte_streams import BROKEN
 from taskcell.caller import Scope
 from taskcell.cli.app import run
+from taskcell.cli.forwarding import has_gone
 from taskcell.cli.port_servers import NotForwarded, RemoteServer
 from taskcell.secret import Hidden
 
@@ -185,26 +188,6 @@ async def test_the_command_says_where_it_listens_and_ends_with_ctrl_c(tmp_path: 
             assert (running.returncode, errors) == (130, "")
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "sentence"),
-    [
-        (("nobody", "8000"), 1, "No running server has the task 'nobody'"),
-        (("web", "http"), 2, "is not PORT[:LOCAL]"),
-        (("web", "0"), 2, "is not PORT[:LOCAL]"),
-        (("web", "8000:70000"), 2, "is not PORT[:LOCAL]"),
-    ],
-)
-async def test_bad_words_are_said_in_one_sentence(
-    tmp_path: Path, words: tuple[str, str], code: int, sentence: str
-) -> None:
-    (tmp_path / "taskcell.toml").write_text(LOCAL)
-    with forward(tmp_path, *words) as running:
-        _, errors = running.communicate(timeout=PATIENCE)
-    assert running.returncode == code
-    assert sentence in errors
-    assert "Traceback" not in errors
-
-
 UPGRADE = {"connection": "upgrade", "upgrade": "taskcell-forward"}
 
 
@@ -251,24 +234,49 @@ async def test_a_port_of_a_server_on_another_machine_is_forwarded_with_a_token(
             page = await anyio.to_thread.run_sync(page_of, running, port)
             assert page.endswith(b"hello None"), "the token went into the sandbox"
             running.send_signal(signal.SIGINT)
-            _, errors = await anyio.to_thread.run_sync(partial(running.communicate, timeout=PATIENCE))
+            _, errors = await anyio.to_thread.run_sync(partial(running.communicate, timeout=2 * PATIENCE))
             assert (running.returncode, errors) == (130, "")
 
 
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (("--http", "cells.example"), 2, "--http takes a URL"),
-        (("--http", "https://ada:x@cells.example"), 2, "without a name and a password"),
-        (("--token-file", "-"), 2, "--token-file needs --http"),
-        (("--http", "https://cells.example", "--token-file", "none"), 1, "cannot be read"),
+        (("nobody", "8000"), 1, "No running server has the task 'nobody'"),
+        (("web", "http"), 2, "is not PORT[:LOCAL]"),
+        (("web", "0"), 2, "is not PORT[:LOCAL]"),
+        (("web", "8000:70000"), 2, "is not PORT[:LOCAL]"),
+        (("web", "8000", "--http", "cells.example"), 2, "--http takes a URL"),
+        (("web", "8000", "--http", "https://ada:x@cells.example"), 2, "without a name and a password"),
+        (("web", "8000", "--token-file", "-"), 2, "--token-file needs --http"),
+        (("web", "8000", "--http", "https://cells.example", "--token-file", "none"), 1, "cannot be read"),
     ],
 )
-def test_bad_words_about_a_server_are_said_in_one_sentence(
+def test_bad_words_are_said_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int, sentence: str
 ) -> None:
-    assert run(["forward", "web", "8000", *words], environ={}, cwd=tmp_path) == code
-    assert sentence in " ".join(capsys.readouterr().err.replace("│", "").split())
+    (config := tmp_path / "taskcell.toml").write_text(LOCAL)
+    environ = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    assert run(["forward", *words, "--config", str(config)], environ=environ, cwd=tmp_path) == code
+    errors = " ".join(capsys.readouterr().err.replace("│", "").split())
+    assert sentence in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("resets", [True, False])
+def test_a_program_that_has_ended_both_ways_has_not_gone_before_its_bytes_were_read(resets: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        program = socket.create_connection(listening.getsockname())
+        carried, _ = listening.accept()
+        with carried:
+            program.sendall(b"last words")
+            carried.shutdown(socket.SHUT_WR)
+            if resets:
+                program.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            program.close()
+            poll = select.poll()
+            poll.register(carried, 0)  # errors and hang-ups are always told
+            assert poll.poll(PATIENCE * 1000)
+            assert has_gone(carried) is resets
 
 
 async def test_both_ways_end_by_themselves_over_http(served: tuple[HttpServer, list[str]]) -> None:

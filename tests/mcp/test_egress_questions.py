@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from mcp.client.client import Client
-from mcp_types import ElicitResult, InputRequiredResult
+from mcp_types import ElicitResult, ErrorData, InputRequiredResult
 
 from asking import fields_of, text_of
 from gateways import GatewayFactory
@@ -19,10 +19,13 @@ from http_door import client_as, serving_http
 from http_serving import PATIENCE
 from proxied import Names, serving
 from taskcell.audit.log import AuditLog
+from taskcell.config.settings import Settings
 from taskcell.destinations import Destination
 from taskcell.egress import questions as module
 from taskcell.egress.questions import Questions
 from taskcell.egress.rules import NotConnected
+from taskcell.gateway.gateway import Gateway
+from taskcell.http.local_door import with_local_door
 from taskcell.mcp.server import build_server
 from taskcell.model import TaskKey
 
@@ -189,6 +192,78 @@ async def test_an_answer_counts_once_and_for_its_principal(gateway: GatewayFacto
             again = text_of(await call(ada, input_responses=yes, request_state=asked.request_state))
             assert "was used for a call already" in again
             assert isinstance(await call(bob), InputRequiredResult)
+
+
+# --- a task that another server of the deployment has --------------------------------------------------------------
+
+
+@asynccontextmanager
+async def neighbour_of(
+    gateway: GatewayFactory, folder: Path, mode: str, person: Any, port: int
+) -> AsyncIterator[tuple[Client, Client]]:
+    """The client of a server that has the task, and cannot ask; and one of a server beside it, with a person."""
+    names = Names({HOST: ["127.0.0.1"], "other.example.org": ["127.0.0.1"]})
+
+    def opened() -> AbstractAsyncContextManager[Gateway]:
+        door = lambda: gateway(config(port), engine="local", state=folder, resolve=names)  # noqa: E731
+        return with_local_door(door, Settings(), isolated=False)
+
+    async with opened() as holder, opened() as other:
+        async with Client(build_server(holder)) as first:
+            await first.call_tool("terminal", {"command": "true"})
+            async with Client(build_server(other), mode=mode, elicitation_callback=person) as second:
+                with anyio.fail_after(4 * PATIENCE):
+                    yield first, second
+        assert [slot.task for slot in other.pool.slots] == []
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_the_person_at_a_server_beside_the_tasks_own_is_asked_and_nothing_runs_twice(
+    gateway: GatewayFactory, tmp_path: Path, mode: str
+) -> None:
+    person = Person("accept", "decline")
+    async with serving(OK) as server, neighbour_of(gateway, tmp_path / "s", mode, person, server.port) as (own, beside):
+        urls = [f"http://{host}:{server.port}/" for host in (HOST, "other.example.org")]
+        arguments = get(*urls)
+        arguments["command"] = f"echo once >> {tmp_path}/count; {arguments['command']}"
+        result = fields_of(await beside.call_tool("terminal", arguments, meta=ASKED))
+        assert result["stdout"].startswith("page\n403")
+        assert ["other.example.org" in question for question in person.asked] == [False, True]
+        assert (tmp_path / "count").read_text() == "once\n"
+        # The answers are the task's, whoever asks for it.
+        again = fields_of(await own.call_tool("terminal", get(*urls), meta=ASKED))
+        assert again["stdout"].startswith("page\n403")
+        assert len(person.asked) == 2
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_what_a_background_command_asks_is_asked_by_a_server_beside_the_tasks_own(
+    gateway: GatewayFactory, tmp_path: Path, mode: str
+) -> None:
+    person = Person("accept")
+    async with serving(OK) as server, neighbour_of(gateway, tmp_path / "s", mode, person, server.port) as (_, beside):
+        begun = fields_of(
+            await beside.call_tool("terminal", get(f"http://{HOST}:{server.port}/", background=True), meta=ASKED)
+        )
+        wait = {"action": "wait", "process_id": begun["process_id"], "wait": PATIENCE}
+        assert fields_of(await beside.call_tool("process", wait, meta=ASKED))["stdout"] == "page\n"
+        assert len(person.asked) == 1
+
+
+async def test_a_client_that_fails_to_ask_beside_the_tasks_own_server_gets_its_commands_end(
+    gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    async def broken(context: Any, params: Any) -> ErrorData:
+        return ErrorData(code=-32603, message="no window")
+
+    async with (
+        serving(OK) as server,
+        neighbour_of(gateway, tmp_path / "s", "legacy", broken, server.port) as (_, beside),
+    ):
+        url = f"http://{HOST}:{server.port}/"
+        result = fields_of(await beside.call_tool("terminal", get(url), meta=ASKED))
+        assert "403" in result["stdout"]
+        assert not server.connections
 
 
 # --- bounds ------------------------------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ _IMAGES, _PID_1, _WALLS = "hostile/test_images.py::", "hostile/test_pid_1.py::",
 _KILL, _SUDO, _REFUSED = "sandbox/test_kill.py::", "sandbox/test_sudo.py::", "sandbox/test_sudo_refused.py::"
 _HARDENING, _SECCOMP, _ADOPTION = "engine/test_hardening.py::", "engine/test_seccomp.py::", "pool/test_adoption.py::"
 _LIMITS, _TREES = "supervisor/test_limits.py::", "supervisor/test_random_trees.py::"
+_PROXY, _NAMES = "egress/test_hostile.py::", "egress/test_destinations.py::"
+_PORTS, _NETWORK = "http/test_ports.py::", "hostile/test_network.py::"
 _RECORDS, _STDIO = "deployment/test_records.py::", "mcp/transport/test_stdio.py::"
 
 ATTACKS = (
@@ -263,6 +265,85 @@ ATTACKS = (
         "escape sequences in output on a person's terminal",
         "only what shows, colours and places text passes",
         ("cli/test_control_sequences.py::",),
+    ),
+    # --- the network by name, and ports
+    Attack(
+        "egress",
+        "ten thousand connections: silent, half a head, garbage, refused hosts, resets",
+        "no more at once, and no more a second, than the task has places; calls go on",
+        (
+            f"{_NETWORK}test_ten_thousand_connections_out",
+            f"{_PROXY}test_a_thousand_connections",
+            f"{_PROXY}test_half_a_request",
+            f"{_PROXY}test_a_head_without_end",
+            f"{_PROXY}test_more_connections",
+            f"{_PROXY}test_too_many_bytes",
+            "egress/test_sandbox.py::test_a_task_that_floods",
+        ),
+    ),
+    Attack(
+        "egress",
+        "a name spelled otherwise, garbage, requests of two lengths, a second request behind the first",
+        "one spelling of each host, each request judged by itself, no other lookup",
+        (
+            f"{_PROXY}test_no_other_spelling",
+            f"{_PROXY}test_garbage",
+            f"{_PROXY}test_a_request_of_two_lengths",
+            f"{_PROXY}test_a_second_request",
+            f"{_NAMES}test_",
+        ),
+    ),
+    Attack(
+        "egress",
+        "a name that leads to a private address, later or at once, or to the server's own machine",
+        "what was judged is connected to, and nothing else",
+        (f"{_PROXY}test_a_name_that_moves", f"{_PROXY}test_a_public_address"),
+    ),
+    Attack(
+        "egress",
+        "a server that never answers or breaks off, a program that never reads, a supervisor taken over, reused ids",
+        "each holds its own window, and a broken answer never looks whole",
+        (
+            f"{_PROXY}test_a_program_that_never_reads",
+            f"{_PROXY}test_a_server_that_never_answers",
+            f"{_PROXY}test_an_answer_that_breaks_off",
+            f"{_PROXY}test_a_broken_connection",
+            f"{_PROXY}test_a_supervisor",
+            "supervisor/test_tunnels.py::test_numbers_are_not",
+            "supervisor/test_tunnels.py::test_a_number_that_is_in_use",
+            "supervisor/test_tunnels.py::test_requests_about_a_tunnel",
+        ),
+    ),
+    Attack(
+        "egress",
+        "raw sockets, routes, other addresses, names",
+        "nothing but the proxy leads out",
+        ("egress/test_sandbox.py::test_nothing_but_the_proxy",),
+    ),
+    Attack(
+        "ports",
+        "ten thousand forwarded connections to a server that resets, floods, or never reads",
+        "the task's bound holds, no honest one is lost, calls go on",
+        (f"{_NETWORK}test_ten_thousand_forwarded", f"{_NETWORK}test_ten_thousand_connections_at_once"),
+    ),
+    Attack(
+        "ports",
+        "a server that never ends its side of connections whose person has gone",
+        "they give their places back; a person who waits for an answer keeps theirs",
+        (f"{_NETWORK}test_a_server_that_never_ends",),
+    ),
+    Attack(
+        "ports",
+        "garbage for an answer, and pages that use the origin or the credentials of their reader",
+        "said or made harmless; neither tokens nor cookies go in or come out",
+        (
+            f"{_PORTS}test_garbage",
+            f"{_PORTS}test_an_answer",
+            f"{_PORTS}test_the_callers_credentials",
+            f"{_PORTS}test_a_server_that_never",
+            f"{_PORTS}test_a_client_that_never",
+            f"{_PORTS}test_an_unasked",
+        ),
     ),
     # --- what a model believes
     Attack(

@@ -1,4 +1,4 @@
-"""Registries of packages as files that any web server serves: of Go, of cargo and of Maven, with one package each."""
+"""Registries of packages as files that any web server serves: of Go, of cargo and of Maven."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from pathlib import Path
 #: What the packages say.
 TEXT = "from the registry"
 _GIT_TIMEOUT = 60
+#: Where Debian keeps what its packages offer to Maven; 16 MB.
+DEBIANS_MAVEN = "/usr/share/maven-repo"
+_MAVEN_TIMEOUT = 60
 
 
 def add_go(root: Path) -> None:
@@ -64,24 +67,37 @@ def _crate() -> bytes:
     return file.getvalue()
 
 
-def add_maven(root: Path) -> None:
-    """A repository below `maven/` with a parent of projects: to have it, Maven needs no plugin."""
-    folder = root / "maven" / "greeting" / "parent" / "1.0"
-    folder.mkdir(parents=True)
-    pom = (
-        b'<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
-        b"<groupId>greeting</groupId><artifactId>parent</artifactId><version>1.0</version><packaging>pom</packaging>"
-        b"</project>"
-    )
-    (folder / "parent-1.0.pom").write_bytes(pom)
-    (folder / "parent-1.0.pom.sha1").write_text(hashlib.sha1(pom, usedforsecurity=False).hexdigest())
+def add_maven(root: Path, image: str) -> None:
+    """A repository below `maven/`: the one that Debian's packages make in an image, with their links followed."""
+    (root / "maven").mkdir()
+    packed = ["docker", "run", "--rm", "--network", "none", "--entrypoint", "tar", image, "-chf", "-", "-C"]
+    done = subprocess.run([*packed, DEBIANS_MAVEN, "."], capture_output=True, check=True, timeout=_MAVEN_TIMEOUT)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(root / "maven", filter="data")
 
 
 def maven_project(url: str) -> str:
-    """The pom.xml of a project whose parent is in the repository. `url`: where the registry's root is served."""
+    """The pom.xml of a project with a dependency, which takes that, and the plugin that compiles, from one repository.
+
+    Arguments:
+        url: where the registry's root is served.
+    """
+    repository = f"<id>central</id><url>{url}/maven</url>"
     return (
-        '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
-        "<parent><groupId>greeting</groupId><artifactId>parent</artifactId><version>1.0</version><relativePath/>"
-        "</parent><artifactId>child</artifactId><packaging>pom</packaging><repositories><repository><id>own</id>"
-        f"<url>{url}/maven</url></repository></repositories></project>"
+        '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>own</groupId>'
+        "<artifactId>own</artifactId><version>1</version><properties><maven.compiler.source>17</maven.compiler.source>"
+        "<maven.compiler.target>17</maven.compiler.target>"
+        "<project.build.sourceEncoding>UTF-8</project.build.sourceEncoding></properties>"
+        f"<repositories><repository>{repository}</repository></repositories>"
+        f"<pluginRepositories><pluginRepository>{repository}</pluginRepository></pluginRepositories>"
+        "<dependencies><dependency><groupId>org.apache.commons</groupId><artifactId>commons-lang3</artifactId>"
+        "<version>3.12.0</version></dependency></dependencies></project>"
     )
+
+
+#: A program that needs the dependency, and what Maven is asked to do: to compile, with the version that Debian has.
+MAVEN_PROGRAM = (
+    "import org.apache.commons.lang3.StringUtils;\n"
+    'public class Own { public static void main(String[] a) { System.out.println(StringUtils.capitalize("built")); } }'
+)
+MAVEN_COMPILE = "org.apache.maven.plugins:maven-compiler-plugin:3.10.1:compile"

@@ -1,4 +1,4 @@
-"""A gateway of the local engine, served through its local door."""
+"""A gateway, of the local engine or another one, served through its local door."""
 
 from __future__ import annotations
 
@@ -24,15 +24,25 @@ LOCAL = 'manifests = []\n[engine]\nkind = "local"\n'
 
 @asynccontextmanager
 async def served_door(
-    gateway: GatewayFactory, state: Path, toml: str = LOCAL, **more: Any
+    gateway: GatewayFactory,
+    state: Path,
+    toml: str = LOCAL,
+    *,
+    engine: str = "local",
+    within: float = 4 * PATIENCE,
+    **more: Any,
 ) -> AsyncIterator[tuple[Gateway, Path, httpx2.AsyncClient]]:
-    """The gateway, in which the task `t` has a sandbox, its door's socket, and a client of that."""
-    opener = with_local_door(lambda: gateway(toml, engine="local", state=state, **more), Settings(), isolated=False)
+    """The gateway, in which the task `t` has a sandbox, its door's socket, and a client of that.
+
+    Arguments:
+        within: seconds for all that is done with them.
+    """
+    opener = with_local_door(lambda: gateway(toml, engine=engine, state=state, **more), Settings(), isolated=False)
     async with opener as gw:
         await gw.call(ToolCall("local", "terminal", {"command": "true", "task_id": "t"}))
         assert await anyio.to_thread.run_sync(lambda: eventually(lambda: bool(open_doors(state))))
         (door,) = open_doors(state)
         transport = httpx2.AsyncHTTPTransport(uds=str(door), verify=False)
-        with anyio.fail_after(4 * PATIENCE):
+        with anyio.fail_after(within):
             async with httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=PATIENCE) as http:
                 yield gw, door, http

@@ -94,8 +94,14 @@ JAVA = Toolchain(
     {"JAVA_HOME": "/opt/java", "PATH": f"/opt/java/bin:{SYSTEM}"},
     before=("/usr/share/man/man1",),
 )
-#: Maven, which brings a Java of its own.
-MAVEN = Toolchain("maven", ("maven",), "true", {"PATH": SYSTEM}, before=("/usr/share/man/man1",))
+#: Maven; with a repository of Debian's packages, where a test finds a library and the plugin that compiles.
+MAVEN = Toolchain(
+    "maven",
+    ("maven", "openjdk-17-jdk-headless", "libmaven-compiler-plugin-java", "libcommons-lang3-java", "junit5"),
+    "true",
+    {"PATH": SYSTEM},
+    before=("/usr/share/man/man1",),
+)
 
 
 def ensure(api: docker.APIClient, toolchain: Toolchain) -> str:

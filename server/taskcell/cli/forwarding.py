@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -10,16 +11,18 @@ from contextlib import ExitStack, contextmanager, suppress
 import anyio
 import anyio.abc
 
-from taskcell.byte_streams import BROKEN, PieceStream, splice
+from taskcell.byte_streams import BROKEN, PieceStream, splice_pieces
 from taskcell.cli.port_servers import DOOR_TIMEOUT, NotForwarded, PortServer
 from taskcell.errors import TaskcellError
 from taskcell.gateway.ports import MAX_TASK_CONNECTIONS
-from taskcell.raw_stream import RawStream
+from taskcell.raw_stream import RawStream, notice_a_vanished_peer
 
 #: Connections that the kernel keeps until others have ended.
 BACKLOG = 128
 #: Seconds before the next try when a connection cannot be accepted: others end meanwhile.
 ACCEPT_PAUSE = 0.1
+#: Seconds between two looks for programs that have gone without an answer to what they sent last.
+GONE_INTERVAL = 15.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -63,10 +66,12 @@ class Forwarding:
         self._say = say
         self._said = ""
         self._places = anyio.Semaphore(MAX_TASK_CONNECTIONS)
+        self._carried: dict[socket.socket, anyio.CancelScope] = {}
 
     async def serve(self, listening: Sequence[socket.socket]) -> None:
         """Forward connections until this is cancelled. More than a task may have wait in the kernel."""
         async with anyio.create_task_group() as group:
+            group.start_soon(self._end_those_of_gone_programs)
             for one in listening:
                 group.start_soon(self._accept, one, group)
 
@@ -82,7 +87,20 @@ class Forwarding:
                 continue
             program.setblocking(False)
             program.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            notice_a_vanished_peer(program)
             group.start_soon(self._carry, program)
+
+    async def _end_those_of_gone_programs(self) -> None:
+        """End connections whose program has closed its socket, while the other end in the sandbox keeps its own open.
+
+        A program that has sent its end may still want an answer. One that has gone refuses the kernel's question
+        whether it is there, and nobody else would notice that: each would keep one of the task's places for good.
+        """
+        while True:
+            await anyio.sleep(GONE_INTERVAL)
+            for program, scope in self._carried.items():
+                if has_gone(program):
+                    scope.cancel()
 
     async def _carry(self, program: socket.socket) -> None:
         """Carry one connection; it ends as the one in the sandbox does."""
@@ -91,8 +109,9 @@ class Forwarding:
         try:
             remote = await self._open()
             try:
-                await splice(local, remote)
-                is_whole = True
+                with anyio.CancelScope() as self._carried[program]:
+                    await splice_pieces(remote, local)
+                    is_whole = True
             finally:
                 with anyio.CancelScope(shield=True):  # a close waits for nothing
                     await remote.aclose()
@@ -101,6 +120,7 @@ class Forwarding:
         except BROKEN:
             pass
         finally:
+            self._carried.pop(program, None)
             if not is_whole:
                 with suppress(OSError):
                     program.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -121,3 +141,13 @@ class Forwarding:
             self._said = ""
             return opened
         raise NotForwarded("The task's server does not answer in time; try again.")
+
+
+def has_gone(program: socket.socket) -> bool:
+    """Whether a connection is broken, which is no event for whoever has read its end already.
+
+    That both sides have ended is no error: what came before may still be on its way to the sandbox.
+    """
+    poll = select.poll()
+    poll.register(program, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))

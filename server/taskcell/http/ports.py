@@ -7,7 +7,7 @@ import re
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from taskcell.byte_streams import BROKEN, PieceStream, splice
+from taskcell.byte_streams import BROKEN, PieceStream, splice_pieces
 from taskcell.caller import Caller
 from taskcell.config.http_table import HttpSettings
 from taskcell.errors import BadArgument, TaskcellError
@@ -62,7 +62,9 @@ class Ports(ScopedRoute):
             client = PieceStream(await scope["extensions"][UPGRADE](_SWITCHED))
             count = stands.traffic
             try:
-                await splice(client, stands.tunnel, from_one=count.count_sent, from_other=count.count_received)
+                await splice_pieces(
+                    client, stands.tunnel, from_pieces=count.count_sent, from_other=count.count_received
+                )
             finally:
                 await client.aclose()
         return None

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
+import structlog
 from mcp.server.context import ServerRequestContext
-from mcp.shared.exceptions import MCPError
+from mcp.shared.exceptions import MCPError, NoBackChannelError
 from mcp_types import (
     CONNECTION_CLOSED,
     LOG_LEVEL_META_KEY,
     CallToolRequestParams,
     CallToolResult,
     ElicitRequest,
+    ElicitResult,
     InputRequiredResult,
     ReadResourceResult,
     RequestParamsMeta,
@@ -24,12 +26,14 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from taskcell.errors import BadArgument, SandboxLost
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.client_log import ClientLog, Outlet
-from taskcell.mcp.confirmation import Confirmation, can_ask
+from taskcell.mcp.confirmation import Confirmation, NotConfirmed, can_ask
 from taskcell.mcp.progress import is_wanted
 from taskcell.model import DEFAULT_TASK, TaskKey, ToolCall
 
 if TYPE_CHECKING:
     from taskcell.mcp.local_client import LocalClient
+
+log = structlog.get_logger(__name__)
 
 Context = ServerRequestContext[Any, Any]
 T = TypeVar("T")
@@ -127,7 +131,15 @@ class Neighbours:
             state, responses = result.request_state, {}
             for name, request in (result.input_requests or {}).items():
                 assert isinstance(request, ElicitRequest)
-                responses[name] = await self._confirmation.elicit(context, request.params.message)
+                responses[name] = await self._elicited(context, request.params.message)
+
+    async def _elicited(self, context: Context, message: str) -> ElicitResult:
+        """The person's answer. That there is none is one too: a command that waits for it goes on, and must be met."""
+        try:
+            return await self._confirmation.elicit(context, message)
+        except (NotConfirmed, NoBackChannelError, MCPError) as error:
+            log.info("A client could not ask the person.", reason=str(error))
+            return ElicitResult(action="cancel")
 
 
 def _is_here(context: Context) -> bool:
