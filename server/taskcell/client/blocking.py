@@ -1,20 +1,25 @@
 """The same client without `async`: each method runs the asynchronous one in a thread that has an event loop.
 
-Types, arguments and docstrings are those of the asynchronous classes; there is no second implementation.
+Types, arguments and docstrings are those of the asynchronous classes; there is no second implementation. What a program
+leaves open is closed with its connection, and a connection that it leaves open, when the interpreter ends. Any thread
+may use a connection; a process that was forked must make its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+import atexit
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import start_blocking_portal
 
 from taskcell.client import cell, process, shell, task
 from taskcell.client import connect as connect_async
+from taskcell.client.failures import LostError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,16 +27,63 @@ I = TypeVar("I")  # noqa: E741
 B = TypeVar("B")
 
 
-class _Held(Protocol):
-    """An object and the thread's portal."""
+class _Loop:
+    """A thread with an event loop, and what is open there."""
 
-    portal: BlockingPortal
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._thread = ExitStack()
+        self._portal = self._thread.enter_context(start_blocking_portal())
+        self._entered: list[ExitStack] = []
+        self._is_closed = False
+        # Before the interpreter takes its objects apart: the thread runs no more then, and a call would wait for ever.
+        atexit.register(self.close)
+
+    def call(self, work: Callable[..., Awaitable[R]], *args: Any) -> R:
+        """Run a coroutine there, and wait for it. Raises what it raises, and LostError."""
+        if os.getpid() != self._process:
+            raise LostError("The connection is that of another process, from which this one was forked; connect again.")
+        if self._is_closed:
+            raise LostError("The connection was closed; connect again.")
+        return self._portal.call(work, *args)
+
+    @contextmanager
+    def entered(self, opened: AbstractAsyncContextManager[I]) -> Iterator[I]:
+        """Enter a context there. It is left with this one, or with the connection, whichever ends first."""
+        with ExitStack() as held:
+            inner = held.enter_context(self._portal.wrap_async_context_manager(opened))
+            self._entered.append(held)
+            try:
+                yield inner
+            finally:
+                with suppress(ValueError):
+                    self._entered.remove(held)
+                if os.getpid() != self._process:
+                    held.pop_all()
+
+    def close(self) -> None:
+        """Leave what is open, the newest first, and end the thread. A forked process leaves all of it to its parent."""
+        if os.getpid() != self._process or self._is_closed:
+            return
+        atexit.unregister(self.close)
+        with self._thread:
+            try:
+                while self._entered:
+                    self._entered.pop().close()
+            finally:
+                self._is_closed = True
+
+
+class _Held(Protocol):
+    """An object and the thread's loop."""
+
+    loop: _Loop
     inner: Any
 
 
 class _Blocking:
-    def __init__(self, portal: BlockingPortal, inner: Any) -> None:
-        self.portal, self.inner = portal, inner
+    def __init__(self, loop: _Loop, inner: Any) -> None:
+        self.loop, self.inner = loop, inner
 
 
 def _call(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[_Held, P], R]:
@@ -39,26 +91,26 @@ def _call(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]) -> Call
 
     @wraps(method)
     def call(self: _Held, /, *args: P.args, **named: P.kwargs) -> R:
-        answer: R = self.portal.call(partial(method, self.inner, *args, **named))
+        answer: R = self.loop.call(partial(method, self.inner, *args, **named))
         return answer
 
     return call
 
 
 def _made(
-    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, I]], outer: Callable[[BlockingPortal, I], B]
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, I]], outer: Callable[[_Loop, I], B]
 ) -> Callable[Concatenate[_Held, P], B]:
     """As `_call`, for a coroutine that returns one of the client's objects."""
 
     @wraps(method)
     def call(self: _Held, /, *args: P.args, **named: P.kwargs) -> B:
-        return outer(self.portal, self.portal.call(partial(method, self.inner, *args, **named)))
+        return outer(self.loop, self.loop.call(partial(method, self.inner, *args, **named)))
 
     return call
 
 
 def _entered(
-    method: Callable[Concatenate[Any, P], AbstractAsyncContextManager[I]], outer: Callable[[BlockingPortal, I], B]
+    method: Callable[Concatenate[Any, P], AbstractAsyncContextManager[I]], outer: Callable[[_Loop, I], B]
 ) -> Callable[Concatenate[_Held, P], AbstractContextManager[B]]:
     """Make a context manager of an asynchronous one that yields one of the client's objects."""
 
@@ -67,13 +119,13 @@ def _entered(
         async def begin() -> AbstractAsyncContextManager[I]:
             return method(self.inner, *args, **named)
 
-        with self.portal.wrap_async_context_manager(self.portal.call(begin)) as inner:
-            yield outer(self.portal, inner)
+        with self.loop.entered(self.loop.call(begin)) as inner:
+            yield outer(self.loop, inner)
 
     return wraps(method)(enter)
 
 
-def _plain(portal: BlockingPortal, inner: I) -> I:
+def _plain(loop: _Loop, inner: I) -> I:
     """An object without methods that wait is the same for both."""
     return inner
 
@@ -93,7 +145,7 @@ class RunningCommand(_Blocking):
 
     def __iter__(self) -> Iterator[process.OutputPiece]:
         outputs = aiter(self.inner)
-        while (piece := self.portal.call(anext, outputs, None)) is not None:
+        while (piece := self.loop.call(anext, outputs, None)) is not None:
             yield piece
 
 
@@ -127,7 +179,7 @@ class Task(_Blocking):
 
     def fork(self, to: str) -> Task:
         """As `taskcell.client.task.Task.fork`."""
-        return Task(self.portal, self.portal.call(self.inner.fork, to))
+        return Task(self.loop, self.loop.call(self.inner.fork, to))
 
     @property
     def id(self) -> str:
@@ -141,7 +193,7 @@ class Cell(_Blocking):
     tasks = _call(cell.Cell.tasks)
 
     def task(self, task_id: str) -> Task:
-        return Task(self.portal, self.inner.task(task_id))
+        return Task(self.loop, self.inner.task(task_id))
 
 
 @contextmanager
@@ -154,10 +206,16 @@ def connect(
     options: tuple[str, ...] = (),
 ) -> Iterator[Cell]:
     """As `taskcell.client.connect`."""
-    with start_blocking_portal() as portal:
-        opened = portal.call(partial(_opened, url, token=token, door=door, config=config, options=options))
-        with portal.wrap_async_context_manager(opened) as inner:
-            yield Cell(portal, inner)
+    loop = _Loop()
+    try:
+        opened = loop.call(partial(_opened, url, token=token, door=door, config=config, options=options))
+        with loop.entered(opened) as inner:
+            try:
+                yield Cell(loop, inner)
+            finally:  # before the connection itself is left
+                loop.close()
+    finally:
+        loop.close()
 
 
 async def _opened(*words: Any, **named: Any) -> AbstractAsyncContextManager[cell.Cell]:

@@ -37,6 +37,7 @@ class ServerClient:
         self._url, self._token = url, token
         self._first = None if door is None else str(door)
         self._open = AsyncExitStack()
+        self._is_closed = False
         self._clients: dict[str | None, httpx2.AsyncClient] = {}
         #: The doors of tasks that the first server does not have.
         self._doors: dict[str, str] = {}
@@ -47,9 +48,12 @@ class ServerClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_closed = True
         await self._open.aclose()
 
     async def _client(self, task: str | None) -> httpx2.AsyncClient:
+        if self._is_closed:
+            raise LostError("The connection was closed; connect again.")
         door = self._first if task is None else self._doors.get(task, self._first)
         found = self._clients.get(door)
         if found is None:
