@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
@@ -27,7 +28,7 @@ I = TypeVar("I")  # noqa: E741
 B = TypeVar("B")
 
 
-class _Loop:
+class Portal:
     """A thread with an event loop, and what is open there."""
 
     def __init__(self) -> None:
@@ -41,11 +42,20 @@ class _Loop:
 
     def call(self, work: Callable[..., Awaitable[R]], *args: Any) -> R:
         """Run a coroutine there, and wait for it. Raises what it raises, and LostError."""
+        self._check()
+        return self._portal.call(work, *args)
+
+    def start_task_soon(self, work: Callable[..., Awaitable[R]], *args: Any) -> Future[R]:
+        """Run a coroutine there. Raises LostError."""
+        self._check()
+        return self._portal.start_task_soon(work, *args)
+
+    def _check(self) -> None:
+        """Raises LostError."""
         if os.getpid() != self._process:
             raise LostError("The connection is that of another process, from which this one was forked; connect again.")
         if self._is_closed:
             raise LostError("The connection was closed; connect again.")
-        return self._portal.call(work, *args)
 
     @contextmanager
     def entered(self, opened: AbstractAsyncContextManager[I]) -> Iterator[I]:
@@ -75,15 +85,15 @@ class _Loop:
 
 
 class _Held(Protocol):
-    """An object and the thread's loop."""
+    """An object and the thread's portal."""
 
-    loop: _Loop
+    portal: Portal
     inner: Any
 
 
 class _Blocking:
-    def __init__(self, loop: _Loop, inner: Any) -> None:
-        self.loop, self.inner = loop, inner
+    def __init__(self, portal: Portal, inner: Any) -> None:
+        self.portal, self.inner = portal, inner
 
 
 def _call(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[_Held, P], R]:
@@ -91,26 +101,26 @@ def _call(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]) -> Call
 
     @wraps(method)
     def call(self: _Held, /, *args: P.args, **named: P.kwargs) -> R:
-        answer: R = self.loop.call(partial(method, self.inner, *args, **named))
+        answer: R = self.portal.call(partial(method, self.inner, *args, **named))
         return answer
 
     return call
 
 
 def _made(
-    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, I]], outer: Callable[[_Loop, I], B]
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, I]], outer: Callable[[Portal, I], B]
 ) -> Callable[Concatenate[_Held, P], B]:
     """As `_call`, for a coroutine that returns one of the client's objects."""
 
     @wraps(method)
     def call(self: _Held, /, *args: P.args, **named: P.kwargs) -> B:
-        return outer(self.loop, self.loop.call(partial(method, self.inner, *args, **named)))
+        return outer(self.portal, self.portal.call(partial(method, self.inner, *args, **named)))
 
     return call
 
 
 def _entered(
-    method: Callable[Concatenate[Any, P], AbstractAsyncContextManager[I]], outer: Callable[[_Loop, I], B]
+    method: Callable[Concatenate[Any, P], AbstractAsyncContextManager[I]], outer: Callable[[Portal, I], B]
 ) -> Callable[Concatenate[_Held, P], AbstractContextManager[B]]:
     """Make a context manager of an asynchronous one that yields one of the client's objects."""
 
@@ -119,13 +129,13 @@ def _entered(
         async def begin() -> AbstractAsyncContextManager[I]:
             return method(self.inner, *args, **named)
 
-        with self.loop.entered(self.loop.call(begin)) as inner:
-            yield outer(self.loop, inner)
+        with self.portal.entered(self.portal.call(begin)) as inner:
+            yield outer(self.portal, inner)
 
     return wraps(method)(enter)
 
 
-def _plain(loop: _Loop, inner: I) -> I:
+def _plain(portal: Portal, inner: I) -> I:
     """An object without methods that wait is the same for both."""
     return inner
 
@@ -145,7 +155,7 @@ class RunningCommand(_Blocking):
 
     def __iter__(self) -> Iterator[process.OutputPiece]:
         outputs = aiter(self.inner)
-        while (piece := self.loop.call(anext, outputs, None)) is not None:
+        while (piece := self.portal.call(anext, outputs, None)) is not None:
             yield piece
 
 
@@ -179,7 +189,7 @@ class Task(_Blocking):
 
     def fork(self, to: str) -> Task:
         """As `taskcell.client.task.Task.fork`."""
-        return Task(self.loop, self.loop.call(self.inner.fork, to))
+        return Task(self.portal, self.portal.call(self.inner.fork, to))
 
     @property
     def id(self) -> str:
@@ -193,7 +203,7 @@ class Cell(_Blocking):
     tasks = _call(cell.Cell.tasks)
 
     def task(self, task_id: str) -> Task:
-        return Task(self.loop, self.inner.task(task_id))
+        return Task(self.portal, self.inner.task(task_id))
 
 
 @contextmanager
@@ -206,16 +216,16 @@ def connect(
     options: tuple[str, ...] = (),
 ) -> Iterator[Cell]:
     """As `taskcell.client.connect`."""
-    loop = _Loop()
+    portal = Portal()
     try:
-        opened = loop.call(partial(_opened, url, token=token, door=door, config=config, options=options))
-        with loop.entered(opened) as inner:
+        opened = portal.call(partial(_opened, url, token=token, door=door, config=config, options=options))
+        with portal.entered(opened) as inner:
             try:
-                yield Cell(loop, inner)
+                yield Cell(portal, inner)
             finally:  # before the connection itself is left
-                loop.close()
+                portal.close()
     finally:
-        loop.close()
+        portal.close()
 
 
 async def _opened(*words: Any, **named: Any) -> AbstractAsyncContextManager[cell.Cell]:
