@@ -132,8 +132,8 @@ def ways() -> list[Way]:
 
 def container_of(task: Task) -> str | None:
     """The id of its container, whose name may change at this moment."""
-    name = task.status()["sandboxes"][0]["container"]
-    found = subprocess.run(["docker", "inspect", "--format", "{{.Id}}", name], capture_output=True, text=True)
+    command = ["docker", "inspect", "--format", "{{.Id}}", task.status()["sandboxes"][0]["container"]]
+    found = subprocess.run(command, check=False, capture_output=True, text=True)
     return found.stdout.strip() or None
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from client_serving import served
 from gateways import GatewayFactory
-from taskcell.client.failures import NotFoundError
+from taskcell.client.failures import ArgumentError, NotFoundError
 from taskcell.client.process import CommandFailed
 from taskcell.client.task import Task
 
@@ -25,6 +25,22 @@ HOLE = 64 << 20
 async def own(gateway: GatewayFactory, tmp_path: Path) -> AsyncIterator[Task]:
     async with served(gateway, tmp_path / "state") as client:
         yield await client.open("own")
+
+
+async def test_a_path_never_leads_out_of_the_workspace_or_to_another_task(own: Task, tmp_path: Path) -> None:
+    await Task(own._wire, "other").write_bytes("file", b"theirs")
+    (tmp_path / "here").write_bytes(b"x")
+    for path in ("../other/file", "../../etc/x", "/etc/x", "a/../../x", "/workspacex", ".."):
+        for work in (
+            own.read_bytes(path),
+            own.write_bytes(path, b""),
+            own.upload(tmp_path / "here", path),
+            own.download(path, tmp_path / "back"),
+        ):
+            with pytest.raises(ArgumentError, match="not below /workspace"):
+                await work
+    await own.write_bytes("a/../b", b"1")
+    assert await own.read_bytes("/workspace/./b") == b"1"
 
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes | str]]:

@@ -1,10 +1,12 @@
-"""The client for programs: many forks of one task at once, on the local engine."""
+"""The client for programs: many forks of one task at once, on the local engine, and forks of a task with an image."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
+import docker
 import pytest
 
 from client_serving import served
@@ -54,11 +56,41 @@ async def test_of_two_forks_to_one_name_one_is_made(gateway: GatewayFactory, tmp
                 await task.fork("same")
                 outcomes.append("made")
             except ArgumentError as error:
-                assert "exists already" in str(error)
-                outcomes.append("refused")
+                outcomes.append(str(error).partition(":")[0])
 
         async with anyio.create_task_group() as forking:
             for _ in range(5):
                 forking.start_soon(fork)
-        assert sorted(outcomes) == ["made", *["refused"] * 4]
+        assert sorted(outcomes) == [*["The task 'same' exists already"] * 4, "made"]
         assert await cell.task("same").read_bytes("file") == b"x"
+
+
+@pytest.fixture
+def image(docker_api: docker.APIClient) -> Iterator[str]:
+    """An image of a task's own: the default one with a variable."""
+    made = docker_api.create_container("taskcell/base:latest", ["true"])["Id"]
+    try:
+        docker_api.commit(made, repository="taskcell-test/forked", tag="1", changes=["ENV FORKED=yes"])
+        yield "taskcell-test/forked:1"
+        docker_api.remove_image("taskcell-test/forked:1", force=True)
+    finally:
+        docker_api.remove_container(made, force=True)
+
+
+@pytest.mark.engine
+async def test_snapshots_and_forks_have_the_image_that_their_task_was_opened_with(
+    gateway: GatewayFactory, tmp_path: Path, image: str
+) -> None:
+    toml = 'manifests = []\n[policy]\ntask_images = ["taskcell-test/*"]\n'
+    async with served(gateway, tmp_path / "state", toml, engine="docker") as cell:
+        task = await cell.open("one", image=image)
+        (await task.run("echo one >file")).check()
+        await task.snapshot("kept")
+        fork = await task.fork("two")
+        assert (await fork.run("cat file; echo $FORKED")).stdout == b"one\nyes\n"
+        await task.run("echo changed >file; echo >more")
+        await task.restore("kept")
+        assert (await task.run("cat *; echo $FORKED")).stdout == b"one\nyes\n"
+        again = await cell.open("three", image=image)
+        await again.restore("kept")
+        assert (await again.run("cat *; echo $FORKED")).stdout == b"one\nyes\n"

@@ -161,6 +161,8 @@ async def test_what_cannot_run_is_an_error_of_its_own_class(own: Task) -> None:
         await own.run(["true"], user="1000:0")
     with pytest.raises(ArgumentError, match="NUL"):
         await own.run(["a\0b"])
+    with pytest.raises(ArgumentError, match="object of texts"):
+        await own.run(["true"], env={"A": 1})  # type: ignore[dict-item]
     with pytest.raises(ArgumentError, match="above 0"):
         await own.run(["true"], timeout=0)
     with pytest.raises(ArgumentError, match="1 to 128"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import anyio
@@ -11,8 +11,11 @@ import pytest
 
 from agent_task import LIMITS, Task
 from gateways import GatewayFactory
-from observe import alive, marker
+from observe import HOST_TIMEOUT, alive, marker
 from taskcell.engine.base import Engine, Standing
+from taskcell.errors import TaskcellError
+from taskcell.gateway.apart import WantedRun
+from taskcell.gateway.shells import Shells
 from taskcell.model import LOCAL_PRINCIPAL, TaskKey, ToolCall
 from taskcell.process.kept_output import read_overview, read_page
 from taskcell.process.record import About, Record
@@ -49,6 +52,19 @@ async def serve(engine: Engine, channel: Channel, old: Sandbox, *, task_status: 
         return await engine.standing(old.container) is Standing.ENDED
 
     await channel.run(lambda: engine.connect(old.container), is_gone, task_status=task_status)
+
+
+async def test_the_next_server_ends_a_shell_whose_client_has_gone_with_the_last_one(task: Task) -> None:
+    await task.terminal("true")
+    ended: list[bool] = []
+    with suppress(TaskcellError):  # the old server has lost the sandbox
+        async with Shells(task.gateway).opened(KEY, "s", WantedRun()), taken_up(task) as sandbox:
+            assert {record.about.text for record in sandbox.processes} >= {"bash -i"}
+            with anyio.fail_after(HOST_TIMEOUT):
+                while sandbox.channel.living:
+                    await anyio.sleep(0.01)
+            ended.append(True)
+    assert ended
 
 
 def found(sandbox: Sandbox, process_id: str) -> Record:

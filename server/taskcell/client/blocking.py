@@ -1,20 +1,26 @@
 """The same client without `async`: each method runs the asynchronous one in a thread that has an event loop.
 
-Types, arguments and docstrings are those of the asynchronous classes; there is no second implementation.
+Types, arguments and docstrings are those of the asynchronous classes; there is no second implementation. What a program
+leaves open is closed with its connection, and a connection that it leaves open, when the interpreter ends. Any thread
+may use a connection; a process that was forked must make its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+import atexit
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import start_blocking_portal
 
 from taskcell.client import cell, process, shell, task
 from taskcell.client import connect as connect_async
+from taskcell.client.failures import LostError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,15 +28,71 @@ I = TypeVar("I")  # noqa: E741
 B = TypeVar("B")
 
 
+class Portal:
+    """A thread with an event loop, and what is open there."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._thread = ExitStack()
+        self._portal = self._thread.enter_context(start_blocking_portal())
+        self._entered: list[ExitStack] = []
+        self._is_closed = False
+        # Before the interpreter takes its objects apart: the thread runs no more then, and a call would wait for ever.
+        atexit.register(self.close)
+
+    def call(self, work: Callable[..., Awaitable[R]], *args: Any) -> R:
+        """Run a coroutine there, and wait for it. Raises what it raises, and LostError."""
+        self._check()
+        return self._portal.call(work, *args)
+
+    def start_task_soon(self, work: Callable[..., Awaitable[R]], *args: Any) -> Future[R]:
+        """Run a coroutine there. Raises LostError."""
+        self._check()
+        return self._portal.start_task_soon(work, *args)
+
+    def _check(self) -> None:
+        """Raises LostError."""
+        if os.getpid() != self._process:
+            raise LostError("The connection is that of another process, from which this one was forked; connect again.")
+        if self._is_closed:
+            raise LostError("The connection was closed; connect again.")
+
+    @contextmanager
+    def entered(self, opened: AbstractAsyncContextManager[I]) -> Iterator[I]:
+        """Enter a context there. It is left with this one, or with the connection, whichever ends first."""
+        with ExitStack() as held:
+            inner = held.enter_context(self._portal.wrap_async_context_manager(opened))
+            self._entered.append(held)
+            try:
+                yield inner
+            finally:
+                with suppress(ValueError):
+                    self._entered.remove(held)
+                if os.getpid() != self._process:
+                    held.pop_all()
+
+    def close(self) -> None:
+        """Leave what is open, the newest first, and end the thread. A forked process leaves all of it to its parent."""
+        if os.getpid() != self._process or self._is_closed:
+            return
+        atexit.unregister(self.close)
+        with self._thread:
+            try:
+                while self._entered:
+                    self._entered.pop().close()
+            finally:
+                self._is_closed = True
+
+
 class _Held(Protocol):
     """An object and the thread's portal."""
 
-    portal: BlockingPortal
+    portal: Portal
     inner: Any
 
 
 class _Blocking:
-    def __init__(self, portal: BlockingPortal, inner: Any) -> None:
+    def __init__(self, portal: Portal, inner: Any) -> None:
         self.portal, self.inner = portal, inner
 
 
@@ -46,7 +108,7 @@ def _call(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]) -> Call
 
 
 def _made(
-    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, I]], outer: Callable[[BlockingPortal, I], B]
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, I]], outer: Callable[[Portal, I], B]
 ) -> Callable[Concatenate[_Held, P], B]:
     """As `_call`, for a coroutine that returns one of the client's objects."""
 
@@ -58,7 +120,7 @@ def _made(
 
 
 def _entered(
-    method: Callable[Concatenate[Any, P], AbstractAsyncContextManager[I]], outer: Callable[[BlockingPortal, I], B]
+    method: Callable[Concatenate[Any, P], AbstractAsyncContextManager[I]], outer: Callable[[Portal, I], B]
 ) -> Callable[Concatenate[_Held, P], AbstractContextManager[B]]:
     """Make a context manager of an asynchronous one that yields one of the client's objects."""
 
@@ -67,13 +129,13 @@ def _entered(
         async def begin() -> AbstractAsyncContextManager[I]:
             return method(self.inner, *args, **named)
 
-        with self.portal.wrap_async_context_manager(self.portal.call(begin)) as inner:
+        with self.portal.entered(self.portal.call(begin)) as inner:
             yield outer(self.portal, inner)
 
     return wraps(method)(enter)
 
 
-def _plain(portal: BlockingPortal, inner: I) -> I:
+def _plain(portal: Portal, inner: I) -> I:
     """An object without methods that wait is the same for both."""
     return inner
 
@@ -154,10 +216,16 @@ def connect(
     options: tuple[str, ...] = (),
 ) -> Iterator[Cell]:
     """As `taskcell.client.connect`."""
-    with start_blocking_portal() as portal:
+    portal = Portal()
+    try:
         opened = portal.call(partial(_opened, url, token=token, door=door, config=config, options=options))
-        with portal.wrap_async_context_manager(opened) as inner:
-            yield Cell(portal, inner)
+        with portal.entered(opened) as inner:
+            try:
+                yield Cell(portal, inner)
+            finally:  # before the connection itself is left
+                portal.close()
+    finally:
+        portal.close()
 
 
 async def _opened(*words: Any, **named: Any) -> AbstractAsyncContextManager[cell.Cell]:

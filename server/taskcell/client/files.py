@@ -27,6 +27,7 @@ async def upload(wire: ServerClient, task: str, source: Path, target: str, left_
     """Arguments as those of `Task.upload`."""
     if not await anyio.to_thread.run_sync(os.path.lexists, source):
         raise NotFoundError(f"There is no file or folder {source} here.")
+    file_path(task, target)  # raises ArgumentError, which the folder above it alone would not
     parent, name = posixpath.split(posixpath.normpath(posixpath.join("/workspace", target)))
     if parent in ("/", ""):
         parent, name = "/workspace", "."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import struct
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,8 +15,17 @@ from urllib.parse import quote
 
 import httpx2
 
-from taskcell.client.failures import CapacityError, CellError, ForbiddenError, LostError, NotFoundError, error_of
+from taskcell.client.failures import (
+    ArgumentError,
+    CapacityError,
+    CellError,
+    ForbiddenError,
+    LostError,
+    NotFoundError,
+    error_of,
+)
 from taskcell.deployment.doors import short_path
+from taskcell.model import WORKSPACE
 
 _FRAME = struct.Struct(">BxxxI")
 #: Seconds to connect. What a server answers may take as long as its engine does, and a command as long as it runs.
@@ -37,6 +47,7 @@ class ServerClient:
         self._url, self._token = url, token
         self._first = None if door is None else str(door)
         self._open = AsyncExitStack()
+        self._is_closed = False
         self._clients: dict[str | None, httpx2.AsyncClient] = {}
         #: The doors of tasks that the first server does not have.
         self._doors: dict[str, str] = {}
@@ -47,9 +58,12 @@ class ServerClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_closed = True
         await self._open.aclose()
 
     async def _client(self, task: str | None) -> httpx2.AsyncClient:
+        if self._is_closed:
+            raise LostError("The connection was closed; connect again.")
         door = self._first if task is None else self._doors.get(task, self._first)
         found = self._clients.get(door)
         if found is None:
@@ -177,7 +191,12 @@ def port_path(task: str, port: int) -> str:
 
 
 def file_path(task: str, path: str | os.PathLike[str]) -> str:
-    """Return the address of a file: a path from the workspace, or an absolute one below `/workspace`."""
-    inner = os.fspath(path)
-    inner = inner.removeprefix("/workspace") if inner == "/workspace" or inner.startswith("/workspace/") else inner
-    return f"/files/{quote(task, safe='')}/{quote(inner.lstrip('/'), errors='surrogateescape')}"
+    """Return the address of a file: a path from the workspace, or an absolute one below `/workspace`.
+
+    Raises ArgumentError: it is neither. In an address, `..` would lead to another task, or to another route.
+    """
+    whole = posixpath.normpath(posixpath.join(WORKSPACE, os.fspath(path)))
+    if whole != WORKSPACE and not whole.startswith(f"{WORKSPACE}/"):
+        raise ArgumentError(f"{os.fspath(path)!r} is not below {WORKSPACE}; a command reads and writes other files.")
+    inner = whole.removeprefix(WORKSPACE).lstrip("/")
+    return f"/files/{quote(task, safe='')}/{quote(inner, errors='surrogateescape')}"

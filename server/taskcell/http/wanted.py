@@ -13,6 +13,7 @@ from typing import Any
 from taskcell.errors import BadArgument, ErrorCode
 from taskcell.gateway.apart import WantedRun
 from taskcell.model import MIB
+from taskcell.text import shown
 from taskcell.tools.binding import MAX_ARGUMENT
 from taskcell.tools.terminal import environment_of
 
@@ -48,7 +49,7 @@ def wanted_of(body: bytes) -> WantedRun:
         text=shlex.join(words) if line is None else line,
         stdin=None if takes_input else _stdin(fields.get("stdin", "")),
         workdir=_word("cwd", fields["cwd"]) if fields.get("cwd") is not None else None,
-        env=environment_of(_typed(fields, "env", dict, {})),
+        env=_env(_typed(fields, "env", dict, {})),
         user=_user(fields.get("user") or ""),
         timeout=run_timeout(fields),
     )
@@ -126,6 +127,13 @@ def _word(name: str, word: Any) -> str:
     if "\0" in word:
         raise BadArgument(f"'{name}' holds a NUL byte, which no argument of a program can; pass it through stdin.")
     return word
+
+
+def _env(variables: Mapping[str, Any]) -> Mapping[str, str]:
+    for name, value in variables.items():
+        if not isinstance(value, str):
+            raise BadArgument(f"'env' must be an object of texts, and the value of {shown(name, 40)} is none.")
+    return environment_of(variables)
 
 
 def _user(user: Any) -> str:

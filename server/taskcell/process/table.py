@@ -73,8 +73,14 @@ class ProcessTable:
         record.process.close()
 
     async def adopt(self) -> None:
-        """Take up the processes that an earlier server left in the sandbox. Raises SandboxLost."""
-        await self._channel.ask(requests.list_processes(), events.Listing, ANSWER_TIMEOUT, self._take_up)
+        """Take up the processes that an earlier server left in the sandbox. Raises SandboxLost.
+
+        One without a name is ended: what that server ran for itself, as to move files, waits for it for ever.
+        """
+        listing = await self._channel.ask(requests.list_processes(), events.Listing, ANSWER_TIMEOUT, self._take_up)
+        for listed in (entry for part in listing for entry in part.entries):
+            if listed.state is protocol.ProcessState.RUNNING and About.from_tag(listed.tag) is None:
+                await self._channel.send(requests.kill(listed.process, 0))
 
     def _take_up(self, listing: Sequence[events.Listing]) -> None:
         """Runs before the channel reads on: an EXIT may follow at once, and must find its listener."""
