@@ -186,13 +186,21 @@ class BashSession:
 
     async def _begin(self, command: str) -> None:
         """Have the shell evaluate a command. Raises BashIncorrectSyntaxError."""
+        self._is_busy = True  # from now on, for another command may be asked for meanwhile
+        try:
+            await self._keep(command)
+        except BaseException:
+            self._is_busy = False
+            raise
+        await self._next_step(f'__rex_line=$(<{self._file}); __rex_last; eval "$__rex_line"')
+
+    async def _keep(self, command: str) -> None:
         words = ["bash", "-c", _KEEP_AND_CHECK, "bash", self._file]
         done = await self._task.run(words, stdin=command.encode(errors="surrogateescape"), env=SCRIPT_ENV)
         if not done.ok:
             out, err = (data.decode(errors="backslashreplace") for data in (done.stdout, done.stderr))
             about = {"bash_stdout": out, "bash_stderr": err}
             raise BashIncorrectSyntaxError(f"bash does not take {command!r}:\n{err}{out}", extra_info=about)
-        await self._next_step(f'__rex_line=$(<{self._file}); __rex_last; eval "$__rex_line"')
 
     async def _next_step(self, line: str) -> None:
         self._step += 1
