@@ -103,6 +103,8 @@ async def through_one_server(tasks: int, images: list[str], plain: float) -> Que
                     if answer.is_error:
                         failures.append(str(answer))
                 each.append(time.perf_counter() - began)
+                if len(each) % 50 == 0:
+                    console.print(f"    {len(each)} of {tasks} after {each[-1]:.0f} s")
 
             async def watch() -> None:
                 nonlocal peak

@@ -12,7 +12,6 @@ import re
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
 
 from swerex.exceptions import (
     BashIncorrectSyntaxError,
@@ -28,6 +27,7 @@ from taskcell.client.failures import CellError
 from taskcell.client.process import RunningCommand
 from taskcell.client.task import Task
 from taskcell.integrations.exact_files import SCRIPT_ENV
+from taskcell.integrations.terminal_output import TerminalOutput
 
 #: Seconds for a shell to show its first prompt on a busy machine.
 SHELL_START_TIMEOUT = 60.0
@@ -36,8 +36,6 @@ SHELL_START_TIMEOUT = 60.0
 INTERRUPT_TIMEOUT = 1.0
 #: Seconds for a shell to go on when its program is killed.
 KILL_TIMEOUT = 20.0
-#: Bytes of output that are held, of which the first are dropped: a command may write without end.
-OUTPUT_LIMIT = 16 << 20
 #: The descriptor by which the shell reports. Programs seldom use one so high, and few limits are below it.
 _REPORTS = 251
 _ON_TERMINAL = f'exec {_REPORTS}>&2; exec script -qc "$1" /dev/null'
@@ -47,42 +45,6 @@ _KEEP_AND_CHECK = 'umask 077; cat > "$1"; exec bash -n "$1"'
 #: Kills the terminal's foreground process group, which `/proc` names, and waits until the shell has taken note of it.
 _FOREGROUND = 'read -r line < "/proc/$1/stat"; set -- ${line##*)}; echo "$6"'
 _KILL_GROUP = 'kill -9 -- "-$1"; for i in $(seq 200); do kill -0 -- "-$1" 2>/dev/null || exit 0; sleep 0.05; done'
-_CONTROL = re.compile(rb"\x1b[@-_][0-?]*[ -/]*[@-~]")
-
-
-@dataclass
-class _Report:
-    """How a command has ended, and the shell's process id."""
-
-    exit_code: int
-    shell: int
-
-
-@dataclass
-class _Terminal:
-    """What has come of a shell and was not taken yet."""
-
-    output: bytearray = field(default_factory=bytearray)
-    reports: dict[int, _Report] = field(default_factory=dict)
-    unread: bytes = b""
-
-    def add(self, data: bytes) -> None:
-        self.output += data
-        if len(self.output) > 2 * OUTPUT_LIMIT:
-            del self.output[:-OUTPUT_LIMIT]
-
-    def add_report(self, data: bytes) -> None:
-        *lines, self.unread = (self.unread + data).split(b"\n")
-        for line in lines:
-            if found := re.fullmatch(rb"(\d+) (\d+) (\d+)", line):
-                step, code, shell = map(int, found.groups())
-                self.reports[step] = _Report(code, shell)
-
-    def take(self, end: int, after: int) -> str:
-        """Take the output up to `end`, and drop it up to `after`. Return it as SWE-ReX has it."""
-        data = _CONTROL.sub(b"", bytes(self.output[:end])).replace(b"\r\n", b"\n")
-        del self.output[:after]
-        return data.decode(errors="backslashreplace")
 
 
 class BashSession:
@@ -96,7 +58,7 @@ class BashSession:
         self._step = 0
         self._is_busy = False
         self._has_input = False
-        self._terminal = _Terminal()
+        self._terminal = TerminalOutput()
         self._changed = asyncio.Event()
         self._held = AsyncExitStack()
         self._reader: asyncio.Task[None] | None = None
@@ -186,13 +148,21 @@ class BashSession:
 
     async def _begin(self, command: str) -> None:
         """Have the shell evaluate a command. Raises BashIncorrectSyntaxError."""
+        self._is_busy = True  # from now on, for another command may be asked for meanwhile
+        try:
+            await self._keep(command)
+        except BaseException:
+            self._is_busy = False
+            raise
+        await self._next_step(f'__rex_line=$(<{self._file}); __rex_last; eval "$__rex_line"')
+
+    async def _keep(self, command: str) -> None:
         words = ["bash", "-c", _KEEP_AND_CHECK, "bash", self._file]
         done = await self._task.run(words, stdin=command.encode(errors="surrogateescape"), env=SCRIPT_ENV)
         if not done.ok:
             out, err = (data.decode(errors="backslashreplace") for data in (done.stdout, done.stderr))
             about = {"bash_stdout": out, "bash_stderr": err}
             raise BashIncorrectSyntaxError(f"bash does not take {command!r}:\n{err}{out}", extra_info=about)
-        await self._next_step(f'__rex_line=$(<{self._file}); __rex_last; eval "$__rex_line"')
 
     async def _next_step(self, line: str) -> None:
         self._step += 1

@@ -12,7 +12,7 @@ from taskcell.client.task import Task
 
 #: What the scripts end with for what has an exception of its own.
 _IS_FOLDER, _IS_MISSING = 91, 92
-_READ = f'[ ! -d "$1" ] || exit {_IS_FOLDER}; [ -e "$1" ] || [ -L "$1" ] || exit {_IS_MISSING}; exec cat -- "$1"'
+_READ = f'[ ! -d "$1" ] || exit {_IS_FOLDER}; [ -e "$1" ] || exit {_IS_MISSING}; exec cat -- "$1"'
 _WRITE = f'[ ! -d "$1" ] || exit {_IS_FOLDER}; mkdir -p -- "$2" && cat > "$1"'
 #: For the sentences of the programs in the scripts, and so that no image's own programs take their place.
 SCRIPT_ENV = {"LC_ALL": "C", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from swerex.deployment.docker import DockerDeployment
 from swerex.exceptions import (
+    BashIncorrectSyntaxError,
     CommandTimeoutError,
     DeploymentNotStartedError,
     DeploymentStartupError,
@@ -257,6 +258,19 @@ async def test_a_command_meanwhile_is_an_error_and_input_is_not(runtime_with_def
     found = await said(runtime_with_default_session, "word", is_interactive_command=True)
     assert found.output == "got word"
     assert (await said(runtime_with_default_session, "echo $x")).output == "word\n"
+
+
+@ours
+async def test_of_two_commands_at_once_one_runs_and_a_wrong_one_leaves_the_shell_free(
+    runtime_with_default_session: AbstractRuntime,
+) -> None:
+    both = [said(runtime_with_default_session, "sleep 1; echo ran") for _ in range(2)]
+    found = await asyncio.gather(*both, return_exceptions=True)
+    assert [one.output for one in found if not isinstance(one, BaseException)] == ["ran\n"]
+    assert [type(one) for one in found if isinstance(one, BaseException)] == [SwerexException]
+    with pytest.raises(BashIncorrectSyntaxError):
+        await said(runtime_with_default_session, "(a")
+    assert (await said(runtime_with_default_session, "echo next")).output == "next\n"
 
 
 @ours
