@@ -159,7 +159,8 @@ def _cell(spec: ContainerSpec, profile: Profile, claim_within: float, requested:
     return {
         "name": cell_of(profile),
         "image": profile.image,
-        "imagePullPolicy": "IfNotPresent",
+        # A kubelet says nothing of a pod before it has tried every image: one that is nowhere would hold up the others.
+        "imagePullPolicy": "IfNotPresent" if profile.image == spec.profile.image else "Never",
         "workingDir": "/",
         "command": [*_supervising(profile, claim_within, spec.shares_files)],
         "volumeMounts": [*_mounts(profile)],

@@ -14,6 +14,10 @@ from taskcell.errors import EngineError, ImageMissing
 #: Why a container cannot start, so that waiting is of no use, in Kubernetes' words.
 _NO_IMAGE = frozenset({"ErrImageNeverPull", "InvalidImageName", "ImagePullBackOff", "ErrImagePull"})
 _HOPELESS = _NO_IMAGE | {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+_NEVER_PULLED = (
+    ". Beside another sandbox of its task it is not pulled: have it on the nodes (a DaemonSet with that image), or use "
+    "the skill in a task of its own."
+)
 _ENDED = frozenset({"Succeeded", "Failed"})
 
 
@@ -28,7 +32,8 @@ def has_started(found: dict[str, Any], cell: str) -> bool:
     waiting = one.get("state", {}).get("waiting") or {}
     if waiting.get("reason") in _HOPELESS:
         kind = ImageMissing if waiting["reason"] in _NO_IMAGE else EngineError
-        raise kind(f"The pod {name} cannot start: {waiting['reason']}: {waiting.get('message', '')}")
+        more = _NEVER_PULLED if waiting["reason"] == "ErrImageNeverPull" else ""
+        raise kind(f"The pod {name} cannot start: {waiting['reason']}: {waiting.get('message', '')}{more}")
     if status.get("phase") in _ENDED or found["metadata"].get("deletionTimestamp"):
         raise EngineError(f"The pod {name} ended at its start. {why_ended(found, cell)}")
     return "running" in one.get("state", {})
