@@ -25,7 +25,7 @@ from taskcell.model import ProcessResult, ToolCall
 pytestmark = [pytest.mark.anyio, pytest.mark.kubernetes]
 
 #: A pod has no bound of its own on processes.
-TOML = "[policy]\nallow_unenforced = ['pids']\n"
+TOML = "manifests = []\n[policy]\nallow_unenforced = ['pids']\n"
 #: Seconds that something is away, and that a call may take with that.
 AWAY, LIMIT = 4.0, 120.0
 SMALL = TOML + "[terminal]\nmemory = '256m'\n[workspace]\nsize = '16m'\n"

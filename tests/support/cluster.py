@@ -70,6 +70,15 @@ def restart_kubelet(number: int) -> None:
     file.write_text(str(again.pid))
 
 
+def kill_containers(pod: dict[str, Any]) -> None:
+    """Kill what is PID 1 in each of a pod's containers, as the kernel does when memory is short."""
+    node = folder() / pod["spec"]["nodeName"]
+    command = ["ctr", "-a", node / "run/containerd.sock", "-n", "k8s.io", "tasks", "kill", "-s", "KILL"]
+    for one in pod["status"]["containerStatuses"]:
+        digest = one["containerID"].partition("//")[2]
+        subprocess.run([*command, digest], check=True, timeout=CLUSTER_TIMEOUT)
+
+
 @contextmanager
 def cut_off(number: int) -> Iterator[None]:
     """A node without its network."""
