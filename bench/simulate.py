@@ -9,6 +9,7 @@ in bench/fleet, with the source of each number in bench/fleet/measured.py.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -25,7 +26,10 @@ def main() -> None:
     given = parser.parse_args()
     began = time.monotonic()
     with ProcessPoolExecutor() as workers:
-        results: list[Result] = list(workers.map(partial(run, tasks=given.tasks, seed=given.seed), SCENARIOS))
+        results: list[Result] = []
+        for result in workers.map(partial(run, tasks=given.tasks, seed=given.seed), SCENARIOS):
+            results.append(result)
+            print(f"==> {result.name}: {result.tasks}", file=sys.stderr)
     text = page(results, given.tasks, given.seed)
     if given.write is not None:
         given.write.write_text(text, encoding="utf-8")
