@@ -107,13 +107,13 @@ def blocks() -> list[str]:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     STATE.mkdir(exist_ok=True)
-    found = Cluster(tmp_path)
-    yield found
-    found.run(
-        "kubectl delete namespace taskcell --ignore-not-found; kubectl delete pv taskcell-state --ignore-not-found"
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        found = Cluster(Path(folder))
+        yield found
+        for what in ("namespace taskcell", "pv taskcell-state"):
+            found.run(f"kubectl delete {what} --ignore-not-found")
     shutil.rmtree(STATE)
 
 
