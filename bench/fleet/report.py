@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fleet import measured
 from fleet.fleet import Fleet, Plan
@@ -14,8 +14,8 @@ from fleet.work import Task
 RUSH = 1200.0
 #: The share of a capacity from which on a resource counts as used up, and columns of prose.
 FULL, WIDTH = 0.99, 120
-#: Evaluations, tasks of each that run at once, and seconds within which they begin.
-EVALUATIONS, AT_ONCE, WITHIN = 100, 40, 600.0
+#: Of evaluations, of which there are as many as servers: tasks at once, and seconds within which they begin.
+AT_ONCE, WITHIN = 40, 600.0
 
 #: What is done about each resource that is used up.
 REMEDIES = {
@@ -103,8 +103,9 @@ class Result:
     watched_by_all: float
 
 
-def run(scenario: Scenario, *, tasks: int, seed: int) -> Result:
-    """Run one scenario."""
+def run(scenario: Scenario, *, servers: int, tasks: int, seed: int) -> Result:
+    """Run one scenario with as many servers, and as many nodes."""
+    scenario = replace(scenario, plan=replace(scenario.plan, servers=servers, nodes=servers))
     fleet = Fleet(scenario.plan, seed)
     fleet.run(arrivals(fleet, scenario, tasks))
     found, cluster, servers = fleet.found, fleet.cluster, fleet.all_servers
@@ -136,7 +137,7 @@ def run(scenario: Scenario, *, tasks: int, seed: int) -> Result:
 def arrivals(fleet: Fleet, scenario: Scenario, tasks: int) -> Iterable[tuple[float, Task]]:
     """The tasks of a scenario with the times at which they begin."""
     if scenario.evaluates:
-        return fleet.work.evaluations(min(EVALUATIONS, tasks), tasks, AT_ONCE, WITHIN)
+        return fleet.work.evaluations(scenario.plan.servers, tasks, AT_ONCE, WITHIN)
     return fleet.work.spread_over(scenario.plan.lasts, tasks)
 
 
@@ -146,9 +147,9 @@ def percentile(values: Collection[float], percent: float) -> float:
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] if ordered else 0.0
 
 
-def page(results: Collection[Result], tasks: int, seed: int) -> str:
+def page(results: Collection[Result], servers: int, tasks: int, seed: int) -> str:
     """The page."""
-    lines = [*_INTRODUCTION.format(tasks=tasks, seed=seed, servers=Plan().servers, nodes=Plan().nodes).splitlines()]
+    lines = [*_INTRODUCTION.format(tasks=tasks, seed=seed, servers=servers, nodes=servers).splitlines()]
     lines += ["", "| run | first answer, p50 / p99 | later ones | lost | no room | most pods | binds/s |"]
     lines += ["| --- | --- | --- | --- | --- | --- | --- |", *map(_row, results)]
     lines += ["", *_SHARES.splitlines(), "", f"| run | {' | '.join(REMEDIES)} | first bottleneck |"]
@@ -157,7 +158,7 @@ def page(results: Collection[Result], tasks: int, seed: int) -> str:
     for resource in filter(None, found):
         lines += [*textwrap.wrap(f"**{resource[:1].upper()}{resource[1:]}.** {REMEDIES[resource]}", WIDTH), ""]
     worst = max(result.watched_by_all for result in results)
-    lines += textwrap.wrap(_WATCH.format(events=measured.EVENTS_OF_A_POD, servers=Plan().servers, worst=worst), WIDTH)
+    lines += textwrap.wrap(_WATCH.format(events=measured.EVENTS_OF_A_POD, servers=servers, worst=worst), WIDTH)
     adopted = max(result.adopted for result in results)
     lines += ["", *textwrap.wrap(_FAULTS.format(adopted=adopted, hops=max(one.hops for one in results)), WIDTH)]
     return "\n".join([*lines, "", *_ASSUMED.splitlines(), ""])
