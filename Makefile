@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 # Passed on to the measurements, e.g. make bench BENCH_ARGS="--write docs/benchmarks.md".
 BENCH_ARGS ?=
 
-# Seconds after which nothing more of `make test-hostile`, `-clients`, `-engines` and `-frameworks` begins.
+# Seconds after which nothing more of `make test-hostile`, `-clients`, `-engines`, `-frameworks`, `-kubernetes` begins.
 WITHIN ?=
 # Of `make test-hostile`: how many random trees are killed.
 TREES ?=
@@ -24,7 +24,7 @@ ENGINES_ARGS ?=
 # Of `make test-frameworks`, e.g. make test-frameworks FRAMEWORKS_ARGS="--write docs/frameworks.md".
 FRAMEWORKS_ARGS ?=
 
-.PHONY: help setup images demo test test-faults test-frameworks test-clients test-converters test-languages test-registry test-engines test-egress test-browser test-conformance test-load test-deploy test-hostile check recording bench bench-egress bench-scale stop clean
+.PHONY: help setup images demo test test-faults test-frameworks test-clients test-converters test-languages test-registry test-engines test-kubernetes test-egress test-browser test-conformance test-load test-deploy test-hostile check recording bench bench-egress bench-scale bench-kubernetes bench-fleet stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ test-registry: setup ## Pull images from a registry on loopback that asks for cr
 test-engines: setup ## Run the contract of engines on each that Debian has, in roots of their own: 25 minutes, 2 GB. WITHIN=240.
 	@$(PYTHON) tests/engines/run.py $(if $(WITHIN),--within $(WITHIN)) $(ENGINES_ARGS)
 
+test-kubernetes: setup ## Run the Kubernetes engine's suite on a cluster of two nodes, built once: 8 minutes. WITHIN=600.
+	@scripts/kubernetes.sh $(or $(WITHIN),0) $(PYTHON) -m pytest -m kubernetes tests/engine tests/kubernetes $(PYTEST_ARGS)
+
 test-hostile: setup ## Attack sandboxes, images and an engine of its own, and print what held. TREES=10000 WITHIN=240.
 	@TASKCELL_TREES=$(TREES) $(PYTHON) tests/hostile/run.py $(if $(WITHIN),--within $(WITHIN)) $(PYTEST_ARGS)
 
@@ -106,6 +109,12 @@ bench-egress: setup ## Measure the network by name beside a bridge and a proxy c
 
 bench-scale: setup ## Open 300 sandboxes at once and measure what each costs.
 	@$(PYTHON) bench/scale.py $(BENCH_ARGS)
+
+bench-kubernetes: setup ## Measure calls on Docker and on a cluster of two nodes, in turn.
+	@scripts/kubernetes.sh 0 $(PYTHON) bench/kubernetes.py $(BENCH_ARGS)
+
+bench-fleet: setup ## Simulate 100 servers and 100,000 tasks on a cluster; nothing is started.
+	@$(PYTHON) bench/simulate.py $(BENCH_ARGS)
 
 stop: ## Stop the engine, if it was started from here.
 	@scripts/engine.sh stop

@@ -21,7 +21,7 @@ step "layers"
 step "sizes, widths and names"
 "$BIN/python" scripts/house.py
 step "shell scripts"
-shellcheck --external-sources scripts/*.sh deploy/image/build.sh .ci/run
+shellcheck --external-sources scripts/*.sh deploy/image/build.sh tests/kubernetes/cluster.sh .ci/run
 step "supervisor under sanitizers"
 mkdir -p .cache
 "$BIN/python" server/supervisor/build.py --sanitize .cache/supervisor-sanitized

@@ -1,32 +1,107 @@
 #!/usr/bin/env bash
 # A real Kubernetes cluster on a bare machine, for the suite of the Kubernetes engine.
 #
-#   cluster.sh packages CACHE        Debian's packages; CACHE/BIN must hold the four programs of Kubernetes 1.20
-#   cluster.sh up CACHE DIR [NODES]  starts it, with the images DIR/images/*.tar on each node (test.invalid/pause:1 too)
+#   cluster.sh built CACHE           exit code 0 if the next one has nothing to do
+#   cluster.sh build CACHE           Debian's packages and the four programs of Kubernetes 1.20, once (250 CPU seconds)
+#   cluster.sh images DIR [IMAGE…]   the images of the machine's Docker that the nodes are to have
+#   cluster.sh up CACHE DIR [NODES]  starts it, two nodes unless told, with the images of DIR
 #   cluster.sh down DIR              ends what `up` started
 #
 # The control plane runs on the host; each node has a network and a mount namespace of its own, a containerd and a
-# kubelet. The machine's Docker and containerd are not touched. Needs root, iproute2, openssl, containerd and runc.
+# kubelet. The machine's Docker and containerd are not touched. Needs root, iproute2, iptables, openssl, containerd and
+# runc. PREFIX, PORT and NET keep two clusters of one machine apart.
 set -euo pipefail
 
-readonly port=${PORT:-16443} net=${NET:-10.99.0}
+readonly prefix=${PREFIX:-tk} port=${PORT:-16443} net=${NET:-10.99.0}
+readonly etcd_port=$((port + 1)) peer_port=$((port + 2))
+# The address of the service `kubernetes`, and what asks for it.
+readonly services=10.96.0.0/16 service=10.96.0.1
+here=$(dirname "$(readlink -f "$0")")
+readonly here
 
 # --- building ---------------------------------------------------------------------------------------------------------
 
 # Debian's own client, with lists of its own: nothing is installed.
-packages() {
-  local at=$1/P url key=/usr/share/keyrings/debian-archive-keyring.gpg
+packages() { # FOLDER
+  local at=$1 url key=/usr/share/keyrings/debian-archive-keyring.gpg
   mkdir -p "$at"/apt/lists/partial "$at"/apt/cache/archives/partial "$at"/{debs,src,root}
   url=$(awk '/^URIs:/{print $2; exit}' /etc/apt/sources.list.d/debian.sources)
   printf '%s [signed-by=%s] %s bookworm main\n' deb "$key" "$url" deb-src "$key" "$url" >"$at/apt/sources.list"
   local -a apt=(apt-get -qq -o "Dir::Etc::sourcelist=$at/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null
-    -o "Dir::State::lists=$at/apt/lists" -o "Dir::Cache=$at/apt/cache")
+    -o "Dir::State::lists=$at/apt/lists" -o "Dir::Cache=$at/apt/cache"
+    -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null)
   "${apt[@]}" update
   (cd "$at/debs" && "${apt[@]}" download golang-1.19-go golang-1.19-src golang-github-modern-go-reflect2-dev \
     etcd-server kubernetes-client containernetworking-plugins)
   local deb
   for deb in "$at"/debs/*.deb; do dpkg-deb -x "$deb" "$at/root"; done
   (cd "$at/src" && "${apt[@]}" source --download-only kubernetes && dpkg-source -x --no-check kubernetes_*.dsc k120)
+}
+
+# The one file that the source lacks, for it is generated.
+generate() { # FOLDER for what is built
+  local target=pkg/generated/openapi/zz_generated.openapi.go from
+  [[ ! -s $target ]] || return 0
+  go build -o "$1/openapi-gen" ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
+  from=$(grep -rlE --include=*.go '^// \+k8s:openapi-gen=' pkg vendor/k8s.io/ staging/src/k8s.io 2>/dev/null |
+    xargs -n1 dirname | sed -e 's,^staging/src/,,' -e 's,^vendor/,,' | sort -u |
+    grep -vE 'sample-apiserver|code-generator|kube-aggregator/.*/testdata' |
+    sed -e 's,^k8s.io/,k8s.io/kubernetes/vendor/k8s.io/,' -e 's,^pkg/,k8s.io/kubernetes/pkg/,' | paste -sd, -)
+  "$1/openapi-gen" --logtostderr -v 0 -i "$from" -p k8s.io/kubernetes/pkg/generated/openapi -O zz_generated.openapi \
+    -h hack/boilerplate/boilerplate.generatego.txt -r "$1/violations"
+}
+
+# Kubernetes with Debian's Go and the libraries that come with the source: nothing else is fetched. Its reflect2 1.0.1
+# calls a function of the runtime that Go 1.18 has changed, and the API server crashes: Debian's 1.0.2 takes its place.
+# Without the providers of clouds and the shim for Docker, it takes half the time. Static, so that it may be cached.
+programs() { # PACKAGES BIN
+  local root=$1/root work=$2/.work name versions=""
+  local vendor=k8s.io/kubernetes/vendor/k8s.io
+  mkdir -p "$work"/{gopath/src/k8s.io,cache,tmp}
+  ln -sfn "$1/src/k120" "$work/gopath/src/k8s.io/kubernetes"
+  export GOROOT=$root/usr/lib/go-1.19 GOPATH=$work/gopath GOCACHE=$work/cache GOTMPDIR=$work/tmp GO111MODULE=off
+  export CGO_ENABLED=0 GOFLAGS=-trimpath GOPROXY=off HOME=$work PATH=$root/usr/lib/go-1.19/bin:$PATH
+  cd "$GOPATH/src/k8s.io/kubernetes"
+  rm -f vendor/github.com/modern-go/reflect2/*
+  cp "$root"/usr/share/gocode/src/github.com/modern-go/reflect2/* vendor/github.com/modern-go/reflect2/
+  generate "$work"
+  for name in component-base/version client-go/pkg/version; do
+    versions+=" -X $vendor/$name.gitVersion=v1.20.2 -X $vendor/$name.gitMajor=1 -X $vendor/$name.gitMinor=20"
+  done
+  for name in kube-apiserver kube-controller-manager kube-scheduler kubelet; do
+    go build -tags providerless,dockerless -ldflags "-s -w$versions" -o "$2/$name" "./cmd/$name"
+  done
+}
+
+built() { # CACHE
+  [[ -e $1/.made ]]
+}
+
+build() { # CACHE: what is left there is BIN with the programs, and P/root with etcd, kubectl and the network's plugins
+  if built "$1"; then return; fi
+  rm -rf "$1" && mkdir -p "$1/BIN"
+  local at log
+  at=$(readlink -f "$1") log=$1.log
+  (packages "$at/P" && programs "$at/P" "$at/BIN") >"$log" 2>&1 || {
+    echo "Kubernetes could not be built: $(tail -n 3 "$log")" >&2
+    exit 1
+  }
+  chmod -R u+w "$at/BIN/.work"
+  rm -rf "$at/BIN/.work" "$at"/P/{src,debs,apt} "$at"/P/root/usr/{lib,share}/go-1.19 "$at/P/root/usr/share/gocode"
+  touch "$at/.made"
+}
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+images() { # DIR [IMAGE…]
+  local at=$1/images name
+  mkdir -p "$at/pause"
+  "$here/../../.venv/bin/python" -m ziglang cc -target x86_64-linux-musl -Os -static -o "$at/pause/pause" "$here/pause.c"
+  tar --create --directory "$at/pause" pause |
+    docker import --change 'ENTRYPOINT ["/pause"]' - test.invalid/pause:1 >/dev/null
+  docker save --output "$at/pause.tar" test.invalid/pause:1
+  for name in "${@:2}"; do docker save --output "$at/$(tr /: -- <<<"$name").tar" "$name"; done
+  docker image rm test.invalid/pause:1 >/dev/null
 }
 
 # --- starting ---------------------------------------------------------------------------------------------------------
@@ -68,7 +143,7 @@ keys() { # NODES
   openssl req -x509 -new -key pki/ca.key -subj /CN=test-ca -days 30 -out pki/ca.crt
   openssl ecparam -genkey -name prime256v1 -noout -out pki/sa.key
   openssl ec -in pki/sa.key -pubout -out pki/sa.pub 2>/dev/null
-  certificate apiserver /CN=apiserver "IP:127.0.0.1,IP:$net.1,IP:10.96.0.1,DNS:localhost"
+  certificate apiserver /CN=apiserver "IP:127.0.0.1,IP:$net.1,IP:$service,DNS:localhost"
   certificate admin /O=system:masters/CN=admin && kubeconfig admin 127.0.0.1
   certificate controller /CN=system:kube-controller-manager && kubeconfig controller 127.0.0.1
   certificate scheduler /CN=system:kube-scheduler && kubeconfig scheduler 127.0.0.1
@@ -76,36 +151,38 @@ keys() { # NODES
   for i in $(seq "$1"); do certificate "n$i" "/O=system:nodes/CN=system:node:n$i" && kubeconfig "n$i" "$net.1"; done
 }
 
-networks() { # NODES: a bridge between the nodes' namespaces and the API server
-  ip link add tk-br type bridge && ip addr add "$net.1/24" dev tk-br && ip link set tk-br up
+# A bridge between the nodes' namespaces and the API server. What shares a node's network finds the API as in any
+# cluster; pods with a network of their own reach nothing.
+networks() { # NODES
+  ip link add "$prefix-br" type bridge && ip addr add "$net.1/24" dev "$prefix-br" && ip link set "$prefix-br" up
   local i
   for i in $(seq "$1"); do
-    ip netns add "tk-n$i" && ip link add "tk-v$i" type veth peer name eth0 netns "tk-n$i"
-    ip link set "tk-v$i" master tk-br up
-    nsenter --net="/run/netns/tk-n$i" sh -c "ip link set lo up; ip link set eth0 up
-      ip addr add $net.1$i/24 dev eth0; ip route add default via $net.1"
+    ip netns add "$prefix-n$i" && ip link add "$prefix-v$i" type veth peer name eth0 netns "$prefix-n$i"
+    ip link set "$prefix-v$i" master "$prefix-br" up
+    nsenter --net="/run/netns/$prefix-n$i" sh -c "ip link set lo up; ip link set eth0 up
+      ip addr add $net.1$i/24 dev eth0; ip route add default via $net.1
+      iptables -t nat -A OUTPUT -d $service -p tcp --dport 443 -j DNAT --to-destination $net.1:$port"
   done
 }
 
 control_plane() {
-  run etcd "$root/usr/bin/etcd" --data-dir "$dir/etcd" --listen-client-urls http://127.0.0.1:12379 \
-    --advertise-client-urls http://127.0.0.1:12379 --listen-peer-urls http://127.0.0.1:12380 \
-    --initial-advertise-peer-urls http://127.0.0.1:12380 --initial-cluster default=http://127.0.0.1:12380
-  run apiserver "$bin/kube-apiserver" --etcd-servers=http://127.0.0.1:12379 --secure-port="$port" \
+  run etcd "$root/usr/bin/etcd" --data-dir "$dir/etcd" --listen-client-urls "http://127.0.0.1:$etcd_port" \
+    --advertise-client-urls "http://127.0.0.1:$etcd_port" --listen-peer-urls "http://127.0.0.1:$peer_port" \
+    --initial-advertise-peer-urls "http://127.0.0.1:$peer_port" --initial-cluster "default=http://127.0.0.1:$peer_port"
+  run apiserver "$bin/kube-apiserver" "--etcd-servers=http://127.0.0.1:$etcd_port" --secure-port="$port" \
     --bind-address=0.0.0.0 --advertise-address="$net.1" --tls-cert-file=pki/apiserver.crt \
     --tls-private-key-file=pki/apiserver.key --client-ca-file=pki/ca.crt --anonymous-auth=false \
     --kubelet-client-certificate=pki/admin.crt --kubelet-client-key=pki/admin.key \
-    --kubelet-preferred-address-types=InternalIP --service-cluster-ip-range=10.96.0.0/16 \
+    --kubelet-preferred-address-types=InternalIP --service-cluster-ip-range="$services" \
     --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --endpoint-reconciler-type=none \
     --service-account-issuer=https://kubernetes.default.svc --service-account-key-file=pki/sa.pub \
     --service-account-signing-key-file=pki/sa.key
   wait_for apiserver 120 "${kubectl[@]}" get --raw /readyz
   run controller "$bin/kube-controller-manager" --kubeconfig=controller.kubeconfig --root-ca-file=pki/ca.crt \
-    --service-account-private-key-file=pki/sa.key --use-service-account-credentials --bind-address=127.0.0.1 --port=0 \
+    --service-account-private-key-file=pki/sa.key --use-service-account-credentials --port=0 --secure-port=0 \
     --controllers='*,-nodeipam,-route,-service' --leader-elect=false --node-monitor-period=2s \
     --node-monitor-grace-period=10s
-  run scheduler "$bin/kube-scheduler" --kubeconfig=scheduler.kubeconfig --bind-address=127.0.0.1 --port=0 \
-    --leader-elect=false
+  run scheduler "$bin/kube-scheduler" --kubeconfig=scheduler.kubeconfig --port=0 --secure-port=0 --leader-elect=false
 }
 
 containerd_settings() { # FOLDER of the node
@@ -136,7 +213,7 @@ kubelet_settings() { # NUMBER of the node
  "readOnlyPort": 0, "healthzPort": 0, "authorization": {"mode": "AlwaysAllow"}, "cgroupDriver": "cgroupfs",
  "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": false},
                     "x509": {"clientCAFile": "$dir/pki/ca.crt"}},
- "cgroupRoot": "/tk-n$1", "enforceNodeAllocatable": ["pods"], "failSwapOn": false, "makeIPTablesUtilChains": false,
+ "cgroupRoot": "/$prefix-n$1", "enforceNodeAllocatable": ["pods"], "failSwapOn": false, "makeIPTablesUtilChains": false,
  "resolvConf": "", "imageGCHighThresholdPercent": 100, "evictionHard": {"memory.available": "100Mi"},
  "podPidsLimit": 1024, "nodeStatusUpdateFrequency": "4s", "featureGates": {"SizeMemoryBackedVolumes": true}}
 Y
@@ -146,9 +223,9 @@ Y
 cgroups() { # NUMBER
   local at file
   for at in /sys/fs/cgroup/*/; do
-    if [[ -L ${at%/} ]] || ! mkdir -p "${at}tk-n$1" 2>/dev/null; then continue; fi
+    if [[ -L ${at%/} ]] || ! mkdir -p "${at}$prefix-n$1" 2>/dev/null; then continue; fi
     for file in cpuset.cpus cpuset.mems; do
-      [[ ! -e $at$file || -e ${at}cgroup.controllers ]] || cat "$at$file" >"${at}tk-n$1/$file"
+      [[ ! -e $at$file || -e ${at}cgroup.controllers ]] || cat "$at$file" >"${at}$prefix-n$1/$file"
     done
   done
 }
@@ -171,7 +248,7 @@ exec $bin/kubelet --config=$at/kubelet.yaml --kubeconfig=$dir/n$1.kubeconfig --c
   --container-runtime-endpoint=unix://$at/run/containerd.sock --root-dir=$at/kubelet --cert-dir=$at/pki \
   --hostname-override=n$1 --node-ip=$net.1$1
 Y
-  run "kubelet-n$1" nsenter --net="/run/netns/tk-n$1" unshare -m bash "$at/start.sh"
+  run "kubelet-n$1" nsenter --net="/run/netns/$prefix-n$1" unshare -m bash "$at/start.sh"
 }
 
 up() { # CACHE DIR [NODES]
@@ -214,8 +291,8 @@ end_node() { # NUMBER
     ctr -a "$socket" -n k8s.io containers rm "$name" >/dev/null 2>&1 || true
   done
   end "containerd-n$1"
-  ip link del "tk-v$1" 2>/dev/null || true
-  ip netns del "tk-n$1" 2>/dev/null || true
+  ip link del "$prefix-v$1" 2>/dev/null || true
+  ip netns del "$prefix-n$1" 2>/dev/null || true
 }
 
 down() { # DIR
@@ -227,14 +304,14 @@ down() { # DIR
   for name in scheduler controller apiserver etcd; do end "$name"; done
   sleep 1
   for i in "${nodes[@]}"; do end_node "$i"; done
-  ip link del tk-br 2>/dev/null || true
+  ip link del "$prefix-br" 2>/dev/null || true
   sleep 1
   for i in "${nodes[@]}"; do
-    for at in /sys/fs/cgroup/*/"tk-n$i"; do find "$at" -depth -type d -exec rmdir {} + 2>/dev/null || true; done
+    for at in /sys/fs/cgroup/*/"$prefix-n$i"; do find "$at" -depth -type d -exec rmdir {} + 2>/dev/null || true; done
   done
 }
 
 case ${1:-} in
-  packages | up | down) "$@" ;;
-  *) echo "usage: cluster.sh packages CACHE | up CACHE DIR [NODES] | down DIR" >&2; exit 2 ;;
+  built | build | images | up | down) "$@" ;;
+  *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

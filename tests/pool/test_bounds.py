@@ -34,6 +34,23 @@ def test_at_the_bound_the_least_recently_used_idle_sandbox_makes_room() -> None:
     assert "was closed to make room for another task's" in slots.take_notes(again.slot)[0]
 
 
+def test_where_hundreds_of_tasks_of_one_principal_wait_one_look_decides_for_all() -> None:
+    looks: list[str] = []
+
+    class Watched(Bounds):
+        def most_of(self, principal: str) -> int:
+            looks.append(principal)
+            return super().most_of(principal)
+
+    slots = Slots(Watched(max_sandboxes=1))
+    made(slots, ask(slots, key("first")))
+    for number in range(300):
+        slots.lease(key(f"waits {number}"), AUTHORIZED)
+    looks.clear()
+    assert slots.assign(1) == []
+    assert len(looks) == 1
+
+
 def left_running(slots: Slots, task: str, *, now: float, principal: str = "local") -> Slot:
     """A sandbox in which something lives that no call waits for."""
     asked = ask(slots, key(task, principal=principal), now=now)

@@ -67,11 +67,16 @@ class Slots:
 
     def _place_next(self, stuck: set[SlotKey], now: float) -> Step | None:
         """Place the first call that can be; the keys of those before it are added to `stuck`."""
+        held, full = {slot.task for slot in self}, set[object]()
         for turn in in_turn(self._waiting, self._slots.values()):
-            if turn.key not in stuck and (step := self._place(turn, now)) is not None:
-                self._join_others(turn, step.slot)
-                return step
-            stuck.add(turn.key)
+            # A principal's tasks without a sandbox are alike: where one finds no room, none does.
+            alike = turn.key if turn.key[0] in held else (turn.key[0].principal, id(turn.profile))
+            if turn.key not in stuck and alike not in full:
+                if (step := self._place(turn, now)) is not None:
+                    self._join_others(turn, step.slot)
+                    return step
+                stuck.add(turn.key)
+                full.add(alike)
         return None
 
     def _join_others(self, lease: Lease, slot: Slot) -> None:
@@ -159,8 +164,6 @@ class Slots:
         self._retire(slot)
         return Step(holder, retired=slot)
 
-    # --- leaving -------------------------------------------------------------------------------------------------
-
     def _retire(self, slot: Slot) -> None:
         del self._slots[slot.key]
         slot.state = SlotState.RETIRED
@@ -207,8 +210,6 @@ class Slots:
             return Step(slot, evicted=evicted)
         slot.state, slot.settled = SlotState.CREATING, anyio.Event()
         return Step(slot, check=True, evicted=evicted)
-
-    # --- inheritance ---------------------------------------------------------------------------------------------
 
     def inherit(self, slot: Slot) -> None:
         """Add a slot for an earlier server's sandbox that is being adopted; the bounds do not count here."""
