@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 )
 async def gw(request: pytest.FixtureRequest, gateway: GatewayFactory) -> AsyncIterator[Gateway]:
     # A pod has no bound of its own on processes: its kubelet has one for every pod.
-    toml = "[policy]\nallow_unenforced = ['pids']\n" if request.param == "kubernetes" else ""
+    toml = "manifests = []\n[policy]\nallow_unenforced = ['pids']\n" if request.param == "kubernetes" else ""
     async with gateway(toml, engine=request.param) as opened:
         yield opened
 

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.kubernetes]
 #: A pod has no bound of its own on processes.
 MAKE = "mkdir d; head -c 3000000 /dev/urandom > d/big; ln -s big d/link; chmod 700 d; sha256sum d/link > sum"
 LOOK = "sha256sum -c sum; stat -c '%a %U' d d/big"
-TOML = "[policy]\nallow_unenforced = ['pids']\n"
+TOML = "manifests = []\n[policy]\nallow_unenforced = ['pids']\n"
 
 
 async def terminal(gw: Gateway, command: str, task: str = "a", **arguments: object) -> ProcessResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import time
@@ -272,6 +273,39 @@ def test_shutdown_kills_everything_and_exits(supervisor: Supervisor) -> None:
     assert supervisor.wait() == 0
     assert not any(map(alive, pids))
     assert not supervisor.path.exists()
+
+
+def mode_of(path: Path) -> int | None:
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return None
+
+
+def test_one_that_stays_begins_anew_for_another_server(binary: Path, tmp_path: Path) -> None:
+    supervisor = Supervisor(binary, tmp_path / "run", options=["--stays"])
+    try:
+        for number in range(3):
+            token = b"%d" % number * 32
+            until(lambda: mode_of(supervisor.path) == 0o600, "a supervisor that waits")
+            with supervisor.connect() as client:
+                assert client.hello(token=token).flags & WelcomeFlag.FIRST_CLAIM
+                assert mode_of(supervisor.path) == 0o700
+                pid = client.start(1, "sleep", "60")
+                client.send(requests.shutdown(200))
+                client.wait_closed()
+            assert not alive(pid)
+    finally:
+        supervisor.stop()
+
+
+def test_one_that_stays_ends_with_its_last_server(binary: Path, tmp_path: Path) -> None:
+    supervisor = Supervisor(binary, tmp_path / "run", options=["--stays"])
+    try:
+        supervisor.claim(ttl_ms=200).close()
+        assert supervisor.wait() == 0
+    finally:
+        supervisor.stop()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -30,6 +30,14 @@ def api(kubeconfig: str = "", namespace: str = "") -> Api:
     return Api(lambda: find_cluster({}, kubeconfig or os.environ["TASKCELL_TEST_KUBECONFIG"], namespace))
 
 
+def config(at: Path, namespace: str) -> str:
+    """The tests' kubeconfig, with another namespace."""
+    found = json.loads(Path(os.environ["TASKCELL_TEST_KUBECONFIG"]).read_text())
+    found["contexts"][0]["context"]["namespace"] = namespace
+    at.write_text(json.dumps(found))
+    return str(at)
+
+
 class Program:
     """A program of the cluster, by the pid that was written at its start."""
 
@@ -68,6 +76,15 @@ def restart_kubelet(number: int) -> None:
     with (folder() / "log" / f"kubelet-n{number}-again.log").open("ab") as log:
         again = subprocess.Popen([*enter, *argv], stdout=log, stderr=log, cwd=folder(), start_new_session=True)
     file.write_text(str(again.pid))
+
+
+def kill_containers(pod: dict[str, Any]) -> None:
+    """Kill what is PID 1 in each of a pod's containers, as the kernel does when memory is short."""
+    node = folder() / pod["spec"]["nodeName"]
+    command = ["ctr", "-a", node / "run/containerd.sock", "-n", "k8s.io", "tasks", "kill", "-s", "KILL"]
+    for one in pod["status"]["containerStatuses"]:
+        digest = one["containerID"].partition("//")[2]
+        subprocess.run([*command, digest], check=True, timeout=CLUSTER_TIMEOUT)
 
 
 @contextmanager

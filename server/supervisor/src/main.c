@@ -24,7 +24,8 @@
 #include "transfer/transfer.h"
 
 static int usage(void) {
-    fputs("usage: supervisor init --socket PATH [--claim MS] [--own-ipc] [--group GID] [--mode MODE:PATH]...\n"
+    fputs("usage: supervisor init --socket PATH [--claim MS] [--own-ipc] [--stays] [--group GID]\n"
+          "                       [--mode MODE:PATH]...\n"
           "       supervisor connect --socket PATH | file ... | transfer ... | look PATH... | facts PATH...\n"
           "       supervisor own SECONDS USER PATH... | as USER FOLDER transfer ... | environment | reach | version\n",
           stderr);
@@ -41,6 +42,10 @@ static int init(int count, char **words) {
     struct init_options options = {.path = words[0], .claim_ms = CLAIM_MS};
     for (int i = 1; i < count; i++) {
         const char *value = i + 1 < count ? words[i + 1] : NULL;
+        if (!strcmp(words[i], "--stays")) {
+            options.stays = true;
+            continue;
+        }
         if (!strcmp(words[i], "--own-ipc")) {
             options.owns_ipc = true;
             continue;
@@ -51,7 +56,10 @@ static int init(int count, char **words) {
         else if (strcmp(words[i], "--mode") || !mode_set(value)) return usage();
         i++;
     }
-    return init_run(&options);
+    int code = init_run(&options);
+    if (code != INIT_AGAIN) return code;
+    execv("/proc/self/exe", words - 3);
+    return 1;
 }
 
 int main(int argc, char **argv) {

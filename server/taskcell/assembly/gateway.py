@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -81,6 +81,13 @@ class _CurrentProfiles:
             return None if profile is None else self._policy.authorize_profile(profile)
         except Denied:
             return None
+
+    def siblings(self) -> Sequence[AuthorizedProfile]:
+        found = []
+        for profile in profiles(self._tools()).values():
+            with suppress(Denied):
+                found.append(self._policy.authorize_profile(profile))
+        return found
 
     def users(self) -> Collection[str]:
         own = {profile.user for profile in profiles(self._tools()).values() if not profile.is_reader}

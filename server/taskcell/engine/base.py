@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -67,6 +67,7 @@ class ContainerSpec:
         claim_within: seconds that its supervisor waits for the server that has it started; then it ends.
         shares_files: profiles that run as other users write to the task's files too.
         allow_unenforced: keys of a profile that need not hold, because the operator says so: `pids`, `network`.
+        siblings: profiles that may come to use the same files; an engine that must may make room for them at once.
     """
 
     profile: AuthorizedProfile
@@ -77,6 +78,7 @@ class ContainerSpec:
     shares_files: bool = False
     principal: str = LOCAL_PRINCIPAL
     allow_unenforced: frozenset[str] = frozenset()
+    siblings: Callable[[], Sequence[AuthorizedProfile]] = tuple
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,7 @@ class Launcher:
             shares_files,
             principal,
             frozenset(self._settings.policy.allow_unenforced),
+            self._workspaces.siblings,
         )
 
     async def _connect(self, container: Container, slot: Slot, nonce: str, *, running: bool = False) -> Sandbox:

@@ -11,8 +11,9 @@ from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
 from taskcell.egress.egress import Egress
 from taskcell.engine.base import Engine
-from taskcell.pool.parts import Parts, Profiles, hold_group
+from taskcell.pool.parts import Parts, hold_group
 from taskcell.pool.pool import Pool
+from taskcell.pool.workspaces import Profiles
 
 
 @asynccontextmanager

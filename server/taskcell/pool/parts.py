@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol
 
 import anyio
 import anyio.abc
@@ -14,8 +12,6 @@ from taskcell.config.settings import Settings
 from taskcell.deployment.records import Deployment
 from taskcell.egress.egress import Egress
 from taskcell.engine.base import Engine
-from taskcell.model import TaskKey
-from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.adoption import Inheritance
 from taskcell.pool.bounds import Bounds
 from taskcell.pool.closing import Closing
@@ -28,17 +24,7 @@ from taskcell.pool.liveness import Liveness
 from taskcell.pool.sharing import Sharing
 from taskcell.pool.state import Slots
 from taskcell.pool.upkeep import Upkeep
-from taskcell.pool.workspaces import Workspaces
-
-
-class Profiles(Protocol):
-    """The profiles of the server's tools and environments, as they are now."""
-
-    def authorized(self, name: str, task: TaskKey) -> AuthorizedProfile | None:
-        """The profile of that name and task; None when there is none, or it is denied."""
-
-    def users(self) -> Collection[str]:
-        """As whom the commands run that may write to a task's files."""
+from taskcell.pool.workspaces import Profiles, Workspaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +54,7 @@ class Parts:
     ) -> Parts:
         """The parts of one pool, under a new name of this server among those of its deployment."""
         name, instance, slots = settings.deployment_id, secrets.token_hex(8), Slots(_bounds(settings, for_one_call))
-        workspaces, leftovers = Workspaces(engine, settings, deployment, profiles.users), Leftovers(engine, name)
+        workspaces, leftovers = Workspaces(engine, settings, deployment, profiles), Leftovers(engine, name)
         keeper = Keeper(engine, settings, workspaces, slots, deployment, keeps=not for_one_call)
         launcher = Launcher(
             group, engine, settings, deployment, workspaces, leftovers=leftovers, instance=instance, egress=egress

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import anyio
 import anyio.to_thread
@@ -46,20 +47,32 @@ class TaskRecord:
         return any(channel is not None and channel.alive for _, channel in self.holders.values())
 
 
+class Profiles(Protocol):
+    """The profiles of the server's tools and environments, as they are now."""
+
+    def authorized(self, name: str, task: TaskKey) -> AuthorizedProfile | None:
+        """The profile of that name and task; None when there is none, or it is denied."""
+
+    def siblings(self) -> Sequence[AuthorizedProfile]:
+        """Those of the server's tools that the policy allows."""
+
+    def users(self) -> Collection[str]:
+        """As whom the commands run that may write to a task's files."""
+
+
 class Workspaces:
     """Remembers a record for each task that this server has seen, until the task is closed.
 
     Arguments:
-        users: as whom the commands of the server's profiles run now that may write to a task's files.
+        profiles: those of the server, as they are now.
     """
 
-    def __init__(
-        self, engine: Engine, settings: Settings, deployment: Deployment, users: Callable[[], Collection[str]]
-    ) -> None:
+    def __init__(self, engine: Engine, settings: Settings, deployment: Deployment, profiles: Profiles) -> None:
         self._engine = engine
         self._settings = settings
         self._deployment = deployment
-        self._users = users
+        self.siblings = profiles.siblings
+        self._users = profiles.users
         self._tasks: dict[TaskKey, TaskRecord] = {}
 
     def record(self, task: TaskKey) -> TaskRecord:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import re
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -45,10 +46,10 @@ def test_what_is_in_memory_is_bounded() -> None:
     bounds = {one["name"]: one["emptyDir"] for one in made["volumes"] if "emptyDir" in one}
     assert bounds == {
         "workspace": {"medium": "Memory", "sizeLimit": str(1 << 20)},
-        "memory-0": {"medium": "Memory", "sizeLimit": str(1 << 22)},
+        f"{pod.cell_of(PLAIN)}-0": {"medium": "Memory", "sizeLimit": str(1 << 22)},
     }
     mounts = {one["name"]: one["mountPath"] for one in made["containers"][0]["volumeMounts"]}
-    assert mounts == {"supervisor": "/.taskcell", "workspace": "/workspace", "memory-0": "/tmp"}
+    assert mounts == {"supervisor": "/.taskcell", "workspace": "/workspace", f"{pod.cell_of(PLAIN)}-0": "/tmp"}
 
 
 def test_labels_are_what_kubernetes_takes() -> None:
@@ -58,6 +59,29 @@ def test_labels_are_what_kubernetes_takes() -> None:
     assert len(labels["taskcell.dev/deployment"]) == pod.HASHED
     assert pod.label("x" * 64) != "x" * 64
     assert pod.label("-x") != "-x" or pod.label("x-") != "x-"
+
+
+def test_each_profile_that_may_come_has_a_container_beside_the_first() -> None:
+    skill = profile(name="A_skill", kind="skill", entrypoint=("x",), is_reader=True)
+    no_room = (profile(name="far", runtime="r"), profile(name="own", kind="skill", entrypoint=None), profile())
+    siblings = [POLICY.authorize_profile(one) for one in (skill, *no_room)]
+    asked = replace(spec(), siblings=lambda: siblings, shares_files=True)
+    made = pod.manifest(asked, "map")
+    first, second = made["spec"]["containers"]
+    assert made["metadata"]["annotations"][pod.CELLS] == first["name"] == pod.cell_of(PLAIN)
+    assert second["name"].startswith("c-a-skill-")
+    assert second["resources"]["requests"] == {"memory": str(8 << 20), "cpu": "1m"}
+    assert {"name": "workspace", "mountPath": "/workspace", "readOnly": True} in second["volumeMounts"]
+    assert made["spec"]["securityContext"]["fsGroup"] == pod.FILES_GROUP
+    assert "--group" in first["command"]
+    names = [volume["name"] for volume in made["spec"]["volumes"]]
+    assert len(names) == len(set(names))
+
+
+def test_names_of_containers_are_what_kubernetes_takes_and_differ() -> None:
+    names = [pod.cell_of(profile(name=name)) for name in ("a", "A", "a.b", "a-b", "x" * 100)]
+    assert len(set(names)) == 5
+    assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name) for name in names)
 
 
 def test_file_systems_in_memory_get_their_modes_from_the_supervisor() -> None:
@@ -74,6 +98,10 @@ def test_file_systems_in_memory_get_their_modes_from_the_supervisor() -> None:
         ({"network": "bridge"}, "its network is 'bridge'"),
         ({"remove": False}, "keeps a stopped container"),
         ({"gpus": "all"}, "asks for GPUs"),
+        ({"mounts": (Mount(None, "/c", volume="cache"),)}, "a volume by its name"),
+        ({"own": ("/opt/x",)}, "`own`"),
+        ({"disk": 1 << 30}, "`disk`"),
+        ({"cap_add": ("CHOWN",)}, "adds capabilities (CHOWN)"),
         ({"kind": "skill", "entrypoint": None}, "name it in `entrypoint`"),
     ],
 )

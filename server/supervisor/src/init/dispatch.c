@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -65,6 +66,7 @@ static const char *hello(struct supervisor *s, struct conn *c, const struct requ
     if (first_claim) {
         memcpy(s->token, q->token.data, q->token.size);
         s->token_size = q->token.size;
+        (void)!chmod(s->socket, 0700); /* seen from outside, its mode says that somebody has us */
     }
     if (!token_matches(s, q->token)) return "the token is wrong";
     if (s->active) conn_refuse(s, s->active, "another connection has taken this one's place");
@@ -206,7 +208,10 @@ static const char *serve(struct supervisor *s, struct conn *c, const struct fram
         return NULL;
     case REQ_SUDO: answer_sudo(s, set_up_sudo(s, &q.sudo)); return NULL;
     case REQ_PING: answer_pong(s); return NULL;
-    case REQ_SHUTDOWN: kill_and_leave(s, q.grace_ms); return NULL;
+    case REQ_SHUTDOWN:
+        s->asked = true;
+        kill_and_leave(s, q.grace_ms);
+        return NULL;
     case REQ_READ: answer_data(s, &q, p); return NULL;
     case REQ_STATE: answer_state(s, q.size); return NULL;
     default: break;

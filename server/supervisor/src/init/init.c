@@ -134,6 +134,7 @@ int init_run(const struct init_options *options) {
     s.listener = listen_at(path);
     if (s.listener < 0) return 1;
     report_prepare(&s, path);
+    s.socket = path;
     s.self = getpid();
     s.is_init = s.self == 1;
     s.changes_user = user_can_change();
@@ -150,5 +151,6 @@ int init_run(const struct init_options *options) {
     if (!set_up(&s, &waited)) return complain("cannot watch", path), 1;
     int code = loop_run(&s);
     unlink(path);
-    return code;
+    bool again = options->stays && s.asked && !s.everything_survivors;
+    return again ? INIT_AGAIN : s.asked && options->stays ? 1 : code;
 }

@@ -161,6 +161,8 @@ struct supervisor {
     bool told_everything; /* KILLED for process 0 is owed */
     uint32_t everything_survivors;
     bool leaving;
+    const char *socket; /* the path of ours */
+    bool asked; /* by the server, and not because there is none */
     struct rlimit limits[RLIM_NLIMITS]; /* its own, as they must stay */
     char fault[FAULT_MAX];              /* why it can serve no longer; empty: it can */
     int64_t leave_by; /* when it leaves for that at the latest, whether its answers were read or not */

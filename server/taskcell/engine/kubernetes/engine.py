@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import BinaryIO
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.abc
@@ -15,17 +15,13 @@ from taskcell.engine.base import Container, ContainerSpec, EngineFacts, ListedCo
 from taskcell.engine.kubernetes import inside, pod, rights, status
 from taskcell.engine.kubernetes.api import JSON_PATCH, Api
 from taskcell.engine.kubernetes.exec_stream import open_pod_exec
+from taskcell.engine.kubernetes.inside import PodCell
 from taskcell.engine.kubernetes.network import Wall
 from taskcell.engine.kubernetes.pods import Pods
-from taskcell.errors import EngineError
-from taskcell.model import WORKSPACE
+from taskcell.engine.kubernetes.starter import Starter, place_of
+from taskcell.errors import EngineError, SandboxLost
 from taskcell.policy.policy import AuthorizedProfile
 
-#: Seconds from a pod's creation to its container's start, where the image is on the node: one, and more where many
-#: start at once. A pull takes longer, and goes on in the cluster only while the pod is there.
-POD_START_TIMEOUT = 60.0
-#: Seconds to remove a pod that could not be started.
-POD_UNDO_TIMEOUT = 5.0
 _RIGHTS = (
     "The server's account may not {rights} in the namespace {namespace}: give it a Role with these verbs "
     "(docs/engines.md has all that it needs)."
@@ -43,7 +39,8 @@ class KubernetesEngine:
         self._facts: EngineFacts | None = None
         self._pods = Pods(api)
         self._wall = Wall(api)
-        self._environments: dict[str, Mapping[str, str]] = {}
+        self._starter = Starter(api, self._pods, self._wall)
+        self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
     async def facts(self) -> EngineFacts:
         if self._facts is None:
@@ -73,75 +70,20 @@ class KubernetesEngine:
                 "that `pids` has no effect. The operator can allow that: policy.allow_unenforced = ['pids']."
             )
         await self._wall.make()
-        made = await self._pods.make(spec)
-        try:
-            with anyio.fail_after(POD_START_TIMEOUT):
-                found = await self._pods.until_running(spec.name)
-                if "network" not in spec.allow_unenforced:
-                    await self._wall.check(spec.name, found["spec"]["nodeName"])
-                is_fresh = not await self._inherit(found, spec)
-                return await self._described(found, spec.profile, is_fresh=is_fresh)
-        except BaseException as error:
-            with anyio.move_on_after(POD_UNDO_TIMEOUT, shield=True):
-                await self._pods.delete(spec.name, made["metadata"]["uid"], 0)
-            if isinstance(error, TimeoutError):
-                raise EngineError(
-                    f"The pod {spec.name} was not started within {POD_START_TIMEOUT:g} s: the cluster has no room for "
-                    "it, or pulls its image. Call again in a minute."
-                ) from None
-            raise
-
-    async def _inherit(self, found: dict[str, Any], spec: ContainerSpec) -> bool:
-        """Fill a new pod with the files of the task's last one, if that runs; returns whether it did."""
-        for holder in spec.workspace.holders:
-            old = await self._pods.look(holder.id)
-            if old is not None and status.standing_of_pod(old) is Standing.RUNS:
-                other = old["metadata"]["labels"].get(pod.LABEL_PREFIX + "profile")
-                if other != pod.label(spec.profile.name):
-                    raise EngineError(
-                        f"The task has a pod of its profile '{other}' already, and pods cannot share files: close the "
-                        "task (`sandbox close`), or use another task_id."
-                    )
-                await self._copy(old["metadata"]["name"], [found["metadata"]["name"]], spec.profile.user)
-                return True
-        return False
-
-    async def _copy(self, source: str, targets: Sequence[str], user: str | None) -> None:
-        with tempfile.TemporaryFile() as file:
-            await inside.save(self._api, source, user, file, inside.ARCHIVE_MAX)
-            for target in targets:
-                file.seek(0)
-                await inside.put(self._api, target, user, file)
+        if not spec.workspace.name:
+            return await self._starter.in_new_pod(spec)
+        # Of two that need a new pod for the same files, the second one goes into the first one's.
+        async with self._turns.setdefault(spec.workspace.name, anyio.Lock()):
+            return await self._starter.in_pod_of_task(spec) or await self._starter.in_new_pod(spec)
 
     # --- finding -------------------------------------------------------------------------------------------------
 
-    async def _described(self, found: dict[str, Any], profile: AuthorizedProfile, *, is_fresh: bool) -> Container:
-        return Container(
-            id=status.id_of(found),
-            name=status.name_of(found),
-            workspace=WORKSPACE,
-            supervisor=pod.SUPERVISOR,
-            reports=pod.POD_REPORTS,
-            user=profile.user,
-            environment=await self._environment(found),
-            image_id=profile.image,
-            volume=status.id_of(found),
-            is_fresh=is_fresh,
-            is_pod=True,
-        )
-
-    async def _environment(self, found: dict[str, Any]) -> Mapping[str, str]:
-        """The image's own variables: the first pod of each image is asked."""
-        image = status.image_of(found)
-        if image not in self._environments:
-            self._environments[image] = await inside.environment(self._api, found["metadata"]["name"])
-        return self._environments[image]
-
     async def find(self, container_id: str, profile: AuthorizedProfile) -> Container | None:
+        _, _, cell, restarts = container_id.split("/")
         found = await self._pods.look(container_id)
-        if found is None or status.standing_of_pod(found) is Standing.ENDED:
+        if found is None or status.standing_of_cell(found, cell, int(restarts)) is Standing.ENDED:
             return None
-        return await self._described(found, profile, is_fresh=False)
+        return await self._starter.described(found, profile, is_fresh=False)
 
     async def image_id(self, profile: AuthorizedProfile) -> str:
         """The reference: no API says which image a node would take for it. One with a digest is its own id."""
@@ -150,26 +92,27 @@ class KubernetesEngine:
     async def rename(self, container: Container, name: str) -> Container:
         """Pods keep their names; an annotation has the new one."""
         at = "/metadata/annotations/" + (pod.LABEL_PREFIX + "name").replace("/", "~1")
-        change = [{"op": "test", "path": "/metadata/uid", "value": container.id.partition("/")[2]},
+        change = [{"op": "test", "path": "/metadata/uid", "value": container.id.split("/")[1]},
                   {"op": "replace", "path": at, "value": name}]  # fmt: skip
-        await self._api.call("PATCH", self._pod_of(container.id), change, JSON_PATCH)
+        await self._api.call("PATCH", self._api.path("pods", place_of(container).pod), change, JSON_PATCH)
         return replace(container, name=name)
 
     async def containers(self, deployment: str) -> Sequence[ListedContainer]:
         selector = f"{pod.LABEL_PREFIX}deployment={pod.label(deployment)}"
         found = await self._api.call("GET", self._api.path("pods"), labelSelector=selector)
-        return [status.listed(one) for one in found["items"]]
+        return [container for one in found["items"] for container in status.listed(one)]
 
     async def standing(self, container: Container) -> Standing:
         found = await self._pods.look(container.id)
-        return Standing.ENDED if found is None else status.standing_of_pod(found)
+        _, _, cell, restarts = container.id.split("/")
+        return Standing.ENDED if found is None else status.standing_of_cell(found, cell, int(restarts))
 
     async def why_dead(self, container: Container) -> str:
         try:
             found = await self._pods.look(container.id)
         except EngineError as error:
             return str(error)
-        return "Its pod was removed." if found is None else status.why_ended(found["status"])
+        return "Its pod was removed." if found is None else status.why_ended(found, place_of(container).cell)
 
     async def memory(self, container: Container) -> int | None:
         """None: that is in the metrics of the cluster, which need not be there."""
@@ -177,25 +120,51 @@ class KubernetesEngine:
 
     # --- ending --------------------------------------------------------------------------------------------------
 
-    def _pod_of(self, container_id: str) -> str:
-        return self._api.path("pods", container_id.partition("/")[0])
-
     async def stop(self, container_id: str) -> None:
-        name, _, uid = container_id.partition("/")
-        await self._pods.delete(name, uid, pod.POD_GRACE)
+        await self._end(container_id, pod.POD_GRACE)
 
     async def remove(self, container: Container, *, keep: bool = False) -> None:
         """Returns when the removal has begun: the pod's object stays for some seconds after its processes."""
-        name, _, uid = container.id.partition("/")
         # Not 0: that takes it out of the API at once, and nobody then knows whether its processes have ended.
-        await self._pods.delete(name, uid, 1)
+        await self._end(container.id, 1)
+
+    async def _end(self, container_id: str, grace: int) -> None:
+        """Leave a container to the task's next sandbox of its profile; the pod goes with the last one.
+
+        One whose supervisor does not begin anew is left as it is, and never used again.
+
+        A container that has ended by itself is started again by the kubelet, beside the same files: its pod stays for
+        the task, and goes with its workspace.
+        """
+        name, uid, cell, restarts = container_id.split("/")
+        found = await self._pods.look(container_id)
+        if found is None:
+            return
+        is_over = (
+            status.standing_of_cell(found, cell, int(restarts)) is Standing.ENDED or container_id in self._starter.ended
+        )
+        has_ended = status.runs(found) and is_over
+        self._starter.ended.discard(container_id)
+        if container_id in self._starter.followed:
+            self._starter.followed.discard(container_id)
+            return
+        others = [one for one in status.cells_in_use(found) if one not in (cell, cell + pod.SPOILT)]
+        if others and not has_ended and not await self._starter.is_idle(PodCell(name, cell)):
+            await self._pods.spoil(found, cell)
+        elif not await self._pods.release(found, cell) and not has_ended:
+            await self._pods.delete(name, uid, grace)
 
     # --- the channel ---------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def connect(self, container: Container) -> AsyncIterator[anyio.abc.ByteStream]:
-        name = _pod_name(container)
-        stream = await open_pod_exec(self._api, name, pod.CELL, (pod.SUPERVISOR, "connect", "--socket", pod.POD_SOCKET))
+        at, words = place_of(container), (pod.SUPERVISOR, "connect", "--socket", pod.POD_SOCKET)
+        try:
+            stream = await open_pod_exec(self._api, at.pod, at.cell, words)
+        except SandboxLost:
+            self._starter.ended.add(container.id)
+            raise
+        self._starter.ended.discard(container.id)  # an API server that starts refuses streams, too
         try:
             yield stream
         finally:
@@ -207,13 +176,13 @@ class KubernetesEngine:
         return False
 
     async def save_files(self, container: Container, file: BinaryIO, most: int) -> None:
-        await inside.save(self._api, _pod_name(container), container.user, file, most)
+        await inside.save(self._api, place_of(container), container.user, file, most)
 
     async def put_files(self, container: Container, file: BinaryIO) -> None:
-        await inside.put(self._api, _pod_name(container), container.user, file)
+        await inside.put(self._api, place_of(container), container.user, file)
 
     async def copy_files(self, source: Container, targets: Sequence[Container], runtime: str) -> Sequence[str]:
-        await self._copy(_pod_name(source), [_pod_name(one) for one in targets], source.user)
+        await inside.copy(self._api, place_of(source), [place_of(one) for one in targets], source.user)
         return ["" for _ in targets]
 
     @asynccontextmanager
@@ -222,7 +191,8 @@ class KubernetesEngine:
         yield
 
     async def remove_workspace(self, name: str) -> None:
-        """It goes with its pod."""
+        pod_name, uid = name.split("/")
+        await self._pods.delete(pod_name, uid, 1)
 
     async def shared_volumes(self, deployment: str) -> Sequence[ListedVolume]:
         return ()
@@ -235,7 +205,3 @@ class KubernetesEngine:
 
     async def aclose(self) -> None:
         await self._api.aclose()
-
-
-def _pod_name(container: Container) -> str:
-    return container.id.partition("/")[0]

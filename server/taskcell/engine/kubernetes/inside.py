@@ -8,9 +8,10 @@ user's.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -41,9 +42,16 @@ _KUBELETS = re.compile(r"HOSTNAME|KUBERNETES_(SERVICE|PORT)(_.*)?")
 _SAYS = re.compile(rb"taskcell: ([^\n]*)\n")
 
 
+class PodCell(NamedTuple):
+    """A container of a pod."""
+
+    pod: str
+    cell: str
+
+
 @asynccontextmanager
-async def _running(api: Api, name: str, *words: str) -> AsyncIterator[PodExecStream]:
-    stream = await open_pod_exec(api, name, pod.CELL, (pod.SUPERVISOR, *words))
+async def _running(api: Api, at: PodCell, *words: str) -> AsyncIterator[PodExecStream]:
+    stream = await open_pod_exec(api, at.pod, at.cell, (pod.SUPERVISOR, *words))
     try:
         yield stream
     except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
@@ -52,10 +60,10 @@ async def _running(api: Api, name: str, *words: str) -> AsyncIterator[PodExecStr
         await anyio.aclose_forcefully(stream)
 
 
-async def _said(api: Api, name: str, word: str) -> bytes:
+async def _said(api: Api, at: PodCell, *words: str) -> bytes:
     said = bytearray()
     with _bounded(ASK_TIMEOUT):
-        async with _running(api, name, word) as stream:
+        async with _running(api, at, *words) as stream:
             with suppress(anyio.EndOfStream):
                 while True:
                     said += await stream.receive()
@@ -64,19 +72,25 @@ async def _said(api: Api, name: str, word: str) -> bytes:
     return bytes(said)
 
 
-async def environment(api: Api, name: str) -> Mapping[str, str]:
+async def environment(api: Api, at: PodCell) -> Mapping[str, str]:
     """The variables that the image of a pod's container sets. Raises EngineUnavailable, SandboxLost."""
-    said = await _said(api, name, "environment")  # PATH at least
+    said = await _said(api, at, "environment")  # PATH at least
     entries = (entry.partition("=") for entry in said.decode("utf-8", "replace").split("\0") if entry)
     return {key: value for key, _, value in entries if not _KUBELETS.fullmatch(key)}
 
 
-async def reaches(api: Api, name: str) -> bool:
+async def reaches(api: Api, at: PodCell) -> bool:
     """Whether a pod reaches the API of its cluster. Raises EngineUnavailable, SandboxLost."""
-    return (await _said(api, name, "reach")).strip() == b"reached"
+    return (await _said(api, at, "reach")).strip() == b"reached"
 
 
-async def save(api: Api, name: str, user: str | None, file: BinaryIO, most: int) -> None:
+async def is_idle(api: Api, at: PodCell) -> bool:
+    """Whether a container's supervisor waits for a server: the mode of its socket says so. Raises EngineError."""
+    said = (await _said(api, at, "facts", pod.POD_SOCKET)).decode("utf-8", "replace").splitlines()
+    return bool(said) and said[-1].startswith("at 600 ")
+
+
+async def save(api: Api, at: PodCell, user: str | None, file: BinaryIO, most: int) -> None:
     """Write a pod's workspace as a tar archive. Raises EngineError.
 
     Arguments:
@@ -85,7 +99,7 @@ async def save(api: Api, name: str, user: str | None, file: BinaryIO, most: int)
     """
     words = ("as", user or "0:0", WORKSPACE, "transfer", "send", "tar", "0", "0", ".")
     with _bounded(COPY_TIMEOUT):
-        async with _running(api, name, *words) as stream:
+        async with _running(api, at, *words) as stream:
             await stream.send(bytes(min(most, ARCHIVE_MAX) // _PIECE + 1))
             last = b""
             with suppress(anyio.EndOfStream):
@@ -115,7 +129,7 @@ async def _archive(stream: PodExecStream, file: BinaryIO, most: int) -> bytes:
             raise EngineError(f"The server cannot write the task's files to its disk: {error.strerror}.") from error
 
 
-async def put(api: Api, name: str, user: str | None, file: BinaryIO) -> None:
+async def put(api: Api, at: PodCell, user: str | None, file: BinaryIO) -> None:
     """Unpack a tar archive, from where the file stands, into a pod's workspace. Raises EngineError.
 
     Arguments:
@@ -123,7 +137,7 @@ async def put(api: Api, name: str, user: str | None, file: BinaryIO) -> None:
     """
     reply = bytearray()
     with _bounded(COPY_TIMEOUT):
-        async with _running(api, name, "as", user or "0:0", WORKSPACE, "transfer", "unpack-open", ".") as stream:
+        async with _running(api, at, "as", user or "0:0", WORKSPACE, "transfer", "unpack-open", ".") as stream:
             async with anyio.create_task_group() as group:
 
                 async def send() -> None:
@@ -137,6 +151,15 @@ async def put(api: Api, name: str, user: str | None, file: BinaryIO) -> None:
                 group.cancel_scope.cancel()
             if not reply or reply[0] != _DONE:
                 raise EngineError(f"The task's files could not be put back: {_reason(bytes(reply), stream)}.")
+
+
+async def copy(api: Api, source: PodCell, targets: Sequence[PodCell], user: str | None) -> None:
+    """Copy a pod's files into others, through this machine's disk. Arguments as in `save`. Raises EngineError."""
+    with tempfile.TemporaryFile() as file:
+        await save(api, source, user, file, ARCHIVE_MAX)
+        for target in targets:
+            file.seek(0)
+            await put(api, target, user, file)
 
 
 @contextmanager

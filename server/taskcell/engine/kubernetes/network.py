@@ -12,6 +12,7 @@ import anyio
 
 from taskcell.engine.kubernetes import inside, pod
 from taskcell.engine.kubernetes.api import Api, ApiRefused
+from taskcell.engine.kubernetes.inside import PodCell
 from taskcell.errors import EngineError
 
 POLICY_NAME = "taskcell-network-none"
@@ -64,12 +65,12 @@ class Wall:
                 raise
         return await self._api.call("GET", self._api.path("networkpolicies", POLICY_NAME, POLICY_GROUP))
 
-    async def check(self, name: str, node: str) -> None:
+    async def check(self, at: PodCell, node: str) -> None:
         """Look from inside a new pod, if it is the first one on its node."""
         if node in self._nodes:
             return
         until = anyio.current_time() + ENFORCED_WITHIN
-        while await inside.reaches(self._api, name):
+        while await inside.reaches(self._api, at):
             if anyio.current_time() > until:
                 raise EngineError(_OPEN.format(node=node, policy=POLICY_NAME))
             await anyio.sleep(LOOK_EVERY)

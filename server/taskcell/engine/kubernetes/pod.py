@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from taskcell.engine.base import ContainerSpec
@@ -15,8 +15,6 @@ SUPERVISOR = f"{SUPERVISOR_FOLDER}/supervisor"
 #: In the container's own /dev: a tmpfs that belongs to root. An emptyDir has mode 0777, which the supervisor refuses.
 POD_SOCKET = "/dev/taskcell/supervisor.sock"
 POD_REPORTS = "/dev/taskcell.state"
-#: The one container of a pod.
-CELL = "cell"
 #: What PID 1 keeps, as on Docker. Pod Security "baseline" allows all four.
 KEPT_CAPABILITIES = ("KILL", "SETGID", "SETPCAP", "SETUID")
 #: What our labels and annotations begin with.
@@ -27,14 +25,28 @@ DEADLINE = 86_400
 POD_GRACE = 6
 #: What the scheduler counts for a sandbox: idle ones are many. A profile with less asks for less.
 REQUESTED_MEMORY, REQUESTED_CPU = 64 << 20, "10m"
+#: The same for a container that is there in case its skill is called; a supervisor that waits takes 5 MiB.
+IDLE_MEMORY, IDLE_CPU = 8 << 20, "1m"
+#: The annotation that lists the containers in use, and what stands there behind one that must not be used again.
+CELLS, SPOILT = LABEL_PREFIX + "cells", "!"
+#: The group that a task's users share in its files.
+FILES_GROUP = 59_999
 #: What cannot stand in a label is given as a hash of so many characters.
 LABEL_MAX, HASHED = 63, 40
+#: Characters of a profile's name in the name of its container.
+CELL_SHOWN = 40
 
 
 def impossible(profile: Profile) -> Iterator[str]:
     """Sentences on what a profile asks for and no pod can have."""
     if any(mount.source is not None for mount in profile.mounts) or profile.folder is not None:
         yield "it mounts a folder of the host, and a pod may run on any node: put the files into the image or the task"
+    if any(mount.volume for mount in profile.mounts):
+        yield "it mounts a volume by its name, which this engine does not make"
+    if profile.own:
+        yield "its user is to own folders of the image (`own`), and a pod's PID 1 may not give them away"
+    if profile.disk:
+        yield "it bounds its root file system (`disk`), which Kubernetes has no bound for"
     if profile.host_namespaces:
         yield f"it shares the host's {', '.join(profile.host_namespaces)}, which a cluster's nodes do not give"
     if profile.network != "none":
@@ -46,6 +58,8 @@ def impossible(profile: Profile) -> Iterator[str]:
         )
     if not profile.remove:
         yield "`rm = false` keeps a stopped container, and a cluster keeps none"
+    if profile.cap_add:
+        yield f"it adds capabilities ({', '.join(profile.cap_add)}), which this engine gives to none"
     if profile.gpus:
         yield "it asks for GPUs, which this engine does not ask a cluster for yet"
 
@@ -65,13 +79,24 @@ def labels(spec: ContainerSpec) -> dict[str, str]:
     return own | {LABEL_PREFIX + "network": spec.profile.network}
 
 
+def cell_of(profile: Profile) -> str:
+    """The name of a profile's container: the profile's own with its digest, for a name has only small letters."""
+    plain = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in profile.name.lower())
+    return f"c-{plain[:CELL_SHOWN]}-{hashlib.sha256(profile.name.encode()).hexdigest()[:8]}"
+
+
 def manifest(spec: ContainerSpec, supervisor: str) -> dict[str, Any]:
-    """The pod of a sandbox.
+    """The pod of a task: a container for its profile, and one for each that may come beside it.
+
+    None can be added later: an ephemeral container has no limits of its own, and never goes away.
 
     Arguments:
         supervisor: name of the ConfigMap that holds the supervisor.
     """
-    profile = spec.profile
+    profile, siblings = spec.profile, siblings_of(spec)
+    context: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
+    if spec.shares_files:  # the kubelet gives the workspace to the group, and what is made in it inherits that
+        context["fsGroup"] = FILES_GROUP
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -79,25 +104,44 @@ def manifest(spec: ContainerSpec, supervisor: str) -> dict[str, Any]:
             "name": spec.name,
             "labels": labels(spec),
             # Empty and there: a patch that tests a key that is missing fails.
-            "annotations": {LABEL_PREFIX + "name": "", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
+            "annotations": {
+                LABEL_PREFIX + "name": "",
+                CELLS: cell_of(profile),
+                "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+            },
         },
         "spec": {
             # A supervisor that dies is started again beside the same files; one that ends with 0 has ended for good.
             "restartPolicy": "OnFailure",
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "hostname": "sandbox",
+            "hostname": profile.hostname or "sandbox",
+            "hostAliases": [{"ip": address, "hostnames": [name]} for name, address in profile.hosts],
             "terminationGracePeriodSeconds": POD_GRACE,
             "activeDeadlineSeconds": DEADLINE,
             "dnsPolicy": "None",
             "dnsConfig": {"nameservers": ["127.0.0.1"]},
             **({"runtimeClassName": profile.runtime} if profile.runtime else {}),
             "nodeSelector": {"kubernetes.io/arch": architecture(profile)},
-            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [_cell(spec)],
-            "volumes": [*_volumes(spec, supervisor)],
+            "securityContext": context,
+            "containers": [
+                _cell(spec, profile, spec.claim_within, (REQUESTED_MEMORY, REQUESTED_CPU)),
+                *(_cell(spec, one, DEADLINE, (IDLE_MEMORY, IDLE_CPU)) for one in siblings),
+            ],
+            "volumes": [*_volumes(spec, supervisor, (profile, *siblings))],
         },
     }
+
+
+def siblings_of(spec: ContainerSpec) -> list[Profile]:
+    """The profiles that can have a container beside the spec's own."""
+    own = spec.profile
+    return [
+        one
+        for one in spec.siblings()
+        if one.name != own.name and one.runtime == own.runtime and architecture(one) == architecture(own)
+        and not list(impossible(one))
+    ]  # fmt: skip
 
 
 def architecture(profile: Profile) -> str:
@@ -105,26 +149,24 @@ def architecture(profile: Profile) -> str:
     return profile.platform.partition("/")[2] or "amd64"
 
 
-def _cell(spec: ContainerSpec) -> dict[str, Any]:
-    profile = spec.profile
+def _cell(spec: ContainerSpec, profile: Profile, claim_within: float, requested: tuple[int, str]) -> dict[str, Any]:
     limits = {
         "memory": profile.memory and str(profile.memory),
         "cpu": profile.cpus and f"{round(profile.cpus * 1000)}m",
     }
+    memory, cpu = requested
     added = sorted({*KEPT_CAPABILITIES, *(root_capabilities(profile) if profile.sudo else ())})
     return {
-        "name": CELL,
+        "name": cell_of(profile),
         "image": profile.image,
-        "imagePullPolicy": "IfNotPresent",
+        # A kubelet says nothing of a pod before it has tried every image: one that is nowhere would hold up the others.
+        "imagePullPolicy": "IfNotPresent" if profile.image == spec.profile.image else "Never",
         "workingDir": "/",
-        "command": [*_supervising(spec)],
+        "command": [*_supervising(profile, claim_within, spec.shares_files)],
         "volumeMounts": [*_mounts(profile)],
         "resources": {
             "limits": {key: value for key, value in limits.items() if value},
-            "requests": {
-                "memory": str(min(profile.memory or REQUESTED_MEMORY, REQUESTED_MEMORY)),
-                "cpu": REQUESTED_CPU,
-            },
+            "requests": {"memory": str(min(profile.memory or memory, memory)), "cpu": cpu},
         },
         "securityContext": {
             "runAsUser": 0,
@@ -137,24 +179,33 @@ def _cell(spec: ContainerSpec) -> dict[str, Any]:
     }
 
 
-def _supervising(spec: ContainerSpec) -> Iterator[str]:
-    yield from (SUPERVISOR, "init", "--socket", POD_SOCKET, "--claim", str(round(spec.claim_within * 1000)))
-    for mount in spec.profile.tmpfs:  # an emptyDir has no mode but 0777
+def _supervising(profile: Profile, claim_within: float, shares_files: bool) -> Iterator[str]:
+    yield from (SUPERVISOR, "init", "--socket", POD_SOCKET, "--claim", str(round(claim_within * 1000)), "--stays")
+    if shares_files:
+        yield from ("--group", str(FILES_GROUP))
+    for mount in profile.tmpfs:  # an emptyDir has no mode but 0777
         yield from ("--mode", f"{mount.mode:o}:{mount.target}")
 
 
 def _mounts(profile: Profile) -> Iterator[Mapping[str, Any]]:
     yield {"name": "supervisor", "mountPath": SUPERVISOR_FOLDER, "readOnly": True}
     yield {"name": "workspace", "mountPath": WORKSPACE, "readOnly": profile.is_reader}
+    for mount in profile.mounts:  # another place of the task's files
+        yield {"name": "workspace", "mountPath": mount.target, "readOnly": mount.read_only}
     for number, one in enumerate(profile.tmpfs):
-        yield {"name": f"memory-{number}", "mountPath": one.target}
+        yield {"name": _memory_name(profile, number), "mountPath": one.target}
 
 
-def _volumes(spec: ContainerSpec, supervisor: str) -> Iterator[Mapping[str, Any]]:
+def _volumes(spec: ContainerSpec, supervisor: str, profiles: Sequence[Profile]) -> Iterator[Mapping[str, Any]]:
     yield {"name": "supervisor", "configMap": {"name": supervisor, "defaultMode": 0o555}}
     yield {"name": "workspace", "emptyDir": _memory(spec.workspace.size)}
-    for number, one in enumerate(spec.profile.tmpfs):
-        yield {"name": f"memory-{number}", "emptyDir": _memory(one.size)}
+    for profile in profiles:
+        for number, one in enumerate(profile.tmpfs):
+            yield {"name": _memory_name(profile, number), "emptyDir": _memory(one.size)}
+
+
+def _memory_name(profile: Profile, number: int) -> str:
+    return f"{cell_of(profile)}-{number}"
 
 
 def _memory(size: int) -> dict[str, str]:

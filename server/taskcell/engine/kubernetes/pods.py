@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from taskcell.engine.base import ContainerSpec
 from taskcell.engine.kubernetes import pod, status
-from taskcell.engine.kubernetes.api import Api, ApiRefused
+from taskcell.engine.kubernetes.api import JSON_PATCH, Api, ApiRefused
 from taskcell.errors import EngineUnavailable, NoRoom
 from taskcell.supervisor import binary
 
 _GONE, _FORBIDDEN, _CONFLICT = 404, 403, 409
+#: A patch whose test fails.
+_INVALID = 422
 #: The watch's beginning is too old (410), or the server is busy.
 _LOOK_AGAIN = frozenset({410, 429, 500, 503})
 
@@ -56,11 +59,11 @@ class Pods:
             self._supervisors[architecture] = name
         return self._supervisors[architecture]
 
-    async def until_running(self, name: str) -> dict[str, Any]:
-        """Wait for the pod's container. Raises ImageMissing, EngineError."""
+    async def until_running(self, name: str, cell: str, not_id: str = "") -> dict[str, Any]:
+        """Wait for one of the pod's containers, another one than `not_id`. Raises ImageMissing, EngineError."""
         while True:
             found = await self._api.call("GET", self._api.path("pods", name))
-            if status.has_started(found):
+            if status.has_started(found, cell) and status.id_of(found, cell) != not_id:
                 return found
             since = found["metadata"]["resourceVersion"]
             events = self._api.watch(
@@ -68,9 +71,11 @@ class Pods:
             )
             try:
                 async for event in events:
-                    if event["type"] != "BOOKMARK" and status.has_started(event["object"]):
-                        found_now: dict[str, Any] = event["object"]
-                        return found_now
+                    now: dict[str, Any] = event["object"]
+                    if event["type"] == "BOOKMARK" or not status.has_started(now, cell):
+                        continue
+                    if status.id_of(now, cell) != not_id:
+                        return now
             except ApiRefused as refused:
                 if refused.status not in _LOOK_AGAIN:
                     raise
@@ -78,9 +83,55 @@ class Pods:
                 pass  # the next look says whether the API is away for long
             # The server ends a watch after some minutes, or when it is restarted.
 
+    async def claim(self, found: dict[str, Any], cell: str) -> bool:
+        """Take a container that is not in use. Returns False where another server was faster, or it is in use."""
+
+        def taken(used: list[str]) -> list[str]:
+            return used if cell in used or cell + pod.SPOILT in used else [*used, cell]
+
+        return await self._use(found, taken) is not None
+
+    async def release(self, found: dict[str, Any], cell: str) -> bool:
+        """A container is not in use any more; returns whether another one of the pod's is."""
+        left = await self._use(found, lambda used: [one for one in used if one != cell])
+        return any(not one.endswith(pod.SPOILT) for one in left or ())
+
+    async def spoil(self, found: dict[str, Any], cell: str) -> None:
+        """A container is not in use any more, and must not be."""
+        await self._use(found, lambda used: [one + pod.SPOILT if one == cell else one for one in used])
+
+    async def _use(self, found: dict[str, Any], change: Callable[[list[str]], list[str]]) -> list[str] | None:
+        """Change which containers are in use, as often as others change it meanwhile; None where nothing changes."""
+        now: dict[str, Any] | None = found
+        while now is not None:
+            before = status.cells_in_use(now)
+            after = change(before)
+            if after == before:
+                return None
+            if await self._change(now, before, after):
+                return after
+            now = await self.look(status.volume_of(found))
+        return None
+
+    async def _change(self, found: dict[str, Any], before: Sequence[str], after: Sequence[str]) -> bool:
+        """One patch that tests what it changes, so that of several servers one wins."""
+        at = "/metadata/annotations/" + pod.CELLS.replace("/", "~1")
+        change = [
+            {"op": "test", "path": "/metadata/uid", "value": found["metadata"]["uid"]},
+            {"op": "test", "path": at, "value": ",".join(before)},
+            {"op": "replace", "path": at, "value": ",".join(after)},
+        ]
+        try:
+            await self._api.call("PATCH", self._api.path("pods", found["metadata"]["name"]), change, JSON_PATCH)
+        except ApiRefused as refused:
+            if refused.status in (_CONFLICT, _GONE, _INVALID):
+                return False
+            raise
+        return True
+
     async def look(self, container_id: str) -> dict[str, Any] | None:
         """The pod; None when it is gone, or another one has its name."""
-        name, _, uid = container_id.partition("/")
+        name, uid = container_id.split("/")[:2]
         try:
             found = await self._api.call("GET", self._api.path("pods", name))
         except ApiRefused as refused:

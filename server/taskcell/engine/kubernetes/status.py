@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +14,10 @@ from taskcell.errors import EngineError, ImageMissing
 #: Why a container cannot start, so that waiting is of no use, in Kubernetes' words.
 _NO_IMAGE = frozenset({"ErrImageNeverPull", "InvalidImageName", "ImagePullBackOff", "ErrImagePull"})
 _HOPELESS = _NO_IMAGE | {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+_NEVER_PULLED = (
+    ". Beside another sandbox of its task it is not pulled: have it on the nodes (a DaemonSet with that image), or use "
+    "the skill in a task of its own."
+)
 _ENDED = frozenset({"Succeeded", "Failed"})
 
 
@@ -20,44 +25,69 @@ def _seconds(time_of: str) -> float:
     return datetime.fromisoformat(time_of.replace("Z", "+00:00")).timestamp()
 
 
-def has_started(found: dict[str, Any]) -> bool:
-    """Whether its container runs. Raises ImageMissing, EngineError when it never will."""
+def has_started(found: dict[str, Any], cell: str) -> bool:
+    """Whether one of its containers runs. Raises ImageMissing, EngineError when it never will."""
     name, status = found["metadata"]["name"], found.get("status", {})
-    for one in status.get("containerStatuses", ()):
-        waiting = one.get("state", {}).get("waiting") or {}
-        if waiting.get("reason") in _HOPELESS:
-            kind = ImageMissing if waiting["reason"] in _NO_IMAGE else EngineError
-            raise kind(f"The pod {name} cannot start: {waiting['reason']}: {waiting.get('message', '')}")
+    one = _status_of(found, cell)
+    waiting = one.get("state", {}).get("waiting") or {}
+    if waiting.get("reason") in _HOPELESS:
+        kind = ImageMissing if waiting["reason"] in _NO_IMAGE else EngineError
+        more = _NEVER_PULLED if waiting["reason"] == "ErrImageNeverPull" else ""
+        raise kind(f"The pod {name} cannot start: {waiting['reason']}: {waiting.get('message', '')}{more}")
     if status.get("phase") in _ENDED or found["metadata"].get("deletionTimestamp"):
-        raise EngineError(f"The pod {name} ended at its start. {why_ended(status)}")
-    return bool(status.get("phase") == "Running")
+        raise EngineError(f"The pod {name} ended at its start. {why_ended(found, cell)}")
+    return "running" in one.get("state", {})
 
 
-def standing_of_pod(found: dict[str, Any]) -> Standing:
-    is_over = found["status"].get("phase") in _ENDED or found["metadata"].get("deletionTimestamp")
-    return Standing.ENDED if is_over else Standing.RUNS
+def runs(found: dict[str, Any]) -> bool:
+    """Whether a pod has not ended, and is not about to."""
+    return found["status"].get("phase") not in _ENDED and not found["metadata"].get("deletionTimestamp")
 
 
-def why_ended(status: dict[str, Any]) -> str:
+def standing_of_cell(found: dict[str, Any], cell: str, restarts: int) -> Standing:
+    """How a container stands, which has another number of restarts once it has ended."""
+    one = _status_of(found, cell)
+    is_same = runs(found) and one.get("restartCount", 0) == restarts and "terminated" not in one.get("state", {})
+    return Standing.RUNS if is_same else Standing.ENDED
+
+
+def why_ended(found: dict[str, Any], cell: str) -> str:
+    status = found["status"]
     if status.get("reason"):  # evicted, or over its deadline
         return f"{status['reason']}: {status.get('message', '')}"
-    for one in status.get("containerStatuses", ()):
-        for state in (one.get("state", {}), one.get("lastState", {})):
-            ended = state.get("terminated")
-            if ended and ended.get("reason") == "OOMKilled":
-                return "It ran out of memory."
-            if ended:
-                return f"Its container ended with code {ended.get('exitCode')} ({ended.get('reason', '')})."
+    one = _status_of(found, cell)
+    for state in (one.get("state", {}), one.get("lastState", {})):
+        ended = state.get("terminated")
+        if ended and ended.get("reason") == "OOMKilled":
+            return "It ran out of memory."
+        if ended:
+            return f"Its container ended with code {ended.get('exitCode')} ({ended.get('reason', '')})."
     return f"Its pod is {str(status.get('phase', 'unknown')).lower()}."
 
 
-def image_of(found: dict[str, Any]) -> str:
-    """The id of the image that its container was made from, as the node has it; empty while that is not known."""
-    return next((str(one.get("imageID", "")) for one in found["status"].get("containerStatuses", ())), "")
+def image_of(found: dict[str, Any], cell: str) -> str:
+    """The id of the image that a container was made from, as the node has it; empty while that is not known."""
+    return str(_status_of(found, cell).get("imageID", ""))
 
 
-def id_of(found: dict[str, Any]) -> str:
+def id_of(found: dict[str, Any], cell: str) -> str:
+    """Pod, its uid, container, and how often that was restarted: what runs in it now, and nothing else."""
+    return f"{volume_of(found)}/{cell}/{_status_of(found, cell).get('restartCount', 0)}"
+
+
+def volume_of(found: dict[str, Any]) -> str:
+    """The files of a pod, which its containers share."""
     return f"{found['metadata']['name']}/{found['metadata']['uid']}"
+
+
+def cells_in_use(found: dict[str, Any]) -> list[str]:
+    return [cell for cell in found["metadata"]["annotations"].get(pod.CELLS, "").split(",") if cell]
+
+
+def has_cell(found: dict[str, Any], cell: str) -> bool:
+    """Whether a pod has a container that runs, or is to run (again)."""
+    ended = _status_of(found, cell).get("state", {}).get("terminated", {})
+    return any(one["name"] == cell for one in found["spec"]["containers"]) and ended.get("exitCode") != 0
 
 
 def name_of(found: dict[str, Any]) -> str:
@@ -65,15 +95,22 @@ def name_of(found: dict[str, Any]) -> str:
     return str(meta["annotations"].get(pod.LABEL_PREFIX + "name") or meta["name"])
 
 
-def listed(found: dict[str, Any]) -> ListedContainer:
-    """A pod as a container of its deployment."""
+def listed(found: dict[str, Any]) -> Iterator[ListedContainer]:
+    """The containers of a pod that are in use, or were; the pod itself where none is."""
     meta = found["metadata"]
     own = {key.removeprefix(pod.LABEL_PREFIX): value
            for key, value in meta["labels"].items() if key.startswith(pod.LABEL_PREFIX)}  # fmt: skip
-    return ListedContainer(
-        id=id_of(found),
-        name=name_of(found),
-        labels={f"taskcell.{key}": value for key, value in own.items()},
-        state="removing" if meta.get("deletionTimestamp") else found["status"]["phase"].lower(),
-        age=max(0.0, time.time() - _seconds(meta["creationTimestamp"])),
-    )
+    in_use = [cell for cell in cells_in_use(found) if not cell.endswith(pod.SPOILT)]
+    for cell in in_use or [found["spec"]["containers"][0]["name"]]:
+        yield ListedContainer(
+            id=id_of(found, cell),
+            name=name_of(found),
+            labels={f"taskcell.{key}": value for key, value in own.items()},
+            state="removing" if meta.get("deletionTimestamp") else found["status"]["phase"].lower(),
+            age=max(0.0, time.time() - _seconds(meta["creationTimestamp"])),
+        )
+
+
+def _status_of(found: dict[str, Any], cell: str) -> dict[str, Any]:
+    every = found.get("status", {}).get("containerStatuses", ())
+    return next((one for one in every if one["name"] == cell), {})
