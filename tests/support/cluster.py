@@ -30,6 +30,14 @@ def api(kubeconfig: str = "", namespace: str = "") -> Api:
     return Api(lambda: find_cluster({}, kubeconfig or os.environ["TASKCELL_TEST_KUBECONFIG"], namespace))
 
 
+def config(at: Path, namespace: str) -> str:
+    """The tests' kubeconfig, with another namespace."""
+    found = json.loads(Path(os.environ["TASKCELL_TEST_KUBECONFIG"]).read_text())
+    found["contexts"][0]["context"]["namespace"] = namespace
+    at.write_text(json.dumps(found))
+    return str(at)
+
+
 class Program:
     """A program of the cluster, by the pid that was written at its start."""
 

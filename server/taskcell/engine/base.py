@@ -16,8 +16,7 @@ from taskcell.policy.policy import AuthorizedProfile
 
 #: proc(5): stopped by a signal, and by a tracer.
 STOPPED_STATES = frozenset("Tt")
-#: Seconds in which a new container must give its profile's `own` to the user. In an overlay each file is copied: a
-#: gigabyte of them on a slow disk takes no more.
+#: Seconds for a new container to give its profile's `own` to the user: a slow disk copies a gigabyte in that time.
 OWN_TIMEOUT = 120.0
 #: Workspaces that one request fills with copies: the first is not ready before the last, and each is a mount.
 COPIES_AT_ONCE = 8
