@@ -13,6 +13,7 @@ int reply_send(struct buffer *reply) {
         if (count <= 0) return 1;
         done += (size_t)count;
     }
+    buffer_free(reply);
     return 0;
 }
 

@@ -24,7 +24,7 @@ enum refusal {
     REFUSED_TORN = 13,    /* writing in place broke off: the file may have parts of both contents */
 };
 
-/* Writes a reply and returns the exit code. */
+/* Writes a reply, frees it, and returns the exit code. */
 int reply_send(struct buffer *reply);
 /* Each of these writes a refusal and returns the exit code. */
 int refuse(enum refusal why, uint64_t number, const char *text);
