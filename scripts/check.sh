@@ -25,4 +25,4 @@ shellcheck --external-sources scripts/*.sh deploy/image/build.sh tests/kubernete
 step "supervisor under sanitizers"
 mkdir -p .cache
 "$BIN/python" server/supervisor/build.py --sanitize .cache/supervisor-sanitized
-TASKCELL_SUPERVISOR_BINARY="$PWD/.cache/supervisor-sanitized" "$BIN/python" -m pytest -q tests/supervisor
+TASKCELL_SUPERVISOR_BINARY="$PWD/.cache/supervisor-sanitized" scripts/tests.sh -q tests/supervisor
