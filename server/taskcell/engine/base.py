@@ -294,7 +294,6 @@ class Engine(Protocol):
 
 
 class TransfersApart(Protocol):
-    """An engine whose containers say `transfers_apart`."""
+    """An engine whose containers say `transfers_apart`: `apart` runs a `supervisor transfer` as a container's user."""
 
-    def apart(self, container: Container, words: Sequence[str]) -> AbstractAsyncContextManager[ByteStream]:
-        """Run a `supervisor transfer` as the container's user in its workspace; SandboxLost: it does not run."""
+    def apart(self, container: Container, words: Sequence[str]) -> AbstractAsyncContextManager[ByteStream]: ...
