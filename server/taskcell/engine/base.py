@@ -154,8 +154,7 @@ class ListedVolume:
         id: the engine's name of it.
         name: as profiles have it.
         is_local: it is the person's own, not another principal's.
-        size: bytes; None where the engine does not say.
-        containers: how many mount it, running or not; None where the engine does not say.
+        size, containers: its bytes, and how many mount it, running or not; None where the engine does not say.
     """
 
     id: str
