@@ -24,7 +24,7 @@ ENGINES_ARGS ?=
 # Of `make test-frameworks`, e.g. make test-frameworks FRAMEWORKS_ARGS="--write docs/frameworks.md".
 FRAMEWORKS_ARGS ?=
 
-.PHONY: help setup images demo test test-faults test-frameworks test-clients test-converters test-languages test-registry test-engines test-kubernetes test-egress test-browser test-conformance test-load test-deploy test-hostile check recording bench bench-egress bench-scale bench-kubernetes bench-fleet stop clean
+.PHONY: help setup images demo test test-faults test-frameworks test-clients test-converters test-languages test-registry test-engines test-kubernetes test-egress test-browser test-conformance test-load test-deploy test-hostile check recording bench bench-egress bench-forks bench-scale bench-kubernetes bench-fleet stop clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -106,6 +106,9 @@ bench: setup ## Measure calls beside docker exec and docker-py, files beside doc
 
 bench-egress: setup ## Measure the network by name beside a bridge and a proxy container.
 	@$(PYTHON) bench/egress.py $(BENCH_ARGS)
+
+bench-forks: setup ## Fork a task of 200 MB, and another one fifty times at once; copy trees beside docker cp.
+	@$(PYTHON) bench/forks.py $(BENCH_ARGS)
 
 bench-scale: setup ## Open 300 sandboxes at once and measure what each costs.
 	@$(PYTHON) bench/scale.py $(BENCH_ARGS)

@@ -188,13 +188,13 @@ def measure(folder: Path, megabytes: int, count: int, small: int) -> str:
     lines = [
         HEADING,
         "",
-        f"`python bench/forks.py` writes this section. Medians of {ROUNDS} rounds.",
+        f"`make bench-forks` writes this section. Medians of {ROUNDS} rounds.",
         "",
         f"- A fork of a task with {megabytes} MB, a sandbox being ready: {statistics.median(forks.one):.2f} s "
-        f"({min(forks.one):.2f} to {max(forks.one):.2f}); `cp` of the same bytes in the task takes "
-        f"{statistics.median(forks.copy):.2f} s.",
-        f"- {count} forks of one task at once, each with a command in it: {forks.many:.1f} s; the server's memory "
-        f"grows by {forks.grown >> 20} MiB at the most.",
+        f"({min(forks.one):.2f} to {max(forks.one):.2f});",
+        f"  `cp` of the same bytes in the task takes {statistics.median(forks.copy):.2f} s.",
+        f"- {count} forks of one task at once, each with a command in it: {forks.many:.1f} s;",
+        f"  the server's memory grows by {forks.grown >> 20} MiB at the most.",
         "",
         f"A tree of {small} small files, in and out; ratios to `docker cp`, which runs as root, on the host:",
         "",

@@ -14,9 +14,11 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
+from threading import Thread
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from anyio.from_thread import start_blocking_portal
+import anyio
+from anyio.from_thread import BlockingPortal
 
 from taskcell.client import cell, process, shell, task
 from taskcell.client import connect as connect_async
@@ -33,8 +35,11 @@ class Portal:
 
     def __init__(self) -> None:
         self._process = os.getpid()
-        self._thread = ExitStack()
-        self._portal = self._thread.enter_context(start_blocking_portal())
+        # Not anyio's own context manager: taken apart in a forked process, that would wait for its thread for ever.
+        made: Future[BlockingPortal] = Future()
+        self._thread = Thread(target=anyio.run, args=(_stay, made), name="taskcell-client", daemon=True)
+        self._thread.start()
+        self._portal = made.result()
         self._entered: list[ExitStack] = []
         self._is_closed = False
         # Before the interpreter takes its objects apart: the thread runs no more then, and a call would wait for ever.
@@ -76,12 +81,19 @@ class Portal:
         if os.getpid() != self._process or self._is_closed:
             return
         atexit.unregister(self.close)
-        with self._thread:
-            try:
-                while self._entered:
-                    self._entered.pop().close()
-            finally:
-                self._is_closed = True
+        try:
+            while self._entered:
+                self._entered.pop().close()
+        finally:
+            self._is_closed = True
+            self._portal.call(self._portal.stop, True)
+            self._thread.join()
+
+
+async def _stay(made: Future[BlockingPortal]) -> None:
+    async with BlockingPortal() as portal:
+        made.set_result(portal)
+        await portal.sleep_until_stopped()
 
 
 class _Held(Protocol):
