@@ -117,11 +117,13 @@ def test_an_added_engine_without_images_builds_none_and_is_named(
 def test_without_its_entry_an_engine_is_a_fault_with_file_line_and_key_that_names_those_there_are(
     added: Added, invocation: Invocation, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"engine\.toml:3: engine\.kind: must be 'docker'; "):
+    with pytest.raises(ConfigError, match=r"engine\.toml:3: engine\.kind: must be 'docker' or 'kubernetes'; "):
         stack.load_settings(invocation)
     added()
     assert stack.load_settings(invocation).engine.kind == "elsewhere"
-    with pytest.raises(ConfigError, match=r"\$TASKCELL__ENGINE__KIND: must be 'docker' or 'elsewhere'; "):
+    with pytest.raises(
+        ConfigError, match=r"\$TASKCELL__ENGINE__KIND: must be 'docker' or 'kubernetes' or 'elsewhere'; "
+    ):
         stack.load_settings(Invocation({"TASKCELL__ENGINE__KIND": "elsewhe"}, tmp_path))
 
 

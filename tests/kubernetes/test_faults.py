@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -131,9 +129,11 @@ async def deleted(admin: Any, pod: dict[str, Any]) -> AsyncIterator[None]:
 async def test_a_pod_that_is_taken_away_loses_a_command_and_keeps_the_saved_files(
     gateway: GatewayFactory, tmp_path: Path, end: Callable[[Any, dict[str, Any]], Any]
 ) -> None:
-    admin = cluster.api()
     results: list[ProcessResult] = []
-    async with gateway(TOML, engine="kubernetes", state=tmp_path / "state") as gw:
+    async with (
+        cluster.namespace("tc-ends") as admin,
+        gateway(TOML, engine="kubernetes", host=cluster.config(tmp_path / "k", "tc-ends"), state=tmp_path / "s") as gw,
+    ):
         await terminal(gw, "echo kept > file")
         await gw.call(ToolCall("local", "sandbox", {"action": "snapshot", "task_id": "a", "name": "one"}))
 
@@ -152,7 +152,6 @@ async def test_a_pod_that_is_taken_away_loses_a_command_and_keeps_the_saved_file
         assert results[0].status.value in ("lost", "killed")
         assert "out" in results[0].stdout
         assert after.stdout == "again\n"
-    await admin.aclose()
 
 
 async def test_a_command_that_runs_out_of_memory_ends_and_the_task_goes_on(gateway: GatewayFactory) -> None:
@@ -167,21 +166,13 @@ async def test_a_command_that_runs_out_of_memory_ends_and_the_task_goes_on(gatew
 # --- what the cluster refuses -----------------------------------------------------------------------------------------
 
 
-def config(at: Path, namespace: str) -> str:
-    """The test's kubeconfig, with another namespace."""
-    found = json.loads(Path(os.environ["TASKCELL_TEST_KUBECONFIG"]).read_text())
-    found["contexts"][0]["context"]["namespace"] = namespace
-    at.write_text(json.dumps(found))
-    return str(at)
-
-
 async def test_a_full_quota_says_that_there_is_no_room_and_an_end_makes_some(
     gateway: GatewayFactory, tmp_path: Path
 ) -> None:
     quota = {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}}}
     async with (
         cluster.namespace("tc-quota", ("", "resourcequotas", quota)),
-        gateway(TOML, engine="kubernetes", host=config(tmp_path / "k", "tc-quota")) as gw,
+        gateway(TOML, engine="kubernetes", host=cluster.config(tmp_path / "k", "tc-quota")) as gw,
     ):
         with anyio.fail_after(LIMIT):
             await terminal(gw, "true")
@@ -266,7 +257,7 @@ async def test_a_network_policy_that_was_opened_is_refused(gateway: GatewayFacto
     }
     async with (
         cluster.namespace("tc-open", (POLICY_GROUP, "networkpolicies", policy)),
-        gateway(TOML, engine="kubernetes", host=config(tmp_path / "k", "tc-open")) as gw,
+        gateway(TOML, engine="kubernetes", host=cluster.config(tmp_path / "k", "tc-open")) as gw,
     ):
         with anyio.fail_after(CLUSTER_TIMEOUT), pytest.raises(EngineError, match="was changed"):
             await terminal(gw, "true")

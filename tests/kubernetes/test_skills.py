@@ -44,8 +44,12 @@ async def pods(admin: Any) -> list[dict[str, Any]]:
 
 async def test_a_terminal_and_skills_share_one_pod_and_its_files(gateway: GatewayFactory, tmp_path: Path) -> None:
     (tmp_path / "skills.toml").write_text(MANIFEST)
-    admin = cluster.api()
-    async with gateway(TOML, engine="kubernetes", state=tmp_path / "state") as gw:
+    async with (
+        cluster.namespace("tc-skills") as admin,
+        gateway(
+            TOML, engine="kubernetes", host=cluster.config(tmp_path / "k", "tc-skills"), state=tmp_path / "s"
+        ) as gw,
+    ):
         with anyio.fail_after(LIMIT):
             await call(gw, "terminal", command="echo one > file")
             assert (await call(gw, "first", args=["cat file; echo two >> file"])).stdout == "one\n"
@@ -62,15 +66,18 @@ async def test_a_terminal_and_skills_share_one_pod_and_its_files(gateway: Gatewa
             await call(gw, "sandbox", action="close")
             while await pods(admin):
                 await anyio.sleep(0.1)
-    await admin.aclose()
 
 
 async def test_a_supervisor_that_died_is_followed_in_its_place_with_the_same_files(
     gateway: GatewayFactory, tmp_path: Path
 ) -> None:
     (tmp_path / "skills.toml").write_text(MANIFEST)
-    admin = cluster.api()
-    async with gateway(TOML, engine="kubernetes", state=tmp_path / "state") as gw:
+    async with (
+        cluster.namespace("tc-skills") as admin,
+        gateway(
+            TOML, engine="kubernetes", host=cluster.config(tmp_path / "k", "tc-skills"), state=tmp_path / "s"
+        ) as gw,
+    ):
         with anyio.fail_after(LIMIT):
             await call(gw, "terminal", command="echo one > file")
             (pod,) = await pods(admin)
@@ -82,4 +89,3 @@ async def test_a_supervisor_that_died_is_followed_in_its_place_with_the_same_fil
             assert done.stdout == "one\n"
             (after,) = await pods(admin)
             assert after["metadata"]["uid"] == pod["metadata"]["uid"]
-    await admin.aclose()

@@ -30,6 +30,14 @@ def api(kubeconfig: str = "", namespace: str = "") -> Api:
     return Api(lambda: find_cluster({}, kubeconfig or os.environ["TASKCELL_TEST_KUBECONFIG"], namespace))
 
 
+def config(at: Path, namespace: str) -> str:
+    """The tests' kubeconfig, with another namespace."""
+    found = json.loads(Path(os.environ["TASKCELL_TEST_KUBECONFIG"]).read_text())
+    found["contexts"][0]["context"]["namespace"] = namespace
+    at.write_text(json.dumps(found))
+    return str(at)
+
+
 class Program:
     """A program of the cluster, by the pid that was written at its start."""
 
@@ -125,6 +133,9 @@ async def namespace(name: str, *objects: tuple[str, str, dict[str, Any]]) -> Asy
     try:
         for group, kind, body in objects:
             await admin.call("POST", admin.path(kind, group=group), body)
+        with anyio.fail_after(CLUSTER_TIMEOUT):  # no pod is made before the namespace has its account
+            while not await _is_there(admin, admin.path("serviceaccounts", "default")):
+                await anyio.sleep(0.1)
         yield admin
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLUSTER_TIMEOUT):

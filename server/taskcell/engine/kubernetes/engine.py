@@ -164,6 +164,7 @@ class KubernetesEngine:
         except SandboxLost:
             self._starter.ended.add(container.id)
             raise
+        self._starter.ended.discard(container.id)  # an API server that starts refuses streams, too
         try:
             yield stream
         finally:
