@@ -133,6 +133,9 @@ async def namespace(name: str, *objects: tuple[str, str, dict[str, Any]]) -> Asy
     try:
         for group, kind, body in objects:
             await admin.call("POST", admin.path(kind, group=group), body)
+        with anyio.fail_after(CLUSTER_TIMEOUT):  # no pod is made before the namespace has its account
+            while not await _is_there(admin, admin.path("serviceaccounts", "default")):
+                await anyio.sleep(0.1)
         yield admin
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLUSTER_TIMEOUT):
