@@ -165,10 +165,7 @@ class ListedVolume:
 
 
 class Standing(Enum):
-    """How a container stands, seen from outside.
-
-    `STOPPED`: a signal holds its supervisor, or the process in it that carries the channel (SIGSTOP, a debugger).
-    """
+    """How a container stands. `STOPPED`: a signal holds its supervisor, or what carries its channel there."""
 
     RUNS = "runs"
     STOPPED = "stopped"
@@ -179,8 +176,8 @@ class Standing(Enum):
 class EngineFacts:
     """What the engine can and cannot do, found by asking it once.
 
-    `weaknesses` are sentences for the operator: each names a protection that taskcell has by default and that does
-    not hold on this engine. `faults` are sentences too: what keeps sandboxes from working at all.
+    `weaknesses` are sentences for the operator, on protections that taskcell has by default and that do not hold here,
+    and `faults` on what keeps sandboxes from working at all.
     """
 
     name: str
