@@ -138,6 +138,11 @@ READ_ONLY = (
             "Unknown host x.test: Temporary failure in name resolution",
             "JAVA_TOOL_",
         ),
+        (
+            "mvn -q compile",
+            f"[ERROR] {'Failed to read a descriptor. ' * 40}: Unknown host x.test: Temporary failure in name resolution",
+            "JAVA_TOOL_",
+        ),
         ("./run", 'Exception in thread "main" java.net.UnknownHostException: files.test', "JAVA_TOOL_OPTIONS="),
         ("node fetch.js", "cause: Error: getaddrinfo EAI_AGAIN files.test", "NODE_USE_ENV_PROXY=1"),
         ("./fetch", "dial tcp: lookup files.test on 127.0.0.11:53: no such host", "$https_proxy"),

@@ -21,8 +21,8 @@ from taskcell.text import PATH_SHOWN, shown
 #: Returns the names of the offered tools whose image has a program or Python module, and is not the image given.
 Elsewhere = Callable[[str, str], Sequence[str]]
 
-#: Characters that are read of the end of the output and of the beginning of a command, and of one line. A reason stands
-#: in the last lines.
+#: Characters that are read of the end of the output, of the beginning of a command, and of each end of one line. A
+#: reason stands in the last lines, and Maven's at the end of a long one.
 TAIL, MOST_TEXT, LINE = 4096, 4096, 400
 #: Missing names that are looked for, and tools that one note names.
 MOST_NAMES, MOST_TOOLS = 8, 4
@@ -210,11 +210,15 @@ def hints(outcome: Outcome) -> list[str]:
         return []
     text = outcome.text[:MOST_TEXT]
     tail = "\n".join(
-        line[:LINE] for part in (outcome.output, outcome.errors) for line in part[-TAIL:].splitlines() if line
+        _ends(line) for part in (outcome.output, outcome.errors) for line in part[-TAIL:].splitlines() if line
     )
     names = dict.fromkeys([*_missing_programs(outcome, text, tail), *_missing_modules(tail)])
     found = [*_defined_before(outcome, names), *_elsewhere(outcome, names)][:1]
     return [*found, *_packages_or_network(outcome, text, tail)] or _read_only(outcome, text, tail)
+
+
+def _ends(line: str) -> str:
+    return line if len(line) <= 2 * LINE else f"{line[:LINE]}\n{line[-LINE:]}"
 
 
 def _read_only(outcome: Outcome, text: str, tail: str) -> list[str]:
