@@ -252,7 +252,9 @@ Y
 }
 
 up() { # CACHE DIR [NODES]
-  root=$1/P/root bin=$1/BIN
+  local cache
+  cache=$(readlink -f "$1")
+  root=$cache/P/root bin=$cache/BIN
   mkdir -p "$2"/{pki,log,pids,images}
   dir=$(readlink -f "$2")
   local nodes=${3:-2} i tar
