@@ -154,10 +154,14 @@ keys() { # NODES
 # A bridge between the nodes' namespaces and the API server. What shares a node's network finds the API as in any
 # cluster; pods with a network of their own reach nothing.
 networks() { # NODES
-  ip link add "$prefix-br" type bridge && ip addr add "$net.1/24" dev "$prefix-br" && ip link set "$prefix-br" up
+  ip link add "$prefix-br" type bridge
+  ip addr add "$net.1/24" dev "$prefix-br"
+  ip link set "$prefix-br" up
   local i
   for i in $(seq "$1"); do
-    ip netns add "$prefix-n$i" && ip link add "$prefix-v$i" type veth peer name eth0 netns "$prefix-n$i"
+    mkdir -p "$dir/n$i" # by which `down` knows of it
+    ip netns add "$prefix-n$i"
+    ip link add "$prefix-v$i" type veth peer name eth0 netns "$prefix-n$i"
     ip link set "$prefix-v$i" master "$prefix-br" up
     nsenter --net="/run/netns/$prefix-n$i" sh -c "ip link set lo up; ip link set eth0 up
       ip addr add $net.1$i/24 dev eth0; ip route add default via $net.1
@@ -255,6 +259,7 @@ up() { # CACHE DIR [NODES]
   local cache
   cache=$(readlink -f "$1")
   root=$cache/P/root bin=$cache/BIN
+  [[ ! -e /run/netns/$prefix-n1 ]] || { echo "A cluster with PREFIX=$prefix is up already; choose another." >&2; exit 1; }
   mkdir -p "$2"/{pki,log,pids,images}
   dir=$(readlink -f "$2")
   local nodes=${3:-2} i tar
