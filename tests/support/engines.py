@@ -67,7 +67,7 @@ _PODMAN_DIFFERS = (
     "one of the task is refused there. It names each capability that it drops."
 )
 _PODMAN_LEFT_OUT = ("folders_in_memory", "labels_and_no_task_id", "(each_others_files and disk)")
-_PODMAN = "exec podman --root {0}/data --runroot {0}/run system service --time=0 unix://{0}/docker.sock"
+_PODMAN = "TMPDIR={0} exec podman --root {0}/data --runroot {0}/run system service --time=0 unix://{0}/docker.sock"
 ENGINES = (
     UnderTest("Docker 26.1", "trixie", f"exec {_DOCKERD}{_NO_NETWORK}"),
     UnderTest("Docker 20.10", "bookworm", f"exec {_DOCKERD}{_NO_NETWORK}"),
