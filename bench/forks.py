@@ -35,7 +35,7 @@ SETTLE = 2.0
 CONFIG = (
     'manifests = []\n[pool]\nwarm = 1\nmax_sandboxes = 100\nmax_per_principal = 100\non_exit = "close"\n'
     'acquire_timeout = "30m"\n[policy]\nmax_memory = "16g"\n[workspace]\nkeep = "0"\nsize = "{size}m"\n'
-    '[terminal]\nmemory = "{memory}m"\n'
+    '[terminal]\nmemory = "{memory}m"\n[http]\nmax_calls_per_principal = 100\n'
 )
 
 
