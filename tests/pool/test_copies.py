@@ -228,13 +228,13 @@ async def test_the_policys_rules_judge_a_copy_by_its_words(gateway: GatewayFacto
         await one.copy("snapshot", name="secret")
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1e6])
+@pytest.mark.parametrize(("seconds", "calls"), [(0.0, False), (1e6, False), (1e6, True)])
 async def test_a_sandbox_that_was_just_given_to_a_task_is_left_to_its_next_call(
-    gateway: GatewayFactory, monkeypatch: pytest.MonkeyPatch, seconds: float
+    gateway: GatewayFactory, monkeypatch: pytest.MonkeyPatch, seconds: float, calls: bool
 ) -> None:
-    """While another task waits for the place; without the reservation that one has it at once."""
+    """While another task waits for the place, which has it after that call; without the reservation, at once."""
     monkeypatch.setattr(reserved, "RESERVED", seconds)
-    patience = "120s" if seconds == 0 else "500ms"
+    patience = "500ms" if seconds and not calls else "120s"
     bounds = f'[pool]\nmax_sandboxes = 2\nacquire_timeout = "{patience}"\n'
     async with gateway(TOML + bounds, engine="local") as gw:
         one = Copier(gw, task="one")
@@ -263,8 +263,10 @@ async def test_a_sandbox_that_was_just_given_to_a_task_is_left_to_its_next_call(
             async with anyio.create_task_group() as calling:
                 calling.start_soon(wait)
                 await one.copy("fork", to="two")
+                if calls:
+                    assert (await Copier(gw, task="two").terminal("cat f")).stdout == "1\n"
             running.cancel_scope.cancel()
-        assert waiting == (["served"] if seconds == 0 else ["refused"])
+        assert waiting == (["refused"] if patience == "500ms" else ["served"])
 
 
 # --- snapshots

@@ -140,7 +140,7 @@ READ_ONLY = (
         ),
         (
             "mvn -q compile",
-            f"[ERROR] {'Failed to read a descriptor. ' * 40}: Unknown host x.test: Temporary failure in name resolution",
+            f"[ERROR] {'Failed to read. ' * 60}: Unknown host x.test: Temporary failure in name resolution",
             "JAVA_TOOL_",
         ),
         ("./run", 'Exception in thread "main" java.net.UnknownHostException: files.test', "JAVA_TOOL_OPTIONS="),

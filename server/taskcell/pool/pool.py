@@ -52,8 +52,7 @@ class Pool:
         self._workspaces, self.keeper, self._closing = parts.workspaces, parts.keeper, parts.closing
         self._heir, self._executor = parts.heir, parts.executor
         self._upkeep, self._sharing = parts.upkeep, parts.sharing
-        self._settings = settings
-        self.deployment = deployment
+        self._settings, self.deployment = settings, deployment
         self._adopts = not for_one_call
         self._patience = math.inf if for_one_call else CREATION_PATIENCE
         self._beginning = anyio.Lock()
@@ -100,6 +99,7 @@ class Pool:
                 lease = self.slots.lease((task, profile.name), profile, changes=changes)
                 slot = await self._ready(lease)
             assert slot.sandbox is not None
+            slot.reservation.close()
             await self._upkeep.note(slot)
             notes = self.slots.take_notes(slot)
             self.on_notes(task, notes)

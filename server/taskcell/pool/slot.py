@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -52,6 +53,7 @@ class Slot:
         servers: how many of its leases are for processes without a time-out.
         changed: when (monotonic seconds) the last call ended that may have changed files.
         ended: how the task's last sandbox of this profile ended; empty when no answer needs to say it.
+        reservation: what keeps its sandbox for the task's next call, which closes it.
     """
 
     key: SlotKey
@@ -74,6 +76,7 @@ class Slot:
     changed: float = 0.0
     ended: str = ""
     notes: list[str] = field(default_factory=list)
+    reservation: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
         self.changed = self.changed or self.idle_since
