@@ -45,7 +45,10 @@ BURSTS, CALLS_A_BURST, PEER_CALLS_A_BURST = 4, 12, 2
 NEW_TASKS = 5
 #: Seconds between two new tasks: the server looks once a second whether one more is to be made ready, and makes it.
 WARMING = 2.0
-CONFIG = '[pool]\nmax_per_principal = 64\nmax_sandboxes = 64\non_exit = "close"\n'
+CONFIG = (
+    '[pool]\nmax_per_principal = 64\nmax_sandboxes = 64\non_exit = "close"\n'
+    "[http]\nmax_calls_per_principal = 64\ncalls_per_minute = 1000000\n"
+)
 #: Containers of a peer are limited as a sandbox is.
 LIMITS = {"mem_limit": "2g", "nano_cpus": 1_000_000_000, "pids_limit": 256, "network_mode": "none"}
 console = Console(stderr=True)
