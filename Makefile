@@ -51,7 +51,7 @@ test-converters: setup ## Hold what tools publish against the strict converters 
 test-clients: setup ## Drive real MCP clients, each in an environment of its own below .cache. WITHIN=240.
 	@scripts/clients.sh $(if $(WITHIN),--npm)
 	@$(PYTHON) tests/clients/matrix/run.py $(if $(WITHIN),--within $(WITHIN)) $(MATRIX_ARGS)
-	@$(if $(WITHIN),echo "left out: command lines of clients, and clients over HTTP; make test-clients runs them",scripts/http_clients.sh && $(PYTHON) -m pytest -m clients $(PYTEST_ARGS))
+	@$(if $(WITHIN),echo "left out: command lines of clients and clients over HTTP; make test-clients runs them",scripts/http_clients.sh && $(PYTHON) -m pytest -m clients $(PYTEST_ARGS))
 
 test-frameworks: setup ## Try the adapters in agent frameworks, each installed below .cache, beside their Docker backends. WITHIN=240.
 	@$(PYTHON) tests/integrations/run.py $(if $(WITHIN),--within $(WITHIN)) $(FRAMEWORKS_ARGS)
