@@ -78,15 +78,20 @@ class Environments:
         """What the task was opened with, by this server or an earlier one. Raises what a call for its sandbox would."""
         if not self.is_on:
             return OF_TERMINAL
-        held = self.held.get(task)
-        if held is not None and any(slot.task == task for slot in self.pool.slots):
+        if (held := self._settled(task)) is not None:
             return held
         await self.pool.of_task(task)  # what earlier servers know is known from then on
         found = (await anyio.to_thread.run_sync(self.opened.find, task)).environment
+        if (held := self._settled(task)) is not None:  # another call has opened it meanwhile
+            return held
         if found.name and found.name not in self.settings.environments:
             raise BadArgument(f"The task was opened with {found}, which is not configured any more; {_CLOSE}")
         self._hold(task, found)
         return found
+
+    def _settled(self, task: TaskKey) -> Environment | None:
+        """The environment of a task that has a sandbox; None where that is not known, or it has none."""
+        return self.held.get(task) if any(slot.task == task for slot in self.pool.slots) else None
 
     def _hold(self, task: TaskKey, environment: Environment) -> None:
         there = {slot.task for slot in self.pool.slots}
@@ -126,8 +131,8 @@ class Environments:
         Arguments:
             profile: of the environment.
         """
-        before = await self.of(task)
         opened = await anyio.to_thread.run_sync(self.opened.find, task)
+        before = await self.of(task)  # last: another call may open the task in any wait between this and the next line
         if wanted != before:
             if not before.is_default or await self.pool.has_begun(task):
                 raise BadArgument(f"The task has {before} already, so it cannot be opened with {wanted}; {_CLOSE}")
