@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taskcell.assembly.invocation import Invocation
+from taskcell.cli.columns import echo_columns
 from taskcell.cli.command import command
 from taskcell.units import format_size
 
@@ -40,10 +41,7 @@ def ps(
     if not found:
         typer.echo("No sandboxes: the next call of a tool makes one.")
         return
-    rows = [_HEADS, *map(_row, found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
-    for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    echo_columns(_HEADS, [_row(one) for one in found])
 
 
 async def _find(run: Invocation) -> Sequence[Deployed]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taskcell.assembly.invocation import Invocation
+from taskcell.cli.columns import echo_columns
 from taskcell.cli.command import command
 from taskcell.errors import ConfigError
 
@@ -63,10 +64,7 @@ def list_tokens(
     if not tokens:
         typer.echo("No tokens: `taskcell token create SUBJECT` makes one.")
         return
-    rows = [_HEADS, *map(_row, tokens)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
-    for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    echo_columns(_HEADS, [_row(one) for one in tokens])
 
 
 def revoke(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taskcell.assembly.invocation import Invocation
+from taskcell.cli.columns import echo_columns
 from taskcell.cli.command import command
 from taskcell.errors import TaskcellError
 from taskcell.model import LOCAL_PRINCIPAL
@@ -45,10 +46,7 @@ def list_volumes(
     if not found:
         typer.echo("No named volumes: `volumes` of a profile makes them at its first sandbox.")
         return
-    rows = [_HEADS, *map(_row, found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
-    for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    echo_columns(_HEADS, [_row(one) for one in found])
 
 
 def remove(
