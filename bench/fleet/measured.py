@@ -55,7 +55,7 @@ NODE_GRACE = 40.0
 CALL_COST = 0.002
 #: The same for a request that is handed on: an HTTP request is read and written twice. An estimate.
 HAND_ON_COST = 0.001
-#: Seconds between two renewals of a server's Lease, and until others take it for dead: as the design has them.
-LEASE_RENEWAL, LEASE_TERM = 2.0, 10.0
+#: Seconds without a renewal of a server's Lease until others take it for dead. Renewals themselves are not simulated.
+LEASE_TERM = 10.0
 #: What is sent to each watcher of a pod in its life: created, scheduled, started, ready, taken, two of its end.
 EVENTS_OF_A_POD = 7
