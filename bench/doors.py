@@ -18,7 +18,7 @@ import httpx2
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from taskcell.deployment.records import DOOR
+from taskcell.deployment.state_folder import DOOR
 
 #: What is waited for.
 Found = TypeVar("Found")

@@ -16,7 +16,7 @@ from observe import alive, eventually, marker
 from taskcell.cli import app
 from taskcell.deployment.archives import ArchiveHead
 from taskcell.deployment.kept import KeptFiles
-from taskcell.deployment.records import Deployment
+from taskcell.deployment.state_folder import StateFolder
 from taskcell.model import TaskKey
 
 Taskcell = Callable[..., Any]
@@ -48,7 +48,7 @@ def test_a_task_of_which_only_files_are_kept_is_said_to_be_one(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "taskcell.toml").write_text(f'deployment = "kept"\n{LOCAL}')
-    deployment = Deployment(tmp_path / "state/taskcell/deployments/kept")
+    deployment = StateFolder(tmp_path / "state/taskcell/deployments/kept")
     deployment.join("a" * 16)
     files = KeptFiles(deployment, 60.0, 1 << 30)
     draft, file = files.draft(ArchiveHead("local", "one", 1.0))

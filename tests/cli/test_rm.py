@@ -9,7 +9,7 @@ import pytest
 from taskcell.cli.app import run
 from taskcell.deployment.archives import ArchiveHead
 from taskcell.deployment.kept import KeptFiles
-from taskcell.deployment.records import Deployment
+from taskcell.deployment.state_folder import StateFolder
 from taskcell.model import TaskKey
 
 CONFIG = 'deployment = "removed"\nmanifests = []\n[engine]\nkind = "local"\n'
@@ -19,7 +19,7 @@ def test_a_task_with_kept_files_and_no_sandbox_is_removed_and_one_with_neither_i
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "taskcell.toml").write_text(CONFIG)
-    deployment = Deployment(tmp_path / "state/taskcell/deployments/removed")
+    deployment = StateFolder(tmp_path / "state/taskcell/deployments/removed")
     deployment.join("a" * 16)
     files = KeptFiles(deployment, 60.0, 1 << 30)
     for task in ("one", "two"):

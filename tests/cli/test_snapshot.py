@@ -9,8 +9,8 @@ import pytest
 
 from taskcell.cli.app import run
 from taskcell.deployment.archives import ArchiveHead
-from taskcell.deployment.records import Deployment
 from taskcell.deployment.snapshots import Snapshots
+from taskcell.deployment.state_folder import StateFolder
 
 CONFIG = 'deployment = "shots"\nmanifests = []\n[engine]\nkind = "local"\n'
 
@@ -18,7 +18,7 @@ CONFIG = 'deployment = "shots"\nmanifests = []\n[engine]\nkind = "local"\n'
 @pytest.fixture
 def snapshots(tmp_path: Path) -> Snapshots:
     (tmp_path / "taskcell.toml").write_text(CONFIG)
-    deployment = Deployment(tmp_path / "state/taskcell/deployments/shots")
+    deployment = StateFolder(tmp_path / "state/taskcell/deployments/shots")
     deployment.join("a" * 16)
     made = Snapshots(deployment, 10, 1 << 30)
     for principal, name in (("local", "first"), ("ann", "first"), ("ann", "with\n\x1b[31mcolour")):

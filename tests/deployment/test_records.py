@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 import structlog
 
-from taskcell.deployment.records import Deployment, NoteRecord, SandboxRecord
+from taskcell.deployment.key import token
+from taskcell.deployment.records import NoteRecord, SandboxRecord
 from taskcell.deployment.state_files import KEY_SIZE, read_own, replace
+from taskcell.deployment.state_folder import StateFolder
 from taskcell.model import TaskKey
 
 #: Seconds for what takes milliseconds, on a busy machine; what waits for a pipe takes for ever.
@@ -53,8 +55,8 @@ def lines() -> Iterator[list[Any]]:
         yield logged
 
 
-def joined(folder: Path, instance: str) -> Deployment:
-    made = Deployment(folder)
+def joined(folder: Path, instance: str) -> StateFolder:
+    made = StateFolder(folder)
     in_time(lambda: made.join(instance))
     return made
 
@@ -77,7 +79,7 @@ def leave(folder: Path, instance: str, *records: SandboxRecord) -> Path:
     return folder / f"{instance}.json"
 
 
-def left(server: Deployment) -> dict[str, tuple[SandboxRecord, ...]]:
+def left(server: StateFolder) -> dict[str, tuple[SandboxRecord, ...]]:
     return {found.instance: found.sandboxes for found in in_time(lambda: list(server.bequeathed()))}
 
 
@@ -129,7 +131,8 @@ def test_what_a_dead_server_left_is_handed_over_while_another_server_looks_wheth
 
 
 def test_servers_of_one_deployment_know_each_others_sandboxes(folder: Path) -> None:
-    assert joined(folder, "a").token("n") == joined(folder, "b").token("n")
+    first, second = joined(folder, "a"), joined(folder, "b")
+    assert token(first.key, "n") == token(second.key, "n") != token(first.key, "m")
 
 
 def test_a_file_is_old_or_new_and_whole_even_where_its_writer_was_killed_before(folder: Path) -> None:
@@ -295,7 +298,7 @@ def test_a_linked_folder_is_not_followed_and_its_target_stays_as_it_is(folder: P
     target.chmod(0o755)
     folder.parent.mkdir(parents=True)
     folder.symlink_to(target)
-    assert in_time(Deployment(folder).servers) == []
+    assert in_time(StateFolder(folder).servers) == []
     server = joined(folder, "one")
     server.write([RECORD])
     assert not server.is_shared

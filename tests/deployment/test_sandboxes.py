@@ -15,7 +15,7 @@ import pytest
 from deployment_servers import Servers, run
 from observe import alive, marker
 from taskcell.client import connect
-from taskcell.deployment.records import DOOR
+from taskcell.deployment.state_folder import DOOR
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 

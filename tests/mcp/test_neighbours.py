@@ -19,9 +19,10 @@ from http_serving import PATIENCE
 from observe import alive, eventually, marker
 from taskcell.cli.in_task import door_of
 from taskcell.config.settings import Settings
-from taskcell.deployment.claims import Claims, holder_of
+from taskcell.deployment.base import Claimed
+from taskcell.deployment.claim_files import ClaimFiles, holder_of
 from taskcell.deployment.doors import open_doors
-from taskcell.deployment.records import Deployment
+from taskcell.deployment.state_folder import StateFolder
 from taskcell.gateway.gateway import Gateway
 from taskcell.http.local_door import with_local_door
 from taskcell.mcp.local_client import local_client
@@ -88,7 +89,7 @@ async def test_tasks_of_two_names_stay_in_the_servers_that_had_them_first(
         assert (first.tasks, second.tasks) == ({"a"}, {"b"})
         for name, server in (("a", first), ("b", second)):
             door = await door_of(tmp_path, TaskKey("local", name))
-            assert door == server.gateway.pool.deployment.door
+            assert door == server.gateway.pool.deployment.state.door
 
 
 async def test_when_both_want_a_new_task_at_once_one_of_them_has_it(gateway: GatewayFactory, tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ async def test_a_call_reports_progress_and_is_killed_when_its_client_gives_up(
     async with served(gateway, tmp_path) as first, served(gateway, tmp_path) as second:
         await first.run("true")
         await second.run("true", "its own")  # opens its door
-        door = second.gateway.pool.deployment.door
+        door = second.gateway.pool.deployment.state.door
         assert door is not None
         assert await anyio.to_thread.run_sync(lambda: eventually(lambda: door in open_doors(tmp_path)))
         with anyio.fail_after(PATIENCE):
@@ -187,7 +188,7 @@ async def test_a_server_without_its_door_is_not_waited_for_without_an_end(
     monkeypatch.setattr("taskcell.mcp.neighbours.DOOR_PATIENCE", 0.2)
     async with gateway(LOCAL, engine="local", state=tmp_path) as alone, served(gateway, tmp_path) as second:
         await alone.call(ToolCall("local", "terminal", {"command": "true", "task_id": "t"}))
-        assert await alone.pool.holder(TASK) is None
+        assert await alone.pool.holder(TASK) == Claimed()
         answer = await second.client.call_tool("terminal", {"command": "true", "task_id": "t"})
         assert answer.is_error
         assert "cannot be reached; end that server, or use another task_id" in text_of(answer)
@@ -197,7 +198,7 @@ async def test_principals_of_other_doors_share_nothing(gateway: GatewayFactory, 
     hers = TaskKey("ada", "t")
     async with served(gateway, tmp_path) as first, served(gateway, tmp_path) as second:
         for server in (first, second):
-            assert await server.gateway.pool.holder(hers) is None
+            assert await server.gateway.pool.holder(hers) == Claimed()
         assert holder_of(tmp_path, hers) == ""
 
 
@@ -209,13 +210,13 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.joined: dict[str, Deployment] = {}
+        self.joined: dict[str, StateFolder] = {}
 
-    def claims(self, name: str) -> Claims:
-        deployment = self.joined[name] = Deployment(self.folder)
+    def claims(self, name: str) -> ClaimFiles:
+        deployment = self.joined[name] = StateFolder(self.folder)
         deployment.join(name)
         assert deployment.door is not None
-        return Claims(deployment, deployment.door)
+        return ClaimFiles(deployment, deployment.door)
 
     def end(self, name: str, *, keep: bool = False) -> None:
         self.joined.pop(name).leave(keep=keep)

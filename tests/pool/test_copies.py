@@ -11,7 +11,7 @@ import pytest
 
 from agent_task import Task
 from gateways import GatewayFactory
-from taskcell.deployment.records import Deployment
+from taskcell.deployment.state_folder import StateFolder
 from taskcell.engine.base import COPIES_AT_ONCE, Container
 from taskcell.engine.local import LocalEngine
 from taskcell.errors import BadArgument, Denied, EngineError, ErrorCode, NoRoom, TaskcellError
@@ -187,7 +187,7 @@ async def test_what_other_servers_find_of_a_task_is_nothing_before_its_files_are
         return list(await copy(self, source, targets, runtime))
 
     def recorded() -> set[str]:
-        (server,) = Deployment(tmp_path / "state").servers()
+        (server,) = StateFolder(tmp_path / "state").servers()
         return {record.task for record in server.sandboxes if record.task}
 
     monkeypatch.setattr(LocalEngine, "copy_files", slow)

@@ -18,7 +18,7 @@ from gateways import GatewayFactory
 from observe import containers
 from taskcell.deployment.archives import ArchiveHead
 from taskcell.deployment.kept import KeptFiles
-from taskcell.deployment.records import Deployment
+from taskcell.deployment.state_folder import StateFolder
 from taskcell.errors import EngineError
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import TaskKey, ToolCall
@@ -238,8 +238,8 @@ async def test_files_that_cannot_be_put_back_stay_kept_and_the_call_says_so(
 
 
 @pytest.fixture
-def deployment(tmp_path: Path) -> Deployment:
-    made = Deployment(tmp_path / "state")
+def deployment(tmp_path: Path) -> StateFolder:
+    made = StateFolder(tmp_path / "state")
     made.join("a" * 16)
     return made
 
@@ -252,7 +252,7 @@ def kept(files: KeptFiles, task: str, content: bytes = b"x", principal: str = "a
     files.keep(draft, key)
 
 
-def test_archives_are_the_users_alone_and_hold_what_was_written(deployment: Deployment, tmp_path: Path) -> None:
+def test_archives_are_the_users_alone_and_hold_what_was_written(deployment: StateFolder, tmp_path: Path) -> None:
     files = KeptFiles(deployment, 60.0, 1 << 30)
     kept(files, "one", b"content")
     (path,) = archives(tmp_path / "state")
@@ -268,10 +268,10 @@ def test_archives_are_the_users_alone_and_hold_what_was_written(deployment: Depl
 
 
 def test_a_server_takes_what_a_dead_one_left_and_nothing_of_one_that_runs(
-    deployment: Deployment, tmp_path: Path
+    deployment: StateFolder, tmp_path: Path
 ) -> None:
     kept(KeptFiles(deployment, 60.0, 1 << 30), "one")
-    other = Deployment(tmp_path / "state")
+    other = StateFolder(tmp_path / "state")
     other.join("b" * 16)
     theirs = KeptFiles(other, 60.0, 1 << 30)
     assert theirs.take(TaskKey("ann", "one")) is None
@@ -285,9 +285,9 @@ def test_a_server_takes_what_a_dead_one_left_and_nothing_of_one_that_runs(
 
 
 def test_a_task_of_the_persons_own_goes_on_at_another_server_with_its_newest_files(
-    deployment: Deployment, tmp_path: Path
+    deployment: StateFolder, tmp_path: Path
 ) -> None:
-    other = Deployment(tmp_path / "state")
+    other = StateFolder(tmp_path / "state")
     other.join("b" * 16)
     theirs = KeptFiles(other, 60.0, 1 << 30)
     kept(theirs, "one", b"older", "local")
@@ -302,10 +302,10 @@ def test_a_task_of_the_persons_own_goes_on_at_another_server_with_its_newest_fil
 
 
 def test_a_task_that_is_closed_leaves_nothing_of_servers_that_have_ended(
-    deployment: Deployment, tmp_path: Path
+    deployment: StateFolder, tmp_path: Path
 ) -> None:
     kept(KeptFiles(deployment, 60.0, 1 << 30), "one")
-    other = Deployment(tmp_path / "state")
+    other = StateFolder(tmp_path / "state")
     other.join("b" * 16)
     kept(KeptFiles(other, 60.0, 1 << 30), "one")
     deployment.leave(keep=True)
@@ -314,15 +314,15 @@ def test_a_task_that_is_closed_leaves_nothing_of_servers_that_have_ended(
     assert archives(tmp_path / "state") == []
 
 
-def test_what_dead_servers_kept_of_a_task_goes_when_it_is_saved_again(deployment: Deployment, tmp_path: Path) -> None:
+def test_what_dead_servers_kept_of_a_task_goes_when_it_is_saved_again(deployment: StateFolder, tmp_path: Path) -> None:
     first = KeptFiles(deployment, 60.0, 1 << 30)
     for task in ("one", "two"):
         kept(first, task)
-    living = Deployment(tmp_path / "state")
+    living = StateFolder(tmp_path / "state")
     living.join("c" * 16)
     kept(KeptFiles(living, 60.0, 1 << 30), "one")
     deployment.leave(keep=True)
-    other = Deployment(tmp_path / "state")
+    other = StateFolder(tmp_path / "state")
     other.join("b" * 16)
     kept(KeptFiles(other, 60.0, 1 << 30), "one", b"newer")
     one, two = (TaskKey("ann", name).digest for name in ("one", "two"))
@@ -330,7 +330,7 @@ def test_what_dead_servers_kept_of_a_task_goes_when_it_is_saved_again(deployment
     assert left == {(one, "b" * 16), (one, "c" * 16), (two, "a" * 16)}
 
 
-def test_what_is_too_old_goes_and_then_the_oldest_of_too_many(deployment: Deployment, tmp_path: Path) -> None:
+def test_what_is_too_old_goes_and_then_the_oldest_of_too_many(deployment: StateFolder, tmp_path: Path) -> None:
     files = KeptFiles(deployment, 1000.0, 4000)
     for number, name in enumerate(("old", "first", "second", "third")):
         kept(files, name, b"x" * 1500)
@@ -342,7 +342,7 @@ def test_what_is_too_old_goes_and_then_the_oldest_of_too_many(deployment: Deploy
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]\n", b'{"principal": 1}\n', b"\xff" * 100])
-def test_what_is_no_archive_is_as_if_it_were_not_there(deployment: Deployment, tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_archive_is_as_if_it_were_not_there(deployment: StateFolder, tmp_path: Path, content: bytes) -> None:
     files = KeptFiles(deployment, 60.0, 1 << 30)
     kept(files, "one")
     (path,) = archives(tmp_path / "state")

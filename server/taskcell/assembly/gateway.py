@@ -14,8 +14,9 @@ from taskcell.assembly.invocation import Invocation
 from taskcell.assembly.stack import Loaded
 from taskcell.audit.log import AuditLog
 from taskcell.config.settings import Settings
+from taskcell.deployment.folder import FolderDeployment
 from taskcell.deployment.opened import OpenedTasks
-from taskcell.deployment.records import Deployment
+from taskcell.deployment.state_folder import StateFolder
 from taskcell.egress.dial import Resolve
 from taskcell.egress.egress import Egress
 from taskcell.engine import kinds
@@ -125,14 +126,14 @@ async def open_gateway(
     policy = stack.policy_of(settings, state, audit.path if audit is not None else None)
     await anyio.to_thread.run_sync(stack.authorize_folders, policy, settings)
 
-    deployment = Deployment(state)
+    deployment = FolderDeployment(StateFolder(state))
     egress = Egress(settings.egress, audit, resolve, asks=settings.policy.ask_egress)
     now = _CurrentProfiles(policy, settings, lambda: gateway.tools, lambda: environments)
     async with (
         open_pool(engine, settings, deployment, now, for_one_call=for_one_call, egress=egress) as pool,
         Background() as background,
     ):
-        environments = Environments(settings, pool, OpenedTasks(deployment, is_persistent=settings.keeps_files))
+        environments = Environments(settings, pool, OpenedTasks(deployment.state, is_persistent=settings.keeps_files))
         gateway = Gateway(
             *(tools, policy, pool, engine),
             background=background,

@@ -28,7 +28,7 @@ async def door_of(folder: Path, task: TaskKey) -> Path | None:
     import anyio
     import httpx2
 
-    from taskcell.deployment.claims import holder_of
+    from taskcell.deployment.claim_files import holder_of
     from taskcell.deployment.doors import open_doors
     from taskcell.mcp.local_client import local_client
 

@@ -16,8 +16,8 @@ from taskcell.errors import TaskcellError
 from taskcell.model import TaskKey
 
 if TYPE_CHECKING:
-    from taskcell.deployment.records import Deployment
     from taskcell.deployment.sandboxes import Deployed
+    from taskcell.deployment.state_folder import StateFolder
     from taskcell.engine.base import Engine
 
 
@@ -79,10 +79,11 @@ async def _remove(
     import anyio.to_thread
 
     from taskcell.assembly import stack
+    from taskcell.deployment.folder import FolderDeployment
     from taskcell.deployment.kept import forget_kept
     from taskcell.deployment.opened import forget_opened
-    from taskcell.deployment.records import Deployment
     from taskcell.deployment.sandboxes import find_deployed
+    from taskcell.deployment.state_folder import StateFolder
 
     def is_chosen(key: TaskKey | None) -> bool:
         if key is None:
@@ -91,23 +92,23 @@ async def _remove(
 
     settings = stack.load_settings(run)
     async with stack.opened_engine(run, settings) as engine:
-        deployment = Deployment(stack.state_folder(run, settings))
-        found = await find_deployed(engine, deployment, settings.deployment_id)
+        state = StateFolder(stack.state_folder(run, settings))
+        found = await find_deployed(engine, FolderDeployment(state), settings.deployment_id)
         chosen = [one for one in found if is_chosen(one.key)]
-        closed = await _ask_servers(deployment, chosen, purge)
+        closed = await _ask_servers(state, chosen, purge)
         await _close(engine, [one for one in chosen if (one.server, one.key) not in closed])
         if not tasks and principal is None:
             await engine.sweep(settings.deployment_id, ())
-        purged = [key for key in deployment.workspaces() if is_chosen(key)] if purge else []
+        purged = [key for key in state.workspaces() if is_chosen(key)] if purge else []
         for key in purged:
-            await _purge(engine, deployment, key)
-        forgotten = await anyio.to_thread.run_sync(forget_kept, deployment, is_chosen)
-        await anyio.to_thread.run_sync(forget_opened, deployment.folder, is_chosen)
+            await _purge(engine, state, key)
+        forgotten = await anyio.to_thread.run_sync(forget_kept, state, is_chosen)
+        await anyio.to_thread.run_sync(forget_opened, state.folder, is_chosen)
     return chosen, purged, forgotten - {one.key for one in chosen}
 
 
 async def _ask_servers(
-    deployment: Deployment, chosen: Collection[Deployed], purge: bool
+    state: StateFolder, chosen: Collection[Deployed], purge: bool
 ) -> set[tuple[str, TaskKey | None]]:
     """Have the servers that live close their tasks, so that they know why; returns what was closed so.
 
@@ -115,13 +116,13 @@ async def _ask_servers(
     """
     import anyio
 
-    from taskcell.deployment.records import DOOR
+    from taskcell.deployment.state_folder import DOOR
 
     wanted = {(one.server, one.key) for one in chosen if one.server and one.key is not None}
     closed: set[tuple[str, TaskKey | None]] = set()
 
     async def ask(server: str, key: TaskKey) -> None:
-        if deployment.folder is not None and await ask_to_remove(deployment.folder / f"{server}{DOOR}", key, purge):
+        if state.folder is not None and await ask_to_remove(state.folder / f"{server}{DOOR}", key, purge):
             closed.add((server, key))
 
     async with anyio.create_task_group() as asking:
@@ -163,10 +164,10 @@ async def _close(engine: Engine, chosen: Collection[Deployed]) -> None:
             await engine.remove_workspace(record.workspace)
 
 
-async def _purge(engine: Engine, deployment: Deployment, key: TaskKey) -> None:
+async def _purge(engine: Engine, state: StateFolder, key: TaskKey) -> None:
     import anyio
 
-    place = deployment.workspaces()[key]
+    place = state.workspaces()[key]
     if Path(place).is_absolute():
         if Path(place).name != key.digest:
             raise TaskcellError(f"{place} is not a workspace's folder; nothing was deleted there.")
@@ -175,4 +176,4 @@ async def _purge(engine: Engine, deployment: Deployment, key: TaskKey) -> None:
             raise TaskcellError(f"{place} could not be deleted completely; delete the rest as its owner.")
     else:
         await engine.remove_workspace(place)
-    deployment.forget_workspace(key)
+    state.forget_workspace(key)

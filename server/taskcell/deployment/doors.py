@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from taskcell.deployment.records import DOOR
 from taskcell.deployment.state_files import check_folder, is_locked
+from taskcell.deployment.state_folder import DOOR
 
 #: Connections that the kernel keeps until they are accepted.
 DOOR_BACKLOG = 64

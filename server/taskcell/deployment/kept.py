@@ -16,8 +16,8 @@ from typing import BinaryIO
 import structlog
 
 from taskcell.deployment.archives import FAULTS, ArchiveHead, age_of, begin, read_head
-from taskcell.deployment.records import Deployment
 from taskcell.deployment.state_files import open_own, why
+from taskcell.deployment.state_folder import StateFolder
 from taskcell.model import LOCAL_PRINCIPAL, TaskKey
 
 log = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ class KeptFiles:
         most: bytes of all of them.
     """
 
-    def __init__(self, deployment: Deployment, keep: float, most: int) -> None:
+    def __init__(self, deployment: StateFolder, keep: float, most: int) -> None:
         self._deployment = deployment
         self._keep = keep
         self._most = most
@@ -150,7 +150,7 @@ def has_kept(folder: Path, task: TaskKey) -> bool:
     return any((folder / "kept").glob(f"{task.digest}.*{ENDING}"))
 
 
-def forget_kept(deployment: Deployment, is_chosen: Callable[[TaskKey], bool]) -> set[TaskKey]:
+def forget_kept(deployment: StateFolder, is_chosen: Callable[[TaskKey], bool]) -> set[TaskKey]:
     """Delete what any server, dead or alive, has kept of the chosen tasks; returns the tasks. Blocking."""
     folder, forgotten = deployment.folder, set()
     for path in () if folder is None else sorted((folder / "kept").glob(f"*{ENDING}")):

@@ -17,8 +17,8 @@ import structlog
 
 from taskcell.deployment.archives import age_of
 from taskcell.deployment.checked import number, text
-from taskcell.deployment.records import Deployment
 from taskcell.deployment.state_files import own_folder, read_own, replace, why
+from taskcell.deployment.state_folder import StateFolder
 from taskcell.environment import OF_TERMINAL, Environment
 from taskcell.model import LOCAL_PRINCIPAL, TaskKey
 
@@ -63,7 +63,7 @@ class OpenedTasks:
         is_persistent: the tasks' files are on disk, and nothing is forgotten.
     """
 
-    def __init__(self, deployment: Deployment, *, is_persistent: bool) -> None:
+    def __init__(self, deployment: StateFolder, *, is_persistent: bool) -> None:
         self._deployment = deployment
         self._is_persistent = is_persistent
         self._here: dict[TaskKey, Opening] = {}

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import anyio
 
+from taskcell.deployment.base import Deployment
 from taskcell.deployment.opened import UNOPENED, Opening, read_opened
-from taskcell.deployment.records import Deployment, SandboxRecord
+from taskcell.deployment.records import SandboxRecord
 from taskcell.engine.base import Container, Engine, ListedContainer
 from taskcell.errors import TaskcellError
 from taskcell.model import TaskKey
@@ -72,11 +73,11 @@ class Deployed:
 
 async def find_deployed(engine: Engine, deployment: Deployment, name: str) -> list[Deployed]:
     """Every sandbox that the engine has of the deployment, by principal and task. Raises EngineError."""
-    servers = await anyio.to_thread.run_sync(deployment.servers)
+    servers = await deployment.servers()
     known = {record.container: record for server in servers for record in server.sandboxes}
     living = {server.instance for server in servers if server.alive}
     served = {record.container: server.instance for server in servers if server.alive for record in server.sandboxes}
-    opened = await anyio.to_thread.run_sync(read_opened, deployment.folder)
+    opened = await anyio.to_thread.run_sync(read_opened, deployment.state.folder)
     listed = await engine.containers(name)
     memory = await _memory(engine, listed)
     found = [

@@ -16,8 +16,8 @@ from typing import BinaryIO
 import structlog
 
 from taskcell.deployment.archives import FAULTS, ArchiveHead, begin, read_head
-from taskcell.deployment.records import Deployment
 from taskcell.deployment.state_files import open_own
+from taskcell.deployment.state_folder import StateFolder
 from taskcell.errors import NoRoom
 from taskcell.units import format_size
 
@@ -44,7 +44,7 @@ class Snapshots:
         most_bytes: how much all of a principal's may take.
     """
 
-    def __init__(self, deployment: Deployment, most: int, most_bytes: int) -> None:
+    def __init__(self, deployment: StateFolder, most: int, most_bytes: int) -> None:
         self._deployment = deployment
         self._most = most
         self._most_bytes = most_bytes

@@ -77,7 +77,7 @@ class Lifetimes:
 
     async def _end(self, task: TaskKey, close: Callable[[TaskKey], Awaitable[object]]) -> None:
         try:
-            if await self._pool.holder(task) is not None:
+            if (await self._pool.holder(task)).door is not None:
                 return
             if (await anyio.to_thread.run_sync(self._opened.find, task)).seconds_left == 0:
                 log.info("A task's lifetime is over.", task=task.task)

@@ -75,7 +75,7 @@ class PortConnections:
         """
         if not 1 <= port <= MAX_PORT:
             raise BadArgument(f"The port must be a number from 1 to {MAX_PORT}.")
-        if await self._pool.holder(task) is not None:
+        if (await self._pool.holder(task)).door is not None:
             raise SandboxLost("Another server of this deployment has the task; ask that one.")
         usable = [sandbox for sandbox in await self._pool.sandboxes(task) if sandbox.usable]
         sandboxes = sorted(usable, key=lambda sandbox: sandbox.profile.kind != "terminal")

@@ -100,7 +100,8 @@ class Neighbours:
     async def _door(self, task: TaskKey, context: Context) -> Path | None:
         """The door of the server that has a task, which takes connections; None if this server has it now."""
         with anyio.move_on_after(DOOR_PATIENCE):
-            while (door := await self._gateway.pool.holder(task)) is not None:
+            while (door := (await self._gateway.pool.holder(task)).door) is not None:
+                assert isinstance(door, Path)
                 if _is_here(context):
                     raise SandboxLost(_MOVED)
                 if await _opens(door):

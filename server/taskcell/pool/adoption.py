@@ -7,10 +7,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import anyio
-import anyio.to_thread
+import anyio.abc
 import structlog
 
-from taskcell.deployment.records import Deployment, NoteRecord, SandboxRecord
+from taskcell.deployment.base import Deployment
+from taskcell.deployment.key import fingerprint
+from taskcell.deployment.records import NoteRecord, SandboxRecord
 from taskcell.engine.base import Engine
 from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.model import TaskKey
@@ -33,9 +35,6 @@ BESIDE = (
 )
 LOST = "Another server had this task too and has ended: the files that it had are lost, for {}."
 CLOSED = "Another server had this task too and has ended: what it ran was killed; the files are the same."
-#: The part of `orphan_ttl` for which a dead server's sandboxes are left to the server that is started in its place. The
-#: rest is for a server that runs already, to notice and to connect to them.
-LEFT_ALONE = 0.5
 #: States of a container in which its supervisor will never end it.
 _STUCK = frozenset({"created", "paused", "removing", "dead"})
 
@@ -85,23 +84,22 @@ class Inheritance:
         self._instance = instance
         self._profile_of = profile_of
         self._endings = endings
-        self._patience = orphan_ttl * LEFT_ALONE
+        self._patience = orphan_ttl * deployment.left_alone
         self._died: dict[str, float] = {}
         self._limiter = anyio.CapacityLimiter(AT_ONCE)
 
     # --- taking over ---------------------------------------------------------------------------------------------
 
-    async def begin(self, *, adopt: bool) -> Left:
+    async def begin(self, group: anyio.abc.TaskGroup, *, adopt: bool) -> Left:
         """Join the deployment, and take over what dead servers left, so that no other server does.
 
         Arguments:
+            group: runs what has others see that this server lives.
             adopt: False leaves it to others.
         """
-        return await anyio.to_thread.run_sync(self._begin, adopt)
-
-    def _begin(self, adopt: bool) -> Left:
-        self._deployment.join(self._instance)
-        return self._take((), (), None) if adopt and self._deployment.is_shared else Left()
+        await self._deployment.join(self._instance)
+        group.start_soon(self._deployment.run)
+        return await self._take((), (), None) if adopt and self._deployment.is_shared else Left()
 
     async def take_later(self, own: Sequence[SandboxRecord], notes: Sequence[NoteRecord]) -> Left:
         """Take over what servers left that died while this one ran, and in whose place none was started in time.
@@ -109,31 +107,28 @@ class Inheritance:
         Arguments:
             own, notes: what this server has, which must stay in its file.
         """
-        return await anyio.to_thread.run_sync(self._take_later, own, notes)
-
-    async def take_from(self, instance: str, own: Sequence[SandboxRecord], notes: Sequence[NoteRecord]) -> Left:
-        """Take over at once what one server left, for a call wants a task that it had. Arguments as in `take_later`."""
-        return await anyio.to_thread.run_sync(self._take, own, notes, [instance])
-
-    def _take_later(self, own: Sequence[SandboxRecord], notes: Sequence[NoteRecord]) -> Left:
         if not self._deployment.is_shared:
             return Left()
         now = time.monotonic()
-        dead = [server.instance for server in self._deployment.servers() if not server.alive]
-        self._died = {instance: self._died.get(instance, now) for instance in dead}
-        return self._take(own, notes, [instance for instance, at in self._died.items() if now - at >= self._patience])
+        self._died = {instance: self._died.get(instance, now) for instance in await self._deployment.dead()}
+        chosen = [instance for instance, at in self._died.items() if now - at >= self._patience]
+        return await self._take(own, notes, chosen)
 
-    def _take(self, own: Sequence[SandboxRecord], notes: Sequence[NoteRecord], chosen: Collection[str] | None) -> Left:
+    async def take_from(self, instance: str, own: Sequence[SandboxRecord], notes: Sequence[NoteRecord]) -> Left:
+        """Take over at once what one server left, for a call wants a task that it had. Arguments as in `take_later`."""
+        return await self._take(own, notes, [instance])
+
+    async def _take(
+        self, own: Sequence[SandboxRecord], notes: Sequence[NoteRecord], chosen: Collection[str] | None
+    ) -> Left:
         found: dict[str, SandboxRecord] = {}
         told: list[NoteRecord] = []
-        for server in self._deployment.bequeathed(chosen):
+        async for server in self._deployment.bequeathed(chosen):
             found.update((record.container, record) for record in server.sandboxes)
             told += server.notes
             # In our own file before theirs is removed: if this server dies in between, the next one finds them.
-            self._deployment.write([*own, *found.values()], [*notes, *told])
-        others = (server for server in self._deployment.servers() if server.alive and server.instance != self._instance)
-        adopted = frozenset(record.key for server in others for record in server.sandboxes if record.adopted)
-        return Left(tuple(found.values()), tuple(told), adopted)
+            await self._deployment.write([*own, *found.values()], [*notes, *told])
+        return Left(tuple(found.values()), tuple(told), await self._deployment.elsewhere())
 
     # --- who gets what -------------------------------------------------------------------------------------------
 
@@ -168,7 +163,7 @@ class Inheritance:
             idle_since=idle_since,
             inherited=record,
             had=had,
-            outdated=record.fingerprint != self._deployment.fingerprint(profile),
+            outdated=record.fingerprint != fingerprint(self._deployment.key, profile),
         )
 
     async def adopt(self, slot: Slot) -> Sandbox | None:
@@ -197,7 +192,7 @@ class Inheritance:
             return
         unused = {record.container for record in records}
         try:
-            servers = await anyio.to_thread.run_sync(self._deployment.servers)
+            servers = await self._deployment.servers()
             living = {server.instance for server in servers if server.alive} | {self._instance}
             others = (server for server in servers if server.alive and server.instance != self._instance)
             kept = {*taken, *(record.container for server in others for record in server.sandboxes)}

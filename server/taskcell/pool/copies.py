@@ -63,7 +63,7 @@ class Copies:
         self._engine = engine
         self._pass_on = pass_on
         self._sources = Sources(pool, engine)
-        self._files = Snapshots(pool.deployment, settings.workspace.snapshots, settings.workspace.snapshots_size)
+        self._files = Snapshots(pool.deployment.state, settings.workspace.snapshots, settings.workspace.snapshots_size)
         self._most = most_bytes(settings.workspace.size)
 
     # --- snapshots -----------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ class Copies:
 
     async def _check_new(self, task: TaskKey) -> None:
         """Raises BadArgument: the task exists; SandboxLost."""
-        if await self._pool.holder(task) is not None or await self._pool.has_begun(task):
+        if (await self._pool.holder(task)).door is not None or await self._pool.has_begun(task):
             raise _exists(task)
 
     # --- for all -------------------------------------------------------------------------------------------------

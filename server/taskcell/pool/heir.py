@@ -60,7 +60,7 @@ class Heir:
         """Join the deployment and take over what dead servers left, what the task `first` had before the rest."""
         # What is read is taken from the disk: a few files, whole or not at all.
         with anyio.CancelScope(shield=True):
-            left = await self._inheritance.begin(adopt=self._adopts)
+            left = await self._inheritance.begin(self._group, adopt=self._adopts)
         self._take(left, first)
         self.has_begun = True
 

@@ -22,8 +22,8 @@ import structlog
 
 from taskcell.config.settings import Settings
 from taskcell.deployment.archives import ArchiveHead, has_files, most_bytes
+from taskcell.deployment.base import Deployment
 from taskcell.deployment.kept import KeptFiles
-from taskcell.deployment.records import Deployment
 from taskcell.engine.base import Engine
 from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.model import TaskKey
@@ -91,7 +91,7 @@ class Keeper:
         self._most = most_bytes(settings.workspace.size)
         self._workspaces = workspaces
         self._slots = slots
-        self.files = KeptFiles(deployment, settings.workspace.keep, settings.workspace.keep_size)
+        self.files = KeptFiles(deployment.state, settings.workspace.keep, settings.workspace.keep_size)
         self._keeps = keeps and not settings.keeps_files
         self._tasks: defaultdict[TaskKey, Kept] = defaultdict(Kept)
         self.fillings = Fillings()

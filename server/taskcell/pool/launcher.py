@@ -13,7 +13,8 @@ import anyio.abc
 import structlog
 
 from taskcell.config.settings import Settings
-from taskcell.deployment.records import Deployment
+from taskcell.deployment.base import Deployment
+from taskcell.deployment.key import token
 from taskcell.egress.egress import Egress
 from taskcell.egress.presets import PACKAGES
 from taskcell.engine.base import OWN_TIMEOUT, Container, ContainerSpec, Engine, Standing, TransfersApart, Workspace
@@ -147,7 +148,7 @@ class Launcher:
             running: an earlier server has used the container.
         """
         limits, shell = self._settings.limits, slot.profile.shell
-        channel = Channel(self._deployment.token(nonce), self._settings.pool.orphan_ttl)
+        channel = Channel(token(self._deployment.key, nonce), self._settings.pool.orphan_ttl)
         await self._group.start(self._serve_channel, channel, container)
         sandbox = Sandbox(
             profile=slot.profile,

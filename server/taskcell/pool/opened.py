@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from taskcell.config.settings import Settings
-from taskcell.deployment.records import Deployment
+from taskcell.deployment.base import Deployment
 from taskcell.egress.egress import Egress
 from taskcell.engine.base import Engine
 from taskcell.pool.parts import Parts, hold_group
@@ -50,4 +50,5 @@ async def open_pool(
                 # Not with the error that ends the pool, which would be wrapped into a group.
                 await host.__aexit__(None, None, None)
             finally:
-                deployment.leave(keep=pool.keeps_sandboxes)
+                with anyio.CancelScope(shield=True):
+                    await deployment.leave(keep=pool.keeps_sandboxes)

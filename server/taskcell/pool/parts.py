@@ -9,7 +9,7 @@ import anyio
 import anyio.abc
 
 from taskcell.config.settings import Settings
-from taskcell.deployment.records import Deployment
+from taskcell.deployment.base import Deployment
 from taskcell.egress.egress import Egress
 from taskcell.engine.base import Engine
 from taskcell.pool.adoption import Inheritance

@@ -16,7 +16,7 @@ import anyio.abc
 import anyio.to_thread
 
 from taskcell.config.settings import Settings
-from taskcell.deployment.records import Deployment
+from taskcell.deployment.base import Claimed, Deployment
 from taskcell.errors import EngineError, NoRoom, SandboxLost
 from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
@@ -165,16 +165,16 @@ class Pool:
                     self.group.start_soon(self._upkeep.run, self._sharing.look_at_siblings)
         await self._heir.known(task, self._settled)
 
-    async def holder(self, task: TaskKey) -> Path | None:
-        """The local door of another server of the deployment that has the task; None if this one has it now.
+    async def holder(self, task: TaskKey, *, is_sent: bool = False) -> Claimed:
+        """The door of another server of the deployment that has the task; none if this one has it now.
 
-        Raises EngineError: what a dead server left of the task cannot be taken over now; SandboxLost.
+        `is_sent` as in `Claims`. Raises SandboxLost; EngineError: what a dead server left cannot be taken over now.
         """
         self._check_open()
         if not self._adopts:
-            return None
+            return Claimed()
         await self._begin(task)
-        return await self._sharing.holder(task)
+        return await self._sharing.holder(task, is_sent=is_sent)
 
     def _check_open(self) -> None:
         if self._executor.is_stopped:

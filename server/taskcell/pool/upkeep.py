@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 import structlog
 
-from taskcell.deployment.records import Deployment, NoteRecord, SandboxRecord
+from taskcell.deployment.base import Deployment
+from taskcell.deployment.key import fingerprint
+from taskcell.deployment.records import NoteRecord, SandboxRecord
 from taskcell.model import TaskKey
 from taskcell.pool.executor import Executor
 from taskcell.pool.keeper import Keeper
@@ -134,7 +135,7 @@ class Upkeep:
         async with self._writing:
             written = self.own()
             if written != self._written:
-                await anyio.to_thread.run_sync(self._deployment.write, *written)
+                await self._deployment.write(*written)
                 self._written = written
                 self._noted = frozenset((record.container, record.key) for record in written[0])
 
@@ -187,7 +188,7 @@ class Upkeep:
 
     def _fingerprint(self, slot: Slot) -> str:
         if not slot.fingerprint:
-            slot.fingerprint = self._deployment.fingerprint(slot.profile)
+            slot.fingerprint = fingerprint(self._deployment.key, slot.profile)
         return slot.fingerprint
 
 

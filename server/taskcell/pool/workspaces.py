@@ -11,7 +11,7 @@ import anyio.to_thread
 import structlog
 
 from taskcell.config.settings import Settings
-from taskcell.deployment.records import Deployment
+from taskcell.deployment.base import Deployment
 from taskcell.engine.base import Container, Engine, Holder, Workspace
 from taskcell.errors import TaskcellError
 from taskcell.model import TaskKey
@@ -124,7 +124,7 @@ class Workspaces:
         folder = str(root / digest) if root is not None else ""
         name = "" if folder else f"taskcell-data-{self._settings.deployment_id}-{digest}"
         # Each time: `taskcell rm --purge` may have deleted it, and the note, while this server runs.
-        await anyio.to_thread.run_sync(self._deployment.note_workspace, record.key, folder or name)
+        await anyio.to_thread.run_sync(self._deployment.state.note_workspace, record.key, folder or name)
         return Workspace(size, name, persistent=True, folder=folder)
 
     # --- while containers run ------------------------------------------------------------------------------------

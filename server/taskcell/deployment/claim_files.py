@@ -10,11 +10,11 @@ import os
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from taskcell.deployment.records import DOOR, Deployment
+from taskcell.deployment.base import Claimed
 from taskcell.deployment.state_files import is_locked, lock, own_folder, read_own, replace
+from taskcell.deployment.state_folder import DOOR, StateFolder
 from taskcell.model import TaskKey
 
 #: Bytes of a claim: the name of a server.
@@ -23,27 +23,14 @@ _MAX_CLAIM = 64
 CLAIM_PATIENCE, CLAIM_TURN = 2.0, 0.002
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """What became of a wish to have a task.
-
-    Arguments:
-        door: the socket of the living server that has the task; None if the task is this server's now.
-        dead: the server that had it before and does not live any more; empty if there is none.
-    """
-
-    door: Path | None = None
-    dead: str = ""
-
-
-class Claims:
+class ClaimFiles:
     """The claims of one server. Its methods are blocking, for some file accesses.
 
     Arguments:
         door: of this server; its folder is the deployment's.
     """
 
-    def __init__(self, deployment: Deployment, door: Path) -> None:
+    def __init__(self, deployment: StateFolder, door: Path) -> None:
         self._deployment = deployment
         self._deployment_folder = door.parent
         self._folder = door.parent / "tasks"

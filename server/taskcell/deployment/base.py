@@ -1,0 +1,140 @@
+"""What the servers of one deployment know about each other, kept in a folder of one machine, or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from taskcell.deployment.records import NoteRecord, SandboxRecord, ServerRecord
+from taskcell.deployment.state_folder import StateFolder
+from taskcell.model import TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A server of the deployment that is reached over the network.
+
+    Arguments:
+        url: where it serves HTTP, without a path.
+        instance: its own name among those of its deployment.
+    """
+
+    url: str
+    instance: str
+
+
+#: How a server is reached: by the socket of its local door, or over the network.
+Door = Path | Peer
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What became of a wish to have a task.
+
+    Arguments:
+        door: of the living server that has the task; None if the task is this server's now.
+        dead: the server that had it before and does not live any more; empty if there is none.
+        is_certain: the server behind the door has the task. Otherwise it is the one that is to say who has it.
+    """
+
+    door: Door | None = None
+    dead: str = ""
+    is_certain: bool = True
+
+
+class Claims(Protocol):
+    """Which server has a task. Two servers that live never have the same one.
+
+    Every method but `covers` may raise OSError, or TaskcellError, where the state cannot be reached; what it was to do
+    may have been done.
+    """
+
+    @property
+    def own(self) -> set[TaskKey]:
+        """The tasks that this server has claimed."""
+
+    def covers(self, task: TaskKey) -> bool:
+        """Whether servers share tasks of this principal at all."""
+
+    async def claim(self, task: TaskKey, *, is_sent: bool = False) -> Claimed:
+        """Take a task unless a server that lives has it, or is to have it.
+
+        Arguments:
+            is_sent: another server says that this one is to say who has the task.
+        """
+
+    async def take(self, tasks: Collection[TaskKey]) -> None:
+        """Claim tasks that this server has sandboxes of already, unless another one that lives has claimed them."""
+
+    async def release(self, tasks: Collection[TaskKey]) -> None:
+        """Give up tasks of which nothing is here any more."""
+
+    async def sweep(self) -> None:
+        """Remove the claims of servers that have ended and left nothing."""
+
+
+class Deployment(Protocol):
+    """The servers of one deployment, as one of them sees them. It has joined once `join` has returned.
+
+    A state that cannot be written costs a line in the log, and nothing else: other servers know less then.
+    """
+
+    @property
+    def state(self) -> StateFolder:
+        """Where this machine keeps files of the deployment; without a folder where there is none."""
+
+    @property
+    def key(self) -> bytes:
+        """What only the deployment's servers know, from which tokens are derived; its own where none is shared."""
+
+    @property
+    def instance(self) -> str:
+        """This server's name."""
+
+    @property
+    def left_alone(self) -> float:
+        """The part of `orphan_ttl` for which a dead server's sandboxes are left to one that is started in its place."""
+
+    @property
+    def claims(self) -> Claims | None:
+        """None while no other server knows of this one."""
+
+    # --- this server
+
+    async def join(self, instance: str) -> None:
+        """Be one of its servers from now on, under this name, and learn the key."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Other servers find what this one writes."""
+
+    async def run(self) -> None:
+        """Have others see that this server lives, until this is cancelled or `leave` is called."""
+
+    async def write(self, sandboxes: Sequence[SandboxRecord], notes: Sequence[NoteRecord] = ()) -> None:
+        """Replace what others find of this server."""
+
+    async def leave(self, *, keep: bool) -> None:
+        """Be none of its servers any more. `keep` leaves what was written to the next server."""
+
+    # --- the others
+
+    async def servers(self) -> Sequence[ServerRecord]:
+        """Every server that has written something and not taken it back, dead or alive."""
+
+    async def dead(self) -> Collection[str]:
+        """The servers that have ended and left something."""
+
+    def bequeathed(self, chosen: Collection[str] | None = None) -> AsyncIterator[ServerRecord]:
+        """Yield what this server takes over of each dead one: no other one has or gets that.
+
+        It is to be in this server's own record before the next is asked for.
+
+        Arguments:
+            chosen: only what these instances left. None: what any left.
+        """
+
+    async def elsewhere(self) -> frozenset[TaskKey]:
+        """Tasks whose sandboxes another living server has taken over, which has to be said of them."""
