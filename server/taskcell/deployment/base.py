@@ -104,7 +104,10 @@ class Deployment(Protocol):
     # --- this server
 
     async def join(self, instance: str) -> None:
-        """Be one of its servers from now on, under this name, and learn the key."""
+        """Be one of its servers from now on, under this name, and learn the key.
+
+        Raises TaskcellError: the state cannot be reached now. One that can never be is left alone, and is not shared.
+        """
 
     @property
     def is_shared(self) -> bool:

@@ -1,0 +1,225 @@
+"""A deployment on a cluster, as one of its servers sees it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import anyio
+import structlog
+
+from taskcell.deployment.checked import record
+from taskcell.deployment.cluster.members import RENEW_EVERY, TERM, UNSAID, Members
+from taskcell.deployment.cluster.objects import Objects
+from taskcell.deployment.cluster.owned_pods import OwnedPods, essence, owner_of, records_of
+from taskcell.deployment.cluster.task_leases import TaskLeases
+from taskcell.deployment.records import NoteRecord, SandboxRecord, ServerRecord
+from taskcell.deployment.state_files import KEY_SIZE
+from taskcell.deployment.state_folder import StateFolder
+from taskcell.engine.kubernetes.api import Api
+from taskcell.errors import EngineError, TaskcellError
+from taskcell.model import TaskKey
+
+log = structlog.get_logger(__name__)
+
+#: Seconds for one renewal: two attempts of that length fit into a Lease's term.
+RENEW_TIMEOUT = 4.0
+#: Renewals between two writings of what only says how busy sandboxes are.
+BUSY_EVERY = 5
+#: Looks at a dead server, each RENEW_EVERY, after which its Lease goes: every other server has seen it by then.
+LOOKS = 5
+#: Seconds at the end of a server to give up what it has; it has ten in all.
+LEAVING_TIMEOUT = 3.0
+
+
+class ClusterDeployment:
+    """Servers by Leases, sandboxes by annotations of their pods, tasks by Leases, the key in a Secret.
+
+    Arguments:
+        name: of the deployment.
+        url: where the others reach this server.
+        clock: seconds of a clock that only goes forward.
+    """
+
+    left_alone = 0.0
+
+    def __init__(self, api: Api, name: str, url: str, clock: Callable[[], float] = time.monotonic) -> None:
+        #: No archives: a volume that all servers write to is not asked of a cluster.
+        self.state = StateFolder(None)
+        self.key = b""
+        self.instance = ""
+        self.claims: TaskLeases | None = None
+        self._objects = Objects(api, name)
+        self.members = Members(self._objects, url, clock)
+        self._api = api
+        self._writing = anyio.Lock()
+        self._wanted: dict[str, SandboxRecord] = {}
+        self._written: dict[str, SandboxRecord] = {}
+        self._notes: Sequence[NoteRecord] = ()
+        self._heard: set[str] = set()
+        self._looks: dict[str, int] = {}
+
+    # --- this server ---------------------------------------------------------------------------------------------
+
+    async def join(self, instance: str) -> None:
+        """Raises EngineUnavailable, EngineError: the cluster cannot be asked now; then ask again."""
+        self.key = await self._shared_key()
+        await self.members.enter(instance)
+        self._pods = OwnedPods(self._objects, instance)
+        self.instance = instance
+        self.claims = TaskLeases(self._objects, self.members)
+
+    async def _shared_key(self) -> bytes:
+        """The deployment's key; the first server makes it."""
+        name = self._objects.name("key")
+        fresh = base64.b64encode(secrets.token_bytes(KEY_SIZE)).decode()
+        body = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": {"key": fresh}, "immutable": True}
+        meta = {"name": name, "labels": self._objects.labels()}
+        found = await self._objects.found("secrets", name)
+        found = found or await self._objects.make("secrets", body | {"metadata": meta})
+        found = found or await self._objects.found("secrets", name)  # another server was faster
+        key = base64.b64decode(str((found or {}).get("data", {}).get("key", "")))
+        if len(key) != KEY_SIZE:
+            raise EngineError(f"The Secret {name} is not a deployment's key; delete it, and the sandboxes with it.")
+        return key
+
+    @property
+    def is_shared(self) -> bool:
+        return self.claims is not None
+
+    async def run(self) -> None:
+        turns = 0
+        while self.is_shared:
+            await anyio.sleep(RENEW_EVERY)
+            turns += 1
+            try:
+                with anyio.fail_after(RENEW_TIMEOUT):
+                    await self.renew()
+                if turns % BUSY_EVERY == 0:
+                    await self._flush(everything=True)
+            except TimeoutError:
+                log.warning("This server's Lease could not be renewed in time.", seconds=RENEW_TIMEOUT)
+            except TaskcellError as error:
+                log.warning("This server's Lease could not be renewed.", reason=str(error))
+
+    async def renew(self) -> None:
+        """Renew this server's Lease; find out what it has lost if that is too late. Raises TaskcellError."""
+        if not await self.members.renew() and self.claims is not None:
+            lost = await self.claims.check()
+            log.warning(f"This server was away for more than {TERM:g} s; others have its tasks.", tasks=len(lost))
+
+    async def write(self, sandboxes: Sequence[SandboxRecord], notes: Sequence[NoteRecord] = ()) -> None:
+        if not self.is_shared:
+            return
+        self._wanted = {record.container: record for record in sandboxes}
+        try:
+            await self._flush(everything=False)
+            if list(notes) != list(self._notes):
+                await self.members.annotate(UNSAID, json.dumps([asdict(note) for note in notes]))
+                self._notes = list(notes)
+        except TaskcellError as error:
+            log.warning("The cluster could not be told of this server's sandboxes.", reason=str(error))
+
+    async def _flush(self, *, everything: bool) -> None:
+        """Write what has changed. Raises TaskcellError.
+
+        Arguments:
+            everything: how busy sandboxes are, too.
+        """
+        async with self._writing:
+            for container, wanted in list(self._wanted.items()):
+                before = self._written.get(container)
+                if before is None or essence(before) != essence(wanted) or (everything and before != wanted):
+                    await self._pods.write(wanted)
+                    self._written[container] = wanted
+            for container in [one for one in self._written if one not in self._wanted]:
+                await self._pods.erase(container)
+                del self._written[container]
+
+    async def leave(self, *, keep: bool) -> None:
+        if self.claims is None:
+            return
+        with anyio.move_on_after(LEAVING_TIMEOUT):
+            try:
+                if keep:
+                    await self.members.end()
+                else:
+                    await self.claims.release(list(self.claims.own))
+                    await self.members.remove(self.instance)
+            except TaskcellError as error:
+                log.info("Other servers see this one's end later.", reason=str(error))
+        self.claims = None
+        await self._api.aclose()
+
+    # --- the others ----------------------------------------------------------------------------------------------
+
+    async def servers(self) -> Sequence[ServerRecord]:
+        await self.members.look()
+        found: dict[str, list[SandboxRecord]] = {name: [] for name in self.members.names()}
+        for pod in await self._objects.listed("pods"):
+            found.setdefault(owner_of(pod), []).extend(records_of(pod))
+        return [
+            ServerRecord(name, 0, self.members.is_alive(name), tuple(records), self._notes_of(name))
+            for name, records in sorted(found.items())
+        ]
+
+    async def dead(self) -> Collection[str]:
+        await self.members.look()
+        return self.members.dead()
+
+    async def bequeathed(self, chosen: Collection[str] | None = None) -> AsyncIterator[ServerRecord]:
+        dead = await self.dead()
+        for instance in dead if chosen is None else [name for name in chosen if name in dead]:
+            won: list[SandboxRecord] = []
+            for pod in await self._objects.listed("pods", instance=instance):
+                won += await self._taken(pod, instance)
+            notes = () if instance in self._heard else self._notes_of(instance)
+            self._heard.add(instance)
+            mine = tuple(note for note in notes if self._leads(TaskKey(note.principal, note.task)))
+            if won or mine:
+                yield ServerRecord(instance, 0, False, tuple(won), mine)
+            await self._bury(instance)
+
+    def _leads(self, task: TaskKey) -> bool:
+        assert self.claims is not None
+        return task in self.claims.own or self.members.lead(task) == self.instance
+
+    async def _taken(self, pod: Mapping[str, Any], dead: str) -> Sequence[SandboxRecord]:
+        """What this server gets of a dead one's pod. One that no task has goes: it is whoever's is named first."""
+        assert self.claims is not None
+        records = records_of(pod)
+        task = next((one.key for one in records if one.task), None)
+        if task is None:
+            if self.members.lead_of(str(pod["metadata"]["uid"])) == self.instance:
+                await self._pods.delete(pod)
+            return ()
+        if not self._leads(task) or not await self.claims.seize(task, dead) or not await self._pods.take(pod, dead):
+            return ()
+        self._written |= {one.container: one for one in records}
+        return records
+
+    async def _bury(self, instance: str) -> None:
+        """Remove a dead server's Lease when nothing of it is left, and every other server has seen that it is dead."""
+        looks = self._looks[instance] = self._looks.get(instance, 0) + 1
+        if looks < LOOKS or self.members.lead_of(instance) != self.instance:
+            return
+        if not await self._objects.listed("pods", instance=instance) and self.claims is not None:
+            await self.claims.forget(instance)
+            await self.members.remove(instance)
+            del self._looks[instance]
+
+    async def elsewhere(self) -> frozenset[TaskKey]:
+        """None: a call for such a task is handed on."""
+        return frozenset()
+
+    def _notes_of(self, instance: str) -> tuple[NoteRecord, ...]:
+        try:
+            return tuple(record(NoteRecord, table) for table in json.loads(self.members.notes(instance) or "[]"))
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            log.warning("What a server has written down is not used: no server writes such.", server=instance)
+            return ()

@@ -1,0 +1,180 @@
+"""The servers of a deployment on a cluster: a Lease for each, renewed as long as it lives; and who leads for a task."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from taskcell.deployment.base import Peer
+from taskcell.deployment.cluster.objects import MEMBER, Objects, at_annotation, set_to, test
+from taskcell.engine.kubernetes.pod import LABEL_PREFIX
+from taskcell.model import TaskKey
+
+#: Seconds between two renewals, and after which a Lease that is not renewed is a dead server's: four may be late. The
+#: simulation (`bench/fleet`) has the same, and its tasks are taken up within fifteen seconds.
+RENEW_EVERY, TERM = 2.0, 10.0
+#: Servers that the tasks of one principal are spread over: with all of them on one, its places are the first bottleneck
+#: (docs/kubernetes-scale.md).
+SPREAD = 8
+ADDRESS, LEAVING, UNSAID = (LABEL_PREFIX + word for word in ("address", "leaving", "notes"))
+#: What LEAVING may be: it leads for no task any more, or it has ended.
+LEAVES, ENDED = "leaves", "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLease:
+    """One server's Lease, and since when (by this server's own clock) it has stood there as it is."""
+
+    lease: Mapping[str, Any]
+    since: float
+
+    @property
+    def stamp(self) -> str:
+        return str(self.lease["spec"].get("renewTime", ""))
+
+    def annotation(self, key: str) -> str:
+        return str(self.lease["metadata"].get("annotations", {}).get(key, ""))
+
+
+class Members:
+    """Every server counts for itself how long the others' Leases have not been renewed: no two clocks are compared.
+
+    Every method that asks raises EngineUnavailable, EngineError.
+
+    Arguments:
+        url: where this server serves HTTP for the others.
+        clock: seconds of a clock that only goes forward.
+    """
+
+    def __init__(self, objects: Objects, url: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._objects = objects
+        self._url = url
+        self._clock = clock
+        self._seen: dict[str, SeenLease] = {}
+        self._renewed = 0.0
+        self.instance = ""
+        self.is_leaving = False
+
+    # --- this server ---------------------------------------------------------------------------------------------
+
+    async def enter(self, instance: str) -> None:
+        """Be a member under this name, and learn of the others."""
+        self.instance = instance
+        await self._make()
+        await self.look()
+
+    async def _make(self) -> None:
+        meta = {
+            "name": self._name(self.instance),
+            "labels": self._objects.labels(role=MEMBER, instance=self.instance),
+            "annotations": {ADDRESS: self._url, LEAVING: LEAVES if self.is_leaving else "", UNSAID: "[]"},
+        }
+        spec = {"holderIdentity": self.instance, "leaseDurationSeconds": round(TERM), "renewTime": _now()}
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
+        await self._objects.make("leases", body)
+        self._renewed = self._clock()
+
+    async def renew(self) -> bool:
+        """Renew this server's Lease. Returns False where others may have counted it as dead meanwhile."""
+        began, was_late = self._clock(), self.has_lapsed
+        steps = [test("/spec/holderIdentity", self.instance), set_to("/spec/renewTime", _now())]
+        if await self._objects.change("leases", self._name(self.instance), steps) is None:
+            await self._make()
+            return False
+        self._renewed = began
+        return not was_late
+
+    @property
+    def has_lapsed(self) -> bool:
+        """Others may count this server as dead: its Lease was not renewed in time."""
+        return self._clock() - self._renewed >= TERM
+
+    async def annotate(self, key: str, text: str) -> None:
+        """Write something for others beside this server's address."""
+        await self._objects.change("leases", self._name(self.instance), [set_to(at_annotation(key), text)])
+
+    async def end(self) -> None:
+        """Be dead in the others' eyes at once, and leave them what was written down."""
+        await self.annotate(LEAVING, ENDED)
+
+    async def begin_to_leave(self) -> None:
+        """Live on, and lead for no task any more."""
+        self.is_leaving = True
+        await self.annotate(LEAVING, LEAVES)
+
+    # --- the others ----------------------------------------------------------------------------------------------
+
+    async def look(self) -> None:
+        """See how the others' Leases stand now."""
+        now, before = self._clock(), self._seen
+        self._seen = {}
+        for lease in await self._objects.listed("leases", role=MEMBER):
+            name = str(lease["spec"].get("holderIdentity", ""))
+            seen = SeenLease(lease, now)
+            last = before.get(name)
+            self._seen[name] = SeenLease(lease, last.since) if last is not None and last.stamp == seen.stamp else seen
+
+    def is_alive(self, instance: str) -> bool:
+        """Whether a server lives, as far as this one knows; it does itself."""
+        if instance == self.instance:
+            return True
+        seen = self._seen.get(instance)
+        return seen is not None and self._clock() - seen.since < TERM and seen.annotation(LEAVING) != ENDED
+
+    def names(self) -> Collection[str]:
+        """Every server that has a Lease, dead or alive."""
+        return list(self._seen)
+
+    def dead(self) -> Collection[str]:
+        """Those whose Lease has run out and is still there."""
+        return [name for name in self._seen if not self.is_alive(name)]
+
+    def peer(self, instance: str) -> Peer | None:
+        """Where a server is reached that lives; None for this server and for one that does not live."""
+        seen = self._seen.get(instance)
+        if seen is None or instance == self.instance or not self.is_alive(instance):
+            return None
+        return Peer(seen.annotation(ADDRESS), instance)
+
+    def notes(self, instance: str) -> str:
+        """What a server has written down that no answer had said."""
+        seen = self._seen.get(instance)
+        return "" if seen is None else seen.annotation(UNSAID)
+
+    async def remove(self, instance: str) -> None:
+        """Remove a server's Lease, as it stands now."""
+        found = await self._objects.found("leases", self._name(instance))
+        if found is not None and (instance == self.instance or not self.is_alive(instance)):
+            await self._objects.delete("leases", found)
+
+    # --- who leads -----------------------------------------------------------------------------------------------
+
+    def lead(self, task: TaskKey) -> str:
+        """The server that is to have a task that nobody has: by a hash, so that a server that comes or goes moves no
+        tasks but those that are its own."""
+        return self.lead_of(f"{len(task.principal)}:{task.principal}/{part_of(task)}")
+
+    def lead_of(self, shard: str) -> str:
+        """The server that is to do something that one of them must do; this one where there is no other."""
+        able = [name for name in self._seen if self.is_alive(name) and not self._leaves(name)]
+        words = [(hashlib.sha256(f"{name} {shard}".encode("utf-8", "surrogatepass")).digest(), name) for name in able]
+        return max(words)[1] if words else self.instance
+
+    def _leaves(self, name: str) -> bool:
+        return self.is_leaving if name == self.instance else bool(self._seen[name].annotation(LEAVING))
+
+    def _name(self, instance: str) -> str:
+        return self._objects.name(MEMBER, instance)
+
+
+def part_of(task: TaskKey) -> int:
+    """Which of the parts of a principal's tasks a task is in."""
+    return int(hashlib.sha256(task.task.encode("utf-8", "surrogatepass")).hexdigest()[:8], 16) % SPREAD
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
