@@ -23,6 +23,16 @@ def split_host(text: str) -> tuple[str, str]:
     return (text[: bracket + 1] + host, port) if colon else (text, "")
 
 
+def base_address(text: str) -> str:
+    """Return the address of a server without a path, as it is. Raises ValueError unless it is `http[s]://HOST:PORT`."""
+    with suppress(ValueError):
+        parts = urlsplit(text)
+        is_bare = text == f"{parts.scheme}://{parts.netloc}" and parts.scheme in ("http", "https")
+        if is_bare and parts.hostname and parts.port and not parts.username:
+            return text
+    raise ValueError("must be an address without a path, such as 'http://10.0.0.7:8765'")
+
+
 def http_address(text: str) -> str:
     """Return an address as it is. Raises ValueError unless it is `https://…`, or `http://…` on this machine."""
     try:

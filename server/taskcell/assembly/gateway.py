@@ -14,6 +14,7 @@ from taskcell.assembly.invocation import Invocation
 from taskcell.assembly.stack import Loaded
 from taskcell.audit.log import AuditLog
 from taskcell.config.settings import Settings
+from taskcell.deployment.base import Deployment
 from taskcell.deployment.folder import FolderDeployment
 from taskcell.deployment.opened import OpenedTasks
 from taskcell.deployment.state_folder import StateFolder
@@ -36,11 +37,14 @@ from taskcell.tools.tool import Tool
 
 
 @asynccontextmanager
-async def configured_gateway(run: Invocation, loaded: Loaded, *, for_one_call: bool = False) -> AsyncIterator[Gateway]:
+async def configured_gateway(
+    run: Invocation, loaded: Loaded, *, for_one_call: bool = False, has_peers: bool = False
+) -> AsyncIterator[Gateway]:
     """A gateway over the configured engine; leaving closes every sandbox.
 
     Arguments:
         for_one_call: as in `open_gateway`.
+        has_peers: other servers of the deployment reach this one at `http.peer_url`, if it has one.
 
     Raises:
         ConfigError: there is no engine of the configured kind, or no folder for the audit log can be made.
@@ -51,7 +55,12 @@ async def configured_gateway(run: Invocation, loaded: Loaded, *, for_one_call: b
     audit = stack.opened_audit(run, loaded.settings)
     async with (
         stack.opened_engine(run, loaded.settings) as engine,
-        open_gateway(loaded.settings, loaded.tools, engine, state, for_one_call=for_one_call, audit=audit) as opened,
+        open_gateway(
+            *(loaded.settings, loaded.tools, engine, state),
+            for_one_call=for_one_call,
+            audit=audit,
+            deployment=stack.cluster_of(run, loaded.settings) if has_peers else None,
+        ) as opened,
     ):
         yield opened
 
@@ -111,6 +120,7 @@ async def open_gateway(
     for_one_call: bool = False,
     audit: AuditLog | None = None,
     resolve: Resolve | None = None,
+    deployment: Deployment | None = None,
 ) -> AsyncIterator[Gateway]:
     """A gateway with its pool; leaving closes every sandbox, shielded and bounded.
 
@@ -119,6 +129,7 @@ async def open_gateway(
         for_one_call: make nothing beforehand, leave nothing behind, and leave alone what other servers left.
         audit: gets a line for each decision and each end; None writes none.
         resolve: finds the addresses of the names that sandboxes want to reach; None asks the system.
+        deployment: what servers know of each other; None keeps it in `state`.
 
     Raises:
         Denied: the policy refuses the host folder of the workspaces.
@@ -126,7 +137,7 @@ async def open_gateway(
     policy = stack.policy_of(settings, state, audit.path if audit is not None else None)
     await anyio.to_thread.run_sync(stack.authorize_folders, policy, settings)
 
-    deployment = FolderDeployment(StateFolder(state))
+    deployment = deployment or FolderDeployment(StateFolder(state))
     egress = Egress(settings.egress, audit, resolve, asks=settings.policy.ask_egress)
     now = _CurrentProfiles(policy, settings, lambda: gateway.tools, lambda: environments)
     async with (

@@ -27,12 +27,12 @@ POLL_INTERVAL = 0.5
 
 
 @asynccontextmanager
-async def following_gateway(run: Invocation, loaded: Loaded) -> AsyncIterator[Gateway]:
+async def following_gateway(run: Invocation, loaded: Loaded, *, has_peers: bool = False) -> AsyncIterator[Gateway]:
     """A gateway whose tools follow the manifests, and whose offer follows what can run.
 
-    Raises what `configured_gateway` raises.
+    `has_peers` as in `configured_gateway`. Raises what `configured_gateway` raises.
     """
-    async with configured_gateway(run, loaded) as gateway, anyio.create_task_group() as following:
+    async with configured_gateway(run, loaded, has_peers=has_peers) as gateway, anyio.create_task_group() as following:
         offer = offer_of(gateway, loaded.settings, stack.state_folder(run, loaded.settings))
         await offer.begin()
         _log_left_out(loaded)

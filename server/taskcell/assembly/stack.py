@@ -26,6 +26,7 @@ from taskcell.log import Logger
 # the settings alone.
 if TYPE_CHECKING:
     from taskcell.audit.log import AuditLog
+    from taskcell.deployment.base import Deployment
     from taskcell.engine.base import Engine
     from taskcell.model import Profile
     from taskcell.policy.policy import Policy
@@ -133,6 +134,23 @@ def state_folder(run: Invocation, settings: Settings) -> Path | None:
     """Where the deployment's servers write what they know; None when the environment names no place for it."""
     own = _own_state(run)
     return None if own is None else own / "deployments" / settings.deployment_id
+
+
+def cluster_of(run: Invocation, settings: Settings) -> Deployment | None:
+    """The deployment whose servers reach each other at their `http.peer_url`; None where there is none.
+
+    Raises ConfigError: the engine is not a cluster.
+    """
+    if not settings.http.peer_url:
+        return None
+    if settings.engine.kind != "kubernetes":
+        raise ConfigError("http.peer_url: only servers with engine.kind = 'kubernetes' hand calls on; remove it.")
+    from taskcell.deployment.cluster.deployment import ClusterDeployment
+    from taskcell.engine.kubernetes.api import Api
+    from taskcell.engine.kubernetes.kubeconfig import find_cluster
+
+    api = Api(lambda: find_cluster(run.environ, settings.engine.host))
+    return ClusterDeployment(api, settings.deployment_id, settings.http.peer_url)
 
 
 def audit_path(run: Invocation, settings: Settings) -> Path | None:

@@ -41,6 +41,8 @@ class Authentication:
     def __init__(self, tokens: TokenFile | None, jwt: JwtTokens | None) -> None:
         self._tokens = tokens
         self._jwt = jwt
+        #: The caller of a call that another server of the deployment hands on; None for other tokens.
+        self.of_peer: Callable[[str], Caller | None] = lambda token: None
 
     @classmethod
     def of(cls, settings: Settings) -> Authentication:
@@ -78,6 +80,8 @@ class Authentication:
             raise Unauthenticated("The header Authorization must be 'Bearer' and a token.")
         if len(text) > MAX_TOKEN:
             raise Unauthenticated("The token is too long to be one.")
+        if (caller := self.of_peer(text)) is not None:
+            return SignedIn(caller)
         if self._tokens is not None and (self._jwt is None or text.startswith(f"{TOKEN_BEGINS}_")):
             return self._by_token(self._tokens, text)
         assert self._jwt is not None

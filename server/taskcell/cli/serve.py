@@ -180,7 +180,8 @@ def _serve_http(run: Invocation, place: str) -> None:
     isolated = kinds.kind_of(settings.engine).isolates
 
     async def main() -> None:
-        gateway = lambda: with_local_door(lambda: following_gateway(run, loaded), settings, isolated=isolated)  # noqa: E731
+        following = lambda: following_gateway(run, loaded, has_peers=True)  # noqa: E731
+        gateway = lambda: with_local_door(following, settings, isolated=isolated)  # noqa: E731
         await serve_http(listening, settings, authentication, gateway, host=host, isolated=isolated)
 
     with listening:

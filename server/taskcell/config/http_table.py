@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from taskcell.addresses import http_address
+from taskcell.addresses import base_address, http_address
 from taskcell.config.fields import Bytes, Count, Table, Word, Words, plain_path
 from taskcell.model import MIB
 
@@ -17,6 +17,7 @@ class HttpSettings(Table):
     host: Word = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8765
     public_url: Word = ""
+    peer_url: Word = ""
     allowed_hosts: Words = ()
     allowed_origins: Words = ()
     tokens_file: Word = ""
@@ -32,6 +33,11 @@ class HttpSettings(Table):
     @classmethod
     def _path_is_plain(cls, value: str) -> str:
         return plain_path(value)
+
+    @field_validator("peer_url")
+    @classmethod
+    def _is_a_base(cls, value: str) -> str:
+        return value and base_address(value)
 
     @field_validator("public_url", "jwks_url")
     @classmethod

@@ -98,6 +98,14 @@ class Deployment(Protocol):
         """The part of `orphan_ttl` for which a dead server's sandboxes are left to one that is started in its place."""
 
     @property
+    def marks_owners(self) -> bool:
+        """Of each container it is known which server has it, and one that has lost it must leave it alone."""
+
+    @property
+    def is_current(self) -> bool:
+        """No other server counts this one as dead. Otherwise nothing is surely its own."""
+
+    @property
     def claims(self) -> Claims | None:
         """None while no other server knows of this one."""
 

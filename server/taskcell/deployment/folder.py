@@ -22,6 +22,8 @@ class FolderDeployment:
     """Reads and writes the folder in worker threads. The lock of this server holds until its process ends."""
 
     left_alone = LEFT_ALONE
+    marks_owners = False
+    is_current = True
 
     def __init__(self, state: StateFolder) -> None:
         self.state = state

@@ -174,10 +174,9 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What the engine can and cannot do, found by asking it once.
+    """What the engine can and cannot do, found by asking it once; sentences for the operator.
 
-    `weaknesses` are sentences for the operator, on protections that taskcell has by default and that do not hold here,
-    and `faults` on what keeps sandboxes from working at all.
+    `weaknesses`: protections that taskcell has by default and that do not hold. `faults`: why nothing works at all.
     """
 
     name: str
@@ -287,6 +286,12 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """Close connections; containers stay."""
+
+
+class MarksOwners(Protocol):
+    """An engine whose containers say which server has them; from `own_only` on it ends none of another's."""
+
+    async def own_only(self, instance: str) -> None: ...
 
 
 class TransfersApart(Protocol):

@@ -31,7 +31,7 @@ class Hosts:
     """
 
     def __init__(self, app: ASGIApp, settings: HttpSettings, *, host: str, asks_for_tokens: bool) -> None:
-        own = [urlsplit(settings.public_url).netloc] if settings.public_url else []
+        own = [urlsplit(url).netloc for url in (settings.public_url, settings.peer_url) if url]
         self._hosts = {name.lower() for name in (host, *own, *settings.allowed_hosts)}
         self._origins = {name.lower().rstrip("/") for name in settings.allowed_origins}
         self._app = app

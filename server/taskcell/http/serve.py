@@ -12,7 +12,8 @@ import structlog
 from taskcell.addresses import is_loopback
 from taskcell.auth.authentication import Authentication
 from taskcell.config.settings import Settings
-from taskcell.errors import ConfigError
+from taskcell.deployment.key import caller_of_peer
+from taskcell.errors import ConfigError, TaskcellError
 from taskcell.gateway.admission import Admission, CallLimits
 from taskcell.gateway.gateway import Gateway
 from taskcell.http.app import HttpApp
@@ -22,6 +23,8 @@ from taskcell.http.readiness import Readiness
 from taskcell.http.sign_in import MCP
 from taskcell.mcp.server import TaskcellServer, build_server
 from taskcell.mcp.transport.shutdown import Shutdown
+from taskcell.model import DEFAULT_TASK, LOCAL_PRINCIPAL, TaskKey
+from taskcell.pool.pool import Pool
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +33,8 @@ END_LIMIT = 9.5
 #: Of these: for killing what calls wait for (two are the grace), for calls that wait for something else, and for the
 #: last answers. The listener takes one more, and the pool at most four.
 KILL_PATIENCE, CALL_PATIENCE, ANSWER_PATIENCE = 3.0, 0.3, 0.5
+#: Seconds between two attempts to join the deployment's other servers, where the cluster does not answer.
+JOIN_TURN = 2.0
 
 
 def check_binding(host: str, authentication: Authentication) -> None:
@@ -76,8 +81,13 @@ async def serve_http(
             metrics.gauge("calls_running", "Calls that are running.", lambda: admission.running)
             metrics.gauge("sessions", "Sessions of the handshake's era.", lambda: app.sessions)
             metrics.gauge("connections", "Connections of clients.", lambda: len(listener.server_state.connections))
+            if http.peer_url:
+                deployment = gateway.pool.deployment
+                authentication.of_peer = lambda token: caller_of_peer(deployment.key, deployment.instance, token)
             async with app.running(), anyio.create_task_group() as serving:
                 serving.start_soon(listener.serve, [listening])
+                if http.peer_url:
+                    serving.start_soon(join_others, gateway.pool)
                 _announce(listening, authentication)
                 with session:
                     await anyio.sleep_forever()
@@ -102,6 +112,18 @@ async def _end(app: HttpApp, admission: Admission, gateway: Gateway, server: Tas
     with anyio.move_on_after(ANSWER_PATIENCE):
         await app.requests.answered()
     app.requests.cancel()
+
+
+async def join_others(pool: Pool) -> None:
+    """Be one of the deployment's servers before the first call: the others hand calls on, and die."""
+    while True:
+        try:
+            await pool.of_task(TaskKey(LOCAL_PRINCIPAL, DEFAULT_TASK))
+        except TaskcellError as error:
+            log.warning("The deployment's other servers cannot be reached yet.", reason=str(error))
+            await anyio.sleep(JOIN_TURN)
+        else:
+            return
 
 
 def _announce(listening: socket.socket, authentication: Authentication) -> None:

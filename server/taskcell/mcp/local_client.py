@@ -1,4 +1,4 @@
-"""A client of a server's local door, for the person's own commands."""
+"""A client of another server of the deployment: of its local door, for the person's own commands too, or over HTTP."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ from taskcell.mcp.tools import TO_END
 
 #: Host and path of every server's application; the socket says which server.
 _ADDRESS = "http://localhost/mcp"
+#: Seconds to connect to another pod, which is there or is not.
+PEER_CONNECT_TIMEOUT = 3.0
 #: Asks for fields beside the text of an answer, for the answer when the command has ended, and this server alone.
 _META = cast(RequestParamsMeta, {STRUCTURED: True, TO_END: True, HERE: True})
 
@@ -80,9 +82,45 @@ async def _refuse(context: ClientRequestContext, params: ElicitRequestParams) ->
 async def local_client(
     door: Path, *, asks: bool = False, hear: Callable[[LoggingMessageNotificationParams], None] | None = None
 ) -> AsyncIterator[LocalClient]:
-    """Connect to the server behind a socket. Raises OSError, httpx2.HTTPError.
+    """Connect to the server behind a socket. Raises OSError, httpx2.HTTPError. Arguments as in `connected`."""
+    with short_path(door) as name:
+        # No TLS: reading the certificates of this machine would take longer than a call.
+        transport = httpx2.AsyncHTTPTransport(uds=name, verify=False, trust_env=False)
+        async with (
+            httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False) as http,
+            connected(http, _ADDRESS, asks=asks, hear=hear) as client,
+        ):
+            yield client
 
-    A call that is cancelled is killed by the server, with everything that it has started.
+
+@asynccontextmanager
+async def peer_client(
+    url: str, token: str, *, asks: bool = False, hear: Callable[[LoggingMessageNotificationParams], None] | None = None
+) -> AsyncIterator[LocalClient]:
+    """Connect to another server of the deployment over the network. Raises httpx2.HTTPError. As in `connected`.
+
+    Arguments:
+        url: where it serves HTTP, without a path.
+        token: says whose calls these are.
+    """
+    timeout = httpx2.Timeout(None, connect=PEER_CONNECT_TIMEOUT)
+    headers = {"Authorization": f"Bearer {token}"}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=timeout, trust_env=False) as http,
+        connected(http, f"{url}/mcp", asks=asks, hear=hear) as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
+async def connected(
+    http: httpx2.AsyncClient,
+    address: str,
+    *,
+    asks: bool,
+    hear: Callable[[LoggingMessageNotificationParams], None] | None,
+) -> AsyncIterator[LocalClient]:
+    """A client over a connection. A call that is cancelled is killed by the server, with everything that it has begun.
 
     Arguments:
         asks: declare that the person can be asked. Whoever calls then takes the questions from the session's results.
@@ -93,16 +131,10 @@ async def local_client(
         if hear is not None:
             hear(params)
 
-    with short_path(door) as name:
-        # No TLS: reading the certificates of this machine would take longer than a call.
-        transport = httpx2.AsyncHTTPTransport(uds=name, verify=False, trust_env=False)
-        async with (
-            httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False) as http,
-            Client(
-                streamable_http_client(_ADDRESS, http_client=http),
-                mode="2026-07-28",
-                elicitation_callback=_refuse if asks else None,
-                logging_callback=logged,
-            ) as client,
-        ):
-            yield LocalClient(client)
+    async with Client(
+        streamable_http_client(address, http_client=http),
+        mode="2026-07-28",
+        elicitation_callback=_refuse if asks else None,
+        logging_callback=logged,
+    ) as client:
+        yield LocalClient(client)

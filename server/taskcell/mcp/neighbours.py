@@ -1,13 +1,15 @@
-"""Hands calls over to the server of the deployment that has their task, through its local door."""
+"""Hands calls over to the server of the deployment that has their task, through its door."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 import anyio
 import structlog
+from anyio.abc import ByteStream
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError, NoBackChannelError
 from mcp_types import (
@@ -18,15 +20,19 @@ from mcp_types import (
     ElicitRequest,
     ElicitResult,
     InputRequiredResult,
+    LoggingMessageNotificationParams,
     ReadResourceResult,
     RequestParamsMeta,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from taskcell.deployment.base import Claimed, Door, Peer
+from taskcell.deployment.key import peer_token
 from taskcell.errors import BadArgument, SandboxLost
 from taskcell.gateway.gateway import Gateway
-from taskcell.mcp.client_log import ClientLog, Outlet
+from taskcell.mcp.client_log import ClientLog
 from taskcell.mcp.confirmation import Confirmation, NotConfirmed, can_ask
+from taskcell.mcp.principal import caller_of
 from taskcell.mcp.progress import is_wanted
 from taskcell.model import DEFAULT_TASK, TaskKey, ToolCall
 
@@ -37,11 +43,16 @@ log = structlog.get_logger(__name__)
 
 Context = ServerRequestContext[Any, Any]
 T = TypeVar("T")
+Hear = Callable[[LoggingMessageNotificationParams], None]
 
 #: The key of a request's `_meta` that says: the task is yours, do not hand the call over.
 HERE = "taskcell/here"
+#: The same: say who has the task, and have it if nobody has; do not ask a third server who is to say that.
+SENT = "taskcell/sent"
 #: Seconds for the door of a server to open that has just taken a task, and between two attempts.
 DOOR_PATIENCE, DOOR_TURN = 5.0, 0.05
+#: The same for a server of a cluster, of which the others know ten seconds later that it has died; and for one attempt.
+PEER_PATIENCE, PEER_OPENS = 20.0, 2.0
 _CLOSED = (
     "Another server of this deployment has the task and cannot be reached; end that server, or use another task_id."
 )
@@ -65,26 +76,28 @@ class Neighbours:
     ) -> CallToolResult | InputRequiredResult | None:
         """Make a call where its task is; None if that is here. Raises TaskcellError, MCPError."""
         task = self._task_of(call)
-        if task is None or (_is_here(context) and call.arguments.get("action") == "status"):
+        if task is None or (_says(context, HERE) and call.arguments.get("action") == "status"):
             return None  # who looks for a task's server must not give the task to the first one
-        door = await self._door(task, context)
-        if door is None:
+        found = await self._door(task, context)
+        if found is None:
             return None
         meta = {key: value for key, value in (context.meta or {}).items() if key.startswith("taskcell/")}
         outlet = self._client_log.outlet_of(context)
         if outlet is not None and outlet.asked is not None:
             meta[LOG_LEVEL_META_KEY] = outlet.asked
-        sent = cast(RequestParamsMeta, {**meta, HERE: True})
+        sent = cast(RequestParamsMeta, {**meta, _how(found): True})
         make = lambda client: self._made(client, context, params, sent)  # noqa: E731
-        return await _reached(door, make, asks=can_ask(context), outlet=outlet)
+        opened = self._open(found.door, context, asks=can_ask(context), hear=outlet.take if outlet else None)
+        return await _reached(opened, make)
 
     async def read(self, context: Context, task: TaskKey, uri: str) -> ReadResourceResult | None:
         """Read a resource where its task is; None if that is here. Raises TaskcellError, MCPError."""
-        door = await self._door(task, context)
-        if door is None:
+        found = await self._door(task, context)
+        if found is None:
             return None
-        sent = cast(RequestParamsMeta, {HERE: True})
-        return await _reached(door, lambda client: client.session.read_resource(uri, meta=sent))
+        sent = cast(RequestParamsMeta, {_how(found): True})
+        opened = self._open(found.door, context)
+        return await _reached(opened, lambda client: client.session.read_resource(uri, meta=sent))
 
     def _task_of(self, call: ToolCall) -> TaskKey | None:
         """The task that a call is for; None if it is for none, or refused anyway."""
@@ -97,18 +110,36 @@ class Neighbours:
             return None
         return TaskKey(call.principal, values.get("task_id", DEFAULT_TASK))
 
-    async def _door(self, task: TaskKey, context: Context) -> Path | None:
-        """The door of the server that has a task, which takes connections; None if this server has it now."""
-        with anyio.move_on_after(DOOR_PATIENCE):
-            while (door := (await self._gateway.pool.holder(task)).door) is not None:
-                assert isinstance(door, Path)
-                if _is_here(context):
-                    raise SandboxLost(_MOVED)
-                if await _opens(door):
-                    return door
-                await anyio.sleep(DOOR_TURN)
-            return None
-        raise SandboxLost(_CLOSED)
+    async def _door(self, task: TaskKey, context: Context) -> Claimed | None:
+        """Whose door takes connections that has a task, or says who has; None if this server has it now.
+
+        That of a dead server is waited for until its tasks are another's.
+        """
+        began, is_here = anyio.current_time(), _says(context, HERE)
+        while True:
+            found = await self._gateway.pool.holder(task, is_sent=is_here or _says(context, SENT))
+            if found.door is None:
+                return None
+            if is_here:
+                raise SandboxLost(_MOVED)
+            if await _opens(found.door):
+                return found
+            patience = PEER_PATIENCE if isinstance(found.door, Peer) else DOOR_PATIENCE
+            if anyio.current_time() - began > patience:
+                raise SandboxLost(_CLOSED)
+            await anyio.sleep(DOOR_TURN)
+
+    def _open(
+        self, door: Door | None, context: Context, *, asks: bool = False, hear: Hear | None = None
+    ) -> AbstractAsyncContextManager[LocalClient]:
+        """A client of another server, for the caller of this request."""
+        from taskcell.mcp.local_client import local_client, peer_client
+
+        if isinstance(door, Peer):
+            key = self._gateway.pool.deployment.key
+            return peer_client(door.url, peer_token(key, door.instance, caller_of(context)), asks=asks, hear=hear)
+        assert door is not None
+        return local_client(door, asks=asks, hear=hear)
 
     async def _made(
         self, client: LocalClient, context: Context, params: CallToolRequestParams, meta: RequestParamsMeta
@@ -143,39 +174,39 @@ class Neighbours:
             return ElicitResult(action="cancel")
 
 
-def _is_here(context: Context) -> bool:
-    """Whether the request says that this server has its task."""
-    return (context.meta or {}).get(HERE) is True
+def _says(context: Context, key: str) -> bool:
+    return (context.meta or {}).get(key) is True
 
 
-async def _opens(door: Path) -> bool:
+def _how(found: Claimed) -> str:
+    """What a request that is handed on says: the task is there, or that server is to say where it is."""
+    return HERE if found.is_certain else SENT
+
+
+async def _opens(door: Door) -> bool:
     from taskcell.deployment.doors import short_path
 
     try:
-        with short_path(door) as name:
-            stream = await anyio.connect_unix(name)
-    except OSError:
+        if isinstance(door, Peer):
+            parts = urlsplit(door.url)
+            with anyio.fail_after(PEER_OPENS):
+                stream: ByteStream = await anyio.connect_tcp(str(parts.hostname), parts.port or 0)
+        else:
+            with short_path(door) as name:
+                stream = await anyio.connect_unix(name)
+    except (OSError, TimeoutError):
         return False
     await stream.aclose()
     return True
 
 
-async def _reached(
-    door: Path, work: Callable[[LocalClient], Awaitable[T]], *, asks: bool = False, outlet: Outlet | None = None
-) -> T:
-    """Do something with the server behind a door. Raises SandboxLost if it ends meanwhile, MCPError if it refuses.
-
-    Arguments:
-        asks: the person can be asked for a confirmation.
-        outlet: takes what the other server tells of the task.
-    """
+async def _reached(opened: AbstractAsyncContextManager[LocalClient], work: Callable[[LocalClient], Awaitable[T]]) -> T:
+    """Do something with another server. Raises SandboxLost if it ends meanwhile, MCPError if it refuses."""
     import httpx2
-
-    from taskcell.mcp.local_client import local_client
 
     refused: MCPError | None = None
     try:
-        async with local_client(door, asks=asks, hear=outlet.take if outlet else None) as client:
+        async with opened as client:
             try:
                 return await work(client)
             except MCPError as error:  # raised below: the client's task groups would wrap it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import anyio
 import anyio.abc
@@ -13,7 +14,7 @@ import structlog
 from taskcell.deployment.base import Deployment
 from taskcell.deployment.key import fingerprint
 from taskcell.deployment.records import NoteRecord, SandboxRecord
-from taskcell.engine.base import Engine
+from taskcell.engine.base import Engine, MarksOwners
 from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
@@ -99,6 +100,8 @@ class Inheritance:
         """
         await self._deployment.join(self._instance)
         group.start_soon(self._deployment.run)
+        if self._deployment.marks_owners:
+            await cast(MarksOwners, self._engine).own_only(self._instance)
         return await self._take((), (), None) if adopt and self._deployment.is_shared else Left()
 
     async def take_later(self, own: Sequence[SandboxRecord], notes: Sequence[NoteRecord]) -> Left:

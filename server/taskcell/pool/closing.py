@@ -107,6 +107,15 @@ class Closing:
         if not slot.is_warm:
             await self._workspaces.drop(self._workspaces.record(slot.task))
 
+    async def let_go(self, slot: Slot) -> None:
+        """Forget a sandbox that another server has taken. Nothing in it is touched, and its files stay there."""
+        await slot.settled.wait()
+        if slot.sandbox is not None:
+            slot.sandbox.channel.give_up("another server of the deployment has taken the task over")
+        self._workspaces.forget(slot.task)
+        slot.state = SlotState.CLOSED
+        self._leaving.discard(slot)
+
     async def close_stray(self, sandbox: Sandbox) -> None:
         """Close a warm sandbox that was not in order."""
         await sandbox.close(0)

@@ -10,6 +10,7 @@ import anyio.abc
 import structlog
 
 from taskcell.errors import SandboxLost, TaskcellError
+from taskcell.model import TaskKey
 from taskcell.pool.adoption import Inheritance
 from taskcell.pool.closing import Closing
 from taskcell.pool.keeper import Keeper
@@ -78,6 +79,12 @@ class Executor:
         self._closing.begin(slot)
         self._keeper.expect(slot)
         self._group.start_soon(self._closing.close_idle, slot)
+
+    def let_go(self, task: TaskKey) -> None:
+        """Begin to forget a task that another server has."""
+        for slot in self._slots.take(lambda slot: slot.task == task):
+            self._closing.begin(slot)
+            self._group.start_soon(self._closing.let_go, slot)
 
     def serve_waiting(self) -> None:
         """Begin what waiting calls need, if there is room for it now."""

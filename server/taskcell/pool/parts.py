@@ -80,7 +80,7 @@ class Parts:
             slots, executor, workspaces, deployment, keeper, leftovers=leftovers, liveness=liveness, idle_ttl=idle_ttl
         )
         heir = Heir(slots, workspaces, executor, inheritance, upkeep.own, group=group, adopts=not for_one_call)
-        sharing = Sharing(slots, deployment, heir, upkeep, acquire_timeout=settings.pool.acquire_timeout)
+        sharing = Sharing(slots, deployment, heir, upkeep, executor, acquire_timeout=settings.pool.acquire_timeout)
         return cls(slots, workspaces, keeper, closing, heir, executor, upkeep, sharing)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 import anyio
 import structlog
 
 from taskcell.deployment.base import Claimed, Deployment
-from taskcell.errors import TaskcellError
 from taskcell.model import TaskKey
+from taskcell.pool.executor import Executor
 from taskcell.pool.heir import Heir
 from taskcell.pool.state import Slots
 from taskcell.pool.upkeep import Upkeep
@@ -28,12 +29,20 @@ class Sharing:
     """
 
     def __init__(
-        self, slots: Slots, deployment: Deployment, heir: Heir, upkeep: Upkeep, *, acquire_timeout: float
+        self,
+        slots: Slots,
+        deployment: Deployment,
+        heir: Heir,
+        upkeep: Upkeep,
+        executor: Executor,
+        *,
+        acquire_timeout: float,
     ) -> None:
         self._slots = slots
         self._deployment = deployment
         self._heir = heir
         self._upkeep = upkeep
+        self._executor = executor
         self._kept = acquire_timeout + CLAIM_KEPT
         self._used: dict[TaskKey, float] = {}
         self._has_swept = False
@@ -50,17 +59,33 @@ class Sharing:
         if claims is None or not claims.covers(task):
             return Claimed()
         self._used[task] = time.monotonic()
-        if task in claims.own:
+        if task in claims.own and not self._is_doubtful(task):
             return Claimed()
+        was_own = task in claims.own
         try:
             with anyio.CancelScope(shield=True):  # a few files of the disk, or a few requests
-                claim = await claims.claim(task, is_sent=is_sent)
-        except (OSError, TaskcellError) as error:
-            log.warning("Other servers do not know that this one has a task.", reason=str(error))
+                claim = await claims.claim(task, is_sent=is_sent or was_own)
+        except OSError as error:
+            log.warning("Other servers do not know that this one has a task.", reason=error.strerror)
             return Claimed()
         if claim.dead:
             await self._upkeep.undisturbed(lambda: self._heir.take_over(claim.dead))
+        if claim.door is not None and was_own:
+            self._executor.let_go(task)
         return claim
+
+    def _let_go(self, tasks: Collection[TaskKey]) -> None:
+        """Other servers have these tasks. Where no container says so, each of both has one of its own."""
+        for task in tasks if self._deployment.marks_owners else ():
+            log.warning("Another server has taken a task of this one's over.", task=task.task)
+            self._executor.let_go(task)
+
+    def _is_doubtful(self, task: TaskKey) -> bool:
+        """Whether another server may have taken a task of this one's, which was away for too long."""
+        if not self._deployment.marks_owners:
+            return False
+        own = (slot.sandbox for slot in self._slots if slot.task == task and slot.sandbox is not None)
+        return not self._deployment.is_current or any(not sandbox.channel.alive for sandbox in own)
 
     async def look_at_siblings(self) -> None:
         """Take over what servers left that have died. Claim that, and give up tasks of which nothing is left here."""
@@ -73,6 +98,7 @@ class Sharing:
         self._used = {task: used for task, used in self._used.items() if used > since or task in here}
         if new := here - claims.own:
             await claims.take(new)
+            self._let_go(new - claims.own)
         if not self._has_swept:
             self._has_swept = True
             await claims.sweep()

@@ -16,12 +16,13 @@ import structlog
 from taskcell.deployment.checked import record
 from taskcell.deployment.cluster.members import RENEW_EVERY, TERM, UNSAID, Members
 from taskcell.deployment.cluster.objects import Objects
-from taskcell.deployment.cluster.owned_pods import OwnedPods, essence, owner_of, records_of
+from taskcell.deployment.cluster.owned_pods import OwnedPods, essence, records_of
 from taskcell.deployment.cluster.task_leases import TaskLeases
 from taskcell.deployment.records import NoteRecord, SandboxRecord, ServerRecord
 from taskcell.deployment.state_files import KEY_SIZE
 from taskcell.deployment.state_folder import StateFolder
 from taskcell.engine.kubernetes.api import Api
+from taskcell.engine.kubernetes.status import owner_of
 from taskcell.errors import EngineError, TaskcellError
 from taskcell.model import TaskKey
 
@@ -47,6 +48,7 @@ class ClusterDeployment:
     """
 
     left_alone = 0.0
+    marks_owners = True
 
     def __init__(self, api: Api, name: str, url: str, clock: Callable[[], float] = time.monotonic) -> None:
         #: No archives: a volume that all servers write to is not asked of a cluster.
@@ -91,6 +93,10 @@ class ClusterDeployment:
     @property
     def is_shared(self) -> bool:
         return self.claims is not None
+
+    @property
+    def is_current(self) -> bool:
+        return not self.members.has_lapsed
 
     async def run(self) -> None:
         turns = 0

@@ -75,11 +75,6 @@ class OwnedPods:
         await self._objects.delete("pods", pod, grace=POD_GRACE)
 
 
-def owner_of(pod: Mapping[str, Any]) -> str:
-    """The server whose a pod is."""
-    return str(pod["metadata"].get("labels", {}).get(INSTANCE, ""))
-
-
 def records_of(pod: Mapping[str, Any]) -> tuple[SandboxRecord, ...]:
     """What is in a pod's containers. What no server can have written costs a line in the log."""
     meta = pod["metadata"]

@@ -43,6 +43,7 @@ class TaskLeases:
                 return self._is_own(task, found)
             peer = await self._living(holder)
             if peer is not None:
+                self.own.discard(task)
                 return Claimed(peer)
             taken = await self._take(task, holder)
             if taken is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from weakref import WeakValueDictionary
 
 import anyio
@@ -40,6 +40,7 @@ class KubernetesEngine:
         self._pods = Pods(api)
         self._wall = Wall(api)
         self._starter = Starter(api, self._pods, self._wall)
+        self._owner = ""
         self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
     async def facts(self) -> EngineFacts:
@@ -120,6 +121,13 @@ class KubernetesEngine:
 
     # --- ending --------------------------------------------------------------------------------------------------
 
+    async def own_only(self, instance: str) -> None:
+        """End no pod from now on that another server has: one may have taken it while this one was away."""
+        self._owner = pod.label(instance)
+
+    def _is_others(self, found: dict[str, Any]) -> bool:
+        return bool(self._owner) and status.owner_of(found) != self._owner
+
     async def stop(self, container_id: str) -> None:
         await self._end(container_id, pod.POD_GRACE)
 
@@ -138,7 +146,7 @@ class KubernetesEngine:
         """
         name, uid, cell, restarts = container_id.split("/")
         found = await self._pods.look(container_id)
-        if found is None:
+        if found is None or self._is_others(found):
             return
         is_over = (
             status.standing_of_cell(found, cell, int(restarts)) is Standing.ENDED or container_id in self._starter.ended
@@ -191,8 +199,10 @@ class KubernetesEngine:
         yield
 
     async def remove_workspace(self, name: str) -> None:
-        pod_name, uid = name.split("/")
-        await self._pods.delete(pod_name, uid, 1)
+        found = await self._pods.look(name)
+        if found is not None and not self._is_others(found):
+            pod_name, uid = name.split("/")
+            await self._pods.delete(pod_name, uid, 1)
 
     async def shared_volumes(self, deployment: str) -> Sequence[ListedVolume]:
         return ()

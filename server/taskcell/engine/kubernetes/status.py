@@ -90,6 +90,11 @@ def has_cell(found: dict[str, Any], cell: str) -> bool:
     return any(one["name"] == cell for one in found["spec"]["containers"]) and ended.get("exitCode") != 0
 
 
+def owner_of(found: dict[str, Any]) -> str:
+    """The server that has a pod, as its label says."""
+    return str(found["metadata"]["labels"].get(pod.LABEL_PREFIX + "instance", ""))
+
+
 def name_of(found: dict[str, Any]) -> str:
     meta = found["metadata"]
     return str(meta["annotations"].get(pod.LABEL_PREFIX + "name") or meta["name"])
