@@ -10,7 +10,7 @@ import datetime
 import socket
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -50,16 +50,17 @@ class ApiServer:
     def __init__(self) -> None:
         self.url = ""
         self.refusing: Refusal | None = None
-        self.before: Callable[[str, str], None] = lambda method, path: None
+        #: Clients that are cut off from it; each says its name as its token.
+        self.cut_off: set[str] = set()
         self.requests: Counter[str] = Counter()
         self._objects: dict[str, dict[str, Object]] = {}
         self._events: list[tuple[int, str, str, Object]] = []
         self._version = 0
         self._changed = anyio.Event()
 
-    def api(self, namespace: str = "sandboxes") -> Api:
+    def api(self, name: str = "tests", namespace: str = "sandboxes") -> Api:
         """A client, as a server of taskcell has one."""
-        return Api(lambda: Cluster(self.url, namespace, tls=False, token=lambda: ""))  # type: ignore[arg-type]
+        return Api(lambda: Cluster(self.url, namespace, tls=False, token=lambda: name))  # type: ignore[arg-type]
 
     def all(self, kind: str) -> dict[str, Object]:
         """The objects whose collection's path ends so, by name."""
@@ -80,8 +81,9 @@ class ApiServer:
     async def _answer(self, request: Request) -> Response:
         if self.refusing is not None:
             raise self.refusing
+        if request.headers.get("authorization", "").removeprefix("Bearer ") in self.cut_off:
+            raise Refusal(401, "Unauthorized", "Unauthorized")
         collection, name = _parts(request.url.path)
-        self.before(request.method, request.url.path)
         self.requests[f"{request.method} {collection.rpartition('/')[2]}"] += 1
         found = self._objects.setdefault(collection, {})
         body = await request.json() if await request.body() else None

@@ -86,16 +86,20 @@ class OnCluster:
         self.server = server
         self.clock = Clock()
         self.living: dict[str, ClusterDeployment] = {}
-        self.apis: list[Api] = []
+        self.apis: list[Api] = [server.api()]
 
     async def join(self, name: str) -> ClusterDeployment:
-        self.apis.append(self.server.api())
-        made = ClusterDeployment(self.apis[-1], "test", f"http://{name}.test:8765", self.clock)
+        made = self.make(name, f"http://{name}.test:8765")
         await made.join(name)
         self.living[name] = made
         for other in self.living.values():
             await other.members.look()
         return made
+
+    def make(self, name: str, url: str) -> ClusterDeployment:
+        """A server's side of the deployment, which has not joined."""
+        self.apis.append(self.server.api(name))
+        return ClusterDeployment(self.apis[-1], "test", url, self.clock)
 
     async def sandbox(self, server: Deployment, task: str, number: int = 1, **changes: Any) -> SandboxRecord:
         name = f"taskcell-{server.instance}-{number}"

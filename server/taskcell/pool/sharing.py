@@ -8,7 +8,8 @@ from collections.abc import Collection
 import anyio
 import structlog
 
-from taskcell.deployment.base import Claimed, Deployment
+from taskcell.deployment.base import Claimed, Claims, Deployment
+from taskcell.errors import TaskcellError
 from taskcell.model import TaskKey
 from taskcell.pool.executor import Executor
 from taskcell.pool.heir import Heir
@@ -45,7 +46,7 @@ class Sharing:
         self._executor = executor
         self._kept = acquire_timeout + CLAIM_KEPT
         self._used: dict[TaskKey, float] = {}
-        self._has_swept = False
+        self._has_swept = self._is_blind = False
 
     async def holder(self, task: TaskKey, *, is_sent: bool = False) -> Claimed:
         """The door of the living server that has a task, or says who has; none when it is this server's from now on.
@@ -89,11 +90,20 @@ class Sharing:
 
     async def look_at_siblings(self) -> None:
         """Take over what servers left that have died. Claim that, and give up tasks of which nothing is left here."""
-        await self._heir.look_again()
-        claims = self._deployment.claims
-        if claims is None:
-            return
-        here = {slot.task for slot in self._slots if claims.covers(slot.task)}
+        try:
+            await self._heir.look_again()
+            if (claims := self._deployment.claims) is not None:
+                await self._settle(claims)
+        except TaskcellError as error:  # the next look is two seconds later
+            if not self._is_blind:
+                log.warning("It cannot be seen which other servers live.", reason=str(error))
+            self._is_blind = True
+        else:
+            self._is_blind = False
+
+    async def _settle(self, claims: Claims) -> None:
+        """Claim what is here and unclaimed, and give up what is claimed and not here. Raises TaskcellError."""
+        here = {slot.task for slot in self._slots if not slot.is_warm and claims.covers(slot.task)}
         since = time.monotonic() - self._kept
         self._used = {task: used for task, used in self._used.items() if used > since or task in here}
         if new := here - claims.own:

@@ -55,7 +55,7 @@ class Members:
         self._url = url
         self._clock = clock
         self._seen: dict[str, SeenLease] = {}
-        self._renewed = 0.0
+        self._renewed = self._looked = 0.0
         self.instance = ""
         self.is_leaving = False
 
@@ -110,20 +110,20 @@ class Members:
 
     async def look(self) -> None:
         """See how the others' Leases stand now."""
-        now, before = self._clock(), self._seen
-        self._seen = {}
+        asked, found = self._clock(), {}
         for lease in await self._objects.listed("leases", role=MEMBER):
-            name = str(lease["spec"].get("holderIdentity", ""))
-            seen = SeenLease(lease, now)
-            last = before.get(name)
-            self._seen[name] = SeenLease(lease, last.since) if last is not None and last.stamp == seen.stamp else seen
+            name, seen = str(lease["spec"].get("holderIdentity", "")), SeenLease(lease, self._clock())
+            last = self._seen.get(name)
+            found[name] = SeenLease(lease, last.since) if last is not None and last.stamp == seen.stamp else seen
+        self._seen, self._looked = found, asked
 
     def is_alive(self, instance: str) -> bool:
         """Whether a server lives, as far as this one knows; it does itself."""
         if instance == self.instance:
             return True
         seen = self._seen.get(instance)
-        return seen is not None and self._clock() - seen.since < TERM and seen.annotation(LEAVING) != ENDED
+        # To the last look, and not to now: one that has not looked for a while takes nobody for dead.
+        return seen is not None and self._looked - seen.since < TERM and seen.annotation(LEAVING) != ENDED
 
     def names(self) -> Collection[str]:
         """Every server that has a Lease, dead or alive."""

@@ -1,0 +1,159 @@
+"""Several servers behind one Service: whichever a request comes to, its task is in one of them, and outlives it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import httpx2
+import pytest
+
+from asking import fields, text_of
+from observe import alive, eventually, marker
+from peers import Peers, PeerServer, peers
+from taskcell.caller import Caller
+from taskcell.deployment.key import peer_token
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Peers]:
+    async with peers(tmp_path) as made:
+        yield made
+
+
+async def three(fleet: Peers) -> list[PeerServer]:
+    return [await fleet.start(name) for name in ("one", "two", "three")]
+
+
+async def test_a_task_is_the_same_whichever_server_is_asked(fleet: Peers) -> None:
+    servers = await three(fleet)
+    await servers[0].run("echo mine > file; cd /tmp; export SEEN=yes")
+    for server in servers:
+        assert (await server.run("cat ~/file; pwd; echo $SEEN"))["stdout"] == "mine\n/tmp\nyes\n"
+    assert [server.tasks for server in servers].count({"t"}) == 1
+
+
+async def test_tasks_go_to_the_servers_that_a_hash_names_and_are_spread(fleet: Peers) -> None:
+    servers = await three(fleet)
+    names = [f"task-{number}" for number in range(9)]
+    for name in names:
+        await servers[0].run("true", name)
+    assert {name: fleet.holder(name) for name in names} == {name: fleet.lead(name) for name in names}
+    assert len({fleet.holder(name).name for name in names}) > 1
+
+
+async def test_when_all_are_asked_for_a_new_task_at_once_one_of_them_has_it(fleet: Peers) -> None:
+    servers = await three(fleet)
+    async with anyio.create_task_group() as calls:
+        for server in servers * 3:
+            calls.start_soon(server.run, "echo line >> file")
+    assert (await servers[1].run("wc -l < file"))["stdout"].strip() == "9"
+    assert [server.tasks for server in servers].count({"t"}) == 1
+
+
+async def test_nothing_moves_when_a_server_joins(fleet: Peers) -> None:
+    first = await fleet.start("one")
+    names = [f"task-{number}" for number in range(9)]
+    for name in names:
+        await first.run(f"echo {name} > file", name)
+    second = await fleet.start("two")
+    assert {fleet.lead(name).name for name in names} == {"one", "two"}
+    for name in names:
+        assert (await second.run("cat file", name))["stdout"] == f"{name}\n"
+    assert second.tasks == set()
+
+
+async def test_principals_see_their_own_tasks_alone_whichever_server_hands_the_call_on(fleet: Peers) -> None:
+    servers, bob = await three(fleet), fleet.tokens["bob"]
+    for server in servers:
+        await server.run("echo ann > file")
+        await server.run("echo bob > file", token=bob)
+    assert {(await server.run("cat file"))["stdout"] for server in servers} == {"ann\n"}
+    assert {(await server.run("cat file", token=bob))["stdout"] for server in servers} == {"bob\n"}
+
+
+async def test_a_token_of_a_peer_that_no_server_has_made_opens_nothing(fleet: Peers) -> None:
+    one, two = await fleet.start("one"), await fleet.start("two")
+    good = peer_token(one.deployment.key, two.deployment.instance, Caller("ann"))
+    strangers = peer_token(b"k" * 32, two.deployment.instance, Caller("ann"))
+    for bad in (good[:-1] + "x", good.replace("tcp_", "tcp_x"), "tcp_", "tcp_.", strangers):
+        assert await status_of(two, bad) == 401
+    assert await status_of(one, good) == 401  # it is for one server
+    assert await status_of(two, good) != 401
+
+
+async def status_of(server: PeerServer, token: str) -> int:
+    async with httpx2.AsyncClient() as http:
+        headers = {"authorization": f"Bearer {token}"}
+        return (await http.post(f"{server.url}/mcp", headers=headers, json={})).status_code
+
+
+async def test_a_call_that_its_client_gives_up_is_killed_where_it_runs(fleet: Peers) -> None:
+    await three(fleet)
+    mark, asked = marker(), fleet.other(fleet.lead("t"))
+    async with asked.client() as client, anyio.create_task_group() as calls:
+        calls.start_soon(lambda: client.call_tool("terminal", {"command": f"sleep {mark}", "task_id": "t"}))
+        assert await anyio.to_thread.run_sync(lambda: eventually(lambda: bool(alive(mark))))
+        calls.cancel_scope.cancel()
+    assert await anyio.to_thread.run_sync(lambda: eventually(lambda: not alive(mark)))
+
+
+# --- succession ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_dies_is_succeeded_with_files_processes_and_output(fleet: Peers) -> None:
+    servers = await three(fleet)
+    await servers[0].run("echo mine > file; cd /tmp; export SEEN=yes")
+    mark, dying = marker(), fleet.holder("t")
+    begun = await dying.run(f"echo begun; sleep {mark}; echo over", background=True)
+    await dying.deployment.write(*dying.gateway.pool._upkeep.own())
+    await fleet.cut_off(dying)
+    heir = fleet.other(dying)
+    assert (await heir.run("cat ~/file; pwd; echo $SEEN"))["stdout"] == "mine\n/tmp\nyes\n"
+    async with heir.client() as client:
+        listed = await fields(client, "process", {"action": "list", "task_id": "t"})
+        assert [one["process_id"] for one in listed["processes"] if one["status"] == "running"] == [begun["process_id"]]
+    assert alive(mark)
+
+
+async def test_a_server_that_comes_back_gives_up_what_others_have_taken_and_ends_nothing_of_it(fleet: Peers) -> None:
+    await three(fleet)
+    mark, lead = marker(), fleet.lead("t")
+    await lead.run(f"echo mine > file; sleep {mark} &", background=True)
+    await lead.run("true")
+    await fleet.cut_off(lead)
+    heir = fleet.other(lead)
+    assert (await heir.run("cat file"))["stdout"] == "mine\n"
+    holder = next(one for one in fleet.servers.values() if "t" in one.tasks and one is not lead)
+    await fleet.reach_again(lead)
+    assert (await lead.run("cat file; echo more >> file"))["stdout"] == "mine\n"
+    assert await anyio.to_thread.run_sync(lambda: eventually(lambda: "t" not in lead.tasks))
+    assert (await holder.run("cat file"))["stdout"] == "mine\nmore\n"
+    assert alive(mark)
+
+
+async def test_the_tasks_of_a_server_that_is_stopped_go_on_at_another_at_once(fleet: Peers) -> None:
+    await three(fleet)
+    lead = fleet.lead("t")
+    await lead.run("echo mine > file")
+    del fleet.cluster.living[lead.deployment.instance]
+    ended = lead.deployment
+    lead.stop.cancel()
+    assert await anyio.to_thread.run_sync(lambda: eventually(lambda: not ended.is_shared))
+    assert (await fleet.other(lead).run("cat file"))["stdout"] == "mine\n"
+
+
+async def test_a_server_that_does_not_see_the_cluster_serves_no_task_that_it_may_have_lost(
+    fleet: Peers,
+) -> None:
+    await three(fleet)
+    lead = fleet.lead("t")
+    await lead.run("true")
+    await fleet.cut_off(lead)
+    async with lead.client() as client:
+        answer = await client.call_tool("terminal", {"command": "true", "task_id": "t"})
+    assert answer.is_error
+    assert "Unauthorized" in text_of(answer)

@@ -1,0 +1,180 @@
+"""Servers of one deployment on a cluster, each with its own gateway and its own door over HTTP, in this process."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import httpx2
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from asking import fields
+from deployments import OnCluster, on_cluster
+from http_serving import PATIENCE
+from local_pods import LocalNodes, LocalPods
+from taskcell.assembly.gateway import open_gateway
+from taskcell.assembly.invocation import Invocation
+from taskcell.assembly.stack import load_settings
+from taskcell.auth.authentication import Authentication
+from taskcell.auth.tokens import TokenFile
+from taskcell.caller import USUAL_SCOPES
+from taskcell.deployment.cluster.deployment import ClusterDeployment
+from taskcell.deployment.cluster.members import TERM
+from taskcell.deployment.key import caller_of_peer
+from taskcell.gateway.admission import Admission
+from taskcell.gateway.gateway import Gateway
+from taskcell.http.app import HttpApp
+from taskcell.http.listener import HttpListener
+from taskcell.http.serve import join_others
+from taskcell.mcp.server import build_server
+from taskcell.model import TaskKey
+from taskcell.tools.catalog import build_tools
+
+TOML = """\
+deployment = "test"
+manifests = []
+[engine]
+kind = "local"
+[pool]
+warm = 0
+on_exit = "keep"
+[http]
+tokens_file = "tokens.json"
+peer_url = "{url}"
+"""
+
+
+@dataclass
+class PeerServer:
+    """One server."""
+
+    name: str
+    url: str
+    gateway: Gateway
+    deployment: ClusterDeployment
+    token: str
+    stop: anyio.abc.CancelScope
+
+    @asynccontextmanager
+    async def client(self, token: str = "", **options: Any) -> AsyncIterator[Client]:
+        headers = {"authorization": f"Bearer {token or self.token}"}
+        async with (
+            httpx2.AsyncClient(headers=headers, timeout=PATIENCE) as http,
+            Client(streamable_http_client(f"{self.url}/mcp", http_client=http), mode="2026-07-28", **options) as client,
+        ):
+            yield client
+
+    async def run(self, command: str, task: str = "t", token: str = "", **more: Any) -> dict[str, Any]:
+        """Run a command by a connection of its own to this server."""
+        with anyio.fail_after(PATIENCE):
+            async with self.client(token) as client:
+                return await fields(client, "terminal", {"command": command, "task_id": task, **more})
+
+    @property
+    def tasks(self) -> set[str]:
+        return {slot.task.task for slot in self.gateway.pool.slots}
+
+
+class Peers:
+    """All of them. Time stands still for their Leases until a test lets it pass."""
+
+    def __init__(self, cluster: OnCluster, folder: Path, opened: AsyncExitStack, group: anyio.abc.TaskGroup) -> None:
+        self.cluster, self.folder = cluster, folder
+        self.servers: dict[str, PeerServer] = {}
+        self._nodes, self._opened, self._group = LocalNodes(), opened, group
+        self.tokens = {
+            name: TokenFile(folder / "tokens.json").create(name, USUAL_SCOPES, None)[1] for name in ("ann", "bob")
+        }
+
+    async def start(self, name: str) -> PeerServer:
+        """One more server, which is one of the deployment's by the time that this returns."""
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        path = self.folder / f"{name}.toml"
+        path.write_text(TOML.format(url=url))
+        settings = load_settings(Invocation({}, self.folder, path))
+        deployment = self.cluster.make(name, url)
+        engine = LocalPods(self._nodes, self.cluster.server.api(name))
+        authentication = Authentication.of(settings)
+        ready: anyio.Event = anyio.Event()
+        stop = anyio.CancelScope()
+
+        async def serve() -> None:
+            nonlocal found
+            with stop, listening:
+                async with open_gateway(settings, build_tools(settings, ()), engine, deployment=deployment) as gateway:
+                    authentication.of_peer = lambda token: caller_of_peer(deployment.key, deployment.instance, token)
+                    server = build_server(gateway, isolated=False, admission=Admission())
+                    app = HttpApp(
+                        server, settings.http, authentication, metrics=bytes, host="127.0.0.1", ready=_is_ready
+                    )
+                    listener = HttpListener(app.requests)
+                    async with app.running(), anyio.create_task_group() as serving:
+                        serving.start_soon(listener.serve, [listening])
+                        await join_others(gateway.pool)
+                        found = PeerServer(name, url, gateway, deployment, self.tokens["ann"], stop)
+                        ready.set()
+                        try:
+                            await anyio.sleep_forever()
+                        finally:
+                            listener.close()
+
+        found: PeerServer | None = None
+        self._group.start_soon(serve)
+        with anyio.fail_after(PATIENCE):
+            await ready.wait()
+        assert found is not None
+        self.servers[name] = self.servers[found.deployment.instance] = found
+        self.cluster.living[found.deployment.instance] = deployment
+        for other in self.cluster.living.values():
+            await other.members.look()
+        return found
+
+    def lead(self, task: str, principal: str = "ann") -> PeerServer:
+        """The server that is to have a task that nobody has."""
+        one = next(iter(self.cluster.living.values()))
+        return self.servers[one.members.lead(TaskKey(principal, task))]
+
+    def holder(self, task: str) -> PeerServer:
+        """The server that has a sandbox of the task."""
+        (one,) = {id(server): server for server in self.servers.values() if task in server.tasks}.values()
+        return one
+
+    def other(self, *than: PeerServer) -> PeerServer:
+        return next(one for one in self.servers.values() if one not in than)
+
+    async def cut_off(self, server: PeerServer) -> None:
+        """The cluster's API does not reach this server any more, until all others count it as dead."""
+        self.cluster.server.cut_off.add(server.name)
+        del self.cluster.living[server.deployment.instance]
+        await self.cluster.pass_time(TERM)
+
+    async def reach_again(self, server: PeerServer) -> None:
+        self.cluster.server.cut_off.discard(server.name)
+        self.cluster.living[server.deployment.instance] = server.deployment
+        await server.deployment.renew()
+
+
+async def _is_ready() -> bool:
+    return True
+
+
+@asynccontextmanager
+async def peers(folder: Path) -> AsyncIterator[Peers]:
+    async with on_cluster() as cluster, AsyncExitStack() as opened, anyio.create_task_group() as group:
+        made = Peers(cluster, folder, opened, group)
+        try:
+            yield made
+        finally:
+            group.cancel_scope.cancel()
+    for container in list(made._nodes.containers.values()):
+        await made._nodes.engine.remove(container)
+    await made._nodes.engine.aclose()
