@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from taskcell.assembly.stack import load_settings
 from taskcell.auth.authentication import Authentication
 from taskcell.auth.tokens import TokenFile
 from taskcell.caller import USUAL_SCOPES
+from taskcell.config.settings import Settings
 from taskcell.deployment.cluster.deployment import ClusterDeployment
 from taskcell.deployment.cluster.members import TERM
 from taskcell.deployment.key import caller_of_peer
@@ -85,58 +86,57 @@ class PeerServer:
 class Peers:
     """All of them. Time stands still for their Leases until a test lets it pass."""
 
-    def __init__(self, cluster: OnCluster, folder: Path, opened: AsyncExitStack, group: anyio.abc.TaskGroup) -> None:
+    def __init__(self, cluster: OnCluster, folder: Path, group: anyio.abc.TaskGroup) -> None:
         self.cluster, self.folder = cluster, folder
         self.servers: dict[str, PeerServer] = {}
-        self._nodes, self._opened, self._group = LocalNodes(), opened, group
+        self._nodes, self._group = LocalNodes(), group
         self.tokens = {
             name: TokenFile(folder / "tokens.json").create(name, USUAL_SCOPES, None)[1] for name in ("ann", "bob")
         }
 
     async def start(self, name: str) -> PeerServer:
         """One more server, which is one of the deployment's by the time that this returns."""
+        # By its protocol asyncio knows that it is not to wait for more to send.
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         path = self.folder / f"{name}.toml"
         path.write_text(TOML.format(url=url))
         settings = load_settings(Invocation({}, self.folder, path))
-        deployment = self.cluster.make(name, url)
-        engine = LocalPods(self._nodes, self.cluster.server.api(name))
-        authentication = Authentication.of(settings)
-        ready: anyio.Event = anyio.Event()
-        stop = anyio.CancelScope()
-
-        async def serve() -> None:
-            nonlocal found
-            with stop, listening:
-                async with open_gateway(settings, build_tools(settings, ()), engine, deployment=deployment) as gateway:
-                    authentication.of_peer = lambda token: caller_of_peer(deployment.key, deployment.instance, token)
-                    server = build_server(gateway, isolated=False, admission=Admission())
-                    app = HttpApp(
-                        server, settings.http, authentication, metrics=bytes, host="127.0.0.1", ready=_is_ready
-                    )
-                    listener = HttpListener(app.requests)
-                    async with app.running(), anyio.create_task_group() as serving:
-                        serving.start_soon(listener.serve, [listening])
-                        await join_others(gateway.pool)
-                        found = PeerServer(name, url, gateway, deployment, self.tokens["ann"], stop)
-                        ready.set()
-                        try:
-                            await anyio.sleep_forever()
-                        finally:
-                            listener.close()
-
-        found: PeerServer | None = None
-        self._group.start_soon(serve)
         with anyio.fail_after(PATIENCE):
-            await ready.wait()
-        assert found is not None
+            found: PeerServer = await self._group.start(self._serve, name, url, settings, listening)
         self.servers[name] = self.servers[found.deployment.instance] = found
-        self.cluster.living[found.deployment.instance] = deployment
+        self.cluster.living[found.deployment.instance] = found.deployment
         for other in self.cluster.living.values():
             await other.members.look()
         return found
+
+    async def _serve(
+        self,
+        name: str,
+        url: str,
+        settings: Settings,
+        listening: socket.socket,
+        *,
+        task_status: anyio.abc.TaskStatus[PeerServer],
+    ) -> None:
+        deployment = self.cluster.make(name, url)
+        engine = LocalPods(self._nodes, self.cluster.server.api(name))
+        authentication = Authentication.of(settings)
+        authentication.of_peer = lambda token: caller_of_peer(deployment.key, deployment.instance, token)
+        with anyio.CancelScope() as stop, listening:
+            async with open_gateway(settings, build_tools(settings, ()), engine, deployment=deployment) as gateway:
+                server = build_server(gateway, isolated=False, admission=Admission())
+                app = HttpApp(server, settings.http, authentication, metrics=bytes, host="127.0.0.1", ready=_is_ready)
+                listener = HttpListener(app.requests)
+                async with app.running(), anyio.create_task_group() as serving:
+                    serving.start_soon(listener.serve, [listening])
+                    try:
+                        await join_others(gateway.pool)
+                        task_status.started(PeerServer(name, url, gateway, deployment, self.tokens["ann"], stop))
+                        await anyio.sleep_forever()
+                    finally:
+                        listener.close()
 
     def lead(self, task: str, principal: str = "ann") -> PeerServer:
         """The server that is to have a task that nobody has."""
@@ -169,8 +169,8 @@ async def _is_ready() -> bool:
 
 @asynccontextmanager
 async def peers(folder: Path) -> AsyncIterator[Peers]:
-    async with on_cluster() as cluster, AsyncExitStack() as opened, anyio.create_task_group() as group:
-        made = Peers(cluster, folder, opened, group)
+    async with on_cluster() as cluster, anyio.create_task_group() as group:
+        made = Peers(cluster, folder, group)
         try:
             yield made
         finally:

@@ -107,7 +107,7 @@ class ClusterDeployment:
                 with anyio.fail_after(RENEW_TIMEOUT):
                     await self.renew()
                 if turns % BUSY_EVERY == 0:
-                    await self._flush(everything=True)
+                    await self.write_all()
             except TimeoutError:
                 log.warning("This server's Lease could not be renewed in time.", seconds=RENEW_TIMEOUT)
             except TaskcellError as error:
@@ -130,6 +130,10 @@ class ClusterDeployment:
                 self._notes = list(notes)
         except TaskcellError as error:
             log.warning("The cluster could not be told of this server's sandboxes.", reason=str(error))
+
+    async def write_all(self) -> None:
+        """Write what has changed, and how busy sandboxes are. Raises TaskcellError."""
+        await self._flush(everything=True)
 
     async def _flush(self, *, everything: bool) -> None:
         """Write what has changed. Raises TaskcellError.
