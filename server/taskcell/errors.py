@@ -167,7 +167,7 @@ class HeldElsewhere(SandboxLost):
     """Another server of the deployment has the task.
 
     Arguments:
-        door: the socket of that server. Only the user whom both servers run as can open it.
+        door: the socket of that server, which only the user can open whom both run as; empty where it has none.
     """
 
     def __init__(self, door: str) -> None:
@@ -175,7 +175,7 @@ class HeldElsewhere(SandboxLost):
         self.door = door
 
     def fields(self) -> dict[str, Any]:
-        return {**super().fields(), "door": self.door}
+        return {**super().fields(), **({"door": self.door} if self.door else {})}
 
 
 class NoRoom(TaskcellError):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -10,6 +13,7 @@ import httpx2
 import pytest
 
 from asking import fields, text_of
+from http_serving import PATIENCE
 from observe import alive, eventually, marker
 from peers import Peers, PeerServer, peers
 from taskcell.caller import Caller
@@ -157,3 +161,71 @@ async def test_a_server_that_does_not_see_the_cluster_serves_no_task_that_it_may
         answer = await client.call_tool("terminal", {"command": "true", "task_id": "t"})
     assert answer.is_error
     assert "Unauthorized" in text_of(answer)
+
+
+# --- programs and files ----------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def program(server: PeerServer, token: str = "") -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of one server's routes for programs."""
+    headers = {"authorization": f"Bearer {token or server.token}"}
+    async with httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=PATIENCE) as http:
+        yield http
+
+
+async def test_files_are_read_and_written_through_any_server(fleet: Peers) -> None:
+    servers = await three(fleet)
+    large = os.urandom(3 << 20)
+    for number, server in enumerate(servers):
+        async with program(server) as http:
+            assert (await http.put(f"/files/t/f{number}", content=large)).status_code == 200
+    for server in servers:
+        async with program(server) as http:
+            for number in range(3):
+                answer = await http.get(f"/files/t/f{number}", headers={"range": "bytes=10-99"})
+                assert (answer.status_code, answer.content) == (206, large[10:100])
+            assert (await http.get("/files/t/f0")).content == large
+            assert (await http.get("/files/t/none")).status_code == 404
+    async with program(servers[0], fleet.tokens["bob"]) as http:
+        assert (await http.get("/files/t/f0")).status_code == 404
+
+
+async def test_programs_run_commands_and_tools_through_any_server(fleet: Peers) -> None:
+    servers = await three(fleet)
+    for number, server in enumerate(servers):
+        async with program(server) as http:
+            ran = await http.post("/tasks/t/processes", json={"line": f"echo out-{number}; echo {number} >> seen"})
+            assert (ran.status_code, f"out-{number}".encode() in ran.content) == (200, True)
+            read = await http.post("/tools/read_file", json={"task_id": "t", "path": "seen"})
+            assert read.json()["result"]["text"] == "".join(f"{one}\n" for one in range(number + 1))
+            labelled = await http.put("/tasks/t", json={"labels": {"by": str(number)}})
+            assert labelled.json()["labels"] == {"by": str(number)}
+    assert [server.tasks for server in servers].count({"t"}) == 1
+
+
+async def test_a_command_of_a_program_that_goes_is_killed_where_it_runs(fleet: Peers) -> None:
+    await three(fleet)
+    mark, asked = marker(), fleet.other(fleet.lead("t"))
+    body = {"line": f"echo begun; sleep {mark}"}
+    async with program(asked) as http, http.stream("POST", "/tasks/t/processes", json=body) as answer:
+        assert answer.status_code == 200
+        assert await anyio.to_thread.run_sync(lambda: eventually(lambda: bool(alive(mark))))
+    assert await anyio.to_thread.run_sync(lambda: eventually(lambda: not alive(mark)))
+
+
+async def test_a_port_of_a_task_is_reached_through_any_server(fleet: Peers) -> None:
+    servers = await three(fleet)
+    await servers[0].run("echo page > index.html")
+    serve = f"exec {sys.executable} -um http.server --bind 127.0.0.1 0"
+    await servers[0].run(f"{serve} > where 2>&1", background=True)
+    where = ""
+    with anyio.fail_after(PATIENCE):
+        while " port " not in where:
+            where = (await servers[0].run("cat where"))["stdout"]
+    port = where.partition(" port ")[2].split()[0]
+    for server in servers:
+        async with program(server) as http:
+            page = await http.get(f"/ports/t/{port}/index.html")
+            assert (page.status_code, page.text) == (200, "page\n")
+            assert page.headers["content-security-policy"].startswith("sandbox")

@@ -6,6 +6,10 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
+
+import anyio
+from anyio.abc import ByteStream
 
 from taskcell.deployment.records import NoteRecord, SandboxRecord, ServerRecord
 from taskcell.deployment.state_folder import StateFolder
@@ -23,6 +27,21 @@ class Peer:
 
     url: str
     instance: str
+
+    async def connect(self, seconds: float) -> ByteStream:
+        """A connection to it. Raises OSError, TimeoutError."""
+        parts = urlsplit(self.url)
+        with anyio.fail_after(seconds):
+            return await anyio.connect_tcp(str(parts.hostname), parts.port or 0)
+
+    async def opens(self, seconds: float) -> bool:
+        """Whether it takes connections."""
+        try:
+            stream = await self.connect(seconds)
+        except (OSError, TimeoutError):
+            return False
+        await stream.aclose()
+        return True
 
 
 #: How a server is reached: by the socket of its local door, or over the network.
@@ -42,6 +61,11 @@ class Claimed:
     door: Door | None = None
     dead: str = ""
     is_certain: bool = True
+
+    @property
+    def socket(self) -> str:
+        """The path of the door's socket; empty where it has none."""
+        return str(self.door) if isinstance(self.door, Path) else ""
 
 
 class Claims(Protocol):

@@ -201,9 +201,9 @@ class Gateway:
 
     async def check_here(self, task: TaskKey) -> None:
         """Raise HeldElsewhere if another server of the deployment has a task; else it is this one's from now on."""
-        door = (await self.pool.holder(task)).door
-        if door is not None:
-            raise HeldElsewhere(str(door))
+        found = await self.pool.holder(task)
+        if found.door is not None:
+            raise HeldElsewhere(found.socket)
 
     # --- for tools ---------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from taskcell.caller import Caller
 from taskcell.caller import Scope as TokenScope
 from taskcell.config.http_table import HttpSettings
 from taskcell.http.files import FILES, Files
+from taskcell.http.handing_on import HandingOn
 from taskcell.http.hosts import Hosts
 from taskcell.http.mcp_endpoint import McpEndpoint
 from taskcell.http.metrics import CONTENT_TYPE
@@ -57,12 +58,17 @@ class HttpApp:
         self._sessions = Sessions(server, max_body=settings.max_body)
         self._ready = ready
         self._metrics = metrics
-        files = Files(server.tools.gateway, server.tools.admission)
-        self._files = files.sign_in = SignIn(files, authentication, settings)
-        ports = Ports(server.tools.gateway.ports, settings)
-        self._ports = ports.sign_in = SignIn(ports, authentication, settings)
-        programs = Programs(server.tools.gateway, server.tools.admission)
-        self._programs = programs.sign_in = SignIn(programs, authentication, settings)
+        gateway = server.tools.gateway
+
+        def of_task(app: ASGIApp) -> SignIn:
+            return SignIn(HandingOn(app, gateway) if settings.peer_url else app, authentication, settings)
+
+        files = Files(gateway, server.tools.admission)
+        self._files = files.sign_in = of_task(files)
+        ports = Ports(gateway.ports, settings)
+        self._ports = ports.sign_in = of_task(ports)
+        programs = Programs(gateway, server.tools.admission)
+        self._programs = programs.sign_in = of_task(programs)
         endpoint = McpEndpoint(self._sessions.asgi_app, server, max_body=settings.max_body)
         self._mcp = endpoint.sign_in = SignIn(endpoint, authentication, settings)
         self._routes: dict[str, ASGIApp] = {

@@ -115,7 +115,7 @@ class McpEndpoint:
         if scopes and not caller.may(scopes):
             await self._forbidden(scope, missing(scopes), scopes)(scope, receive, send)
         else:
-            await self._app(scope, _Replayed(body, receive), send)
+            await self._app(scope, Replayed(body, receive), send)
 
     async def _read(self, principal: str, scope: Scope, receive: Receive) -> bytes:
         """Return a request's body. Raises TooLarge, TooSlow, BodiesFull, ClientDisconnect."""
@@ -146,7 +146,7 @@ class McpEndpoint:
         return self.sign_in.insufficient(scope, sentence, scopes)
 
 
-class _Replayed:
+class Replayed:
     """Receives a body that was read already, and then what comes after it."""
 
     def __init__(self, body: bytes, receive: Receive) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Protocol
 
 import anyio
 import anyio.abc
@@ -12,10 +13,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from taskcell.byte_streams import BROKEN, SPLICE_PIECE, splice
-from taskcell.gateway.ports import PortConnection
+from taskcell.gateway.ports import PortTraffic
+from taskcell.hop_by_hop import Headers
 from taskcell.http.files import body_pieces
 from taskcell.http.mcp_endpoint import TooSlow
-from taskcell.http.port_headers import PortAddress
 from taskcell.http.refuse import error_answer
 from taskcell.http.upgrade import UPGRADE, Upgrade, wanted_protocol
 
@@ -29,15 +30,39 @@ CLOSE_PATIENCE = 1.0
 _SWITCHING = 101
 
 
+class Addressed(Protocol):
+    """Where a request goes, and which headers pass there and back."""
+
+    @property
+    def who(self) -> str: ...
+
+    @property
+    def target(self) -> bytes: ...
+
+    def to_server(self, headers: Headers, upgrade: bytes | None) -> list[tuple[bytes, bytes]]: ...
+
+    def to_client(self, headers: Headers, upgrade: bytes | None = None) -> list[tuple[bytes, bytes]]: ...
+
+
 class PortExchange:
-    """Passes one request on to a sandbox's server, and its answer back.
+    """Passes one request on to a sandbox's server, or to another one of the deployment, and its answer back.
 
     Arguments:
-        connection: stands, and is used for this request alone.
+        tunnel: a connection that stands, and is used for this request alone.
+        idle: seconds without a byte either way after which the connection is given up; None: PORT_IDLE_TIMEOUT.
     """
 
-    def __init__(self, connection: PortConnection, address: PortAddress, scope: Scope) -> None:
-        self._tunnel, self._traffic = connection.tunnel, connection.traffic
+    def __init__(
+        self,
+        tunnel: anyio.abc.ByteStream,
+        traffic: PortTraffic,
+        address: Addressed,
+        scope: Scope,
+        *,
+        idle: float | None = None,
+    ) -> None:
+        self._tunnel, self._traffic = tunnel, traffic
+        self._idle = PORT_IDLE_TIMEOUT if idle is None else idle
         self._address = address
         self._scope = scope
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_ANSWER_HEAD)
@@ -50,7 +75,7 @@ class PortExchange:
         An answer that breaks off is left without its end, so that the client notices.
         """
         failure: Response | None = None
-        with anyio.move_on_after(PORT_IDLE_TIMEOUT) as idle:
+        with anyio.move_on_after(self._idle) as idle:
             async with anyio.create_task_group() as group:
 
                 async def upload() -> None:
@@ -73,11 +98,11 @@ class PortExchange:
                     failure = self._broken("did not answer with HTTP")
                 group.cancel_scope.cancel()
         if idle.cancelled_caught:
-            failure = error_answer(504, f"The server on port {self._address.port} did not answer in time.")
+            failure = error_answer(504, f"{self._address.who} did not answer in time.")
         return None if self._has_begun else failure
 
     def _broken(self, what: str) -> Response:
-        return error_answer(502, f"The server on port {self._address.port} {what}.")
+        return error_answer(502, f"{self._address.who} {what}.")
 
     def _request(self) -> h11.Request:
         return h11.Request(
@@ -96,7 +121,7 @@ class PortExchange:
         """Pass the body on, and notice when the client goes. Raises ClientDisconnect, TooSlow."""
         try:
             async for piece in body_pieces(receive):
-                idle.deadline = anyio.current_time() + PORT_IDLE_TIMEOUT
+                idle.deadline = anyio.current_time() + self._idle
                 if piece:
                     await self._send(h11.Data(data=piece))
             await self._send(h11.EndOfMessage())
@@ -110,7 +135,7 @@ class PortExchange:
         """Pass the answer on. Raises `BROKEN`, ProtocolError."""
         while True:
             event = await self._next()
-            idle.deadline = anyio.current_time() + PORT_IDLE_TIMEOUT
+            idle.deadline = anyio.current_time() + self._idle
             if isinstance(event, h11.InformationalResponse):
                 if event.status_code == _SWITCHING and self._wanted is not None:
                     await self._switch(event, idle)
@@ -160,7 +185,7 @@ class PortExchange:
             await splice(
                 client,
                 self._tunnel,
-                idle=PORT_IDLE_TIMEOUT,
+                idle=self._idle,
                 from_one=self._traffic.count_sent,
                 from_other=self._traffic.count_received,
             )

@@ -46,6 +46,11 @@ class PortAddress:
     target: bytes
     public: tuple[str, str]
 
+    @property
+    def who(self) -> str:
+        """The other end, in the words of an error."""
+        return f"The server on port {self.port}"
+
     def to_server(self, headers: Headers, upgrade: bytes | None) -> list[tuple[bytes, bytes]]:
         """Return the headers of the request for the sandbox's server.
 

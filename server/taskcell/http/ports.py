@@ -58,7 +58,7 @@ class Ports(ScopedRoute):
             return _to_folder(scope)
         async with self._connections.connection(task, address.port) as stands:
             if not is_bare:
-                return await PortExchange(stands, address, scope).serve(receive, send)
+                return await PortExchange(stands.tunnel, stands.traffic, address, scope).serve(receive, send)
             client = PieceStream(await scope["extensions"][UPGRADE](_SWITCHED))
             count = stands.traffic
             try:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import urlsplit
 
 import anyio
 import structlog
-from anyio.abc import ByteStream
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError, NoBackChannelError
 from mcp_types import (
@@ -186,15 +184,12 @@ def _how(found: Claimed) -> str:
 async def _opens(door: Door) -> bool:
     from taskcell.deployment.doors import short_path
 
+    if isinstance(door, Peer):
+        return await door.opens(PEER_OPENS)
     try:
-        if isinstance(door, Peer):
-            parts = urlsplit(door.url)
-            with anyio.fail_after(PEER_OPENS):
-                stream: ByteStream = await anyio.connect_tcp(str(parts.hostname), parts.port or 0)
-        else:
-            with short_path(door) as name:
-                stream = await anyio.connect_unix(name)
-    except (OSError, TimeoutError):
+        with short_path(door) as name:
+            stream = await anyio.connect_unix(name)
+    except OSError:
         return False
     await stream.aclose()
     return True

@@ -1,0 +1,153 @@
+"""Hands a request about a task on to the server of the deployment that has the task, and its answer back."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+import anyio
+from starlette.datastructures import Headers as RequestHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from taskcell.caller import Caller
+from taskcell.deployment.base import Claimed, Peer
+from taskcell.deployment.key import peer_token
+from taskcell.errors import TaskcellError
+from taskcell.gateway.gateway import Gateway
+from taskcell.gateway.ports import PortTraffic
+from taskcell.hop_by_hop import Headers, framing_of, passed_on
+from taskcell.http.listener import READER_PATIENCE
+from taskcell.http.mcp_endpoint import Replayed, TooLarge, TooSlow, read_body
+from taskcell.http.port_exchange import PortExchange
+from taskcell.http.refuse import error_answer, refused
+from taskcell.http.wanted import MAX_JSON, OUTPUT_PATIENCE
+from taskcell.mcp.principal import STATE
+from taskcell.model import DEFAULT_TASK, TaskKey
+
+#: Seconds to connect to another server, which is there or is not; and how long one that has died is waited for, until
+#: others have its tasks (`mcp/neighbours.py` waits as long), and between two attempts.
+PEER_CONNECT, SUCCESSION, AGAIN = 2.0, 20.0, 0.2
+#: The header that says of a request that it is handed on: by one that knows the task is there, or that asks who has it.
+HANDED_ON = b"taskcell-handed-on"
+_HERE, _TOOLS = b"here", "tools"
+_GONE = "Another server of this deployment has the task and cannot be reached; call again in some seconds."
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAddress:
+    """Another server, as `PortExchange` sees the other end of a request.
+
+    Arguments:
+        target: path and query.
+        token: stands for the caller there.
+    """
+
+    peer: Peer
+    target: bytes
+    token: str
+    is_certain: bool
+
+    @property
+    def who(self) -> str:
+        return "The server that has the task"
+
+    def to_server(self, headers: Headers, upgrade: bytes | None) -> list[tuple[bytes, bytes]]:
+        """The client's own credentials stay here, and so does what only its browser is to know of this server."""
+        left_out = (b"authorization", b"origin", b"cookie", HANDED_ON)
+        return [
+            (b"host", urlsplit(self.peer.url).netloc.encode()),
+            (b"authorization", f"Bearer {self.token}".encode()),
+            (HANDED_ON, _HERE if self.is_certain else b"ask"),
+            *(header for header in passed_on(headers) if header[0] not in left_out),
+            *(framing_of(headers) if upgrade is None else ()),
+            *([(b"connection", b"close")] if upgrade is None else _upgrading(upgrade)),
+        ]
+
+    def to_client(self, headers: Headers, upgrade: bytes | None = None) -> list[tuple[bytes, bytes]]:
+        length = [(name, value) for name, value in framing_of(headers) if name != b"Transfer-Encoding"]
+        return [*passed_on(headers), *(length if upgrade is None else _upgrading(upgrade))]
+
+
+class HandingOn:
+    """Serves requests about tasks that this server has, or that are about none, by an application.
+
+    Arguments:
+        app: is asked with callers that are signed in.
+    """
+
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        self._app = app
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller: Caller = scope["state"][STATE]
+        try:
+            task, receive = await self._task_of(scope, receive)
+            found = Claimed() if task is None else await self._holder(TaskKey(caller.principal, task), scope)
+        except TaskcellError as error:
+            await refused(error)(scope, receive, send)
+        except (TooLarge, TooSlow):
+            await error_answer(413, f"The body has more than {MAX_JSON} bytes, or comes too slowly.")(
+                scope, receive, send
+            )
+        except ClientDisconnect:
+            return
+        else:
+            if isinstance(found.door, Peer):
+                address = self._address(caller, found.door, found.is_certain, scope)
+                await _hand_on(address, scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
+
+    async def _task_of(self, scope: Scope, receive: Receive) -> tuple[str | None, Receive]:
+        """The task that a request is about, and where its body comes from now. Raises TooLarge, TooSlow."""
+        parts = [unquote(part, "utf-8", "surrogateescape") for part in scope["raw_path"].decode("ascii").split("/")[1:]]
+        if len(parts) < 2:
+            return None, receive
+        if parts[0] != _TOOLS:
+            return parts[1], receive
+        tool = self._gateway.tools.get(parts[1])
+        if tool is None or "task_id" not in tool.input_schema["properties"] or scope["method"] != "POST":
+            return None, receive
+        body = await read_body(scope, receive, MAX_JSON)
+        try:
+            task = json.loads(body or b"{}").get("task_id", DEFAULT_TASK)
+        except (ValueError, AttributeError, RecursionError):
+            task = None
+        return task if isinstance(task, str) else None, Replayed(body, receive)
+
+    async def _holder(self, task: TaskKey, scope: Scope) -> Claimed:
+        """Who has a task, once that can be connected to. Raises TaskcellError."""
+        began, is_sent = anyio.current_time(), HANDED_ON.decode() in RequestHeaders(scope=scope)
+        while True:
+            found = await self._gateway.pool.holder(task, is_sent=is_sent)
+            if not isinstance(found.door, Peer) or await found.door.opens(PEER_CONNECT):
+                return found
+            if anyio.current_time() - began > SUCCESSION:
+                raise TaskcellError(_GONE)
+            await anyio.sleep(AGAIN)
+
+    def _address(self, caller: Caller, peer: Peer, is_certain: bool, scope: Scope) -> PeerAddress:
+        query = b"?" + scope["query_string"] if scope["query_string"] else b""
+        token = peer_token(self._gateway.pool.deployment.key, peer.instance, caller)
+        return PeerAddress(peer, scope["raw_path"] + query, token, is_certain)
+
+
+async def _hand_on(address: PeerAddress, scope: Scope, receive: Receive, send: Send) -> None:
+    scope[READER_PATIENCE] = OUTPUT_PATIENCE  # as that of the route there may be
+    try:
+        stream = await address.peer.connect(PEER_CONNECT)
+    except (OSError, TimeoutError):
+        await error_answer(502, _GONE)(scope, receive, send)
+        return
+    async with stream:
+        answer = await PortExchange(stream, PortTraffic(), address, scope, idle=math.inf).serve(receive, send)
+    if answer is not None:
+        await answer(scope, receive, send)
+
+
+def _upgrading(protocol: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"connection", b"upgrade"), (b"upgrade", protocol)]
