@@ -17,9 +17,11 @@ from taskcell.deployment.base import Peer
 from taskcell.deployment.cluster.deployment import ClusterDeployment
 from taskcell.deployment.cluster.members import RENEW_EVERY, SPREAD, TERM, part_of
 from taskcell.deployment.cluster.task_leases import TaskLeases
+from taskcell.deployment.opened import Opening
 from taskcell.deployment.records import NoteRecord
 from taskcell.engine.base import Container
 from taskcell.engine.kubernetes.engine import KubernetesEngine
+from taskcell.environment import Environment
 from taskcell.errors import EngineError, TaskcellError
 from taskcell.model import TaskKey
 
@@ -168,6 +170,33 @@ async def test_nothing_is_left_of_a_dead_server_in_the_end(cluster: OnCluster) -
     for _ in range(10):
         assert [one async for one in heir.bequeathed()] == []
     assert [name.partition("-")[2].partition("-")[2] for name in cluster.server.all("leases")] == ["server-b"]
+
+
+async def test_what_a_task_was_opened_with_goes_on_though_it_has_no_sandbox(cluster: OnCluster) -> None:
+    dying, heir = await cluster.join("a"), await cluster.join("b")
+    opening = Opening(Environment("python"), {"by": "\udcff"}, 5.0)
+    await claims_of(dying).claim(TASK, is_sent=True)
+    dying.opened[TASK] = opening
+    await claims_of(dying).note_opened()
+    await claims_of(dying).release([TASK])  # nothing of it is here any more but this
+    await cluster.kill(dying)
+    for _ in range(10):
+        assert [one async for one in heir.bequeathed()] == []
+    assert (heir.opened, claims_of(heir).own) == ({TASK: opening}, {TASK})
+    del heir.opened[TASK]
+    await claims_of(heir).note_opened()
+    await claims_of(heir).release([TASK])
+    assert [name.partition("-")[2].partition("-")[2] for name in cluster.server.all("leases")] == ["server-b"]
+
+
+async def test_nothing_is_asked_where_nothing_was_opened_since(cluster: OnCluster) -> None:
+    one = await cluster.join("a")
+    await claims_of(one).claim(TASK, is_sent=True)
+    one.opened[TASK] = Opening(labels={"a": "b"})
+    await claims_of(one).note_opened()
+    before = cluster.server.requests.copy()
+    await claims_of(one).note_opened()
+    assert cluster.server.requests == before
 
 
 async def test_a_note_is_handed_over_once(cluster: OnCluster) -> None:

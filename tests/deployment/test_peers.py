@@ -139,6 +139,24 @@ async def test_a_server_that_comes_back_gives_up_what_others_have_taken_and_ends
     assert alive(mark)
 
 
+async def test_what_a_task_was_opened_with_outlives_its_server(fleet: Peers) -> None:
+    servers = await three(fleet)
+    async with servers[0].client() as client:
+        await fields(client, "sandbox", {"action": "open", "task_id": "t", "environment": "e"})
+    async with program(servers[0]) as http:
+        await http.put("/tasks/t", json={"labels": {"by": "me"}})
+    await servers[0].run("echo mine > file")
+    dying = fleet.holder("t")
+    await dying.deployment.renew()
+    assert dying.deployment.claims is not None
+    await dying.deployment.claims.note_opened()
+    await fleet.cut_off(dying)
+    heir = fleet.other(dying)
+    assert (await heir.run("cat file; echo $OF"))["stdout"] == "mine\nthe environment\n"
+    async with program(heir) as http:
+        assert (await http.put("/tasks/t", json={})).json()["labels"] == {"by": "me"}
+
+
 async def test_the_tasks_of_a_server_that_is_stopped_go_on_at_another_at_once(fleet: Peers) -> None:
     await three(fleet)
     lead = fleet.lead("t")

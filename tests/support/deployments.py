@@ -116,7 +116,7 @@ class OnCluster:
 
     async def kill(self, server: Deployment) -> None:
         del self.living[server.instance]
-        await self.pass_time(TERM)
+        await self.pass_time(2 * TERM)  # its last renewal may not have been seen yet
 
     async def pass_time(self, seconds: float) -> None:
         """Let time pass, in steps that are short enough for those that live."""

@@ -49,6 +49,8 @@ on_exit = "keep"
 [http]
 tokens_file = "tokens.json"
 peer_url = "{url}"
+[environments.e]
+environment = ["OF=the environment"]
 """
 
 
@@ -155,7 +157,7 @@ class Peers:
         """The cluster's API does not reach this server any more, until all others count it as dead."""
         self.cluster.server.cut_off.add(server.name)
         del self.cluster.living[server.deployment.instance]
-        await self.cluster.pass_time(TERM)
+        await self.cluster.pass_time(2 * TERM)  # its last renewal may not have been seen yet
 
     async def reach_again(self, server: PeerServer) -> None:
         self.cluster.server.cut_off.discard(server.name)

@@ -144,7 +144,9 @@ async def open_gateway(
         open_pool(engine, settings, deployment, now, for_one_call=for_one_call, egress=egress) as pool,
         Background() as background,
     ):
-        environments = Environments(settings, pool, OpenedTasks(deployment.state, is_persistent=settings.keeps_files))
+        environments = Environments(
+            settings, pool, OpenedTasks(deployment.state, deployment.opened, is_persistent=settings.keeps_files)
+        )
         gateway = Gateway(
             *(tools, policy, pool, engine),
             background=background,

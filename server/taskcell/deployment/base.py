@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.abc import ByteStream
 
+from taskcell.deployment.opened import Opening
 from taskcell.deployment.records import NoteRecord, SandboxRecord, ServerRecord
 from taskcell.deployment.state_folder import StateFolder
 from taskcell.model import TaskKey
@@ -116,6 +117,10 @@ class Deployment(Protocol):
     @property
     def instance(self) -> str:
         """This server's name."""
+
+    @property
+    def opened(self) -> dict[TaskKey, Opening]:
+        """What this server's tasks were opened with, where that is in no file; it goes to the next server with them."""
 
     @property
     def left_alone(self) -> float:

@@ -9,6 +9,7 @@ import anyio.to_thread
 
 from taskcell.deployment.base import Claimed
 from taskcell.deployment.claim_files import ClaimFiles
+from taskcell.deployment.opened import Opening
 from taskcell.deployment.records import NoteRecord, SandboxRecord, ServerRecord
 from taskcell.deployment.state_folder import StateFolder
 from taskcell.model import LOCAL_PRINCIPAL, TaskKey
@@ -28,6 +29,7 @@ class FolderDeployment:
     def __init__(self, state: StateFolder) -> None:
         self.state = state
         self.claims: FolderClaims | None = None
+        self.opened: dict[TaskKey, Opening] = {}
 
     @property
     def key(self) -> bytes:

@@ -30,7 +30,8 @@ _MAX_FILE = 64 << 10
 #: Seconds that a file outlives its last use; longer than files are kept by default. On disk, files stay for ever, and
 #: so does this.
 KEPT_FOR = 60 * 86400.0
-_FAULTS = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+#: What reading something else than an opening brings.
+OPENING_FAULTS = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +61,27 @@ class OpenedTasks:
     """Remembers them in the deployment's folder; without one, in this server alone. Everything blocks.
 
     Arguments:
+        here: what this server alone remembers, or what goes from one server to the next with the task.
         is_persistent: the tasks' files are on disk, and nothing is forgotten.
     """
 
-    def __init__(self, deployment: StateFolder, *, is_persistent: bool) -> None:
+    def __init__(self, deployment: StateFolder, here: dict[TaskKey, Opening], *, is_persistent: bool) -> None:
         self._deployment = deployment
         self._is_persistent = is_persistent
-        self._here: dict[TaskKey, Opening] = {}
+        self._here = here
 
     def note(self, task: TaskKey, opening: Opening) -> None:
         """The task has been opened. A failure to write it is a line in the log."""
         if opening == UNOPENED:
             self.forget(task)
             return
-        document: dict[str, object] = {"principal": task.principal, "task": task.task}
-        document |= {"environment": opening.environment.name, "image": opening.environment.image}
-        document |= {"labels": dict(opening.labels), "ends": opening.ends}
         try:
             if (folder := self._folder()) is None:
                 self._here[task] = opening
                 return
             own_folder(folder)
             self._prune(folder)
-            replace(folder / self._name(task), json.dumps(document).encode("utf-8", "surrogatepass"))
+            replace(folder / self._name(task), document_of(task, opening).encode())
         except OSError as error:
             self._here[task] = opening
             log.warning("No later server will know what a task was opened with.", reason=why(error))
@@ -93,7 +92,7 @@ class OpenedTasks:
         if folder is None or task in self._here:
             return self._here.get(task, UNOPENED)
         for path in self._of(folder, task):
-            with suppress(*_FAULTS):
+            with suppress(*OPENING_FAULTS):
                 key, opening = _read(path)
                 if key == task:
                     # Used now; and this server's, if that has died which wrote it.
@@ -152,7 +151,7 @@ def forget_opened(folder: Path | None, is_chosen: Callable[[TaskKey], bool]) -> 
         folder: the deployment's.
     """
     for path in () if folder is None else sorted((folder / _FOLDER).glob(f"*{_ENDING}")):
-        with suppress(*_FAULTS):
+        with suppress(*OPENING_FAULTS):
             if is_chosen(_read(path)[0]):
                 path.unlink(missing_ok=True)
 
@@ -168,7 +167,7 @@ def read_opened(
     """
     found: dict[TaskKey, Opening] = {}
     for path in () if folder is None else sorted((folder / _FOLDER).glob(f"*{_ENDING}"), key=age_of):
-        with suppress(*_FAULTS):
+        with suppress(*OPENING_FAULTS):
             task, opening = _read(path)
             if is_found(task, path.name.split(".")[1]):
                 found[task] = opening
@@ -176,8 +175,21 @@ def read_opened(
 
 
 def _read(path: Path) -> tuple[TaskKey, Opening]:
-    """Raises what is in _FAULTS."""
-    table = json.loads(read_own(path, _MAX_FILE))
+    """Raises what is in OPENING_FAULTS."""
+    return opening_of(read_own(path, _MAX_FILE))
+
+
+def document_of(task: TaskKey, opening: Opening) -> str:
+    """What is written of one task, in ASCII."""
+    document: dict[str, object] = {"principal": task.principal, "task": task.task}
+    document |= {"environment": opening.environment.name, "image": opening.environment.image}
+    document |= {"labels": dict(opening.labels), "ends": opening.ends}
+    return json.dumps(document)
+
+
+def opening_of(document: bytes | str) -> tuple[TaskKey, Opening]:
+    """Read back what `document_of` wrote. Raises what is in OPENINGOPENING_FAULTS."""
+    table = json.loads(document)
     principal, task, name, image = (text(table[key]) for key in ("principal", "task", "environment", "image"))
     labels = {text(key): text(value) for key, value in table.get("labels", {}).items()}
     return TaskKey(principal, task), Opening(Environment(name, image), labels, number(table.get("ends", 0)))

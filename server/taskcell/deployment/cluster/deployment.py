@@ -18,6 +18,7 @@ from taskcell.deployment.cluster.members import RENEW_EVERY, TERM, UNSAID, Membe
 from taskcell.deployment.cluster.objects import Objects
 from taskcell.deployment.cluster.owned_pods import OwnedPods, essence, records_of
 from taskcell.deployment.cluster.task_leases import TaskLeases
+from taskcell.deployment.opened import Opening
 from taskcell.deployment.records import NoteRecord, SandboxRecord, ServerRecord
 from taskcell.deployment.state_files import KEY_SIZE
 from taskcell.deployment.state_folder import StateFolder
@@ -56,6 +57,7 @@ class ClusterDeployment:
         self.key = b""
         self.instance = ""
         self.claims: TaskLeases | None = None
+        self.opened: dict[TaskKey, Opening] = {}
         self._objects = Objects(api, name)
         self.members = Members(self._objects, url, clock)
         self._api = api
@@ -74,7 +76,7 @@ class ClusterDeployment:
         await self.members.enter(instance)
         self._pods = OwnedPods(self._objects, instance)
         self.instance = instance
-        self.claims = TaskLeases(self._objects, self.members)
+        self.claims = TaskLeases(self._objects, self.members, self.opened)
 
     async def _shared_key(self) -> bytes:
         """The deployment's key; the first server makes it."""
@@ -106,6 +108,8 @@ class ClusterDeployment:
             try:
                 with anyio.fail_after(RENEW_TIMEOUT):
                     await self.renew()
+                if self.claims is not None:
+                    await self.claims.note_opened()
                 if turns % BUSY_EVERY == 0:
                     await self.write_all()
             except TimeoutError:
@@ -120,10 +124,11 @@ class ClusterDeployment:
             log.warning(f"This server was away for more than {TERM:g} s; others have its tasks.", tasks=len(lost))
 
     async def write(self, sandboxes: Sequence[SandboxRecord], notes: Sequence[NoteRecord] = ()) -> None:
-        if not self.is_shared:
+        if self.claims is None:
             return
         self._wanted = {record.container: record for record in sandboxes}
         try:
+            await self.claims.note_opened()
             await self._flush(everything=False)
             if list(notes) != list(self._notes):
                 await self.members.annotate(UNSAID, json.dumps([asdict(note) for note in notes]))
@@ -188,6 +193,8 @@ class ClusterDeployment:
             won: list[SandboxRecord] = []
             for pod in await self._objects.listed("pods", instance=instance):
                 won += await self._taken(pod, instance)
+            for task in await self._claims_with_openings(instance):
+                await self._seized(task, instance)
             notes = () if instance in self._heard else self._notes_of(instance)
             self._heard.add(instance)
             mine = tuple(note for note in notes if self._leads(TaskKey(note.principal, note.task)))
@@ -195,20 +202,28 @@ class ClusterDeployment:
                 yield ServerRecord(instance, 0, False, tuple(won), mine)
             await self._bury(instance)
 
+    async def _claims_with_openings(self, instance: str) -> Collection[TaskKey]:
+        """Tasks of a dead server that were opened with something, which the next one is to know."""
+        return (
+            () if self.claims is None else [task for task in await self.claims.opened_of(instance) if self._leads(task)]
+        )
+
+    async def _seized(self, task: TaskKey, dead: str) -> bool:
+        return self.claims is not None and await self.claims.seize(task, dead)
+
     def _leads(self, task: TaskKey) -> bool:
         assert self.claims is not None
         return task in self.claims.own or self.members.lead(task) == self.instance
 
     async def _taken(self, pod: Mapping[str, Any], dead: str) -> Sequence[SandboxRecord]:
         """What this server gets of a dead one's pod. One that no task has goes: it is whoever's is named first."""
-        assert self.claims is not None
         records = records_of(pod)
         task = next((one.key for one in records if one.task), None)
         if task is None:
             if self.members.lead_of(str(pod["metadata"]["uid"])) == self.instance:
                 await self._pods.delete(pod)
             return ()
-        if not self._leads(task) or not await self.claims.seize(task, dead) or not await self._pods.take(pod, dead):
+        if not self._leads(task) or not await self._seized(task, dead) or not await self._pods.take(pod, dead):
             return ()
         self._written |= {one.container: one for one in records}
         return records
@@ -218,8 +233,8 @@ class ClusterDeployment:
         looks = self._looks[instance] = self._looks.get(instance, 0) + 1
         if looks < LOOKS or self.members.lead_of(instance) != self.instance:
             return
-        if not await self._objects.listed("pods", instance=instance) and self.claims is not None:
-            await self.claims.forget(instance)
+        has_pods = bool(await self._objects.listed("pods", instance=instance))
+        if not has_pods and self.claims is not None and await self.claims.forget(instance):
             await self.members.remove(instance)
             del self._looks[instance]
 

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
 from taskcell.deployment.base import Claimed, Peer
 from taskcell.deployment.cluster.members import Members
-from taskcell.deployment.cluster.objects import CLAIM, INSTANCE, Objects, at_label, set_to, test
+from taskcell.deployment.cluster.objects import CLAIM, INSTANCE, Objects, at_annotation, at_label, set_to, test
+from taskcell.deployment.opened import OPENING_FAULTS, Opening, document_of, opening_of
+from taskcell.engine.kubernetes.pod import LABEL_PREFIX
 from taskcell.errors import EngineUnavailable, TaskcellError
 from taskcell.model import TaskKey
 
 #: Attempts at one claim; each fails only because another server has just changed it.
 ATTEMPTS = 8
+#: The annotation that says what a task was opened with; empty where it was not.
+OPENING = LABEL_PREFIX + "opening"
 _HOLDER = "/spec/holderIdentity"
 
 
 class TaskLeases:
-    """The claims of one server. Its methods raise EngineUnavailable, EngineError where they ask."""
+    """The claims of one server. Its methods raise EngineUnavailable, EngineError where they ask.
 
-    def __init__(self, objects: Objects, members: Members) -> None:
+    Arguments:
+        opened: what this server's tasks were opened with: it is in their Leases, and so goes with them.
+    """
+
+    def __init__(self, objects: Objects, members: Members, opened: dict[TaskKey, Opening]) -> None:
         self._objects = objects
         self._members = members
+        self._opened = opened
+        self._noted: dict[TaskKey, Opening] = {}
         self._versions: dict[TaskKey, str] = {}
         self.own: set[TaskKey] = set()
 
@@ -43,7 +53,7 @@ class TaskLeases:
                 return self._is_own(task, found)
             peer = await self._living(holder)
             if peer is not None:
-                self.own.discard(task)
+                self._lose(task)
                 return Claimed(peer)
             taken = await self._take(task, holder)
             if taken is not None:
@@ -53,7 +63,36 @@ class TaskLeases:
     def _is_own(self, task: TaskKey, found: dict[str, Any], dead: str = "") -> Claimed:
         self._versions[task] = str(found["metadata"]["resourceVersion"])
         self.own.add(task)
+        known = _opening(found)
+        if known is not None and known[0] == task:
+            self._noted[task] = known[1]
+            self._opened.setdefault(task, known[1])
         return Claimed(dead=dead)
+
+    async def note_opened(self) -> None:
+        """Write down what tasks were opened with that have been opened, or closed, since this was called last."""
+        for task in [one for one in self.own if self._opened.get(one) != self._noted.get(one)]:
+            opening = self._opened.get(task)
+            text = "" if opening is None else document_of(task, opening)
+            steps = [test(_HOLDER, self._members.instance), set_to(at_annotation(OPENING), text)]
+            changed = await self._objects.change("leases", self._name(task), steps)
+            if changed is not None:
+                self._versions[task] = str(changed["metadata"]["resourceVersion"])
+            if opening is None:
+                del self._noted[task]
+            else:
+                self._noted[task] = opening
+
+    async def opened_of(self, instance: str) -> Collection[TaskKey]:
+        """The tasks of a server of which it is written what they were opened with."""
+        return [known[0] for one in await self._of(instance) if (known := _opening(one)) is not None]
+
+    def _lose(self, task: TaskKey) -> None:
+        """Another server has it, and knows what there is to know."""
+        self.own.discard(task)
+        self._opened.pop(task, None)
+        self._noted.pop(task, None)
+        self._versions.pop(task, None)
 
     async def _living(self, holder: str) -> Peer | None:
         """Where a server is reached that has a task, if it lives. One that has just come is looked for."""
@@ -87,8 +126,9 @@ class TaskLeases:
                 await self.claim(task, is_sent=True)
 
     async def release(self, tasks: Collection[TaskKey]) -> None:
-        for task in tasks:
+        for task in [one for one in tasks if one not in self._opened]:  # that is remembered until it is closed
             self.own.discard(task)
+            self._noted.pop(task, None)
             version = self._versions.pop(task, "")
             with suppress(TaskcellError):
                 found = await self._objects.found("leases", self._name(task))
@@ -99,16 +139,20 @@ class TaskLeases:
         """See which tasks are still this server's, which was away; returns those that are not any more."""
         held = {one["metadata"]["name"] for one in await self._of(self._members.instance)}
         lost = [task for task in self.own if self._name(task) not in held]
-        self.own.difference_update(lost)
+        for task in lost:
+            self._lose(task)
         return lost
 
     async def sweep(self) -> None:
         """What dead servers left goes with their Leases."""
 
-    async def forget(self, instance: str) -> None:
-        """Remove the claims of a dead server: of tasks that have no pod."""
-        for found in await self._of(instance):
-            await self._objects.delete("leases", found)
+    async def forget(self, instance: str) -> bool:
+        """Remove the claims of a dead server on tasks that have no pod; False where some are still to be taken over."""
+        left = await self._of(instance)
+        for found in left:
+            if _opening(found) is None:
+                await self._objects.delete("leases", found)
+        return all(_opening(found) is None for found in left)
 
     async def _of(self, instance: str) -> Collection[dict[str, Any]]:
         return await self._objects.listed("leases", role=CLAIM, instance=instance)
@@ -116,8 +160,17 @@ class TaskLeases:
     def _body(self, task: TaskKey) -> dict[str, Any]:
         instance = self._members.instance
         meta = {"name": self._name(task), "labels": self._objects.labels(role=CLAIM, instance=instance)}
+        meta["annotations"] = {OPENING: ""}  # a patch adds to what is there
         spec = {"holderIdentity": instance}
         return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
 
     def _name(self, task: TaskKey) -> str:
         return self._objects.name(CLAIM, task.digest)
+
+
+def _opening(found: Mapping[str, Any]) -> tuple[TaskKey, Opening] | None:
+    """The task of a claim, and what it was opened with; None where no server has written that."""
+    text = found["metadata"].get("annotations", {}).get(OPENING, "")
+    with suppress(*OPENING_FAULTS):
+        return opening_of(text) if text else None
+    return None
