@@ -254,6 +254,21 @@ async def test_a_server_gives_up_a_claim_that_another_has_taken_when_it_looks(cl
     assert (await claims_of(one).claim(TASK, is_sent=True)).door == Peer("http://b.test:8765", "b")
 
 
+async def test_who_was_away_is_sure_of_nothing_until_it_has_seen_its_claims(cluster: OnCluster) -> None:
+    one, two = await cluster.join("a"), await cluster.join("b")
+    await claims_of(one).claim(TASK, is_sent=True)
+    await cluster.kill(one)
+    await claims_of(two).claim(TASK, is_sent=True)
+    cluster.server.failing.add("GET leases")
+    with pytest.raises(TaskcellError, match="failing"):
+        await one.renew()
+    assert not one.is_current
+    cluster.server.failing.clear()
+    await one.renew()
+    assert one.is_current
+    assert claims_of(one).own == set()
+
+
 # --- bad objects, and an API that is away ----------------------------------------------------------------------------
 
 

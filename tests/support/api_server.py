@@ -52,6 +52,8 @@ class ApiServer:
         self.refusing: Refusal | None = None
         #: Clients that are cut off from it; each says its name as its token.
         self.cut_off: set[str] = set()
+        #: Methods and collections that fail, as in `requests`.
+        self.failing: set[str] = set()
         self.requests: Counter[str] = Counter()
         self._objects: dict[str, dict[str, Object]] = {}
         self._events: list[tuple[int, str, str, Object]] = []
@@ -84,7 +86,10 @@ class ApiServer:
         if request.headers.get("authorization", "").removeprefix("Bearer ") in self.cut_off:
             raise Refusal(401, "Unauthorized", "Unauthorized")
         collection, name = _parts(request.url.path)
-        self.requests[f"{request.method} {collection.rpartition('/')[2]}"] += 1
+        what = f"{request.method} {collection.rpartition('/')[2]}"
+        self.requests[what] += 1
+        if what in self.failing:
+            raise Refusal(500, "InternalError", "failing")
         found = self._objects.setdefault(collection, {})
         body = await request.json() if await request.body() else None
         if request.method == "POST":

@@ -153,6 +153,14 @@ def cluster_of(run: Invocation, settings: Settings) -> Deployment | None:
     return ClusterDeployment(api, settings.deployment_id, settings.http.peer_url)
 
 
+def deployment_of(run: Invocation, settings: Settings) -> Deployment:
+    """The deployment, as one sees it that is none of its servers; leave it afterwards. Raises ConfigError."""
+    from taskcell.deployment.folder import FolderDeployment
+    from taskcell.deployment.state_folder import StateFolder
+
+    return cluster_of(run, settings) or FolderDeployment(StateFolder(state_folder(run, settings)))
+
+
 def audit_path(run: Invocation, settings: Settings) -> Path | None:
     """Where the audit log is; None when the configuration names no file and the environment no place for one."""
     if settings.audit_file is not None:

@@ -48,14 +48,15 @@ async def _find(run: Invocation) -> Sequence[Deployed]:
     """From the engine and the servers' records, and not through their doors: the sandboxes of servers that have died
     or hang are listed too, and what the records say is at most a second old."""
     from taskcell.assembly import stack
-    from taskcell.deployment.folder import FolderDeployment
     from taskcell.deployment.sandboxes import find_deployed
-    from taskcell.deployment.state_folder import StateFolder
 
     settings = stack.load_settings(run)
     async with stack.opened_engine(run, settings) as engine:
-        deployment = FolderDeployment(StateFolder(stack.state_folder(run, settings)))
-        return await find_deployed(engine, deployment, settings.deployment_id)
+        deployment = stack.deployment_of(run, settings)
+        try:
+            return await find_deployed(engine, deployment, settings.deployment_id)
+        finally:
+            await deployment.leave(keep=True)
 
 
 def _row(one: Deployed) -> tuple[str, ...]:

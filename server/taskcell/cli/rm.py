@@ -79,11 +79,9 @@ async def _remove(
     import anyio.to_thread
 
     from taskcell.assembly import stack
-    from taskcell.deployment.folder import FolderDeployment
     from taskcell.deployment.kept import forget_kept
     from taskcell.deployment.opened import forget_opened
     from taskcell.deployment.sandboxes import find_deployed
-    from taskcell.deployment.state_folder import StateFolder
 
     def is_chosen(key: TaskKey | None) -> bool:
         if key is None:
@@ -92,8 +90,12 @@ async def _remove(
 
     settings = stack.load_settings(run)
     async with stack.opened_engine(run, settings) as engine:
-        state = StateFolder(stack.state_folder(run, settings))
-        found = await find_deployed(engine, FolderDeployment(state), settings.deployment_id)
+        deployment = stack.deployment_of(run, settings)
+        state = deployment.state
+        try:
+            found = await find_deployed(engine, deployment, settings.deployment_id)
+        finally:
+            await deployment.leave(keep=True)
         chosen = [one for one in found if is_chosen(one.key)]
         closed = await _ask_servers(state, chosen, purge)
         await _close(engine, [one for one in chosen if (one.server, one.key) not in closed])

@@ -62,6 +62,8 @@ class ClusterDeployment:
         self.members = Members(self._objects, url, clock)
         self._api = api
         self._writing = anyio.Lock()
+        #: No other server can have taken something of this one's that this one does not know of.
+        self._is_sure = True
         self._wanted: dict[str, SandboxRecord] = {}
         self._written: dict[str, SandboxRecord] = {}
         self._notes: Sequence[NoteRecord] = ()
@@ -98,7 +100,7 @@ class ClusterDeployment:
 
     @property
     def is_current(self) -> bool:
-        return not self.members.has_lapsed
+        return self._is_sure and not self.members.has_lapsed
 
     async def run(self) -> None:
         turns = 0
@@ -119,8 +121,10 @@ class ClusterDeployment:
 
     async def renew(self) -> None:
         """Renew this server's Lease; find out what it has lost if that is too late. Raises TaskcellError."""
-        if not await self.members.renew() and self.claims is not None:
+        self._is_sure &= await self.members.renew()
+        if not self._is_sure and self.claims is not None:
             lost = await self.claims.check()
+            self._is_sure = True
             log.warning(f"This server was away for more than {TERM:g} s; others have its tasks.", tasks=len(lost))
 
     async def write(self, sandboxes: Sequence[SandboxRecord], notes: Sequence[NoteRecord] = ()) -> None:
@@ -157,18 +161,17 @@ class ClusterDeployment:
                 del self._written[container]
 
     async def leave(self, *, keep: bool) -> None:
-        if self.claims is None:
-            return
+        claims, self.claims = self.claims, None
         with anyio.move_on_after(LEAVING_TIMEOUT):
             try:
-                if keep:
+                if claims is not None and keep:
                     await self.members.end()
-                else:
-                    await self.claims.release(list(self.claims.own))
+                elif claims is not None:
+                    self.opened.clear()
+                    await claims.release(list(claims.own))
                     await self.members.remove(self.instance)
             except TaskcellError as error:
                 log.info("Other servers see this one's end later.", reason=str(error))
-        self.claims = None
         await self._api.aclose()
 
     # --- the others ----------------------------------------------------------------------------------------------
