@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx2
@@ -18,6 +19,8 @@ from observe import alive, eventually, marker
 from peers import Peers, PeerServer, peers
 from taskcell.caller import Caller
 from taskcell.deployment.key import peer_token
+from taskcell.errors import SandboxLost
+from taskcell.model import TaskKey
 
 pytestmark = pytest.mark.anyio
 
@@ -179,6 +182,46 @@ async def test_a_server_that_does_not_see_the_cluster_serves_no_task_that_it_may
         answer = await client.call_tool("terminal", {"command": "true", "task_id": "t"})
     assert answer.is_error
     assert "Unauthorized" in text_of(answer)
+
+
+async def test_a_call_that_is_past_the_look_for_its_tasks_server_makes_no_second_sandbox(fleet: Peers) -> None:
+    await three(fleet)
+    lead, task = fleet.lead("t"), TaskKey("ann", "t")
+    await lead.run("echo mine > file")
+    (slot,) = lead.gateway.pool.slots
+    await fleet.cut_off(lead)
+    assert (await fleet.other(lead).run("cat file"))["stdout"] == "mine\n"
+    await fleet.reach_again(lead)
+    before = fleet.cluster.server.requests["POST pods"]
+    with pytest.raises(SandboxLost, match="has taken the task"):
+        async with lead.gateway.pool.lease(task, slot.profile):
+            pass
+    assert fleet.cluster.server.requests["POST pods"] == before
+    assert lead.tasks == set()
+
+
+async def test_a_command_under_way_goes_on_when_its_server_is_stopped(fleet: Peers) -> None:
+    await three(fleet)
+    mark, lead = marker(), fleet.lead("t")
+    answers: list[dict[str, Any]] = []
+
+    async def call() -> None:
+        answers.append(await lead.run(f"echo begun; sleep {mark}"))
+
+    async with anyio.create_task_group() as calls:
+        calls.start_soon(call)
+        assert await anyio.to_thread.run_sync(lambda: eventually(lambda: bool(alive(mark))))
+        await lead.deployment.begin_to_leave()
+        await lead.gateway.end_calls()
+    (answer,) = answers
+    assert (answer["status"], answer["stdout"]) == ("running", "begun\n")
+    del fleet.cluster.living[lead.deployment.instance]
+    lead.stop.cancel()
+    assert await anyio.to_thread.run_sync(lambda: eventually(lambda: not lead.deployment.is_shared))
+    async with fleet.other(lead).client() as client:
+        listed = await fields(client, "process", {"action": "list", "task_id": "t"})
+    assert [one["process_id"] for one in listed["processes"]] == [answer["process_id"]]
+    assert alive(mark)
 
 
 # --- programs and files ----------------------------------------------------------------------------------------------

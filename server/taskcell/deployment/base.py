@@ -156,6 +156,9 @@ class Deployment(Protocol):
     async def write(self, sandboxes: Sequence[SandboxRecord], notes: Sequence[NoteRecord] = ()) -> None:
         """Replace what others find of this server."""
 
+    async def begin_to_leave(self) -> None:
+        """Get no further task that nobody has; those that this server has stay. A failure is a line in the log."""
+
     async def leave(self, *, keep: bool) -> None:
         """Be none of its servers any more. `keep` leaves what was written to the next server."""
 

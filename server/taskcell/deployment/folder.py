@@ -55,6 +55,9 @@ class FolderDeployment:
         if self.is_shared:
             await anyio.to_thread.run_sync(self.state.write, sandboxes, notes)
 
+    async def begin_to_leave(self) -> None:
+        """Another server's task is never given to this one."""
+
     async def leave(self, *, keep: bool) -> None:
         self.state.leave(keep=keep)  # two system calls, and nothing of this server runs any more
         self.claims = None

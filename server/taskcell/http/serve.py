@@ -33,6 +33,8 @@ END_LIMIT = 9.5
 #: Of these: for killing what calls wait for (two are the grace), for calls that wait for something else, and for the
 #: last answers. The listener takes one more, and the pool at most four.
 KILL_PATIENCE, CALL_PATIENCE, ANSWER_PATIENCE = 3.0, 0.3, 0.5
+#: Seconds to tell the deployment's other servers that this one ends, which is one request.
+NOTICE_PATIENCE = 0.5
 #: Seconds between two attempts to join the deployment's other servers, where the cluster does not answer.
 JOIN_TURN = 2.0
 
@@ -99,6 +101,8 @@ async def serve_http(
 
 async def _end(app: HttpApp, admission: Admission, gateway: Gateway, server: TaskcellServer) -> None:
     """End the calls, let their answers leave, then end what goes on without an end. Bounded."""
+    with anyio.move_on_after(NOTICE_PATIENCE):
+        await gateway.pool.deployment.begin_to_leave()
     app.requests.close()
     admission.close()
     with anyio.move_on_after(KILL_PATIENCE):

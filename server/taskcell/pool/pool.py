@@ -90,6 +90,7 @@ class Pool:
         """
         self._check_open()
         await self._begin(task)
+        await self._sharing.check(task)
         await doom_moved(self.slots, task, profile.folder)
         lease = self.slots.lease((task, profile.name), profile, changes=changes)
         try:
@@ -166,7 +167,7 @@ class Pool:
         await self._heir.known(task, self._settled)
 
     async def holder(self, task: TaskKey, *, is_sent: bool = False) -> Claimed:
-        """The door of another server of the deployment that has the task; none if this one has it now.
+        """The door of another server that has the task; none if this one has it now.
 
         `is_sent` as in `Claims`. Raises SandboxLost; EngineError: what a dead server left cannot be taken over now.
         """

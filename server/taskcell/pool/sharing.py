@@ -9,7 +9,7 @@ import anyio
 import structlog
 
 from taskcell.deployment.base import Claimed, Claims, Deployment
-from taskcell.errors import TaskcellError
+from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.model import TaskKey
 from taskcell.pool.executor import Executor
 from taskcell.pool.heir import Heir
@@ -71,7 +71,7 @@ class Sharing:
             return Claimed()
         if claim.dead:
             await self._upkeep.undisturbed(lambda: self._heir.take_over(claim.dead))
-        if claim.door is not None and was_own:
+        if claim.door is not None and claim.is_certain and self._deployment.marks_owners:
             self._executor.let_go(task)
         return claim
 
@@ -80,6 +80,15 @@ class Sharing:
         for task in tasks if self._deployment.marks_owners else ():
             log.warning("Another server has taken a task of this one's over.", task=task.task)
             self._executor.let_go(task)
+
+    async def check(self, task: TaskKey) -> None:
+        """Raises SandboxLost: another server has taken the task since its call began here; nothing was run."""
+        claims = self._deployment.claims
+        if claims is None or not self._deployment.marks_owners:
+            return
+        is_sure = task in claims.own and not self._is_doubtful(task)
+        if not is_sure and (await self.holder(task, is_sent=True)).door is not None:
+            raise SandboxLost("Another server of the deployment has taken the task at this moment; call again.")
 
     def _is_doubtful(self, task: TaskKey) -> bool:
         """Whether another server may have taken a task of this one's, which was away for too long."""

@@ -160,6 +160,14 @@ class ClusterDeployment:
                 await self._pods.erase(container)
                 del self._written[container]
 
+    async def begin_to_leave(self) -> None:
+        if self.claims is None:
+            return
+        try:
+            await self.members.begin_to_leave()
+        except TaskcellError as error:
+            log.info("Other servers see later that this one ends.", reason=str(error))
+
     async def leave(self, *, keep: bool) -> None:
         claims, self.claims = self.claims, None
         with anyio.move_on_after(LEAVING_TIMEOUT):
