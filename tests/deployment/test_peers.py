@@ -18,7 +18,7 @@ from http_serving import PATIENCE
 from observe import alive, eventually, marker
 from peers import Peers, PeerServer, peers
 from taskcell.caller import Caller
-from taskcell.deployment.key import peer_token
+from taskcell.deployment.key import caller_of_peer, peer_token
 from taskcell.errors import SandboxLost
 from taskcell.model import TaskKey
 
@@ -92,6 +92,11 @@ async def test_a_token_of_a_peer_that_no_server_has_made_opens_nothing(fleet: Pe
     assert await status_of(two, good) != 401
 
 
+@pytest.mark.parametrize(("key", "instance"), [(b"", ""), (b"", "a"), (b"k" * 32, "")])
+def test_a_server_that_has_not_joined_trusts_no_peer(key: bytes, instance: str) -> None:
+    assert caller_of_peer(key, instance, peer_token(key, instance, Caller("ann"))) is None
+
+
 async def status_of(server: PeerServer, token: str) -> int:
     async with httpx2.AsyncClient() as http:
         headers = {"authorization": f"Bearer {token}"}
@@ -124,6 +129,28 @@ async def test_a_server_that_dies_is_succeeded_with_files_processes_and_output(f
         listed = await fields(client, "process", {"action": "list", "task_id": "t"})
         assert [one["process_id"] for one in listed["processes"] if one["status"] == "running"] == [begun["process_id"]]
     assert alive(mark)
+
+
+async def test_a_call_waits_for_what_its_server_is_just_taking_over(fleet: Peers) -> None:
+    await three(fleet)
+    dying = fleet.lead("t")
+    await dying.run("echo mine > file")
+    held = fleet.cluster.server.held["PATCH pods"] = anyio.Event()
+    await fleet.cut_off(dying)
+    heir, task, answers = fleet.lead("t"), TaskKey("ann", "t"), []
+    assert heir.deployment.claims is not None
+    own = heir.deployment.claims.own
+    assert await anyio.to_thread.run_sync(lambda: eventually(lambda: task in own))  # its own look does that
+    before = fleet.cluster.server.requests["POST pods"]
+
+    async def call() -> None:
+        answers.append((await heir.run("cat file"))["stdout"])
+
+    async with anyio.create_task_group() as calls:
+        calls.start_soon(call)
+        await anyio.sleep(0.3)  # the call has come; a sandbox of its own would be begun by now
+        held.set()
+    assert (answers, fleet.cluster.server.requests["POST pods"]) == (["mine\n"], before)
 
 
 async def test_a_server_that_comes_back_gives_up_what_others_have_taken_and_ends_nothing_of_it(fleet: Peers) -> None:
@@ -263,6 +290,29 @@ async def test_programs_run_commands_and_tools_through_any_server(fleet: Peers) 
             labelled = await http.put("/tasks/t", json={"labels": {"by": str(number)}})
             assert labelled.json()["labels"] == {"by": str(number)}
     assert [server.tasks for server in servers].count({"t"}) == 1
+
+
+async def test_a_name_that_no_task_can_have_is_refused_and_claims_nothing(fleet: Peers) -> None:
+    servers = await three(fleet)
+    for server in servers:
+        async with program(server) as http:
+            for name in ("", "x" * 5000):
+                assert (await http.get(f"/files/{name}/f")).status_code == 400
+            body = {"task_id": "x" * 5000, "path": "f"}
+            assert (await http.post("/tools/read_file", json=body)).status_code == 400
+            assert (await http.post("/tools/read_file", content=b"{")).status_code == 400
+    assert not [name for name in fleet.cluster.server.all("leases") if "-task-" in name]
+
+
+async def test_a_request_that_says_the_task_is_here_goes_no_further(fleet: Peers) -> None:
+    await three(fleet)
+    await fleet.lead("t").run("echo mine > file")
+    asked = fleet.other(fleet.lead("t"))
+    async with program(asked) as http:
+        answer = await http.get("/files/t/file", headers={"taskcell-handed-on": "here"})
+        assert (answer.status_code, "moved" in answer.text) == (502, True)
+        answer = await http.get("/files/t/file", headers={"taskcell-handed-on": "ask"})
+        assert (answer.status_code, answer.text) == (200, "mine\n")
 
 
 async def test_a_command_of_a_program_that_goes_is_killed_where_it_runs(fleet: Peers) -> None:

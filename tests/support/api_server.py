@@ -54,6 +54,8 @@ class ApiServer:
         self.cut_off: set[str] = set()
         #: Methods and collections that fail, as in `requests`.
         self.failing: set[str] = set()
+        #: The same: answered once the event is set.
+        self.held: dict[str, anyio.Event] = {}
         self.requests: Counter[str] = Counter()
         self._objects: dict[str, dict[str, Object]] = {}
         self._events: list[tuple[int, str, str, Object]] = []
@@ -88,6 +90,8 @@ class ApiServer:
         collection, name = _parts(request.url.path)
         what = f"{request.method} {collection.rpartition('/')[2]}"
         self.requests[what] += 1
+        if what in self.held:
+            await self.held[what].wait()
         if what in self.failing:
             raise Refusal(500, "InternalError", "failing")
         found = self._objects.setdefault(collection, {})

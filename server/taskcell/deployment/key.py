@@ -45,6 +45,8 @@ def caller_of_peer(key: bytes, instance: str, token: str) -> Caller | None:
     Arguments:
         instance: the name of this server.
     """
+    if not key or not instance:  # it has not joined: everybody could sign with that
+        return None
     said, _, signature = token.removeprefix(PEER_BEGINS).rpartition(".")
     if not token.startswith(PEER_BEGINS) or not hmac.compare_digest(signature, _signed(key, instance, said)):
         return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from taskcell.caller import Caller
 from taskcell.deployment.base import Claimed, Peer
 from taskcell.deployment.key import peer_token
-from taskcell.errors import TaskcellError
+from taskcell.errors import BadArgument, SandboxLost, TaskcellError
 from taskcell.gateway.gateway import Gateway
 from taskcell.gateway.ports import PortTraffic
 from taskcell.hop_by_hop import Headers, framing_of, passed_on
@@ -25,7 +26,8 @@ from taskcell.http.port_exchange import PortExchange
 from taskcell.http.refuse import error_answer, refused
 from taskcell.http.wanted import MAX_JSON, OUTPUT_PATIENCE
 from taskcell.mcp.principal import STATE
-from taskcell.model import DEFAULT_TASK, TaskKey
+from taskcell.model import DEFAULT_TASK, TaskKey, ToolCall
+from taskcell.schema.properties import MAX_TASK_ID
 
 #: Seconds to connect to another server, which is there or is not; and how long one that has died is waited for, until
 #: others have its tasks (`mcp/neighbours.py` waits as long), and between two attempts.
@@ -33,6 +35,7 @@ PEER_CONNECT, SUCCESSION, AGAIN = 2.0, 20.0, 0.2
 #: The header that says of a request that it is handed on: by one that knows the task is there, or that asks who has it.
 HANDED_ON = b"taskcell-handed-on"
 _HERE, _TOOLS = b"here", "tools"
+_MOVED = "The task has moved to another server of the deployment at this moment; call again."
 _GONE = "Another server of this deployment has the task and cannot be reached; call again in some seconds."
 
 
@@ -47,7 +50,7 @@ class PeerAddress:
 
     peer: Peer
     target: bytes
-    token: str
+    token: str = field(repr=False)
     is_certain: bool
 
     @property
@@ -85,7 +88,7 @@ class HandingOn:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller = scope["state"][STATE]
         try:
-            task, receive = await self._task_of(scope, receive)
+            task, receive = await self._task_of(caller.principal, scope, receive)
             found = Claimed() if task is None else await self._holder(TaskKey(caller.principal, task), scope)
         except TaskcellError as error:
             await refused(error)(scope, receive, send)
@@ -102,32 +105,34 @@ class HandingOn:
             else:
                 await self._app(scope, receive, send)
 
-    async def _task_of(self, scope: Scope, receive: Receive) -> tuple[str | None, Receive]:
+    async def _task_of(self, principal: str, scope: Scope, receive: Receive) -> tuple[str | None, Receive]:
         """The task that a request is about, and where its body comes from now. Raises TooLarge, TooSlow."""
         parts = [unquote(part, "utf-8", "surrogateescape") for part in scope["raw_path"].decode("ascii").split("/")[1:]]
         if len(parts) < 2:
             return None, receive
         if parts[0] != _TOOLS:
-            return parts[1], receive
+            return parts[1] if 0 < len(parts[1]) <= MAX_TASK_ID else None, receive  # the route says what is wrong
         tool = self._gateway.tools.get(parts[1])
         if tool is None or "task_id" not in tool.input_schema["properties"] or scope["method"] != "POST":
             return None, receive
         body = await read_body(scope, receive, MAX_JSON)
-        try:
-            task = json.loads(body or b"{}").get("task_id", DEFAULT_TASK)
-        except (ValueError, AttributeError, RecursionError):
-            task = None
-        return task if isinstance(task, str) else None, Replayed(body, receive)
+        task: str | None = None
+        with suppress(ValueError, TypeError, RecursionError, BadArgument):  # the route says what is wrong
+            arguments = dict(json.loads(body or b"{}"))
+            task = tool.check(ToolCall(principal, parts[1], arguments)).get("task_id", DEFAULT_TASK)
+        return task, Replayed(body, receive)
 
     async def _holder(self, task: TaskKey, scope: Scope) -> Claimed:
         """Who has a task, once that can be connected to. Raises TaskcellError."""
-        began, is_sent = anyio.current_time(), HANDED_ON.decode() in RequestHeaders(scope=scope)
+        began, sent = anyio.current_time(), RequestHeaders(scope=scope).get(HANDED_ON.decode())
         while True:
-            found = await self._gateway.pool.holder(task, is_sent=is_sent)
+            found = await self._gateway.pool.holder(task, is_sent=sent is not None)
+            if found.door is not None and sent == _HERE.decode():
+                raise SandboxLost(_MOVED)
             if not isinstance(found.door, Peer) or await found.door.opens(PEER_CONNECT):
                 return found
             if anyio.current_time() - began > SUCCESSION:
-                raise TaskcellError(_GONE)
+                raise SandboxLost(_GONE)
             await anyio.sleep(AGAIN)
 
     def _address(self, caller: Caller, peer: Peer, is_certain: bool, scope: Scope) -> PeerAddress:

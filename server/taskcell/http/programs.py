@@ -146,7 +146,7 @@ class Programs:
         if not isinstance(arguments, dict):
             raise BadArgument("The body must be an object of JSON: the tool's arguments.")
         check_arguments(caller, name, arguments)
-        if isinstance(task := arguments.get("task_id"), str):
+        if isinstance(task := arguments.get("task_id"), str) and 0 < len(task) <= MAX_TASK_ID:
             await self._gateway.check_here(TaskKey(caller.principal, task))
         with self._admission.admitted(caller.principal):
             report = await self._gateway.call(ToolCall(caller.principal, name, arguments, hand_off=False))

@@ -60,7 +60,7 @@ class Sharing:
         if claims is None or not claims.covers(task):
             return Claimed()
         self._used[task] = time.monotonic()
-        if task in claims.own and not self._is_doubtful(task):
+        if await self._has_surely(task, claims):
             return Claimed()
         was_own = task in claims.own
         try:
@@ -86,9 +86,16 @@ class Sharing:
         claims = self._deployment.claims
         if claims is None or not self._deployment.marks_owners:
             return
-        is_sure = task in claims.own and not self._is_doubtful(task)
-        if not is_sure and (await self.holder(task, is_sent=True)).door is not None:
+        if not await self._has_surely(task, claims) and (await self.holder(task, is_sent=True)).door is not None:
             raise SandboxLost("Another server of the deployment has taken the task at this moment; call again.")
+
+    async def _has_surely(self, task: TaskKey, claims: Claims) -> bool:
+        """Whether this server has a task, with what a dead server left of it, if that is being taken over just now."""
+        if task not in claims.own or self._is_doubtful(task):
+            return False
+        if self._deployment.marks_owners and all(slot.task != task for slot in self._slots):
+            await self._upkeep.undisturbed(_nothing)  # a claim comes before the pods
+        return True
 
     def _is_doubtful(self, task: TaskKey) -> bool:
         """Whether another server may have taken a task of this one's, which was away for too long."""
@@ -123,3 +130,7 @@ class Sharing:
             await claims.sweep()
         if gone := claims.own - here - self._used.keys():
             await claims.release(gone)
+
+
+async def _nothing() -> None:
+    """What is waited for has been done before."""
