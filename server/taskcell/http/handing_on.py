@@ -31,7 +31,7 @@ from taskcell.schema.properties import MAX_TASK_ID
 
 #: Seconds to connect to another server, which is there or is not; and how long one that has died is waited for, until
 #: others have its tasks (`mcp/neighbours.py` waits as long), and between two attempts.
-PEER_CONNECT, SUCCESSION, AGAIN = 2.0, 20.0, 0.2
+PEER_CONNECT, SUCCESSION, AGAIN = 2.0, 20.0, 0.5
 #: The header that says of a request that it is handed on: by one that knows the task is there, or that asks who has it.
 HANDED_ON = b"taskcell-handed-on"
 _HERE, _TOOLS = b"here", "tools"

@@ -49,8 +49,9 @@ HERE = "taskcell/here"
 SENT = "taskcell/sent"
 #: Seconds for the door of a server to open that has just taken a task, and between two attempts.
 DOOR_PATIENCE, DOOR_TURN = 5.0, 0.05
-#: The same for a server of a cluster, of which the others know ten seconds later that it has died; and for one attempt.
-PEER_PATIENCE, PEER_OPENS = 20.0, 2.0
+#: The same for a server of a cluster, of which the others know ten seconds later that it has died, each attempt being
+#: two requests to the cluster's API; and for one attempt to connect.
+PEER_PATIENCE, PEER_TURN, PEER_OPENS = 20.0, 0.5, 2.0
 _CLOSED = (
     "Another server of this deployment has the task and cannot be reached; end that server, or use another task_id."
 )
@@ -122,10 +123,10 @@ class Neighbours:
                 raise SandboxLost(_MOVED)
             if await _opens(found.door):
                 return found
-            patience = PEER_PATIENCE if isinstance(found.door, Peer) else DOOR_PATIENCE
-            if anyio.current_time() - began > patience:
+            is_peer = isinstance(found.door, Peer)
+            if anyio.current_time() - began > (PEER_PATIENCE if is_peer else DOOR_PATIENCE):
                 raise SandboxLost(_CLOSED)
-            await anyio.sleep(DOOR_TURN)
+            await anyio.sleep(PEER_TURN if is_peer else DOOR_TURN)
 
     def _open(
         self, door: Door | None, context: Context, *, asks: bool = False, hear: Hear | None = None

@@ -199,7 +199,7 @@ class ClusterDeployment:
         return self.members.dead()
 
     async def bequeathed(self, chosen: Collection[str] | None = None) -> AsyncIterator[ServerRecord]:
-        dead = await self.dead()
+        dead = await self.dead() if chosen is None else self.members.dead()
         for instance in dead if chosen is None else [name for name in chosen if name in dead]:
             won: list[SandboxRecord] = []
             for pod in await self._objects.listed("pods", instance=instance):
