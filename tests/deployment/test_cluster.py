@@ -295,6 +295,17 @@ async def test_a_record_that_speaks_of_another_pod_is_not_used(cluster: OnCluste
     assert sorted(found.sandboxes, key=lambda each: each.container) == [first, second]
 
 
+async def test_rights_that_the_account_lacks_are_named_and_asked_for_again(cluster: OnCluster) -> None:
+    cluster.server.forbidden = {"delete leases", "create secrets"}
+    one = cluster.make("a", "http://a.test:8765")
+    with pytest.raises(EngineError, match="may not create secrets, delete leases in the namespace sandboxes"):
+        await one.join("a")
+    assert not cluster.server.all("secrets")
+    cluster.server.forbidden.clear()
+    await one.join("a")
+    assert one.is_shared
+
+
 @pytest.mark.parametrize("key", ["", "!!", base64.b64encode(b"short").decode()])
 async def test_a_secret_that_is_no_key_is_named_and_the_next_call_asks_again(cluster: OnCluster, key: str) -> None:
     one = await cluster.join("a")

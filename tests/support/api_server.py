@@ -52,6 +52,8 @@ class ApiServer:
         self.refusing: Refusal | None = None
         #: Clients that are cut off from it; each says its name as its token.
         self.cut_off: set[str] = set()
+        #: What a client may not do, as in `delete leases`, if it asks for its rights.
+        self.forbidden: set[str] = set()
         #: Methods and collections that fail, as in `requests`.
         self.failing: set[str] = set()
         #: The same: answered once the event is set.
@@ -77,10 +79,16 @@ class ApiServer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
-            answer = await self._answer(request)
+            is_review = request.url.path.endswith("/selfsubjectaccessreviews")
+            answer = await (self._review(request) if is_review else self._answer(request))
         except Refusal as refusal:
             answer = refusal.answer
         await answer(scope, receive, send)
+
+    async def _review(self, request: Request) -> Response:
+        asked = (await request.json())["spec"]["resourceAttributes"]
+        allowed = f"{asked['verb']} {asked['resource']}" not in self.forbidden
+        return JSONResponse({"status": {"allowed": allowed}}, 201)
 
     async def _answer(self, request: Request) -> Response:
         if self.refusing is not None:

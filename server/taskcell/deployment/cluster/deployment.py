@@ -23,6 +23,7 @@ from taskcell.deployment.records import NoteRecord, SandboxRecord, ServerRecord
 from taskcell.deployment.state_files import KEY_SIZE
 from taskcell.deployment.state_folder import StateFolder
 from taskcell.engine.kubernetes.api import Api
+from taskcell.engine.kubernetes.rights import SHARING, missing_rights
 from taskcell.engine.kubernetes.status import owner_of
 from taskcell.errors import EngineError, TaskcellError
 from taskcell.model import TaskKey
@@ -37,6 +38,12 @@ BUSY_EVERY = 5
 LOOKS = 5
 #: Seconds at the end of a server to give up what it has; it has ten in all.
 LEAVING_TIMEOUT = 3.0
+
+
+_LACKING = (
+    "With http.peer_url the server's account must be allowed more, and may not {} in the namespace {}; docs/engines.md "
+    "has all that it needs."
+)
 
 
 class ClusterDeployment:
@@ -73,7 +80,9 @@ class ClusterDeployment:
     # --- this server ---------------------------------------------------------------------------------------------
 
     async def join(self, instance: str) -> None:
-        """Raises EngineUnavailable, EngineError: the cluster cannot be asked now; then ask again."""
+        """Raises EngineUnavailable, EngineError: the cluster cannot be asked now, or refuses; then ask again."""
+        if lacking := await missing_rights(self._api, SHARING):
+            raise EngineError(_LACKING.format(", ".join(lacking), self._api.cluster.namespace))
         self.key = await self._shared_key()
         await self.members.enter(instance)
         self._pods = OwnedPods(self._objects, instance)

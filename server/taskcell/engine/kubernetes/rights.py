@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import anyio
 
 from taskcell.engine.kubernetes.api import Api
 
-#: Group, resource, subresource, verbs. `get` of pods/exec: API servers before 1.35 judge a WebSocket by its method.
-RIGHTS = (
+#: Group, resource, subresource, verbs.
+Rights = Sequence[tuple[str, str, str, Sequence[str]]]
+#: What an engine needs. `get` of pods/exec: API servers before 1.35 judge a WebSocket by its method.
+RIGHTS: Rights = (
     ("", "pods", "", ("create", "get", "list", "watch", "patch", "delete")),
     ("", "pods", "exec", ("create", "get")),
     ("", "configmaps", "", ("create",)),
     ("networking.k8s.io", "networkpolicies", "", ("create", "get")),
 )
+#: What servers need beside that which share a deployment.
+SHARING: Rights = (
+    ("coordination.k8s.io", "leases", "", ("create", "get", "list", "patch", "delete")),
+    ("", "secrets", "", ("create", "get")),
+)
 #: Where the cluster is asked about one's own rights; every account may.
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
-async def missing_rights(api: Api) -> tuple[str, ...]:
+async def missing_rights(api: Api, rights: Rights = RIGHTS) -> tuple[str, ...]:
     """Rights that the account lacks, as in `delete pods`. Raises EngineUnavailable, EngineError."""
     lacking: list[str] = []
 
@@ -32,7 +41,7 @@ async def missing_rights(api: Api) -> tuple[str, ...]:
             lacking.append(f"{verb} {resource}{subresource and '/' + subresource}")
 
     async with anyio.create_task_group() as group:
-        for api_group, resource, subresource, verbs in RIGHTS:
+        for api_group, resource, subresource, verbs in rights:
             for verb in verbs:
                 group.start_soon(ask, api_group, resource, subresource, verb)
     return tuple(sorted(lacking))
