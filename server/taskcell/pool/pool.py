@@ -47,8 +47,7 @@ class Pool:
         *,
         for_one_call: bool,
     ) -> None:
-        self.group = group
-        self.slots = parts.slots
+        self.group, self.slots = group, parts.slots
         self._workspaces, self.keeper, self._closing = parts.workspaces, parts.keeper, parts.closing
         self._heir, self._executor = parts.heir, parts.executor
         self._upkeep, self._sharing = parts.upkeep, parts.sharing
@@ -169,7 +168,7 @@ class Pool:
     async def holder(self, task: TaskKey, *, is_sent: bool = False) -> Claimed:
         """The door of another server that has the task; none if this one has it now.
 
-        `is_sent` as in `Claims`. Raises SandboxLost; EngineError: what a dead server left cannot be taken over now.
+        `is_sent` as in `Claims`. Raises SandboxLost; EngineError: what a dead server left cannot be taken over.
         """
         self._check_open()
         if not self._adopts:
