@@ -151,12 +151,16 @@ keys() { # NODES
   for i in $(seq "$1"); do certificate "n$i" "/O=system:nodes/CN=system:node:n$i" && kubeconfig "n$i" "$net.1"; done
 }
 
+# An engine of this machine may have packets between interfaces dropped, those of a bridge too.
+between_nodes() { iptables "$1" FORWARD -i "$prefix-br" -o "$prefix-br" -j ACCEPT; } # -I or -D
+
 # A bridge between the nodes' namespaces and the API server. What shares a node's network finds the API as in any
 # cluster; pods with a network of their own reach nothing.
 networks() { # NODES
   ip link add "$prefix-br" type bridge
   ip addr add "$net.1/24" dev "$prefix-br"
   ip link set "$prefix-br" up
+  between_nodes -I
   local i
   for i in $(seq "$1"); do
     mkdir -p "$dir/n$i" # by which `down` knows of it
@@ -312,6 +316,7 @@ down() { # DIR
   sleep 1
   for i in "${nodes[@]}"; do end_node "$i"; done
   ip link del "$prefix-br" 2>/dev/null || true
+  between_nodes -D 2>/dev/null || true
   sleep 1
   for i in "${nodes[@]}"; do
     for at in /sys/fs/cgroup/*/"$prefix-n$i"; do find "$at" -depth -type d -exec rmdir {} + 2>/dev/null || true; done

@@ -1,0 +1,86 @@
+"""Several servers of one deployment, as pods of a real cluster: whichever is asked, and whatever becomes of one."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import anyio
+import pytest
+
+import cluster
+from server_pods import ServerPod, ServerPods, server_pods
+
+pytestmark = [pytest.mark.anyio, pytest.mark.kubernetes]
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[ServerPods]:
+    async with server_pods(tmp_path, "tc-servers") as made:
+        yield made
+
+
+# --- handing on -------------------------------------------------------------------------------------------------------
+
+SERVE = "exec python3 -um http.server --bind 127.0.0.1 8000"
+
+
+async def test_a_task_is_the_same_whichever_server_is_asked(fleet: ServerPods) -> None:
+    servers = await fleet.three()
+    await servers[0].run("echo mine > file; cd /tmp; export SEEN=yes")
+    for server in servers:
+        assert (await server.run("cat ~/file; pwd; echo $SEEN"))["stdout"] == "mine\n/tmp\nyes\n"
+    assert len(await fleet.sandboxes()) == 1
+    await servers[0].run(f"cd; {SERVE} >served 2>&1", background=True)
+    await servers[0].run("until grep -q Serving ~/served; do sleep 0.1; done")
+    for number, server in enumerate(servers):
+        async with server.http() as http:
+            assert (await http.put(f"/files/t/f{number}", content=b"x" * (1 << 20))).status_code == 200
+            assert (await http.get("/files/t/file")).text == "mine\n"
+            assert (await http.get("/ports/t/8000/file")).text == "mine\n"
+            ran = await http.post("/tasks/t/processes", json={"line": f"echo out-{number}"})
+            assert (ran.status_code, f"out-{number}".encode() in ran.content) == (200, True)
+            labelled = await http.put("/tasks/t", json={"labels": {"by": str(number)}})
+            assert labelled.json()["labels"] == {"by": str(number)}
+    assert (await servers[2].run("ls -s --block-size=1M f? | cut -d' ' -f1"))["stdout"].split() == ["1"] * 3
+    assert len(await fleet.sandboxes()) == 1
+
+
+# --- succession -------------------------------------------------------------------------------------------------------
+
+
+async def killed(fleet: ServerPods, server: ServerPod, until: AsyncExitStack) -> None:
+    server.signal(signal.SIGKILL)
+
+
+async def deleted(fleet: ServerPods, server: ServerPod, until: AsyncExitStack) -> None:
+    await fleet.delete(server.name)
+
+
+async def cut_off(fleet: ServerPods, server: ServerPod, until: AsyncExitStack) -> None:
+    until.enter_context(cluster.cut_off(server.node))
+
+
+@pytest.mark.parametrize("end", [killed, deleted, cut_off])
+async def test_a_server_that_dies_is_succeeded_with_files_variables_processes_and_output(
+    fleet: ServerPods, end: Callable[[ServerPods, ServerPod, AsyncExitStack], Awaitable[None]]
+) -> None:
+    async with AsyncExitStack() as until, fleet.sandboxes_on(2):
+        await fleet.three()
+        task, dying = await fleet.task_at(1)
+        heir = fleet.servers["two"]
+        await heir.run("echo mine > file; export SEEN=yes", task)
+        begun = await heir.run("for i in $(seq 600); do echo line-$i; echo $i >> ran; sleep 1; done", task, background=True)
+        await end(fleet, dying, until)
+        died = time.monotonic()
+        assert (await heir.run("cat file; echo $SEEN", task))["stdout"] == "mine\nyes\n"
+        print(f"succeeded after {time.monotonic() - died:.1f} s")
+        read = await heir.call("process", task, action="read", process_id=begun["process_id"])
+        lines = read["stdout"].split()
+        assert lines == [f"line-{number}" for number in range(1, len(lines) + 1)]
+        assert read["status"] == "running"
+        assert (await heir.run("sort ran | uniq -d | wc -l", task))["stdout"].strip() == "0"
+        assert len(await fleet.sandboxes(task)) == 1

@@ -1,0 +1,303 @@
+"""Servers of one deployment as pods of the real cluster, each at its node's address, and what can be done to them."""
+
+from __future__ import annotations
+
+import base64
+import os
+
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
+
+import cluster
+from asking import fields
+from cluster import CLUSTER_TIMEOUT
+from taskcell.auth.tokens import TokenFile
+from taskcell.caller import USUAL_SCOPES
+from taskcell.engine.kubernetes.api import JSON_PATCH, Api, ApiRefused
+from taskcell.engine.kubernetes.rights import RIGHTS, SHARING
+from taskcell.model import TaskKey
+
+RBAC = "rbac.authorization.k8s.io/v1"
+#: Seconds for one answer, with a pod that is started for it.
+ANSWER = 120.0
+#: The user of the server's image, and the folder of its state.
+SERVER_USER = 999
+TOML = """\
+deployment = "servers"
+manifests = []
+[engine]
+kind = "kubernetes"
+[http]
+tokens_file = "/state/own/tokens.json"
+[pool]
+warm = 0
+orphan_ttl = "5m"
+[terminal]
+memory = "128m"
+[workspace]
+size = "16m"
+[policy]
+allow_unenforced = ["pids"]
+"""
+#: Seconds for servers to start, several at once on a busy machine.
+START = 180.0
+#: A cluster for tests has no network between pods: a server has its node's, and each one there a port of its own.
+FIRST_PORT = 8801
+_SECRET, _CONFIG, _ACCOUNT = "tokens", "config", "taskcell"
+
+
+@dataclass
+class ServerPod:
+    """One server that answers."""
+
+    name: str
+    url: str
+    token: str
+    pod: dict[str, Any]
+
+    @property
+    def node(self) -> int:
+        """The number of its node."""
+        return int(self.pod["spec"]["nodeName"].removeprefix("n"))
+
+    @asynccontextmanager
+    async def http(self) -> AsyncIterator[httpx2.AsyncClient]:
+        """A client of its routes for programs."""
+        headers = {"authorization": f"Bearer {self.token}"}
+        async with httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=ANSWER, trust_env=False) as http:
+            yield http
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        async with (
+            self.http() as http,
+            Client(streamable_http_client(f"{self.url}/mcp", http_client=http), mode="2026-07-28") as client,
+        ):
+            yield client
+
+    async def call(self, tool: str, task: str = "t", **arguments: Any) -> dict[str, Any]:
+        """Call a tool by a connection of its own to this server; the fields of its answer."""
+        with anyio.fail_after(ANSWER):
+            async with self.client() as client:
+                answer = await fields(client, tool, {"task_id": task, **arguments})
+        assert "error" not in answer, f"{self.name}: {answer}"
+        return answer
+
+    async def run(self, command: str, task: str = "t", **more: Any) -> dict[str, Any]:
+        return await self.call("terminal", task, command=command, **more)
+
+    async def is_ready(self) -> bool:
+        try:
+            async with self.http() as http:
+                return (await http.get("/readyz")).status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the server's process."""
+        (status,) = self.pod["status"]["containerStatuses"]
+        at = cluster.folder() / self.pod["spec"]["nodeName"] / "run/containerd.sock"
+        command = ["ctr", "-a", at, "-n", "k8s.io", "tasks"]
+        listed = subprocess.run([*command, "ls"], check=True, capture_output=True, text=True, timeout=CLUSTER_TIMEOUT)
+        digest = status["containerID"].partition("//")[2]
+        (pid,) = [int(line.split()[1]) for line in listed.stdout.splitlines() if line.startswith(digest)]
+        os.kill(pid, number)
+
+
+class ServerPods:
+    """The servers of one namespace."""
+
+    def __init__(self, admin: Api, token: str) -> None:
+        self.admin, self.token = admin, token
+        self.servers: dict[str, ServerPod] = {}
+
+    async def three(self) -> tuple[ServerPod, ServerPod, ServerPod]:
+        """Three servers on two nodes."""
+        async with anyio.create_task_group() as starts:
+            for number, name in enumerate(("one", "two", "three")):
+                starts.start_soon(self.start, name, 1 + number % 2, FIRST_PORT + number)
+        one, two, three = (self.servers[name] for name in ("one", "two", "three"))
+        return one, two, three
+
+    async def start(self, name: str, node: int, port: int = FIRST_PORT) -> ServerPod:
+        """One more server, which serves by the time that this returns."""
+        await self.admin.call("POST", self.admin.path("pods"), pod_body(name, node, port))
+        url = ""
+        with anyio.fail_after(START):
+            while True:
+                pod = await self.admin.call("GET", self.admin.path("pods", name))
+                url = f"http://{pod['status'].get('hostIP')}:{port}"
+                found = ServerPod(name, url, self.token, pod)
+                if pod["status"]["phase"] == "Running" and await found.is_ready():
+                    break
+                await anyio.sleep(0.2)
+        self.servers[name] = found
+        return found
+
+    async def delete(self, name: str) -> None:
+        """Delete a server's pod without any grace; nothing happens where it is gone."""
+        with suppress(ApiRefused):
+            await self.admin.call("DELETE", self.admin.path("pods", name), {"gracePeriodSeconds": 0})
+
+    async def leases(self, role: str) -> list[dict[str, Any]]:
+        """Those of servers, or of tasks."""
+        path = self.admin.path("leases", group="coordination.k8s.io/v1")
+        found = await self.admin.call("GET", path, labelSelector=f"taskcell.dev/role={role}")
+        return list(found["items"])
+
+    async def holder(self, task: str = "t") -> ServerPod:
+        """The server that has a task, as its Lease says."""
+        digest = TaskKey("ann", task).digest
+        (name,) = [one["spec"]["holderIdentity"] for one in await self.leases("task")
+                   if one["metadata"]["name"].endswith(digest)]  # fmt: skip
+        (address,) = [one["metadata"]["annotations"]["taskcell.dev/address"] for one in await self.leases("server")
+                      if one["spec"]["holderIdentity"] == name]  # fmt: skip
+        (server,) = [one for one in self.servers.values() if one.url == address]
+        return server
+
+    async def task_at(self, node: int) -> tuple[str, ServerPod]:
+        """A task whose server is on a node, and that server."""
+        for number in range(40):
+            task = f"t{number}"
+            await self.servers["one"].run("true", task)
+            if (server := await self.holder(task)).node == node:
+                return task, server
+        raise AssertionError("no task is at a server of that node")
+
+    @asynccontextmanager
+    async def sandboxes_on(self, node: int) -> AsyncIterator[None]:
+        """Sandboxes go to this node alone, so that another one can be cut off without them."""
+        await self._close_others(node, is_closed=True)
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CLUSTER_TIMEOUT):
+                await self._close_others(node, is_closed=False)
+
+    async def _close_others(self, node: int, *, is_closed: bool) -> None:
+        for other in (await self.admin.call("GET", "/api/v1/nodes"))["items"]:
+            name = other["metadata"]["name"]
+            steps = [{"op": "add", "path": "/spec/unschedulable", "value": is_closed and name != f"n{node}"}]
+            await self.admin.call("PATCH", f"/api/v1/nodes/{name}", steps, JSON_PATCH)
+
+    def other(self, *than: ServerPod) -> ServerPod:
+        return next(one for one in self.servers.values() if one not in than)
+
+    async def sandboxes(self, task: str = "") -> list[dict[str, Any]]:
+        """The pods of sandboxes, or of a task's, that are not being deleted."""
+        found = await self.admin.call("GET", self.admin.path("pods"), labelSelector="taskcell.dev/sandbox=1")
+        return [one for one in found["items"] if not one["metadata"].get("deletionTimestamp")]
+
+    async def log(self) -> str:
+        """What the servers have logged, for a test that fails."""
+        texts = []
+        for name in self.servers:
+            kubectl = [os.environ["TASKCELL_TEST_KUBECTL"], "--kubeconfig", os.environ["TASKCELL_TEST_KUBECONFIG"]]
+            done = subprocess.run(
+                [*kubectl, "-n", self.admin.cluster.namespace, "logs", name, "--tail", "60"],
+                check=False, capture_output=True, text=True, timeout=CLUSTER_TIMEOUT,
+            )  # fmt: skip
+            texts.append(f"--- {name}\n{done.stdout}{done.stderr}")
+        return "\n".join(texts)
+
+
+def container(port: int) -> dict[str, Any]:
+    """The server's container; `POD_IP` as the manifests have it."""
+    return {
+        "name": "server",
+        "image": "taskcell/server:latest",
+        "imagePullPolicy": "Never",
+        "args": ["serve", "--http", f"0.0.0.0:{port}"],
+        "env": [
+            {"name": "XDG_STATE_HOME", "value": "/state"},
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "TASKCELL__HTTP__PEER_URL", "value": f"http://$(POD_IP):{port}"},
+        ],
+        "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True},
+        "volumeMounts": [
+            {"name": "config", "mountPath": "/etc/taskcell"},
+            {"name": "state", "mountPath": "/state"},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }
+
+
+def _dev(spec):
+    if os.environ.get("K1_SOURCE"):
+        spec["containers"][0]["volumeMounts"].append({"name": "src", "mountPath": "/opt/taskcell/lib/python3.11/site-packages/taskcell"})
+        spec["volumes"].append({"name": "src", "hostPath": {"path": os.environ["K1_SOURCE"]}})
+    return spec
+
+
+def pod_spec(port: int) -> dict[str, Any]:
+    """A server's pod. Its tokens are copied, for the server wants a file of its own."""
+    copy = "mkdir -m 700 /state/own && cp /secret/tokens.json /state/own/ && chmod 600 /state/own/tokens.json"
+    mounts = [{"name": "secret", "mountPath": "/secret"}, {"name": "state", "mountPath": "/state"}]
+    init = {"name": "tokens", "image": "taskcell/server:latest", "imagePullPolicy": "Never",
+            "command": ["sh", "-c", copy], "volumeMounts": mounts}  # fmt: skip
+    return {
+        "hostNetwork": True,
+        "serviceAccountName": _ACCOUNT,
+        "terminationGracePeriodSeconds": 20,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": SERVER_USER, "runAsGroup": SERVER_USER,
+                            "fsGroup": SERVER_USER},  # fmt: skip
+        "initContainers": [init],
+        "containers": [container(port)],
+        "volumes": [
+            {"name": "config", "configMap": {"name": _CONFIG}},
+            {"name": "secret", "secret": {"secretName": _SECRET}},
+            {"name": "state", "emptyDir": {}},
+            {"name": "tmp", "emptyDir": {"medium": "Memory"}},
+        ],
+    }
+
+
+def pod_body(name: str, node: int, port: int) -> dict[str, Any]:
+    """A server without a controller, so that what was killed stays dead."""
+    spec = _dev(pod_spec(port)) | {"nodeName": f"n{node}", "restartPolicy": "Never"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "taskcell"}}, "spec": spec}
+
+
+def _role() -> dict[str, Any]:
+    rules = [
+        {"apiGroups": [group], "resources": [name + (part and f"/{part}")], "verbs": list(verbs)}
+        for group, name, part, verbs in (*RIGHTS, *SHARING)
+    ]
+    return {"metadata": {"name": _ACCOUNT}, "rules": rules}
+
+
+@asynccontextmanager
+async def server_pods(folder: Path, namespace: str) -> AsyncIterator[ServerPods]:
+    """A namespace for servers: an account with the documented rights alone, the configuration, a token."""
+    token = TokenFile(folder / "tokens.json").create("ann", USUAL_SCOPES, None)[1]
+    secret = base64.b64encode((folder / "tokens.json").read_bytes()).decode()
+    binding = {
+        "metadata": {"name": _ACCOUNT},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": _ACCOUNT},
+        "subjects": [{"kind": "ServiceAccount", "name": _ACCOUNT, "namespace": namespace}],
+    }
+    objects = [
+        (RBAC, "roles", _role()),
+        (RBAC, "rolebindings", binding),
+        ("", "serviceaccounts", {"metadata": {"name": _ACCOUNT}}),
+        ("", "configmaps", {"metadata": {"name": _CONFIG}, "data": {"taskcell.toml": TOML}}),
+        ("", "secrets", {"metadata": {"name": _SECRET}, "data": {"tokens.json": secret}}),
+    ]
+    async with cluster.namespace(namespace, *objects) as admin:
+        made = ServerPods(admin, token)
+        try:
+            yield made
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CLUSTER_TIMEOUT):
+                print(await made.log())  # pytest shows it where a test fails
+                for name in made.servers:
+                    await made.delete(name)
