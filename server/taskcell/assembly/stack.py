@@ -27,6 +27,7 @@ from taskcell.log import Logger
 if TYPE_CHECKING:
     from taskcell.audit.log import AuditLog
     from taskcell.deployment.base import Deployment
+    from taskcell.deployment.cluster.deployment import ClusterDeployment
     from taskcell.engine.base import Engine
     from taskcell.model import Profile
     from taskcell.policy.policy import Policy
@@ -136,7 +137,7 @@ def state_folder(run: Invocation, settings: Settings) -> Path | None:
     return None if own is None else own / "deployments" / settings.deployment_id
 
 
-def cluster_of(run: Invocation, settings: Settings) -> Deployment | None:
+def cluster_of(run: Invocation, settings: Settings) -> ClusterDeployment | None:
     """The deployment whose servers reach each other at their `http.peer_url`; None where there is none.
 
     Raises ConfigError: the engine is not a cluster.
@@ -150,7 +151,10 @@ def cluster_of(run: Invocation, settings: Settings) -> Deployment | None:
     from taskcell.engine.kubernetes.kubeconfig import find_cluster
 
     api = Api(lambda: find_cluster(run.environ, settings.engine.host))
-    return ClusterDeployment(api, settings.deployment_id, settings.http.peer_url)
+    own = state_folder(run, settings)
+    return ClusterDeployment(
+        api, settings.deployment_id, settings.http.peer_url, folder=own, store=settings.archive_store
+    )
 
 
 def deployment_of(run: Invocation, settings: Settings) -> Deployment:
@@ -159,6 +163,11 @@ def deployment_of(run: Invocation, settings: Settings) -> Deployment:
     from taskcell.deployment.state_folder import StateFolder
 
     return cluster_of(run, settings) or FolderDeployment(StateFolder(state_folder(run, settings)))
+
+
+def archive_folder(run: Invocation, settings: Settings) -> Path | None:
+    """Where the deployment's kept files and snapshots are; None where there is no place for them."""
+    return settings.archive_store if settings.http.peer_url else state_folder(run, settings)
 
 
 def audit_path(run: Invocation, settings: Settings) -> Path | None:

@@ -25,11 +25,13 @@ def doctor(
 
     from taskcell.cli.doctor_checks import Verdict, examine
     from taskcell.cli.doctor_clients import examine_clients
+    from taskcell.cli.doctor_servers import examine_servers
     from taskcell.cli.doctor_trials import examine_trials
     from taskcell.clients.catalog import Places
 
     checks = anyio.run(examine, run)
     if not any(check.name == "engine" and check.verdict is Verdict.BROKEN for check in checks):
+        checks += anyio.run(examine_servers, run)
         checks += anyio.run(examine_trials, run)
     checks += anyio.run(examine_clients, Places(run.environ, sys.platform))
     if as_json:

@@ -170,7 +170,7 @@ async def _run_somewhere(
             raise BadArgument("A server has this task, in the environment that it was opened with; name another task.")
         if door is not None:
             return await run_in_task(door, call)
-        await _tell_kept(folder, TaskKey(call.principal, call.arguments["task_id"]))
+        await _tell_kept(stack.archive_folder(run, loaded.settings), TaskKey(call.principal, call.arguments["task_id"]))
     async with configured_gateway(run, loaded, for_one_call=True) as gateway:
         if not opened.is_default:
             await open_task(gateway, TaskKey(call.principal, call.arguments["task_id"]), opened)
@@ -179,13 +179,13 @@ async def _run_somewhere(
         return report, await _kept_output(gateway, call, report)
 
 
-async def _tell_kept(folder: Path, task: TaskKey) -> None:
+async def _tell_kept(folder: Path | None, task: TaskKey) -> None:
     """Say that a task has nothing but kept files, which a command beside the servers does not see."""
     import anyio.to_thread
 
     from taskcell.deployment.kept import has_kept
 
-    if await anyio.to_thread.run_sync(has_kept, folder, task):
+    if folder is not None and await anyio.to_thread.run_sync(has_kept, folder, task):
         print(  # noqa: T201
             f"taskcell: No running server has the task {task.task!r}. Its files are kept for its next call by an MCP "
             "client; this command runs without them, in a sandbox of its own.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,6 +79,7 @@ async def _remove(
     import anyio.to_thread
 
     from taskcell.assembly import stack
+    from taskcell.deployment.doors import open_doors
     from taskcell.deployment.kept import forget_kept
     from taskcell.deployment.opened import forget_opened
     from taskcell.deployment.sandboxes import find_deployed
@@ -97,34 +98,42 @@ async def _remove(
         finally:
             await deployment.leave(keep=True)
         chosen = [one for one in found if is_chosen(one.key)]
-        closed = await _ask_servers(state, chosen, purge)
+        folder = stack.state_folder(run, settings)
+        doors = [] if folder is None else open_doors(folder)
+        # On a cluster the door of this pod's server leads to the others, too.
+        one = doors[0] if doors and deployment.marks_owners else None
+        closed = await _ask_servers({door.stem: door for door in doors}, one, chosen, purge)
         await _close(engine, [one for one in chosen if (one.server, one.key) not in closed])
         if not tasks and principal is None:
             await engine.sweep(settings.deployment_id, ())
         purged = [key for key in state.workspaces() if is_chosen(key)] if purge else []
         for key in purged:
             await _purge(engine, state, key)
-        forgotten = await anyio.to_thread.run_sync(forget_kept, state, is_chosen)
+        archives = stack.archive_folder(run, settings)
+        forgotten = await anyio.to_thread.run_sync(forget_kept, archives, is_chosen)
         await anyio.to_thread.run_sync(forget_opened, state.folder, is_chosen)
     return chosen, purged, forgotten - {one.key for one in chosen}
 
 
 async def _ask_servers(
-    state: StateFolder, chosen: Collection[Deployed], purge: bool
+    doors: Mapping[str, Path], one: Path | None, chosen: Collection[Deployed], purge: bool
 ) -> set[tuple[str, TaskKey | None]]:
     """Have the servers that live close their tasks, so that they know why; returns what was closed so.
 
     A server that does not is not waited for: its sandboxes are closed all the same.
+
+    Arguments:
+        doors: of servers, by instance.
+        one: the door that leads to all of them, if there is such a one.
     """
     import anyio
-
-    from taskcell.deployment.state_folder import DOOR
 
     wanted = {(one.server, one.key) for one in chosen if one.server and one.key is not None}
     closed: set[tuple[str, TaskKey | None]] = set()
 
     async def ask(server: str, key: TaskKey) -> None:
-        if state.folder is not None and await ask_to_remove(state.folder / f"{server}{DOOR}", key, purge):
+        door = one or doors.get(server)
+        if door is not None and await ask_to_remove(door, key, purge):
             closed.add((server, key))
 
     async with anyio.create_task_group() as asking:

@@ -70,7 +70,7 @@ def _all(run: Invocation) -> Sequence[Snapshot]:
     from taskcell.assembly import stack
     from taskcell.deployment.snapshots import all_snapshots
 
-    return all_snapshots(stack.state_folder(run, stack.load_settings(run)))
+    return all_snapshots(stack.archive_folder(run, stack.load_settings(run)))
 
 
 def _structured(one: Snapshot) -> dict[str, object]:

@@ -203,6 +203,10 @@ def _contradictions(settings: Settings) -> Iterator[Fault]:
 
 def _folder_faults(settings: Settings) -> Iterator[Fault]:
     workspace = settings.workspace
+    if workspace.store and not settings.http.peer_url:
+        yield Fault(
+            ("workspace", "store"), "has no effect without http.peer_url: one server keeps files in its own folder"
+        )
     for key in ("persistent", "root") if workspace.folder else ():
         if getattr(workspace, key):
             yield Fault(("workspace", key), "has no effect beside workspace.folder; leave one of the two out")

@@ -163,6 +163,11 @@ class Settings(Table):
         return (self._folder / self.workspace.root).resolve() if self.workspace.root else None
 
     @property
+    def archive_store(self) -> Path | None:
+        """The folder of this deployment in the one that all of its servers reach; None where none is named."""
+        return (self._folder / self.workspace.store / self.deployment_id).absolute() if self.workspace.store else None
+
+    @property
     def workspace_folder_as_written(self) -> Path | None:
         """The same with its links, and without a look at it: it may lie on a file system that hangs."""
         return self._folder / self.workspace.folder if self.workspace.folder else None

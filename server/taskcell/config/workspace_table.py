@@ -27,8 +27,9 @@ class WorkspaceSettings(Table):
     snapshots: Count = 64
     snapshots_size: Bytes = 20 * GIB
     root: Word = ""
+    store: Word = ""
 
-    @field_validator("folder", "root")
+    @field_validator("folder", "root", "store")
     @classmethod
     def _path_is_plain(cls, value: str) -> str:
         return plain_path(value)

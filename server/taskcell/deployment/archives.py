@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from taskcell.deployment.checked import number, text
 from taskcell.deployment.state_files import create_own, own_folder
@@ -19,6 +19,35 @@ _MAX_LINE = 2 * MIB
 _FACTOR, _ROOM = 2, 64 * MIB
 #: What reading something else than an archive brings.
 FAULTS = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
+
+class ArchiveStore(Protocol):
+    """Where a deployment's archives are, and what of it is a server's. `StateFolder` is one."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder; None where there is none."""
+
+    @property
+    def instance(self) -> str:
+        """The server's name."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Archives can be written, and the deployment's other servers find them."""
+
+    @property
+    def cleans(self) -> bool:
+        """It is this server that deletes what is too old or too much."""
+
+    def has(self, task: TaskKey) -> bool:
+        """Whether the task is surely this server's, so that its archive may be replaced."""
+
+    def is_over(self, instance: str, draft: Path) -> bool:
+        """Whether nobody goes on writing what a server has begun to write."""
+
+    def may_take(self, task: TaskKey, instance: str) -> bool:
+        """Whether what a server has written about a task is this one's now, as far as the task is."""
 
 
 @dataclass(frozen=True, slots=True)

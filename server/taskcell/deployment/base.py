@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.abc import ByteStream
 
+from taskcell.deployment.archives import ArchiveStore
 from taskcell.deployment.opened import Opening
 from taskcell.deployment.records import NoteRecord, SandboxRecord, ServerRecord
 from taskcell.deployment.state_folder import StateFolder
@@ -109,6 +110,14 @@ class Deployment(Protocol):
     @property
     def state(self) -> StateFolder:
         """Where this machine keeps files of the deployment; without a folder where there is none."""
+
+    @property
+    def archives(self) -> ArchiveStore:
+        """Where kept files and snapshots are."""
+
+    @property
+    def door(self) -> Path | None:
+        """The socket of this server's local door; None where there is no place for it."""
 
     @property
     def key(self) -> bytes:

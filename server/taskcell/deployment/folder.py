@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -32,6 +33,14 @@ class FolderDeployment:
         self.opened: dict[TaskKey, Opening] = {}
 
     @property
+    def archives(self) -> StateFolder:
+        return self.state
+
+    @property
+    def door(self) -> Path | None:
+        return self.state.door
+
+    @property
     def key(self) -> bytes:
         return self.state.key
 
@@ -41,8 +50,7 @@ class FolderDeployment:
 
     async def join(self, instance: str) -> None:
         await anyio.to_thread.run_sync(self.state.join, instance)
-        door = self.state.door
-        self.claims = None if door is None else FolderClaims(ClaimFiles(self.state, door))
+        self.claims = None if self.door is None else FolderClaims(ClaimFiles(self.state, self.door))
 
     @property
     def is_shared(self) -> bool:

@@ -1,11 +1,13 @@
 """The files of tasks whose sandboxes have gone: an archive for each, in a folder that only the server's user can read.
 
 A server names its archives after itself, so that two servers that run and have a task of one name and principal do not
-take each other's files. What a dead server left is any other's.
+take each other's files. What a dead server left is any other's; on a cluster, what any left of a task that is this
+server's now.
 """
 
 from __future__ import annotations
 
+import errno
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +17,9 @@ from typing import BinaryIO
 
 import structlog
 
-from taskcell.deployment.archives import FAULTS, ArchiveHead, age_of, begin, read_head
+from taskcell.deployment.archives import FAULTS, ArchiveHead, ArchiveStore, age_of, begin, read_head
 from taskcell.deployment.state_files import open_own, why
-from taskcell.deployment.state_folder import StateFolder
-from taskcell.model import LOCAL_PRINCIPAL, TaskKey
+from taskcell.model import TaskKey
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +35,7 @@ class KeptFiles:
         most: bytes of all of them.
     """
 
-    def __init__(self, deployment: StateFolder, keep: float, most: int) -> None:
+    def __init__(self, deployment: ArchiveStore, keep: float, most: int) -> None:
         self._deployment = deployment
         self._keep = keep
         self._most = most
@@ -60,16 +61,19 @@ class KeptFiles:
 
         Each start of a server would leave one more copy otherwise, until they crowd out what is kept of other tasks.
         """
+        if not self._deployment.has(task):
+            raise PermissionError(errno.EPERM, "another server may have the task by now")
         own = self._folder() / self._name(task)
         draft.replace(own)
         for path in self._of(task):
-            if path != own and self._is_free(path.name.split(".")[1]):
+            if path != own:
                 path.unlink(missing_ok=True)
 
     def take(self, task: TaskKey) -> tuple[ArchiveHead, BinaryIO] | None:
         """Open the task's newest archive at the files, and make it this server's; None where there is none."""
         own = self._folder() / self._name(task)
-        for path in sorted(self._of(task), key=age_of, reverse=True):
+        # Its own is the last one: what lies beside it, a server wrote late that had lost the task.
+        for path in sorted(self._of(task), key=lambda path: (path == own, age_of(path)), reverse=True):
             try:
                 path.rename(own)  # of two servers that start at once, one has it
                 file = open_own(own)
@@ -95,20 +99,19 @@ class KeptFiles:
                 path.unlink(missing_ok=True)
 
     def _of(self, task: TaskKey) -> list[Path]:
-        """A task's archives: this server's own, and those of servers that have ended.
-
-        A task of the person's own is never two servers' at once, so that all of its archives are this server's now.
-        """
-        found = [path for path in self._all() if path.name.startswith(f"{task.digest}.")]
-        return [path for path in found if task.principal == LOCAL_PRINCIPAL or self._is_free(path.name.split(".")[1])]
-
-    def _is_free(self, instance: str) -> bool:
-        return instance == self._deployment.instance or not self._deployment.is_alive(instance)
+        """A task's archives that are this server's."""
+        found = self._folder().glob(f"{task.digest}.*{ENDING}")
+        return [path for path in found if self._deployment.may_take(task, path.name.split(".")[1])]
 
     # --- all of them ---------------------------------------------------------------------------------------------
 
     def prune(self) -> None:
-        """Delete archives that are too old, then the oldest of too many; and what killed servers had begun."""
+        """Delete archives that are too old, then the oldest of too many; and what killed servers had begun.
+
+        Nothing where another server does so.
+        """
+        if not self._deployment.cleans:
+            return
         found = sorted(self._all(), key=age_of, reverse=True)
         room, now = self._most, time.time()
         for path in found:
@@ -119,7 +122,7 @@ class KeptFiles:
                     log.info("A task's kept files were deleted.", path=str(path), bytes=status.st_size)
                     path.unlink()
         for draft in self._folder().glob(f".*{ENDING}.*"):
-            if not self._deployment.is_alive(draft.name.split(".")[2]):
+            if self._deployment.is_over(draft.name.split(".")[2], draft):
                 draft.unlink(missing_ok=True)
 
     def tasks(self) -> list[TaskKey]:
@@ -150,9 +153,13 @@ def has_kept(folder: Path, task: TaskKey) -> bool:
     return any((folder / "kept").glob(f"{task.digest}.*{ENDING}"))
 
 
-def forget_kept(deployment: StateFolder, is_chosen: Callable[[TaskKey], bool]) -> set[TaskKey]:
-    """Delete what any server, dead or alive, has kept of the chosen tasks; returns the tasks. Blocking."""
-    folder, forgotten = deployment.folder, set()
+def forget_kept(folder: Path | None, is_chosen: Callable[[TaskKey], bool]) -> set[TaskKey]:
+    """Delete what any server, dead or alive, has kept of the chosen tasks; returns the tasks. Blocking.
+
+    Arguments:
+        folder: of the deployment's archives.
+    """
+    forgotten = set()
     for path in () if folder is None else sorted((folder / "kept").glob(f"*{ENDING}")):
         with suppress(*FAULTS):
             with open_own(path) as file:

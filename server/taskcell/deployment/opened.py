@@ -20,7 +20,7 @@ from taskcell.deployment.checked import number, text
 from taskcell.deployment.state_files import own_folder, read_own, replace, why
 from taskcell.deployment.state_folder import StateFolder
 from taskcell.environment import OF_TERMINAL, Environment
-from taskcell.model import LOCAL_PRINCIPAL, TaskKey
+from taskcell.model import TaskKey
 
 log = structlog.get_logger(__name__)
 
@@ -104,7 +104,7 @@ class OpenedTasks:
     def known(self) -> Mapping[TaskKey, Opening]:
         """What is known of every task that this server would find."""
         folder = self._folder()
-        written = {} if folder is None else read_opened(folder.parent, self._is_found)
+        written = {} if folder is None else read_opened(folder.parent, self._deployment.may_take)
         return {**written, **self._here}
 
     def forget(self, task: TaskKey) -> None:
@@ -121,20 +121,12 @@ class OpenedTasks:
         return f"{task.digest}.{self._deployment.instance}{_ENDING}"
 
     def _of(self, folder: Path, task: TaskKey) -> Iterator[Path]:
-        """The task's files, this server's own first, without those of servers that live and may have a task so named.
-
-        A task of the person's own is never two servers' at once.
-        """
+        """The task's files, this server's own first, without those of servers that live and may have a task so named."""
         own = folder / self._name(task)
         yield own
         for path in sorted(folder.glob(f"{task.digest}.*{_ENDING}")):
-            if path != own and self._is_found(task, path.name.split(".")[1]):
+            if path != own and self._deployment.may_take(task, path.name.split(".")[1]):
                 yield path
-
-    def _is_found(self, task: TaskKey, instance: str) -> bool:
-        """Whether this server takes what that one has written of a task."""
-        own = instance == self._deployment.instance or task.principal == LOCAL_PRINCIPAL
-        return own or not self._deployment.is_alive(instance)
 
     def _prune(self, folder: Path) -> None:
         since = time.time() - KEPT_FOR

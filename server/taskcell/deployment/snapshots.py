@@ -15,9 +15,8 @@ from typing import BinaryIO
 
 import structlog
 
-from taskcell.deployment.archives import FAULTS, ArchiveHead, begin, read_head
+from taskcell.deployment.archives import FAULTS, ArchiveHead, ArchiveStore, begin, read_head
 from taskcell.deployment.state_files import open_own
-from taskcell.deployment.state_folder import StateFolder
 from taskcell.errors import NoRoom
 from taskcell.units import format_size
 
@@ -44,7 +43,7 @@ class Snapshots:
         most_bytes: how much all of a principal's may take.
     """
 
-    def __init__(self, deployment: StateFolder, most: int, most_bytes: int) -> None:
+    def __init__(self, deployment: ArchiveStore, most: int, most_bytes: int) -> None:
         self._deployment = deployment
         self._most = most
         self._most_bytes = most_bytes
@@ -98,7 +97,7 @@ class Snapshots:
         """A principal's snapshots, by name. What killed servers had begun is deleted."""
         folder = self._deployment.folder
         for draft in () if folder is None else (folder / "snapshots").glob(f".*{SNAPSHOT}.*"):
-            if not self._deployment.is_alive(draft.name.split(".")[3]):
+            if self._deployment.is_over(draft.name.split(".")[3], draft):
                 draft.unlink(missing_ok=True)
         return [one for one in all_snapshots(folder) if one.head.principal == principal]
 

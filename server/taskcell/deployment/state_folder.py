@@ -30,7 +30,7 @@ from taskcell.deployment.state_files import (
     unlink,
     why,
 )
-from taskcell.model import MIB, TaskKey
+from taskcell.model import LOCAL_PRINCIPAL, MIB, TaskKey
 
 log = structlog.get_logger(__name__)
 
@@ -162,6 +162,22 @@ class StateFolder:
 
     def is_alive(self, instance: str) -> bool:
         return instance == self.instance or is_locked(self._lock_path(instance))
+
+    @property
+    def cleans(self) -> bool:
+        """What is deleted twice on one disk is deleted."""
+        return True
+
+    def has(self, task: TaskKey) -> bool:
+        """A server's files are its own until it ends."""
+        return True
+
+    def is_over(self, instance: str, draft: Path) -> bool:
+        return not self.is_alive(instance)
+
+    def may_take(self, task: TaskKey, instance: str) -> bool:
+        """A task of the person's own is never two servers' at once, so that all that is written of it is this one's."""
+        return instance == self.instance or task.principal == LOCAL_PRINCIPAL or not self.is_alive(instance)
 
     def _read(self, instance: str, *, alive: bool) -> ServerRecord:
         """A file that cannot be read says nothing: its sandboxes remove themselves."""

@@ -15,7 +15,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from taskcell.auth.authentication import Authentication
 from taskcell.caller import Caller
-from taskcell.caller import Scope as TokenScope
 from taskcell.config.http_table import HttpSettings
 from taskcell.http.files import FILES, Files
 from taskcell.http.handing_on import HandingOn
@@ -25,13 +24,12 @@ from taskcell.http.metrics import CONTENT_TYPE
 from taskcell.http.ports import PORTS_PATH, Ports
 from taskcell.http.programs import TASKS, TOOLS, Programs
 from taskcell.http.refuse import refusal
+from taskcell.http.removal import ADMINS, REMOVE, Removal
 from taskcell.http.requests import Requests
 from taskcell.http.sign_in import MCP, METADATA, SignIn
 from taskcell.mcp.principal import STATE, missing
 from taskcell.mcp.server import TaskcellServer
 from taskcell.mcp.sessions import Sessions
-
-_ADMIN = frozenset({TokenScope.ADMIN})
 
 
 class HttpApp:
@@ -77,6 +75,8 @@ class HttpApp:
             "/readyz": _get(self._is_ready),
             "/metrics": SignIn(self._admins(_get(self._measured)), authentication, settings),
         }
+        if settings.peer_url:
+            self._routes[REMOVE] = SignIn(self._admins(Removal(gateway)), authentication, settings)
         self._routes |= more
         if authentication.has_jwt:
             self._routes |= {METADATA: _get(self._mcp.metadata), METADATA + MCP: _get(self._mcp.metadata)}
@@ -115,10 +115,10 @@ class HttpApp:
 
         async def admins(scope: Scope, receive: Receive, send: Send) -> None:
             caller: Caller = scope["state"][STATE]
-            if caller.may(_ADMIN):
+            if caller.may(ADMINS):
                 await app(scope, receive, send)
             else:
-                await self._mcp.insufficient(scope, missing(_ADMIN), _ADMIN)(scope, receive, send)
+                await self._mcp.insufficient(scope, missing(ADMINS), ADMINS)(scope, receive, send)
 
         return admins
 

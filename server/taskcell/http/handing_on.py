@@ -35,8 +35,8 @@ PEER_CONNECT, SUCCESSION, AGAIN = 2.0, 20.0, 0.5
 #: The header that says of a request that it is handed on: by one that knows the task is there, or that asks who has it.
 HANDED_ON = b"taskcell-handed-on"
 _HERE, _TOOLS = b"here", "tools"
-_MOVED = "The task has moved to another server of the deployment at this moment; call again."
-_GONE = "Another server of this deployment has the task and cannot be reached; call again in some seconds."
+MOVED = "The task has moved to another server of the deployment at this moment; call again."
+GONE = "Another server of this deployment has the task and cannot be reached; call again in some seconds."
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +128,11 @@ class HandingOn:
         while True:
             found = await self._gateway.pool.holder(task, is_sent=sent is not None)
             if found.door is not None and sent == _HERE.decode():
-                raise SandboxLost(_MOVED)
+                raise SandboxLost(MOVED)
             if not isinstance(found.door, Peer) or await found.door.opens(PEER_CONNECT):
                 return found
             if anyio.current_time() - began > SUCCESSION:
-                raise SandboxLost(_GONE)
+                raise SandboxLost(GONE)
             await anyio.sleep(AGAIN)
 
     def _address(self, caller: Caller, peer: Peer, is_certain: bool, scope: Scope) -> PeerAddress:
@@ -146,7 +146,7 @@ async def _hand_on(address: PeerAddress, scope: Scope, receive: Receive, send: S
     try:
         stream = await address.peer.connect(PEER_CONNECT)
     except (OSError, TimeoutError):
-        await error_answer(502, _GONE)(scope, receive, send)
+        await error_answer(502, GONE)(scope, receive, send)
         return
     async with stream:
         answer = await PortExchange(stream, PortTraffic(), address, scope, idle=math.inf).serve(receive, send)

@@ -79,7 +79,7 @@ async def serve_own_client(
 async def _guarded(gateway: Gateway, settings: Settings, isolated: bool) -> None:
     await gateway.pool.begun.wait()
     keep_freed_memory()
-    path = gateway.pool.deployment.state.door
+    path = gateway.pool.deployment.door
     if path is None:
         return
     try:

@@ -24,6 +24,7 @@ from mcp_types import (
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from taskcell.caller import LOCAL_CALLER
 from taskcell.deployment.base import Claimed, Door, Peer
 from taskcell.deployment.key import peer_token
 from taskcell.errors import BadArgument, SandboxLost
@@ -75,7 +76,7 @@ class Neighbours:
     ) -> CallToolResult | InputRequiredResult | None:
         """Make a call where its task is; None if that is here. Raises TaskcellError, MCPError."""
         task = self._task_of(call)
-        if task is None or (_says(context, HERE) and call.arguments.get("action") == "status"):
+        if task is None or (self._is_here(context) and call.arguments.get("action") == "status"):
             return None  # who looks for a task's server must not give the task to the first one
         found = await self._door(task, context)
         if found is None:
@@ -109,12 +110,17 @@ class Neighbours:
             return None
         return TaskKey(call.principal, values.get("task_id", DEFAULT_TASK))
 
+    def _is_here(self, context: Context) -> bool:
+        """Whether the task is to be here. For the person's commands in a pod, any server's is as good."""
+        is_person = caller_of(context) is LOCAL_CALLER and self._gateway.pool.deployment.marks_owners
+        return _says(context, HERE) and not is_person
+
     async def _door(self, task: TaskKey, context: Context) -> Claimed | None:
         """Whose door takes connections that has a task, or says who has; None if this server has it now.
 
         That of a dead server is waited for until its tasks are another's.
         """
-        began, is_here = anyio.current_time(), _says(context, HERE)
+        began, is_here = anyio.current_time(), self._is_here(context)
         while True:
             found = await self._gateway.pool.holder(task, is_sent=is_here or _says(context, SENT))
             if found.door is None:

@@ -63,7 +63,9 @@ class Copies:
         self._engine = engine
         self._pass_on = pass_on
         self._sources = Sources(pool, engine)
-        self._files = Snapshots(pool.deployment.state, settings.workspace.snapshots, settings.workspace.snapshots_size)
+        self._files = Snapshots(
+            pool.deployment.archives, settings.workspace.snapshots, settings.workspace.snapshots_size
+        )
         self._most = most_bytes(settings.workspace.size)
 
     # --- snapshots -----------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ class Keeper:
         self._most = most_bytes(settings.workspace.size)
         self._workspaces = workspaces
         self._slots = slots
-        self.files = KeptFiles(deployment.state, settings.workspace.keep, settings.workspace.keep_size)
+        self.files = KeptFiles(deployment.archives, settings.workspace.keep, settings.workspace.keep_size)
         self._keeps = keeps and not settings.keeps_files
         self._tasks: defaultdict[TaskKey, Kept] = defaultdict(Kept)
         self.fillings = Fillings()

@@ -8,15 +8,18 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import structlog
 
 from taskcell.deployment.checked import record
 from taskcell.deployment.cluster.members import RENEW_EVERY, TERM, UNSAID, Members
 from taskcell.deployment.cluster.objects import Objects
 from taskcell.deployment.cluster.owned_pods import OwnedPods, essence, records_of
+from taskcell.deployment.cluster.store import SharedStore
 from taskcell.deployment.cluster.task_leases import TaskLeases
 from taskcell.deployment.opened import Opening
 from taskcell.deployment.records import NoteRecord, SandboxRecord, ServerRecord
@@ -52,21 +55,34 @@ class ClusterDeployment:
     Arguments:
         name: of the deployment.
         url: where the others reach this server.
+        folder: of this machine alone, for the local door. None: there is none.
+        store: a folder that all servers reach, for kept files and snapshots. None: nothing is kept.
         clock: seconds of a clock that only goes forward.
     """
 
     left_alone = 0.0
     marks_owners = True
 
-    def __init__(self, api: Api, name: str, url: str, clock: Callable[[], float] = time.monotonic) -> None:
-        #: No archives: a volume that all servers write to is not asked of a cluster.
+    def __init__(
+        self,
+        api: Api,
+        name: str,
+        url: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        folder: Path | None = None,
+        store: Path | None = None,
+    ) -> None:
+        #: What servers know of each other is in no folder.
         self.state = StateFolder(None)
+        self._own = StateFolder(folder)
         self.key = b""
         self.instance = ""
         self.claims: TaskLeases | None = None
         self.opened: dict[TaskKey, Opening] = {}
         self._objects = Objects(api, name)
         self.members = Members(self._objects, url, clock)
+        self.archives = SharedStore(store, self.members, self._has)
         self._api = api
         self._writing = anyio.Lock()
         #: No other server can have taken something of this one's that this one does not know of.
@@ -81,13 +97,20 @@ class ClusterDeployment:
 
     async def join(self, instance: str) -> None:
         """Raises EngineUnavailable, EngineError: the cluster cannot be asked now, or refuses; then ask again."""
-        if lacking := await missing_rights(self._api, SHARING):
-            raise EngineError(_LACKING.format(", ".join(lacking), self._api.cluster.namespace))
+        if lacking := await self.lacking():
+            raise EngineError(lacking)
         self.key = await self._shared_key()
         await self.members.enter(instance)
         self._pods = OwnedPods(self._objects, instance)
         self.instance = instance
+        await anyio.to_thread.run_sync(self.archives.join)
+        await anyio.to_thread.run_sync(self._own.join, instance)
         self.claims = TaskLeases(self._objects, self.members, self.opened)
+
+    async def lacking(self) -> str:
+        """What the server's account must be allowed and is not; empty where nothing is lacking. Raises as `join`."""
+        rights = await missing_rights(self._api, SHARING)
+        return _LACKING.format(", ".join(rights), self._api.cluster.namespace) if rights else ""
 
     async def _shared_key(self) -> bytes:
         """The deployment's key; the first server makes it."""
@@ -104,8 +127,15 @@ class ClusterDeployment:
         return key
 
     @property
+    def door(self) -> Path | None:
+        return self._own.door
+
+    @property
     def is_shared(self) -> bool:
         return self.claims is not None
+
+    def _has(self, task: TaskKey) -> bool:
+        return self.claims is not None and self.is_current and task in self.claims.own
 
     @property
     def is_current(self) -> bool:
@@ -179,6 +209,7 @@ class ClusterDeployment:
 
     async def leave(self, *, keep: bool) -> None:
         claims, self.claims = self.claims, None
+        self._own.leave(keep=False)
         with anyio.move_on_after(LEAVING_TIMEOUT):
             try:
                 if claims is not None and keep:
