@@ -18,6 +18,8 @@ from taskcell.mcp.resources.routes import Resources
 from taskcell.mcp.subscriptions import Subscriptions
 from taskcell.mcp.tasks import Tasks
 from taskcell.mcp.tools import Tools
+from taskcell.model import LOCAL_PRINCIPAL
+from taskcell.pool.slot import placed
 
 
 class Handlers:
@@ -28,6 +30,7 @@ class Handlers:
     """
 
     def __init__(self, gateway: Gateway, admission: Admission | None = None) -> None:
+        self._slots = gateway.pool.slots
         self._client_log = ClientLog(gateway)
         self.tools = Tools(gateway, admission or Admission(), self._client_log)
         resources = Resources(gateway, (output_resources(gateway), file_resources(gateway)), self.tools.neighbours)
@@ -53,6 +56,10 @@ class Handlers:
             "tasks/cancel": tasks.cancel,
         }
         self.initialized = self.changes.initialized
+
+    def holders(self) -> frozenset[str]:
+        """The tasks of whoever started the server that have a sandbox, or are being given one."""
+        return placed(self._slots, LOCAL_PRINCIPAL)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -146,16 +146,10 @@ class _Opening:
 
     Arguments:
         open_handlers: opens the gateway and all that answers requests.
-        is_answered: returns once the first answer has left.
     """
 
-    def __init__(
-        self,
-        open_handlers: Callable[[], AbstractAsyncContextManager[Handlers]],
-        is_answered: Callable[[], Awaitable[None]],
-    ) -> None:
+    def __init__(self, open_handlers: Callable[[], AbstractAsyncContextManager[Handlers]]) -> None:
         self._open = open_handlers
-        self._is_answered = is_answered
         self._wanted = anyio.Event()
         self._opened = anyio.Event()
         self._over = anyio.Event()
@@ -167,10 +161,14 @@ class _Opening:
         assert self._handlers is not None
         return self._handlers
 
-    async def hold(self, at_end: ExitStack) -> None:
-        """Open them in time, and hold them open until `end`. Raises what opening raises."""
+    async def hold(self, at_end: ExitStack, is_answered: Callable[[], Awaitable[None]]) -> None:
+        """Open them in time, and hold them open until `end`. Raises what opening raises.
+
+        Arguments:
+            is_answered: returns once the first answer has left.
+        """
         with anyio.move_on_after(FIRST_REQUEST):
-            await first_of(self._is_answered, self._wanted.wait, self._over.wait)
+            await first_of(is_answered, self._wanted.wait, self._over.wait)
         if self._over.is_set():
             return
         async with self._open() as handlers, handlers.running():
@@ -183,6 +181,10 @@ class _Opening:
     async def opened(self) -> None:
         """Open them now, and wait for it."""
         await self.handlers()
+
+    def holders(self) -> frozenset[str]:
+        """The client's tasks that have a sandbox now, or are being given one."""
+        return frozenset() if self._handlers is None else self._handlers.holders()
 
     def end(self) -> None:
         self._over.set()
@@ -209,7 +211,8 @@ async def serve_stdio(
     """
     session = anyio.CancelScope()
     shutdown = Shutdown(session)
-    in_flight = InFlight(kinds(output_chars))
+    opening = _Opening(open_handlers)
+    in_flight = InFlight(kinds(output_chars), opening.holders)
     at_end = ExitStack()
     at_end.callback(shutdown.begin)
     async with anyio.create_task_group() as watching:
@@ -219,8 +222,7 @@ async def serve_stdio(
                 stdio_streams(wire, in_flight, on_end=at_end.close, on_broken=shutdown.stop) as (reader, writer),
                 anyio.create_task_group() as holding,
             ):
-                opening = _Opening(open_handlers, writer.begun.wait)
-                holding.start_soon(opening.hold, at_end)
+                holding.start_soon(opening.hold, at_end, writer.begun.wait)
                 if opens_first:
                     await opening.opened()
                 server = declared_server(opening.handlers, isolated=isolated)

@@ -192,3 +192,8 @@ def opened(slots: Iterable[Slot], principal: str) -> dict[TaskKey, list[Sandbox]
         if slot.task.principal == principal and slot.holds_files and slot.sandbox is not None:
             found.setdefault(slot.task, []).append(slot.sandbox)
     return found
+
+
+def placed(slots: Iterable[Slot], principal: str) -> frozenset[str]:
+    """Return the names of the principal's tasks that have a sandbox, or are being given one."""
+    return frozenset(slot.task.task for slot in slots if slot.task.principal == principal)

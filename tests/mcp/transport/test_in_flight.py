@@ -12,14 +12,16 @@ from taskcell.mcp.transport.in_flight import OVERHEAD, Claim, InFlight, Kind
 LINE = 100
 SIZE = 10_000
 LIMIT = 3 * (SIZE + LINE + OVERHEAD)
+TASKS = st.sampled_from(["a", "b", "c"])
 
 
 def kind_of(request: JSONRPCRequest) -> Kind | None:
-    return None if request.method == "ping" else Kind(request.method, LIMIT, SIZE)
+    task = (request.params or {}).get("task")
+    return None if request.method == "ping" else Kind(request.method, LIMIT, SIZE, task)
 
 
-def request(identity: int | str, method: str = "file") -> JSONRPCRequest:
-    return JSONRPCRequest(jsonrpc="2.0", id=identity, method=method)
+def request(identity: int | str, method: str = "file", task: str | None = None) -> JSONRPCRequest:
+    return JSONRPCRequest(jsonrpc="2.0", id=identity, method=method, params={"task": task} if task else None)
 
 
 def started(in_flight: InFlight) -> list[Claim]:
@@ -130,7 +132,8 @@ def test_files_and_calls_have_lanes_of_their_own_with_room_for_several(output_ch
     of = kinds(output_chars)
     picture = JSONRPCRequest(jsonrpc="2.0", id=1, method="tools/call", params={"name": "read_file"})
     call = JSONRPCRequest(jsonrpc="2.0", id=1, method="tools/call", params={"name": "terminal"})
-    assert of(request(1, "resources/read")) == of(picture) == Kind("files", LANE_LIMIT, FILE_ANSWER)
+    assert of(request(1, "resources/read")) == Kind("files", LANE_LIMIT, FILE_ANSWER)
+    assert of(picture) == Kind("files", LANE_LIMIT, FILE_ANSWER, "default")
     calls = of(call)
     assert calls is not None
     assert calls.lane == "calls"
@@ -139,19 +142,78 @@ def test_files_and_calls_have_lanes_of_their_own_with_room_for_several(output_ch
     assert of(request(1, "ping")) is None
 
 
+@pytest.mark.parametrize(
+    ("arguments", "task"),
+    [
+        (None, "default"),
+        ({}, "default"),
+        ({"task_id": None}, "default"),
+        ({"task_id": "a"}, "a"),
+        ({"task_id": 7}, None),
+    ],
+)
+def test_a_calls_task_is_known_before_its_arguments_are_checked(arguments: object, task: str | None) -> None:
+    call = JSONRPCRequest(jsonrpc="2.0", id=1, method="tools/call", params={"name": "x", "arguments": arguments})
+    kind = kinds(50_000)(call)
+    assert kind is not None
+    assert kind.task == task
+
+
+def test_tasks_without_a_sandbox_take_half_of_a_lane_and_those_with_one_pass_them() -> None:
+    holders: set[str] = set()
+    in_flight = InFlight(lambda asked: kind_of(asked)._replace(limit=2 * LIMIT), lambda: holders)  # type: ignore[union-attr]
+    for number in range(6):
+        in_flight.arrive(request(number, task=f"new {number}"), LINE)
+    waiting = started(in_flight)
+    assert ids(waiting) == [0, 1, 2]
+    holders.add("old")
+    in_flight.arrive(request("of no task"), LINE)
+    for number in range(6, 9):
+        in_flight.arrive(request(number, task="old"), LINE)
+    running = started(in_flight)
+    assert ids(running) == ["of no task", 6, 7]
+    in_flight.end(running[1])
+    assert ids(started(in_flight)) == [8]
+    in_flight.cancel(3)
+    in_flight.end(waiting[0])
+    assert ids(started(in_flight)) == [4]
+
+
+def test_a_task_that_was_given_a_sandbox_leaves_its_share_to_the_next_and_a_large_request_has_its_turn() -> None:
+    holders: set[str] = set()
+    in_flight = InFlight(kind_of, lambda: holders)
+    in_flight.arrive(request(0, task="first"), LINE)
+    in_flight.arrive(request(1, task="large"), LIMIT // 2)
+    in_flight.arrive(request(2, task="small"), LINE)
+    (first,) = started(in_flight)
+    holders.add("first")
+    assert not started(in_flight), "there is no room for the large one, and no other passes it"
+    in_flight.end(first)
+    (large,) = started(in_flight)
+    assert ids([large]) == [1]
+    holders.add("large")
+    in_flight.end(large)
+    assert ids(started(in_flight)) == [2]
+
+
 class Client(RuleBasedStateMachine):
-    """A client that asks, cancels and reads in any order: bytes are neither lost nor forgotten."""
+    """A client that asks, cancels and reads in any order: bytes are neither lost nor forgotten, and all are served."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.in_flight = InFlight(kind_of, read_ahead=1 << 30)
+        self.holders: set[str] = set()
+        self.in_flight = InFlight(kind_of, lambda: self.holders, read_ahead=1 << 30)
         self.running: list[Claim] = []
         self.unread: list[Claim] = []
         self.numbers = iter(range(10_000))
 
-    @rule(method=st.sampled_from(["file", "call", "ping"]), line=st.integers(1, 2 * LIMIT))
-    def ask(self, method: str, line: int) -> None:
-        self.in_flight.arrive(request(next(self.numbers), method), line)
+    @rule(method=st.sampled_from(["file", "call", "ping"]), line=st.integers(1, 2 * LIMIT), task=TASKS)
+    def ask(self, method: str, line: int, task: str | None) -> None:
+        self.in_flight.arrive(request(next(self.numbers), method, task), line)
+
+    @rule(task=TASKS)
+    def come_and_go(self, task: str) -> None:
+        self.holders ^= {task}
 
     @rule()
     def run(self) -> None:

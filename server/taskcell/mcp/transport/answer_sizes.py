@@ -6,7 +6,7 @@ from mcp_types import JSONRPCRequest
 
 from taskcell.files.limits import MAX_PICTURE, MAX_RESOURCE
 from taskcell.mcp.transport.in_flight import Kind, KindOf
-from taskcell.model import MIB
+from taskcell.model import DEFAULT_TASK, MIB
 
 #: Bytes of one file as base64: the largest answer that there is.
 FILE_ANSWER = 4 * max(MAX_PICTURE, MAX_RESOURCE) // 3
@@ -37,6 +37,15 @@ def kinds(output_chars: int) -> KindOf:
             return None
         params = request.params or {}
         is_file = request.method == "resources/read" or params.get("name") == "read_file"
-        return files if is_file else calls
+        return (files if is_file else calls)._replace(task=_task(request))
 
     return kind_of
+
+
+def _task(request: JSONRPCRequest) -> str | None:
+    """The task of a tool's call. What is not the name of one is refused later, and waits for nothing."""
+    if request.method != "tools/call":
+        return None
+    arguments = (request.params or {}).get("arguments")
+    task = arguments.get("task_id") if isinstance(arguments, dict) else None
+    return DEFAULT_TASK if task is None else task if isinstance(task, str) else None

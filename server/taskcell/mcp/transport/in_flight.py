@@ -1,14 +1,15 @@
 """What is in flight between one client and the server, in bytes: requests that run, and answers not yet taken.
 
 A request runs only when its lane has room for its answer, so a client that does not read costs a bounded amount of
-memory: its next requests wait before their answers are made. There is no I/O here. The reader asks which request may
-run next, and the writer reports what the client has taken.
+memory: its next requests wait before their answers are made. Those of tasks without a sandbox, which may wait for one,
+take half of a lane at most: the commands of tasks that have one always find room in the other half. There is no I/O
+here. The reader asks which request may run next, and the writer reports what the client has taken.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -32,15 +33,19 @@ class Kind(NamedTuple):
         lane: its name.
         limit: bytes that may be in flight in the lane.
         size: bytes of the largest answer that is usual.
+        task: the task that needs a sandbox for it; None: no task does.
     """
 
     lane: str
     limit: int
     size: int
+    task: str | None = None
 
 
 #: The kind of a request; None for one whose answer is a few bytes: it runs at once.
 KindOf = Callable[[JSONRPCRequest], Kind | None]
+#: The client's tasks that have a sandbox now, or are being given one.
+Holders = Callable[[], Collection[str]]
 
 
 @dataclass(eq=False, slots=True)
@@ -50,7 +55,7 @@ class Lane:
     Arguments:
         limit: bytes; None where nothing waits.
         used: bytes that running requests have reserved, and that answers hold which the client has not taken.
-        waiting: requests for which there is no room yet, first come first served.
+        waiting: requests for which there is no room yet, in the order in which they came.
     """
 
     limit: int | None
@@ -69,13 +74,19 @@ class Claim:
     Arguments:
         size: bytes that it takes in its lane, once it runs.
         request: None for a message of the server's own.
-        waits: bytes that it takes while it waits for room.
+        waits: bytes that it takes while it waits for room; 0 once it runs.
+        task: as of its kind.
     """
 
     lane: Lane
     size: int
     request: JSONRPCRequest | None = None
     waits: int = 0
+    task: str | None = None
+
+    def is_without(self, holders: Collection[str]) -> bool:
+        """Its task has no sandbox, so that it may wait for one."""
+        return self.task is not None and self.task not in holders
 
 
 class InFlight:
@@ -83,11 +94,13 @@ class InFlight:
 
     Arguments:
         kind_of: the kind of a request.
+        holders: asked only where half of a lane is in use.
         read_ahead: bytes outside of the lanes, beyond which `is_full`.
     """
 
-    def __init__(self, kind_of: KindOf, read_ahead: int = READ_AHEAD) -> None:
+    def __init__(self, kind_of: KindOf, holders: Holders = tuple, read_ahead: int = READ_AHEAD) -> None:
         self._kind_of = kind_of
+        self._holders = holders
         self._read_ahead = read_ahead
         self._small = Lane(None)
         self._lanes: dict[str, Lane] = {}
@@ -110,7 +123,7 @@ class InFlight:
             claim = Claim(self._small, own, request, own)
         else:
             lane = self._lanes.setdefault(kind.lane, Lane(kind.limit))
-            claim = Claim(lane, own + kind.size, request, own)
+            claim = Claim(lane, own + kind.size, request, own, kind.task)
         key = coerce_request_id(request.id)
         self._claims[key] = claim
         self._awaited.add(key)
@@ -120,11 +133,27 @@ class InFlight:
     def ready(self) -> Claim | None:
         """The next request for which there is room; from now on it runs."""
         for lane in self._all():
-            if lane.waiting and lane.has_room(lane.waiting[0].size):
-                claim = lane.waiting.popleft()
+            claim = self._first(lane)
+            if claim is not None and lane.has_room(claim.size):
+                lane.waiting.remove(claim)
                 lane.used += claim.size
                 self._waiting -= claim.waits
+                claim.waits = 0
                 return claim
+        return None
+
+    def _first(self, lane: Lane) -> Claim | None:
+        """The request whose turn it is: the first to come, but for those of tasks without a sandbox while such ones
+        have their half of the lane. They wait for each other, so that a large one has its turn, too."""
+        if not lane.waiting or lane.limit is None or lane.used + lane.waiting[0].size <= lane.limit // 2:
+            return next(iter(lane.waiting), None)
+        holders = self._holders()
+        running = (claim for claim in self._claims.values() if claim.lane is lane and not claim.waits)
+        taken = sum(claim.size for claim in running if claim.is_without(holders))
+        for claim in lane.waiting:
+            if not claim.is_without(holders) or not taken or taken + claim.size <= lane.limit // 2:
+                return claim
+            taken = lane.limit
         return None
 
     def cancel(self, identity: RequestId) -> None:
@@ -132,7 +161,7 @@ class InFlight:
         key = coerce_request_id(identity)
         self._awaited.discard(key)
         claim = self._claims.get(key)
-        if claim is not None and claim in claim.lane.waiting:
+        if claim is not None and claim.waits:
             claim.lane.waiting.remove(claim)
             self._waiting -= claim.waits
             del self._claims[key]
