@@ -73,7 +73,9 @@ async def test_a_server_that_dies_is_succeeded_with_files_variables_processes_an
         task, dying = await fleet.task_at(1)
         heir = fleet.servers["two"]
         await heir.run("echo mine > file; export SEEN=yes", task)
-        begun = await heir.run("for i in $(seq 600); do echo line-$i; echo $i >> ran; sleep 1; done", task, background=True)
+        begun = await heir.run(
+            "for i in $(seq 600); do echo line-$i; echo $i >> ran; sleep 1; done", task, background=True
+        )
         await end(fleet, dying, until)
         died = time.monotonic()
         assert (await heir.run("cat file; echo $SEEN", task))["stdout"] == "mine\nyes\n"

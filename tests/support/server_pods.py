@@ -233,7 +233,9 @@ def container(port: int) -> dict[str, Any]:
 
 def _dev(spec):
     if os.environ.get("K1_SOURCE"):
-        spec["containers"][0]["volumeMounts"].append({"name": "src", "mountPath": "/opt/taskcell/lib/python3.11/site-packages/taskcell"})
+        spec["containers"][0]["volumeMounts"].append(
+            {"name": "src", "mountPath": "/opt/taskcell/lib/python3.11/site-packages/taskcell"}
+        )
         spec["volumes"].append({"name": "src", "hostPath": {"path": os.environ["K1_SOURCE"]}})
     return spec
 
@@ -248,8 +250,12 @@ def pod_spec(port: int) -> dict[str, Any]:
         "hostNetwork": True,
         "serviceAccountName": _ACCOUNT,
         "terminationGracePeriodSeconds": 20,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": SERVER_USER, "runAsGroup": SERVER_USER,
-                            "fsGroup": SERVER_USER},  # fmt: skip
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": SERVER_USER,
+            "runAsGroup": SERVER_USER,
+            "fsGroup": SERVER_USER,
+        },  # fmt: skip
         "initContainers": [init],
         "containers": [container(port)],
         "volumes": [

@@ -121,7 +121,7 @@ class OpenedTasks:
         return f"{task.digest}.{self._deployment.instance}{_ENDING}"
 
     def _of(self, folder: Path, task: TaskKey) -> Iterator[Path]:
-        """The task's files, this server's own first, without those of servers that live and may have a task so named."""
+        """The task's files, this server's own first, without those of servers that live and may have such a task."""
         own = folder / self._name(task)
         yield own
         for path in sorted(folder.glob(f"{task.digest}.*{_ENDING}")):
