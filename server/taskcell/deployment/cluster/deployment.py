@@ -241,6 +241,8 @@ class ClusterDeployment:
     async def bequeathed(self, chosen: Collection[str] | None = None) -> AsyncIterator[ServerRecord]:
         dead = await self.dead() if chosen is None else self.members.dead()
         for instance in dead if chosen is None else [name for name in chosen if name in dead]:
+            if not await self.members.declare_dead(instance):
+                continue
             won: list[SandboxRecord] = []
             for pod in await self._objects.listed("pods", instance=instance):
                 won += await self._taken(pod, instance)

@@ -58,6 +58,8 @@ class Members:
         self._renewed = self._looked = 0.0
         self.instance = ""
         self.is_leaving = False
+        #: How often this server was declared dead and lived on. What was its own before has to be confirmed then.
+        self.life = 0
 
     # --- this server ---------------------------------------------------------------------------------------------
 
@@ -66,6 +68,9 @@ class Members:
         self.instance = instance
         await self._make()
         await self.look()
+        for name in [name for name, seen in self._seen.items() if seen.annotation(ADDRESS) == self._url]:
+            if name != instance:  # this one listens there now, so that the process before it has ended
+                await self.declare_dead(name)
 
     async def _make(self) -> None:
         meta = {
@@ -74,19 +79,53 @@ class Members:
             "annotations": {ADDRESS: self._url, LEAVING: LEAVES if self.is_leaving else "", UNSAID: "[]"},
         }
         spec = {"holderIdentity": self.instance, "leaseDurationSeconds": round(TERM), "renewTime": _now()}
+        spec |= {"leaseTransitions": self.life}
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
         await self._objects.make("leases", body)
         self._renewed = self._clock()
 
     async def renew(self) -> bool:
-        """Renew this server's Lease. Returns False where others may have counted it as dead meanwhile."""
+        """Renew this server's Lease. Returns False where another one has declared it dead, or deleted it."""
         began, was_late = self._clock(), self.has_lapsed
-        steps = [test("/spec/holderIdentity", self.instance), set_to("/spec/renewTime", _now())]
+        said = test(at_annotation(LEAVING), LEAVES if self.is_leaving else "")
+        steps = [test("/spec/holderIdentity", self.instance), said, set_to("/spec/renewTime", _now())]
         if await self._objects.change("leases", self._name(self.instance), steps) is None:
-            await self._make()
+            await self._come_back()
             return False
         self._renewed = began
         return not was_late
+
+    async def _come_back(self) -> None:
+        """Live again after having been declared dead. Whoever did that has taken, or takes, what this server had."""
+        began = self._clock()
+        self.life += 1
+        steps = [
+            set_to(at_annotation(LEAVING), LEAVES if self.is_leaving else ""),
+            set_to("/spec/leaseTransitions", self.life),
+            set_to("/spec/renewTime", _now()),
+        ]
+        if await self._objects.change("leases", self._name(self.instance), steps) is None:
+            await self._make()
+        self._renewed = began
+
+    async def declare_dead(self, instance: str) -> bool:
+        """Say that a server is dead before anything of it is taken; False where it has renewed its Lease meanwhile.
+
+        It learns of that at its next renewal, whatever its own clock says.
+        """
+        seen = self._seen.get(instance)
+        if seen is None:
+            return True  # its Lease went when all of it was taken
+        if seen.annotation(LEAVING) == ENDED:
+            return True
+        steps = [test("/spec/renewTime", seen.stamp), set_to(at_annotation(LEAVING), ENDED)]
+        changed = await self._objects.change("leases", self._name(instance), steps)
+        if changed is None and await self._objects.found("leases", self._name(instance)) is not None:
+            await self.look()
+            return not self.is_alive(instance)
+        if changed is not None:
+            self._seen[instance] = SeenLease(changed, seen.since)
+        return True
 
     @property
     def has_lapsed(self) -> bool:
@@ -139,6 +178,11 @@ class Members:
         if seen is None or instance == self.instance or not self.is_alive(instance):
             return None
         return Peer(seen.annotation(ADDRESS), instance)
+
+    def life_of(self, instance: str) -> int:
+        """Which life of a server this one has seen last, or has declared to be over."""
+        seen = self._seen.get(instance)
+        return 0 if seen is None else int(seen.lease["spec"].get("leaseTransitions", 0))
 
     def notes(self, instance: str) -> str:
         """What a server has written down that no answer had said."""

@@ -91,7 +91,7 @@ class Objects:
         return True
 
 
-def test(at: str, value: str) -> Mapping[str, Any]:
+def test(at: str, value: object) -> Mapping[str, Any]:
     """A step of a patch: it fails unless there is this value."""
     return {"op": "test", "path": at, "value": value}
 

@@ -18,7 +18,7 @@ from taskcell.model import TaskKey
 ATTEMPTS = 8
 #: The annotation that says what a task was opened with; empty where it was not.
 OPENING = LABEL_PREFIX + "opening"
-_HOLDER = "/spec/holderIdentity"
+_HOLDER, _LIFE = "/spec/holderIdentity", "/spec/leaseTransitions"
 
 
 class TaskLeases:
@@ -50,7 +50,10 @@ class TaskLeases:
                 continue  # it was given up in between
             holder = str(found["spec"]["holderIdentity"])
             if holder == self._members.instance:
-                return self._is_own(task, found)
+                own = await self._confirmed(task, found)
+                if own is None:
+                    continue
+                return self._is_own(task, own)
             peer = await self._living(holder)
             if peer is not None:
                 self._lose(task)
@@ -102,11 +105,23 @@ class TaskLeases:
         return peer
 
     async def _take(self, task: TaskKey, holder: str) -> dict[str, Any] | None:
+        """Take a task of a dead server; None where it lives after all, or another server was faster."""
+        if not await self._members.declare_dead(holder):
+            return None
         steps = [
             test(_HOLDER, holder),
+            test(_LIFE, self._members.life_of(holder)),
             set_to(_HOLDER, self._members.instance),
+            set_to(_LIFE, self._members.life),
             set_to(at_label(INSTANCE), self._members.instance),
         ]
+        return await self._objects.change("leases", self._name(task), steps)
+
+    async def _confirmed(self, task: TaskKey, found: dict[str, Any]) -> dict[str, Any] | None:
+        """A task of this server's as it is in its present life; None where another server was faster."""
+        if found["spec"].get("leaseTransitions", 0) == self._members.life:
+            return found
+        steps = [test(_HOLDER, self._members.instance), set_to(_LIFE, self._members.life)]
         return await self._objects.change("leases", self._name(task), steps)
 
     async def seize(self, task: TaskKey, dead: str) -> bool:
@@ -137,8 +152,15 @@ class TaskLeases:
 
     async def check(self) -> Collection[TaskKey]:
         """See which tasks are still this server's, which was away; returns those that are not any more."""
-        held = {one["metadata"]["name"] for one in await self._of(self._members.instance)}
-        lost = [task for task in self.own if self._name(task) not in held]
+        held = {one["metadata"]["name"]: one for one in await self._of(self._members.instance)}
+        lost = []
+        for task in list(self.own):
+            found = held.get(self._name(task))
+            own = None if found is None else await self._confirmed(task, found)
+            if own is None:
+                lost.append(task)
+            else:
+                self._versions[task] = str(own["metadata"]["resourceVersion"])
         for task in lost:
             self._lose(task)
         return lost
@@ -161,7 +183,7 @@ class TaskLeases:
         instance = self._members.instance
         meta = {"name": self._name(task), "labels": self._objects.labels(role=CLAIM, instance=instance)}
         meta["annotations"] = {OPENING: ""}  # a patch adds to what is there
-        spec = {"holderIdentity": instance}
+        spec = {"holderIdentity": instance, "leaseTransitions": self._members.life}
         return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
 
     def _name(self, task: TaskKey) -> str:
