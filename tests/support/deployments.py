@@ -96,10 +96,10 @@ class OnCluster:
             await other.members.look()
         return made
 
-    def make(self, name: str, url: str, deployment: str = "test") -> ClusterDeployment:
-        """A server's side of the deployment, which has not joined."""
+    def make(self, name: str, url: str, deployment: str = "test", **places: Path | None) -> ClusterDeployment:
+        """A server's side of the deployment, which has not joined. `places`: as `ClusterDeployment` has them."""
         self.apis.append(self.server.api(name))
-        return ClusterDeployment(self.apis[-1], deployment, url, self.clock)
+        return ClusterDeployment(self.apis[-1], deployment, url, self.clock, **places)
 
     async def sandbox(self, server: Deployment, task: str, number: int = 1, **changes: Any) -> SandboxRecord:
         name = f"taskcell-{server.instance}-{number}"

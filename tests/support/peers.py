@@ -33,6 +33,7 @@ from taskcell.gateway.admission import Admission
 from taskcell.gateway.gateway import Gateway
 from taskcell.http.app import HttpApp
 from taskcell.http.listener import HttpListener
+from taskcell.http.local_door import with_local_door
 from taskcell.http.serve import join_others
 from taskcell.mcp.server import build_server
 from taskcell.model import TaskKey
@@ -49,6 +50,8 @@ on_exit = "keep"
 [http]
 tokens_file = "tokens.json"
 peer_url = "{url}"
+[workspace]
+store = "store"
 [environments.e]
 environment = ["OF=the environment"]
 """
@@ -122,12 +125,14 @@ class Peers:
         *,
         task_status: anyio.abc.TaskStatus[PeerServer],
     ) -> None:
-        deployment = self.cluster.make(name, url)
+        own = {"folder": self.folder / name, "store": settings.archive_store}
+        deployment = self.cluster.make(name, url, **own)
         engine = LocalPods(self._nodes, self.cluster.server.api(name))
         authentication = Authentication.of(settings)
         authentication.of_peer = lambda token: caller_of_peer(deployment.key, deployment.instance, token)
         with anyio.CancelScope() as stop, listening:
-            async with open_gateway(settings, build_tools(settings, ()), engine, deployment=deployment) as gateway:
+            opened = lambda: open_gateway(settings, build_tools(settings, ()), engine, deployment=deployment)  # noqa: E731
+            async with with_local_door(opened, settings, isolated=False) as gateway:
                 server = build_server(gateway, isolated=False, admission=Admission())
                 app = HttpApp(server, settings.http, authentication, metrics=bytes, host="127.0.0.1", ready=_is_ready)
                 listener = HttpListener(app.requests)

@@ -74,6 +74,11 @@ class Closing:
         """From now on the slot counts as leaving; one of the methods below closes it."""
         self._leaving.add(slot)
 
+    @property
+    def tasks(self) -> set[TaskKey]:
+        """Those of which something is being closed."""
+        return {slot.task for slot in self._leaving if not slot.is_warm}
+
     def of_task(self, task: TaskKey) -> list[Slot]:
         return [slot for slot in self._leaving if slot.task == task]
 

@@ -173,7 +173,10 @@ class Copies:
 
     async def _check_new(self, task: TaskKey) -> None:
         """Raises BadArgument: the task exists; SandboxLost."""
-        if (await self._pool.holder(task)).door is not None or await self._pool.has_begun(task):
+        found = await self._pool.holder(
+            task, is_sent=True
+        )  # it is to be where its files are, whoever would lead for it
+        if found.door is not None or await self._pool.has_begun(task):
             raise _exists(task)
 
     # --- for all -------------------------------------------------------------------------------------------------

@@ -80,6 +80,11 @@ class Executor:
         self._keeper.expect(slot)
         self._group.start_soon(self._closing.close_idle, slot)
 
+    @property
+    def closing_tasks(self) -> set[TaskKey]:
+        """Those of which something is being closed, or saved before that."""
+        return self._closing.tasks
+
     def let_go(self, task: TaskKey) -> None:
         """Begin to forget a task that another server has."""
         for slot in self._slots.take(lambda slot: slot.task == task):

@@ -128,7 +128,8 @@ class Sharing:
         if not self._has_swept:
             self._has_swept = True
             await claims.sweep()
-        if gone := claims.own - here - self._used.keys():
+        # What is being closed is still to be saved, and another server must not look for it before that.
+        if gone := claims.own - here - self._used.keys() - self._executor.closing_tasks:
             await claims.release(gone)
 
 

@@ -109,7 +109,7 @@ class ClusterDeployment:
 
     async def lacking(self) -> str:
         """What the server's account must be allowed and is not; empty where nothing is lacking. Raises as `join`."""
-        rights = await missing_rights(self._api, SHARING)
+        rights = await missing_rights(self._api, SHARING, secret=self._objects.name("key"))
         return _LACKING.format(", ".join(rights), self._api.cluster.namespace) if rights else ""
 
     async def _shared_key(self) -> bytes:

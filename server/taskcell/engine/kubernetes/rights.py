@@ -26,19 +26,24 @@ SHARING: Rights = (
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
-async def missing_rights(api: Api, rights: Rights = RIGHTS) -> tuple[str, ...]:
-    """Rights that the account lacks, as in `delete pods`. Raises EngineUnavailable, EngineError."""
+async def missing_rights(api: Api, rights: Rights = RIGHTS, *, secret: str = "") -> tuple[str, ...]:
+    """Rights that the account lacks, as in `delete pods`. Raises EngineUnavailable, EngineError.
+
+    Arguments:
+        secret: the name of the only Secret that is to be read.
+    """
     lacking: list[str] = []
 
     async def ask(group: str, resource: str, subresource: str, verb: str) -> None:
         what = {"namespace": api.cluster.namespace, "verb": verb, "group": group, "resource": resource}
+        named = secret if (resource, verb) == ("secrets", "get") else ""
         body = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": what | ({"subresource": subresource} if subresource else {})},
+            "spec": {"resourceAttributes": what | {"subresource": subresource, "name": named}},
         }
         if not (await api.call("POST", _REVIEWS, body))["status"].get("allowed"):
-            lacking.append(f"{verb} {resource}{subresource and '/' + subresource}")
+            lacking.append(f"{verb} {resource}{subresource and '/' + subresource}{named and ' ' + named}")
 
     async with anyio.create_task_group() as group:
         for api_group, resource, subresource, verbs in rights:
