@@ -85,11 +85,12 @@ def skill_images_built() -> None:
         anyio.run(build)
 
 
-async def _engine(kind: str, host: str) -> Engine:
+async def _engine(kind: str, host: str, storage_class: str) -> Engine:
     if kind == "local":
         return LocalEngine()
     if kind == "kubernetes":
-        return KubernetesEngine(Api(lambda: find_cluster({}, host or os.environ["TASKCELL_TEST_KUBECONFIG"])))
+        api = Api(lambda: find_cluster({}, host or os.environ["TASKCELL_TEST_KUBECONFIG"]))
+        return KubernetesEngine(api, storage_class)
     return await DockerEngine.open(host, {})
 
 
@@ -112,7 +113,7 @@ def gateway(tmp_path: Path) -> GatewayFactory:
         ends = {} if "on_exit" in toml else {"TASKCELL__POOL__ON_EXIT": "close"}
         settings = load_settings(Invocation({"TASKCELL__POOL__WARM": str(warm), **ends}, tmp_path, path))
         skills = manifest.load(settings.manifest_paths, {}, built_in_names())
-        made = await _engine(engine, host)
+        made = await _engine(engine, host, settings.engine.storage_class)
         try:
             async with open_gateway(settings, build_tools(settings, skills), made, state, **more) as gw:
                 yield gw

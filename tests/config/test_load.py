@@ -359,6 +359,12 @@ def test_the_persons_folder_is_found_from_the_configurations_and_stands_alone(tm
             loaded(tmp_path, f'[workspace]\nfolder = "site"\n{other}')
 
 
+def test_a_storage_class_is_a_clusters(tmp_path):
+    assert loaded(tmp_path, '[engine]\nkind = "kubernetes"\nstorage_class = "fast"').engine.storage_class == "fast"
+    with pytest.raises(ConfigError, match=r"engine\.kind = 'kubernetes' alone"):
+        loaded(tmp_path, '[engine]\nstorage_class = "fast"')
+
+
 def test_a_link_to_the_persons_folder_is_followed_once(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")

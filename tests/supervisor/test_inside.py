@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from supervisor_driver import Supervisor
+
 #: A reply's head: done, a folder, its size, time and mode.
 HEAD = 22
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -66,3 +68,17 @@ def test_a_folder_that_the_user_may_not_enter_is_named(binary: Path, tmp_path: P
     done = run(binary, "as", "1000:1000", tmp_path, "transfer", "send", "tar", "0", "0", ".")
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"the folder cannot be entered" in done.stderr
+
+
+@as_root
+def test_a_folder_of_its_own_is_given_to_the_group_that_shares_it_and_no_other(binary: Path, tmp_path: Path) -> None:
+    own, others, link = tmp_path / "own", tmp_path / "others", tmp_path / "link"
+    for folder in (own, others):
+        folder.mkdir(mode=0o755)
+    os.chown(others, 1000, 1000)
+    link.symlink_to(others)
+    asked = [word for folder in (own, others, link, tmp_path / "none") for word in ("--shared", str(folder))]
+    supervisor = Supervisor(binary, tmp_path / "s", options=["--group", "59999", *asked])
+    supervisor.stop()
+    assert (own.stat().st_gid, own.stat().st_mode & 0o7777) == (59_999, 0o2775)
+    assert (others.stat().st_gid, others.stat().st_mode & 0o7777) == (1000, 0o755)

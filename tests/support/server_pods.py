@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -255,7 +254,7 @@ def pod_spec(port: int) -> dict[str, Any]:
             "runAsUser": SERVER_USER,
             "runAsGroup": SERVER_USER,
             "fsGroup": SERVER_USER,
-        },  # fmt: skip
+        },
         "initContainers": [init],
         "containers": [container(port)],
         "volumes": [

@@ -27,7 +27,7 @@
 
 static int usage(void) {
     fputs("usage: supervisor init --socket PATH [--claim MS] [--own-ipc] [--stays] [--group GID]\n"
-          "                       [--mode MODE:PATH]...\n"
+          "                       [--mode MODE:PATH]... [--shared PATH]\n"
           "       supervisor connect --socket PATH | file ... | transfer ... | look PATH... | facts PATH...\n"
           "       supervisor own SECONDS USER PATH... | as USER FOLDER transfer ... | apart USER FOLDER TRANSFER... |\n"
           "       environment | reach | version\n",
@@ -56,6 +56,7 @@ static int init(int count, char **words) {
         if (!value) return usage();
         if (!strcmp(words[i], "--claim")) options.claim_ms = strtoul(value, NULL, 10);
         else if (!strcmp(words[i], "--group")) options.group = (gid_t)strtoul(value, NULL, 10);
+        else if (!strcmp(words[i], "--shared")) group_set(value, options.group);
         else if (strcmp(words[i], "--mode") || !mode_set(value)) return usage();
         i++;
     }

@@ -193,6 +193,8 @@ def _contradictions(settings: Settings) -> Iterator[Fault]:
     if pool.warm > pool.max_sandboxes:
         yield Fault(("pool", "warm"), f"is more than pool.max_sandboxes, which is {pool.max_sandboxes}")
     yield from _folder_faults(settings)
+    if settings.engine.storage_class and settings.engine.kind != "kubernetes":
+        yield Fault(("engine", "storage_class"), "has an effect with engine.kind = 'kubernetes' alone; leave it out")
     if settings.sudo.password_file and settings.sudo.password.get_secret_value() != GENERATED:
         yield Fault(("sudo", "password_file"), "stands beside a password; leave one of the two out")
     jwt = {"issuer": http.issuer, "audience": http.audience, "jwks_url": http.jwks_url}

@@ -37,6 +37,7 @@ class EngineSettings(Table):
     kind: Word = "docker"
     host: Word = ""
     runtime: Word = ""
+    storage_class: Word = ""
 
 
 class PoolSettings(Table):

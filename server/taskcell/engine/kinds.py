@@ -55,7 +55,7 @@ def _kubernetes(settings: EngineSettings, environ: Mapping[str, str]) -> Engine:
         from taskcell.engine.kubernetes.engine import KubernetesEngine
         from taskcell.engine.kubernetes.kubeconfig import find_cluster
 
-        return KubernetesEngine(Api(lambda: find_cluster(environ, settings.host)))
+        return KubernetesEngine(Api(lambda: find_cluster(environ, settings.host)), settings.storage_class)
 
     return deferred(make, has_images=False)
 

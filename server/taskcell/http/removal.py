@@ -30,7 +30,7 @@ REMOVE = "/remove"
 #: Bytes of a request: two names.
 _MAX_BODY = 16 << 10
 #: Seconds for another server to close a task: killing what runs in it takes a few.
-REMOVE_TIMEOUT = 20.0
+PASS_ON_TIMEOUT = 20.0
 #: Whose route this is among callers that sign in: what a server asks another one for is no user's.
 ADMINS = frozenset({TokenScope.ADMIN})
 
@@ -69,7 +69,7 @@ class Removal:
         """Have the server close the task that has it. Raises SandboxLost."""
         token = peer_token(self._gateway.pool.deployment.key, peer.instance, Caller(principal, ADMINS))
         headers = {"authorization": f"Bearer {token}"}
-        async with httpx2.AsyncClient(headers=headers, timeout=REMOVE_TIMEOUT, trust_env=False) as http:
+        async with httpx2.AsyncClient(headers=headers, timeout=PASS_ON_TIMEOUT, trust_env=False) as http:
             try:
                 answer = await http.post(f"{peer.url}{REMOVE}", json=dict(values))
             except (OSError, httpx2.HTTPError):

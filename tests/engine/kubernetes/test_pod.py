@@ -11,7 +11,8 @@ import pytest
 from pool_slots import POLICY
 from taskcell.config.settings import Settings
 from taskcell.engine.base import ContainerSpec, Workspace
-from taskcell.engine.kubernetes import pod
+from taskcell.engine.kubernetes import pod, status
+from taskcell.engine.kubernetes.disks import claim_of
 from taskcell.model import Profile
 from taskcell.mounts import Mount, Tmpfs
 from taskcell.profile.build import terminal_profile
@@ -76,6 +77,36 @@ def test_each_profile_that_may_come_has_a_container_beside_the_first() -> None:
     assert "--group" in first["command"]
     names = [volume["name"] for volume in made["spec"]["volumes"]]
     assert len(names) == len(set(names))
+
+
+def test_files_on_disk_are_a_claim_that_the_tasks_pods_mount_on_one_node() -> None:
+    name = "taskcell-data-d-0123456789abcdef"
+    asked = replace(spec(), workspace=Workspace(1 << 20, name, persistent=True))
+    made = pod.manifest(asked, "map", claim_of(name))
+    assert made["metadata"]["labels"][pod.DISK] == claim_of(name) == name
+    assert made["metadata"]["annotations"][pod.TASK_FILES] == name
+    assert {"name": "workspace", "persistentVolumeClaim": {"claimName": name}} in made["spec"]["volumes"]
+    (term,) = made["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["labelSelector"]["matchLabels"] == {pod.DISK: name}
+    mount = next(one for one in made["spec"]["containers"][0]["volumeMounts"] if one["mountPath"] == "/workspace")
+    assert mount["subPath"] == "files"  # a new file system has a folder `lost+found`
+    assert made["spec"]["securityContext"]["fsGroup"] == pod.FILES_GROUP
+    in_memory = pod.manifest(spec(), "map")
+    assert "affinity" not in in_memory["spec"]
+    assert pod.DISK not in in_memory["metadata"]["labels"]
+
+
+@pytest.mark.parametrize("name", ["taskcell-data-A_b-1", "taskcell-data-" + "d" * 63 + "-1", "-"])
+def test_a_claim_has_a_name_that_kubernetes_takes(name: str) -> None:
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", claim_of(name))
+    assert claim_of(name) != claim_of(name + "x")
+
+
+def test_why_a_pod_waits_is_what_the_scheduler_says() -> None:
+    said = {"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"}
+    assert status.why_waits({"status": {"conditions": [said]}}) == "0/2 nodes are available"
+    assert status.why_waits({"status": {"conditions": [said | {"status": "True"}]}}) == ""
+    assert status.why_waits({}) == ""
 
 
 def test_names_of_containers_are_what_kubernetes_takes_and_differ() -> None:

@@ -27,3 +27,13 @@ bool mode_set(const char *word) {
     close(fd);
     return true;
 }
+
+/* A volume of a node's folder, or of NFS, is given to no group by the kubelet, as other volumes are. */
+void group_set(const char *path, gid_t group) {
+    struct stat folder;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return;
+    if (!fstat(fd, &folder) && folder.st_uid == geteuid() && folder.st_gid != group && !fchown(fd, (uid_t)-1, group))
+        (void)!fchmod(fd, (folder.st_mode & MODE_MAX) | S_ISGID | S_IRWXG);
+    close(fd);
+}

@@ -37,6 +37,11 @@ class ApiRefused(EngineError):
         super().__init__(message)
         self.status, self.reason = status, reason
 
+    @property
+    def is_over_quota(self) -> bool:
+        """The namespace's ResourceQuota has no room for it."""
+        return self.status == 403 and "exceeded quota" in str(self)
+
 
 class Api:
     """Raises EngineUnavailable when the server does not answer, and ApiRefused when it refuses.

@@ -14,6 +14,7 @@ import anyio.abc
 from taskcell.engine.base import Container, ContainerSpec, EngineFacts, ListedContainer, ListedVolume, Standing
 from taskcell.engine.kubernetes import inside, pod, rights, status
 from taskcell.engine.kubernetes.api import JSON_PATCH, Api
+from taskcell.engine.kubernetes.disks import Disks
 from taskcell.engine.kubernetes.exec_stream import open_pod_exec
 from taskcell.engine.kubernetes.inside import PodCell
 from taskcell.engine.kubernetes.network import Wall
@@ -29,17 +30,22 @@ _RIGHTS = (
 
 
 class KubernetesEngine:
-    """Makes sandboxes as pods in one namespace."""
+    """Makes sandboxes as pods in one namespace.
+
+    Arguments:
+        storage_class: of files on disk; empty means the cluster's default.
+    """
 
     #: A cluster pulls images; it builds none.
     images = None
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, storage_class: str = "") -> None:
         self._api = api
+        self._disks = Disks(api, storage_class)
         self._facts: EngineFacts | None = None
         self._pods = Pods(api)
         self._wall = Wall(api)
-        self._starter = Starter(api, self._pods, self._wall)
+        self._starter = Starter(api, self._pods, self._wall, self._disks)
         self._owner = ""
         self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
@@ -61,8 +67,10 @@ class KubernetesEngine:
 
     async def start(self, spec: ContainerSpec) -> Container:
         refused = list(pod.impossible(spec.profile))
-        if spec.workspace.persistent or spec.workspace.folder:
-            refused.append("its files are to be on disk, and this engine keeps them in memory")
+        if spec.workspace.folder:
+            refused.append(
+                "its files are to be in a folder of the host (workspace.root), and a pod may run on any node"
+            )
         if refused:
             raise EngineError(f"The profile '{spec.profile.name}' cannot run on Kubernetes: {'; '.join(refused)}.")
         if "pids" not in spec.allow_unenforced and spec.profile.pids:
@@ -159,8 +167,10 @@ class KubernetesEngine:
         others = [one for one in status.cells_in_use(found) if one not in (cell, cell + pod.SPOILT)]
         if others and not has_ended and not await self._starter.is_idle(PodCell(name, cell)):
             await self._pods.spoil(found, cell)
-        elif not await self._pods.release(found, cell) and not has_ended:
-            await self._pods.delete(name, uid, grace)
+        else:
+            closes = not has_ended or status.is_on_disk(found)
+            if not await self._pods.release(found, cell, closes=closes) and closes:
+                await self._pods.delete(name, uid, grace)
 
     # --- the channel ---------------------------------------------------------------------------------------------
 
@@ -181,7 +191,9 @@ class KubernetesEngine:
     # --- workspaces ----------------------------------------------------------------------------------------------
 
     async def bounds_volumes(self, size: int) -> bool:
-        return False
+        """True: a claim asks for its size. EngineError: the server's account may not make one."""
+        await self._disks.check()
+        return True
 
     async def save_files(self, container: Container, file: BinaryIO, most: int) -> None:
         await inside.save(self._api, place_of(container), container.user, file, most)
@@ -199,6 +211,9 @@ class KubernetesEngine:
         yield
 
     async def remove_workspace(self, name: str) -> None:
+        if "/" not in name:  # not a pod's own
+            await self._disks.delete(name)
+            return
         found = await self._pods.look(name)
         if found is not None and not self._is_others(found):
             pod_name, uid = name.split("/")
@@ -208,10 +223,10 @@ class KubernetesEngine:
         return ()
 
     async def sweep(self, deployment: str, living: Collection[str]) -> None:
-        """Workspaces go with their pods."""
+        """Workspaces in memory go with their pods."""
 
     async def sweep_own(self, instance: str) -> None:
-        """Workspaces go with their pods."""
+        """Workspaces in memory go with their pods."""
 
     async def aclose(self) -> None:
         await self._api.aclose()

@@ -29,6 +29,10 @@ REQUESTED_MEMORY, REQUESTED_CPU = 64 << 20, "10m"
 IDLE_MEMORY, IDLE_CPU = 8 << 20, "1m"
 #: The annotation that lists the containers in use, and what stands there behind one that must not be used again.
 CELLS, SPOILT = LABEL_PREFIX + "cells", "!"
+#: What stands there when the pod is to be deleted.
+CLOSING = SPOILT
+#: The label with the claim that has a task's files on disk, and the annotation with their name among workspaces.
+DISK, TASK_FILES = LABEL_PREFIX + "disk", LABEL_PREFIX + "files"
 #: The group that a task's users share in its files.
 FILES_GROUP = 59_999
 #: What cannot stand in a label is given as a hash of so many characters.
@@ -85,28 +89,30 @@ def cell_of(profile: Profile) -> str:
     return f"c-{plain[:CELL_SHOWN]}-{hashlib.sha256(profile.name.encode()).hexdigest()[:8]}"
 
 
-def manifest(spec: ContainerSpec, supervisor: str) -> dict[str, Any]:
+def manifest(spec: ContainerSpec, supervisor: str, disk: str = "") -> dict[str, Any]:
     """The pod of a task: a container for its profile, and one for each that may come beside it.
 
     None can be added later: an ephemeral container has no limits of its own, and never goes away.
 
     Arguments:
         supervisor: name of the ConfigMap that holds the supervisor.
+        disk: name of the claim with the task's files; empty: they are in memory.
     """
     profile, siblings = spec.profile, siblings_of(spec)
     context: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
-    if spec.shares_files:  # the kubelet gives the workspace to the group, and what is made in it inherits that
-        context["fsGroup"] = FILES_GROUP
+    if _has_group(spec):  # the kubelet gives the workspace to the group, and what is made in it inherits that
+        context |= {"fsGroup": FILES_GROUP, **({"fsGroupChangePolicy": "OnRootMismatch"} if disk else {})}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "name": spec.name,
-            "labels": labels(spec),
+            "labels": labels(spec) | ({DISK: disk} if disk else {}),
             # Empty and there: a patch that tests a key that is missing fails.
             "annotations": {
                 LABEL_PREFIX + "name": "",
                 CELLS: cell_of(profile),
+                **({TASK_FILES: spec.workspace.name} if disk else {}),
                 "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
             },
         },
@@ -123,14 +129,26 @@ def manifest(spec: ContainerSpec, supervisor: str) -> dict[str, Any]:
             "dnsConfig": {"nameservers": ["127.0.0.1"]},
             **({"runtimeClassName": profile.runtime} if profile.runtime else {}),
             "nodeSelector": {"kubernetes.io/arch": architecture(profile)},
+            **({"affinity": _beside(disk)} if disk else {}),
             "securityContext": context,
             "containers": [
                 _cell(spec, profile, spec.claim_within, (REQUESTED_MEMORY, REQUESTED_CPU)),
                 *(_cell(spec, one, DEADLINE, (IDLE_MEMORY, IDLE_CPU)) for one in siblings),
             ],
-            "volumes": [*_volumes(spec, supervisor, (profile, *siblings))],
+            "volumes": [*_volumes(spec, supervisor, disk, (profile, *siblings))],
         },
     }
+
+
+def _has_group(spec: ContainerSpec) -> bool:
+    """Whether the users of its commands share a group: a new file system on disk belongs to root."""
+    return spec.shares_files or spec.workspace.persistent
+
+
+def _beside(disk: str) -> dict[str, Any]:
+    """On the node of the task's other pods, which alone can mount the claim. The first one may be anywhere."""
+    term = {"labelSelector": {"matchLabels": {DISK: disk}}, "topologyKey": "kubernetes.io/hostname"}
+    return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
 
 
 def siblings_of(spec: ContainerSpec) -> list[Profile]:
@@ -162,8 +180,8 @@ def _cell(spec: ContainerSpec, profile: Profile, claim_within: float, requested:
         # A kubelet says nothing of a pod before it has tried every image: one that is nowhere would hold up the others.
         "imagePullPolicy": "IfNotPresent" if profile.image == spec.profile.image else "Never",
         "workingDir": "/",
-        "command": [*_supervising(profile, claim_within, spec.shares_files)],
-        "volumeMounts": [*_mounts(profile)],
+        "command": [*_supervising(spec, profile, claim_within)],
+        "volumeMounts": [*_mounts(profile, spec.workspace.persistent)],
         "resources": {
             "limits": {key: value for key, value in limits.items() if value},
             "requests": {"memory": str(min(profile.memory or memory, memory)), "cpu": cpu},
@@ -179,26 +197,33 @@ def _cell(spec: ContainerSpec, profile: Profile, claim_within: float, requested:
     }
 
 
-def _supervising(profile: Profile, claim_within: float, shares_files: bool) -> Iterator[str]:
+def _supervising(spec: ContainerSpec, profile: Profile, claim_within: float) -> Iterator[str]:
     yield from (SUPERVISOR, "init", "--socket", POD_SOCKET, "--claim", str(round(claim_within * 1000)), "--stays")
-    if shares_files:
+    if _has_group(spec):
         yield from ("--group", str(FILES_GROUP))
+        if spec.workspace.persistent:
+            yield from ("--shared", WORKSPACE)
     for mount in profile.tmpfs:  # an emptyDir has no mode but 0777
         yield from ("--mode", f"{mount.mode:o}:{mount.target}")
 
 
-def _mounts(profile: Profile) -> Iterator[Mapping[str, Any]]:
+def _mounts(profile: Profile, on_disk: bool) -> Iterator[Mapping[str, Any]]:
     yield {"name": "supervisor", "mountPath": SUPERVISOR_FOLDER, "readOnly": True}
-    yield {"name": "workspace", "mountPath": WORKSPACE, "readOnly": profile.is_reader}
+    # Below the file system's root, which has a `lost+found` that nobody but root may read.
+    files = {"name": "workspace", **({"subPath": "files"} if on_disk else {})}
+    yield files | {"mountPath": WORKSPACE, "readOnly": profile.is_reader}
     for mount in profile.mounts:  # another place of the task's files
-        yield {"name": "workspace", "mountPath": mount.target, "readOnly": mount.read_only}
+        yield files | {"mountPath": mount.target, "readOnly": mount.read_only}
     for number, one in enumerate(profile.tmpfs):
         yield {"name": _memory_name(profile, number), "mountPath": one.target}
 
 
-def _volumes(spec: ContainerSpec, supervisor: str, profiles: Sequence[Profile]) -> Iterator[Mapping[str, Any]]:
+def _volumes(
+    spec: ContainerSpec, supervisor: str, disk: str, profiles: Sequence[Profile]
+) -> Iterator[Mapping[str, Any]]:
     yield {"name": "supervisor", "configMap": {"name": supervisor, "defaultMode": 0o555}}
-    yield {"name": "workspace", "emptyDir": _memory(spec.workspace.size)}
+    files = {"persistentVolumeClaim": {"claimName": disk}} if disk else {"emptyDir": _memory(spec.workspace.size)}
+    yield {"name": "workspace", **files}
     for profile in profiles:
         for number, one in enumerate(profile.tmpfs):
             yield {"name": _memory_name(profile, number), "emptyDir": _memory(one.size)}

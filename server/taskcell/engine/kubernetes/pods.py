@@ -13,7 +13,7 @@ from taskcell.engine.kubernetes.api import JSON_PATCH, Api, ApiRefused
 from taskcell.errors import EngineUnavailable, NoRoom
 from taskcell.supervisor import binary
 
-_GONE, _FORBIDDEN, _CONFLICT = 404, 403, 409
+_GONE, _CONFLICT = 404, 409
 #: A patch whose test fails.
 _INVALID = 422
 #: The watch's beginning is too old (410), or the server is busy.
@@ -27,15 +27,15 @@ class Pods:
         self._api = api
         self._supervisors: dict[str, str] = {}
 
-    async def make(self, spec: ContainerSpec) -> dict[str, Any]:
-        """Have the pod made; its name is the spec's alone. Raises NoRoom, EngineError."""
+    async def make(self, spec: ContainerSpec, disk: str) -> dict[str, Any]:
+        """Have the pod made; its name is the spec's alone. Raises NoRoom, EngineError. `disk` as in `pod.manifest`."""
         supervisor = await self._supervisor(pod.architecture(spec.profile))
         try:
-            return await self._api.call("POST", self._api.path("pods"), pod.manifest(spec, supervisor))
+            return await self._api.call("POST", self._api.path("pods"), pod.manifest(spec, supervisor, disk))
         except ApiRefused as refused:
             if refused.reason == "AlreadyExists":  # the answer to a first attempt was lost
                 return await self._api.call("GET", self._api.path("pods", spec.name))
-            if refused.status == _FORBIDDEN and "exceeded quota" in str(refused):
+            if refused.is_over_quota:
                 raise NoRoom(f"The namespace's quota has no room for a sandbox: {refused} Call again later.") from None
             raise
 
@@ -87,14 +87,24 @@ class Pods:
         """Take a container that is not in use. Returns False where another server was faster, or it is in use."""
 
         def taken(used: list[str]) -> list[str]:
-            return used if cell in used or cell + pod.SPOILT in used else [*used, cell]
+            return [*used, cell] if status.is_free_among(used, cell) else used
 
         return await self._use(found, taken) is not None
 
-    async def release(self, found: dict[str, Any], cell: str) -> bool:
-        """A container is not in use any more; returns whether another one of the pod's is."""
-        left = await self._use(found, lambda used: [one for one in used if one != cell])
-        return any(not one.endswith(pod.SPOILT) for one in left or ())
+    async def release(self, found: dict[str, Any], cell: str, *, closes: bool = False) -> bool:
+        """A container is not in use any more; returns whether another one of the pod's is.
+
+        Arguments:
+            closes: the pod is to be deleted with its last container: nobody takes one of it in between.
+        """
+
+        def left(used: list[str]) -> list[str]:
+            others = [one for one in used if one != cell]
+            is_last = all(one.endswith(pod.SPOILT) for one in others)
+            return [*others, pod.CLOSING] if closes and is_last and pod.CLOSING not in others else others
+
+        after = await self._use(found, left)
+        return any(not one.endswith(pod.SPOILT) for one in after or ())
 
     async def spoil(self, found: dict[str, Any], cell: str) -> None:
         """A container is not in use any more, and must not be."""
@@ -128,6 +138,11 @@ class Pods:
                 return False
             raise
         return True
+
+    async def with_disk(self, disk: str) -> list[dict[str, Any]]:
+        """The running pods that use a claim."""
+        found = await self._api.call("GET", self._api.path("pods"), labelSelector=f"{pod.DISK}={disk}")
+        return [one for one in found["items"] if status.runs(one)]
 
     async def look(self, container_id: str) -> dict[str, Any] | None:
         """The pod; None when it is gone, or another one has its name."""

@@ -22,6 +22,8 @@ SHARING: Rights = (
     ("coordination.k8s.io", "leases", "", ("create", "get", "list", "patch", "delete")),
     ("", "secrets", "", ("create", "get")),
 )
+#: What an engine needs beside that where files are on disk.
+DISKS: Rights = (("", "persistentvolumeclaims", "", ("create", "get", "delete")),)
 #: Where the cluster is asked about one's own rights; every account may.
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 

@@ -10,12 +10,14 @@ import anyio
 from taskcell.engine.base import Container, ContainerSpec, Standing
 from taskcell.engine.kubernetes import inside, pod, status
 from taskcell.engine.kubernetes.api import Api
+from taskcell.engine.kubernetes.disks import Disks, claim_of
 from taskcell.engine.kubernetes.inside import PodCell
 from taskcell.engine.kubernetes.network import Wall
 from taskcell.engine.kubernetes.pods import Pods
 from taskcell.errors import EngineError
 from taskcell.model import WORKSPACE
 from taskcell.policy.policy import AuthorizedProfile
+from taskcell.text import shown
 
 #: Seconds from a pod's creation to its container's start, where the image is on the node: one, and more where many
 #: start at once. A pull takes longer, and goes on in the cluster only while the pod is there.
@@ -25,13 +27,16 @@ POD_UNDO_TIMEOUT = 5.0
 
 #: Seconds in which a supervisor that was asked to end begins anew: its grace of 2 s, and the kill. Between two looks.
 IDLE_WITHIN, IDLE_POLL = 5.0, 0.1
+#: Characters of the scheduler's own words in an error.
+_SAID = 300
 
 
 class Starter:
     """Raises EngineError, EngineUnavailable, ImageMissing, NoRoom."""
 
-    def __init__(self, api: Api, pods: Pods, wall: Wall) -> None:
+    def __init__(self, api: Api, pods: Pods, wall: Wall, disks: Disks) -> None:
         self._api = api
+        self._disks = disks
         self._pods = pods
         self._wall = wall
         #: Containers that took no stream, for they had ended: what the API says of them may be seconds old.
@@ -47,7 +52,7 @@ class Starter:
 
         Raises EngineError: the pod was made without one, and others of its containers are in use.
         """
-        cell, found = pod.cell_of(spec.profile), await self._pod_of(spec.workspace.name)
+        cell, found = pod.cell_of(spec.profile), await self._pod_with_files(spec)
         if found is None:
             return None
         if not status.has_cell(found, cell):
@@ -71,6 +76,14 @@ class Starter:
                 await self._pods.release(found, cell)
             raise _late(spec.name) if isinstance(error, TimeoutError) else error from None
 
+    async def _pod_with_files(self, spec: ContainerSpec) -> dict[str, Any] | None:
+        """The pod in which a container may be free: files in memory are in one, those on disk in any of the task's."""
+        if not spec.workspace.persistent:
+            return await self._pod_of(spec.workspace.name)
+        cell = pod.cell_of(spec.profile)
+        found = await self._pods.with_disk(claim_of(spec.workspace.name))
+        return next((one for one in found if status.has_cell(one, cell) and status.is_free(one, cell)), None)
+
     def _ended_in(self, found: dict[str, Any], cell: str, spec: ContainerSpec) -> str | None:
         """The task's last container in this place, if it has ended; the kubelet starts another one there."""
         for holder in spec.workspace.holders:
@@ -87,18 +100,25 @@ class Starter:
 
     async def in_new_pod(self, spec: ContainerSpec) -> Container:
         """A container of a new pod, with the files of the pod that the task has, if it has one."""
-        made, cell = await self._pods.make(spec), pod.cell_of(spec.profile)
+        on_disk, is_fresh = spec.workspace.persistent, True
+        if on_disk:
+            is_fresh = await self._disks.ensure(spec)
+        made = await self._pods.make(spec, claim_of(spec.workspace.name) if on_disk else "")
+        cell, why = pod.cell_of(spec.profile), ""
         try:
             with anyio.fail_after(POD_START_TIMEOUT):
                 found = await self._pods.until_running(spec.name, cell)
                 if "network" not in spec.allow_unenforced:
                     await self._wall.check(PodCell(spec.name, cell), found["spec"]["nodeName"])
-                is_fresh = not await self._inherit(found, spec)
+                if not on_disk:
+                    is_fresh = not await self._inherit(found, spec)
                 return await self.described(found, spec.profile, is_fresh=is_fresh)
         except BaseException as error:
             with anyio.move_on_after(POD_UNDO_TIMEOUT, shield=True):
+                if isinstance(error, TimeoutError):
+                    why = status.why_waits(await self._pods.look(status.volume_of(made)) or {})
                 await self._pods.delete(spec.name, made["metadata"]["uid"], 0)
-            raise _late(spec.name) if isinstance(error, TimeoutError) else error from None
+            raise _late(spec.name, why) if isinstance(error, TimeoutError) else error from None
 
     async def _inherit(self, found: dict[str, Any], spec: ContainerSpec) -> bool:
         """Fill a new pod with the files of the task's running one; returns whether there was one."""
@@ -122,7 +142,7 @@ class Starter:
             user=profile.user,
             environment=await self._environment(found, cell),
             image_id=profile.image,
-            volume=status.volume_of(found),
+            volume=status.files_of(found),
             is_fresh=is_fresh,
             is_owner=False,
             shares_files="fsGroup" in found["spec"].get("securityContext", {}),
@@ -151,8 +171,8 @@ def place_of(container: Container) -> PodCell:
     return PodCell(name, cell)
 
 
-def _late(name: str) -> EngineError:
+def _late(name: str, why: str = "") -> EngineError:
+    said = f"no node takes it ({shown(why, _SAID)})" if why else "the cluster has no room for it, or pulls its image"
     return EngineError(
-        f"The pod {name} was not started within {POD_START_TIMEOUT:g} s: the cluster has no room for it, or pulls its "
-        "image. Call again in a minute."
+        f"The pod {name} was not started within {POD_START_TIMEOUT:g} s: {said}. Call again in a minute."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -80,8 +80,34 @@ def volume_of(found: dict[str, Any]) -> str:
     return f"{found['metadata']['name']}/{found['metadata']['uid']}"
 
 
+def files_of(found: dict[str, Any]) -> str:
+    """The workspace that a pod has mounted: its own in memory, or one on disk."""
+    return str(found["metadata"]["annotations"].get(pod.TASK_FILES) or volume_of(found))
+
+
+def is_on_disk(found: dict[str, Any]) -> bool:
+    """Whether the files of a pod outlive it."""
+    return pod.TASK_FILES in found["metadata"]["annotations"]
+
+
+def why_waits(found: dict[str, Any]) -> str:
+    """What the scheduler says about a pod that it has found no node for; empty where it says nothing."""
+    said = (one for one in found.get("status", {}).get("conditions", ()) if one["type"] == "PodScheduled")
+    return next((str(one.get("message", "")) for one in said if one["status"] == "False"), "")
+
+
 def cells_in_use(found: dict[str, Any]) -> list[str]:
     return [cell for cell in found["metadata"]["annotations"].get(pod.CELLS, "").split(",") if cell]
+
+
+def is_free(found: dict[str, Any], cell: str) -> bool:
+    """Whether a container is not in use, and may be taken."""
+    return is_free_among(cells_in_use(found), cell)
+
+
+def is_free_among(used: Collection[str], cell: str) -> bool:
+    """Whether a container may be taken, from those that are in use."""
+    return not {cell, cell + pod.SPOILT, pod.CLOSING}.intersection(used)
 
 
 def has_cell(found: dict[str, Any], cell: str) -> bool:
