@@ -188,6 +188,7 @@ control_plane() {
   wait_for apiserver 120 "${kubectl[@]}" get --raw /readyz
   run controller "$bin/kube-controller-manager" --kubeconfig=controller.kubeconfig --root-ca-file=pki/ca.crt \
     --service-account-private-key-file=pki/sa.key --use-service-account-credentials --port=0 --secure-port=0 \
+    --resource-quota-sync-period=5s \
     --controllers='*,-nodeipam,-route,-service' --leader-elect=false --node-monitor-period=2s \
     --node-monitor-grace-period=10s
   run scheduler "$bin/kube-scheduler" --kubeconfig=scheduler.kubeconfig --port=0 --secure-port=0 --leader-elect=false

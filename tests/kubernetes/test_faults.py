@@ -34,11 +34,6 @@ async def terminal(gw: Gateway, command: str, task: str = "a", **arguments: obje
     return await gw.call(ToolCall("local", "terminal", {"command": command, "task_id": task, **arguments}))
 
 
-async def pods(admin: Any) -> list[dict[str, Any]]:
-    found = await admin.call("GET", admin.path("pods"), labelSelector="taskcell.dev/sandbox=1")
-    return [one for one in found["items"] if not one["metadata"].get("deletionTimestamp")]
-
-
 # --- what goes away for a while ---------------------------------------------------------------------------------------
 
 
@@ -145,7 +140,7 @@ async def test_a_pod_that_is_taken_away_loses_a_command_and_keeps_the_saved_file
                 calls.start_soon(long)
                 while (await terminal(gw, "cat begun")).stdout != "begun\n":
                     await anyio.sleep(0.05)
-                (pod,) = await pods(admin)
+                (pod,) = await cluster.pods(admin)
                 async with end(admin, pod):
                     pass
             after = await terminal(gw, "echo again")

@@ -42,7 +42,6 @@ LOOKS = 5
 #: Seconds at the end of a server to give up what it has; it has ten in all.
 LEAVING_TIMEOUT = 3.0
 
-
 _LACKING = (
     "With http.peer_url the server's account must be allowed more, and may not {} in the namespace {}; docs/engines.md "
     "has all that it needs."
@@ -257,9 +256,8 @@ class ClusterDeployment:
 
     async def _claims_with_openings(self, instance: str) -> Collection[TaskKey]:
         """Tasks of a dead server that were opened with something, which the next one is to know."""
-        return (
-            () if self.claims is None else [task for task in await self.claims.opened_of(instance) if self._leads(task)]
-        )
+        opened = [] if self.claims is None else await self.claims.opened_of(instance)
+        return [task for task in opened if self._leads(task)]
 
     async def _seized(self, task: TaskKey, dead: str) -> bool:
         return self.claims is not None and await self.claims.seize(task, dead)

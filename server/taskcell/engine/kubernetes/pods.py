@@ -36,7 +36,7 @@ class Pods:
             if refused.reason == "AlreadyExists":  # the answer to a first attempt was lost
                 return await self._api.call("GET", self._api.path("pods", spec.name))
             if refused.is_over_quota:
-                raise NoRoom(f"The namespace's quota has no room for a sandbox: {refused} Call again later.") from None
+                raise NoRoom(f"The namespace's quota has no room for a sandbox: {refused}. Call again later.") from None
             raise
 
     async def _supervisor(self, architecture: str) -> str:
