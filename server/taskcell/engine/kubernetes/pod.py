@@ -31,6 +31,9 @@ IDLE_MEMORY, IDLE_CPU = 8 << 20, "1m"
 CELLS, SPOILT = LABEL_PREFIX + "cells", "!"
 #: The group that a task's users share in its files.
 FILES_GROUP = 59_999
+#: Pods that begin within the same so many seconds are spread over the nodes. One that has just come back is empty, so
+#: that the scheduler would give it every new pod, and it starts only two or three a second.
+SPREAD_WITHIN = 10
 #: What cannot stand in a label is given as a hash of so many characters.
 LABEL_MAX, HASHED = 63, 40
 #: Characters of a profile's name in the name of its container.
@@ -85,15 +88,17 @@ def cell_of(profile: Profile) -> str:
     return f"c-{plain[:CELL_SHOWN]}-{hashlib.sha256(profile.name.encode()).hexdigest()[:8]}"
 
 
-def manifest(spec: ContainerSpec, supervisor: str) -> dict[str, Any]:
+def manifest(spec: ContainerSpec, supervisor: str, now: float) -> dict[str, Any]:
     """The pod of a task: a container for its profile, and one for each that may come beside it.
 
     None can be added later: an ephemeral container has no limits of its own, and never goes away.
 
     Arguments:
         supervisor: name of the ConfigMap that holds the supervisor.
+        now: seconds since 1970.
     """
     profile, siblings = spec.profile, siblings_of(spec)
+    begun = {LABEL_PREFIX + "begun": str(int(now // SPREAD_WITHIN))}
     context: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
     if spec.shares_files:  # the kubelet gives the workspace to the group, and what is made in it inherits that
         context["fsGroup"] = FILES_GROUP
@@ -102,7 +107,7 @@ def manifest(spec: ContainerSpec, supervisor: str) -> dict[str, Any]:
         "kind": "Pod",
         "metadata": {
             "name": spec.name,
-            "labels": labels(spec),
+            "labels": labels(spec) | begun,
             # Empty and there: a patch that tests a key that is missing fails.
             "annotations": {
                 LABEL_PREFIX + "name": "",
@@ -123,6 +128,7 @@ def manifest(spec: ContainerSpec, supervisor: str) -> dict[str, Any]:
             "dnsConfig": {"nameservers": ["127.0.0.1"]},
             **({"runtimeClassName": profile.runtime} if profile.runtime else {}),
             "nodeSelector": {"kubernetes.io/arch": architecture(profile)},
+            "topologySpreadConstraints": [_spread(begun)],
             "securityContext": context,
             "containers": [
                 _cell(spec, profile, spec.claim_within, (REQUESTED_MEMORY, REQUESTED_CPU)),
@@ -130,6 +136,16 @@ def manifest(spec: ContainerSpec, supervisor: str) -> dict[str, Any]:
             ],
             "volumes": [*_volumes(spec, supervisor, (profile, *siblings))],
         },
+    }
+
+
+def _spread(begun: Mapping[str, str]) -> Mapping[str, Any]:
+    """Count the pods that begin together, and not those that run: these would lead all new ones to an empty node."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": begun},
     }
 
 

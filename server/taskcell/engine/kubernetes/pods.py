@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ class Pods:
         """Have the pod made; its name is the spec's alone. Raises NoRoom, EngineError."""
         supervisor = await self._supervisor(pod.architecture(spec.profile))
         try:
-            return await self._api.call("POST", self._api.path("pods"), pod.manifest(spec, supervisor))
+            return await self._api.call("POST", self._api.path("pods"), pod.manifest(spec, supervisor, time.time()))
         except ApiRefused as refused:
             if refused.reason == "AlreadyExists":  # the answer to a first attempt was lost
                 return await self._api.call("GET", self._api.path("pods", spec.name))
