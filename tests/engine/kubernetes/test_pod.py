@@ -18,6 +18,8 @@ from taskcell.mounts import Mount, Tmpfs
 from taskcell.profile.build import terminal_profile
 
 PLAIN = terminal_profile(Settings())
+#: Seconds since 1970.
+NOW = 1_795_788_003.5
 
 
 def profile(**changes: Any) -> Profile:
@@ -30,7 +32,7 @@ def spec(**changes: Any) -> ContainerSpec:
 
 
 def test_a_sandbox_has_the_protections_of_a_container() -> None:
-    made = pod.manifest(spec(), "taskcell-supervisor-1")["spec"]
+    made = pod.manifest(spec(), "taskcell-supervisor-1", NOW)["spec"]
     (cell,) = made["containers"]
     assert cell["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["KILL", "SETGID", "SETPCAP", "SETUID"]}
     assert cell["securityContext"]["allowPrivilegeEscalation"] is False
@@ -43,7 +45,7 @@ def test_a_sandbox_has_the_protections_of_a_container() -> None:
 
 
 def test_what_is_in_memory_is_bounded() -> None:
-    made = pod.manifest(spec(tmpfs=(Tmpfs("/tmp", 1 << 22),)), "s")["spec"]
+    made = pod.manifest(spec(tmpfs=(Tmpfs("/tmp", 1 << 22),)), "s", NOW)["spec"]
     bounds = {one["name"]: one["emptyDir"] for one in made["volumes"] if "emptyDir" in one}
     assert bounds == {
         "workspace": {"medium": "Memory", "sizeLimit": str(1 << 20)},
@@ -51,6 +53,15 @@ def test_what_is_in_memory_is_bounded() -> None:
     }
     mounts = {one["name"]: one["mountPath"] for one in made["containers"][0]["volumeMounts"]}
     assert mounts == {"supervisor": "/.taskcell", "workspace": "/workspace", f"{pod.cell_of(PLAIN)}-0": "/tmp"}
+
+
+def test_pods_are_spread_among_those_that_begin_within_the_same_ten_seconds_alone() -> None:
+    made = [pod.manifest(spec(), "s", NOW + later) for later in (0.0, 6.0, 7.0)]
+    counted = [one["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"] for one in made]
+    assert counted[0] == counted[1] != counted[2]
+    for one, labels in zip(made, counted, strict=True):
+        assert labels.items() <= one["metadata"]["labels"].items()
+        assert one["spec"]["topologySpreadConstraints"][0]["whenUnsatisfiable"] == "ScheduleAnyway"
 
 
 def test_labels_are_what_kubernetes_takes() -> None:
@@ -67,7 +78,7 @@ def test_each_profile_that_may_come_has_a_container_beside_the_first() -> None:
     no_room = (profile(name="far", runtime="r"), profile(name="own", kind="skill", entrypoint=None), profile())
     siblings = [POLICY.authorize_profile(one) for one in (skill, *no_room)]
     asked = replace(spec(), siblings=lambda: siblings, shares_files=True)
-    made = pod.manifest(asked, "map")
+    made = pod.manifest(asked, "map", NOW)
     first, second = made["spec"]["containers"]
     assert made["metadata"]["annotations"][pod.CELLS] == first["name"] == pod.cell_of(PLAIN)
     assert second["name"].startswith("c-a-skill-")
@@ -82,7 +93,7 @@ def test_each_profile_that_may_come_has_a_container_beside_the_first() -> None:
 def test_files_on_disk_are_a_claim_that_the_tasks_pods_mount_on_one_node() -> None:
     name = "taskcell-data-d-0123456789abcdef"
     asked = replace(spec(), workspace=Workspace(1 << 20, name, persistent=True))
-    made = pod.manifest(asked, "map", claim_of(name))
+    made = pod.manifest(asked, "map", NOW, claim_of(name))
     assert made["metadata"]["labels"][pod.DISK] == claim_of(name) == name
     assert made["metadata"]["annotations"][pod.TASK_FILES] == name
     assert {"name": "workspace", "persistentVolumeClaim": {"claimName": name}} in made["spec"]["volumes"]
@@ -91,7 +102,7 @@ def test_files_on_disk_are_a_claim_that_the_tasks_pods_mount_on_one_node() -> No
     mount = next(one for one in made["spec"]["containers"][0]["volumeMounts"] if one["mountPath"] == "/workspace")
     assert mount["subPath"] == "files"  # a new file system has a folder `lost+found`
     assert made["spec"]["securityContext"]["fsGroup"] == pod.FILES_GROUP
-    in_memory = pod.manifest(spec(), "map")
+    in_memory = pod.manifest(spec(), "map", NOW)
     assert "affinity" not in in_memory["spec"]
     assert pod.DISK not in in_memory["metadata"]["labels"]
 
@@ -117,7 +128,7 @@ def test_names_of_containers_are_what_kubernetes_takes_and_differ() -> None:
 
 def test_file_systems_in_memory_get_their_modes_from_the_supervisor() -> None:
     tmpfs = (Tmpfs("/tmp", 1 << 20), Tmpfs("/own", 1 << 20, mode=0o700))
-    words = pod.manifest(spec(tmpfs=tmpfs), "map")["spec"]["containers"][0]["command"]
+    words = pod.manifest(spec(tmpfs=tmpfs), "map", NOW)["spec"]["containers"][0]["command"]
     assert words[-4:] == ["--mode", "1777:/tmp", "--mode", "700:/own"]
 
 

@@ -183,11 +183,7 @@ class ClusterDeployment:
         await self._flush(everything=True)
 
     async def _flush(self, *, everything: bool) -> None:
-        """Write what has changed. Raises TaskcellError.
-
-        Arguments:
-            everything: how busy sandboxes are, too.
-        """
+        """Write what has changed; with `everything` how busy sandboxes are, too. Raises TaskcellError."""
         async with self._writing:
             for container, wanted in list(self._wanted.items()):
                 before = self._written.get(container)

@@ -35,6 +35,9 @@ CLOSING = SPOILT
 DISK, TASK_FILES = LABEL_PREFIX + "disk", LABEL_PREFIX + "files"
 #: The group that a task's users share in its files.
 FILES_GROUP = 59_999
+#: Pods that begin within the same so many seconds are spread over the nodes. One that has just come back is empty, so
+#: that the scheduler would give it every new pod, and it starts only two or three a second.
+SPREAD_WITHIN = 10
 #: What cannot stand in a label is given as a hash of so many characters.
 LABEL_MAX, HASHED = 63, 40
 #: Characters of a profile's name in the name of its container.
@@ -89,25 +92,24 @@ def cell_of(profile: Profile) -> str:
     return f"c-{plain[:CELL_SHOWN]}-{hashlib.sha256(profile.name.encode()).hexdigest()[:8]}"
 
 
-def manifest(spec: ContainerSpec, supervisor: str, disk: str = "") -> dict[str, Any]:
+def manifest(spec: ContainerSpec, supervisor: str, now: float, disk: str = "") -> dict[str, Any]:
     """The pod of a task: a container for its profile, and one for each that may come beside it.
 
     None can be added later: an ephemeral container has no limits of its own, and never goes away.
 
     Arguments:
         supervisor: name of the ConfigMap that holds the supervisor.
+        now: seconds since 1970.
         disk: name of the claim with the task's files; empty: they are in memory.
     """
     profile, siblings = spec.profile, siblings_of(spec)
-    context: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
-    if _has_group(spec):  # the kubelet gives the workspace to the group, and what is made in it inherits that
-        context |= {"fsGroup": FILES_GROUP, **({"fsGroupChangePolicy": "OnRootMismatch"} if disk else {})}
+    begun = {LABEL_PREFIX + "begun": str(int(now // SPREAD_WITHIN))}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "name": spec.name,
-            "labels": labels(spec) | ({DISK: disk} if disk else {}),
+            "labels": labels(spec) | begun | ({DISK: disk} if disk else {}),
             # Empty and there: a patch that tests a key that is missing fails.
             "annotations": {
                 LABEL_PREFIX + "name": "",
@@ -130,7 +132,8 @@ def manifest(spec: ContainerSpec, supervisor: str, disk: str = "") -> dict[str, 
             **({"runtimeClassName": profile.runtime} if profile.runtime else {}),
             "nodeSelector": {"kubernetes.io/arch": architecture(profile)},
             **({"affinity": _beside(disk)} if disk else {}),
-            "securityContext": context,
+            "topologySpreadConstraints": [_spread(begun)],
+            "securityContext": _context(spec, disk),
             "containers": [
                 _cell(spec, profile, spec.claim_within, (REQUESTED_MEMORY, REQUESTED_CPU)),
                 *(_cell(spec, one, DEADLINE, (IDLE_MEMORY, IDLE_CPU)) for one in siblings),
@@ -138,6 +141,13 @@ def manifest(spec: ContainerSpec, supervisor: str, disk: str = "") -> dict[str, 
             "volumes": [*_volumes(spec, supervisor, disk, (profile, *siblings))],
         },
     }
+
+
+def _context(spec: ContainerSpec, disk: str) -> dict[str, Any]:
+    context: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
+    if _has_group(spec):  # the kubelet gives the workspace to the group, and what is made in it inherits that
+        context |= {"fsGroup": FILES_GROUP, **({"fsGroupChangePolicy": "OnRootMismatch"} if disk else {})}
+    return context
 
 
 def _has_group(spec: ContainerSpec) -> bool:
@@ -149,6 +159,16 @@ def _beside(disk: str) -> dict[str, Any]:
     """On the node of the task's other pods, which alone can mount the claim. The first one may be anywhere."""
     term = {"labelSelector": {"matchLabels": {DISK: disk}}, "topologyKey": "kubernetes.io/hostname"}
     return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
+def _spread(begun: Mapping[str, str]) -> Mapping[str, Any]:
+    """Count the pods that begin together, and not those that run: these would lead all new ones to an empty node."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": begun},
+    }
 
 
 def siblings_of(spec: ContainerSpec) -> list[Profile]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,8 @@ class Pods:
         """Have the pod made; its name is the spec's alone. Raises NoRoom, EngineError. `disk` as in `pod.manifest`."""
         supervisor = await self._supervisor(pod.architecture(spec.profile))
         try:
-            return await self._api.call("POST", self._api.path("pods"), pod.manifest(spec, supervisor, disk))
+            wanted = pod.manifest(spec, supervisor, time.time(), disk)
+            return await self._api.call("POST", self._api.path("pods"), wanted)
         except ApiRefused as refused:
             if refused.reason == "AlreadyExists":  # the answer to a first attempt was lost
                 return await self._api.call("GET", self._api.path("pods", spec.name))
