@@ -34,11 +34,16 @@ console = Console(stderr=True)
 
 @dataclass(frozen=True)
 class Queue:
-    """What was measured of more tasks than places: seconds for all, for each, for plain docker's; bytes at the peak."""
+    """What was measured of more tasks than places: seconds for all, for each, for plain docker's; bytes at the peak.
+
+    Arguments:
+        made: containers that the engine created for all tasks.
+    """
 
     tasks: int
     images: int
     failures: int
+    made: int
     whole: float
     each: list[float]
     server: int
@@ -91,6 +96,7 @@ async def through_one_server(tasks: int, images: list[str], plain: float) -> Que
     failures: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         async with Client(stdio_client(server_with_queue(images, Path(folder)))) as client:
+            since = time.time()
             pid, host_before, began = server_pid(), used(), time.perf_counter()
             peak = 0
 
@@ -119,10 +125,16 @@ async def through_one_server(tasks: int, images: list[str], plain: float) -> Que
                         running.start_soon(one, number)
                 watching.cancel_scope.cancel()
             whole = time.perf_counter() - began
-            server = resident(pid)
+            server, made = resident(pid), created(since)
     for failure in failures[:3]:
         console.print(failure)
-    return Queue(tasks, len(images), len(failures), whole, each, server, peak, plain)
+    return Queue(tasks, len(images), len(failures), made, whole, each, server, peak, plain)
+
+
+def created(since: float) -> int:
+    """How many containers the engine has created from a time (in seconds since the epoch) until now."""
+    wanted = {"type": "container", "event": "create"}
+    return sum(1 for _ in docker.from_env().api.events(since=since, until=time.time(), filters=wanted, decode=True))
 
 
 def server_with_queue(images: list[str], folder: Path) -> StdioServerParameters:
@@ -150,6 +162,7 @@ def queue_lines(found: Queue) -> list[str]:
         "| what | figure |",
         "| --- | --- |",
         f"| calls that failed | {found.failures} |",
+        f"| containers made for each task | {found.made / found.tasks:.2f} |",
         f"| tasks a second | {found.tasks / found.whole:.2f} |",
         f"| containers a second by plain docker | {1 / found.plain:.2f} |",
         f"| a task has its answer after, median | {found.at(0.5):.0f} s |",

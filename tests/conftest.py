@@ -15,6 +15,7 @@ import anyio
 import docker
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from event_loop import Loop
 from gateways import GatewayFactory
@@ -34,6 +35,10 @@ from taskcell.skills import manifest
 from taskcell.tools.catalog import build_tools, built_in_names
 
 ROOT = Path(__file__).parents[1]
+
+# A machine that is busy with other suites is no fault of what is tested.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -111,11 +116,11 @@ def gateway(tmp_path: Path) -> GatewayFactory:
         path.write_text(toml, encoding="utf-8")
         # Nothing is left to a next server unless a test is about that.
         ends = {} if "on_exit" in toml else {"TASKCELL__POOL__ON_EXIT": "close"}
-        settings = load_settings(Invocation({"TASKCELL__POOL__WARM": str(warm), **ends}, tmp_path, path))
-        skills = manifest.load(settings.manifest_paths, {}, built_in_names())
-        made = await _engine(engine, host, settings.engine.storage_class)
+        loaded = load_settings(Invocation({"TASKCELL__POOL__WARM": str(warm), **ends}, tmp_path, path))
+        skills = manifest.load(loaded.manifest_paths, {}, built_in_names())
+        made = await _engine(engine, host, loaded.engine.storage_class)
         try:
-            async with open_gateway(settings, build_tools(settings, skills), made, state, **more) as gw:
+            async with open_gateway(loaded, build_tools(loaded, skills), made, state, **more) as gw:
                 yield gw
         finally:
             await made.aclose()

@@ -14,7 +14,7 @@ import pytest
 
 from agent_task import Task
 from gateways import GatewayFactory
-from taskcell.errors import Denied, EngineError
+from taskcell.errors import BadArgument, Denied, EngineError, NoRoom
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ToolCall
 from taskcell.pool import keeper, upkeep
@@ -55,6 +55,20 @@ FILES = {
     "app.py": "def add(a, b):\n    return a - b\n",
     "test_app.py": "from app import add\nassert add(1, 2) == 3\nprint('passed')\n",
 }
+
+#: What a task makes of its folders: changed, made, deleted, moved and linked files, modes, a hole, a folder of mode 0.
+WORK = """
+cd /testbed/src && echo new > new && rm test_app.py && mv app.py 'moved
+app.py' && ln new hard && ln -s ../.git soft && chmod 750 new && touch -d @1000000000 new && mkfifo pipe
+truncate -s 100M sparse && mkdir -p locked/in && chmod 0 locked && rm /opt/private/deep/f && echo kept > /workspace/f
+rm /testbed/.git/setup; export KEPT=yes
+"""
+#: What of it can be seen, in the same words for every copy.
+LOOK = """
+pwd; echo $KEPT; cat /workspace/f; cd /testbed
+find . /opt/private -path ./.git -prune -o -type d -printf '%p d %m\\n' -o -printf '%p %y %m %n %s %l\\n' | sort
+stat -c %Y src/new; du -k src/sparse | cut -f1; git status --short; git -C /testbed fsck 2>&1; ls .git; cat .git/name
+"""
 
 
 def build(client: docker.APIClient, name: str) -> str:
@@ -249,3 +263,66 @@ async def test_a_volume_that_the_policy_does_not_name_is_refused(gateway: Gatewa
     async with gateway(TOML.replace("[terminal]", '[terminal]\nvolumes = ["volumes-test:/cache:ro"]')) as gw:
         with pytest.raises(Denied, match=r"policy.allowed_volumes.*SKILL_WORKDIR}:/cache:ro"):
             await Task(gw).terminal("true")
+
+
+# --- copies of folders of the image
+
+
+async def copied(gw: Gateway, task: str, action: str, **more: Any) -> str:
+    arguments = {"action": action, "task_id": task, **more}
+    return (await gw.call(ToolCall("local", "sandbox", arguments))).said()
+
+
+async def test_a_snapshot_and_a_fork_have_the_folders_of_the_image_that_are_the_tasks_own(
+    gateway: GatewayFactory, images: dict[str, str], tmp_path: Path
+) -> None:
+    async with gateway(TOML, state=tmp_path / "state") as gw:
+        await copied(gw, "one", "open", environment="swe", image=images["one"])
+        one = Task(gw, task="one")
+        assert (await one.terminal(WORK)).exit_code == 0
+        seen = (await one.terminal(LOOK)).stdout
+        assert "./src/moved" in seen
+        assert "./src/new f 750 2 4" in seen
+        assert "test_app.py f" not in seen
+        assert "/opt/private/deep/f" not in seen
+        await copied(gw, "one", "snapshot", name="then")
+        await copied(gw, "one", "fork", to="two")
+        two = Task(gw, task="two")
+        assert without_blocks((await two.terminal(f"cd /testbed/src; {LOOK}")).stdout) == without_blocks(seen)
+        # They share nothing, and each goes on by itself.
+        await two.terminal("chmod 700 /testbed/src/locked; rm -r /testbed/src /workspace/f")
+        assert (await one.terminal(f"cd /testbed/src; {LOOK}")).stdout == seen
+        await copied(gw, "three", "open", environment="swe", image=images["one"])
+        for task in ("two", "three"):
+            await copied(gw, task, "restore", name="then")
+            back = await Task(gw, task=task).terminal(f"cd /testbed/src; {LOOK}")
+            assert without_blocks(back.stdout) == without_blocks(seen)
+        with pytest.raises(BadArgument, match=r"has '/testbed', '/opt/private' too: open the task first"):
+            await copied(gw, "four", "restore", name="then")
+
+
+def without_blocks(seen: str) -> list[str]:
+    """What was seen, but for the blocks of the file with a hole, which the engine's archive fills."""
+    return [line for line in seen.splitlines() if not line.isdecimal() or line == "1000000000"]
+
+
+async def test_folders_that_are_too_large_or_out_of_the_engines_reach_are_refused_and_leave_nothing(
+    gateway: GatewayFactory, images: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    small = TOML.replace('size = "64m"', 'size = "64m"\nsnapshots_size = "1m"')
+    async with gateway(small, state=state) as gw:
+        await copied(gw, "one", "open", environment="swe", image=images["one"])
+        task = Task(gw, task="one")
+        await task.terminal("head -c 4M /dev/urandom > /testbed/large")
+        for action in ({"name": "a"}, {"to": "two"}):
+            with pytest.raises((EngineError, NoRoom), match=r"too much room|does not fit"):
+                await copied(gw, "one", "snapshot" if "name" in action else "fork", **action)
+        assert not list(state.rglob("*.snapshot*"))
+        assert not [slot for slot in gw.pool.slots if slot.task.task == "two"]
+        (sandbox,) = [slot.sandbox for slot in gw.pool.slots if slot.sandbox]
+        monkeypatch.setattr("taskcell.pool.own_folders.is_on_this_kernel", lambda *_: False)
+        with pytest.raises(EngineError, match="where the engine cannot read it"):
+            await copied(gw, "one", "fork", to="two")
+        assert sandbox.usable
+        assert (await task.terminal("echo on")).stdout == "on\n"

@@ -1,11 +1,14 @@
-"""An archive of a task's files: a line that says whose they are, and the files as a tar archive."""
+"""An archive of a task's files: a line that says whose they are, and the files as a tar archive.
+
+Between them a snapshot has a tar archive for each folder of the image that is the task's own.
+"""
 
 from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -17,6 +20,10 @@ from taskcell.model import MIB, TaskKey
 _MAX_LINE = 2 * MIB
 #: An archive has a header of up to 1.5 kB for each file, beside the files, which fill the workspace at most.
 _FACTOR, _ROOM = 2, 64 * MIB
+#: Bytes as which a folder's archive counts until it is whole: more digits than its size will have.
+_UNKNOWN = 10**15
+#: Bytes that are read at once.
+_PIECE = 1 << 20
 #: What reading something else than an archive brings.
 FAULTS = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
@@ -59,6 +66,7 @@ class ArchiveHead:
         folder: where the task's next command starts, relative to the workspace; empty where nobody knows.
         env: the variables that it starts with; None where nobody knows.
         name: of a snapshot.
+        own: folders of the image, each with the bytes of its archive, in the order in which these follow the line.
     """
 
     principal: str
@@ -67,6 +75,7 @@ class ArchiveHead:
     folder: str = ""
     env: Mapping[str, str] | None = None
     name: str = ""
+    own: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def key(self) -> TaskKey:
@@ -77,12 +86,34 @@ def begin(path: Path, head: ArchiveHead) -> tuple[Path, BinaryIO]:
     """Make an archive, and its folder; what the task's files are follows its first line. Raises OSError."""
     own_folder(path.parent)
     file = create_own(path)
-    file.write(json.dumps(asdict(head)).encode("utf-8", "surrogatepass") + b"\n")
+    file.write(_line(head))
     return path, file
 
 
+def with_folders(head: ArchiveHead, folders: Sequence[str]) -> ArchiveHead:
+    """Return the head of an archive that is to have these folders, too; `note_sizes` says later how large each is."""
+    return replace(head, own=dict.fromkeys(folders, _UNKNOWN))
+
+
+def note_sizes(file: BinaryIO, head: ArchiveHead) -> None:
+    """Write the first line again, now that the sizes of the folders' archives are known. Raises OSError."""
+    end = file.seek(0, 2)
+    file.seek(0)
+    length = len(file.readline(_MAX_LINE))
+    file.seek(0)
+    file.write(_line(head)[:-1].ljust(length - 1) + b"\n")
+    file.seek(end)
+
+
+def pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """Read so many bytes from where the file stands. Raises OSError."""
+    while size > 0 and (piece := file.read(min(_PIECE, size))):
+        size -= len(piece)
+        yield piece
+
+
 def read_head(file: BinaryIO) -> ArchiveHead:
-    """Read the first line; the files begin after it. Raises what is in FAULTS."""
+    """Read the first line; the folders' archives begin after it, then the files. Raises what is in FAULTS."""
     table = json.loads(file.readline(_MAX_LINE))
     env = table["env"]
     known = env if env is None else {text(name): _long(value) for name, value in env.items()}
@@ -93,6 +124,7 @@ def read_head(file: BinaryIO) -> ArchiveHead:
         text(table["folder"]),
         known,
         text(table.get("name", "")),
+        {text(folder): int(number(size)) for folder, size in table.get("own", {}).items()},
     )
 
 
@@ -119,6 +151,10 @@ def age_of(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _line(head: ArchiveHead) -> bytes:
+    return json.dumps(asdict(head)).encode("utf-8", "surrogatepass") + b"\n"
 
 
 def _long(value: object) -> str:

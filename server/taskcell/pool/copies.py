@@ -20,16 +20,18 @@ import anyio.to_thread
 import structlog
 
 from taskcell.config.settings import Settings
-from taskcell.deployment.archives import ArchiveHead, most_bytes
+from taskcell.deployment.archives import ArchiveHead, most_bytes, note_sizes, with_folders
 from taskcell.deployment.snapshots import Snapshots
 from taskcell.engine.base import Engine
 from taskcell.errors import BadArgument, ErrorCode, SandboxLost, TaskcellError
 from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
+from taskcell.pool import own_folders
 from taskcell.pool.filling import Filling
 from taskcell.pool.pool import Pool
 from taskcell.pool.reserved import reserve
 from taskcell.pool.sources import Sources
+from taskcell.sandbox.sandbox import Sandbox
 from taskcell.text import shown
 
 log = structlog.get_logger(__name__)
@@ -39,10 +41,6 @@ PassOn = Callable[[TaskKey, TaskKey], AbstractAsyncContextManager[None]]
 
 #: Names of snapshots in an error at most; a model does nothing with more.
 MAX_SHOWN = 20
-_OWN = (
-    "The task works in {} too, which a snapshot or fork would not have. Copy what is needed to /workspace, and use "
-    "an environment without 'own'."
-)
 _NO_PLACE = (
     "This server has no folder for its state, so it can keep no snapshot; the person who runs the server must make "
     "that folder writable (`taskcell doctor` names it)."
@@ -63,10 +61,9 @@ class Copies:
         self._engine = engine
         self._pass_on = pass_on
         self._sources = Sources(pool, engine)
-        self._files = Snapshots(
-            pool.deployment.archives, settings.workspace.snapshots, settings.workspace.snapshots_size
-        )
-        self._most = most_bytes(settings.workspace.size)
+        workspace = settings.workspace
+        self._files = Snapshots(pool.deployment.archives, workspace.snapshots, workspace.snapshots_size)
+        self._most, self._most_own = most_bytes(workspace.size), workspace.snapshots_size
 
     # --- snapshots -----------------------------------------------------------------------------------------------
 
@@ -85,12 +82,15 @@ class Copies:
     async def _snapshot(self, task: TaskKey, profile: AuthorizedProfile, name: str) -> list[str]:
         await anyio.to_thread.run_sync(self._files.check_room, task.principal, name)
         async with self._sources.held(task, profile) as (slot, sandbox):
-            head = replace(await self._pool.keeper.about(slot), name=name)
+            about = replace(await self._pool.keeper.about(slot), name=name)
+            head = with_folders(about, profile.own)
             draft, file = await anyio.to_thread.run_sync(self._files.draft, head)
             try:
                 async with self._sources.still(task) as notes:
                     with file:
+                        sizes = await own_folders.save(self._engine, sandbox, file, self._most_own)
                         await self._engine.save_files(sandbox.container, file, self._most)
+                        await anyio.to_thread.run_sync(note_sizes, file, replace(head, own=sizes))
                 await anyio.to_thread.run_sync(self._files.keep, draft, head)
             finally:
                 draft.unlink(missing_ok=True)
@@ -106,7 +106,7 @@ class Copies:
             TaskcellError: it cannot be done. Before the task's sandboxes are closed, that changes nothing; afterwards
                 its next call tries again.
         """
-        self._check_folders(profile)
+        own_folders.check(profile)
         await self._pool.of_task(task)  # before that, no server has joined its deployment
         self._check_place()
         return await self._whole(partial(self._restore, task, profile, name))
@@ -116,6 +116,7 @@ class Copies:
         if found is None:
             raise BadArgument(await self._unknown(task.principal, name), code=ErrorCode.NOT_FOUND)
         head, file = found
+        own_folders.check(profile, head.own)
         slots = await self._pool.of_task(task)
         running = sum(len(slot.sandbox.channel.living) for slot in slots if slot.sandbox is not None)
         draft = await anyio.to_thread.run_sync(self._copy_archive, task, head, file)
@@ -161,7 +162,7 @@ class Copies:
     async def _fork(self, task: TaskKey, profile: AuthorizedProfile, to: TaskKey) -> list[str]:
         await self._check_new(to)
         async with self._sources.held(task, profile) as (slot, sandbox):
-            filling = Filling(await self._pool.keeper.about(slot), partial(self._sources.copy, task, sandbox))
+            filling = Filling(await self._pool.keeper.about(slot), partial(self._copy, task, sandbox))
             if to in self._pool.keeper.fillings:
                 raise _exists(to)
             with self._pool.keeper.fillings.expecting(to, filling):
@@ -171,26 +172,26 @@ class Copies:
                     reserve(self._pool, to, made)
         return [f"The task {shown(to.task)} has the same files, folder and variables.", *filling.notes]
 
+    async def _copy(self, task: TaskKey, source: Sandbox, target: Sandbox) -> list[str]:
+        if source.profile.own:
+            return await self._sources.copy_with_folders(task, source, target, self._most_own)
+        return await self._sources.copy(task, source, target.container)
+
     async def _check_new(self, task: TaskKey) -> None:
         """Raises BadArgument: the task exists; SandboxLost."""
-        found = await self._pool.holder(
-            task, is_sent=True
-        )  # it is to be where its files are, whoever would lead for it
+        # It is to be where its files are, whoever would lead for it.
+        found = await self._pool.holder(task, is_sent=True)
         if found.door is not None or await self._pool.has_begun(task):
             raise _exists(task)
 
     # --- for all -------------------------------------------------------------------------------------------------
 
     async def _check(self, task: TaskKey, profile: AuthorizedProfile) -> None:
-        """Raises BadArgument: there is nothing to copy, or some of it is in no workspace."""
-        self._check_folders(profile)
+        """Raises BadArgument: there is nothing to copy, or some of it cannot be."""
+        own_folders.check(profile)
         if not await self._pool.has_begun(task):
             reason = f"The task {shown(task.task)} has no files: nothing has run in it yet."
             raise BadArgument(reason, code=ErrorCode.NOT_FOUND)
-
-    def _check_folders(self, profile: AuthorizedProfile) -> None:
-        if profile.own:
-            raise BadArgument(_OWN.format(", ".join(map(shown, profile.own))))
 
     def _check_place(self) -> None:
         if not self._files.is_on:

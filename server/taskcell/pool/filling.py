@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from taskcell.deployment.archives import ArchiveHead
-from taskcell.engine.base import Container
 from taskcell.model import TaskKey
+from taskcell.sandbox.sandbox import Sandbox
 
 
 @dataclass(slots=True)
@@ -17,13 +17,13 @@ class Filling:
 
     Arguments:
         about: the folder and variables that its terminal starts with.
-        fill: copies files into the workspace of a container, and returns what to say about it. Raises EngineError.
+        fill: copies files into a new sandbox, and returns what to say about it. Raises EngineError.
         is_done: it has.
         notes: what to say about it.
     """
 
     about: ArchiveHead
-    fill: Callable[[Container], Awaitable[list[str]]]
+    fill: Callable[[Sandbox], Awaitable[list[str]]]
     is_done: bool = False
     notes: list[str] = field(default_factory=list)
 

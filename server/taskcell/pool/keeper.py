@@ -21,18 +21,18 @@ import anyio.to_thread
 import structlog
 
 from taskcell.config.settings import Settings
-from taskcell.deployment.archives import ArchiveHead, has_files, most_bytes
+from taskcell.deployment.archives import ArchiveHead, most_bytes
 from taskcell.deployment.base import Deployment
 from taskcell.deployment.kept import KeptFiles
 from taskcell.engine.base import Engine
 from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.model import TaskKey
+from taskcell.pool import own_folders
 from taskcell.pool.filling import Fillings
 from taskcell.pool.slot import Slot
 from taskcell.pool.state import Slots
 from taskcell.pool.workspaces import Workspaces
 from taskcell.sandbox.sandbox import Sandbox
-from taskcell.sandbox.setup import empty_workspace
 from taskcell.units import format_seconds
 
 log = structlog.get_logger(__name__)
@@ -273,7 +273,7 @@ class Keeper:
         filling = self.fillings.get(slot.task)
         if filling is None or filling.is_done:
             return await self._put_back(slot, sandbox, kept) if self._has_place else ""
-        filling.notes = await filling.fill(sandbox.container)
+        filling.notes = await filling.fill(sandbox)
         filling.is_done = True
         kept.unused = filling.about
         return ""
@@ -284,11 +284,8 @@ class Keeper:
             return ""
         about, file = found
         with file:
-            holds_any = await anyio.to_thread.run_sync(has_files, file)
-            await empty_workspace(sandbox)  # or what the setup makes and the task has deleted would come back
-            if holds_any:
-                await self._engine.put_files(sandbox.container, file)
-        kept.unused = about
+            holds_any = await own_folders.put_all(self._engine, sandbox, file, about.own)
+        kept.unused = replace(about, own={})
         if not self.is_on:  # it was a snapshot's, and nothing is kept of the task from now on
             await anyio.to_thread.run_sync(self.files.forget, slot.task)
         if not holds_any:

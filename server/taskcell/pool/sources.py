@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from taskcell.engine.base import COPIES_AT_ONCE, Container, Engine
 from taskcell.errors import EngineError, SandboxLost, TaskcellError
 from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
+from taskcell.pool import own_folders
 from taskcell.pool.pool import Pool
 from taskcell.pool.slot import Slot
 from taskcell.sandbox.sandbox import Sandbox
@@ -151,9 +153,24 @@ class Sources:
                     await self._fill(source, waiting, notes)
         if isinstance(own.outcome, TaskcellError):
             raise own.outcome
-        if own.outcome:
-            raise EngineError(f"The task's files could not be copied: {own.outcome}. The fork was not made.")
+        _check_whole(own.outcome)
         return own.notes
+
+    async def copy_with_folders(self, task: TaskKey, source: Sandbox, target: Sandbox, most: int) -> list[str]:
+        """As `copy`, with the folders of the image that are the task's own, of the same moment.
+
+        Arguments:
+            most: bytes of the archives of these folders.
+        """
+        with tempfile.TemporaryFile() as file:
+            async with self.still(task) as notes:
+                containers = [target.container]
+                (why,) = await self._engine.copy_files(source.container, containers, source.profile.runtime)
+                _check_whole(why)
+                sizes = await own_folders.save(self._engine, source, file, most)
+            file.seek(0)
+            await own_folders.put(self._engine, target, file, sizes)
+        return notes
 
     async def _fill(self, source: Sandbox, waiting: list[_Target], notes: list[str]) -> None:
         batch = waiting[:COPIES_AT_ONCE]
@@ -170,3 +187,9 @@ class Sources:
         else:
             for one, outcome in zip(batch, found, strict=True):
                 one.outcome = outcome
+
+
+def _check_whole(why: str) -> None:
+    """Raise EngineError if there is a reason why a copy is not whole."""
+    if why:
+        raise EngineError(f"The task's files could not be copied: {why}. The fork was not made.")

@@ -20,7 +20,7 @@ from taskcell.units import format_seconds
 
 #: Characters of what a failed setup printed that its error shows, from the end, where the reason stands.
 _SHOWN = 600
-#: Seconds to remove what it has made in the workspace, which is in memory; a hundred thousand files take one.
+#: Seconds to remove what is in a folder; a hundred thousand files in memory take one.
 EMPTY_TIMEOUT = 60.0
 _MEND = "The person who runs the server must correct 'setup'."
 
@@ -62,12 +62,12 @@ async def run_setup(sandbox: Sandbox) -> None:
         raise EngineError(f"The setup of '{profile.name}' failed ({how}){said}. {_MEND}")
 
 
-async def empty_workspace(sandbox: Sandbox) -> None:
-    """Remove what the setup, or the image, has put into a workspace whose task has other files.
+async def empty_folder(sandbox: Sandbox, folder: str) -> None:
+    """Remove what the setup, or the image, has put into a folder of which the task has other files.
 
     Raises EngineError: something of it cannot be removed; SandboxLost.
     """
-    words = ["transfer", "empty", sandbox.container.workspace]
+    words = ["transfer", "empty", folder]
     try:
         said = await run_own(sandbox.channel, sandbox.spawner, words, within=EMPTY_TIMEOUT)
     except SpawnFailed as failure:
@@ -76,8 +76,8 @@ async def empty_workspace(sandbox: Sandbox) -> None:
     if first != "ok":
         why = shown(first, _SHOWN)
         raise EngineError(
-            f"The task's files stay kept: what the setup of '{sandbox.profile.name}' has made in the workspace cannot "
-            f"be removed before they are put back ({why}). {_MEND}"
+            f"The task's files stay kept: what the setup of '{sandbox.profile.name}' has made in {shown(folder)} "
+            f"cannot be removed before they are put back ({why}). {_MEND}"
         )
 
 

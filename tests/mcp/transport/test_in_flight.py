@@ -38,7 +38,7 @@ def ids(claims: list[Claim]) -> list[int | str]:
 
 @pytest.fixture
 def in_flight() -> InFlight:
-    return InFlight(kind_of)
+    return InFlight(kind_of, tuple)
 
 
 def test_a_request_waits_until_the_client_has_taken_an_earlier_answer(in_flight: InFlight) -> None:
@@ -115,7 +115,7 @@ def test_an_end_after_the_answer_changes_nothing(in_flight: InFlight) -> None:
 
 
 def test_nothing_more_is_read_when_too_much_waits_or_stands_unread() -> None:
-    in_flight = InFlight(kind_of, read_ahead=4 * OVERHEAD)
+    in_flight = InFlight(kind_of, tuple, read_ahead=4 * OVERHEAD)
     for number in range(6):
         in_flight.arrive(request(number), LINE)
     assert in_flight.is_full

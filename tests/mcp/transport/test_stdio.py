@@ -46,7 +46,7 @@ class Pipes:
         for fd in self.wire:
             os.set_blocking(fd, False)
         self.events: list[str] = []
-        self.in_flight = InFlight(kind_of)
+        self.in_flight = InFlight(kind_of, tuple)
 
     def streams(self) -> Any:
         return stdio_streams(
@@ -195,7 +195,7 @@ async def test_one_socket_may_be_both_input_and_output() -> None:
     ours.setblocking(False)
     broken: list[str] = []
     with anyio.fail_after(PATIENCE):
-        in_flight = InFlight(kind_of)
+        in_flight = InFlight(kind_of, tuple)
         ends = {"on_end": lambda: None, "on_broken": lambda: broken.append("broken")}
         async with stdio_streams(wire, in_flight, **ends) as streams:
             reader, writer = streams

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import BinaryIO
@@ -104,6 +104,18 @@ class DockerEngine:
     async def put_files(self, container: Container, file: BinaryIO) -> None:
         def work(on: Connection) -> None:
             on.client.put_archive(container.id, WORKSPACE, file)
+
+        await self._call("put the task's files back", work, within=FILES_TIMEOUT)
+
+    async def save_folder(self, container: Container, folder: str, file: BinaryIO, most: int) -> None:
+        def work(on: Connection) -> None:
+            workspaces.save(on.client, container.id, file, most, folder)
+
+        await self._call("read the task's files", work, within=FILES_TIMEOUT)
+
+    async def put_folder(self, container: Container, folder: str, archive: Iterator[bytes]) -> None:
+        def work(on: Connection) -> None:
+            on.client.put_archive(container.id, folder, archive)
 
         await self._call("put the task's files back", work, within=FILES_TIMEOUT)
 

@@ -129,13 +129,13 @@ def sweep_own(client: APIClient, instance: str) -> None:
 # --- the files themselves ---------------------------------------------------------------------------------------------
 
 
-def save(client: APIClient, container_id: str, file: BinaryIO, most: int) -> None:
-    """Write the workspace of a running container as a tar archive. Raises APIError, EngineError.
+def save(client: APIClient, container_id: str, file: BinaryIO, most: int, folder: str = WORKSPACE) -> None:
+    """Write a folder of a running container, its workspace, as a tar archive. Raises APIError, EngineError.
 
     Arguments:
         most: bytes; an archive has a sparse file's holes too, which could be without an end.
     """
-    chunks, _ = client.get_archive(container_id, f"{WORKSPACE}/.")
+    chunks, _ = client.get_archive(container_id, f"{folder}/.")
     try:
         for chunk in chunks:
             most -= len(chunk)

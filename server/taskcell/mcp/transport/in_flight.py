@@ -98,7 +98,7 @@ class InFlight:
         read_ahead: bytes outside of the lanes, beyond which `is_full`.
     """
 
-    def __init__(self, kind_of: KindOf, holders: Holders = tuple, read_ahead: int = READ_AHEAD) -> None:
+    def __init__(self, kind_of: KindOf, holders: Holders, read_ahead: int = READ_AHEAD) -> None:
         self._kind_of = kind_of
         self._holders = holders
         self._read_ahead = read_ahead
