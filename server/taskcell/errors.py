@@ -178,7 +178,7 @@ class HeldElsewhere(SandboxLost):
         return {**super().fields(), **({"door": self.door} if self.door else {})}
 
 
-class Moved(SandboxLost):
+class TaskMoved(SandboxLost):
     """Another server of the deployment has, or gets, the task. Nothing was run, so that the call can be handed on."""
 
     def __init__(self, sentence: str = "") -> None:

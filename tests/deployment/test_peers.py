@@ -255,7 +255,7 @@ async def test_a_command_under_way_goes_on_when_its_server_is_stopped(fleet: Pee
 async def begin_to_end(server: PeerServer, calls: anyio.abc.TaskGroup) -> None:
     """As at SIGTERM: it hands on what still comes, as long as the group runs."""
     await server.deployment.begin_to_leave()
-    assert server.gateway.pool.begin_to_leave()
+    assert server.gateway.pool.leaving.begin()
     calls.start_soon(server.hand_over, math.inf)
 
 
@@ -286,7 +286,7 @@ async def test_a_call_that_was_handed_on_is_answered_when_the_server_that_did_en
         calls.start_soon(call)
         assert await anyio.to_thread.run_sync(lambda: eventually(lambda: bool(alive(mark))))
         await asked.deployment.begin_to_leave()
-        assert asked.gateway.pool.begin_to_leave()
+        assert asked.gateway.pool.leaving.begin()
         await asked.hand_over(0)
     (answer,) = answers
     assert (answer["status"], answer["stdout"]) == ("running", "begun\n")

@@ -6,6 +6,7 @@ import base64
 import os
 import random
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -191,7 +192,23 @@ class ServerPods:
             while not (known := await self._addresses()):
                 await anyio.sleep(0.1)
         server = ServerPod("service", random.choice(known), self.token, {})
-        return await server.call(tool, task, **arguments)
+        began = time.time()
+        try:
+            return await server.call(tool, task, **arguments)
+        except BaseException as error:
+            print(
+                "FAILED",
+                began,
+                time.time(),
+                server.url,
+                known,
+                await self._addresses(),
+                tool,
+                task,
+                arguments,
+                repr(error)[:300],
+            )
+            raise
 
     async def output(self, answer: dict[str, Any], task: str) -> str:
         """What a command has printed at its end; it is waited for where the answer came before."""
@@ -322,7 +339,7 @@ def pod_spec(port: int) -> dict[str, Any]:
     return {
         "hostNetwork": True,
         "serviceAccountName": _ACCOUNT,
-        "terminationGracePeriodSeconds": 20,
+        "terminationGracePeriodSeconds": 30,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": SERVER_USER,

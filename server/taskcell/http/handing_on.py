@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from taskcell.caller import Caller
 from taskcell.deployment.base import Claimed, Peer
 from taskcell.deployment.key import peer_token
-from taskcell.errors import BadArgument, Moved, SandboxLost, TaskcellError
+from taskcell.errors import BadArgument, SandboxLost, TaskcellError, TaskMoved
 from taskcell.gateway.gateway import Gateway
 from taskcell.gateway.ports import PortTraffic
 from taskcell.hop_by_hop import Headers, framing_of, passed_on
@@ -127,7 +127,7 @@ class HandingOn:
         while True:
             found = await self._gateway.pool.holder(task, is_sent=sent is not None)
             if found.door is not None and sent == _HERE.decode():
-                raise Moved
+                raise TaskMoved
             if not isinstance(found.door, Peer):
                 return found
             if await found.door.opens(self._token(found.door, caller), PEER_CONNECT):

@@ -27,12 +27,12 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from taskcell.caller import LOCAL_CALLER
 from taskcell.deployment.base import Claimed, Door, Peer
 from taskcell.deployment.key import peer_token
-from taskcell.errors import BadArgument, Moved, SandboxLost
+from taskcell.errors import BadArgument, SandboxLost, TaskMoved
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.answer import ERROR
 from taskcell.mcp.client_log import ClientLog
 from taskcell.mcp.confirmation import Confirmation, NotConfirmed, can_ask
-from taskcell.mcp.passed_on import CALL, ENDED, PassedCall, PassedOn
+from taskcell.mcp.passed_on import CALL, OWNER_ENDED, PassedCall, PassedOn
 from taskcell.mcp.principal import caller_of
 from taskcell.mcp.progress import is_wanted
 from taskcell.model import DEFAULT_TASK, TaskKey, ToolCall
@@ -78,7 +78,7 @@ class Neighbours:
             return None  # who looks for a task's server must not give the task to the first one
         began = anyio.current_time()
         while (found := await self._door(task, context)) is not None:
-            with suppress(Moved):
+            with suppress(TaskMoved):
                 return await self._called(context, found, params)
             await self._again(began)
         return None
@@ -86,7 +86,7 @@ class Neighbours:
     async def _called(
         self, context: Context, found: Claimed, params: CallToolRequestParams
     ) -> CallToolResult | InputRequiredResult:
-        """Make a call at another server. Raises Moved: it has not run there. TaskcellError, MCPError."""
+        """Make a call at another server. Raises TaskMoved: it has not run there. TaskcellError, MCPError."""
         meta = {key: value for key, value in (context.meta or {}).items() if key.startswith("taskcell/")}
         outlet = self._client_log.outlet_of(context)
         if outlet is not None and outlet.asked is not None:
@@ -101,16 +101,16 @@ class Neighbours:
 
         result = await (reached() if passed is None else self.passed_on.during(passed, reached))
         if isinstance(result, CallToolResult) and _has_moved(result):
-            raise Moved
+            raise TaskMoved
         return result
 
     def _passed(self, peer: Peer, context: Context) -> PassedCall:
         return PassedCall(peer, peer_token(self._gateway.pool.deployment.key, peer.instance, caller_of(context)))
 
     async def _again(self, began: float) -> None:
-        """Wait a little before another server is looked for. Raises Moved once that has taken too long."""
+        """Wait a little before another server is looked for. Raises TaskMoved once that has taken too long."""
         if anyio.current_time() - began > PEER_PATIENCE:
-            raise Moved
+            raise TaskMoved
         await anyio.sleep(PEER_TURN)
 
     async def read(self, context: Context, task: TaskKey, uri: str) -> ReadResourceResult | None:
@@ -149,7 +149,7 @@ class Neighbours:
             if found.door is None:
                 return None
             if is_here:
-                raise Moved
+                raise TaskMoved
             if await self._opens(found.door, context):
                 return found
             is_peer = isinstance(found.door, Peer)
@@ -243,5 +243,5 @@ async def _reached(opened: AbstractAsyncContextManager[LocalClient], work: Calla
     except* (OSError, httpx2.HTTPError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
         pass
     if refused is None or refused.code == CONNECTION_CLOSED:
-        raise SandboxLost(ENDED)
+        raise SandboxLost(OWNER_ENDED)
     raise refused

@@ -24,7 +24,7 @@ CALL = "taskcell/call"
 CANCEL, ANSWER = "cancel", "answer"
 #: Seconds for one word, and between two looks whether the other server lives.
 WORD_PATIENCE, LIVES_TURN = 2.0, 1.0
-ENDED = (
+OWNER_ENDED = (
     "The server that had this task has ended during the call. Nothing is run twice: what the call had started may have "
     "ended or go on, and the task's next call finds it (`process` with action 'list')."
 )
@@ -86,7 +86,7 @@ class PassedOn:
         if failure is not None:
             raise failure
         if not found:
-            raise SandboxLost(ENDED)
+            raise SandboxLost(OWNER_ENDED)
         return found[0]
 
     async def _until_dead(self, call: PassedCall, inner: anyio.CancelScope) -> None:

@@ -23,8 +23,8 @@ from mcp_types import (
 from mcp_types import Tool as McpTool
 
 from taskcell.caller import Scope
-from taskcell.errors import ErrorCode, Moved, MustAsk, SandboxLost, TaskcellError
-from taskcell.gateway.admission import Admission
+from taskcell.errors import ErrorCode, MustAsk, SandboxLost, TaskcellError, TaskMoved
+from taskcell.gateway.admission import Admission, EndedByServer
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.answer import Answers, Failure
 from taskcell.mcp.client_log import ClientLog
@@ -57,6 +57,8 @@ Context = ServerRequestContext[Any, Any]
 #: Claude Code puts a result into a file that its model may not read, from a size on that a tool can raise up to this
 #: many characters: code.claude.com/docs/en/mcp. It counts them as JSON, where a character may need two.
 RESULT_SIZE, RESULT_SIZE_MAX, ESCAPED = "anthropic/maxResultSizeChars", 500_000, 2
+#: Actions of tools that only look.
+_LOOKS = ("list", "poll", "wait", "status")
 #: Attempts at a call whose task moves to another server while it waits for its sandbox.
 MOVES = 5
 #: The key of a request's `_meta` by which a program waits for a command's end, however long that takes.
@@ -170,9 +172,9 @@ class Tools:
                 answered = await self.neighbours.call(context, call, params)
                 if answered is not None:
                     return answered
-                with suppress(Moved):
+                with suppress(TaskMoved):
                     return await self._answered_here(context, call, params)
-            raise Moved
+            raise TaskMoved
         except TaskcellError as error:
             return Failure.of(error)
 
@@ -181,7 +183,7 @@ class Tools:
     ) -> ToolReport | InputRequiredResult:
         """Run one call of a task that is here, with a person's confirmation if it needs one.
 
-        Raises Moved: the task is not here any more, and nothing was run. MCPError.
+        Raises TaskMoved: the task is not here any more, and nothing was run. MCPError.
         """
         resumed = self._egress.answered(call, params)
         if resumed is None:
@@ -264,8 +266,12 @@ class Tools:
         try:
             with self.admission.admitted(call.principal):
                 return await work()
-        except Moved:
+        except TaskMoved:
             raise
+        except EndedByServer as error:
+            if self.gateway.pool.leaving.has_begun and self._only_looks(call):
+                raise TaskMoved from error
+            return Failure.of(error)
         except MustAsk as asked:
             return Unconfirmed(str(asked), asked.fields(), "", asked)
         except TaskcellError as error:
@@ -280,6 +286,10 @@ class Tools:
         except Exception:
             log.exception("A call failed unexpectedly.", tool=call.tool)
             return _INTERNAL_ERROR
+
+    def _only_looks(self, call: ToolCall) -> bool:
+        """Whether a call changes nothing, so that another server can make it again from the start."""
+        return self.gateway.tools[call.tool].annotations.read_only or call.arguments.get("action") in _LOOKS
 
 
 @dataclass(frozen=True, slots=True)

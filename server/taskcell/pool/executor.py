@@ -9,7 +9,7 @@ import anyio
 import anyio.abc
 import structlog
 
-from taskcell.errors import Moved, SandboxLost, TaskcellError
+from taskcell.errors import SandboxLost, TaskcellError, TaskMoved
 from taskcell.model import TaskKey
 from taskcell.pool.adoption import Inheritance
 from taskcell.pool.closing import Closing
@@ -107,7 +107,7 @@ class Executor:
             self.give_up()
 
     def _closes(self) -> SandboxLost:
-        return Moved() if self._moves else SandboxLost(_CLOSING)
+        return TaskMoved() if self._moves else SandboxLost(_CLOSING)
 
     def give_up(self) -> None:
         """Cancel whatever is still being made."""

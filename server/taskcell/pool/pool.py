@@ -17,11 +17,12 @@ import anyio.to_thread
 
 from taskcell.config.settings import Settings
 from taskcell.deployment.base import Claimed, Deployment
-from taskcell.errors import EngineError, Moved, NoRoom, SandboxLost
+from taskcell.errors import EngineError, NoRoom, SandboxLost, TaskMoved
 from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import who_holds
 from taskcell.pool.host_folder import doom_moved
+from taskcell.pool.leaving import CLOSES, Leaving
 from taskcell.pool.parts import Parts
 from taskcell.pool.slot import Lease, Leased, Slot
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
@@ -29,9 +30,6 @@ from taskcell.sandbox.sandbox import Sandbox, SandboxState
 #: Seconds that a call waits for a sandbox: for its own start, after one that had its turn before (START_TIMEOUT of the
 #: engine, twice). Only a pull takes longer; it goes on, and a later call has it.
 CREATION_PATIENCE = 90.0
-#: Seconds that a call waits at the server's end until its task can be another server's: less than the end may take.
-HANDING_PATIENCE = 8.0
-_CLOSES = "The server is closing: nothing new is started, and every sandbox is closed."
 
 
 class Pool:
@@ -58,7 +56,7 @@ class Pool:
         self._adopts = not for_one_call
         self._patience = math.inf if for_one_call else CREATION_PATIENCE
         self._beginning = anyio.Lock()
-        self._leaves, self._handed_over = False, anyio.Event()
+        self.leaving = Leaving(self, parts.executor, self._leave_sandboxes)
         self.begun = anyio.Event()
         #: Called with what the answer to a task's call is to say of its sandbox.
         self.on_notes: Callable[[TaskKey, Sequence[str]], None] = lambda task, notes: None
@@ -174,28 +172,17 @@ class Pool:
 
         `is_sent` as in `Claims`. Raises SandboxLost; EngineError: what a dead server left cannot be taken over.
         """
-        if self._leaves:
-            return await self._heir_of(task)
+        if self.leaving.has_begun:
+            return await self.leaving.heir_of(task)
         self._check_open()
         if not self._adopts:
             return Claimed()
         await self._begin(task)
         return await self._sharing.holder(task, is_sent=is_sent)
 
-    async def _heir_of(self, task: TaskKey) -> Claimed:
-        """Who says which server has a task, once this one has given up all that it had. Raises TaskcellError."""
-        with anyio.move_on_after(HANDING_PATIENCE):
-            await self._handed_over.wait()
-        claims = self.deployment.claims
-        if claims is None or not self._handed_over.is_set():
-            raise SandboxLost(_CLOSES)
-        return await claims.claim(task)
-
     def _check_open(self) -> None:
-        if self._executor.is_stopped and self._leaves:
-            raise Moved
         if self._executor.is_stopped:
-            raise SandboxLost(_CLOSES)
+            raise TaskMoved if self.leaving.has_begun else SandboxLost(CLOSES)
 
     # --- what there is -----------------------------------------------------------------------------------------
 
@@ -300,28 +287,17 @@ class Pool:
             notes.append(f"{what} replaced; the workspace is the same.")
         return notes
 
-    def begin_to_leave(self) -> bool:
-        """Get no further task: calls wait for `hand_over`. False where no other server would have this one's tasks."""
-        self._leaves = self.hands_over and self.deployment.has_heirs
-        return self._leaves
-
-    async def hand_over(self) -> None:
-        """Leave the sandboxes to the deployment's other servers, while this one lives on. Raises TaskcellError."""
-        await self._leave_sandboxes()
-        await self.deployment.hand_over()
-        self._handed_over.set()
-
     async def close(self) -> None:
         """Close every sandbox, or leave those to the deployment's next server that it can use; then end the group."""
         try:
-            if not self._handed_over.is_set():
+            if not self.leaving.is_done:
                 await self._leave_sandboxes()
         finally:
             self.group.cancel_scope.cancel()
             self._executor.give_up()
 
     async def _leave_sandboxes(self) -> None:
-        self._executor.stop(moves=self._leaves)
+        self._executor.stop(moves=self.leaving.has_begun)
         await self._upkeep.rest()
         await self.keeper.save_all()
         if self.hands_over:
