@@ -178,6 +178,16 @@ class HeldElsewhere(SandboxLost):
         return {**super().fields(), **({"door": self.door} if self.door else {})}
 
 
+class TaskMoved(SandboxLost):
+    """Another server of the deployment has, or gets, the task. Nothing was run, so that the call can be handed on."""
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(sentence or "The task moves to another server of the deployment at this moment; call again.")
+
+    def fields(self) -> dict[str, Any]:
+        return {**super().fields(), "moved": True}
+
+
 class NoRoom(TaskcellError):
     """Sandboxes that are in use take all places of the pool. The message says whose they are."""
 

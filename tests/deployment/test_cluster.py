@@ -380,3 +380,72 @@ def test_whatever_servers_do_a_task_has_one_living_server_at_most(steps: list[tu
                 assert len(holders) <= 1, (steps, holders)
 
     anyio.run(run)
+
+
+# --- dead by a word on its Lease -------------------------------------------------------------------------------------
+
+
+async def test_a_server_whose_clock_stood_still_learns_that_it_was_declared_dead(cluster: OnCluster) -> None:
+    """As on a machine that was paused: by its own clock, its Lease never ran out."""
+    one, two = await cluster.join("a"), await cluster.join("b")
+    await claims_of(one).claim(TASK, is_sent=True)
+    await cluster.kill(one)
+    assert (await claims_of(two).claim(TASK, is_sent=True)).dead == "a"
+    one.members._clock = lambda: one.members._renewed
+    assert one.is_current
+    await one.renew()
+    assert (claims_of(one).own, one.is_current) == (set(), True)
+    await two.members.look()
+    assert two.members.is_alive("a")
+
+
+async def test_who_renews_its_lease_in_time_is_not_declared_dead(cluster: OnCluster) -> None:
+    one, two = await cluster.join("a"), await cluster.join("b")
+    await claims_of(one).claim(TASK, is_sent=True)
+    del cluster.living["a"]
+    await cluster.pass_time(2 * TERM)
+    assert not two.members.is_alive("a")
+    await one.members.renew()  # after the last look of the other one
+    assert not await two.members.declare_dead("a")
+    assert (await claims_of(two).claim(TASK, is_sent=True)).door == Peer("http://a.test:8765", "a")
+
+
+@pytest.mark.parametrize("first", ["the server", "the heir"])
+async def test_of_a_server_that_comes_back_and_its_heir_one_has_a_task(cluster: OnCluster, first: str) -> None:
+    one, two = await cluster.join("a"), await cluster.join("b")
+    await claims_of(one).claim(TASK, is_sent=True)
+    await cluster.kill(one)
+    assert await two.members.declare_dead("a")  # and then it is slow
+    if first == "the server":
+        await one.renew()
+        assert not await claims_of(two).seize(TASK, "a")
+    else:
+        assert await claims_of(two).seize(TASK, "a")
+        await one.renew()
+    owners = [server.instance for server in (one, two) if TASK in claims_of(server).own]
+    assert owners == ["a" if first == "the server" else "b"]
+
+
+async def test_a_server_that_starts_at_anothers_address_says_that_the_other_has_ended(cluster: OnCluster) -> None:
+    """As when the container of a pod is started again."""
+    one, two = await cluster.join("a"), await cluster.join("b")
+    await claims_of(one).claim(TASK, is_sent=True)
+    del cluster.living["a"]
+    again = cluster.make("c", "http://a.test:8765")
+    await again.join("c")
+    await two.members.look()
+    assert not two.members.is_alive("a")
+    assert two.members.peer("c") == Peer("http://a.test:8765", "c")
+    assert (await claims_of(two).claim(TASK, is_sent=True)).dead == "a"
+
+
+async def test_a_server_that_has_handed_everything_over_stays_dead_and_claims_nothing(cluster: OnCluster) -> None:
+    one, two = await cluster.join("a"), await cluster.join("b")
+    await claims_of(one).claim(TASK, is_sent=True)
+    assert one.has_heirs
+    await one.hand_over()
+    await cluster.pass_time(TERM)
+    found = await claims_of(one).claim(TaskKey("ann", "new"))
+    assert (found.door, found.is_certain) == (Peer("http://b.test:8765", "b"), False)
+    assert (await claims_of(two).claim(TASK, is_sent=True)).dead == "a"
+    assert not two.has_heirs

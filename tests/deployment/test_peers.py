@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -220,7 +221,7 @@ async def test_a_call_that_is_past_the_look_for_its_tasks_server_makes_no_second
     assert (await fleet.other(lead).run("cat file"))["stdout"] == "mine\n"
     await fleet.reach_again(lead)
     before = fleet.cluster.server.requests["POST pods"]
-    with pytest.raises(SandboxLost, match="has taken the task"):
+    with pytest.raises(SandboxLost, match="moves to another server"):
         async with lead.gateway.pool.lease(task, slot.profile):
             pass
     assert fleet.cluster.server.requests["POST pods"] == before
@@ -248,6 +249,47 @@ async def test_a_command_under_way_goes_on_when_its_server_is_stopped(fleet: Pee
     async with fleet.other(lead).client() as client:
         listed = await fields(client, "process", {"action": "list", "task_id": "t"})
     assert [one["process_id"] for one in listed["processes"]] == [answer["process_id"]]
+    assert alive(mark)
+
+
+async def begin_to_end(server: PeerServer, calls: anyio.abc.TaskGroup) -> None:
+    """As at SIGTERM: it hands on what still comes, as long as the group runs."""
+    await server.deployment.begin_to_leave()
+    assert server.gateway.pool.leaving.begin()
+    calls.start_soon(server.hand_over, math.inf)
+
+
+async def test_a_server_that_ends_hands_on_what_still_comes_to_it(fleet: Peers) -> None:
+    await three(fleet)
+    lead = fleet.lead("t")
+    await lead.run("echo mine > file; export SEEN=yes")
+    async with anyio.create_task_group() as calls:
+        await begin_to_end(lead, calls)
+        assert (await lead.run("cat file; echo $SEEN"))["stdout"] == "mine\nyes\n"
+        assert (await lead.run("echo new", "new"))["stdout"] == "new\n"
+        async with program(lead) as http:
+            answer = await http.get("/files/t/file")
+            assert (answer.text, answer.headers["connection"]) == ("mine\n", "close")
+        assert fleet.holder("new") is not lead
+        calls.cancel_scope.cancel()
+
+
+async def test_a_call_that_was_handed_on_is_answered_when_the_server_that_did_ends(fleet: Peers) -> None:
+    await three(fleet)
+    mark, asked = marker(), fleet.other(fleet.lead("t"))
+    answers: list[dict[str, Any]] = []
+
+    async def call() -> None:
+        answers.append(await asked.run(f"echo begun; sleep {mark}"))
+
+    async with anyio.create_task_group() as calls:
+        calls.start_soon(call)
+        assert await anyio.to_thread.run_sync(lambda: eventually(lambda: bool(alive(mark))))
+        await asked.deployment.begin_to_leave()
+        assert asked.gateway.pool.leaving.begin()
+        await asked.hand_over(0)
+    (answer,) = answers
+    assert (answer["status"], answer["stdout"]) == ("running", "begun\n")
     assert alive(mark)
 
 

@@ -44,7 +44,7 @@ async def test_a_task_is_the_same_whichever_server_is_asked(fleet: ServerPods) -
             assert (ran.status_code, f"out-{number}".encode() in ran.content) == (200, True)
             labelled = await http.put("/tasks/t", json={"labels": {"by": str(number)}})
             assert labelled.json()["labels"] == {"by": str(number)}
-    assert (await servers[2].run("ls -s --block-size=1M f? | cut -d' ' -f1"))["stdout"].split() == ["1"] * 3
+    assert (await servers[2].run("cat ~/f? | wc -c"))["stdout"].strip() == str(3 << 20)
     assert len(await fleet.sandboxes()) == 1
 
 
@@ -79,9 +79,58 @@ async def test_a_server_that_dies_is_succeeded_with_files_variables_processes_an
         died = time.monotonic()
         assert (await heir.run("cat file; echo $SEEN", task))["stdout"] == "mine\nyes\n"
         print(f"succeeded after {time.monotonic() - died:.1f} s")
-        read = await heir.call("process", task, action="read", process_id=begun["process_id"])
+        read = await heir.call("process", task, action="poll", cursor=0, process_id=begun["process_id"])
         lines = read["stdout"].split()
         assert lines == [f"line-{number}" for number in range(1, len(lines) + 1)]
         assert read["status"] == "running"
         assert (await heir.run("sort ran | uniq -d | wc -l", task))["stdout"].strip() == "0"
         assert len(await fleet.sandboxes(task)) == 1
+
+
+# --- a rolling upgrade ------------------------------------------------------------------------------------------------
+
+
+async def test_a_rolling_upgrade_loses_no_call(fleet: ServerPods) -> None:
+    """Calls of tasks that are there and of new ones, short and long, all the time that every server is replaced."""
+    await fleet.deploy(2)
+    runs: list[tuple[str, int]] = []
+    is_over = anyio.Event()
+
+    async def calls(number: int) -> None:
+        done = 0
+        while not is_over.is_set():
+            done += 1
+            answer = await fleet.ask("terminal", command=f"echo {done} >> ran; echo out-{done}", task=f"a{number}")
+            assert await fleet.output(answer, f"a{number}") == f"out-{done}\n"
+            runs.append((f"a{number}", done))
+
+    async def new_tasks() -> None:
+        done = 0
+        while not is_over.is_set():
+            done += 1
+            answer = await fleet.ask("terminal", command="echo here", task=f"new{done}")
+            assert await fleet.output(answer, f"new{done}") == "here\n"
+            await fleet.ask("sandbox", action="close", task=f"new{done}")
+
+    async def long() -> None:
+        done = 0
+        while not is_over.is_set():
+            done += 1
+            answer = await fleet.ask(
+                "terminal", command=f"sleep 8; echo over-{done} | tee -a ended", task="long", wait=60
+            )
+            assert await fleet.output(answer, "long") == f"over-{done}\n"
+            runs.append(("long", done))
+
+    async with anyio.create_task_group() as clients:
+        for number in range(2):
+            clients.start_soon(calls, number)
+        clients.start_soon(new_tasks)
+        clients.start_soon(long)
+        await fleet.restarted()
+        is_over.set()
+    for task in ("a0", "a1"):
+        most = max(done for name, done in runs if name == task)
+        ran = await fleet.ask("terminal", command="cat ran", task=task)
+        assert ran["stdout"].split() == [str(number) for number in range(1, most + 1)]
+    print(f"{len(runs)} calls")

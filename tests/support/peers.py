@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from taskcell.gateway.gateway import Gateway
 from taskcell.http.app import HttpApp
 from taskcell.http.listener import HttpListener
 from taskcell.http.local_door import with_local_door
-from taskcell.http.serve import join_others
+from taskcell.http.serve import hand_over, join_others
 from taskcell.mcp.server import build_server
 from taskcell.model import TaskKey
 from taskcell.tools.catalog import build_tools
@@ -67,6 +67,7 @@ class PeerServer:
     deployment: ClusterDeployment
     token: str
     stop: anyio.abc.CancelScope
+    hand_over: Callable[[float], Awaitable[None]]
 
     @asynccontextmanager
     async def client(self, token: str = "", **options: Any) -> AsyncIterator[Client]:
@@ -133,14 +134,19 @@ class Peers:
         with anyio.CancelScope() as stop, listening:
             opened = lambda: open_gateway(settings, build_tools(settings, ()), engine, deployment=deployment)  # noqa: E731
             async with with_local_door(opened, settings, isolated=False) as gateway:
-                server = build_server(gateway, isolated=False, admission=Admission())
+                admission = Admission()
+                server = build_server(gateway, isolated=False, admission=admission)
                 app = HttpApp(server, settings.http, authentication, metrics=bytes, host="127.0.0.1", ready=_is_ready)
                 listener = HttpListener(app.requests)
                 async with app.running(), anyio.create_task_group() as serving:
                     serving.start_soon(listener.serve, [listening])
+
+                    async def end(linger: float) -> None:
+                        await hand_over(app, admission, gateway, server, linger)
+
                     try:
                         await join_others(gateway.pool)
-                        task_status.started(PeerServer(name, url, gateway, deployment, self.tokens["ann"], stop))
+                        task_status.started(PeerServer(name, url, gateway, deployment, self.tokens["ann"], stop, end))
                         await anyio.sleep_forever()
                     finally:
                         listener.close()

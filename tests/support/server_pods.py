@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
+import random
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -142,6 +144,80 @@ class ServerPods:
         self.servers[name] = found
         return found
 
+    # --- a Deployment behind a Service -------------------------------------------------------------------------------
+
+    async def deploy(self, replicas: int) -> None:
+        """A Deployment of servers, one on each node, and a Service before it."""
+        group, labels = "apps/v1", {"app": "taskcell"}
+        template = {"metadata": {"labels": labels}, "spec": _dev(pod_spec(FIRST_PORT))}
+        strategy = {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}  # two on one node want the same port
+        body = {"metadata": {"name": "taskcell"}, "spec": {"replicas": replicas, "selector": {"matchLabels": labels},
+                "strategy": strategy, "template": template}}  # fmt: skip
+        await self.admin.call("POST", self.admin.path("deployments", group=group), body)
+        service = {"metadata": {"name": "taskcell"}, "spec": {"selector": labels, "ports": [{"port": FIRST_PORT}]}}
+        await self.admin.call("POST", self.admin.path("services"), service)
+        await self._rolled_out()
+
+    async def restarted(self) -> None:
+        """Replace every server, as `kubectl rollout restart` does."""
+        path = self.admin.path("deployments", "taskcell", "apps/v1")
+        at = "/spec/template/metadata/annotations"
+        await self.admin.call("PATCH", path, [{"op": "add", "path": at, "value": {"restarted": "1"}}], JSON_PATCH)
+        await self._rolled_out()
+
+    async def _rolled_out(self) -> None:
+        path = self.admin.path("deployments", "taskcell", "apps/v1")
+        with anyio.fail_after(2 * START):
+            while True:
+                found = await self.admin.call("GET", path)
+                status, wanted = found.get("status", {}), found["spec"]["replicas"]
+                new, ready, every = (status.get(key, 0) for key in ("updatedReplicas", "readyReplicas", "replicas"))
+                is_seen = status.get("observedGeneration") == found["metadata"]["generation"]
+                if is_seen and new == ready == every == wanted and len(await self._addresses()) == wanted:
+                    return
+                await anyio.sleep(0.5)
+
+    async def _addresses(self) -> list[str]:
+        """Where the Service sends requests now."""
+        found = await self.admin.call("GET", self.admin.path("endpoints", "taskcell"))
+        return [
+            f"http://{address['ip']}:{FIRST_PORT}"
+            for subset in found.get("subsets", ())
+            for address in subset.get("addresses", ())
+        ]
+
+    async def ask(self, tool: str, *, task: str, **arguments: Any) -> dict[str, Any]:
+        """Call a tool through the Service: by a new connection to one of its addresses, as they are known by now."""
+        with anyio.fail_after(ANSWER):
+            while not (known := await self._addresses()):
+                await anyio.sleep(0.1)
+        server = ServerPod("service", random.choice(known), self.token, {})
+        began = time.time()
+        try:
+            return await server.call(tool, task, **arguments)
+        except BaseException as error:
+            print(
+                "FAILED",
+                began,
+                time.time(),
+                server.url,
+                known,
+                await self._addresses(),
+                tool,
+                task,
+                arguments,
+                repr(error)[:300],
+            )
+            raise
+
+    async def output(self, answer: dict[str, Any], task: str) -> str:
+        """What a command has printed at its end; it is waited for where the answer came before."""
+        while answer["status"] == "running":
+            found = {"action": "wait", "process_id": answer["process_id"], "cursor": 0}
+            answer = await self.ask("process", task=task, **found)
+        assert answer["status"] == "exited", answer
+        return str(answer["stdout"])
+
     async def delete(self, name: str) -> None:
         """Delete a server's pod without any grace; nothing happens where it is gone."""
         with suppress(ApiRefused):
@@ -194,12 +270,21 @@ class ServerPods:
     async def sandboxes(self, task: str = "") -> list[dict[str, Any]]:
         """The pods of sandboxes, or of a task's, that are not being deleted."""
         found = await self.admin.call("GET", self.admin.path("pods"), labelSelector="taskcell.dev/sandbox=1")
-        return [one for one in found["items"] if not one["metadata"].get("deletionTimestamp")]
+        return [
+            one
+            for one in found["items"]
+            if not one["metadata"].get("deletionTimestamp")
+            and (not task or any(f'"task": "{task}"' in text for text in one["metadata"]["annotations"].values()))
+        ]
+
+    async def _pods(self) -> list[dict[str, Any]]:
+        found = await self.admin.call("GET", self.admin.path("pods"), labelSelector="app=taskcell")
+        return list(found["items"])
 
     async def log(self) -> str:
         """What the servers have logged, for a test that fails."""
         texts = []
-        for name in self.servers:
+        for name in [one["metadata"]["name"] for one in await self._pods()]:
             kubectl = [os.environ["TASKCELL_TEST_KUBECTL"], "--kubeconfig", os.environ["TASKCELL_TEST_KUBECONFIG"]]
             done = subprocess.run(
                 [*kubectl, "-n", self.admin.cluster.namespace, "logs", name, "--tail", "60"],
@@ -215,12 +300,18 @@ def container(port: int) -> dict[str, Any]:
         "name": "server",
         "image": "taskcell/server:latest",
         "imagePullPolicy": "Never",
+        "ports": [{"containerPort": port}],
         "args": ["serve", "--http", f"0.0.0.0:{port}"],
         "env": [
             {"name": "XDG_STATE_HOME", "value": "/state"},
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "TASKCELL__HTTP__PEER_URL", "value": f"http://$(POD_IP):{port}"},
         ],
+        "readinessProbe": {
+            "httpGet": {"path": "/readyz", "port": port, "httpHeaders": [{"name": "Host", "value": "localhost"}]},
+            "periodSeconds": 1,
+            "timeoutSeconds": 5,
+        },
         "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True},
         "volumeMounts": [
             {"name": "config", "mountPath": "/etc/taskcell"},
@@ -248,7 +339,7 @@ def pod_spec(port: int) -> dict[str, Any]:
     return {
         "hostNetwork": True,
         "serviceAccountName": _ACCOUNT,
-        "terminationGracePeriodSeconds": 20,
+        "terminationGracePeriodSeconds": 30,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": SERVER_USER,
@@ -304,5 +395,5 @@ async def server_pods(folder: Path, namespace: str) -> AsyncIterator[ServerPods]
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(CLUSTER_TIMEOUT):
                 print(await made.log())  # pytest shows it where a test fails
-                for name in made.servers:
-                    await made.delete(name)
+                for one in await made._pods():
+                    await made.delete(one["metadata"]["name"])

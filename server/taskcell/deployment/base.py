@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,12 @@ from taskcell.deployment.opened import Opening
 from taskcell.deployment.records import NoteRecord, SandboxRecord, ServerRecord
 from taskcell.deployment.state_folder import StateFolder
 from taskcell.model import TaskKey
+
+#: The route of servers among themselves (`http/handed_calls.py`), and what it answers.
+HANDED_CALLS, _NO_CONTENT = "/handed-on", 204
+_NO_ANSWER = (OSError, TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream)
+#: Bytes of a status line.
+_MAX_LINE = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +43,33 @@ class Peer:
         with anyio.fail_after(seconds):
             return await anyio.connect_tcp(str(parts.hostname), parts.port or 0)
 
-    async def opens(self, seconds: float) -> bool:
-        """Whether it takes connections."""
-        try:
-            stream = await self.connect(seconds)
-        except (OSError, TimeoutError):
-            return False
-        await stream.aclose()
-        return True
+    async def opens(self, token: str, seconds: float) -> bool:
+        """Whether it is this server that answers at its address, and not one that was started in its place.
+
+        Arguments:
+            token: stands for a caller at that server, and at no other.
+        """
+        return await self.asked(HANDED_CALLS, token, b"", seconds) == _NO_CONTENT
+
+    async def asked(self, path: str, token: str, body: bytes, seconds: float) -> int:
+        """The status of its answer to a request of servers; 0 where none comes in time.
+
+        Arguments:
+            body: empty for GET.
+        """
+        head = (
+            f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nHost: {urlsplit(self.url).netloc}\r\n"
+            f"Authorization: Bearer {token}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        answer = b""
+        with anyio.move_on_after(seconds), suppress(*_NO_ANSWER):
+            async with await self.connect(seconds) as stream:
+                await stream.send(head.encode() + body)
+                while (end := answer.find(b"\r\n")) < 0 and len(answer) < _MAX_LINE:
+                    answer += await stream.receive()
+                words = answer[:end].split()
+                return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+        return 0
 
 
 #: How a server is reached: by the socket of its local door, or over the network.
@@ -164,6 +190,16 @@ class Deployment(Protocol):
 
     async def write(self, sandboxes: Sequence[SandboxRecord], notes: Sequence[NoteRecord] = ()) -> None:
         """Replace what others find of this server."""
+
+    def lives(self, instance: str) -> bool:
+        """Whether another server lives, as far as this one knows."""
+
+    @property
+    def has_heirs(self) -> bool:
+        """Another server lives that takes this one's tasks at once when this one ends."""
+
+    async def hand_over(self) -> None:
+        """Leave everything to the others, and live on only to hand requests on to them. Raises TaskcellError."""
 
     async def begin_to_leave(self) -> None:
         """Get no further task that nobody has; those that this server has stay. A failure is a line in the log."""

@@ -27,6 +27,13 @@ class CallLimits:
     calls_per_minute: int | None = None
 
 
+class EndedByServer(SandboxLost):
+    """The server's end has ended the call."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is closing: the call was ended, with what it had started.")
+
+
 class Admission:
     """Lets calls in, and knows which are running."""
 
@@ -48,7 +55,7 @@ class Admission:
 
         Raises:
             NoRoom: the principal, or the server, has too many calls; the message says what to wait for.
-            SandboxLost: the server is closing, and has ended the call.
+            SandboxLost: the server is closing; EndedByServer where it has ended the call.
         """
         self._admit(principal)
         with anyio.CancelScope() as scope:
@@ -63,7 +70,7 @@ class Admission:
                 if not self._running:
                     self._idle.set()
         if scope.cancelled_caught:
-            raise SandboxLost("The server is closing: the call was ended, with what it had started.")
+            raise EndedByServer
 
     def _admit(self, principal: str) -> None:
         if self._closing:

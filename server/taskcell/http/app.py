@@ -16,7 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from taskcell.auth.authentication import Authentication
 from taskcell.caller import Caller
 from taskcell.config.http_table import HttpSettings
+from taskcell.deployment.base import HANDED_CALLS
 from taskcell.http.files import FILES, Files
+from taskcell.http.handed_calls import HandedCalls
 from taskcell.http.handing_on import HandingOn
 from taskcell.http.hosts import Hosts
 from taskcell.http.mcp_endpoint import McpEndpoint
@@ -76,6 +78,7 @@ class HttpApp:
             "/metrics": SignIn(self._admins(_get(self._measured)), authentication, settings),
         }
         if settings.peer_url:
+            self._routes[HANDED_CALLS] = SignIn(HandedCalls(server.tools.handed), authentication, settings)
             self._routes[REMOVE] = SignIn(self._admins(Removal(gateway)), authentication, settings)
         self._routes |= more
         if authentication.has_jwt:

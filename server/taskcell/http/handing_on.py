@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from taskcell.caller import Caller
 from taskcell.deployment.base import Claimed, Peer
 from taskcell.deployment.key import peer_token
-from taskcell.errors import BadArgument, SandboxLost, TaskcellError
+from taskcell.errors import BadArgument, SandboxLost, TaskcellError, TaskMoved
 from taskcell.gateway.gateway import Gateway
 from taskcell.gateway.ports import PortTraffic
 from taskcell.hop_by_hop import Headers, framing_of, passed_on
@@ -35,7 +35,6 @@ PEER_CONNECT, SUCCESSION, AGAIN = 2.0, 20.0, 0.5
 #: The header that says of a request that it is handed on: by one that knows the task is there, or that asks who has it.
 HANDED_ON = b"taskcell-handed-on"
 _HERE, _TOOLS = b"here", "tools"
-MOVED = "The task has moved to another server of the deployment at this moment; call again."
 GONE = "Another server of this deployment has the task and cannot be reached; call again in some seconds."
 
 
@@ -89,7 +88,7 @@ class HandingOn:
         caller: Caller = scope["state"][STATE]
         try:
             task, receive = await self._task_of(caller.principal, scope, receive)
-            found = Claimed() if task is None else await self._holder(TaskKey(caller.principal, task), scope)
+            found = Claimed() if task is None else await self._holder(TaskKey(caller.principal, task), caller, scope)
         except TaskcellError as error:
             await refused(error)(scope, receive, send)
         except (TooLarge, TooSlow):
@@ -122,14 +121,16 @@ class HandingOn:
             task = tool.check(ToolCall(principal, parts[1], arguments)).get("task_id", DEFAULT_TASK)
         return task, Replayed(body, receive)
 
-    async def _holder(self, task: TaskKey, scope: Scope) -> Claimed:
+    async def _holder(self, task: TaskKey, caller: Caller, scope: Scope) -> Claimed:
         """Who has a task, once that can be connected to. Raises TaskcellError."""
         began, sent = anyio.current_time(), RequestHeaders(scope=scope).get(HANDED_ON.decode())
         while True:
             found = await self._gateway.pool.holder(task, is_sent=sent is not None)
             if found.door is not None and sent == _HERE.decode():
-                raise SandboxLost(MOVED)
-            if not isinstance(found.door, Peer) or await found.door.opens(PEER_CONNECT):
+                raise TaskMoved
+            if not isinstance(found.door, Peer):
+                return found
+            if await found.door.opens(self._token(found.door, caller), PEER_CONNECT):
                 return found
             if anyio.current_time() - began > SUCCESSION:
                 raise SandboxLost(GONE)
@@ -137,8 +138,10 @@ class HandingOn:
 
     def _address(self, caller: Caller, peer: Peer, is_certain: bool, scope: Scope) -> PeerAddress:
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
-        token = peer_token(self._gateway.pool.deployment.key, peer.instance, caller)
-        return PeerAddress(peer, scope["raw_path"] + query, token, is_certain)
+        return PeerAddress(peer, scope["raw_path"] + query, self._token(peer, caller), is_certain)
+
+    def _token(self, peer: Peer, caller: Caller) -> str:
+        return peer_token(self._gateway.pool.deployment.key, peer.instance, caller)
 
 
 async def _hand_on(address: PeerAddress, scope: Scope, receive: Receive, send: Send) -> None:

@@ -30,10 +30,16 @@ class Readiness:
         self._deployment = deployment
         self._asking = anyio.Lock()
         self._asked = float("-inf")
-        self._answers = False
+        self._answers = self._is_closing = False
+
+    def close(self) -> None:
+        """The server ends: no further client is to come."""
+        self._is_closing = True
 
     async def is_ready(self) -> bool:
-        """Whether the engine answers. What is wrong is in the log alone."""
+        """Whether the engine answers, and the server does not end. What is wrong is in the log alone."""
+        if self._is_closing:
+            return False
         async with self._asking:
             if time.monotonic() - self._asked > KEPT:
                 self._answers = await self._ask()

@@ -18,10 +18,10 @@ from taskcell.caller import LOCAL_CALLER, Caller
 from taskcell.caller import Scope as TokenScope
 from taskcell.deployment.base import Peer
 from taskcell.deployment.key import peer_token
-from taskcell.errors import SandboxLost, TaskcellError
+from taskcell.errors import SandboxLost, TaskcellError, TaskMoved
 from taskcell.gateway.gateway import Gateway
 from taskcell.gateway.removal import remove_task
-from taskcell.http.handing_on import GONE, MOVED
+from taskcell.http.handing_on import GONE
 from taskcell.http.refuse import refusal
 from taskcell.mcp.principal import STATE
 from taskcell.model import TaskKey
@@ -62,7 +62,7 @@ class Removal:
         if found.door is None or not self._gateway.pool.deployment.marks_owners:
             return JSONResponse({"closed": await remove_task(self._gateway, key, purge=purge)})
         if not (is_operator and isinstance(found.door, Peer)):
-            raise SandboxLost(MOVED)
+            raise TaskMoved
         return await self._ask(found.door, values, principal)
 
     async def _ask(self, peer: Peer, values: Mapping[str, Any], principal: str) -> Response:

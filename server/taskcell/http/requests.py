@@ -22,7 +22,7 @@ class Requests:
         self._app = app
         #: Each with its method: GET opens streams that nobody waits for.
         self._scopes: dict[anyio.CancelScope, str] = {}
-        self._closing = False
+        self._closing = self._leaving = False
         self._change = anyio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,7 +43,7 @@ class Requests:
             sentence = "The body's length is given in two ways; send Content-Length or Transfer-Encoding, not both."
             await refusal(400, sentence, {"connection": "close"})(scope, receive, send)
             return
-        answer = SentAnswer(send)
+        answer = SentAnswer(self._last(send) if self._leaving else send)
         with anyio.CancelScope() as served:
             self._scopes[served] = scope["method"]
             try:
@@ -54,6 +54,19 @@ class Requests:
                 change.set()
         if served.cancelled_caught:
             await answer.finish()
+
+    def leave(self) -> None:
+        """Serve on, and have each client take another connection for its next request."""
+        self._leaving = True
+
+    def _last(self, send: Send) -> Send:
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(name, value) for name, value in message.get("headers", ()) if name.lower() != b"connection"]
+                message = {**message, "headers": [*headers, (b"connection", b"close")]}
+            await send(message)
+
+        return closing
 
     def close(self) -> None:
         """Refuse requests from now on."""

@@ -21,6 +21,7 @@ from taskcell.http.listener import HttpListener
 from taskcell.http.metrics import Metrics
 from taskcell.http.readiness import Readiness
 from taskcell.http.sign_in import MCP
+from taskcell.mcp.passed_on import WORD_PATIENCE
 from taskcell.mcp.server import TaskcellServer, build_server
 from taskcell.mcp.transport.shutdown import Shutdown
 from taskcell.model import DEFAULT_TASK, LOCAL_PRINCIPAL, TaskKey
@@ -33,6 +34,12 @@ END_LIMIT = 9.5
 #: Of these: for killing what calls wait for (two are the grace), for calls that wait for something else, and for the
 #: last answers. The listener takes one more, and the pool at most four.
 KILL_PATIENCE, CALL_PATIENCE, ANSWER_PATIENCE = 3.0, 0.3, 0.5
+#: The same where other servers have this one's tasks at once: for calls to end by themselves, between two rounds of
+#: ending them, and for leaving the sandboxes; from the signal until no further request is expected, for a Service goes
+#: on sending some to a pod that ends; and for answers of calls that were handed on.
+OWN_PATIENCE, END_TURN, BEQUEST_PATIENCE, SERVES_ON, PASSED_PATIENCE = 1.0, 0.1, 3.0, 6.5, 3.0
+#: All of these together, and what follows: inside the thirty seconds that a cluster gives a pod.
+HAND_OVER_LIMIT = SERVES_ON + WORD_PATIENCE + PASSED_PATIENCE
 #: Seconds to tell the deployment's other servers that this one ends, which is one request.
 NOTICE_PATIENCE = 0.5
 #: Seconds between two attempts to join the deployment's other servers, where the cluster does not answer.
@@ -68,8 +75,8 @@ async def serve_http(
         TaskcellError: the gateway cannot be opened.
     """
     session = anyio.CancelScope()
-    shutdown = Shutdown(session, END_LIMIT)
     http = settings.http
+    shutdown = Shutdown(session, END_LIMIT + (HAND_OVER_LIMIT if http.peer_url else 0))
     limits = CallLimits(http.max_concurrent_calls, http.max_calls_per_principal, http.calls_per_minute)
     async with anyio.create_task_group() as watching:
         watching.start_soon(shutdown.watch_signals)
@@ -94,6 +101,7 @@ async def serve_http(
                 with session:
                     await anyio.sleep_forever()
                 shutdown.begin()
+                readiness.close()
                 await _end(app, admission, gateway, server)
                 listener.stop()
         watching.cancel_scope.cancel()
@@ -103,6 +111,8 @@ async def _end(app: HttpApp, admission: Admission, gateway: Gateway, server: Tas
     """End the calls, let their answers leave, then end what goes on without an end. Bounded."""
     with anyio.move_on_after(NOTICE_PATIENCE):
         await gateway.pool.deployment.begin_to_leave()
+    if gateway.pool.leaving.begin():
+        await hand_over(app, admission, gateway, server)
     app.requests.close()
     admission.close()
     with anyio.move_on_after(KILL_PATIENCE):
@@ -116,6 +126,48 @@ async def _end(app: HttpApp, admission: Admission, gateway: Gateway, server: Tas
     with anyio.move_on_after(ANSWER_PATIENCE):
         await app.requests.answered()
     app.requests.cancel()
+
+
+async def hand_over(
+    app: HttpApp, admission: Admission, gateway: Gateway, server: TaskcellServer, linger: float = SERVES_ON
+) -> None:
+    """Leave every task to the other servers, then hand on what still comes to this one, until nothing should any more.
+
+    Whoever sends requests to servers learns some seconds late that this one ends. Call `pool.leaving.begin` before.
+
+    Arguments:
+        linger: seconds of all that.
+    """
+    began = anyio.current_time()
+    app.requests.leave()
+    with anyio.move_on_after(OWN_PATIENCE):
+        await admission.ended()
+    with anyio.move_on_after(KILL_PATIENCE - OWN_PATIENCE):
+        async with anyio.create_task_group() as ending:
+            ending.start_soon(_end_calls, gateway)
+            await admission.ended()
+            ending.cancel_scope.cancel()
+    admission.close()
+    gateway.pool.leaving.stop_making()
+    with anyio.move_on_after(CALL_PATIENCE):
+        await admission.ended()
+    admission.cancel()
+    with anyio.move_on_after(BEQUEST_PATIENCE):
+        try:
+            await gateway.pool.leaving.hand_over()
+        except TaskcellError as error:
+            log.warning("Other servers have this one's tasks some seconds late.", reason=str(error))
+    await anyio.sleep_until(began + linger)
+    await server.tools.neighbours.passed_on.answer_all()
+    with anyio.move_on_after(PASSED_PATIENCE):
+        await app.requests.answered()
+
+
+async def _end_calls(gateway: Gateway) -> None:
+    """Have calls return, also those that only get their sandbox now."""
+    while True:
+        await gateway.end_calls()
+        await anyio.sleep(END_TURN)
 
 
 async def join_others(pool: Pool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
@@ -27,10 +27,12 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from taskcell.caller import LOCAL_CALLER
 from taskcell.deployment.base import Claimed, Door, Peer
 from taskcell.deployment.key import peer_token
-from taskcell.errors import BadArgument, SandboxLost
+from taskcell.errors import BadArgument, SandboxLost, TaskMoved
 from taskcell.gateway.gateway import Gateway
+from taskcell.mcp.answer import ERROR
 from taskcell.mcp.client_log import ClientLog
 from taskcell.mcp.confirmation import Confirmation, NotConfirmed, can_ask
+from taskcell.mcp.passed_on import CALL, OWNER_ENDED, PassedCall, PassedOn
 from taskcell.mcp.principal import caller_of
 from taskcell.mcp.progress import is_wanted
 from taskcell.model import DEFAULT_TASK, TaskKey, ToolCall
@@ -56,11 +58,6 @@ PEER_PATIENCE, PEER_TURN, PEER_OPENS = 20.0, 0.5, 2.0
 _CLOSED = (
     "Another server of this deployment has the task and cannot be reached; end that server, or use another task_id."
 )
-_ENDED = (
-    "The server that had this task has ended during the call. Nothing is run twice: what the call had started may have "
-    "ended or go on, and the task's next call finds it (`process` with action 'list')."
-)
-_MOVED = "The task has moved to another server of the deployment at this moment; call again."
 
 
 class Neighbours:
@@ -70,6 +67,7 @@ class Neighbours:
         self._gateway = gateway
         self._client_log = client_log
         self._confirmation = confirmation
+        self.passed_on = PassedOn(gateway.pool.deployment)
 
     async def call(
         self, context: Context, call: ToolCall, params: CallToolRequestParams
@@ -78,17 +76,42 @@ class Neighbours:
         task = self._task_of(call)
         if task is None or (self._is_here(context) and call.arguments.get("action") == "status"):
             return None  # who looks for a task's server must not give the task to the first one
-        found = await self._door(task, context)
-        if found is None:
-            return None
+        began = anyio.current_time()
+        while (found := await self._door(task, context)) is not None:
+            with suppress(TaskMoved):
+                return await self._called(context, found, params)
+            await self._again(began)
+        return None
+
+    async def _called(
+        self, context: Context, found: Claimed, params: CallToolRequestParams
+    ) -> CallToolResult | InputRequiredResult:
+        """Make a call at another server. Raises TaskMoved: it has not run there. TaskcellError, MCPError."""
         meta = {key: value for key, value in (context.meta or {}).items() if key.startswith("taskcell/")}
         outlet = self._client_log.outlet_of(context)
         if outlet is not None and outlet.asked is not None:
             meta[LOG_LEVEL_META_KEY] = outlet.asked
-        sent = cast(RequestParamsMeta, {**meta, _how(found): True})
+        passed = None if not isinstance(found.door, Peer) else self._passed(found.door, context)
+        sent = cast(RequestParamsMeta, {**meta, **({CALL: passed.name} if passed else {}), _how(found): True})
         make = lambda client: self._made(client, context, params, sent)  # noqa: E731
         opened = self._open(found.door, context, asks=can_ask(context), hear=outlet.take if outlet else None)
-        return await _reached(opened, make)
+
+        async def reached() -> CallToolResult | InputRequiredResult:
+            return await _reached(opened, make)
+
+        result = await (reached() if passed is None else self.passed_on.during(passed, reached))
+        if isinstance(result, CallToolResult) and _has_moved(result):
+            raise TaskMoved
+        return result
+
+    def _passed(self, peer: Peer, context: Context) -> PassedCall:
+        return PassedCall(peer, peer_token(self._gateway.pool.deployment.key, peer.instance, caller_of(context)))
+
+    async def _again(self, began: float) -> None:
+        """Wait a little before another server is looked for. Raises TaskMoved once that has taken too long."""
+        if anyio.current_time() - began > PEER_PATIENCE:
+            raise TaskMoved
+        await anyio.sleep(PEER_TURN)
 
     async def read(self, context: Context, task: TaskKey, uri: str) -> ReadResourceResult | None:
         """Read a resource where its task is; None if that is here. Raises TaskcellError, MCPError."""
@@ -126,13 +149,26 @@ class Neighbours:
             if found.door is None:
                 return None
             if is_here:
-                raise SandboxLost(_MOVED)
-            if await _opens(found.door):
+                raise TaskMoved
+            if await self._opens(found.door, context):
                 return found
             is_peer = isinstance(found.door, Peer)
             if anyio.current_time() - began > (PEER_PATIENCE if is_peer else DOOR_PATIENCE):
                 raise SandboxLost(_CLOSED)
             await anyio.sleep(PEER_TURN if is_peer else DOOR_TURN)
+
+    async def _opens(self, door: Door, context: Context) -> bool:
+        from taskcell.deployment.doors import short_path
+
+        if isinstance(door, Peer):
+            return await door.opens(self._passed(door, context).token, PEER_OPENS)
+        try:
+            with short_path(door) as name:
+                stream = await anyio.connect_unix(name)
+        except OSError:
+            return False
+        await stream.aclose()
+        return True
 
     def _open(
         self, door: Door | None, context: Context, *, asks: bool = False, hear: Hear | None = None
@@ -179,6 +215,11 @@ class Neighbours:
             return ElicitResult(action="cancel")
 
 
+def _has_moved(result: CallToolResult) -> bool:
+    refusal = (result.meta or {}).get(ERROR) or {}
+    return bool(refusal.get("error", {}).get("moved"))
+
+
 def _says(context: Context, key: str) -> bool:
     return (context.meta or {}).get(key) is True
 
@@ -186,20 +227,6 @@ def _says(context: Context, key: str) -> bool:
 def _how(found: Claimed) -> str:
     """What a request that is handed on says: the task is there, or that server is to say where it is."""
     return HERE if found.is_certain else SENT
-
-
-async def _opens(door: Door) -> bool:
-    from taskcell.deployment.doors import short_path
-
-    if isinstance(door, Peer):
-        return await door.opens(PEER_OPENS)
-    try:
-        with short_path(door) as name:
-            stream = await anyio.connect_unix(name)
-    except OSError:
-        return False
-    await stream.aclose()
-    return True
 
 
 async def _reached(opened: AbstractAsyncContextManager[LocalClient], work: Callable[[LocalClient], Awaitable[T]]) -> T:
@@ -216,5 +243,5 @@ async def _reached(opened: AbstractAsyncContextManager[LocalClient], work: Calla
     except* (OSError, httpx2.HTTPError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
         pass
     if refused is None or refused.code == CONNECTION_CLOSED:
-        raise SandboxLost(_ENDED)
+        raise SandboxLost(OWNER_ENDED)
     raise refused

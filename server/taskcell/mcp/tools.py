@@ -23,14 +23,16 @@ from mcp_types import (
 from mcp_types import Tool as McpTool
 
 from taskcell.caller import Scope
-from taskcell.errors import ErrorCode, MustAsk, TaskcellError
-from taskcell.gateway.admission import Admission
+from taskcell.errors import ErrorCode, MustAsk, SandboxLost, TaskcellError, TaskMoved
+from taskcell.gateway.admission import Admission, EndedByServer
 from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.answer import Answers, Failure
 from taskcell.mcp.client_log import ClientLog
 from taskcell.mcp.confirmation import Confirmation
 from taskcell.mcp.egress_questions import EgressQuestions
+from taskcell.mcp.handed import Handed
 from taskcell.mcp.neighbours import Neighbours
+from taskcell.mcp.passed_on import CALL
 from taskcell.mcp.principal import caller_of, missing
 from taskcell.mcp.progress import Progress, is_wanted
 from taskcell.mcp.scopes import check_arguments, scopes_of
@@ -55,6 +57,10 @@ Context = ServerRequestContext[Any, Any]
 #: Claude Code puts a result into a file that its model may not read, from a size on that a tool can raise up to this
 #: many characters: code.claude.com/docs/en/mcp. It counts them as JSON, where a character may need two.
 RESULT_SIZE, RESULT_SIZE_MAX, ESCAPED = "anthropic/maxResultSizeChars", 500_000, 2
+#: Actions of tools that only look.
+_LOOKS = ("list", "poll", "wait", "status")
+#: Attempts at a call whose task moves to another server while it waits for its sandbox.
+MOVES = 5
 #: The key of a request's `_meta` by which a program waits for a command's end, however long that takes.
 TO_END = "taskcell/to_end"
 #: Under this key a connection's state has the listing that its client was last shown; None while it waits for one.
@@ -75,6 +81,7 @@ class Tools:
         self.admission = admission
         self._confirmation = Confirmation()
         self._client_log = client_log
+        self.handed = Handed()
         self.neighbours = Neighbours(gateway, self._confirmation, client_log)
         self._egress = EgressQuestions(gateway, self._confirmation)
         self._described: Mapping[str, Tool] | None = None
@@ -161,32 +168,59 @@ class Tools:
             hand_off = (context.meta or {}).get(TO_END) is not True
             call = ToolCall(caller.principal, params.name, params.arguments or {}, hand_off)
             check_arguments(caller, call.tool, call.arguments)
-            answered = await self.neighbours.call(context, call, params)
-            if answered is not None:
-                return answered
-            resumed = self._egress.answered(call, params)
-            if resumed is None:
-                call = replace(call, confirmed=self._confirmation.confirmed(params))
-            report = await self._reported(context, call, resumed.process_id if resumed is not None else "")
-            if isinstance(report, Unconfirmed):
-                answer = await self._confirmation.ask(context, report.asked)
-                if isinstance(answer, InputRequiredResult):
-                    return answer
-                report = await self._reported(context, replace(call, confirmed=answer))
+            for _ in range(MOVES):
+                answered = await self.neighbours.call(context, call, params)
+                if answered is not None:
+                    return answered
+                with suppress(TaskMoved):
+                    return await self._answered_here(context, call, params)
+            raise TaskMoved
         except TaskcellError as error:
             return Failure.of(error)
+
+    async def _answered_here(
+        self, context: Context, call: ToolCall, params: CallToolRequestParams
+    ) -> ToolReport | InputRequiredResult:
+        """Run one call of a task that is here, with a person's confirmation if it needs one.
+
+        Raises TaskMoved: the task is not here any more, and nothing was run. MCPError.
+        """
+        resumed = self._egress.answered(call, params)
+        if resumed is None:
+            call = replace(call, confirmed=self._confirmation.confirmed(params))
+        process_id = resumed.process_id if resumed is not None else ""
+        name = (context.meta or {}).get(CALL)
+        if isinstance(name, str):
+            report = await self.handed.serve(
+                name, call.principal, lambda handed: self._reported(context, call, process_id, handed.watch)
+            )
+            if report is None:
+                raise SandboxLost("The call was cancelled.")
+        else:
+            report = await self._reported(context, call, process_id)
+        if isinstance(report, Unconfirmed):
+            answer = await self._confirmation.ask(context, report.asked)
+            if isinstance(answer, InputRequiredResult):
+                return answer
+            report = await self._reported(context, replace(call, confirmed=answer))
         return report
 
     async def _reported(
-        self, context: Context, call: ToolCall, process_id: str = ""
+        self, context: Context, call: ToolCall, process_id: str = "", also: Watch | None = None
     ) -> ToolReport | InputRequiredResult:
         """Run one call, with progress if its client wants some, and with questions that come up meanwhile.
 
         Arguments:
             process_id: the process of an interrupted call, to wait for instead of the call; empty for none.
+            also: another one that is to know the call's process.
         """
 
-        async def work(watch: Watch) -> ToolReport:
+        async def work(told: Watch) -> ToolReport:
+            def watch(process: Process) -> None:
+                told(process)
+                if also is not None:
+                    also(process)
+
             if process_id:
                 return await self._guarded(call, lambda: self._egress.resumed(call, process_id, watch))
             return await self._guarded(call, lambda: self.gateway.call(call, watch))
@@ -232,6 +266,12 @@ class Tools:
         try:
             with self.admission.admitted(call.principal):
                 return await work()
+        except TaskMoved:
+            raise
+        except EndedByServer as error:
+            if self.gateway.pool.leaving.has_begun and self._only_looks(call):
+                raise TaskMoved from error
+            return Failure.of(error)
         except MustAsk as asked:
             return Unconfirmed(str(asked), asked.fields(), "", asked)
         except TaskcellError as error:
@@ -246,6 +286,10 @@ class Tools:
         except Exception:
             log.exception("A call failed unexpectedly.", tool=call.tool)
             return _INTERNAL_ERROR
+
+    def _only_looks(self, call: ToolCall) -> bool:
+        """Whether a call changes nothing, so that another server can make it again from the start."""
+        return self.gateway.tools[call.tool].annotations.read_only or call.arguments.get("action") in _LOOKS
 
 
 @dataclass(frozen=True, slots=True)

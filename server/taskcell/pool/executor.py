@@ -9,7 +9,7 @@ import anyio
 import anyio.abc
 import structlog
 
-from taskcell.errors import SandboxLost, TaskcellError
+from taskcell.errors import SandboxLost, TaskcellError, TaskMoved
 from taskcell.model import TaskKey
 from taskcell.pool.adoption import Inheritance
 from taskcell.pool.closing import Closing
@@ -54,7 +54,7 @@ class Executor:
         self._keeper = keeper
         self._creations: set[anyio.CancelScope] = set()
         self._changed = anyio.Event()
-        self._is_stopped = False
+        self._is_stopped = self._moves = False
 
     def begin(self, steps: Iterable[Step]) -> None:
         """Begin what was decided, each step in a task of its own, without waiting for any."""
@@ -65,7 +65,7 @@ class Executor:
             if slot.state is SlotState.CREATING and not slot.is_warm:
                 self._workspaces.claim_founding(slot)
             if step.create and self._is_stopped:
-                self._slots.failed(slot, SandboxLost(_CLOSING))
+                self._slots.failed(slot, self._closes())
             elif step.create:
                 self._group.start_soon(self._create, slot)
             if step.check:
@@ -101,9 +101,18 @@ class Executor:
         """The pool is closing."""
         return self._is_stopped
 
-    def stop(self) -> None:
-        """The pool is closing: from now on no sandbox is made, for nobody would close it."""
-        self._is_stopped = True
+    def stop(self, *, moves: bool = False) -> None:
+        """The pool is closing: from now on no sandbox is made, for nobody would close it.
+
+        Arguments:
+            moves: calls that wait for one are to go to another server; what is being made for them is given up.
+        """
+        self._is_stopped, self._moves = True, moves
+        if moves:
+            self.give_up()
+
+    def _closes(self) -> SandboxLost:
+        return TaskMoved() if self._moves else SandboxLost(_CLOSING)
 
     def give_up(self) -> None:
         """Cancel whatever is still being made."""
@@ -153,7 +162,7 @@ class Executor:
                 self._hold_for_processes(slot, sandbox)
         finally:
             if not slot.settled.is_set():
-                self._slots.failed(slot, SandboxLost(_CLOSING))
+                self._slots.failed(slot, self._closes())
 
     async def _hand_out(self, slot: Slot) -> None:
         """Give a warm sandbox to the task that has taken it, or make another one when it is not in order."""
@@ -172,7 +181,7 @@ class Executor:
                 self._creations.discard(scope)
                 self.note_change()
                 if scope.cancel_called and not slot.settled.is_set():
-                    self._slots.failed(slot, SandboxLost(_CLOSING))
+                    self._slots.failed(slot, self._closes())
         slot.sandbox = None
         self._group.start_soon(self._closing.close_stray, sandbox)
         await self._create(slot)

@@ -17,11 +17,12 @@ import anyio.to_thread
 
 from taskcell.config.settings import Settings
 from taskcell.deployment.base import Claimed, Deployment
-from taskcell.errors import EngineError, NoRoom, SandboxLost
+from taskcell.errors import EngineError, NoRoom, SandboxLost, TaskMoved
 from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import who_holds
 from taskcell.pool.host_folder import doom_moved
+from taskcell.pool.leaving import CLOSES, Leaving
 from taskcell.pool.parts import Parts
 from taskcell.pool.slot import Lease, Leased, Slot
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
@@ -55,6 +56,7 @@ class Pool:
         self._adopts = not for_one_call
         self._patience = math.inf if for_one_call else CREATION_PATIENCE
         self._beginning = anyio.Lock()
+        self.leaving = Leaving(self, parts.executor, self._leave_sandboxes)
         self.begun = anyio.Event()
         #: Called with what the answer to a task's call is to say of its sandbox.
         self.on_notes: Callable[[TaskKey, Sequence[str]], None] = lambda task, notes: None
@@ -170,6 +172,8 @@ class Pool:
 
         `is_sent` as in `Claims`. Raises SandboxLost; EngineError: what a dead server left cannot be taken over.
         """
+        if self.leaving.has_begun:
+            return await self.leaving.heir_of(task)
         self._check_open()
         if not self._adopts:
             return Claimed()
@@ -178,7 +182,7 @@ class Pool:
 
     def _check_open(self) -> None:
         if self._executor.is_stopped:
-            raise SandboxLost("The server is closing: nothing new is started, and every sandbox is closed.")
+            raise TaskMoved if self.leaving.has_begun else SandboxLost(CLOSES)
 
     # --- what there is -----------------------------------------------------------------------------------------
 
@@ -285,16 +289,20 @@ class Pool:
 
     async def close(self) -> None:
         """Close every sandbox, or leave those to the deployment's next server that it can use; then end the group."""
-        self._executor.stop()
-        await self._upkeep.rest()
-        await self.keeper.save_all()
         try:
-            if self.hands_over:
-                await self._closing.close_all_but_kept()
-                with anyio.CancelScope(shield=True):
-                    await self._upkeep.write()
-            else:
-                await self._closing.close_everything()
+            if not self.leaving.is_done:
+                await self._leave_sandboxes()
         finally:
             self.group.cancel_scope.cancel()
             self._executor.give_up()
+
+    async def _leave_sandboxes(self) -> None:
+        self._executor.stop(moves=self.leaving.has_begun)
+        await self._upkeep.rest()
+        await self.keeper.save_all()
+        if self.hands_over:
+            await self._closing.close_all_but_kept()
+            with anyio.CancelScope(shield=True):
+                await self._upkeep.write()
+        else:
+            await self._closing.close_everything()

@@ -9,7 +9,7 @@ import anyio
 import structlog
 
 from taskcell.deployment.base import Claimed, Claims, Deployment
-from taskcell.errors import SandboxLost, TaskcellError
+from taskcell.errors import TaskcellError, TaskMoved
 from taskcell.model import TaskKey
 from taskcell.pool.executor import Executor
 from taskcell.pool.heir import Heir
@@ -82,12 +82,12 @@ class Sharing:
             self._executor.let_go(task)
 
     async def check(self, task: TaskKey) -> None:
-        """Raises SandboxLost: another server has taken the task since its call began here; nothing was run."""
+        """Raises TaskMoved: another server has taken the task since its call began here; nothing was run."""
         claims = self._deployment.claims
         if claims is None or not self._deployment.marks_owners:
             return
         if not await self._has_surely(task, claims) and (await self.holder(task, is_sent=True)).door is not None:
-            raise SandboxLost("Another server of the deployment has taken the task at this moment; call again.")
+            raise TaskMoved
 
     async def _has_surely(self, task: TaskKey, claims: Claims) -> bool:
         """Whether this server has a task, with what a dead server left of it, if that is being taken over just now."""

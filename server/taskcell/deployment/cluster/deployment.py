@@ -148,6 +148,8 @@ class ClusterDeployment:
             try:
                 with anyio.fail_after(RENEW_TIMEOUT):
                     await self.renew()
+                if self.members.has_ended:
+                    continue
                 if self.claims is not None:
                     await self.claims.note_opened()
                 if turns % BUSY_EVERY == 0:
@@ -159,6 +161,9 @@ class ClusterDeployment:
 
     async def renew(self) -> None:
         """Renew this server's Lease; find out what it has lost if that is too late. Raises TaskcellError."""
+        if self.members.has_ended:
+            await self.members.look()
+            return
         self._is_sure &= await self.members.renew()
         if not self._is_sure and self.claims is not None:
             lost = await self.claims.check()
@@ -201,6 +206,16 @@ class ClusterDeployment:
             await self.members.begin_to_leave()
         except TaskcellError as error:
             log.info("Other servers see later that this one ends.", reason=str(error))
+
+    def lives(self, instance: str) -> bool:
+        return self.members.is_alive(instance)
+
+    @property
+    def has_heirs(self) -> bool:
+        return self.claims is not None and any(name != self.instance for name in self.members.able())
+
+    async def hand_over(self) -> None:
+        await self.members.end()
 
     async def leave(self, *, keep: bool) -> None:
         claims, self.claims = self.claims, None

@@ -57,7 +57,7 @@ class Members:
         self._seen: dict[str, SeenLease] = {}
         self._renewed = self._looked = 0.0
         self.instance = ""
-        self.is_leaving = False
+        self.is_leaving = self.has_ended = False
         #: How often this server was declared dead and lived on. What was its own before has to be confirmed then.
         self.life = 0
 
@@ -138,6 +138,7 @@ class Members:
 
     async def end(self) -> None:
         """Be dead in the others' eyes at once, and leave them what was written down."""
+        self.is_leaving = self.has_ended = True
         await self.annotate(LEAVING, ENDED)
 
     async def begin_to_leave(self) -> None:
@@ -204,9 +205,14 @@ class Members:
 
     def lead_of(self, shard: str) -> str:
         """The server that is to do something that one of them must do; this one where there is no other."""
-        able = [name for name in self._seen if self.is_alive(name) and not self._leaves(name)]
-        words = [(hashlib.sha256(f"{name} {shard}".encode("utf-8", "surrogatepass")).digest(), name) for name in able]
+        words = [
+            (hashlib.sha256(f"{name} {shard}".encode("utf-8", "surrogatepass")).digest(), name) for name in self.able()
+        ]
         return max(words)[1] if words else self.instance
+
+    def able(self) -> Collection[str]:
+        """The servers that may get further tasks."""
+        return [name for name in self._seen if self.is_alive(name) and not self._leaves(name)]
 
     def _leaves(self, name: str) -> bool:
         return self.is_leaving if name == self.instance else bool(self._seen[name].annotation(LEAVING))

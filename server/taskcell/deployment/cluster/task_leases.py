@@ -40,6 +40,8 @@ class TaskLeases:
         return True
 
     async def claim(self, task: TaskKey, *, is_sent: bool = False) -> Claimed:
+        if self._members.has_ended:
+            return await self._handed_on(task)
         lead = self._members.peer(self._members.lead(task))
         if lead is not None and not is_sent:
             return Claimed(lead, is_certain=False)
@@ -62,6 +64,14 @@ class TaskLeases:
             if taken is not None:
                 return self._is_own(task, taken, holder)
         raise EngineUnavailable("Other servers change at every attempt which of them has the task. Call again.")
+
+    async def _handed_on(self, task: TaskKey) -> Claimed:
+        """The server that is to say who has a task, for one that has given up all of its own."""
+        await self._members.look()
+        lead = self._members.peer(self._members.lead(task))
+        if lead is None:
+            raise EngineUnavailable("The server is closing, and no other one of its deployment lives; call again.")
+        return Claimed(lead, is_certain=False)
 
     def _is_own(self, task: TaskKey, found: dict[str, Any], dead: str = "") -> Claimed:
         self._versions[task] = str(found["metadata"]["resourceVersion"])
