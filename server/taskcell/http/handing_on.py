@@ -89,7 +89,7 @@ class HandingOn:
         caller: Caller = scope["state"][STATE]
         try:
             task, receive = await self._task_of(caller.principal, scope, receive)
-            found = Claimed() if task is None else await self._holder(TaskKey(caller.principal, task), scope)
+            found = Claimed() if task is None else await self.holder(TaskKey(caller.principal, task), scope)
         except TaskcellError as error:
             await refused(error)(scope, receive, send)
         except (TooLarge, TooSlow):
@@ -100,8 +100,8 @@ class HandingOn:
             return
         else:
             if isinstance(found.door, Peer):
-                address = self._address(caller, found.door, found.is_certain, scope)
-                await _hand_on(address, scope, receive, send)
+                address = self.address_of(caller, found.door, found.is_certain, scope)
+                await hand_on(address, scope, receive, send)
             else:
                 await self._app(scope, receive, send)
 
@@ -122,7 +122,7 @@ class HandingOn:
             task = tool.check(ToolCall(principal, parts[1], arguments)).get("task_id", DEFAULT_TASK)
         return task, Replayed(body, receive)
 
-    async def _holder(self, task: TaskKey, scope: Scope) -> Claimed:
+    async def holder(self, task: TaskKey, scope: Scope) -> Claimed:
         """Who has a task, once that can be connected to. Raises TaskcellError."""
         began, sent = anyio.current_time(), RequestHeaders(scope=scope).get(HANDED_ON.decode())
         while True:
@@ -135,13 +135,15 @@ class HandingOn:
                 raise SandboxLost(GONE)
             await anyio.sleep(AGAIN)
 
-    def _address(self, caller: Caller, peer: Peer, is_certain: bool, scope: Scope) -> PeerAddress:
+    def address_of(self, caller: Caller, peer: Peer, is_certain: bool, scope: Scope) -> PeerAddress:
+        """Where a caller's request goes at another server."""
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
         token = peer_token(self._gateway.pool.deployment.key, peer.instance, caller)
         return PeerAddress(peer, scope["raw_path"] + query, token, is_certain)
 
 
-async def _hand_on(address: PeerAddress, scope: Scope, receive: Receive, send: Send) -> None:
+async def hand_on(address: PeerAddress, scope: Scope, receive: Receive, send: Send) -> None:
+    """Carry a request to another server, and its answer back."""
     scope[READER_PATIENCE] = OUTPUT_PATIENCE  # as that of the route there may be
     try:
         stream = await address.peer.connect(PEER_CONNECT)

@@ -1,0 +1,148 @@
+"""Sessions of the handshake's era, tasks of the extension and lists: of one server, and reached through any other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from http_serving import PATIENCE
+from peers import Peers, PeerServer, peers
+
+pytestmark = pytest.mark.anyio
+
+ACCEPT = "application/json, text/event-stream"
+INITIALIZE = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "clientInfo": {"name": "tests", "version": "1"},
+}
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Peers]:
+    async with peers(tmp_path) as made:
+        for name in ("one", "two", "three"):
+            await made.start(name)
+        yield made
+
+
+class Raw:
+    """A client that sends each request wherever a test wants: as a Service does without affinity."""
+
+    def __init__(self, http: httpx2.AsyncClient) -> None:
+        self._http = http
+        self.session = ""
+        self._number = 0
+
+    async def send(
+        self, server: PeerServer, method: str, params: dict[str, Any], *, wants: int = 200
+    ) -> httpx2.Response:
+        self._number += 1
+        body = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
+        headers = {"accept": ACCEPT} | ({"mcp-session-id": self.session} if self.session else {})
+        answer = await self._http.post(f"{server.url}/mcp", json=body, headers=headers)
+        assert answer.status_code == wants, answer.text
+        return answer
+
+    async def begin(self, server: PeerServer) -> None:
+        self.session = (await self.send(server, "initialize", INITIALIZE)).headers["mcp-session-id"]
+        headers = {"accept": ACCEPT, "mcp-session-id": self.session}
+        body = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        assert (await self._http.post(f"{server.url}/mcp", json=body, headers=headers)).status_code == 202
+
+    async def end(self, server: PeerServer) -> int:
+        headers = {"accept": ACCEPT, "mcp-session-id": self.session}
+        return (await self._http.delete(f"{server.url}/mcp", headers=headers)).status_code
+
+
+@asynccontextmanager
+async def raw(fleet: Peers, name: str = "ann") -> AsyncIterator[Raw]:
+    headers = {"authorization": f"Bearer {fleet.tokens[name]}"}
+    async with httpx2.AsyncClient(headers=headers, timeout=PATIENCE) as http:
+        yield Raw(http)
+
+
+def servers_of(fleet: Peers) -> list[PeerServer]:
+    return [fleet.servers[name] for name in ("one", "two", "three")]
+
+
+async def test_a_session_is_served_whichever_server_its_requests_come_to(fleet: Peers) -> None:
+    one, *_ = servers = servers_of(fleet)
+    async with raw(fleet) as client:
+        await client.begin(one)
+        assert client.session.endswith(f".{one.deployment.instance}")
+        for server in servers * 2:
+            call = {"name": "terminal", "arguments": {"command": "echo line >> file; wc -l < file", "task_id": "t"}}
+            answer = await client.send(server, "tools/call", call)
+            assert answer.headers["mcp-session-id"] == client.session
+        assert (await one.run("wc -l < file"))["stdout"].strip() == "6"
+        assert await client.end(servers[1]) == 200
+        await client.send(servers[2], "tools/list", {}, wants=404)
+
+
+async def test_a_session_that_no_living_server_has_is_not_found_and_is_begun_anew(fleet: Peers) -> None:
+    one, two, _ = servers_of(fleet)
+    async with raw(fleet) as client:
+        await client.begin(one)
+        await fleet.cut_off(one)
+        await client.send(two, "tools/list", {}, wants=404)
+        client.session = ""
+        await client.begin(two)
+        await client.send(two, "tools/list", {})
+
+
+@pytest.mark.parametrize("session", ["x", ".", "x.", ".x", "x.y", "a.b.c", "x" * 300])
+async def test_a_session_with_a_name_that_no_server_gave_is_not_found(fleet: Peers, session: str) -> None:
+    async with raw(fleet) as client:
+        client.session = session
+        for server in servers_of(fleet):
+            await client.send(server, "tools/list", {}, wants=404)
+
+
+async def test_a_session_is_its_principals_alone_through_any_server(fleet: Peers) -> None:
+    one, *_ = servers = servers_of(fleet)
+    async with raw(fleet) as ann, raw(fleet, "bob") as bob:
+        await ann.begin(one)
+        bob.session = ann.session
+        for server in servers:
+            await bob.send(server, "tools/list", {}, wants=404)
+        await ann.send(servers[1], "tools/list", {})
+
+
+async def test_the_list_of_tasks_is_that_of_all_servers(fleet: Peers) -> None:
+    names = [f"task-{number}" for number in range(6)]
+    for name in names:
+        await fleet.servers["one"].run("true", name)
+    await fleet.servers["one"].run("true", "bobs", fleet.tokens["bob"])
+    assert len({fleet.holder(name).name for name in names}) > 1
+    for server in servers_of(fleet):
+        assert await listed(server) == names
+    assert await listed(fleet.servers["two"], fleet.tokens["bob"]) == ["bobs"]
+    holder = fleet.holder("task-0")
+    assert "task-0" not in await listed(fleet.other(holder), headers={"taskcell-handed-on": "here"})
+
+
+async def test_the_list_of_tasks_finds_labels_wherever_they_are(fleet: Peers) -> None:
+    one = fleet.servers["one"]
+    async with httpx2.AsyncClient(headers={"authorization": f"Bearer {one.token}"}, timeout=PATIENCE) as http:
+        for name in ("a", "b", "c"):
+            answer = await http.put(f"{one.url}/tasks/{name}", json={"labels": {"team": "x", "name": name}})
+            assert answer.is_success, answer.text
+    for server in servers_of(fleet):
+        assert await listed(server, query="label=team%3Dx") == ["a", "b", "c"]
+        assert await listed(server, query="label=name%3Db") == ["b"]
+
+
+async def listed(
+    server: PeerServer, token: str = "", *, query: str = "", headers: dict[str, str] | None = None
+) -> list[str]:
+    sent = {"authorization": f"Bearer {token or server.token}"} | (headers or {})
+    async with httpx2.AsyncClient(headers=sent, timeout=PATIENCE) as http:
+        answer = await http.get(f"{server.url}/tasks?{query}")
+        assert answer.is_success, answer.text
+        return [one["task_id"] for one in answer.json()["tasks"]]
