@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 
@@ -20,6 +21,11 @@ INITIALIZE = {
     "protocolVersion": "2025-11-25",
     "capabilities": {},
     "clientInfo": {"name": "tests", "version": "1"},
+}
+META = {
+    "io.modelcontextprotocol/clientInfo": {"name": "tests", "version": "1"},
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}},
 }
 
 
@@ -48,6 +54,15 @@ class Raw:
         answer = await self._http.post(f"{server.url}/mcp", json=body, headers=headers)
         assert answer.status_code == wants, answer.text
         return answer
+
+    async def ask(self, server: PeerServer, method: str, **params: Any) -> dict[str, Any]:
+        """A request of the later era, which has no session."""
+        named = params.get("name") or params.get("taskId")
+        headers = {"accept": ACCEPT, "mcp-protocol-version": "2026-07-28", "mcp-method": method}
+        headers |= {"mcp-name": named} if named else {}
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": META}}
+        answer = await self._http.post(f"{server.url}/mcp", json=body, headers=headers)
+        return dict(answer.json())
 
     async def begin(self, server: PeerServer) -> None:
         self.session = (await self.send(server, "initialize", INITIALIZE)).headers["mcp-session-id"]
@@ -146,3 +161,43 @@ async def listed(
         answer = await http.get(f"{server.url}/tasks?{query}")
         assert answer.is_success, answer.text
         return [one["task_id"] for one in answer.json()["tasks"]]
+
+
+async def test_a_task_of_the_extension_is_found_and_cancelled_through_any_server(fleet: Peers) -> None:
+    lead = fleet.lead("t")
+    async with raw(fleet) as client, raw(fleet, "bob") as bob:
+        arguments = {"command": "sleep 1000", "task_id": "t", "background": True, "timeout": 900}
+        begun = await client.ask(lead, "tools/call", name="terminal", arguments=arguments)
+        identity = begun["result"]["taskId"]
+        for server in servers_of(fleet):
+            assert (await client.ask(server, "tasks/get", taskId=identity))["result"]["status"] == "working"
+            assert "There is no such task" in (await bob.ask(server, "tasks/get", taskId=identity))["error"]["message"]
+        others = [server for server in servers_of(fleet) if server is not lead]
+        assert "result" in await client.ask(others[0], "tasks/cancel", taskId=identity)
+        assert (await client.ask(others[1], "tasks/get", taskId=identity))["result"]["status"] == "cancelled"
+        for odd in ("x", "=", "x" * 3000):
+            assert "error" in await client.ask(others[0], "tasks/get", taskId=odd)
+
+
+async def test_who_listens_to_a_resource_hears_of_it_from_the_server_that_has_its_task(fleet: Peers) -> None:
+    asked = fleet.other(fleet.lead("t"))
+    await asked.run("echo one > file")
+    uri = "taskcell://tasks/t/files/file"
+    headers = {"authorization": f"Bearer {asked.token}", "accept": ACCEPT}
+    headers |= {"mcp-protocol-version": "2026-07-28", "mcp-method": "subscriptions/listen"}
+    params = {"notifications": {"resourceSubscriptions": [uri]}, "_meta": META}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}
+    heard: list[str] = []
+    with anyio.fail_after(PATIENCE):
+        async with (
+            httpx2.AsyncClient(headers=headers, timeout=PATIENCE) as http,
+            http.stream("POST", f"{asked.url}/mcp", json=body) as stream,
+        ):
+            assert stream.status_code == 200
+            async for line in stream.aiter_lines():
+                heard.append(line)
+                if "acknowledged" in line:
+                    await asked.run("echo two >> file")
+                if "resources/updated" in line:
+                    break
+    assert any(uri in line for line in heard if "resources/updated" in line)
