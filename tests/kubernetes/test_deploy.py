@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -18,21 +20,26 @@ from mcp.client.streamable_http import streamable_http_client
 
 from asking import text_of
 from observe import eventually
+from taskcell.model import TaskKey
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kubernetes]
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8")
 #: What the page's commands install; and what they install here, with what a cluster for tests lacks.
-BASE, HERE = "deploy/kubernetes", "tests/kubernetes/overlay"
-#: The folder of the volume that the overlay names.
-STATE = Path("/run/taskcell-test-state")
+BASES = {"deploy/kubernetes": "tests/kubernetes/overlay"}
+BASES["deploy/kubernetes-several"] = "tests/kubernetes/overlay-several"
+#: The folders of the volumes that the overlays name; the last is for all servers, and no kubelet changes its owner.
+STATE = [Path(f"/run/taskcell-test-{name}") for name in ("state", "state-1", "state-2")]
+STORE = Path("/run/taskcell-test-store")
+#: The user `taskcell` of the server's image.
+SERVER_USER = 999
 #: Seconds for one command, and for one answer, on a busy machine.
 PATIENCE, ANSWER = 400, 120.0
 WRAPPER = """#!/bin/sh
 for word do
   shift
-  [ "$word" != {base} ] || word={here}
+  case $word in {cases} esac
   set -- "$@" "$word"
 done
 exec {kubectl} --kubeconfig {config} "$@"
@@ -46,8 +53,7 @@ class Cluster:
         program = folder / "kubectl"
         program.write_text(
             WRAPPER.format(
-                base=BASE,
-                here=HERE,
+                cases=" ".join(f"{base}) word={here} ;;" for base, here in BASES.items()),
                 kubectl=os.environ["TASKCELL_TEST_KUBECTL"],
                 config=os.environ["TASKCELL_TEST_KUBECONFIG"],
             )
@@ -73,13 +79,15 @@ class Cluster:
     def seen(self) -> str:
         """What is to be known about the server when something went wrong."""
         return self.run(
-            "kubectl -n taskcell describe pods; kubectl -n taskcell logs taskcell-0 --tail 40 2>&1; true", check=False
+            "kubectl -n taskcell describe pods; for pod in taskcell-0 taskcell-1; do "
+            "kubectl -n taskcell logs $pod --tail 40 2>&1; done; true",
+            check=False,
         )
 
     @contextmanager
-    def forwarded(self) -> Iterator[int]:
-        """A port of this machine that leads to the Service, as the page has it."""
-        argv = ["kubectl", "--namespace", "taskcell", "port-forward", "service/taskcell", ":8765"]
+    def forwarded(self, to: str = "service/taskcell") -> Iterator[int]:
+        """A port of this machine that leads to the Service, as the page has it, or to one pod."""
+        argv = ["kubectl", "--namespace", "taskcell", "port-forward", to, ":8765"]
         running = subprocess.Popen(argv, cwd=ROOT, env=self._environ, stdout=subprocess.PIPE, text=True)
         try:
             assert running.stdout is not None
@@ -91,12 +99,12 @@ class Cluster:
             running.wait(PATIENCE)
 
     @asynccontextmanager
-    async def client(self, token: str) -> AsyncIterator[Client]:
-        with self.forwarded() as port:
+    async def client(self, token: str, to: str = "service/taskcell", **options: Any) -> AsyncIterator[Client]:
+        with self.forwarded(to) as port:
             headers = {"authorization": f"Bearer {token}", "host": "localhost:8765"}
             async with (
                 httpx2.AsyncClient(headers=headers, timeout=ANSWER) as http,
-                Client(streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)) as client,
+                Client(streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http), **options) as client,
             ):
                 yield client
 
@@ -108,13 +116,16 @@ def blocks() -> list[str]:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    STATE.mkdir(exist_ok=True)
+    for path in (*STATE, STORE):
+        path.mkdir(exist_ok=True)
+    os.chown(STORE, SERVER_USER, SERVER_USER)
     with tempfile.TemporaryDirectory() as folder:
         found = Cluster(Path(folder))
         yield found
-        for what in ("namespace taskcell", "pv taskcell-state"):
+        for what in ("namespace taskcell", "pv taskcell-state taskcell-state-1 taskcell-state-2 taskcell-store"):
             found.run(f"kubectl delete {what} --ignore-not-found")
-    shutil.rmtree(STATE)
+    for path in (*STATE, STORE):
+        shutil.rmtree(path)
 
 
 def may(cluster: Cluster, words: str, namespace: str = "taskcell") -> bool:
@@ -132,12 +143,12 @@ def hold_to_the_rights(cluster: Cluster) -> None:
     assert not may(cluster, "create pods/exec", "kube-system")
 
 
-async def ran(client: Client, command: str) -> str:
-    return text_of(await client.call_tool("terminal", {"command": command, "task_id": "one"}))
+async def ran(client: Client, command: str, task: str = "one") -> str:
+    return text_of(await client.call_tool("terminal", {"command": command, "task_id": task}))
 
 
 async def test_the_pages_commands_lead_from_an_empty_namespace_to_a_client_and_leave_nothing(cluster: Cluster) -> None:
-    install, look, make_token, remove = blocks()
+    install, look, make_token, remove, _ = blocks()
     cluster.run(install)
     hold_to_the_rights(cluster)
     cluster.run(look)
@@ -154,3 +165,74 @@ async def test_the_pages_commands_lead_from_an_empty_namespace_to_a_client_and_l
         assert found.startswith("kept\n1\n1\n"), found + cluster.seen()
     cluster.run(remove)
     assert eventually(lambda: not cluster.run("kubectl get pods --all-namespaces --output name").strip())
+
+
+async def test_several_servers_are_one_deployment_by_the_pages_commands(cluster: Cluster) -> None:
+    _, _, make_token, remove, several = blocks()
+    seen = cluster.run(several)
+    assert re.search(r"ok +servers +The deployment has 2\.", seen), seen
+    assert re.search(r"ok +store ", seen), seen
+    hold_to_the_rights_of_several(cluster)
+    token = re.search(r"taskcell_\S+", cluster.run(make_token))
+    assert token, "no token was printed"
+    pods = ["pod/taskcell-0", "pod/taskcell-1"]
+    tasks = [f"task-{number}" for number in range(4)]
+    async with cluster.client(token[0], pods[0]) as first, cluster.client(token[0], pods[1], mode="legacy") as second:
+        for task in tasks:
+            assert (await ran(first, f"echo {task} > file; echo made", task)).startswith("made\n")
+        for task in tasks:
+            assert (await ran(second, "cat file", task)).startswith(f"{task}\n")
+        assert len(holders(cluster)) == 2, cluster.run("kubectl -n taskcell get leases")
+        await call(first, action="snapshot", task_id=tasks[0], name="kept")
+        await call(second, action="restore", task_id="restored", name="kept")
+        await call(second, action="fork", task_id=tasks[1], to="forked")
+        assert (await ran(first, "cat file", "restored")).startswith(f"{tasks[0]}\n")
+        assert (await ran(first, "cat file", "forked")).startswith(f"{tasks[1]}\n")
+        for pod, task in (("taskcell-0", tasks[2]), ("taskcell-1", tasks[3])):
+            look_and_close_from_a_pod(cluster, pod, task)
+            assert "taskcell rm" in await ran(second, "ls file", task)
+    await files_outlive_sandboxes_and_servers(cluster, token[0], tasks[:2])
+    cluster.run(remove)
+    assert eventually(lambda: not cluster.run("kubectl get pods --all-namespaces --output name").strip())
+
+
+async def call(client: Client, **arguments: str) -> str:
+    result = await client.call_tool("sandbox", arguments)
+    assert not result.is_error, text_of(result)
+    return text_of(result)
+
+
+def holders(cluster: Cluster) -> set[str]:
+    """The servers that have tasks, as the Leases say."""
+    listed = cluster.run("kubectl -n taskcell get leases --selector taskcell.dev/role=task --output json")
+    return {one["spec"]["holderIdentity"] for one in json.loads(listed)["items"]}
+
+
+def hold_to_the_rights_of_several(cluster: Cluster) -> None:
+    (key,) = cluster.run("kubectl -n taskcell get secrets -o name | grep -- -key").split()
+    assert may(cluster, f"get {key}")
+    assert may(cluster, "patch leases.coordination.k8s.io")
+    for denied in ("get secrets", "list secrets", "delete secrets", "update leases.coordination.k8s.io"):
+        assert not may(cluster, denied), denied
+
+
+def look_and_close_from_a_pod(cluster: Cluster, pod: str, task: str) -> None:
+    """What the operator does, with the commands in a server's pod."""
+    taskcell = f"kubectl -n taskcell exec {pod} -- /opt/taskcell/bin/taskcell"
+    found = {one["task"]: one for one in json.loads(cluster.run(f"{taskcell} ps --json"))}
+    assert found[task]["state"] in ("ready", "busy"), found
+    assert "1 sandbox closed" in cluster.run(f"{taskcell} rm --principal ada {task}")
+
+
+async def files_outlive_sandboxes_and_servers(cluster: Cluster, token: str, tasks: list[str]) -> None:
+    """Files that one server has kept are there at the next one, when sandboxes and servers are others."""
+    digests = {task: TaskKey("ada", task).digest for task in tasks}
+    kept = STORE / "cluster/kept"
+    assert eventually(lambda: all(list(kept.glob(f"{digest}.*")) for digest in digests.values())), list(kept.iterdir())
+    cluster.run("kubectl -n taskcell rollout restart statefulset/taskcell")
+    cluster.run("kubectl -n taskcell rollout status statefulset/taskcell --timeout 5m")
+    cluster.run("kubectl -n taskcell delete pods --selector taskcell.dev/network=none")
+    async with cluster.client(token) as client:
+        for task in tasks:
+            found = await ran(client, "cat file", task)
+            assert found.startswith(f"{task}\n"), found + cluster.seen()

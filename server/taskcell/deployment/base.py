@@ -209,6 +209,12 @@ class Deployment(Protocol):
 
     # --- the others
 
+    def peers(self) -> Sequence[Peer]:
+        """The other servers that live and are reached over the network, as they were seen last."""
+
+    async def peer(self, instance: str) -> Peer | None:
+        """One of them; None where it does not live. Raises TaskcellError."""
+
     async def servers(self) -> Sequence[ServerRecord]:
         """Every server that has written something and not taken it back, dead or alive."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from taskcell.deployment.base import Claimed
+from taskcell.deployment.base import Claimed, Peer
 from taskcell.deployment.claim_files import ClaimFiles
 from taskcell.deployment.opened import Opening
 from taskcell.deployment.records import NoteRecord, SandboxRecord, ServerRecord
@@ -77,6 +77,12 @@ class FolderDeployment:
     async def leave(self, *, keep: bool) -> None:
         self.state.leave(keep=keep)  # two system calls, and nothing of this server runs any more
         self.claims = None
+
+    def peers(self) -> Sequence[Peer]:
+        return ()
+
+    async def peer(self, instance: str) -> Peer | None:
+        return None
 
     async def servers(self) -> Sequence[ServerRecord]:
         return await anyio.to_thread.run_sync(self.state.servers)

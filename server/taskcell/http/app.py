@@ -22,6 +22,7 @@ from taskcell.http.handed_calls import HandedCalls
 from taskcell.http.handing_on import HandingOn
 from taskcell.http.hosts import Hosts
 from taskcell.http.mcp_endpoint import McpEndpoint
+from taskcell.http.mcp_handing_on import McpHandingOn
 from taskcell.http.metrics import CONTENT_TYPE
 from taskcell.http.ports import PORTS_PATH, Ports
 from taskcell.http.programs import TASKS, TOOLS, Programs
@@ -69,7 +70,9 @@ class HttpApp:
         self._ports = ports.sign_in = of_task(ports)
         programs = Programs(gateway, server.tools.admission)
         self._programs = programs.sign_in = of_task(programs)
-        endpoint = McpEndpoint(self._sessions.asgi_app, server, max_body=settings.max_body)
+        sessions = McpHandingOn(self._sessions.asgi_app, gateway, max_body=settings.max_body)
+        mcp = sessions if settings.peer_url else self._sessions.asgi_app
+        endpoint = McpEndpoint(mcp, server, max_body=settings.max_body)
         self._mcp = endpoint.sign_in = SignIn(endpoint, authentication, settings)
         self._routes: dict[str, ASGIApp] = {
             MCP: self._mcp,

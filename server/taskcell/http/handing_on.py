@@ -88,7 +88,7 @@ class HandingOn:
         caller: Caller = scope["state"][STATE]
         try:
             task, receive = await self._task_of(caller.principal, scope, receive)
-            found = Claimed() if task is None else await self._holder(TaskKey(caller.principal, task), caller, scope)
+            found = Claimed() if task is None else await self.holder(TaskKey(caller.principal, task), caller, scope)
         except TaskcellError as error:
             await refused(error)(scope, receive, send)
         except (TooLarge, TooSlow):
@@ -99,8 +99,8 @@ class HandingOn:
             return
         else:
             if isinstance(found.door, Peer):
-                address = self._address(caller, found.door, found.is_certain, scope)
-                await _hand_on(address, scope, receive, send)
+                address = self.address_of(caller, found.door, found.is_certain, scope)
+                await hand_on(address, scope, receive, send)
             else:
                 await self._app(scope, receive, send)
 
@@ -121,7 +121,7 @@ class HandingOn:
             task = tool.check(ToolCall(principal, parts[1], arguments)).get("task_id", DEFAULT_TASK)
         return task, Replayed(body, receive)
 
-    async def _holder(self, task: TaskKey, caller: Caller, scope: Scope) -> Claimed:
+    async def holder(self, task: TaskKey, caller: Caller, scope: Scope) -> Claimed:
         """Who has a task, once that can be connected to. Raises TaskcellError."""
         began, sent = anyio.current_time(), RequestHeaders(scope=scope).get(HANDED_ON.decode())
         while True:
@@ -136,7 +136,8 @@ class HandingOn:
                 raise SandboxLost(GONE)
             await anyio.sleep(AGAIN)
 
-    def _address(self, caller: Caller, peer: Peer, is_certain: bool, scope: Scope) -> PeerAddress:
+    def address_of(self, caller: Caller, peer: Peer, is_certain: bool, scope: Scope) -> PeerAddress:
+        """Where a caller's request goes at another server."""
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
         return PeerAddress(peer, scope["raw_path"] + query, self._token(peer, caller), is_certain)
 
@@ -144,7 +145,8 @@ class HandingOn:
         return peer_token(self._gateway.pool.deployment.key, peer.instance, caller)
 
 
-async def _hand_on(address: PeerAddress, scope: Scope, receive: Receive, send: Send) -> None:
+async def hand_on(address: PeerAddress, scope: Scope, receive: Receive, send: Send) -> None:
+    """Carry a request to another server, and its answer back."""
     scope[READER_PATIENCE] = OUTPUT_PATIENCE  # as that of the route there may be
     try:
         stream = await address.peer.connect(PEER_CONNECT)

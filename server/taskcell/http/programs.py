@@ -6,9 +6,11 @@ Models never see these: what they can do stands in `tools/list`. Policy, audit, 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -23,11 +25,13 @@ from taskcell.gateway.gateway import Gateway
 from taskcell.http.ended import ended_fields, serve_beside, while_connected
 from taskcell.http.files import body_pieces
 from taskcell.http.frames import FrameStream
+from taskcell.http.handing_on import HANDED_ON
 from taskcell.http.listener import READER_PATIENCE
 from taskcell.http.mcp_endpoint import TooLarge, TooSlow, read_body
 from taskcell.http.refuse import error_answer, refused
 from taskcell.http.shell_routes import ShellRoutes
 from taskcell.http.sign_in import SignIn
+from taskcell.http.tasks_elsewhere import tasks_elsewhere
 from taskcell.http.terms import opening_fields, terms_of, wanted_labels
 from taskcell.http.wanted import MAX_JSON, OUTPUT_PATIENCE, wanted_of
 from taskcell.mcp.principal import STATE, missing
@@ -118,12 +122,15 @@ class Programs:
             if slot.task.principal == caller.principal:
                 about = {"profile": slot.shared_key[1], "state": slot.state.value}
                 found.setdefault(slot.task.task, []).append(about)
-        tasks = []
-        for task, sandboxes in sorted(found.items()):
+        tasks: dict[str, Mapping[str, Any]] = {}
+        if HANDED_ON.decode() not in Headers(scope=scope):
+            query, deployment = scope["query_string"].decode("latin-1"), self._gateway.pool.deployment
+            tasks = {one["task_id"]: one for one in await tasks_elsewhere(deployment, caller, query)}
+        for task, sandboxes in found.items():
             opening = opened.get(TaskKey(caller.principal, task), UNOPENED)
             if opening.labels.items() >= wanted.items():
-                tasks.append({"task_id": task, "sandboxes": sandboxes, **opening_fields(opening)})
-        return _json({"tasks": tasks})
+                tasks[task] = {"task_id": task, "sandboxes": sandboxes, **opening_fields(opening)}
+        return _json({"tasks": [tasks[task] for task in sorted(tasks)]})
 
     async def _note(self, task: TaskKey, scope: Scope, receive: Receive) -> Response:
         """Give a task labels, and a lifetime from now on."""

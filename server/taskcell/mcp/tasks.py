@@ -236,6 +236,11 @@ def _parse(identity: str) -> tuple[str, str, bool, str]:
     return key, process_id, form == _STRUCTURED, task_id
 
 
+def task_of(identity: str) -> str:
+    """The name of the task that an id is about. Raises ValueError."""
+    return _parse(identity)[3]
+
+
 async def _news(record: Record) -> str:
     """Describe a running command: its age, how much it has written, and its newest lines."""
     newest = ""

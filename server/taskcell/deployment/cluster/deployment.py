@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -15,15 +13,16 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from taskcell.deployment.base import Peer
 from taskcell.deployment.checked import record
 from taskcell.deployment.cluster.members import RENEW_EVERY, TERM, UNSAID, Members
 from taskcell.deployment.cluster.objects import Objects
 from taskcell.deployment.cluster.owned_pods import OwnedPods, essence, records_of
+from taskcell.deployment.cluster.shared_key import shared_key
 from taskcell.deployment.cluster.store import SharedStore
 from taskcell.deployment.cluster.task_leases import TaskLeases
 from taskcell.deployment.opened import Opening
 from taskcell.deployment.records import NoteRecord, SandboxRecord, ServerRecord
-from taskcell.deployment.state_files import KEY_SIZE
 from taskcell.deployment.state_folder import StateFolder
 from taskcell.engine.kubernetes.api import Api
 from taskcell.engine.kubernetes.rights import SHARING, missing_rights
@@ -98,7 +97,7 @@ class ClusterDeployment:
         """Raises EngineUnavailable, EngineError: the cluster cannot be asked now, or refuses; then ask again."""
         if lacking := await self.lacking():
             raise EngineError(lacking)
-        self.key = await self._shared_key()
+        self.key = await shared_key(self._objects)
         await self.members.enter(instance)
         self._pods = OwnedPods(self._objects, instance)
         self.instance = instance
@@ -110,20 +109,6 @@ class ClusterDeployment:
         """What the server's account must be allowed and is not; empty where nothing is lacking. Raises as `join`."""
         rights = await missing_rights(self._api, SHARING, secret=self._objects.name("key"))
         return _LACKING.format(", ".join(rights), self._api.cluster.namespace) if rights else ""
-
-    async def _shared_key(self) -> bytes:
-        """The deployment's key; the first server makes it."""
-        name = self._objects.name("key")
-        fresh = base64.b64encode(secrets.token_bytes(KEY_SIZE)).decode()
-        body = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": {"key": fresh}, "immutable": True}
-        meta = {"name": name, "labels": self._objects.labels()}
-        found = await self._objects.found("secrets", name)
-        found = found or await self._objects.make("secrets", body | {"metadata": meta})
-        found = found or await self._objects.found("secrets", name)  # another server was faster
-        key = base64.b64decode(str((found or {}).get("data", {}).get("key", "")))
-        if len(key) != KEY_SIZE:
-            raise EngineError(f"The Secret {name} is not a deployment's key; delete it, and the sandboxes with it.")
-        return key
 
     @property
     def door(self) -> Path | None:
@@ -233,6 +218,16 @@ class ClusterDeployment:
         await self._api.aclose()
 
     # --- the others ----------------------------------------------------------------------------------------------
+
+    def peers(self) -> Sequence[Peer]:
+        found = (self.members.peer(name) for name in self.members.names())
+        return [peer for peer in found if peer is not None]
+
+    async def peer(self, instance: str) -> Peer | None:
+        if (found := self.members.peer(instance)) is None and instance not in self.members.dead():
+            await self.members.look()  # it may have just come
+            found = self.members.peer(instance)
+        return found
 
     async def servers(self) -> Sequence[ServerRecord]:
         await self.members.look()
