@@ -166,7 +166,7 @@ class LocalEngine:
     async def image_id(self, profile: AuthorizedProfile) -> str:
         return ""
 
-    async def rename(self, container: Container, name: str) -> Container:
+    async def assign(self, container: Container, name: str) -> Container:
         return replace(container, name=name)
 
     async def containers(self, deployment: str) -> Sequence[ListedContainer]:

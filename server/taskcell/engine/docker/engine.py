@@ -205,7 +205,8 @@ class DockerEngine:
     async def image_id(self, profile: AuthorizedProfile) -> str:
         return await self.images.image_id(profile.image)
 
-    async def rename(self, container: Container, name: str) -> Container:
+    async def assign(self, container: Container, name: str) -> Container:
+        """A container is one server's: nobody else takes it."""
         await self._call("rename the sandbox", lambda on: on.client.rename(container.id, name))
         return replace(container, name=name)
 

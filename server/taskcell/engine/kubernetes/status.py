@@ -121,6 +121,11 @@ def owner_of(found: dict[str, Any]) -> str:
     return str(found["metadata"]["labels"].get(pod.LABEL_PREFIX + "instance", ""))
 
 
+def is_assigned(found: dict[str, Any]) -> bool:
+    """Whether a pod that was made for no task has one."""
+    return bool(found["metadata"]["annotations"].get(pod.LABEL_PREFIX + "name"))
+
+
 def name_of(found: dict[str, Any]) -> str:
     meta = found["metadata"]
     return str(meta["annotations"].get(pod.LABEL_PREFIX + "name") or meta["name"])
