@@ -47,7 +47,7 @@ class LocalPods(LocalEngine):
             "kind": "Pod",
             "metadata": {"name": spec.name, "labels": pod.labels(spec), "annotations": annotations},
             "spec": {"containers": [{"name": cell}]},
-            "status": {"phase": "Running"},
+            "status": {"phase": "Running", "containerStatuses": [{"name": cell, "state": {"running": {}}}]},
         }
         found = await self._api.call("POST", self._api.path("pods"), made)
         container = replace(local, id=status.id_of(found, cell), is_contended=True)

@@ -243,6 +243,9 @@ class Engine(Protocol):
     async def why_dead(self, container: Container) -> str:
         """One sentence on why a container has stopped running; never raises."""
 
+    async def follow(self, instance: str, ended: Callable[[str], None]) -> None:
+        """Say which containers of a server have ended, until cancelled. Returns where a stream ends with its own."""
+
     def connect(self, container: Container) -> AbstractAsyncContextManager[ByteStream]:
         """Open the stream to the supervisor. Raises SandboxLost when the container is gone."""
 

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -202,6 +202,9 @@ class LocalEngine:
         if process is None or process.returncode is None:
             return ""
         return f"Its supervisor ended with code {process.returncode}."
+
+    async def follow(self, instance: str, ended: Callable[[str], None]) -> None:
+        """A stream ends with its supervisor."""
 
     async def memory(self, container: Container) -> int | None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import BinaryIO
@@ -250,6 +250,9 @@ class DockerEngine:
             return str(error)
         except EngineError:
             return "Its container was removed."
+
+    async def follow(self, instance: str, ended: Callable[[str], None]) -> None:
+        """A stream ends with its container."""
 
     async def memory(self, container: Container) -> int | None:
         def work(on: Connection) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO
@@ -123,6 +123,9 @@ class KubernetesEngine:
     async def memory(self, container: Container) -> int | None:
         """None: that is in the metrics of the cluster, which need not be there."""
         return None
+
+    async def follow(self, instance: str, ended: Callable[[str], None]) -> None:
+        await self._pods.watch.run(pod.label(instance), ended)
 
     # --- ending --------------------------------------------------------------------------------------------------
 

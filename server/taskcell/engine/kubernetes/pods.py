@@ -11,14 +11,13 @@ from typing import Any
 from taskcell.engine.base import ContainerSpec
 from taskcell.engine.kubernetes import pod, status
 from taskcell.engine.kubernetes.api import JSON_PATCH, Api, ApiRefused
-from taskcell.errors import EngineUnavailable, NoRoom, Taken
+from taskcell.engine.kubernetes.watching import PodWatch
+from taskcell.errors import NoRoom, Taken
 from taskcell.supervisor import binary
 
 _GONE, _CONFLICT = 404, 409
 #: A patch whose test fails.
 _INVALID = 422
-#: The watch's beginning is too old (410), or the server is busy.
-_LOOK_AGAIN = frozenset({410, 429, 500, 503})
 
 
 class Pods:
@@ -26,6 +25,7 @@ class Pods:
 
     def __init__(self, api: Api) -> None:
         self._api = api
+        self.watch = PodWatch(api)
         self._supervisors: dict[str, str] = {}
 
     async def make(self, spec: ContainerSpec, disk: str) -> dict[str, Any]:
@@ -63,27 +63,10 @@ class Pods:
 
     async def until_running(self, name: str, cell: str, not_id: str = "") -> dict[str, Any]:
         """Wait for one of the pod's containers, another one than `not_id`. Raises ImageMissing, EngineError."""
-        while True:
-            found = await self._api.call("GET", self._api.path("pods", name))
-            if status.has_started(found, cell) and status.id_of(found, cell) != not_id:
-                return found
-            since = found["metadata"]["resourceVersion"]
-            events = self._api.watch(
-                self._api.path("pods"), fieldSelector=f"metadata.name={name}", resourceVersion=since
-            )
-            try:
-                async for event in events:
-                    now: dict[str, Any] = event["object"]
-                    if event["type"] == "BOOKMARK" or not status.has_started(now, cell):
-                        continue
-                    if status.id_of(now, cell) != not_id:
-                        return now
-            except ApiRefused as refused:
-                if refused.status not in _LOOK_AGAIN:
-                    raise
-            except EngineUnavailable:
-                pass  # the next look says whether the API is away for long
-            # The server ends a watch after some minutes, or when it is restarted.
+        found = await self._api.call("GET", self._api.path("pods", name))
+        while not status.has_started(found, cell) or status.id_of(found, cell) == not_id:
+            found = await self.watch.next(found)
+        return found
 
     async def claim(self, found: dict[str, Any], cell: str) -> bool:
         """Take a container that is not in use. Returns False where another server was faster, or it is in use."""

@@ -51,6 +51,19 @@ def standing_of_cell(found: dict[str, Any], cell: str, restarts: int) -> Standin
     return Standing.RUNS if is_same else Standing.ENDED
 
 
+def ended_in(found: dict[str, Any]) -> Iterator[str]:
+    """The ids of a pod's containers that have ended: those that were restarted, and all of one that is about to."""
+    for one in found["status"].get("containerStatuses", ()):
+        restarts, over = one.get("restartCount", 0), "terminated" in one.get("state", {}) or not runs(found)
+        for number in range(restarts + over):
+            yield f"{volume_of(found)}/{one['name']}/{number}"
+
+
+def all_in(found: dict[str, Any]) -> Iterator[str]:
+    """The ids of all containers that a pod has had."""
+    return ended_in(found | {"status": {**found["status"], "phase": "Failed"}})
+
+
 def why_ended(found: dict[str, Any], cell: str) -> str:
     status = found["status"]
     if status.get("reason"):  # evicted, or over its deadline
