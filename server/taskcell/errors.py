@@ -157,6 +157,10 @@ class ProtocolError(TaskcellError):
     code = ErrorCode.LOST
 
 
+class Taken(EngineError):
+    """Another server has the container."""
+
+
 class SandboxLost(TaskcellError):
     """The sandbox died, or its channel broke, while a call needed it. The command is never run again."""
 

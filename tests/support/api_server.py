@@ -44,7 +44,8 @@ class ApiServer:
 
     Attributes:
         refusing: answers every request in the place of the server, while it is set.
-        requests: how many of each method and collection have come.
+        requests: how many of each method and collection have come; `WATCH` is a method of its own.
+        oldest: the first version from which it can be watched.
     """
 
     def __init__(self) -> None:
@@ -60,8 +61,10 @@ class ApiServer:
         self.held: dict[str, anyio.Event] = {}
         self.requests: Counter[str] = Counter()
         self._objects: dict[str, dict[str, Object]] = {}
-        self._events: list[tuple[int, str, str, Object]] = []
+        self._events: list[tuple[int, str, str, Object, Object | None]] = []
         self._version = 0
+        self.oldest = 0
+        self._until = anyio.Event()
         self._changed = anyio.Event()
 
     def api(self, name: str = "tests", namespace: str = "sandboxes") -> Api:
@@ -96,7 +99,8 @@ class ApiServer:
         if request.headers.get("authorization", "").removeprefix("Bearer ") in self.cut_off:
             raise Refusal(401, "Unauthorized", "Unauthorized")
         collection, name = _parts(request.url.path)
-        what = f"{request.method} {collection.rpartition('/')[2]}"
+        method = "WATCH" if request.query_params.get("watch") == "true" else request.method
+        what = f"{method} {collection.rpartition('/')[2]}"
         self.requests[what] += 1
         if what in self.held:
             await self.held[what].wait()
@@ -151,27 +155,46 @@ class ApiServer:
     def _changed_to(self, collection: str, found: dict[str, Object], event: str, made: Object) -> Object:
         self._version += 1
         made["metadata"]["resourceVersion"] = str(self._version)
+        before = found.get(made["metadata"]["name"])
         found[made["metadata"]["name"]] = made
-        self._events.append((self._version, collection, event, copy.deepcopy(made)))
+        self._events.append((self._version, collection, event, copy.deepcopy(made), before))
         change, self._changed = self._changed, anyio.Event()
         change.set()
         return made
+
+    def end_watches(self, *, forget: bool = False) -> None:
+        """End every watch that is under way; `forget`: what was before cannot be watched any more."""
+        self._until.set()
+        self._until = anyio.Event()
+        self._changed.set()
+        self._changed = anyio.Event()
+        self.oldest = self._version if forget else self.oldest
 
     # --- lists and watches ---------------------------------------------------------------------------------------
 
     def _list(self, collection: str, found: Mapping[str, Object], query: Mapping[str, str]) -> Response:
         if query.get("watch") == "true":
+            if int(query.get("resourceVersion") or self._version) < self.oldest:
+                raise Refusal(410, "Expired", "too old resource version")
             events = self._watched(collection, query, int(query.get("resourceVersion") or self._version))
             return StreamingResponse(events, media_type="application/json")
         items = [one for one in found.values() if _is_selected(one, query)]
         return JSONResponse({"kind": "List", "metadata": {"resourceVersion": str(self._version)}, "items": items})
 
     async def _watched(self, collection: str, query: Mapping[str, str], since: int) -> AsyncIterator[bytes]:
-        while True:
+        until = self._until
+        while not until.is_set():
             change = self._changed
-            for version, where, event, one in self._events:
-                if version > since and where == collection and _is_selected(one, query):
-                    yield JSONResponse({"type": event, "object": one}).body + b"\n"
+            for version, where, event, one, before in self._events:
+                if version <= since or where != collection:
+                    continue
+                was_selected = before is not None and _is_selected(before, query)
+                if _is_selected(one, query):
+                    said = event if was_selected or event != "MODIFIED" else "ADDED"
+                    yield JSONResponse({"type": said, "object": one}).body + b"\n"
+                elif was_selected and before is not None:  # as it was, in the new version
+                    gone = before | {"metadata": before["metadata"] | {"resourceVersion": str(version)}}
+                    yield JSONResponse({"type": "DELETED", "object": gone}).body + b"\n"
             since = self._version
             await change.wait()
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import anyio
 
-from taskcell.engine.kubernetes.api import Api, ApiRefused
+from taskcell.engine.kubernetes.api import JSON_PATCH, Api, ApiRefused
 from taskcell.engine.kubernetes.kubeconfig import find_cluster
 
 #: The priority of a program that is started again, whatever that of the tests is: a server bears an absence of half a
@@ -209,3 +209,73 @@ async def account(admin: Api, name: str, at: Path) -> str:
     at.write_text(json.dumps({"current-context": "c", "users": [user], "contexts": [context],
                               "clusters": [{"name": "c", "cluster": cluster}]}))  # fmt: skip
     return str(at)
+
+
+@contextmanager
+def routed(number: int) -> Iterator[None]:
+    """A node whose new pods reach the cluster's API, as in most clusters: those of other nodes reach nothing."""
+    file = folder() / f"n{number}" / "cni" / "10-ptp.conflist"
+    before, pods = file.read_text(), f"10.244.{number}.0/24"
+    made = json.loads(before)
+    made["plugins"][0]["ipam"]["routes"] = [{"dst": "0.0.0.0/0"}]
+    api_rule = _in_node(number, "iptables", "-t", "nat", "-S", "OUTPUT")
+    to = next(line.split()[-1] for line in api_rule.splitlines() if "--to-destination" in line)
+    service = next(line.split()[line.split().index("-d") + 1] for line in api_rule.splitlines() if to in line)
+    rules = [
+        ["-t", "nat", "{}", "PREROUTING", "-s", pods, "-d", service, "-p", "tcp", "--dport", "443",
+         "-j", "DNAT", "--to-destination", to],
+        ["-t", "nat", "{}", "POSTROUTING", "-s", pods, "-j", "MASQUERADE"],
+    ]  # fmt: skip
+    _in_node(number, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+    with _rules(number, rules):
+        file.write_text(json.dumps(made))  # the runtime sees that it changes
+        try:
+            yield
+        finally:
+            file.write_text(before)
+
+
+@contextmanager
+def walled(number: int) -> Iterator[None]:
+    """A node whose network lets nothing of its pods out, as one that enforces NetworkPolicies."""
+    with _rules(number, [["{}", "FORWARD", "-s", f"10.244.{number}.0/24", "-j", "DROP"]]):
+        yield
+
+
+@contextmanager
+def _rules(number: int, rules: list[list[str]]) -> Iterator[None]:
+    for rule in rules:
+        _in_node(number, "iptables", "-w", *(word.format("-I") for word in rule))
+    try:
+        yield
+    finally:
+        for rule in rules:
+            _in_node(number, "iptables", "-w", *(word.format("-D") for word in rule))
+
+
+def _in_node(number: int, *command: str) -> str:
+    """Run a program in a node's network; returns what it prints."""
+    pid = (folder() / "pids" / f"kubelet-n{number}").read_text().strip()
+    done = subprocess.run(["nsenter", "-t", pid, "-n", *command], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+@asynccontextmanager
+async def only_node(number: int) -> AsyncIterator[None]:
+    """New pods are made on one node alone."""
+    admin = api()
+    others = [node["metadata"]["name"] for node in (await admin.call("GET", "/api/v1/nodes"))["items"]]
+    others.remove(f"n{number}")
+
+    async def cordon(value: bool) -> None:
+        for name in others:
+            change = [{"op": "add", "path": "/spec/unschedulable", "value": value}]
+            await admin.call("PATCH", f"/api/v1/nodes/{name}", change, JSON_PATCH)
+
+    try:
+        await cordon(True)
+        yield
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLUSTER_TIMEOUT):
+            await cordon(False)
+        await admin.aclose()

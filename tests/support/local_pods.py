@@ -47,10 +47,10 @@ class LocalPods(LocalEngine):
             "kind": "Pod",
             "metadata": {"name": spec.name, "labels": pod.labels(spec), "annotations": annotations},
             "spec": {"containers": [{"name": cell}]},
-            "status": {"phase": "Running"},
+            "status": {"phase": "Running", "containerStatuses": [{"name": cell, "state": {"running": {}}}]},
         }
         found = await self._api.call("POST", self._api.path("pods"), made)
-        container = replace(local, id=status.id_of(found, cell))
+        container = replace(local, id=status.id_of(found, cell), is_contended=True)
         self._containers[container.id] = local
         return container
 
@@ -58,6 +58,10 @@ class LocalPods(LocalEngine):
         found = await self._pods.look(container_id)
         local = self._containers.get(container_id)
         return None if found is None or local is None else replace(local, id=container_id, is_fresh=False)
+
+    async def assign(self, container: Container, name: str) -> Container:
+        await self._pods.assign(container.id, name, self._owner)
+        return replace(container, name=name, is_contended=False)
 
     async def containers(self, deployment: str) -> Sequence[ListedContainer]:
         found = await self._api.call("GET", self._api.path("pods"))

@@ -104,6 +104,7 @@ class Container:
         runtime: the engine's word for what runs it, such as `runc`; empty where it does not say.
         is_pod: a NetworkPolicy keeps it from its network and not the lack of one.
         transfers_apart: its engine can carry a large file beside its channel (`TransfersApart`).
+        is_contended: another server may take it; only `assign` decides.
     """
 
     id: str
@@ -127,6 +128,7 @@ class Container:
     runtime: str = ""
     is_pod: bool = False
     transfers_apart: bool = False
+    is_contended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +219,11 @@ class Engine(Protocol):
     async def image_id(self, profile: AuthorizedProfile) -> str:
         """The id of the image that a container of this profile would be made from now; empty when there is none."""
 
-    async def rename(self, container: Container, name: str) -> Container:
-        """Give a container another name."""
+    async def assign(self, container: Container, name: str) -> Container:
+        """Give a container that was made for no task the name of one of a task's.
+
+        Raises Taken: another server has it. Of several that want one which `is_contended`, one gets it.
+        """
 
     async def containers(self, deployment: str) -> Sequence[ListedContainer]:
         """A deployment's containers, whoever made them, running or not."""
@@ -237,6 +242,9 @@ class Engine(Protocol):
 
     async def why_dead(self, container: Container) -> str:
         """One sentence on why a container has stopped running; never raises."""
+
+    async def follow(self, instance: str, ended: Callable[[str], None]) -> None:
+        """Say which containers of a server have ended, until cancelled. Returns where a stream ends with its own."""
 
     def connect(self, container: Container) -> AbstractAsyncContextManager[ByteStream]:
         """Open the stream to the supervisor. Raises SandboxLost when the container is gone."""
@@ -286,15 +294,3 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """Close connections; containers stay."""
-
-
-class MarksOwners(Protocol):
-    """An engine whose containers say which server has them; from `own_only` on it ends none of another's."""
-
-    async def own_only(self, instance: str) -> None: ...
-
-
-class TransfersApart(Protocol):
-    """An engine whose containers say `transfers_apart`: `apart` runs a `supervisor transfer` as a container's user."""
-
-    def apart(self, container: Container, words: Sequence[str]) -> AbstractAsyncContextManager[ByteStream]: ...

@@ -11,7 +11,8 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from taskcell.engine.base import Container, Engine, TransfersApart
+from taskcell.engine.abilities import TransfersApart
+from taskcell.engine.base import Container, Engine
 
 
 def deferred(make: Callable[[], Engine], *, has_images: bool = True) -> Engine:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -166,7 +166,7 @@ class LocalEngine:
     async def image_id(self, profile: AuthorizedProfile) -> str:
         return ""
 
-    async def rename(self, container: Container, name: str) -> Container:
+    async def assign(self, container: Container, name: str) -> Container:
         return replace(container, name=name)
 
     async def containers(self, deployment: str) -> Sequence[ListedContainer]:
@@ -202,6 +202,9 @@ class LocalEngine:
         if process is None or process.returncode is None:
             return ""
         return f"Its supervisor ended with code {process.returncode}."
+
+    async def follow(self, instance: str, ended: Callable[[str], None]) -> None:
+        """A stream ends with its supervisor."""
 
     async def memory(self, container: Container) -> int | None:
         return None

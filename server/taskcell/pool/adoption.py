@@ -14,7 +14,8 @@ import structlog
 from taskcell.deployment.base import Deployment
 from taskcell.deployment.key import fingerprint
 from taskcell.deployment.records import NoteRecord, SandboxRecord
-from taskcell.engine.base import Engine, MarksOwners
+from taskcell.engine.abilities import MarksOwners
+from taskcell.engine.base import Engine
 from taskcell.errors import SandboxLost, TaskcellError
 from taskcell.model import TaskKey
 from taskcell.policy.policy import AuthorizedProfile

@@ -171,7 +171,7 @@ class Executor:
         with anyio.CancelScope(shield=True) as scope:
             self._creations.add(scope)
             try:
-                if await self._launcher.is_in_order(slot):
+                if await self._launcher.taking.is_in_order(slot):
                     self._settle(slot, sandbox, kept_files=False, files=await self._restored(slot, sandbox))
                     return
             except TaskcellError as error:
@@ -207,8 +207,7 @@ class Executor:
         sandbox.channel.when_lost(self.serve_waiting)
         if not slot.is_warm:
             self._workspaces.own(slot)
-            if sandbox.container.name.startswith("taskcell-warm-"):
-                self._group.start_soon(self._launcher.rename, slot)
+            self._group.start_soon(self._launcher.taking.name, slot)
 
     def _hold_for_processes(self, slot: Slot, sandbox: Sandbox) -> None:
         """Lease an adopted sandbox for the processes that still run in it, as the earlier server did.

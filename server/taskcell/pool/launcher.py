@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -17,12 +16,14 @@ from taskcell.deployment.base import Deployment
 from taskcell.deployment.key import token
 from taskcell.egress.egress import Egress
 from taskcell.egress.presets import PACKAGES
-from taskcell.engine.base import OWN_TIMEOUT, Container, ContainerSpec, Engine, Standing, TransfersApart, Workspace
+from taskcell.engine.abilities import TransfersApart
+from taskcell.engine.base import OWN_TIMEOUT, Container, ContainerSpec, Engine, Standing, Workspace
 from taskcell.errors import Denied, ImageMissing, SandboxLost, TaskcellError
 from taskcell.model import LOCAL_PRINCIPAL
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.leftovers import Leftovers
 from taskcell.pool.slot import Slot
+from taskcell.pool.taking import Taking, assigned, container_name
 from taskcell.pool.workspaces import Workspaces
 from taskcell.sandbox import as_asked, sudo
 from taskcell.sandbox.as_asked import BOUNDS
@@ -38,14 +39,10 @@ UNDO_TIMEOUT = 2.0
 #: busy engine takes to connect, and in a minute the server has given up long since.
 MIN_CLAIM = 10.0
 MAX_CLAIM = 60.0
-#: Seconds that a warm sandbox has to prove that it is in order; making another one takes less.
-CHECK_TIMEOUT = 0.5
-#: Seconds to leave the engine to the first call of the task that has taken a warm sandbox.
-RENAME_DELAY = 0.2
 
 
 class Launcher:
-    """Starts, finds, checks, renames and removes containers.
+    """Starts, finds and removes containers.
 
     Arguments:
         group: runs the channels to their supervisors.
@@ -73,6 +70,7 @@ class Launcher:
         self._leftovers = leftovers
         self._instance = instance
         self._egress = egress
+        self.taking = Taking(engine)
 
     # --- making --------------------------------------------------------------------------------------------------
 
@@ -83,6 +81,7 @@ class Launcher:
         try:
             container = await self._start(slot)
             sandbox = await self._connect(container, slot, nonce)
+            sandbox.container = container = await assigned(self._engine, container, slot)
         except BaseException:
             if container is not None:
                 with anyio.move_on_after(UNDO_TIMEOUT, shield=True) as bound:
@@ -240,37 +239,6 @@ class Launcher:
         self._workspaces.count_commands(slot.task, sandbox.processes.highest)
         return sandbox
 
-    # --- warm sandboxes ------------------------------------------------------------------------------------------
-
-    async def is_in_order(self, slot: Slot) -> bool:
-        """Whether a warm sandbox may be given to a task: it answers, and its image still has its name."""
-        sandbox = slot.sandbox
-        assert sandbox is not None
-        image = ""
-
-        async def look() -> None:
-            nonlocal image
-            with suppress(TaskcellError):
-                image = await self._engine.image_id(slot.profile)
-
-        with anyio.move_on_after(CHECK_TIMEOUT):
-            async with anyio.create_task_group() as looking:
-                looking.start_soon(look)
-                with suppress(TaskcellError):
-                    await sandbox.channel.ping()
-            return sandbox.usable and image == sandbox.container.image_id
-        return False
-
-    async def rename(self, slot: Slot) -> None:
-        """Give a container that was made for no task the name that its task's containers have."""
-        await anyio.sleep(RENAME_DELAY)
-        sandbox = slot.sandbox
-        assert sandbox is not None
-        try:
-            sandbox.container = await self._engine.rename(sandbox.container, container_name(slot))
-        except TaskcellError as error:
-            log.info("a sandbox keeps its first name", name=sandbox.container.name, reason=str(error))
-
     # --- the end -------------------------------------------------------------------------------------------------
 
     async def remove(self, container: Container, profile: AuthorizedProfile) -> bool:
@@ -285,9 +253,3 @@ class Launcher:
                 self._leftovers.add_removal(container, str(error))
             return False
         return True
-
-
-def container_name(slot: Slot) -> str:
-    """A name that is never used twice, and that holds nothing a client chose."""
-    owner = "warm" if slot.is_warm else slot.task.digest[:8]
-    return f"taskcell-{owner}-{slot.profile.name}-{secrets.token_hex(4)}"

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import anyio
 import anyio.abc
+import structlog
 
 from taskcell.engine.base import Engine, Standing
 from taskcell.errors import SandboxLost, TaskcellError
@@ -14,6 +15,8 @@ from taskcell.pool.executor import Executor
 from taskcell.pool.slot import Slot, SlotState
 from taskcell.pool.state import Slots
 from taskcell.sandbox.sandbox import Sandbox
+
+log = structlog.get_logger(__name__)
 
 #: Seconds of silence after which the supervisor of a sandbox in use is pinged. With the pool's tick and the two looks,
 #: a stopped one is found out within five seconds; a ping costs a millisecond.
@@ -35,8 +38,9 @@ _STOPPED = "its supervisor, or its channel's process, was stopped by a signal"
 class Liveness:
     """Looks at every sandbox at each tick of the upkeep."""
 
-    def __init__(self, engine: Engine, slots: Slots, executor: Executor) -> None:
+    def __init__(self, engine: Engine, instance: str, slots: Slots, executor: Executor) -> None:
         self._engine = engine
+        self._instance = instance
         self._slots = slots
         self._executor = executor
         self._lost: set[Slot] = set()
@@ -60,6 +64,29 @@ class Liveness:
             elif not (slot.is_warm or channel.alive or slot in self._lost):
                 self._lost.add(slot)
                 asking.start_soon(self._replace, slot, slot.sandbox)
+
+    async def follow(self, asking: anyio.abc.TaskGroup) -> None:
+        """Hear from the engine which containers have ended: the stream to one whose node is cut off does not end."""
+
+        def heard(container_id: str) -> None:
+            for slot in self._slots:
+                if slot.sandbox is not None and slot.sandbox.container.id == container_id:
+                    asking.start_soon(self._end, slot.sandbox)
+
+        try:
+            await self._engine.follow(self._instance, heard)
+        except Exception:  # whatever it is: what the streams say is enough
+            log.exception("The engine does not say any more which sandboxes have ended.")
+
+    async def _end(self, sandbox: Sandbox) -> None:
+        """Have the stream to a sandbox opened again if its container has ended, which it then finds out."""
+        await anyio.sleep(END_DELAY)
+        if sandbox.channel.is_away or not sandbox.channel.alive:
+            return
+        with suppress(TaskcellError):
+            # Another server may have taken it: that looks like an end, and another stream would take it back.
+            if await self._engine.standing(sandbox.container) is Standing.ENDED:
+                sandbox.channel.renew()
 
     # --- the silent ----------------------------------------------------------------------------------------------
 

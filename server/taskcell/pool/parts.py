@@ -75,7 +75,7 @@ class Parts:
         executor = Executor(
             group, slots, keeper, workspaces=workspaces, launcher=launcher, inheritance=inheritance, closing=closing
         )
-        liveness, idle_ttl = Liveness(engine, slots, executor), settings.pool.idle_ttl
+        liveness, idle_ttl = Liveness(engine, instance, slots, executor), settings.pool.idle_ttl
         upkeep = Upkeep(
             slots, executor, workspaces, deployment, keeper, leftovers=leftovers, liveness=liveness, idle_ttl=idle_ttl
         )

@@ -79,6 +79,7 @@ class Upkeep:
             look_at_siblings: adopts what other servers left that have died meanwhile.
         """
         async with anyio.create_task_group() as asking:
+            asking.start_soon(self._liveness.follow, asking)
             while not self._executor.is_stopped:
                 try:
                     await self._look(asking, look_at_siblings)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import ssl
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ clusters:
 users:
 - {name: token, user: {token: abc}}
 - {name: file, user: {tokenFile: token.txt}}
+- {name: pair, user: {client-certificate: client.crt, client-key: client.key}}
 - name: plugin
   user:
     exec: {apiVersion: client.authentication.k8s.io/v1, command: %s, args: [one], env: [{name: EXTRA, value: two}]}
@@ -83,6 +86,81 @@ def test_a_plugins_token_is_kept_until_it_ends(tmp_path: Path, authority: Path) 
         {}, str(write(tmp_path, "plugin", plugin=str(plugin(tmp_path, "2001-01-01T00:00:00Z"))))
     )
     assert [over.token(), over.token()] == ["onetwo-2", "onetwo-3"]
+
+
+def pair(folder: Path, name: str) -> None:
+    """A client's certificate for somebody, and its key, from the authority."""
+    openssl = shutil.which("openssl")
+    assert openssl is not None
+    request = [openssl, "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+               "-subj", f"/CN={name}", "-keyout", folder / "new.key", "-out", folder / "new.csr"]  # fmt: skip
+    sign = [openssl, "x509", "-req", "-in", folder / "new.csr", "-CA", folder / "ca.crt", "-CAkey", folder / "ca.key",
+            "-CAcreateserial", "-out", folder / "new.crt"]  # fmt: skip
+    for command in (request, sign):
+        subprocess.run(command, check=True, capture_output=True)
+    for kind in ("crt", "key"):
+        (folder / f"new.{kind}").rename(folder / f"client.{kind}")
+
+
+def shown_to_server(folder: Path, client: ssl.SSLContext) -> str:
+    """Whose certificate a server is shown at a new connection; no byte leaves this process."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "ca.crt", folder / "ca.key")
+    context.load_verify_locations(folder / "ca.crt")
+    context.verify_mode = ssl.CERT_REQUIRED
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [context.wrap_bio(up, down, server_side=True), client.wrap_bio(down, up, server_hostname="test")]
+    client_end = ends[1]
+    assert client_end.context is client
+    for _ in range(8):
+        for end in ends:
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    found = ends[0].getpeercert()
+    assert found
+    return str(found["subject"][0][0][1])  # type: ignore[index]
+
+
+def open_context(found: kubeconfig.Cluster) -> ssl.SSLContext:
+    found.tls.check_hostname = False  # the test's server has no name
+    return found.tls
+
+
+def test_a_clients_certificate_is_read_again_when_it_was_renewed(tmp_path: Path, authority: Path) -> None:
+    pair(tmp_path, "first")
+    found = kubeconfig.find_cluster({}, str(write(tmp_path, "pair")))
+    assert shown_to_server(tmp_path, open_context(found)) == "first"
+    pair(tmp_path, "second")
+    assert found.token() == ""
+    assert shown_to_server(tmp_path, found.tls) == "second"
+    (tmp_path / "client.key").write_text("half writ")  # while it is renewed, the last one goes on
+    assert found.token() == ""
+    assert shown_to_server(tmp_path, found.tls) == "second"
+
+
+def test_a_plugin_may_give_a_certificate_in_the_place_of_a_token(tmp_path: Path, authority: Path) -> None:
+    pair(tmp_path, "plugin")
+    status = {
+        "clientCertificateData": (tmp_path / "client.crt").read_text(),
+        "clientKeyData": (tmp_path / "client.key").read_text(),
+    }
+    (tmp_path / "answer").write_text(json.dumps({"kind": "ExecCredential", "status": status}))
+    program = tmp_path / "plugin"
+    program.write_text(f"#!/bin/sh\ncat {tmp_path}/answer\n")
+    program.chmod(0o755)
+    found = kubeconfig.find_cluster({}, str(write(tmp_path, "plugin", plugin=str(program))))
+    assert found.token() == ""
+    assert shown_to_server(tmp_path, open_context(found)) == "plugin"
+
+
+def test_in_a_pod_the_token_is_read_again_each_time(tmp_path: Path, authority: Path) -> None:
+    (tmp_path / "namespace").write_text("sandboxes\n")
+    (tmp_path / "token").write_text("one\n")
+    environ = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "HOME": str(tmp_path / "nowhere")}
+    found = kubeconfig.find_cluster(environ, account=tmp_path)
+    assert (found.server, found.namespace, found.token()) == ("https://10.96.0.1:443", "sandboxes", "one")
+    (tmp_path / "token").write_text("two\n")  # as the kubelet does before it expires
+    assert found.token() == "two"
 
 
 def test_a_plugin_that_fails_is_named_and_what_it_printed_is_not(tmp_path: Path, authority: Path) -> None:

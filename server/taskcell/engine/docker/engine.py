@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import BinaryIO
@@ -205,7 +205,8 @@ class DockerEngine:
     async def image_id(self, profile: AuthorizedProfile) -> str:
         return await self.images.image_id(profile.image)
 
-    async def rename(self, container: Container, name: str) -> Container:
+    async def assign(self, container: Container, name: str) -> Container:
+        """A container is one server's: nobody else takes it."""
         await self._call("rename the sandbox", lambda on: on.client.rename(container.id, name))
         return replace(container, name=name)
 
@@ -249,6 +250,9 @@ class DockerEngine:
             return str(error)
         except EngineError:
             return "Its container was removed."
+
+    async def follow(self, instance: str, ended: Callable[[str], None]) -> None:
+        """A stream ends with its container."""
 
     async def memory(self, container: Container) -> int | None:
         def work(on: Connection) -> int | None:

@@ -17,6 +17,8 @@ from taskcell.errors import EngineError, EngineUnavailable
 
 #: Seconds for one request; the API server answers in milliseconds, and an admission webhook may take up to 30.
 API_TIMEOUT = 35.0
+#: Seconds for which a watch is asked for, as the cluster's own clients do: one that hangs lasts hardly longer.
+WATCH_FOR = 300
 #: Connections at once: a watch for each sandbox that starts, and requests.
 CONNECTIONS = 64
 #: Seconds for which a request is made again when the API server is too busy for it (429 by priority and fairness, 503
@@ -113,8 +115,8 @@ class Api:
 
     async def watch(self, path: str, **query: str) -> AsyncIterator[dict[str, Any]]:
         """Yield events until the server ends the watch. Raises EngineUnavailable, ApiRefused (410: list again)."""
-        query = {**query, "watch": "true", "allowWatchBookmarks": "true"}
-        timeout = httpx2.Timeout(API_TIMEOUT, read=None)
+        query = {**query, "watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_FOR)}
+        timeout = httpx2.Timeout(API_TIMEOUT, read=WATCH_FOR + API_TIMEOUT)
         headers = await self.authorization()
         try:
             async with self._http.stream("GET", path, params=query, headers=headers, timeout=timeout) as answer:

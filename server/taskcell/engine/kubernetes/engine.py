@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO
@@ -13,7 +13,7 @@ import anyio.abc
 
 from taskcell.engine.base import Container, ContainerSpec, EngineFacts, ListedContainer, ListedVolume, Standing
 from taskcell.engine.kubernetes import inside, pod, rights, status
-from taskcell.engine.kubernetes.api import JSON_PATCH, Api
+from taskcell.engine.kubernetes.api import Api
 from taskcell.engine.kubernetes.disks import Disks
 from taskcell.engine.kubernetes.exec_stream import open_pod_exec
 from taskcell.engine.kubernetes.inside import PodCell
@@ -98,13 +98,10 @@ class KubernetesEngine:
         """The reference: no API says which image a node would take for it. One with a digest is its own id."""
         return profile.image
 
-    async def rename(self, container: Container, name: str) -> Container:
+    async def assign(self, container: Container, name: str) -> Container:
         """Pods keep their names; an annotation has the new one."""
-        at = "/metadata/annotations/" + (pod.LABEL_PREFIX + "name").replace("/", "~1")
-        change = [{"op": "test", "path": "/metadata/uid", "value": container.id.split("/")[1]},
-                  {"op": "replace", "path": at, "value": name}]  # fmt: skip
-        await self._api.call("PATCH", self._api.path("pods", place_of(container).pod), change, JSON_PATCH)
-        return replace(container, name=name)
+        await self._pods.assign(container.id, name, self._owner)
+        return replace(container, name=name, is_contended=False)
 
     async def containers(self, deployment: str) -> Sequence[ListedContainer]:
         selector = f"{pod.LABEL_PREFIX}deployment={pod.label(deployment)}"
@@ -126,6 +123,9 @@ class KubernetesEngine:
     async def memory(self, container: Container) -> int | None:
         """None: that is in the metrics of the cluster, which need not be there."""
         return None
+
+    async def follow(self, instance: str, ended: Callable[[str], None]) -> None:
+        await self._pods.watch.run(pod.label(instance), ended)
 
     # --- ending --------------------------------------------------------------------------------------------------
 

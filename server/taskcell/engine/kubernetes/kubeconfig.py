@@ -47,7 +47,9 @@ class Cluster:
     token: TokenSource
 
 
-def find_cluster(environ: Mapping[str, str], path: str = "", namespace: str = "") -> Cluster:
+def find_cluster(
+    environ: Mapping[str, str], path: str = "", namespace: str = "", *, account: Path = SERVICE_ACCOUNT
+) -> Cluster:
     """Return the cluster that a kubeconfig's current context names, or the one that this process is a pod of.
 
     Raises EngineUnavailable when neither is there, EngineError when a kubeconfig is faulty.
@@ -55,10 +57,11 @@ def find_cluster(environ: Mapping[str, str], path: str = "", namespace: str = ""
     Arguments:
         path: of a kubeconfig; empty: `KUBECONFIG`, then a pod's own ServiceAccount, then `~/.kube/config`.
         namespace: empty: that of the context or of the ServiceAccount.
+        account: folder of the ServiceAccount.
     """
     named = path or environ.get("KUBECONFIG", "")
-    if not named and (SERVICE_ACCOUNT / "token").is_file() and environ.get("KUBERNETES_SERVICE_HOST"):
-        return _in_cluster(environ, namespace)
+    if not named and (account / "token").is_file() and environ.get("KUBERNETES_SERVICE_HOST"):
+        return _in_cluster(environ, namespace, account)
     file = Path(named or Path(environ.get("HOME", "/root")) / ".kube/config")
     try:
         text = file.read_text("utf-8")
@@ -75,13 +78,13 @@ def find_cluster(environ: Mapping[str, str], path: str = "", namespace: str = ""
         raise EngineError(f"The kubeconfig {file} names a file that cannot be used: {error}.") from None
 
 
-def _in_cluster(environ: Mapping[str, str], namespace: str) -> Cluster:
+def _in_cluster(environ: Mapping[str, str], namespace: str, account: Path) -> Cluster:
     host, port = environ["KUBERNETES_SERVICE_HOST"], environ.get("KUBERNETES_SERVICE_PORT", "443")
     server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-    tls = ssl.create_default_context(cafile=str(SERVICE_ACCOUNT / "ca.crt"))
-    own = (SERVICE_ACCOUNT / "namespace").read_text("utf-8").strip()
+    tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
+    own = (account / "namespace").read_text("utf-8").strip()
     # Read again each time: it rotates.
-    return Cluster(server, namespace or own, tls, lambda: (SERVICE_ACCOUNT / "token").read_text("utf-8").strip())
+    return Cluster(server, namespace or own, tls, lambda: (account / "token").read_text("utf-8").strip())
 
 
 def _from_config(config: Any, file: Path, namespace: str) -> Cluster:
@@ -96,10 +99,15 @@ def _from_config(config: Any, file: Path, namespace: str) -> Cluster:
             f"The kubeconfig {file} has insecure-skip-tls-verify, which shows every token to whoever is in between; "
             "give the cluster's certificate-authority instead."
         )
-    certificate, key = _data(user, "client-certificate", file), _data(user, "client-key", file)
-    if certificate is not None and key is not None:
-        _load_pair(tls, certificate, key)
-    return Cluster(cluster["server"], namespace or context.get("namespace") or "default", tls, _token_of(user, file))
+    pair = Pair(tls, user, file)
+    pair.load()
+    token = _token_of(user, file, tls)
+
+    def identify() -> str:
+        pair.load()
+        return token()
+
+    return Cluster(cluster["server"], namespace or context.get("namespace") or "default", tls, identify)
 
 
 def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
@@ -125,20 +133,52 @@ def _load_pair(tls: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
         Path(name).unlink()
 
 
-def _token_of(user: Mapping[str, Any], file: Path) -> TokenSource:
+class Pair:
+    """A client's certificate and key, which are read again when their files have changed: tools renew them.
+
+    Arguments:
+        user: of the kubeconfig.
+        file: the kubeconfig.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, user: Mapping[str, str], file: Path) -> None:
+        self._tls, self._user, self._file = tls, user, file
+        self._seen: list[tuple[int, int]] | None = None
+
+    def load(self) -> None:
+        """New connections have the pair as it is now; the one before stays while the files do not fit each other."""
+        paths = [self._file.parent / self._user[key] for key in ("client-certificate", "client-key")
+                 if self._user.get(key) and not self._user.get(f"{key}-data")]  # fmt: skip
+        is_first = self._seen is None
+        try:
+            found = [(looked.st_mtime_ns, looked.st_ino) for looked in (path.stat() for path in paths)]
+            if found == self._seen:
+                return
+            certificate, key = (_data(self._user, one, self._file) for one in ("client-certificate", "client-key"))
+            if certificate is not None and key is not None:
+                _load_pair(self._tls, certificate, key)
+        except (OSError, ssl.SSLError):
+            if is_first:
+                raise
+        else:
+            self._seen = found
+
+
+def _token_of(user: Mapping[str, Any], file: Path, tls: ssl.SSLContext) -> TokenSource:
     if token := user.get("token"):
         return lambda: str(token)
     if path := user.get("tokenFile"):
         return lambda: file.parent.joinpath(path).read_text("utf-8").strip()
     if plugin := user.get("exec"):
-        return Plugin(plugin)
+        return Plugin(plugin, tls)
     return lambda: ""
 
 
 class Plugin:
-    """A program that fetches a token, as EKS and GKE have it (`client.authentication.k8s.io`)."""
+    """A program that fetches a token, as EKS and GKE have it, or a certificate (`client.authentication.k8s.io`)."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], tls: ssl.SSLContext) -> None:
+        self._tls = tls
         self._argv = [settings["command"], *(settings.get("args") or ())]
         self._env = {entry["name"]: entry["value"] for entry in settings.get("env") or ()}
         info = {"apiVersion": settings["apiVersion"], "kind": "ExecCredential", "spec": {"interactive": False}}
@@ -146,7 +186,7 @@ class Plugin:
         self._token, self._until = "", 0.0
 
     def __call__(self) -> str:
-        """Return the token. Raises EngineError."""
+        """Return the token; empty where the program gives a certificate. Raises EngineError."""
         if time.time() < self._until:
             return self._token
         name = self._argv[0]
@@ -160,7 +200,11 @@ class Plugin:
                 check=True,
             )
             status = json.loads(done.stdout)["status"]
-            self._token = str(status["token"])
+            certificate, key = status.get("clientCertificateData"), status.get("clientKeyData")
+            has_pair = bool(certificate and key)
+            if has_pair:
+                _load_pair(self._tls, certificate.encode(), key.encode())
+            self._token = str(status.get("token", "") if has_pair else status["token"])
             end = status.get("expirationTimestamp")
         except subprocess.TimeoutExpired:
             raise EngineError(f"The credential plugin {name} did not answer within {PLUGIN_TIMEOUT:g} s.") from None

@@ -11,14 +11,13 @@ from typing import Any
 from taskcell.engine.base import ContainerSpec
 from taskcell.engine.kubernetes import pod, status
 from taskcell.engine.kubernetes.api import JSON_PATCH, Api, ApiRefused
-from taskcell.errors import EngineUnavailable, NoRoom
+from taskcell.engine.kubernetes.watching import PodWatch
+from taskcell.errors import NoRoom, Taken
 from taskcell.supervisor import binary
 
 _GONE, _CONFLICT = 404, 409
 #: A patch whose test fails.
 _INVALID = 422
-#: The watch's beginning is too old (410), or the server is busy.
-_LOOK_AGAIN = frozenset({410, 429, 500, 503})
 
 
 class Pods:
@@ -26,6 +25,7 @@ class Pods:
 
     def __init__(self, api: Api) -> None:
         self._api = api
+        self.watch = PodWatch(api)
         self._supervisors: dict[str, str] = {}
 
     async def make(self, spec: ContainerSpec, disk: str) -> dict[str, Any]:
@@ -63,27 +63,10 @@ class Pods:
 
     async def until_running(self, name: str, cell: str, not_id: str = "") -> dict[str, Any]:
         """Wait for one of the pod's containers, another one than `not_id`. Raises ImageMissing, EngineError."""
-        while True:
-            found = await self._api.call("GET", self._api.path("pods", name))
-            if status.has_started(found, cell) and status.id_of(found, cell) != not_id:
-                return found
-            since = found["metadata"]["resourceVersion"]
-            events = self._api.watch(
-                self._api.path("pods"), fieldSelector=f"metadata.name={name}", resourceVersion=since
-            )
-            try:
-                async for event in events:
-                    now: dict[str, Any] = event["object"]
-                    if event["type"] == "BOOKMARK" or not status.has_started(now, cell):
-                        continue
-                    if status.id_of(now, cell) != not_id:
-                        return now
-            except ApiRefused as refused:
-                if refused.status not in _LOOK_AGAIN:
-                    raise
-            except EngineUnavailable:
-                pass  # the next look says whether the API is away for long
-            # The server ends a watch after some minutes, or when it is restarted.
+        found = await self._api.call("GET", self._api.path("pods", name))
+        while not status.has_started(found, cell) or status.id_of(found, cell) == not_id:
+            found = await self.watch.next(found)
+        return found
 
     async def claim(self, found: dict[str, Any], cell: str) -> bool:
         """Take a container that is not in use. Returns False where another server was faster, or it is in use."""
@@ -92,6 +75,23 @@ class Pods:
             return [*used, cell] if status.is_free_among(used, cell) else used
 
         return await self._use(found, taken) is not None
+
+    async def assign(self, container_id: str, name: str, owner: str) -> None:
+        """Give a pod that has no task's name one. Raises Taken: it has one, is gone, or is not that server's.
+
+        Arguments:
+            owner: the server that must have it; empty where servers do not share a deployment.
+        """
+        pod_name, uid = container_id.split("/")[:2]
+        named, own = _at("annotations", pod.LABEL_PREFIX + "name"), _at("labels", pod.LABEL_PREFIX + "instance")
+        change = [
+            {"op": "test", "path": "/metadata/uid", "value": uid},
+            *([{"op": "test", "path": own, "value": owner}] if owner else []),
+            {"op": "test", "path": named, "value": ""},
+            {"op": "replace", "path": named, "value": name},
+        ]
+        if not await self._patched(pod_name, change):
+            raise Taken(f"Another server has the pod {pod_name}, or it is gone.")
 
     async def release(self, found: dict[str, Any], cell: str, *, closes: bool = False) -> bool:
         """A container is not in use any more; returns whether another one of the pod's is.
@@ -127,14 +127,18 @@ class Pods:
 
     async def _change(self, found: dict[str, Any], before: Sequence[str], after: Sequence[str]) -> bool:
         """One patch that tests what it changes, so that of several servers one wins."""
-        at = "/metadata/annotations/" + pod.CELLS.replace("/", "~1")
+        at = _at("annotations", pod.CELLS)
         change = [
             {"op": "test", "path": "/metadata/uid", "value": found["metadata"]["uid"]},
             {"op": "test", "path": at, "value": ",".join(before)},
             {"op": "replace", "path": at, "value": ",".join(after)},
         ]
+        return await self._patched(found["metadata"]["name"], change)
+
+    async def _patched(self, name: str, change: Sequence[dict[str, str]]) -> bool:
+        """Whether a patch was made: its tests held, and the pod is there."""
         try:
-            await self._api.call("PATCH", self._api.path("pods", found["metadata"]["name"]), change, JSON_PATCH)
+            await self._api.call("PATCH", self._api.path("pods", name), change, JSON_PATCH)
         except ApiRefused as refused:
             if refused.status in (_CONFLICT, _GONE, _INVALID):
                 return False
@@ -165,3 +169,8 @@ class Pods:
         except ApiRefused as refused:
             if refused.status not in (_GONE, _CONFLICT):  # a conflict: another pod has the name by now
                 raise
+
+
+def _at(place: str, key: str) -> str:
+    """Where a patch finds a label or an annotation."""
+    return f"/metadata/{place}/{key.replace('/', '~1')}"

@@ -147,6 +147,7 @@ class Starter:
             is_owner=False,
             shares_files="fsGroup" in found["spec"].get("securityContext", {}),
             is_pod=True,
+            is_contended=not status.is_assigned(found),
         )
 
     async def is_idle(self, at: PodCell) -> bool:

@@ -51,6 +51,19 @@ def standing_of_cell(found: dict[str, Any], cell: str, restarts: int) -> Standin
     return Standing.RUNS if is_same else Standing.ENDED
 
 
+def ended_in(found: dict[str, Any]) -> Iterator[str]:
+    """The ids of a pod's containers that have ended: those that were restarted, and all of one that is about to."""
+    for one in found["status"].get("containerStatuses", ()):
+        restarts, over = one.get("restartCount", 0), "terminated" in one.get("state", {}) or not runs(found)
+        for number in range(restarts + over):
+            yield f"{volume_of(found)}/{one['name']}/{number}"
+
+
+def all_in(found: dict[str, Any]) -> Iterator[str]:
+    """The ids of all containers that a pod has had."""
+    return ended_in(found | {"status": {**found["status"], "phase": "Failed"}})
+
+
 def why_ended(found: dict[str, Any], cell: str) -> str:
     status = found["status"]
     if status.get("reason"):  # evicted, or over its deadline
@@ -119,6 +132,11 @@ def has_cell(found: dict[str, Any], cell: str) -> bool:
 def owner_of(found: dict[str, Any]) -> str:
     """The server that has a pod, as its label says."""
     return str(found["metadata"]["labels"].get(pod.LABEL_PREFIX + "instance", ""))
+
+
+def is_assigned(found: dict[str, Any]) -> bool:
+    """Whether a pod that was made for no task has one."""
+    return bool(found["metadata"]["annotations"].get(pod.LABEL_PREFIX + "name"))
 
 
 def name_of(found: dict[str, Any]) -> str:
