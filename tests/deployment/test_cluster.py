@@ -449,3 +449,24 @@ async def test_a_server_that_has_handed_everything_over_stays_dead_and_claims_no
     assert (found.door, found.is_certain) == (Peer("http://b.test:8765", "b"), False)
     assert (await claims_of(two).claim(TASK, is_sent=True)).dead == "a"
     assert not two.has_heirs
+
+
+async def test_nobody_is_dead_after_an_outage_of_the_api_in_which_nobody_could_renew(cluster: OnCluster) -> None:
+    one, two = await cluster.join("a"), await cluster.join("b")
+    await claims_of(one).claim(TASK, is_sent=True)
+    cluster.clock.now += 5 * TERM  # nothing that was asked was answered
+    await two.members.look()
+    assert two.members.is_alive("a")
+    await one.renew()
+    await two.renew()
+    await two.members.look()
+    assert two.members.is_alive("a")
+    assert (await claims_of(two).claim(TASK, is_sent=True)).door == Peer("http://a.test:8765", "a")
+
+
+async def test_an_engine_of_several_servers_lists_its_own_pods_alone(cluster: OnCluster) -> None:
+    engine = KubernetesEngine(cluster.server.api())
+    await engine.own_only("a")
+    assert await engine.containers("test") == []
+    assert cluster.server.selectors == ["taskcell.dev/deployment=test,taskcell.dev/instance=a"]
+    await engine.aclose()

@@ -19,6 +19,7 @@ from http_serving import PATIENCE
 from observe import alive, eventually, marker
 from peers import Peers, PeerServer, peers
 from taskcell.caller import Caller
+from taskcell.deployment.cluster.members import TERM
 from taskcell.deployment.key import caller_of_peer, peer_token
 from taskcell.errors import SandboxLost
 from taskcell.model import TaskKey
@@ -226,6 +227,27 @@ async def test_a_call_that_is_past_the_look_for_its_tasks_server_makes_no_second
             pass
     assert fleet.cluster.server.requests["POST pods"] == before
     assert lead.tasks == set()
+
+
+async def test_a_server_that_stood_still_while_it_made_a_pod_runs_nothing_in_it(fleet: Peers) -> None:
+    await three(fleet)
+    lead, server = fleet.lead("t"), fleet.cluster.server
+    held = server.held["POST pods"] = anyio.Event()
+    answers: list[dict[str, Any]] = []
+
+    async def call() -> None:
+        answers.append(await lead.run("echo mine >> file; cat file"))
+
+    async with anyio.create_task_group() as calls:
+        calls.start_soon(call)
+        assert await anyio.to_thread.run_sync(lambda: eventually(lambda: server.requests["POST pods"] == 1))
+        del server.held["POST pods"], fleet.cluster.living[lead.deployment.instance]
+        await fleet.cluster.pass_time(2 * TERM)
+        heir = fleet.other(lead)
+        assert (await heir.run("echo theirs >> file; cat file"))["stdout"] == "theirs\n"
+        held.set()
+    assert [answer["stdout"] for answer in answers] == ["theirs\nmine\n"]
+    assert await anyio.to_thread.run_sync(lambda: eventually(lambda: lead.tasks == set()))
 
 
 async def test_a_command_under_way_goes_on_when_its_server_is_stopped(fleet: Peers) -> None:

@@ -12,7 +12,9 @@ import anyio
 import pytest
 
 import cluster
+from cluster import Program
 from server_pods import ServerPod, ServerPods, server_pods
+from taskcell.deployment.cluster.members import RENEW_EVERY, TERM
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kubernetes]
 
@@ -86,6 +88,66 @@ async def test_a_server_that_dies_is_succeeded_with_files_variables_processes_an
         assert read["status"] == "running"
         assert (await heir.run("sort ran | uniq -d | wc -l", task))["stdout"].strip() == "0"
         assert len(await fleet.sandboxes(task)) == 1
+
+
+# --- two that believe to have a task, an API that is away, clocks that jump -------------------------------------------
+
+
+async def test_of_two_servers_that_believe_to_have_a_task_one_serves_it(fleet: ServerPods) -> None:
+    """One is stopped for longer than its Lease holds, with a call on its way to it, and goes on then."""
+    await fleet.three()
+    one = fleet.servers["one"]
+    await one.run("echo mine > file; export SEEN=yes")
+    begun = await one.run("sleep 1000", background=True)
+    holder = await fleet.holder()
+    heir = fleet.other(holder)
+    answers: list[str] = []
+
+    async def call() -> None:
+        answers.append((await holder.run("echo once >> ran; cat file; echo $SEEN"))["stdout"])
+
+    async with anyio.create_task_group() as calls:
+        holder.signal(signal.SIGSTOP)
+        calls.start_soon(call)
+        assert (await heir.run("echo theirs >> ran; cat file; echo $SEEN"))["stdout"] == "mine\nyes\n"
+        assert await fleet.holder() is not holder
+        holder.signal(signal.SIGCONT)
+    assert answers == ["mine\nyes\n"]
+    for server in fleet.servers.values():
+        assert (await server.run("cat ran"))["stdout"] == "theirs\nonce\n"
+        listed = await server.call("process", action="list")
+        assert [one["process_id"] for one in listed["processes"] if one["status"] == "running"] == [begun["process_id"]]
+    assert len(await fleet.sandboxes("t")) == 1
+
+
+async def test_an_api_server_that_is_killed_and_clocks_that_jump_move_no_task(fleet: ServerPods) -> None:
+    await fleet.three()
+    one, two, _ = fleet.servers.values()
+    tasks = [f"t{number}" for number in range(6)]
+    for task in tasks:
+        await one.run(f"echo {task} > file", task)
+    before = {task: (await fleet.holder(task)).name for task in tasks}
+    answers: list[str] = []
+
+    async def long(task: str) -> None:
+        answers.append((await two.run("sleep 20; cat file", task, wait=60))["stdout"])
+
+    async with anyio.create_task_group() as calls:
+        for task in tasks:
+            calls.start_soon(long, task)
+        api_server = Program("apiserver")
+        api_server.kill()
+        try:
+            await anyio.sleep(TERM + 2)  # every server's Lease runs out
+        finally:
+            api_server.start()
+        for written in ("1970-01-01T00:00:00.000000Z", "2999-01-01T00:00:00.000000Z"):
+            await fleet.write_times(written)
+            await anyio.sleep(RENEW_EVERY)
+    assert sorted(answers) == [f"{task}\n" for task in tasks]
+    assert {task: (await fleet.holder(task)).name for task in tasks} == before
+    for task in tasks:
+        assert (await two.run("cat file", task))["stdout"] == f"{task}\n"
 
 
 # --- a rolling upgrade ------------------------------------------------------------------------------------------------

@@ -60,6 +60,8 @@ class ApiServer:
         #: The same: answered once the event is set.
         self.held: dict[str, anyio.Event] = {}
         self.requests: Counter[str] = Counter()
+        #: Of each list that was asked for, its labels.
+        self.selectors: list[str] = []
         self._objects: dict[str, dict[str, Object]] = {}
         self._events: list[tuple[int, str, str, Object, Object | None]] = []
         self._version = 0
@@ -178,6 +180,7 @@ class ApiServer:
                 raise Refusal(410, "Expired", "too old resource version")
             events = self._watched(collection, query, int(query.get("resourceVersion") or self._version))
             return StreamingResponse(events, media_type="application/json")
+        self.selectors.append(query.get("labelSelector", ""))
         items = [one for one in found.values() if _is_selected(one, query)]
         return JSONResponse({"kind": "List", "metadata": {"resourceVersion": str(self._version)}, "items": items})
 

@@ -192,7 +192,7 @@ class Deployment(Protocol):
         """Replace what others find of this server."""
 
     def lives(self, instance: str) -> bool:
-        """Whether another server lives, as far as this one knows."""
+        """Whether another server may still answer what it was asked, as far as this one knows."""
 
     @property
     def has_heirs(self) -> bool:

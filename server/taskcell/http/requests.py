@@ -6,6 +6,7 @@ import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taskcell.http.refuse import refusal
+from taskcell.mcp.passed_on import SERVER_CLOSES
 
 #: Seconds after which a client may try a closing server again: a restart takes about that long.
 RETRY_AFTER = 10
@@ -30,7 +31,8 @@ class Requests:
             raise ValueError(f"the server speaks no {scope['type']}")
         if self._closing:
             headers = {"retry-after": str(RETRY_AFTER), "connection": "close"}
-            await refusal(503, "The server is closing; try again soon.", headers)(scope, receive, send)
+            sentence = "The server is closing; try again soon."
+            await refusal(503, sentence, headers, code=SERVER_CLOSES)(scope, receive, send)
             return
         if _head_size(scope) > MAX_HEAD:
             sentence = f"The request's line and headers have more than {MAX_HEAD} bytes."

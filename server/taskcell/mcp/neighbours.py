@@ -32,7 +32,7 @@ from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.answer import ERROR
 from taskcell.mcp.client_log import ClientLog
 from taskcell.mcp.confirmation import Confirmation, NotConfirmed, can_ask
-from taskcell.mcp.passed_on import CALL, OWNER_ENDED, PassedCall, PassedOn
+from taskcell.mcp.passed_on import CALL, OWNER_ENDED, SERVER_CLOSES, PassedCall, PassedOn
 from taskcell.mcp.principal import caller_of
 from taskcell.mcp.progress import is_wanted
 from taskcell.model import DEFAULT_TASK, TaskKey, ToolCall
@@ -242,6 +242,8 @@ async def _reached(opened: AbstractAsyncContextManager[LocalClient], work: Calla
                 refused = error
     except* (OSError, httpx2.HTTPError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
         pass
+    if refused is not None and refused.code == SERVER_CLOSES:
+        raise TaskMoved
     if refused is None or refused.code == CONNECTION_CLOSED:
         raise SandboxLost(OWNER_ENDED)
     raise refused

@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 #: The key of a request's `_meta` with the name of a call that is handed on.
 CALL = "taskcell/call"
+#: The code of JSON-RPC of a server that refuses a request because it ends: it has not run.
+SERVER_CLOSES = -32050
 #: The words: kill what it runs, or answer now and let that go on.
 CANCEL, ANSWER = "cancel", "answer"
 #: Seconds for one word, and between two looks whether the other server lives.

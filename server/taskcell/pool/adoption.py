@@ -159,7 +159,8 @@ class Inheritance:
             return None
         # Ages stay as they are: the two clocks differ, and their distance does not change.
         shift = time.monotonic() - time.time()
-        idle_since = record.idle_since + shift if record.idle_since else time.monotonic()
+        is_known = record.idle_since and not self._deployment.marks_owners  # clocks of two machines may be hours apart
+        idle_since = record.idle_since + shift if is_known else time.monotonic()
         return Slot(
             (record.key, record.profile),
             profile,

@@ -24,13 +24,13 @@ class Leaving:
     """The end of a pool whose tasks other servers get at once.
 
     Arguments:
-        leave: leaves the pool's sandboxes as they are, and writes them down.
+        write: writes down, for other servers, what the pool has.
     """
 
-    def __init__(self, pool: Pool, executor: Executor, leave: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, pool: Pool, executor: Executor, write: Callable[[], Awaitable[None]]) -> None:
         self._pool = pool
         self._executor = executor
-        self._leave = leave
+        self._write = write
         self._done = anyio.Event()
         self.has_begun = False
 
@@ -48,8 +48,9 @@ class Leaving:
         self._executor.stop(moves=True)
 
     async def hand_over(self) -> None:
-        """Leave everything to the other servers, while this one lives on. Raises TaskcellError."""
-        await self._leave()
+        """Leave everything to the other servers as it is, while this one lives on. Raises TaskcellError."""
+        self.stop_making()
+        await self._write()
         await self._pool.deployment.hand_over()
         self._done.set()
 

@@ -56,7 +56,7 @@ class Pool:
         self._adopts = not for_one_call
         self._patience = math.inf if for_one_call else CREATION_PATIENCE
         self._beginning = anyio.Lock()
-        self.leaving = Leaving(self, parts.executor, self._leave_sandboxes)
+        self.leaving = Leaving(self, parts.executor, self._upkeep.write_last)
         self.begun = anyio.Event()
         #: Called with what the answer to a task's call is to say of its sandbox.
         self.on_notes: Callable[[TaskKey, Sequence[str]], None] = lambda task, notes: None
@@ -103,6 +103,7 @@ class Pool:
             assert slot.sandbox is not None
             slot.reservation.close()
             await self._upkeep.note(slot)
+            await self._sharing.check(task)  # again: this server may have stood still meanwhile
             notes = self.slots.take_notes(slot)
             self.on_notes(task, notes)
             with self.slots.endings.telling(task, notes):
@@ -289,20 +290,19 @@ class Pool:
 
     async def close(self) -> None:
         """Close every sandbox, or leave those to the deployment's next server that it can use; then end the group."""
+        self._executor.stop()
         try:
             if not self.leaving.is_done:
-                await self._leave_sandboxes()
+                await self._close()
         finally:
             self.group.cancel_scope.cancel()
             self._executor.give_up()
 
-    async def _leave_sandboxes(self) -> None:
-        self._executor.stop(moves=self.leaving.has_begun)
+    async def _close(self) -> None:
         await self._upkeep.rest()
         await self.keeper.save_all()
         if self.hands_over:
             await self._closing.close_all_but_kept()
-            with anyio.CancelScope(shield=True):
-                await self._upkeep.write()
+            await self._upkeep.write_last()
         else:
             await self._closing.close_everything()

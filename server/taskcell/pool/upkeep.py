@@ -140,6 +140,12 @@ class Upkeep:
                 self._written = written
                 self._noted = frozenset((record.container, record.key) for record in written[0])
 
+    async def write_last(self) -> None:
+        """Write the records at the end of this server, once nothing is being taken over any more."""
+        await self.rest()
+        with anyio.CancelScope(shield=True):
+            await self.write()
+
     async def undisturbed(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do something while this server's file is not written."""
         async with self._writing:

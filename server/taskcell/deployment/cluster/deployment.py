@@ -193,7 +193,7 @@ class ClusterDeployment:
             log.info("Other servers see later that this one ends.", reason=str(error))
 
     def lives(self, instance: str) -> bool:
-        return self.members.is_alive(instance)
+        return self.members.may_answer(instance)
 
     @property
     def has_heirs(self) -> bool:

@@ -151,9 +151,11 @@ class Members:
     async def look(self) -> None:
         """See how the others' Leases stand now."""
         asked, found = self._clock(), {}
+        # Where the cluster could not be asked for a while, nobody could renew; each has a term to do that now.
+        was_blind = asked - self._looked > TERM / 2
         for lease in await self._objects.listed("leases", role=MEMBER):
             name, seen = str(lease["spec"].get("holderIdentity", "")), SeenLease(lease, self._clock())
-            last = self._seen.get(name)
+            last = None if was_blind else self._seen.get(name)
             found[name] = SeenLease(lease, last.since) if last is not None and last.stamp == seen.stamp else seen
         self._seen, self._looked = found, asked
 
@@ -161,9 +163,13 @@ class Members:
         """Whether a server lives, as far as this one knows; it does itself."""
         if instance == self.instance:
             return True
+        return self.may_answer(instance) and self._seen[instance].annotation(LEAVING) != ENDED
+
+    def may_answer(self, instance: str) -> bool:
+        """Whether a server may still answer what it was asked, though it has given up all that it had."""
         seen = self._seen.get(instance)
         # To the last look, and not to now: one that has not looked for a while takes nobody for dead.
-        return seen is not None and self._looked - seen.since < TERM and seen.annotation(LEAVING) != ENDED
+        return seen is not None and self._looked - seen.since < TERM
 
     def names(self) -> Collection[str]:
         """Every server that has a Lease, dead or alive."""

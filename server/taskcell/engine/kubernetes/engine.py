@@ -105,6 +105,8 @@ class KubernetesEngine:
 
     async def containers(self, deployment: str) -> Sequence[ListedContainer]:
         selector = f"{pod.LABEL_PREFIX}deployment={pod.label(deployment)}"
+        if self._owner:  # other servers look after theirs, of which there may be thousands
+            selector += f",{pod.LABEL_PREFIX}instance={self._owner}"
         found = await self._api.call("GET", self._api.path("pods"), labelSelector=selector)
         return [container for one in found["items"] for container in status.listed(one)]
 
