@@ -470,3 +470,33 @@ async def test_an_engine_of_several_servers_lists_its_own_pods_alone(cluster: On
     assert await engine.containers("test") == []
     assert cluster.server.selectors == ["taskcell.dev/deployment=test,taskcell.dev/instance=a"]
     await engine.aclose()
+
+
+async def test_what_a_task_was_opened_with_is_forgotten_when_it_was_idle_for_sixty_days(cluster: OnCluster) -> None:
+    one = await cluster.join("a")
+    claims = claims_of(one)
+    await claims.claim(TASK, is_sent=True)
+    one.opened[TASK] = Opening(labels={"a": "b"})
+    await claims.note_opened()
+    await claims.release([TASK])
+    await claims.release([])  # it was used again
+    await claims.release([TASK])
+    (lease,) = [lease for name, lease in cluster.server.all("leases").items() if "-task-" in name]
+    lease["spec"]["renewTime"] = "2020-01-01T00:00:00.000000Z"
+    await cluster.kill(one)
+    heir = await cluster.join("b")
+    await cluster.pass_time(2 * TERM)
+    assert [left async for left in heir.bequeathed()] == []
+    assert heir.opened == {TASK: Opening(labels={"a": "b"})}
+    await claims_of(heir).release([TASK])
+    await claims_of(heir).note_opened()
+    await claims_of(heir).release([TASK])
+    assert heir.opened == {}
+    assert not [name for name in cluster.server.all("leases") if "-task-" in name]
+
+
+async def test_a_server_that_came_since_the_last_look_is_not_taken_for_dead(cluster: OnCluster) -> None:
+    one, two = await cluster.join("a"), cluster.make("b", "http://b.test:8765")
+    await two.join("b")
+    assert not await one.members.declare_dead("b")
+    assert await one.members.declare_dead("never")

@@ -6,7 +6,6 @@ import base64
 import os
 import random
 import subprocess
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -149,7 +148,7 @@ class ServerPods:
     async def deploy(self, replicas: int) -> None:
         """A Deployment of servers, one on each node, and a Service before it."""
         group, labels = "apps/v1", {"app": "taskcell"}
-        template = {"metadata": {"labels": labels}, "spec": _dev(pod_spec(FIRST_PORT))}
+        template = {"metadata": {"labels": labels}, "spec": pod_spec(FIRST_PORT)}
         strategy = {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}  # two on one node want the same port
         body = {"metadata": {"name": "taskcell"}, "spec": {"replicas": replicas, "selector": {"matchLabels": labels},
                 "strategy": strategy, "template": template}}  # fmt: skip
@@ -192,23 +191,7 @@ class ServerPods:
             while not (known := await self._addresses()):
                 await anyio.sleep(0.1)
         server = ServerPod("service", random.choice(known), self.token, {})
-        began = time.time()
-        try:
-            return await server.call(tool, task, **arguments)
-        except BaseException as error:
-            print(
-                "FAILED",
-                began,
-                time.time(),
-                server.url,
-                known,
-                await self._addresses(),
-                tool,
-                task,
-                arguments,
-                repr(error)[:300],
-            )
-            raise
+        return await server.call(tool, task, **arguments)
 
     async def output(self, answer: dict[str, Any], task: str) -> str:
         """What a command has printed at its end; it is waited for where the answer came before."""
@@ -328,15 +311,6 @@ def container(port: int) -> dict[str, Any]:
     }
 
 
-def _dev(spec):
-    if os.environ.get("K1_SOURCE"):
-        spec["containers"][0]["volumeMounts"].append(
-            {"name": "src", "mountPath": "/opt/taskcell/lib/python3.11/site-packages/taskcell"}
-        )
-        spec["volumes"].append({"name": "src", "hostPath": {"path": os.environ["K1_SOURCE"]}})
-    return spec
-
-
 def pod_spec(port: int) -> dict[str, Any]:
     """A server's pod. Its tokens are copied, for the server wants a file of its own."""
     copy = "mkdir -m 700 /state/own && cp /secret/tokens.json /state/own/ && chmod 600 /state/own/tokens.json"
@@ -366,7 +340,7 @@ def pod_spec(port: int) -> dict[str, Any]:
 
 def pod_body(name: str, node: int, port: int) -> dict[str, Any]:
     """A server without a controller, so that what was killed stays dead."""
-    spec = _dev(pod_spec(port)) | {"nodeName": f"n{node}", "restartPolicy": "Never"}
+    spec = pod_spec(port) | {"nodeName": f"n{node}", "restartPolicy": "Never"}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "taskcell"}}, "spec": spec}
 
 

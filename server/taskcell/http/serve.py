@@ -40,8 +40,8 @@ KILL_PATIENCE, CALL_PATIENCE, ANSWER_PATIENCE = 3.0, 0.3, 0.5
 OWN_PATIENCE, END_TURN, BEQUEST_PATIENCE, SERVES_ON, PASSED_PATIENCE = 1.0, 0.1, 3.0, 6.5, 3.0
 #: All of these together, and what follows: inside the thirty seconds that a cluster gives a pod.
 HAND_OVER_LIMIT = SERVES_ON + WORD_PATIENCE + PASSED_PATIENCE
-#: Seconds to tell the deployment's other servers that this one ends, which is one request.
-NOTICE_PATIENCE = 0.5
+#: Seconds to tell the deployment's other servers that this one ends, and to see which there are: two requests.
+NOTICE_PATIENCE = 1.0
 #: Seconds between two attempts to join the deployment's other servers, where the cluster does not answer.
 JOIN_TURN = 2.0
 
@@ -84,14 +84,19 @@ async def serve_http(
             admission = Admission(limits)
             server = build_server(gateway, isolated=isolated, admission=admission)
             readiness = Readiness(gateway.engine, settings.deployment_id)
+            deployment = gateway.pool.deployment
+
+            async def is_ready() -> bool:
+                """No client is to come before the deployment's other servers can hand calls on to this one."""
+                return not (http.peer_url and deployment.claims is None) and await readiness.is_ready()
+
             metrics = Metrics(gateway)
-            app = HttpApp(server, http, authentication, metrics=metrics.text, host=host, ready=readiness.is_ready)
+            app = HttpApp(server, http, authentication, metrics=metrics.text, host=host, ready=is_ready)
             listener = HttpListener(app.requests)
             metrics.gauge("calls_running", "Calls that are running.", lambda: admission.running)
             metrics.gauge("sessions", "Sessions of the handshake's era.", lambda: app.sessions)
             metrics.gauge("connections", "Connections of clients.", lambda: len(listener.server_state.connections))
             if http.peer_url:
-                deployment = gateway.pool.deployment
                 authentication.of_peer = lambda token: caller_of_peer(deployment.key, deployment.instance, token)
             async with app.running(), anyio.create_task_group() as serving:
                 serving.start_soon(listener.serve, [listening])

@@ -129,7 +129,8 @@ class Sharing:
             self._has_swept = True
             await claims.sweep()
         # What is being closed is still to be saved, and another server must not look for it before that.
-        if gone := claims.own - here - self._used.keys() - self._executor.closing_tasks:
+        gone = claims.own - here - self._used.keys() - self._executor.closing_tasks
+        if gone or self._deployment.marks_owners:
             await claims.release(gone)
 
 

@@ -189,6 +189,7 @@ class ClusterDeployment:
             return
         try:
             await self.members.begin_to_leave()
+            await self.members.look()  # one may have come this second, to take this one's place
         except TaskcellError as error:
             log.info("Other servers see later that this one ends.", reason=str(error))
 

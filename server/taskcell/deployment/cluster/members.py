@@ -78,7 +78,11 @@ class Members:
             "labels": self._objects.labels(role=MEMBER, instance=self.instance),
             "annotations": {ADDRESS: self._url, LEAVING: LEAVES if self.is_leaving else "", UNSAID: "[]"},
         }
-        spec = {"holderIdentity": self.instance, "leaseDurationSeconds": round(TERM), "renewTime": _now()}
+        spec = {
+            "holderIdentity": self.instance,
+            "leaseDurationSeconds": round(TERM),
+            "renewTime": micro_time(time.time()),
+        }
         spec |= {"leaseTransitions": self.life}
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
         await self._objects.make("leases", body)
@@ -88,7 +92,7 @@ class Members:
         """Renew this server's Lease. Returns False where another one has declared it dead, or deleted it."""
         began, was_late = self._clock(), self.has_lapsed
         said = test(at_annotation(LEAVING), LEAVES if self.is_leaving else "")
-        steps = [test("/spec/holderIdentity", self.instance), said, set_to("/spec/renewTime", _now())]
+        steps = [test("/spec/holderIdentity", self.instance), said, set_to("/spec/renewTime", micro_time(time.time()))]
         if await self._objects.change("leases", self._name(self.instance), steps) is None:
             await self._come_back()
             return False
@@ -102,7 +106,7 @@ class Members:
         steps = [
             set_to(at_annotation(LEAVING), LEAVES if self.is_leaving else ""),
             set_to("/spec/leaseTransitions", self.life),
-            set_to("/spec/renewTime", _now()),
+            set_to("/spec/renewTime", micro_time(time.time())),
         ]
         if await self._objects.change("leases", self._name(self.instance), steps) is None:
             await self._make()
@@ -114,8 +118,8 @@ class Members:
         It learns of that at its next renewal, whatever its own clock says.
         """
         seen = self._seen.get(instance)
-        if seen is None:
-            return True  # its Lease went when all of it was taken
+        if seen is None:  # its Lease went when all of it was taken, or it has come since the last look
+            return await self._objects.found("leases", self._name(instance)) is None
         if seen.annotation(LEAVING) == ENDED:
             return True
         steps = [test("/spec/renewTime", seen.stamp), set_to(at_annotation(LEAVING), ENDED)]
@@ -153,7 +157,7 @@ class Members:
         asked, found = self._clock(), {}
         # Where the cluster could not be asked for a while, nobody could renew; each has a term to do that now.
         was_blind = asked - self._looked > TERM / 2
-        for lease in await self._objects.listed("leases", role=MEMBER):
+        for lease in await self._objects.listed("leases", is_fresh=False, role=MEMBER):
             name, seen = str(lease["spec"].get("holderIdentity", "")), SeenLease(lease, self._clock())
             last = None if was_blind else self._seen.get(name)
             found[name] = SeenLease(lease, last.since) if last is not None and last.stamp == seen.stamp else seen
@@ -232,5 +236,6 @@ def part_of(task: TaskKey) -> int:
     return int(hashlib.sha256(task.task.encode("utf-8", "surrogatepass")).hexdigest()[:8], 16) % SPREAD
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def micro_time(seconds: float) -> str:
+    """A time of the wall's clock as Leases have it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -42,10 +42,16 @@ class Objects:
         """The deployment's label, and others of taskcell's, as objects have them."""
         return {DEPLOYMENT: label(self.deployment)} | {LABEL_PREFIX + key: label(value) for key, value in more.items()}
 
-    async def listed(self, kind: str, **more: str) -> Sequence[dict[str, Any]]:
-        """The objects that have these labels."""
+    async def listed(self, kind: str, *, is_fresh: bool = True, **more: str) -> Sequence[dict[str, Any]]:
+        """The objects that have these labels.
+
+        Arguments:
+            is_fresh: False takes what the API server has in memory, some milliseconds old: its store is not asked.
+        """
         selector = ",".join(f"{key}={value}" for key, value in self.labels(**more).items())
-        found: Sequence[dict[str, Any]] = (await self.api.call("GET", self.path(kind), labelSelector=selector))["items"]
+        age = {} if is_fresh else {"resourceVersion": "0"}
+        answer = await self.api.call("GET", self.path(kind), labelSelector=selector, **age)
+        found: Sequence[dict[str, Any]] = answer["items"]
         return found
 
     async def found(self, kind: str, name: str) -> dict[str, Any] | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from taskcell.deployment.base import Claimed, Peer
-from taskcell.deployment.cluster.members import Members
+from taskcell.deployment.cluster.members import Members, micro_time
 from taskcell.deployment.cluster.objects import CLAIM, INSTANCE, Objects, at_annotation, at_label, set_to, test
-from taskcell.deployment.opened import OPENING_FAULTS, Opening, document_of, opening_of
+from taskcell.deployment.opened import KEPT_FOR, OPENING_FAULTS, Opening, document_of, opening_of
 from taskcell.engine.kubernetes.pod import LABEL_PREFIX
 from taskcell.errors import EngineUnavailable, TaskcellError
 from taskcell.model import TaskKey
@@ -18,7 +20,7 @@ from taskcell.model import TaskKey
 ATTEMPTS = 8
 #: The annotation that says what a task was opened with; empty where it was not.
 OPENING = LABEL_PREFIX + "opening"
-_HOLDER, _LIFE = "/spec/holderIdentity", "/spec/leaseTransitions"
+_HOLDER, _LIFE, _TIME = "/spec/holderIdentity", "/spec/leaseTransitions", "/spec/renewTime"
 
 
 class TaskLeases:
@@ -34,6 +36,8 @@ class TaskLeases:
         self._opened = opened
         self._noted: dict[TaskKey, Opening] = {}
         self._versions: dict[TaskKey, str] = {}
+        #: Since when nothing of a task is here but what it was opened with, by the clock on the wall.
+        self._idle: dict[TaskKey, float] = {}
         self.own: set[TaskKey] = set()
 
     def covers(self, task: TaskKey) -> bool:
@@ -80,6 +84,7 @@ class TaskLeases:
         if known is not None and known[0] == task:
             self._noted[task] = known[1]
             self._opened.setdefault(task, known[1])
+            self._idle[task] = _time_of(found)
         return Claimed(dead=dead)
 
     async def note_opened(self) -> None:
@@ -159,6 +164,21 @@ class TaskLeases:
                 found = await self._objects.found("leases", self._name(task))
                 if found is not None and found["metadata"]["resourceVersion"] == version:
                     await self._objects.delete("leases", found)
+        with suppress(TaskcellError):
+            await self._forget_old([task for task in tasks if task in self._opened])
+
+    async def _forget_old(self, tasks: Collection[TaskKey]) -> None:
+        """Forget what tasks were opened with that have been idle for as long as a folder remembers them."""
+        self._idle = {task: since for task, since in self._idle.items() if task in tasks}
+        for task in tasks:
+            since = self._idle.get(task)
+            if since is None:  # it was in use until now
+                self._idle[task] = time.time()
+                steps = [test(_HOLDER, self._members.instance), set_to(_TIME, micro_time(self._idle[task]))]
+                if changed := await self._objects.change("leases", self._name(task), steps):
+                    self._versions[task] = str(changed["metadata"]["resourceVersion"])
+            elif time.time() - since > KEPT_FOR:
+                self._opened.pop(task, None)
 
     async def check(self) -> Collection[TaskKey]:
         """See which tasks are still this server's, which was away; returns those that are not any more."""
@@ -193,11 +213,22 @@ class TaskLeases:
         instance = self._members.instance
         meta = {"name": self._name(task), "labels": self._objects.labels(role=CLAIM, instance=instance)}
         meta["annotations"] = {OPENING: ""}  # a patch adds to what is there
-        spec = {"holderIdentity": instance, "leaseTransitions": self._members.life}
+        spec = {
+            "holderIdentity": instance,
+            "leaseTransitions": self._members.life,
+            "renewTime": micro_time(time.time()),
+        }
         return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
 
     def _name(self, task: TaskKey) -> str:
         return self._objects.name(CLAIM, task.digest)
+
+
+def _time_of(found: Mapping[str, Any]) -> float:
+    """When a claim's task was idle last, or was claimed; now, where no server has written that."""
+    with suppress(ValueError, TypeError, KeyError):
+        return datetime.fromisoformat(found["spec"]["renewTime"]).timestamp()
+    return time.time()
 
 
 def _opening(found: Mapping[str, Any]) -> tuple[TaskKey, Opening] | None:
