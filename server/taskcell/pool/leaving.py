@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a call waits until its task can be another server's: less than the end of a server may take.
 HANDING_PATIENCE = 8.0
+#: Seconds for tasks that are just being closed, and between two looks.
+SAVING_PATIENCE, SAVING_TURN = 2.0, 0.05
 CLOSES = "The server is closing: nothing new is started, and every sandbox is closed."
 
 
@@ -50,6 +52,9 @@ class Leaving:
     async def hand_over(self) -> None:
         """Leave everything to the other servers as it is, while this one lives on. Raises TaskcellError."""
         self.stop_making()
+        with anyio.move_on_after(SAVING_PATIENCE):
+            while self._executor.closing_tasks:  # their files are still to be saved, before another server looks
+                await anyio.sleep(SAVING_TURN)
         await self._write()
         await self._pool.deployment.hand_over()
         self._done.set()
