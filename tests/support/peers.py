@@ -34,6 +34,7 @@ from taskcell.gateway.gateway import Gateway
 from taskcell.http.app import HttpApp
 from taskcell.http.listener import HttpListener
 from taskcell.http.local_door import with_local_door
+from taskcell.http.peer_listener import serving_peers
 from taskcell.http.serve import hand_over, join_others
 from taskcell.mcp.server import build_server
 from taskcell.model import TaskKey
@@ -96,6 +97,8 @@ class Peers:
         self.cluster, self.folder = cluster, folder
         self.servers: dict[str, PeerServer] = {}
         self._nodes, self._group = LocalNodes(), group
+        #: The servers that are started from now on reach each other over TLS.
+        self.over_tls = False
         self.tokens = {
             name: TokenFile(folder / "tokens.json").create(name, USUAL_SCOPES, None)[1] for name in ("ann", "bob")
         }
@@ -103,14 +106,16 @@ class Peers:
     async def start(self, name: str) -> PeerServer:
         """One more server, which is one of the deployment's by the time that this returns."""
         # By its protocol asyncio knows that it is not to wait for more to send.
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listening.bind(("127.0.0.1", 0))
+        listening, for_peers = [socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) for _ in "12"]
+        for one in (listening, for_peers):
+            one.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        peer_url = f"https://127.0.0.1:{for_peers.getsockname()[1]}" if self.over_tls else url
         path = self.folder / f"{name}.toml"
-        path.write_text(TOML.format(url=url))
+        path.write_text(TOML.format(url=peer_url))
         settings = load_settings(Invocation({}, self.folder, path))
         with anyio.fail_after(PATIENCE):
-            found: PeerServer = await self._group.start(self._serve, name, url, settings, listening)
+            found: PeerServer = await self._group.start(self._serve, name, url, settings, (listening, for_peers))
         self.servers[name] = self.servers[found.deployment.instance] = found
         self.cluster.living[found.deployment.instance] = found.deployment
         for other in self.cluster.living.values():
@@ -122,23 +127,25 @@ class Peers:
         name: str,
         url: str,
         settings: Settings,
-        listening: socket.socket,
+        sockets: tuple[socket.socket, socket.socket],
         *,
         task_status: anyio.abc.TaskStatus[PeerServer],
     ) -> None:
         own = {"folder": self.folder / name, "store": settings.archive_store}
-        deployment = self.cluster.make(name, url, **own)
+        deployment = self.cluster.make(name, settings.http.peer_url, **own)
         engine = LocalPods(self._nodes, self.cluster.server.api(name))
         authentication = Authentication.of(settings)
         authentication.of_peer = lambda token: caller_of_peer(deployment.key, deployment.instance, token)
-        with anyio.CancelScope() as stop, listening:
+        listening, for_peers = sockets
+        with anyio.CancelScope() as stop, listening, for_peers:
             opened = lambda: open_gateway(settings, build_tools(settings, ()), engine, deployment=deployment)  # noqa: E731
             async with with_local_door(opened, settings, isolated=False) as gateway:
                 admission = Admission()
                 server = build_server(gateway, isolated=False, admission=admission)
                 app = HttpApp(server, settings.http, authentication, metrics=bytes, host="127.0.0.1", ready=_is_ready)
                 listener = HttpListener(app.requests)
-                async with app.running(), anyio.create_task_group() as serving:
+                peers = serving_peers(app.requests, for_peers, deployment.tls)
+                async with app.running(), peers, anyio.create_task_group() as serving:
                     serving.start_soon(listener.serve, [listening])
 
                     async def end(linger: float) -> None:

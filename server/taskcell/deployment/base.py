@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import ByteStream
+from anyio.streams.tls import TLSStream
 
 from taskcell.deployment.archives import ArchiveStore
 from taskcell.deployment.opened import Opening
@@ -25,6 +27,13 @@ _NO_ANSWER = (OSError, TimeoutError, anyio.BrokenResourceError, anyio.EndOfStrea
 _MAX_LINE = 1 << 10
 
 
+class _Tls(TLSStream):
+    """A connection that ends both ways at once, as TLS of servers in Python does: one half alone cannot."""
+
+    async def send_eof(self) -> None:
+        await self.aclose()
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """A server of the deployment that is reached over the network.
@@ -32,16 +41,32 @@ class Peer:
     Arguments:
         url: where it serves HTTP, without a path.
         instance: its own name among those of its deployment.
+        certificate: the only one that it is known by, where its `url` is `https`.
     """
 
     url: str
     instance: str
+    certificate: str = ""
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """For a connection to it; None where there is no TLS. Raises OSError: it is known by no certificate."""
+        if not self.url.startswith("https:"):
+            return None
+        if not self.certificate.strip():  # which would stand for those of the system
+            raise ConnectionRefusedError("the server has no certificate")
+        return ssl.create_default_context(cadata=self.certificate)
 
     async def connect(self, seconds: float) -> ByteStream:
         """A connection to it. Raises OSError, TimeoutError."""
         parts = urlsplit(self.url)
         with anyio.fail_after(seconds):
-            return await anyio.connect_tcp(str(parts.hostname), parts.port or 0)
+            host, port, tls = str(parts.hostname), parts.port or 0, self.tls
+            if tls is None:
+                return await anyio.connect_tcp(host, port)
+            return await _Tls.wrap(
+                await anyio.connect_tcp(host, port), hostname=host, ssl_context=tls, standard_compatible=False
+            )
 
     async def opens(self, token: str, seconds: float) -> bool:
         """Whether it is this server that answers at its address, and not one that was started in its place.
@@ -152,6 +177,10 @@ class Deployment(Protocol):
     @property
     def instance(self) -> str:
         """This server's name."""
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """For a listener of this server, at which the others know it; None where they reach it without TLS."""
 
     @property
     def opened(self) -> dict[TaskKey, Opening]:

@@ -26,6 +26,7 @@ class FolderDeployment:
     left_alone = LEFT_ALONE
     marks_owners = False
     is_current = True
+    tls = None
 
     def __init__(self, state: StateFolder) -> None:
         self.state = state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -196,9 +197,13 @@ def _stopped(clock: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
 
 
 class HttpListener(uvicorn.Server):
-    """Serves an application on one socket until `stop`. It leaves signals alone."""
+    """Serves an application on one socket until `stop`. It leaves signals alone.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Arguments:
+        tls: with the server's certificate; None serves without TLS.
+    """
+
+    def __init__(self, app: ASGIApp, tls: ssl.SSLContext | None = None) -> None:
         config = uvicorn.Config(
             app,
             http=BoundedProtocol,
@@ -210,6 +215,7 @@ class HttpListener(uvicorn.Server):
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=CONNECTIONS_TIMEOUT,
+            ssl_context_factory=None if tls is None else lambda config, default: tls,
         )
         super().__init__(config)
 

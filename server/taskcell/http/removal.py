@@ -69,11 +69,13 @@ class Removal:
         """Have the server close the task that has it. Raises SandboxLost."""
         token = peer_token(self._gateway.pool.deployment.key, peer.instance, Caller(principal, ADMINS))
         headers = {"authorization": f"Bearer {token}"}
-        async with httpx2.AsyncClient(headers=headers, timeout=PASS_ON_TIMEOUT, trust_env=False) as http:
-            try:
+        try:
+            async with httpx2.AsyncClient(
+                headers=headers, timeout=PASS_ON_TIMEOUT, trust_env=False, verify=peer.tls or False
+            ) as http:
                 answer = await http.post(f"{peer.url}{REMOVE}", json=dict(values))
-            except (OSError, httpx2.HTTPError):
-                raise SandboxLost(GONE) from None
+        except (OSError, httpx2.HTTPError):
+            raise SandboxLost(GONE) from None
         return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
 
 

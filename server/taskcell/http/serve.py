@@ -19,6 +19,7 @@ from taskcell.gateway.gateway import Gateway
 from taskcell.http.app import HttpApp
 from taskcell.http.listener import HttpListener
 from taskcell.http.metrics import Metrics
+from taskcell.http.peer_listener import listen_to_peers, serving_peers
 from taskcell.http.readiness import Readiness
 from taskcell.http.sign_in import MCP
 from taskcell.mcp.passed_on import WORD_PATIENCE
@@ -98,7 +99,8 @@ async def serve_http(
             metrics.gauge("connections", "Connections of clients.", lambda: len(listener.server_state.connections))
             if http.peer_url:
                 authentication.of_peer = lambda token: caller_of_peer(deployment.key, deployment.instance, token)
-            async with app.running(), anyio.create_task_group() as serving:
+            peers = serving_peers(app.requests, listen_to_peers(host, http.peer_url), gateway.pool.deployment.tls)
+            async with app.running(), peers, anyio.create_task_group() as serving:
                 serving.start_soon(listener.serve, [listening])
                 if http.peer_url:
                     serving.start_soon(join_others, gateway.pool)

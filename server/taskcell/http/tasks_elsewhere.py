@@ -51,7 +51,9 @@ async def _asked(deployment: Deployment, peer: Peer, caller: Caller, query: str)
     headers = {"authorization": f"Bearer {token}", HANDED_ON.decode(): "here"}
     timeout = httpx2.Timeout(ANSWER, connect=PEER_CONNECT)
     try:
-        async with httpx2.AsyncClient(headers=headers, timeout=timeout, trust_env=False) as http:
+        async with httpx2.AsyncClient(
+            headers=headers, timeout=timeout, trust_env=False, verify=peer.tls or False
+        ) as http:
             answer = await http.get(f"{peer.url}/tasks?{query}")
             tasks: Sequence[Mapping[str, Any]] = answer.json()["tasks"] if answer.is_success else ()
             return tasks if answer.is_success else None

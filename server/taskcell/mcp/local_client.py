@@ -24,6 +24,7 @@ from mcp_types import (
     TextContent,
 )
 
+from taskcell.deployment.base import Peer
 from taskcell.deployment.doors import short_path
 from taskcell.errors import TaskcellError
 from taskcell.mcp.answer import STRUCTURED
@@ -95,19 +96,22 @@ async def local_client(
 
 @asynccontextmanager
 async def peer_client(
-    url: str, token: str, *, asks: bool = False, hear: Callable[[LoggingMessageNotificationParams], None] | None = None
+    peer: Peer,
+    token: str,
+    *,
+    asks: bool = False,
+    hear: Callable[[LoggingMessageNotificationParams], None] | None = None,
 ) -> AsyncIterator[LocalClient]:
-    """Connect to another server of the deployment over the network. Raises httpx2.HTTPError. As in `connected`.
+    """Connect to another server of the deployment. Raises OSError, httpx2.HTTPError. Arguments as in `connected`.
 
     Arguments:
-        url: where it serves HTTP, without a path.
         token: says whose calls these are.
     """
     timeout = httpx2.Timeout(None, connect=PEER_CONNECT_TIMEOUT)
     headers = {"Authorization": f"Bearer {token}"}
     async with (
-        httpx2.AsyncClient(headers=headers, timeout=timeout, trust_env=False) as http,
-        connected(http, f"{url}/mcp", asks=asks, hear=hear) as client,
+        httpx2.AsyncClient(headers=headers, timeout=timeout, trust_env=False, verify=peer.tls or False) as http,
+        connected(http, f"{peer.url}/mcp", asks=asks, hear=hear) as client,
     ):
         yield client
 

@@ -178,7 +178,7 @@ class Neighbours:
 
         if isinstance(door, Peer):
             key = self._gateway.pool.deployment.key
-            return peer_client(door.url, peer_token(key, door.instance, caller_of(context)), asks=asks, hear=hear)
+            return peer_client(door, peer_token(key, door.instance, caller_of(context)), asks=asks, hear=hear)
         assert door is not None
         return local_client(door, asks=asks, hear=hear)
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -15,6 +16,7 @@ import structlog
 
 from taskcell.deployment.base import Peer
 from taskcell.deployment.checked import record
+from taskcell.deployment.cluster.certificate import make_certificate
 from taskcell.deployment.cluster.members import RENEW_EVERY, TERM, UNSAID, Members
 from taskcell.deployment.cluster.objects import Objects
 from taskcell.deployment.cluster.owned_pods import OwnedPods, essence, records_of
@@ -79,7 +81,9 @@ class ClusterDeployment:
         self.claims: TaskLeases | None = None
         self.opened: dict[TaskKey, Opening] = {}
         self._objects = Objects(api, name)
-        self.members = Members(self._objects, url, clock)
+        own = make_certificate(str(urlsplit(url).hostname)) if url.startswith("https:") else None
+        self.tls = None if own is None else own.tls
+        self.members = Members(self._objects, url, clock, certificate="" if own is None else own.pem)
         self.archives = SharedStore(store, self.members, self._has)
         self._api = api
         self._writing = anyio.Lock()

@@ -20,7 +20,7 @@ RENEW_EVERY, TERM = 2.0, 10.0
 #: Servers that the tasks of one principal are spread over: with all of them on one, its places are the first bottleneck
 #: (docs/kubernetes-scale.md).
 SPREAD = 8
-ADDRESS, LEAVING, UNSAID = (LABEL_PREFIX + word for word in ("address", "leaving", "notes"))
+ADDRESS, LEAVING, UNSAID, CERTIFICATE = (LABEL_PREFIX + word for word in ("address", "leaving", "notes", "certificate"))
 #: What LEAVING may be: it leads for no task any more, or it has ended.
 LEAVES, ENDED = "leaves", "ended"
 
@@ -47,12 +47,16 @@ class Members:
 
     Arguments:
         url: where this server serves HTTP for the others.
+        certificate: by which they know it there; empty where there is no TLS.
         clock: seconds of a clock that only goes forward.
     """
 
-    def __init__(self, objects: Objects, url: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, objects: Objects, url: str, clock: Callable[[], float] = time.monotonic, *, certificate: str = ""
+    ) -> None:
         self._objects = objects
         self._url = url
+        self._certificate = certificate
         self._clock = clock
         self._seen: dict[str, SeenLease] = {}
         self._renewed = self._looked = 0.0
@@ -76,7 +80,8 @@ class Members:
         meta = {
             "name": self._name(self.instance),
             "labels": self._objects.labels(role=MEMBER, instance=self.instance),
-            "annotations": {ADDRESS: self._url, LEAVING: LEAVES if self.is_leaving else "", UNSAID: "[]"},
+            "annotations": {ADDRESS: self._url, LEAVING: LEAVES if self.is_leaving else "", UNSAID: "[]"}
+            | {CERTIFICATE: self._certificate},
         }
         spec = {
             "holderIdentity": self.instance,
@@ -188,7 +193,7 @@ class Members:
         seen = self._seen.get(instance)
         if seen is None or instance == self.instance or not self.is_alive(instance):
             return None
-        return Peer(seen.annotation(ADDRESS), instance)
+        return Peer(seen.annotation(ADDRESS), instance, seen.annotation(CERTIFICATE))
 
     def life_of(self, instance: str) -> int:
         """Which life of a server this one has seen last, or has declared to be over."""
