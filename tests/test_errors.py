@@ -42,6 +42,7 @@ CODES = {
     "KeysUnavailable": ErrorCode.INTERNAL,
     "TokensUnreadable": ErrorCode.INTERNAL,
     "HeldElsewhere": ErrorCode.LOST,
+    "Taken": ErrorCode.LOST,
     "NothingListens": ErrorCode.NOT_FOUND,
     "ApiRefused": ErrorCode.ENGINE_UNAVAILABLE,
     "NotForwarded": ErrorCode.INTERNAL,

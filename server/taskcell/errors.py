@@ -157,14 +157,14 @@ class ProtocolError(TaskcellError):
     code = ErrorCode.LOST
 
 
-class Taken(EngineError):
-    """Another server has the container."""
-
-
 class SandboxLost(TaskcellError):
     """The sandbox died, or its channel broke, while a call needed it. The command is never run again."""
 
     code = ErrorCode.LOST
+
+
+class Taken(SandboxLost):
+    """Another server has the container, or it is gone; nothing ran in it."""
 
 
 class HeldElsewhere(SandboxLost):

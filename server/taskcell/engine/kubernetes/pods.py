@@ -91,7 +91,7 @@ class Pods:
             {"op": "replace", "path": named, "value": name},
         ]
         if not await self._patched(pod_name, change):
-            raise Taken(f"Another server has the pod {pod_name}, or it is gone.")
+            raise Taken(f"Another server has the pod {pod_name}, which stood ready, or it is gone. Call again.")
 
     async def release(self, found: dict[str, Any], cell: str, *, closes: bool = False) -> bool:
         """A container is not in use any more; returns whether another one of the pod's is.
