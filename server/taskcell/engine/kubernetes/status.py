@@ -151,7 +151,7 @@ def owner_of(found: dict[str, Any]) -> str:
 
 def is_assigned(found: dict[str, Any]) -> bool:
     """Whether a pod that was made for no task has one."""
-    return bool(found["metadata"]["annotations"].get(pod.LABEL_PREFIX + "name"))
+    return bool(annotations_of(found).get(pod.LABEL_PREFIX + "name"))
 
 
 def name_of(found: dict[str, Any]) -> str:
