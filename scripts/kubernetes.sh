@@ -21,20 +21,21 @@ leave_out() { # WHY
   exit 0
 }
 
+$CLUSTER built $CACHE || has_time_for $((BUILDS + STARTS)) ||
+  leave_out "Kubernetes is not in $CACHE yet; building it takes up to $BUILDS s, and WITHIN=$within leaves less."
+for tool in containerd runc ip iptables nsenter openssl; do
+  have "$tool" || fail "A cluster needs $tool: install containerd, runc, iproute2, iptables, util-linux and openssl."
+done
+((EUID == 0)) || fail "This starts nodes in namespaces of their own, which only root may do."
 if ! $CLUSTER built $CACHE; then
-  has_time_for $((BUILDS + STARTS)) ||
-    leave_out "Kubernetes is not in $CACHE yet; building it takes up to $BUILDS s, and WITHIN=$within leaves less."
   is_debian || fail "Kubernetes is built from Debian's packages, and this is not Debian."
+  have dpkg-source || fail "The build needs dpkg-source: install dpkg-dev."
   step "kubernetes: building Kubernetes 1.20 from Debian's sources, once"
   mkdir -p "$(dirname $CACHE)"
   $CLUSTER build $CACHE
 fi
 has_time_for $STARTS || leave_out "$((within - SECONDS)) s are left of WITHIN=$within, and the cluster takes $STARTS s."
 
-for tool in containerd runc ip iptables nsenter openssl; do
-  have "$tool" || fail "A cluster needs $tool: install containerd, runc, iproute2, iptables, util-linux and openssl."
-done
-((EUID == 0)) || fail "This starts nodes in namespaces of their own, which only root may do."
 had_image=true
 docker image inspect taskcell/server:latest >/dev/null 2>&1 || had_image=false
 folder=$(mktemp -d /var/tmp/taskcell-kubernetes-XXXXXX)

@@ -2,14 +2,14 @@
 # A real Kubernetes cluster on a bare machine, for the suite of the Kubernetes engine.
 #
 #   cluster.sh built CACHE           exit code 0 if the next one has nothing to do
-#   cluster.sh build CACHE           Debian's packages and the four programs of Kubernetes 1.20, once (250 CPU seconds)
+#   cluster.sh build CACHE           Debian's packages and the four programs of Kubernetes 1.20, once (400 CPU seconds)
 #   cluster.sh images DIR [IMAGE…]   the images of the machine's Docker that the nodes are to have
 #   cluster.sh up CACHE DIR [NODES]  starts it, two nodes unless told, with the images of DIR
 #   cluster.sh down DIR              ends what `up` started
 #
 # The control plane runs on the host; each node has a network and a mount namespace of its own, a containerd and a
 # kubelet. The machine's Docker and containerd are not touched. Needs root, iproute2, iptables, openssl, containerd and
-# runc. PREFIX, PORT and NET keep two clusters of one machine apart.
+# runc; `build` needs dpkg-dev. PREFIX, PORT and NET keep two clusters of one machine apart.
 set -euo pipefail
 
 readonly prefix=${PREFIX:-tk} port=${PORT:-16443} net=${NET:-10.99.0}

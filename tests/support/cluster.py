@@ -172,6 +172,7 @@ async def pods(admin: Api) -> list[dict[str, Any]]:
 async def namespace(name: str, *objects: tuple[str, str, dict[str, Any]]) -> AsyncIterator[Api]:
     """A namespace with some objects (group, kind's path, body); it goes afterwards."""
     admin = api(namespace=name)
+    await _until_gone(admin, f"/api/v1/namespaces/{name}")  # the last test's may take longer than its end waits
     await admin.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     try:
         for group, kind, body in objects:
@@ -183,9 +184,14 @@ async def namespace(name: str, *objects: tuple[str, str, dict[str, Any]]) -> Asy
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLUSTER_TIMEOUT):
             await admin.call("DELETE", f"/api/v1/namespaces/{name}")
-            while await _is_there(admin, f"/api/v1/namespaces/{name}"):
-                await anyio.sleep(0.2)
+            await _until_gone(admin, f"/api/v1/namespaces/{name}")
         await admin.aclose()
+
+
+async def _until_gone(admin: Api, path: str) -> None:
+    with anyio.fail_after(2 * CLUSTER_TIMEOUT):
+        while await _is_there(admin, path):
+            await anyio.sleep(0.2)
 
 
 async def _is_there(admin: Api, path: str) -> bool:

@@ -6,6 +6,8 @@ many do not, and none says so. So the first pod of each node tries, before any c
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 
 import anyio
@@ -17,6 +19,8 @@ from taskcell.errors import EngineError
 
 POLICY_NAME = "taskcell-network-none"
 POLICY_GROUP = "networking.k8s.io/v1"
+#: Seconds for which the policy counts as seen: somebody may delete or change it, and many sandboxes may start at once.
+SEEN_FOR = 2.0
 #: Seconds that a cluster's network may take to enforce a policy for a new pod, and between two looks.
 ENFORCED_WITHIN, LOOK_EVERY = 5.0, 0.25
 _OPEN = (
@@ -31,12 +35,12 @@ class Wall:
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._is_made = False
+        self._seen = -math.inf
         self._nodes: set[str] = set()
 
     async def make(self) -> None:
         """Have the namespace's policy, which allows nothing in and nothing out."""
-        if self._is_made:
+        if time.monotonic() - self._seen < SEEN_FOR:
             return
         try:
             found = await self._api.call("GET", self._api.path("networkpolicies", POLICY_NAME, POLICY_GROUP))
@@ -49,7 +53,7 @@ class Wall:
                 f"The NetworkPolicy {POLICY_NAME} was changed, so that sandboxes may have a network. Delete it; it is "
                 "made again."
             )
-        self._is_made = True
+        self._seen = time.monotonic()
 
     async def _created(self) -> dict[str, Any]:
         body = {

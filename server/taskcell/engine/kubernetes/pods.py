@@ -30,7 +30,8 @@ class Pods:
 
     async def make(self, spec: ContainerSpec, disk: str) -> dict[str, Any]:
         """Have the pod made; its name is the spec's alone. Raises NoRoom, EngineError. `disk` as in `pod.manifest`."""
-        supervisor = await self._supervisor(pod.architecture(spec.profile))
+        architecture = pod.architecture(spec.profile)
+        supervisor = self._supervisors.get(architecture) or await self.have_supervisor(architecture)
         try:
             wanted = pod.manifest(spec, supervisor, time.time(), disk)
             return await self._api.call("POST", self._api.path("pods"), wanted)
@@ -41,25 +42,24 @@ class Pods:
                 raise NoRoom(f"The namespace's quota has no room for a sandbox: {refused}. Call again later.") from None
             raise
 
-    async def _supervisor(self, architecture: str) -> str:
-        """The name of the ConfigMap that holds the program; it is made where it is not there."""
-        if architecture not in self._supervisors:
-            program = binary.read(architecture)
-            name = f"taskcell-supervisor-{hashlib.sha256(program).hexdigest()[:16]}"
-            body = {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {"name": name, "labels": {pod.LABEL_PREFIX + "sandbox": "1"}},
-                "immutable": True,
-                "binaryData": {"supervisor": base64.b64encode(program).decode()},
-            }
-            try:
-                await self._api.call("POST", self._api.path("configmaps"), body)
-            except ApiRefused as refused:
-                if refused.reason != "AlreadyExists":
-                    raise
-            self._supervisors[architecture] = name
-        return self._supervisors[architecture]
+    async def have_supervisor(self, architecture: str) -> str:
+        """Have the ConfigMap that holds the program, and return its name. It is made where it is not there."""
+        program = binary.read(architecture)
+        name = f"taskcell-supervisor-{hashlib.sha256(program).hexdigest()[:16]}"
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name, "labels": {pod.LABEL_PREFIX + "sandbox": "1"}},
+            "immutable": True,
+            "binaryData": {"supervisor": base64.b64encode(program).decode()},
+        }
+        try:
+            await self._api.call("POST", self._api.path("configmaps"), body)
+        except ApiRefused as refused:
+            if refused.reason != "AlreadyExists":
+                raise
+        self._supervisors[architecture] = name
+        return name
 
     async def until_running(self, name: str, cell: str, not_id: str = "") -> dict[str, Any]:
         """Wait for one of the pod's containers, another one than `not_id`. Raises ImageMissing, EngineError."""
@@ -115,22 +115,22 @@ class Pods:
     async def _use(self, found: dict[str, Any], change: Callable[[list[str]], list[str]]) -> list[str] | None:
         """Change which containers are in use, as often as others change it meanwhile; None where nothing changes."""
         now: dict[str, Any] | None = found
-        while now is not None:
+        while now is not None and status.is_sandbox(now):  # else somebody has taken the annotation away
             before = status.cells_in_use(now)
             after = change(before)
             if after == before:
                 return None
-            if await self._change(now, before, after):
+            if await self._change(now, after):
                 return after
             now = await self.look(status.volume_of(found))
         return None
 
-    async def _change(self, found: dict[str, Any], before: Sequence[str], after: Sequence[str]) -> bool:
+    async def _change(self, found: dict[str, Any], after: Sequence[str]) -> bool:
         """One patch that tests what it changes, so that of several servers one wins."""
         at = _at("annotations", pod.CELLS)
         change = [
             {"op": "test", "path": "/metadata/uid", "value": found["metadata"]["uid"]},
-            {"op": "test", "path": at, "value": ",".join(before)},
+            {"op": "test", "path": at, "value": status.annotations_of(found)[pod.CELLS]},
             {"op": "replace", "path": at, "value": ",".join(after)},
         ]
         return await self._patched(found["metadata"]["name"], change)

@@ -22,6 +22,8 @@ from taskcell.text import shown
 #: Seconds from a pod's creation to its container's start, where the image is on the node: one, and more where many
 #: start at once. A pull takes longer, and goes on in the cluster only while the pod is there.
 POD_START_TIMEOUT = 60.0
+#: Seconds after which a pod that does not start is suspected to lack its supervisor: a kubelet tries again for minutes.
+SUSPECT_AFTER = 10.0
 #: Seconds to remove a pod that could not be started.
 POD_UNDO_TIMEOUT = 5.0
 
@@ -107,7 +109,7 @@ class Starter:
         cell, why = pod.cell_of(spec.profile), ""
         try:
             with anyio.fail_after(POD_START_TIMEOUT):
-                found = await self._pods.until_running(spec.name, cell)
+                found = await self._until_running(spec, cell)
                 if "network" not in spec.allow_unenforced:
                     await self._wall.check(PodCell(spec.name, cell), found["spec"]["nodeName"])
                 if not on_disk:
@@ -119,6 +121,12 @@ class Starter:
                     why = status.why_waits(await self._pods.look(status.volume_of(made)) or {})
                 await self._pods.delete(spec.name, made["metadata"]["uid"], 0)
             raise _late(spec.name, why) if isinstance(error, TimeoutError) else error from None
+
+    async def _until_running(self, spec: ContainerSpec, cell: str) -> dict[str, Any]:
+        with anyio.move_on_after(SUSPECT_AFTER):
+            return await self._pods.until_running(spec.name, cell)
+        await self._pods.have_supervisor(pod.architecture(spec.profile))  # somebody may have deleted it
+        return await self._pods.until_running(spec.name, cell)
 
     async def _inherit(self, found: dict[str, Any], spec: ContainerSpec) -> bool:
         """Fill a new pod with the files of the task's running one; returns whether there was one."""

@@ -95,12 +95,12 @@ def volume_of(found: dict[str, Any]) -> str:
 
 def files_of(found: dict[str, Any]) -> str:
     """The workspace that a pod has mounted: its own in memory, or one on disk."""
-    return str(found["metadata"]["annotations"].get(pod.TASK_FILES) or volume_of(found))
+    return str(annotations_of(found).get(pod.TASK_FILES) or volume_of(found))
 
 
 def is_on_disk(found: dict[str, Any]) -> bool:
     """Whether the files of a pod outlive it."""
-    return pod.TASK_FILES in found["metadata"]["annotations"]
+    return pod.TASK_FILES in annotations_of(found)
 
 
 def why_waits(found: dict[str, Any]) -> str:
@@ -109,8 +109,23 @@ def why_waits(found: dict[str, Any]) -> str:
     return next((str(one.get("message", "")) for one in said if one["status"] == "False"), "")
 
 
+def annotations_of(found: dict[str, Any]) -> dict[str, str]:
+    """A pod's annotations; somebody may have taken them away."""
+    return found["metadata"].get("annotations") or {}
+
+
+def labels_of(found: dict[str, Any]) -> dict[str, str]:
+    """A pod's labels; somebody may have taken them away."""
+    return found["metadata"].get("labels") or {}
+
+
+def is_sandbox(found: dict[str, Any]) -> bool:
+    """Whether a pod was made for a sandbox, and does not only have the labels of one."""
+    return pod.CELLS in annotations_of(found)
+
+
 def cells_in_use(found: dict[str, Any]) -> list[str]:
-    return [cell for cell in found["metadata"]["annotations"].get(pod.CELLS, "").split(",") if cell]
+    return [cell for cell in annotations_of(found).get(pod.CELLS, "").split(",") if cell]
 
 
 def is_free(found: dict[str, Any], cell: str) -> bool:
@@ -131,24 +146,26 @@ def has_cell(found: dict[str, Any], cell: str) -> bool:
 
 def owner_of(found: dict[str, Any]) -> str:
     """The server that has a pod, as its label says."""
-    return str(found["metadata"]["labels"].get(pod.LABEL_PREFIX + "instance", ""))
+    return str(labels_of(found).get(pod.LABEL_PREFIX + "instance", ""))
 
 
 def is_assigned(found: dict[str, Any]) -> bool:
     """Whether a pod that was made for no task has one."""
-    return bool(found["metadata"]["annotations"].get(pod.LABEL_PREFIX + "name"))
+    return bool(annotations_of(found).get(pod.LABEL_PREFIX + "name"))
 
 
 def name_of(found: dict[str, Any]) -> str:
     meta = found["metadata"]
-    return str(meta["annotations"].get(pod.LABEL_PREFIX + "name") or meta["name"])
+    return str(annotations_of(found).get(pod.LABEL_PREFIX + "name") or meta["name"])
 
 
 def listed(found: dict[str, Any]) -> Iterator[ListedContainer]:
     """The containers of a pod that are in use, or were; the pod itself where none is."""
+    if not is_sandbox(found):
+        return
     meta = found["metadata"]
     own = {key.removeprefix(pod.LABEL_PREFIX): value
-           for key, value in meta["labels"].items() if key.startswith(pod.LABEL_PREFIX)}  # fmt: skip
+           for key, value in labels_of(found).items() if key.startswith(pod.LABEL_PREFIX)}  # fmt: skip
     in_use = [cell for cell in cells_in_use(found) if not cell.endswith(pod.SPOILT)]
     for cell in in_use or [found["spec"]["containers"][0]["name"]]:
         yield ListedContainer(
