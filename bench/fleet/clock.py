@@ -26,9 +26,27 @@ class Clock:
 
     def run(self) -> None:
         """Run until nothing is planned any more."""
-        while self._events:
-            self.now, _, event = heapq.heappop(self._events)
+        events, pop = self._events, heapq.heappop
+        while events:
+            self.now, _, event = pop(events)
             event()
+
+
+class Rate:
+    """Counts what happens, to find the busiest WINDOW."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._counts: Counter[int] = Counter()
+
+    def note(self, times: int = 1) -> None:
+        """It happens so many times now."""
+        self._counts[int(self._clock.now / WINDOW)] += times
+
+    @property
+    def peak(self) -> float:
+        """Times a second in the busiest WINDOW."""
+        return max(self._counts.values(), default=0) / WINDOW
 
 
 class Station:
@@ -42,10 +60,9 @@ class Station:
         self._clock = clock
         self._places = places
         self._doing = 0
-        self._closed_until = 0.0
         self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
         self._busy: defaultdict[int, float] = defaultdict(float)
-        self._begun: Counter[int] = Counter()
+        self.begun = Rate(clock)
         self.served = 0
         self.longest_queue = 0
 
@@ -54,28 +71,18 @@ class Station:
         """The highest share of its capacity that was in use over a WINDOW."""
         return max(self._busy.values(), default=0.0) / (WINDOW * self._places)
 
-    @property
-    def peak_rate(self) -> float:
-        """Pieces of work a second in its busiest WINDOW."""
-        return max(self._begun.values(), default=0) / WINDOW
-
     def serve(self, seconds: float, then: Callable[[], None]) -> None:
         """Do a piece of work that takes so long at a place of its own, and go on with `then`."""
         self._waiting.append((seconds, then))
         self._begin()
         self.longest_queue = max(self.longest_queue, len(self._waiting))
 
-    def close(self, seconds: float) -> None:
-        """Begin nothing for so long. What is being done ends in time."""
-        self._closed_until = self._clock.now + seconds
-        self._clock.after(seconds, self._begin)
-
     def _begin(self) -> None:
-        while self._waiting and self._doing < self._places and self._clock.now >= self._closed_until:
+        while self._waiting and self._doing < self._places:
             seconds, then = self._waiting.popleft()
             self._doing += 1
             self.served += 1
-            self._count(seconds)
+            self.count(seconds)
             self._clock.after(seconds, partial(self._end, then))
 
     def _end(self, then: Callable[[], None]) -> None:
@@ -83,10 +90,10 @@ class Station:
         self._begin()
         then()
 
-    def _count(self, seconds: float) -> None:
-        """Note the time in each window that it touches."""
+    def count(self, seconds: float) -> None:
+        """Note time in each window that it touches; `serve` does so by itself."""
         at, end = self._clock.now, self._clock.now + seconds
-        self._begun[int(at / WINDOW)] += 1
+        self.begun.note()
         while at < end:
             window = int(at / WINDOW)
             until = min(end, (window + 1) * WINDOW)

@@ -14,6 +14,7 @@ from fleet.clock import Clock
 from fleet.cluster import Cluster, Pod, PodState
 from fleet.server import Server
 from fleet.work import Call, Task, Work
+from taskcell.deployment.cluster import members
 from taskcell.model import TaskKey
 from taskcell.pool.bounds import Bounds
 
@@ -38,15 +39,19 @@ class Plan:
         binds: pods that the scheduler binds in a second.
         lasts: seconds within which the faults happen.
         places: sandboxes of one server.
+        spreads_begun, lists_from_memory, api_cores: see Cluster.
     """
 
     servers: int = 100
     nodes: int = 100
-    spread: int = 1
+    spread: int = members.SPREAD
     binds: float = measured.BINDS_PER_SECOND
     lasts: float = 3600.0
     places: int = 64
     warm: int = 1
+    spreads_begun: bool = True
+    lists_from_memory: bool = True
+    api_cores: int = 2 * measured.API_CORES
 
     @property
     def bounds(self) -> Bounds:
@@ -75,15 +80,31 @@ class Fleet:
         self.random = Random(seed)
         self.work = Work(Random(seed + 1))
         quota = min(plan.nodes * measured.PODS_PER_NODE, plan.servers * plan.places * 2)
-        self.cluster = Cluster(self.clock, Random(seed + 2), nodes=plan.nodes, quota=quota, binds=plan.binds)
+        self.cluster = Cluster(
+            self.clock,
+            Random(seed + 2),
+            nodes=plan.nodes,
+            quota=quota,
+            binds=plan.binds,
+            spreads_begun=plan.spreads_begun,
+            lists_from_memory=plan.lists_from_memory,
+            api_cores=plan.api_cores,
+        )
         self.found = Found()
         self.adopted: list[float] = []
         self.died: dict[str, float] = {}
+        #: Servers that have died, and whose Lease is still there.
+        self.dead: dict[str, None] = {}
+        self.longest_renewal = 0.0
+        #: The highest share of each resource that was in use before the last task's end; pods and requests a second.
+        self.peaks: dict[str, float] = {}
+        self.binds = self.requests = 0.0
         self.is_working = True
         self._open = self._to_come = self._generation = 0
         self._lead = cache(self._lead_of)
         self.servers = {name: Server(name, self) for name in (f"server {n}" for n in range(plan.servers))}
         self.all_servers = list(self.servers.values())
+        self._count_living()
 
     # --- tasks ---------------------------------------------------------------------------------------------------
 
@@ -125,23 +146,38 @@ class Fleet:
             self._begin(following)
         elif not self._open and not self._to_come:
             self.is_working = False
+            self._note_peaks()
             for server in self.servers.values():
                 server.end()
+            for pod in list(self.cluster.pods):  # of a dead server: the next start finds them
+                self.cluster.delete(pod)
+
+    def _note_peaks(self) -> None:
+        """Before everything ends at once, which no client waits for."""
+        cluster, servers = self.cluster, self.all_servers
+        self.peaks = {
+            "places of one server": max(server.most_wanted for server in servers) / self.plan.places,
+            "scheduler": cluster.scheduler.peak,
+            "starts on one node": max(node.starting.peak for node in cluster.nodes),
+            "processor of one server": max(server.loop.peak for server in servers),
+            "API server": cluster.processor.peak,
+        }
+        self.binds, self.requests = cluster.scheduler.begun.peak, cluster.requests.peak
 
     # --- routing -------------------------------------------------------------------------------------------------
 
     def send(self, call: Call) -> None:
-        """The Service gives a request to any server that lives; that hands it on unless the task is its own."""
-        living = [server for server in self.servers.values() if server.lives]
-        if not living:
+        """The Service gives a request to any server that lives, which serves it if it has the task, or is to have it by
+        the hash, and else hands it on."""
+        if not self._living:
             self.clock.after(ASK_AGAIN, partial(self.send, call))
             return
-        entry, owner = self.random.choice(living), self.servers[self.owner(call.task.key)]
-        if entry is owner:
-            owner.serve(call)
-        elif owner.lives:
+        entry, lead = self.random.choice(self._living), self.servers[self.owner(call.task.key)]
+        if entry is lead or call.task.key in entry.own:
+            entry.serve(call)
+        elif lead.lives:
             self.found.hops += 1
-            entry.loop.serve(measured.HAND_ON_COST, partial(self._arrive, owner, call))
+            entry.loop.serve(measured.HAND_ON_COST, partial(self._arrive, lead, call))
         else:  # its Lease has not run out yet
             self.clock.after(LOOK_AGAIN, partial(self.send, call))
 
@@ -151,13 +187,13 @@ class Fleet:
         else:
             self.send(call)
 
-    def hand_on(self, call: Call, pod: Pod) -> None:
-        """The server of the hash has found that another one has the task's pod."""
-        holder = self.servers.get(pod.owner)
+    def hand_on(self, call: Call, holder: str) -> None:
+        """The server of the hash has found that another one has the task."""
+        server = self.servers.get(holder)
         self.found.hops += 1
         call.leg += 1
-        if holder is not None and holder.lives:
-            holder.serve(call)
+        if server is not None and server.lives:
+            server.serve(call)
         else:
             self.clock.after(LOOK_AGAIN, partial(self.send, call))
 
@@ -173,31 +209,39 @@ class Fleet:
 
     def _kill(self, name: str) -> None:
         """A server dies. Its calls are sent again by those who handed them on; its Lease runs out later."""
+        if not self.is_working:
+            return
         server = self.servers[name]
         server.lives = False
+        self._count_living()
         self.died[name] = self.clock.now
+        self.dead[name] = None
         for call in list(server.calls):
             call.leg += 1
             self.clock.after(LOOK_AGAIN, partial(self.send, call))
-        self.clock.after(measured.LEASE_TERM, lambda: self._succeed(name))
         self.clock.after(SERVER_BACK, lambda: self._come_back(name))
 
-    def _succeed(self, name: str) -> None:
-        """Its Lease has run out. Each of its tasks goes to the server that the hash names now."""
-        self.servers.pop(name)
+    def take_for_dead(self, name: str) -> None:
+        """The first server has seen that its Lease has run out: the hash names others for its tasks from now on."""
+        if self.servers.pop(name, None) is None:
+            return
         self._generation += 1
         for pod in [pod for pod in self.cluster.pods if pod.owner == name]:
-            if pod.task is None or pod.state is PodState.PENDING or not self.is_working:
+            if pod.task is None or pod.state is PodState.PENDING:
                 self.cluster.delete(pod)
-            elif pod.state is not PodState.ENDING:
-                self.servers[self.owner(pod.task)].adopt(pod, name)
 
     def _come_back(self, name: str) -> None:
         """Another server is started in its place, under a name of its own."""
+        if not self.is_working:
+            return
         name += "+"
         self.servers[name] = Server(name, self)
         self.all_servers.append(self.servers[name])
         self._generation += 1
+        self._count_living()
+
+    def _count_living(self) -> None:
+        self._living = [server for server in self.servers.values() if server.lives]
 
     # --- the run -------------------------------------------------------------------------------------------------
 

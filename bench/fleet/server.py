@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, cast
 from fleet import measured
 from fleet.clock import Station
 from fleet.cluster import Cluster, Pod, PodState
+from fleet.member import Member
 from fleet.work import Call
 from taskcell.config.policy_tables import PolicySettings
 from taskcell.config.settings import Settings
 from taskcell.errors import EngineUnavailable
 from taskcell.model import TaskKey
 from taskcell.policy.policy import Policy
+from taskcell.pool import sharing
 from taskcell.pool.pool import CREATION_PATIENCE
 from taskcell.pool.slot import Lease, Slot, SlotState, Step
 from taskcell.pool.state import Slots
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 PROFILE = Policy(PolicySettings()).authorize_profile(terminal_profile(Settings()))
 SETTINGS = Settings().pool
+CLAIM_KEPT = SETTINGS.acquire_timeout + sharing.CLAIM_KEPT
 #: Seconds between two looks at idle sandboxes. The product looks more often; nobody waits for it.
 TICK = 15.0
 
@@ -74,10 +77,14 @@ class Server:
         self.slots = Slots(fleet.plan.bounds)
         self.loop = Station(fleet.clock)
         self.calls: dict[Call, None] = {}
+        #: Tasks whose Lease this server holds, and when they were used last; and pods of which that is to be written.
+        self.own: dict[TaskKey, float] = {}
+        self.busy: dict[Pod, None] = {}
         self.most_wanted = 0
         self._pods: dict[Slot, Pod] = {}
         self._waiting: dict[Slot, list[Callable[[], None]]] = {}
         fleet.clock.after(TICK, self._tick)
+        self.member = Member(self)
 
     @property
     def cluster(self) -> Cluster:
@@ -86,31 +93,51 @@ class Server:
     # --- calls ---------------------------------------------------------------------------------------------------
 
     def serve(self, call: Call) -> None:
-        """Serve a call of a task that is this server's by the hash. It holds the call until it is answered."""
+        """Serve a call of a task that is this server's, or say who has it. It holds the call until it is answered."""
         self.calls[call] = None
         self.loop.serve(measured.CALL_COST, self._still(call, self._look))
 
     def _look(self, call: Call) -> None:
-        """A task that is unknown here may have a pod that another server has made or left."""
-        if self._has(call.task.key):
+        if call.task.key in self.own:
             self._lease(call)
         else:
-            self.cluster.read(self._still(call, self._found))
+            leg, task = call.leg, call.task.key
+            self.cluster.claim(task, self.name, lambda holder: self._claimed(call, leg, holder))
 
-    def _found(self, call: Call) -> None:
-        pod = self.cluster.by_task.get(call.task.key)
-        if pod is not None and pod.owner != self.name and not self._has(call.task.key):
+    def _claimed(self, call: Call, leg: int, holder: str) -> None:
+        task = call.task.key
+        if not self.lives:
+            return
+        if holder == self.name:
+            self.own[task] = self.fleet.clock.now
+        if call.leg != leg or call not in self.calls:
+            return
+        if holder == self.name:
+            self._lease(call)
+        elif holder not in self.fleet.servers:  # it is dead, and this call comes before the next look
+            self.cluster.seize(task, holder, self.name, lambda wins: self._seized(call, leg, holder, wins))
+        else:
             del self.calls[call]
-            self.fleet.hand_on(call, pod)
-        else:
-            self._lease(call)
+            self.fleet.hand_on(call, holder)
 
-    def _has(self, task: TaskKey) -> bool:
+    def _seized(self, call: Call, leg: int, dead: str, wins: bool) -> None:
+        task = call.task.key
+        if wins and self.lives:
+            self.own[task] = self.fleet.clock.now
+            pod = self.cluster.by_task.get(task)
+            if pod is not None and pod.owner == dead:
+                self.adopt(pod, dead)
+        if self.lives and call.leg == leg and call in self.calls:
+            self._look(call)
+
+    def has(self, task: TaskKey) -> bool:
+        """Whether it has a sandbox of a task."""
         return any(slot.task == task for slot in self.slots)
 
     def _lease(self, call: Call) -> None:
+        self.own[call.task.key] = self.fleet.clock.now
         lease = self.slots.lease((call.task.key, PROFILE.name), PROFILE)
-        self._carry_out(self.slots.assign(self.fleet.clock.now))
+        self._assign()
         if lease.slot is not None:
             self._when_ready(lease, call)
             return
@@ -146,6 +173,8 @@ class Server:
             self._answer(call, "failed")
             return
         if not call.ends:
+            self.cluster.pass_call()
+            self.busy[cast("Cell", slot.sandbox).pod] = None
             call.ends = now + call.seconds + measured.COMMAND.draw(self.fleet.random)
         self.fleet.clock.after(max(0.0, call.ends - now), self._still(call, partial(self._end, lease)))
 
@@ -168,7 +197,11 @@ class Server:
         if outcome == "ok" and call.task.calls == 1 and call.task.closes:
             self._delete(self.slots.take(lambda slot: slot.task == call.task.key))
         self.fleet.answered(call, outcome)
-        self._carry_out(self.slots.assign(self.fleet.clock.now))
+        self._assign()
+
+    def _assign(self) -> None:
+        if self.slots.waiting:
+            self._carry_out(self.slots.assign(self.fleet.clock.now))
 
     def _still(self, call: Call, then: Callable[[Call], None]) -> Callable[[], None]:
         """The same, unless the server has died by then or the call is on another leg of its way."""
@@ -220,6 +253,7 @@ class Server:
 
     def _use(self, slot: Slot, pod: Pod) -> None:
         self.slots.ready(slot, slot.sandbox or cast("Sandbox", Cell(pod)))
+        self.cluster.write(_nothing)  # the annotation that says what is in the pod
         self._go_on(slot)
         self._carry_out(self.slots.next_warm(self.fleet.clock.now))
 
@@ -233,10 +267,26 @@ class Server:
         cell = cast("Cell", slot.sandbox)
         self.cluster.assign(cell.pod, self.name, self.name, slot.task, lambda _: self._ready(slot, cell.pod))
 
-    def adopt(self, pod: Pod, dead: str) -> None:
-        """Take a dead server's pod, if no other server is faster; the calls of its task wait for it here."""
+    def inherit(self, pod: Pod, dead: str) -> None:
+        """Take a dead server's task, and then its pod, if no other server is faster."""
         task = pod.task
         assert task is not None
+        if task in self.own:
+            self.adopt(pod, dead)
+            return
+
+        def taken(wins: bool) -> None:
+            if wins and self.lives:
+                self.own[task] = self.fleet.clock.now
+                self.adopt(pod, dead)
+
+        self.cluster.seize(task, dead, self.name, taken)
+
+    def adopt(self, pod: Pod, dead: str) -> None:
+        """Take a dead server's pod; the calls of its task wait for it here."""
+        task = pod.task
+        if task is None or pod.owner != dead or self.has(task):
+            return
         slot = Slot((task, PROFILE.name), PROFILE, self.fleet.clock.now, idle_since=self.fleet.clock.now)
         self.slots.inherit(slot)
         self._pods[slot] = pod
@@ -271,6 +321,7 @@ class Server:
         for slot in slots:
             pod = self._pods.pop(slot, None)
             if pod is not None:
+                self.busy.pop(pod, None)
                 self.cluster.delete(pod)
 
     def _tick(self) -> None:
@@ -281,6 +332,10 @@ class Server:
         self.most_wanted = max(self.most_wanted, wanted)
         self._delete(self.slots.take_idle(now, SETTINGS.idle_ttl))
         self._carry_out(self.slots.next_warm(now))
+        here = {slot.task for slot in self.slots}
+        for task in [task for task, used in self.own.items() if task not in here and now - used > CLAIM_KEPT]:
+            del self.own[task]
+            self.cluster.release(task, self.name)
         if len(self.slots) or self.fleet.is_working:
             self.fleet.clock.after(TICK, self._tick)
 
@@ -288,3 +343,7 @@ class Server:
         """Close what is left, as a server does that is stopped."""
         self._delete(self.slots.take(lambda slot: True))
         self.lives = False
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""

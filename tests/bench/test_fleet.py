@@ -111,7 +111,7 @@ def test_a_principal_is_on_as_many_servers_as_its_tasks_are_spread_over() -> Non
     fleet = Fleet(Plan(spread=4), 1)
     owners = {fleet.owner(TaskKey("one", f"task {number}")) for number in range(200)}
     assert len(owners) == 4
-    assert len({Fleet(Plan(), 1).owner(TaskKey("one", f"task {number}")) for number in range(20)}) == 1
+    assert len({Fleet(Plan(spread=1), 1).owner(TaskKey("one", f"task {number}")) for number in range(20)}) == 1
 
 
 def test_when_a_server_leaves_only_its_own_tasks_move() -> None:
