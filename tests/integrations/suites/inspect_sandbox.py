@@ -152,6 +152,8 @@ async def test_all_but_what_sudo_needs_stays_of_the_hardening(sandbox_env: Sandb
         assert int(fields["CapBnd"], 16) == SUDO_CAPABILITIES
         assert (fields["Seccomp"], fields["NoNewPrivs"]) == ("2", "0")
     refused = ("mount -t tmpfs x /mnt", "unshare -U true", "mknod /tmp/d b 8 0", "cat /proc/1/environ", "touch /sys/x")
+    assert (await sandbox_env.exec(["touch", "/usr/made"], user="root")).success
+    assert not (await sandbox_env.exec(["touch", "/usr/made by the user"])).success
     for attempt in refused:
         assert not (await sandbox_env.exec(["sh", "-c", attempt], user="root")).success, attempt
     assert (await sandbox_env.exec(["ls", "/sys/class/net"], user="root")).stdout == "lo\n"
