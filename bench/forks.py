@@ -32,6 +32,8 @@ ROUNDS = 5
 FOLDER_FILES = 1000
 #: Seconds of quiet before a fork: the engine takes things apart after it has answered.
 SETTLE = 2.0
+#: MiB of memory beside the workspace: other folders in memory, and what runs.
+MORE = 768
 CONFIG = (
     'manifests = []\n[pool]\nwarm = 1\nmax_sandboxes = 100\nmax_per_principal = 100\non_exit = "close"\n'
     'acquire_timeout = "30m"\n[policy]\nmax_memory = "16g"\n[workspace]\nkeep = "0"\nsize = "{size}m"\n'
@@ -40,7 +42,7 @@ CONFIG = (
 
 
 def config(deployment: str, megabytes: int) -> str:
-    return f'deployment = "{deployment}"\n' + CONFIG.format(size=megabytes, memory=megabytes + 256)
+    return f'deployment = "{deployment}"\n' + CONFIG.format(size=megabytes, memory=megabytes + MORE)
 
 
 def containers(deployment: str, *more: str) -> list[str]:

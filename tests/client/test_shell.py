@@ -107,6 +107,32 @@ async def _answer(shell: Shell, heard: bytes) -> None:
         await shell.write(b"late\n")
 
 
+async def test_a_command_that_interrupts_its_own_shell_ends_and_the_shell_goes_on(own: Task) -> None:
+    async with own.shell() as shell:
+        done = await shell.run("echo on; kill -INT $$; echo not")
+        assert (done.exit_code, done.stdout) == (130, b"on\n")
+        assert (await shell.run("echo $?")).stdout == b"130\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "own_words", "next_words"),
+    [
+        ("trap 'echo err' ERR; false", "err\n", "1\n"),
+        # Once for the line, and once for its command.
+        ("trap 'echo debug' DEBUG; :", "debug\n", "debug\ndebug\n0\n"),
+        ("BASH_XTRACEFD=1; set -x; :", "++ :\n", "++ echo 0\n0\n"),
+        ("set -o posix; (exit 3)", "", "3\n"),
+    ],
+)
+async def test_traps_and_traces_show_the_commands_of_the_user_alone(
+    own: Task, line: str, own_words: str, next_words: str
+) -> None:
+    async with own.shell() as shell:
+        for words, text in ((line, own_words), ("echo $?", next_words)):
+            done = await shell.run(words)
+            assert (done.stdout.decode(), done.stderr) == (text, b"")
+
+
 @pytest.mark.parametrize("line", [f"sleep {LONG}", "while :; do :; done", f"(sleep {LONG}); echo not"])
 async def test_an_interrupt_ends_the_command_and_not_the_shell(own: Task, line: str) -> None:
     async with own.shell() as shell:
@@ -137,6 +163,7 @@ async def test_a_time_out_interrupts_and_the_shell_stays(own: Task) -> None:
         ("echo bye; kill -9 $$", 137),
         ("echo bye; set -e; false", 1),
         ('echo bye; for fd in $(seq 3 99); do eval "exec $fd>&-"; done', 125),
+        ("echo bye; ulimit -n 3", 125),
     ],
 )
 async def test_a_command_that_breaks_the_shell_is_told_as_that(own: Task, line: str, code: int) -> None:

@@ -60,8 +60,6 @@ class TaskcellSandboxConfig(BaseModel, frozen=True):
     environment: str | None = None
     """A table `[environments.NAME]` of the server's configuration."""
     working_dir: str = "/workspace"
-    sudo: bool = False
-    """The profile has sudo, by which commands of other users run. Otherwise there are none."""
     config: str | None = None
     """The configuration file of the server that is started where none is named."""
     door: str | None = None
@@ -165,12 +163,11 @@ class TaskcellSandbox(SandboxEnvironment):
         concurrency: bool = True,
     ) -> ExecResult[str]:
         """As the base class says. Of longer output the end is kept, and no command is ever run twice."""
-        words, as_user = self._of_user(cmd, user, env or {})
         limit = SandboxEnvironmentLimits.MAX_EXEC_OUTPUT_SIZE
         try:
-            done = await self._run(_Call(words, _bytes(input), cwd, env or {}, as_user, timeout), OutputTail(limit))
+            done = await self._run(_Call(cmd, _bytes(input), cwd, env or {}, user, timeout), OutputTail(limit))
         except (DeniedError, ForbiddenError) as error:
-            if user is not None and not self._settings.sudo:
+            if getattr(error, "rule", "") == "task-users":
                 raise SandboxUserUnsupportedError(str(error)) from error
             raise PermissionError(str(error)) from error
         except CellError as error:
@@ -225,13 +222,6 @@ class TaskcellSandbox(SandboxEnvironment):
                 return kept.with_output(await command.wait())
         except (CapacityError, EngineFailedError, LostError) as error:
             raise SandboxUnavailableError(str(error)) from error
-
-    def _of_user(self, cmd: list[str], user: str | None, env: dict[str, str]) -> tuple[list[str], str | None]:
-        """Return the words that run a command as a user, and whom the server is asked for."""
-        if user is None or not self._settings.sudo:
-            return cmd, user
-        variables = [f"{name}={value}" for name, value in env.items()]
-        return ["/usr/bin/sudo", "-u", user, "--", "/usr/bin/env", *variables, *cmd], None
 
     def _path(self, path: str) -> str:
         return str(PurePosixPath(self._settings.working_dir, path))

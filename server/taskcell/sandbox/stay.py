@@ -43,9 +43,13 @@ kill $!
 _BECOME = 'exec 6>&2 2>/dev/null 7<&0 0<"$1/commands"; PS1= PS2= exec bash --norc --noprofile --noediting -i'
 _FIRST = """\
 exec 2>&6 6>&-; set +H +o history +o monitor; declare +x PS1 PS2; __taskcell_end() {{ \
+[[ $__taskcell_told == "$1" ]] && return; __taskcell_told=$1 __taskcell_code=$2 __taskcell_last=$3; \
 builtin printf '%d %d %s\\n' "$1" "$2" "$-" >|{reports} && [[ /proc/$$/fd/0 -ef {commands} ]] || builtin exit 125; \
-case $- in *x*) set +x;; esac; case $- in *v*) set +v;; esac; return "$2"; }}; readonly -f __taskcell_end
+case $- in *x*) set +x;; esac; case $- in *v*) set +v;; esac; }}
+__taskcell_back() {{ return "$__taskcell_code"; }}; readonly -f __taskcell_end __taskcell_back; __taskcell_code=0
 """
+#: Gives `$?` and `$_` the values that the last command has left.
+_BACK = '{ __taskcell_back "$__taskcell_last"; } >/dev/null 2>&1'
 
 
 def joining(is_anybodys: bool) -> tuple[str, ...]:
@@ -171,7 +175,9 @@ class StayingShell:
         failed: Exception | None = None
         try:
             # On one line, so that a command that closes the shell's own input cannot keep its end from being told.
-            await self._send(f"eval {shlex.quote(options + line)} <&7 7<&-; {self._report}\n")
+            # The second line is for a command that interrupts its own shell, which then drops the rest of the first.
+            command = f"\\eval {shlex.quote(options + line)} <&7 7<&-"
+            await self._send(f"{_BACK}; {command}; {self._report}\n{self._report}\n")
             async with anyio.create_task_group() as listening:
                 listening.start_soon(self._listen)
                 listening.start_soon(self._bound, seconds)
@@ -235,15 +241,18 @@ class StayingShell:
 
     @property
     def _report(self) -> str:
-        """What reports the end of the command that runs."""
-        return f'{{ __taskcell_end {self._number} "$?" "$_"; }} 2>/dev/null'
+        """What reports the end of the command that runs, once. A shell without a descriptor left for that ends.
+
+        The user's traps run in it, too, so that its output is nobody's.
+        """
+        return f'{{ __taskcell_end {self._number} "$?" "$_"; }} >/dev/null 2>&1 || builtin exit 125'
 
     async def interrupt(self) -> None:
         """As ^C in a terminal; nothing happens while no command runs. Raises SandboxLost."""
         if self._busy and self._told is None:
             await self._process.signal(SIGINT)
-            # The shell drops the rest of the line that it interrupts; a command that goes on is told by the first one.
-            await self._send(f"{self._report}\n")
+            # The shell drops the rest of the line that it interrupts, and what it has begun to read of the next.
+            await self._send(f"\n{self._report}\n")
 
 
 async def _drop(stream: Stream, data: bytes) -> None:

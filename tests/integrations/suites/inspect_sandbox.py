@@ -26,6 +26,8 @@ from taskcell.integrations.inspect_sandbox import TaskcellSandbox, TaskcellSandb
 
 BACKEND = os.environ["FRAMEWORK_BACKEND"]
 CONFIG = os.environ["FRAMEWORK_CONFIG"]
+#: CHOWN, FOWNER, KILL, SETGID, SETUID and AUDIT_WRITE, which sudo needs; DAC_OVERRIDE and FSETID by `cap_add`.
+SUDO_CAPABILITIES = 0x200000FB
 #: Calls of which the middle one counts.
 CALLS = 15
 COMPOSE = (
@@ -51,7 +53,7 @@ async def sandbox_env(
         provider, config = DockerSandboxEnvironment, str(tmp_path_factory.mktemp("compose") / "compose.yaml")
         Path(config).write_text(COMPOSE)
     else:
-        provider, config = TaskcellSandbox, TaskcellSandboxConfig(config=CONFIG, sudo=BACKEND == "sudo")
+        provider, config = TaskcellSandbox, TaskcellSandboxConfig(config=CONFIG)
         if BACKEND == "sudo":
             config = config.model_copy(update={"environment": "sudo"})
     await provider.task_init("self-check", config)
@@ -138,6 +140,25 @@ async def test_users_of_the_image_are_those_that_the_policy_allows_and_never_roo
     found = await sandbox_env.exec(["sh", "-c", "id -un; cat given; echo own > own"], user="nobody")
     assert (found.stdout, found.success) == ("nobody\nto both", True), found.stderr
     assert await sandbox_env.read_file("own") == "own\n"
+
+
+@pytest.mark.skipif(BACKEND != "sudo", reason="is about a profile with sudo")
+async def test_all_but_what_sudo_needs_stays_of_the_hardening(sandbox_env: SandboxEnvironment) -> None:
+    """No privilege until root is asked for, and then eight capabilities; all else holds for root, too."""
+    for name, capabilities in ((None, 0), ("root", SUDO_CAPABILITIES)):
+        status = await sandbox_env.exec(["cat", "/proc/self/status"], user=name)
+        fields = dict(line.split(":\t", 1) for line in status.stdout.splitlines() if ":\t" in line)
+        assert int(fields["CapEff"], 16) == capabilities
+        assert int(fields["CapBnd"], 16) == SUDO_CAPABILITIES
+        assert (fields["Seccomp"], fields["NoNewPrivs"]) == ("2", "0")
+    refused = ("mount -t tmpfs x /mnt", "unshare -U true", "mknod /tmp/d b 8 0", "cat /proc/1/environ", "touch /sys/x")
+    assert (await sandbox_env.exec(["touch", "/usr/made"], user="root")).success
+    assert not (await sandbox_env.exec(["touch", "/usr/made by the user"])).success
+    for attempt in refused:
+        assert not (await sandbox_env.exec(["sh", "-c", attempt], user="root")).success, attempt
+    assert (await sandbox_env.exec(["ls", "/sys/class/net"], user="root")).stdout == "lo\n"
+    pids = await sandbox_env.exec(["sh", "-c", "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max"], user="root")
+    assert pids.stdout.strip().isdecimal()
 
 
 @ours
