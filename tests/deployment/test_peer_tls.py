@@ -40,17 +40,19 @@ def peer_of(fleet: Peers, of: PeerServer) -> Peer:
 
 
 async def test_calls_files_lists_and_removals_are_handed_on_over_tls(fleet: Peers) -> None:
-    for name in ("a", "b", "c", "d"):
-        for server in (fleet.servers["one"], fleet.servers["two"]):
+    servers = (fleet.servers["one"], fleet.servers["two"])
+    names = [next(name for name in map(str, range(10, 99)) if fleet.lead(name) is server) for server in servers]
+    for name in names:
+        for server in servers:
             assert (await server.run("echo line >> file; wc -l < file", name))["status"] == "exited"
-    assert len({fleet.holder(name).name for name in "abcd"}) == 2
-    for server in (fleet.servers["one"], fleet.servers["two"]):
+    assert [fleet.holder(name) for name in names] == [*servers]
+    for server in servers:
         async with httpx2.AsyncClient(headers={"authorization": f"Bearer {server.token}"}, timeout=PATIENCE) as http:
-            for name in "abcd":
+            for name in names:
                 assert (await http.get(f"{server.url}/files/{name}/file")).text == "line\nline\n"
-            assert [one["task_id"] for one in (await http.get(f"{server.url}/tasks")).json()["tasks"]] == list("abcd")
+            assert [one["task_id"] for one in (await http.get(f"{server.url}/tasks")).json()["tasks"]] == sorted(names)
         (door,) = (fleet.folder / server.name).glob("*.sock")
-        other = next(name for name in "abcd" if fleet.holder(name) is not server)
+        other = next(name for name in names if fleet.holder(name) is not server)
         assert await ask_to_remove(door, TaskKey("ann", other), purge=False)
         await server.run("echo line > file; echo line >> file", other)
 
