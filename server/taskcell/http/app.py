@@ -57,8 +57,7 @@ class HttpApp:
         more: Mapping[str, ASGIApp] = MappingProxyType({}),
     ) -> None:
         self._sessions = Sessions(server, max_body=settings.max_body)
-        self._ready = ready
-        self._metrics = metrics
+        self._ready, self._metrics, self._settings = ready, metrics, settings
         gateway = server.tools.gateway
 
         def of_task(app: ASGIApp) -> SignIn:
@@ -81,13 +80,18 @@ class HttpApp:
             "/metrics": SignIn(self._admins(_get(self._measured)), authentication, settings),
         }
         if settings.peer_url:
-            self._routes[HANDED_CALLS] = SignIn(HandedCalls(server.tools.handed), authentication, settings)
-            self._routes[REMOVE] = SignIn(self._admins(Removal(gateway)), authentication, settings)
+            self._routes |= self._among_servers(HandedCalls(server.tools.handed), Removal(gateway), authentication)
         self._routes |= more
         if authentication.has_jwt:
             self._routes |= {METADATA: _get(self._mcp.metadata), METADATA + MCP: _get(self._mcp.metadata)}
-        hosts = Hosts(self._route, settings, host=host, asks_for_tokens=authentication.is_required)
-        self.requests = Requests(hosts)
+        self.requests = Requests(Hosts(self._route, settings, host=host, asks_for_tokens=authentication.is_required))
+
+    def _among_servers(
+        self, handed: HandedCalls, removal: Removal, authentication: Authentication
+    ) -> Mapping[str, ASGIApp]:
+        """What servers of one deployment ask each other for."""
+        apps: dict[str, ASGIApp] = {HANDED_CALLS: handed, REMOVE: self._admins(removal)}
+        return {path: SignIn(app, authentication, self._settings) for path, app in apps.items()}
 
     @property
     def sessions(self) -> int:

@@ -12,7 +12,7 @@ from taskcell.caller import Caller
 from taskcell.http.mcp_endpoint import TooLarge, TooSlow, read_body
 from taskcell.http.refuse import refusal
 from taskcell.mcp.handed import Handed
-from taskcell.mcp.passed_on import ANSWER, CANCEL
+from taskcell.mcp.passed_on import ANSWER_NOW, CANCEL
 from taskcell.mcp.principal import STATE
 
 #: Bytes of a body: a name and a word.
@@ -31,7 +31,7 @@ class HandedCalls:
         if scope["method"] == "POST":
             try:
                 words = json.loads(await read_body(scope, receive, _MAX_BODY))
-                is_known = words["then"] in (ANSWER, CANCEL) and isinstance(words["call"], str)
+                is_known = words["then"] in (ANSWER_NOW, CANCEL) and isinstance(words["call"], str)
             except (ValueError, TypeError, KeyError, RecursionError, TooLarge, TooSlow):
                 is_known = False
             except ClientDisconnect:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import anyio
 import structlog
@@ -23,11 +24,13 @@ class Readiness:
 
     Arguments:
         deployment: whose containers are asked for.
+        has_joined: whether the deployment's other servers can hand calls on to this one.
     """
 
-    def __init__(self, engine: Engine, deployment: str) -> None:
+    def __init__(self, engine: Engine, deployment: str, has_joined: Callable[[], bool] = lambda: True) -> None:
         self._engine = engine
         self._deployment = deployment
+        self._has_joined = has_joined
         self._asking = anyio.Lock()
         self._asked = float("-inf")
         self._answers = self._is_closing = False
@@ -38,7 +41,7 @@ class Readiness:
 
     async def is_ready(self) -> bool:
         """Whether the engine answers, and the server does not end. What is wrong is in the log alone."""
-        if self._is_closing:
+        if self._is_closing or not self._has_joined():
             return False
         async with self._asking:
             if time.monotonic() - self._asked > KEPT:

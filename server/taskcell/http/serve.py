@@ -75,28 +75,23 @@ async def serve_http(
     Raises:
         TaskcellError: the gateway cannot be opened.
     """
-    session = anyio.CancelScope()
-    http = settings.http
+    session, http = anyio.CancelScope(), settings.http
     shutdown = Shutdown(session, END_LIMIT + (HAND_OVER_LIMIT if http.peer_url else 0))
-    limits = CallLimits(http.max_concurrent_calls, http.max_calls_per_principal, http.calls_per_minute)
     async with anyio.create_task_group() as watching:
         watching.start_soon(shutdown.watch_signals)
         async with open_gateway() as gateway:
-            admission = Admission(limits)
+            admission = Admission(
+                CallLimits(http.max_concurrent_calls, http.max_calls_per_principal, http.calls_per_minute)
+            )
             server = build_server(gateway, isolated=isolated, admission=admission)
-            readiness = Readiness(gateway.engine, settings.deployment_id)
             deployment = gateway.pool.deployment
-
-            async def is_ready() -> bool:
-                """No client is to come before the deployment's other servers can hand calls on to this one."""
-                return not (http.peer_url and deployment.claims is None) and await readiness.is_ready()
-
+            readiness = Readiness(
+                gateway.engine, settings.deployment_id, lambda: not http.peer_url or deployment.claims is not None
+            )
             metrics = Metrics(gateway)
-            app = HttpApp(server, http, authentication, metrics=metrics.text, host=host, ready=is_ready)
+            app = HttpApp(server, http, authentication, metrics=metrics.text, host=host, ready=readiness.is_ready)
             listener = HttpListener(app.requests)
-            metrics.gauge("calls_running", "Calls that are running.", lambda: admission.running)
-            metrics.gauge("sessions", "Sessions of the handshake's era.", lambda: app.sessions)
-            metrics.gauge("connections", "Connections of clients.", lambda: len(listener.server_state.connections))
+            _measure(metrics, admission, app, listener)
             if http.peer_url:
                 authentication.of_peer = lambda token: caller_of_peer(deployment.key, deployment.instance, token)
             peers = serving_peers(app.requests, listen_to_peers(host, http.peer_url), gateway.pool.deployment.tls)
@@ -112,6 +107,12 @@ async def serve_http(
                 await _end(app, admission, gateway, server)
                 listener.stop()
         watching.cancel_scope.cancel()
+
+
+def _measure(metrics: Metrics, admission: Admission, app: HttpApp, listener: HttpListener) -> None:
+    metrics.gauge("calls_running", "Calls that are running.", lambda: admission.running)
+    metrics.gauge("sessions", "Sessions of the handshake's era.", lambda: app.sessions)
+    metrics.gauge("connections", "Connections of clients.", lambda: len(listener.server_state.connections))
 
 
 async def _end(app: HttpApp, admission: Admission, gateway: Gateway, server: TaskcellServer) -> None:

@@ -23,7 +23,7 @@ CALL = "taskcell/call"
 #: The code of JSON-RPC of a server that refuses a request because it ends: it has not run.
 SERVER_CLOSES = -32050
 #: The words: kill what it runs, or answer now and let that go on.
-CANCEL, ANSWER = "cancel", "answer"
+CANCEL, ANSWER_NOW = "cancel", "answer"
 #: Seconds for one word, and between two looks whether the other server lives.
 WORD_PATIENCE, LIVES_TURN = 2.0, 1.0
 OWNER_ENDED = (
@@ -62,7 +62,7 @@ class PassedOn:
         """Have every one answered now; what they run goes on."""
         async with anyio.create_task_group() as words:
             for call in list(self._calls):
-                words.start_soon(call.say, ANSWER)
+                words.start_soon(call.say, ANSWER_NOW)
 
     async def during(self, call: PassedCall, work: Callable[[], Awaitable[T]]) -> T:
         """Wait for a call. One that is cancelled here is killed there; a connection that only breaks kills nothing.

@@ -18,7 +18,6 @@ from mcp_types import (
     InputRequiredResult,
     ListToolsResult,
     PaginatedRequestParams,
-    ToolAnnotations,
 )
 from mcp_types import Tool as McpTool
 
@@ -29,6 +28,7 @@ from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.answer import Answers, Failure
 from taskcell.mcp.client_log import ClientLog
 from taskcell.mcp.confirmation import Confirmation
+from taskcell.mcp.described import described
 from taskcell.mcp.egress_questions import EgressQuestions
 from taskcell.mcp.handed import Handed
 from taskcell.mcp.neighbours import Neighbours
@@ -39,7 +39,6 @@ from taskcell.mcp.scopes import check_arguments, scopes_of
 from taskcell.model import ToolCall
 from taskcell.process.process import Process
 from taskcell.schema.arguments import nearest
-from taskcell.schema.published import published
 from taskcell.text import shown
 from taskcell.tools.binding import task_key
 from taskcell.tools.tool import Tool, ToolReport, Watch
@@ -53,10 +52,6 @@ OFFER_TIMEOUT = 2.0
 
 Context = ServerRequestContext[Any, Any]
 
-
-#: Claude Code puts a result into a file that its model may not read, from a size on that a tool can raise up to this
-#: many characters: code.claude.com/docs/en/mcp. It counts them as JSON, where a character may need two.
-RESULT_SIZE, RESULT_SIZE_MAX, ESCAPED = "anthropic/maxResultSizeChars", 500_000, 2
 #: Actions of tools that only look.
 _LOOKS = ("list", "poll", "wait", "status")
 #: Attempts at a call whose task moves to another server while it waits for its sandbox.
@@ -92,8 +87,7 @@ class Tools:
         """What `tools/list` returns to those who ask for output schemas, by name."""
         if self._described is not self.gateway.offered:
             self._described = self.gateway.offered
-            result_size = min(RESULT_SIZE_MAX, ESCAPED * self.answers.output_chars)
-            self._listing = {name: _describe(tool, result_size) for name, tool in self._described.items()}
+            self._listing = {name: described(tool, self.answers.output_chars) for name, tool in self._described.items()}
         return self._listing
 
     async def changes(self) -> AsyncIterator[None]:
@@ -300,21 +294,3 @@ class Unconfirmed(Failure):
 
 
 _INTERNAL_ERROR = Failure.of(TaskcellError("Internal error: the call failed in the server, whose log tells why."))
-
-
-def _describe(tool: Tool, result_size: int) -> McpTool:
-    hints = tool.annotations
-    return McpTool(
-        name=tool.name,
-        title=tool.title,
-        description=tool.description,
-        input_schema=published(tool.input_schema),
-        output_schema=dict(tool.output_schema),
-        annotations=ToolAnnotations(
-            read_only_hint=hints.read_only,
-            destructive_hint=hints.destructive,
-            idempotent_hint=hints.idempotent,
-            open_world_hint=hints.open_world,
-        ),
-        _meta={RESULT_SIZE: result_size},
-    )

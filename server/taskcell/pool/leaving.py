@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -10,7 +9,7 @@ import anyio
 from taskcell.deployment.base import Claimed
 from taskcell.errors import SandboxLost
 from taskcell.model import TaskKey
-from taskcell.pool.executor import Executor
+from taskcell.pool.parts import Parts
 
 if TYPE_CHECKING:
     from taskcell.pool.pool import Pool
@@ -23,16 +22,12 @@ CLOSES = "The server is closing: nothing new is started, and every sandbox is cl
 
 
 class Leaving:
-    """The end of a pool whose tasks other servers get at once.
+    """The end of a pool, and of one whose tasks other servers get at once."""
 
-    Arguments:
-        write: writes down, for other servers, what the pool has.
-    """
-
-    def __init__(self, pool: Pool, executor: Executor, write: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, pool: Pool, parts: Parts) -> None:
         self._pool = pool
-        self._executor = executor
-        self._write = write
+        self._executor, self._closing = parts.executor, parts.closing
+        self._upkeep, self._keeper = parts.upkeep, parts.keeper
         self._done = anyio.Event()
         self.has_begun = False
 
@@ -53,11 +48,21 @@ class Leaving:
         """Leave everything to the other servers as it is, while this one lives on. Raises TaskcellError."""
         self.stop_making()
         with anyio.move_on_after(SAVING_PATIENCE):
-            while self._executor.closing_tasks:  # their files are still to be saved, before another server looks
+            while self._executor.closing_tasks:  # noqa: ASYNC110 - their files are still to be saved, before another server looks
                 await anyio.sleep(SAVING_TURN)
-        await self._write()
+        await self._upkeep.write_last()
         await self._pool.deployment.hand_over()
         self._done.set()
+
+    async def close(self) -> None:
+        """Close every sandbox, or leave those to the deployment's next server that it can use."""
+        await self._upkeep.rest()
+        await self._keeper.save_all()
+        if self._pool.hands_over:
+            await self._closing.close_all_but_kept()
+            await self._upkeep.write_last()
+        else:
+            await self._closing.close_everything()
 
     async def heir_of(self, task: TaskKey) -> Claimed:
         """Who says which server has a task, once this one has given up all that it had. Raises TaskcellError."""

@@ -56,7 +56,7 @@ class Pool:
         self._adopts = not for_one_call
         self._patience = math.inf if for_one_call else CREATION_PATIENCE
         self._beginning = anyio.Lock()
-        self.leaving = Leaving(self, parts.executor, self._upkeep.write_last)
+        self.leaving = Leaving(self, parts)
         self.begun = anyio.Event()
         #: Called with what the answer to a task's call is to say of its sandbox.
         self.on_notes: Callable[[TaskKey, Sequence[str]], None] = lambda task, notes: None
@@ -293,16 +293,7 @@ class Pool:
         self._executor.stop()
         try:
             if not self.leaving.is_done:
-                await self._close()
+                await self.leaving.close()
         finally:
             self.group.cancel_scope.cancel()
             self._executor.give_up()
-
-    async def _close(self) -> None:
-        await self._upkeep.rest()
-        await self.keeper.save_all()
-        if self.hands_over:
-            await self._closing.close_all_but_kept()
-            await self._upkeep.write_last()
-        else:
-            await self._closing.close_everything()

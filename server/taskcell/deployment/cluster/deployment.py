@@ -15,11 +15,10 @@ import anyio.to_thread
 import structlog
 
 from taskcell.deployment.base import Peer
-from taskcell.deployment.checked import record
 from taskcell.deployment.cluster.certificate import make_certificate
 from taskcell.deployment.cluster.members import RENEW_EVERY, TERM, UNSAID, Members
 from taskcell.deployment.cluster.objects import Objects
-from taskcell.deployment.cluster.owned_pods import OwnedPods, essence, records_of
+from taskcell.deployment.cluster.owned_pods import OwnedPods, essence, notes_in, records_of
 from taskcell.deployment.cluster.shared_key import shared_key
 from taskcell.deployment.cluster.store import SharedStore
 from taskcell.deployment.cluster.task_leases import TaskLeases
@@ -256,19 +255,14 @@ class ClusterDeployment:
             won: list[SandboxRecord] = []
             for pod in await self._objects.listed("pods", instance=instance):
                 won += await self._taken(pod, instance)
-            for task in await self._claims_with_openings(instance):
-                await self._seized(task, instance)
+            if self.claims is not None:
+                await self.claims.seize_opened(instance, self._leads)
             notes = () if instance in self._heard else self._notes_of(instance)
             self._heard.add(instance)
             mine = tuple(note for note in notes if self._leads(TaskKey(note.principal, note.task)))
             if won or mine:
                 yield ServerRecord(instance, 0, False, tuple(won), mine)
             await self._bury(instance)
-
-    async def _claims_with_openings(self, instance: str) -> Collection[TaskKey]:
-        """Tasks of a dead server that were opened with something, which the next one is to know."""
-        opened = [] if self.claims is None else await self.claims.opened_of(instance)
-        return [task for task in opened if self._leads(task)]
 
     async def _seized(self, task: TaskKey, dead: str) -> bool:
         return self.claims is not None and await self.claims.seize(task, dead)
@@ -305,8 +299,4 @@ class ClusterDeployment:
         return frozenset()
 
     def _notes_of(self, instance: str) -> tuple[NoteRecord, ...]:
-        try:
-            return tuple(record(NoteRecord, table) for table in json.loads(self.members.notes(instance) or "[]"))
-        except (ValueError, TypeError, AttributeError, RecursionError):
-            log.warning("What a server has written down is not used: no server writes such.", server=instance)
-            return ()
+        return notes_in(self.members.notes(instance), instance)

@@ -11,7 +11,7 @@ import structlog
 
 from taskcell.deployment.checked import record
 from taskcell.deployment.cluster.objects import INSTANCE, Objects, at_annotation, at_label, set_to, test
-from taskcell.deployment.records import SandboxRecord
+from taskcell.deployment.records import NoteRecord, SandboxRecord
 from taskcell.engine.kubernetes.pod import LABEL_PREFIX, POD_GRACE
 
 log = structlog.get_logger(__name__)
@@ -91,6 +91,15 @@ def records_of(pod: Mapping[str, Any]) -> tuple[SandboxRecord, ...]:
         else:
             found.append(one)
     return tuple(found)
+
+
+def notes_in(text: str, server: str) -> tuple[NoteRecord, ...]:
+    """What a server has written down that no answer had said. What no server can have written costs a line."""
+    try:
+        return tuple(record(NoteRecord, table) for table in json.loads(text or "[]"))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        log.warning("What a server has written down is not used: no server writes such.", server=server)
+        return ()
 
 
 def essence(written: SandboxRecord) -> SandboxRecord:

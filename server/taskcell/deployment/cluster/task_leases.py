@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -101,9 +101,16 @@ class TaskLeases:
             else:
                 self._noted[task] = opening
 
-    async def opened_of(self, instance: str) -> Collection[TaskKey]:
-        """The tasks of a server of which it is written what they were opened with."""
-        return [known[0] for one in await self._of(instance) if (known := _opening(one)) is not None]
+    async def seize_opened(self, dead: str, leads: Callable[[TaskKey], bool]) -> None:
+        """Take the tasks of a dead server that were opened with something, which their next server is to know.
+
+        Arguments:
+            leads: whether this server is the one for a task.
+        """
+        known = [found for one in await self._of(dead) if (found := _opening(one)) is not None]
+        for task, _ in known:
+            if leads(task):
+                await self.seize(task, dead)
 
     def _lose(self, task: TaskKey) -> None:
         """Another server has it, and knows what there is to know."""
