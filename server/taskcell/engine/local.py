@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import anyio
 import anyio.abc
@@ -65,7 +65,7 @@ class LocalEngine:
 
     async def save_files(self, container: Container, file: BinaryIO, most: int) -> None:
         def work() -> None:
-            with tarfile.open(fileobj=file, mode="w|") as archive:
+            with tarfile.open(fileobj=cast(BinaryIO, _Bounded(file, most)), mode="w|") as archive:
                 archive.add(container.workspace, ".")
 
         await anyio.to_thread.run_sync(work)
@@ -238,6 +238,20 @@ class LocalEngine:
 
     async def aclose(self) -> None:
         await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._folder, ignore_errors=True))
+
+
+class _Bounded:
+    """A file that takes so many bytes."""
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        self._file, self._left = file, most
+
+    def write(self, data: bytes) -> int:
+        """Raises EngineError: that is more."""
+        self._left -= len(data)
+        if self._left < 0:
+            raise EngineError("The task's files take too much room as an archive; files with holes count in full.")
+        return self._file.write(data)
 
 
 def _make_workspace(folder: Path, workspace: Workspace) -> str:

@@ -166,8 +166,9 @@ class KubernetesEngine:
         if container_id in self._starter.followed:
             self._starter.followed.discard(container_id)
             return
-        others = [one for one in status.cells_in_use(found) if one not in (cell, cell + pod.SPOILT)]
-        if others and not has_ended and not await self._starter.is_idle(PodCell(name, cell)):
+        others = [one for one in status.cells_in_use(found) if one != cell and not one.endswith(pod.SPOILT)]
+        is_left = bool(others) and status.runs(found) and not has_ended
+        if is_left and not await self._starter.is_idle(PodCell(name, cell)):
             await self._pods.spoil(found, cell)
         else:
             closes = not has_ended or status.is_on_disk(found)

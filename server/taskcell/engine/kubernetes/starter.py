@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -14,7 +15,7 @@ from taskcell.engine.kubernetes.disks import Disks, claim_of
 from taskcell.engine.kubernetes.inside import PodCell
 from taskcell.engine.kubernetes.network import Wall
 from taskcell.engine.kubernetes.pods import Pods
-from taskcell.errors import EngineError
+from taskcell.errors import EngineError, SandboxLost
 from taskcell.model import WORKSPACE
 from taskcell.policy.policy import AuthorizedProfile
 from taskcell.text import shown
@@ -160,7 +161,7 @@ class Starter:
 
     async def is_idle(self, at: PodCell) -> bool:
         """Whether a container's supervisor begins anew within IDLE_WITHIN."""
-        with anyio.move_on_after(IDLE_WITHIN):
+        with anyio.move_on_after(IDLE_WITHIN), suppress(SandboxLost):
             while not await inside.is_idle(self._api, at):  # noqa: ASYNC110 - in another machine's kernel
                 await anyio.sleep(IDLE_POLL)
             return True
