@@ -138,6 +138,96 @@ async def test_a_repository_goes_in_and_what_changed_comes_out_as_a_patch(own: T
         await own.diff(".")
 
 
+async def changed(own: Task, source: Path, work: str) -> bytes:
+    """Upload a repository, do some work in it, and apply what has changed to the repository here."""
+    await own.upload_repository(source, "repo")
+    (await own.run(work, cwd="repo")).check()
+    patch = await own.diff("repo")
+    if patch:
+        git(source, "apply", "--binary", "-", text=patch)
+    return patch
+
+
+def repository(folder: Path, **more: str) -> Path:
+    folder.mkdir()
+    git(folder, "init", "-q")
+    for name, text in more.items():
+        (folder / name).write_text(text)
+    if more:
+        git(folder, "add", "-A")
+        git(folder, "commit", "-qm", "first")
+    return folder
+
+
+async def test_changes_that_were_there_before_and_files_that_git_does_not_know_are_not_in_the_patch(
+    own: Task, tmp_path: Path
+) -> None:
+    source = repository(tmp_path / "source", a="a\n", b="b\n", c="c\n")
+    (source / "a").write_text("changed before\n")
+    (source / "untracked").write_text("here before\n")
+    (source / "b").unlink()
+    patch = await changed(own, source, "echo new > c; echo more >> untracked")
+    assert [line for line in patch.splitlines() if line.startswith(b"+++")] == [b"+++ b/c", b"+++ b/untracked"]
+    assert (source / "untracked").read_text() == "here before\nmore\n"
+    assert (source / "a").read_text() == "changed before\n"
+
+
+async def test_a_repository_without_a_commit_and_one_that_is_not_changed_are_repositories(
+    own: Task, tmp_path: Path
+) -> None:
+    source = repository(tmp_path / "empty")
+    assert await changed(own, source, "true") == b""
+    assert await own.diff("repo") == b""
+    await own.run("echo first > file", cwd="repo")
+    assert b"+first\n" in await own.diff("repo")
+
+
+async def test_modes_links_moves_bytes_and_files_that_are_ignored_and_were_added_by_force_are_in_the_patch(
+    own: Task, tmp_path: Path
+) -> None:
+    source = repository(tmp_path / "source", script="#!/bin/sh\n" * 20, text="text\n", **{".gitignore": "*.o\n"})
+    settings = (("color.ui", "always"), ("diff.noprefix", "true"), ("diff.context", "0"), ("diff.external", "false"))
+    work = "".join(f"git config {name} {value}; " for name, value in settings)
+    work += """mkdir d; git mv script d/moved; chmod +x d/moved; ln -s ../text d/link; printf '\\r\\0\\377' > 'ü "b'
+    echo kept > forced.o; echo not > made.o; git add -f forced.o; cd d; : > deep"""
+    patch = await changed(own, source, work)
+    assert b"rename from script\nrename to d/moved\n" in patch
+    assert (source / "d/moved").stat().st_mode & 0o111
+    assert (source / "d/link").readlink() == Path("../text")
+    assert (source / 'ü "b').read_bytes() == b"\r\0\xff"
+    assert (source / "d/deep").read_bytes() == b""
+    assert ((source / "forced.o").exists(), (source / "made.o").exists()) == (True, False)
+
+
+async def test_attributes_that_change_bytes_make_no_difference_by_themselves(own: Task, tmp_path: Path) -> None:
+    """Line ends that were converted here, and a file whose filter the sandbox lacks, as that of Git LFS."""
+    source = repository(tmp_path / "source", **{".gitattributes": "*.bin filter=lfs -text\n", "big.bin": "pointer\n"})
+    (source / "big.bin").write_text("what the pointer stands for\n")
+    (source / "unix").write_text("line\n")
+    git(source, "-c", "core.autocrlf=false", "add", "unix")
+    git(source, "commit", "-qm", "unix")
+    (source / "unix").write_bytes(b"line\r\n")
+    patch = await changed(own, source, "printf 'more\\r\\n' >> unix")
+    assert b"big.bin" not in patch
+    assert (source / "unix").read_bytes() == b"line\r\nmore\r\n"
+
+
+async def test_a_worktree_is_refused_with_what_to_do_and_a_submodule_goes_with_its_repository(
+    own: Task, tmp_path: Path
+) -> None:
+    inner, source = repository(tmp_path / "inner", x="x\n"), repository(tmp_path / "source", a="a\n")
+    git(source, "worktree", "add", "-q", str(tmp_path / "worktree"))
+    with pytest.raises(ArgumentError, match="linked worktree or a submodule: clone it"):
+        await own.upload_repository(tmp_path / "worktree", "repo")
+    git(source, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(inner), "sub")
+    git(source, "commit", "-qm", "with a submodule")
+    work = "cd sub && echo y > y && git add y && git -c user.name=B -c user.email=b@x commit -qm y"
+    await own.upload_repository(source, "repo")
+    (await own.run(work, cwd="repo")).check()
+    assert b"+Subproject commit" in await own.diff("repo")
+    assert b"+Subproject commit" in await own.diff("repo/sub/..")
+
+
 async def test_files_are_kept_put_back_and_forked(own: Task) -> None:
     await own.write_bytes("kept", b"before")
     await own.snapshot("start")

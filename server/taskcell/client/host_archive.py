@@ -33,13 +33,17 @@ def packed(source: Path, name: str, skipped: Callable[[str], None]) -> Iterator[
         skipped: called with the path of what is neither a file, a folder nor a link.
     """
     seen: dict[tuple[int, int], str] = {}
-    waiting = [(source, name)]
+    # A folder's names alone are held, and not what comes of them: it may have a million.
+    waiting = [iter([(source, name)])]
     while waiting:
-        path, inner = waiting.pop()
+        path, inner = next(waiting[-1], (None, ""))
+        if path is None:
+            waiting.pop()
+            continue
         found = path.stat() if path == source else path.lstat()
         if stat.S_ISDIR(found.st_mode):
             yield _header(found, inner, tarfile.DIRTYPE)
-            waiting += sorted((child, f"{inner}/{child.name}") for child in path.iterdir())[::-1]
+            waiting.append(_children(path, inner))
         elif stat.S_ISLNK(found.st_mode):
             yield _header(found, inner, tarfile.SYMTYPE, str(path.readlink()))
         elif not stat.S_ISREG(found.st_mode):
@@ -47,9 +51,14 @@ def packed(source: Path, name: str, skipped: Callable[[str], None]) -> Iterator[
         elif found.st_nlink > 1 and (found.st_dev, found.st_ino) in seen:
             yield _header(found, inner, tarfile.LNKTYPE, seen[found.st_dev, found.st_ino])
         else:
-            seen[found.st_dev, found.st_ino] = inner
+            if found.st_nlink > 1:
+                seen[found.st_dev, found.st_ino] = inner
             yield from _packed_file(path, inner)
     yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _children(path: Path, inner: str) -> Iterator[tuple[Path, str]]:
+    return ((path / child, f"{inner}/{child}") for child in sorted(os.listdir(path)))
 
 
 def _header(found: os.stat_result, name: str, kind: bytes, link: str = "", size: int = 0) -> bytes:
@@ -102,6 +111,7 @@ class Unpacking:
         try:
             for info in archive:
                 self._take(archive, info)
+                cast(Any, archive).members = []  # or it would hold a million files' entries
         finally:
             self._check_whole(archive)
 

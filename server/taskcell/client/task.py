@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taskcell.client import files
+from taskcell.client import files, repository
 from taskcell.client.failures import CellError, FolderError
 from taskcell.client.forward import Forward, forwarded
 from taskcell.client.process import Done, RunningCommand, request_of, started
 from taskcell.client.shell import Shell, opened_shell
 from taskcell.client.wire import ServerClient, file_path
 
-#: Where git keeps which commit a repository had when it was uploaded.
-_UPLOADED = "refs/taskcell/uploaded"
 #: A file's path: from the workspace, or absolute below `/workspace`.
 RemotePath = str | os.PathLike[str]
 
@@ -153,31 +150,21 @@ class Task:
         await files.download(self._wire, self.id, os.fspath(source), Path(target), left_out)
 
     async def upload_repository(self, source: str | os.PathLike[str], target: RemotePath = ".") -> None:
-        """Copy a git repository with its history and working tree, and note where it stands for `diff`.
+        """Copy a git repository with its history and working tree, and note what it holds for `diff`.
 
-        Raises CommandFailed when git is not in the sandbox, or does not take it for a repository.
+        Raises CommandFailed when git is not in the sandbox, or does not take it for a repository, and ArgumentError for
+        a linked worktree or a submodule.
         """
+        repository.check_source(source)
         await self.upload(source, target)
-        await self._git(target, "update-ref", _UPLOADED, "HEAD")
+        await repository.note(self, target)
 
     async def diff(self, path: RemotePath = ".") -> bytes:
-        """Return what has changed in a repository since `upload_repository`, new files too, as a patch for `git apply`.
+        """Return what has changed in a repository since `upload_repository`, committed or not, new files too.
 
-        Raises CommandFailed.
+        It is a patch for `git apply` in the working tree that was uploaded. Raises CommandFailed.
         """
-        index = f"/tmp/.taskcell-index-{secrets.token_hex(8)}"  # noqa: S108 - in the sandbox, which has one user
-        try:
-            await self._git(path, "read-tree", "HEAD", index=index)
-            await self._git(path, "add", "--all", index=index)
-            words = ("diff", "--cached", "--binary", "--no-ext-diff", "--no-textconv", _UPLOADED)
-            return (await self._git(path, *words, index=index)).stdout
-        finally:
-            await self.run(["rm", "-f", index])
-
-    async def _git(self, path: RemotePath, *words: str, index: str | None = None) -> Done:
-        env = {} if index is None else {"GIT_INDEX_FILE": index}
-        command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "safe.directory=*", *words]
-        return (await self.run(command, cwd=os.fspath(path), env=env)).check()
+        return await repository.patch(self, path)
 
     async def list(self, path: RemotePath = ".") -> list[FileEntry]:
         """Return what is in a folder, by name."""

@@ -29,10 +29,10 @@ LINE, ANSWER = 200, 500
 class Server:
     """The pipe and the pool, and what happens when; a client that knows each answer at once."""
 
-    def __init__(self, command: float) -> None:
+    def __init__(self, command: float, output_chars: int) -> None:
         self.command = command
         self.slots = Slots(Bounds(max_sandboxes=PLACES, max_local=PLACES))
-        self.in_flight = InFlight(kinds(50_000), lambda: placed(self.slots, LOCAL_PRINCIPAL))
+        self.in_flight = InFlight(kinds(output_chars), lambda: placed(self.slots, LOCAL_PRINCIPAL))
         self.now, self.made, self.answers = 0.0, 0, 0
         self._numbers, self._events = itertools.count(), list[tuple[float, int, Callable[[], None]]]()
         self._creating = [0.0] * AT_ONCE
@@ -107,9 +107,10 @@ class Server:
         heapq.heappush(self._events, (when, next(self._numbers), happen))
 
 
-@pytest.mark.parametrize("command", [0.0, 600.0])
-def test_each_of_five_hundred_tasks_with_sixty_four_places_costs_one_sandbox(command: float) -> None:
-    server = Server(command)
+@pytest.mark.parametrize(("command", "output_chars"), [(0.0, 50_000), (600.0, 50_000), (600.0, 200)])
+def test_each_of_five_hundred_tasks_with_sixty_four_places_costs_one_sandbox(command: float, output_chars: int) -> None:
+    """With answers of 200 characters all requests are in flight at once, as those of other doors always are."""
+    server = Server(command, output_chars)
     server.run()
     assert server.answers == TASKS
     assert server.made == TASKS

@@ -39,8 +39,9 @@ from taskcell.policy.policy import AuthorizedProfile
 START_TIMEOUT = 45.0
 #: Seconds to end and remove a container: STOP_TIMEOUT and REMOVAL_TIMEOUT, and a busy machine.
 REMOVE_TIMEOUT = 30.0
-#: Seconds to copy a workspace out of a container or into one: a gigabyte takes ten.
-FILES_TIMEOUT = 60.0
+#: Seconds to copy a workspace out of a container or into one: a gigabyte takes ten, and a million small files three
+#: minutes on a machine with two cores.
+FILES_TIMEOUT = 600.0
 #: Seconds to count what is in all of the engine's volumes: a million files take a few.
 SIZES_TIMEOUT = 60.0
 _HANGING_FOLDER = "A folder of the host that it mounts may be on a file system that hangs. "
