@@ -80,9 +80,8 @@ async def serve_http(
     async with anyio.create_task_group() as watching:
         watching.start_soon(shutdown.watch_signals)
         async with open_gateway() as gateway:
-            admission = Admission(
-                CallLimits(http.max_concurrent_calls, http.max_calls_per_principal, http.calls_per_minute)
-            )
+            limits = CallLimits(http.max_concurrent_calls, http.max_calls_per_principal, http.calls_per_minute)
+            admission = Admission(limits)
             server = build_server(gateway, isolated=isolated, admission=admission)
             deployment = gateway.pool.deployment
             readiness = Readiness(
