@@ -286,16 +286,15 @@ class ClusterDeployment:
     async def _bury(self, instance: str) -> None:
         """Remove a dead server's Lease when nothing of it is left, and every other server has seen that it is dead."""
         looks = self._looks[instance] = self._looks.get(instance, 0) + 1
-        if looks < LOOKS or self.members.lead_of(instance) != self.instance:
+        is_mine = looks >= LOOKS and self.members.lead_of(instance) == self.instance
+        if not is_mine or await self._objects.listed("pods", instance=instance):
             return
-        has_pods = bool(await self._objects.listed("pods", instance=instance))
-        if not has_pods and self.claims is not None and await self.claims.forget(instance):
+        if self.claims is not None and await self.claims.forget(instance):
             await self.members.remove(instance)
             del self._looks[instance]
 
     async def elsewhere(self) -> frozenset[TaskKey]:
-        """None: a call for such a task is handed on."""
-        return frozenset()
+        return frozenset()  # a call for such a task is handed on
 
     def _notes_of(self, instance: str) -> tuple[NoteRecord, ...]:
         return notes_in(self.members.notes(instance), instance)
