@@ -264,9 +264,6 @@ class ClusterDeployment:
                 yield ServerRecord(instance, 0, False, tuple(won), mine)
             await self._bury(instance)
 
-    async def _seized(self, task: TaskKey, dead: str) -> bool:
-        return self.claims is not None and await self.claims.seize(task, dead)
-
     def _leads(self, task: TaskKey) -> bool:
         assert self.claims is not None
         return task in self.claims.own or self.members.lead(task) == self.instance
@@ -279,7 +276,8 @@ class ClusterDeployment:
             if self.members.lead_of(str(pod["metadata"]["uid"])) == self.instance:
                 await self._pods.delete(pod)
             return ()
-        if not self._leads(task) or not await self._seized(task, dead) or not await self._pods.take(pod, dead):
+        assert self.claims is not None
+        if not self._leads(task) or not await self.claims.seize(task, dead) or not await self._pods.take(pod, dead):
             return ()
         self._written |= {one.container: one for one in records}
         return records
