@@ -276,9 +276,8 @@ class ClusterDeployment:
             if self.members.lead_of(str(pod["metadata"]["uid"])) == self.instance:
                 await self._pods.delete(pod)
             return ()
-        if (claims := self.claims) is None or not self._leads(task):
-            return ()
-        if not await claims.seize(task, dead) or not await self._pods.take(pod, dead):
+        assert self.claims is not None
+        if not self._leads(task) or not await self.claims.seize(task, dead) or not await self._pods.take(pod, dead):
             return ()
         self._written |= {one.container: one for one in records}
         return records
