@@ -11,6 +11,7 @@ import structlog
 
 from taskcell.addresses import is_loopback
 from taskcell.auth.authentication import Authentication
+from taskcell.config.http_table import HttpSettings
 from taskcell.config.settings import Settings
 from taskcell.deployment.key import caller_of_peer
 from taskcell.errors import ConfigError, TaskcellError
@@ -80,9 +81,7 @@ async def serve_http(
     async with anyio.create_task_group() as watching:
         watching.start_soon(shutdown.watch_signals)
         async with open_gateway() as gateway:
-            admission = Admission(
-                CallLimits(http.max_concurrent_calls, http.max_calls_per_principal, http.calls_per_minute)
-            )
+            admission = Admission(_limits(http))
             server = build_server(gateway, isolated=isolated, admission=admission)
             deployment = gateway.pool.deployment
             readiness = Readiness(
@@ -94,7 +93,7 @@ async def serve_http(
             _measure(metrics, admission, app, listener)
             if http.peer_url:
                 authentication.of_peer = lambda token: caller_of_peer(deployment.key, deployment.instance, token)
-            peers = serving_peers(app.requests, listen_to_peers(host, http.peer_url), gateway.pool.deployment.tls)
+            peers = serving_peers(app.requests, listen_to_peers(host, http.peer_url), deployment.tls)
             async with app.running(), peers, anyio.create_task_group() as serving:
                 serving.start_soon(listener.serve, [listening])
                 if http.peer_url:
@@ -107,6 +106,10 @@ async def serve_http(
                 await _end(app, admission, gateway, server)
                 listener.stop()
         watching.cancel_scope.cancel()
+
+
+def _limits(http: HttpSettings) -> CallLimits:
+    return CallLimits(http.max_concurrent_calls, http.max_calls_per_principal, http.calls_per_minute)
 
 
 def _measure(metrics: Metrics, admission: Admission, app: HttpApp, listener: HttpListener) -> None:
