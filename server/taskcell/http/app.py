@@ -69,9 +69,8 @@ class HttpApp:
         self._ports = ports.sign_in = of_task(ports)
         programs = Programs(gateway, server.tools.admission)
         self._programs = programs.sign_in = of_task(programs)
-        sessions = McpHandingOn(self._sessions.asgi_app, gateway, max_body=settings.max_body)
-        mcp = sessions if settings.peer_url else self._sessions.asgi_app
-        endpoint = McpEndpoint(mcp, server, max_body=settings.max_body)
+        sessions = McpHandingOn(self._sessions.asgi_app, gateway, settings)
+        endpoint = McpEndpoint(sessions, server, max_body=settings.max_body)
         self._mcp = endpoint.sign_in = SignIn(endpoint, authentication, settings)
         self._routes: dict[str, ASGIApp] = {
             MCP: self._mcp,

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taskcell.caller import Caller
+from taskcell.config.http_table import HttpSettings
 from taskcell.deployment.base import Peer
 from taskcell.errors import TaskcellError
 from taskcell.gateway.gateway import Gateway
@@ -41,16 +42,19 @@ class McpHandingOn:
 
     Arguments:
         app: the SDK's, for callers that are signed in and bodies within bounds.
-        max_body: bytes of a body.
+        settings: without `peer_url` everything is this server's.
     """
 
-    def __init__(self, app: ASGIApp, gateway: Gateway, *, max_body: int) -> None:
+    def __init__(self, app: ASGIApp, gateway: Gateway, settings: HttpSettings) -> None:
         self._app = app
         self._gateway = gateway
         self._to_peers = HandingOn(app, gateway)
-        self._max_body = max_body
+        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._settings.peer_url:
+            await self._app(scope, receive, send)
+            return
         headers = Headers(scope=scope)
         try:
             if SESSION in headers:
@@ -103,7 +107,7 @@ class McpHandingOn:
         """
         if method != _LISTEN and method not in _BY_ID:
             return None, False, receive
-        body = await read_body(scope, receive, self._max_body)
+        body = await read_body(scope, receive, self._settings.max_body)
         with suppress(NotAMessage):
             caller: Caller = scope["state"][STATE]
             for task in _named(message_of(body), caller.principal):

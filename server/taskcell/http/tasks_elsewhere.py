@@ -15,7 +15,7 @@ from taskcell.errors import SandboxLost
 from taskcell.http.handing_on import AGAIN, HANDED_ON, PEER_CONNECT, SUCCESSION
 
 #: Seconds for one server to say which tasks it has: it looks into its own memory.
-ANSWER = 5.0
+TASKS_TIMEOUT = 5.0
 _SILENT = "Another server of this deployment does not say which tasks it has; ask again in some seconds."
 
 
@@ -49,7 +49,7 @@ async def _asked(deployment: Deployment, peer: Peer, caller: Caller, query: str)
     """What one server answers; None where it does not."""
     token = peer_token(deployment.key, peer.instance, caller)
     headers = {"authorization": f"Bearer {token}", HANDED_ON.decode(): "here"}
-    timeout = httpx2.Timeout(ANSWER, connect=PEER_CONNECT)
+    timeout = httpx2.Timeout(TASKS_TIMEOUT, connect=PEER_CONNECT)
     try:
         async with httpx2.AsyncClient(
             headers=headers, timeout=timeout, trust_env=False, verify=peer.tls or False

@@ -224,14 +224,10 @@ class ClusterDeployment:
     # --- the others ----------------------------------------------------------------------------------------------
 
     def peers(self) -> Sequence[Peer]:
-        found = (self.members.peer(name) for name in self.members.names())
-        return [peer for peer in found if peer is not None]
+        return self.members.peers()
 
     async def peer(self, instance: str) -> Peer | None:
-        if (found := self.members.peer(instance)) is None and instance not in self.members.dead():
-            await self.members.look()  # it may have just come
-            found = self.members.peer(instance)
-        return found
+        return await self.members.found(instance)
 
     async def servers(self) -> Sequence[ServerRecord]:
         await self.members.look()

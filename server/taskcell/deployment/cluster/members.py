@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -199,6 +199,17 @@ class Members:
         """Which life of a server this one has seen last, or has declared to be over."""
         seen = self._seen.get(instance)
         return 0 if seen is None else int(seen.lease["spec"].get("leaseTransitions", 0))
+
+    def peers(self) -> Sequence[Peer]:
+        """All the others that live."""
+        return [peer for peer in map(self.peer, self._seen) if peer is not None]
+
+    async def found(self, instance: str) -> Peer | None:
+        """As `peer`; one that has just come is looked for."""
+        if (peer := self.peer(instance)) is None and instance not in self.dead():
+            await self.look()
+            peer = self.peer(instance)
+        return peer
 
     def notes(self, instance: str) -> str:
         """What a server has written down that no answer had said."""

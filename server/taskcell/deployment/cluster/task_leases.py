@@ -121,10 +121,7 @@ class TaskLeases:
 
     async def _living(self, holder: str) -> Peer | None:
         """Where a server is reached that has a task, if it lives. One that has just come is looked for."""
-        if (peer := self._members.peer(holder)) is None and holder not in self._members.dead():
-            await self._members.look()
-            peer = self._members.peer(holder)
-        return peer
+        return await self._members.found(holder)
 
     async def _take(self, task: TaskKey, holder: str) -> dict[str, Any] | None:
         """Take a task of a dead server; None where it lives after all, or another server was faster."""
