@@ -32,6 +32,10 @@ class Clock:
             event()
 
 
+def nothing() -> None:
+    """Follows what nobody waits for."""
+
+
 class Rate:
     """Counts what happens, to find the busiest WINDOW."""
 

@@ -10,7 +10,7 @@ from functools import partial
 from random import Random
 
 from fleet import measured
-from fleet.clock import Clock, Rate, Station
+from fleet.clock import Clock, Rate, Station, nothing
 from taskcell.engine.kubernetes.pod import SPREAD_WITHIN
 from taskcell.model import TaskKey
 
@@ -120,7 +120,7 @@ class Cluster:
     def _spend(self, seconds: float, requests: int) -> None:
         """Processor time of the API server that nobody here waits for, and requests of others."""
         self.requests.note(requests)
-        self.processor.serve(seconds, _nothing)
+        self.processor.serve(seconds, nothing)
 
     def _ask(self, cost: float, latency: measured.Latency, then: Callable[[], None]) -> None:
         self.requests.note()
@@ -262,7 +262,3 @@ class Cluster:
     def go_away(self, seconds: float) -> None:
         """Nothing is answered for so long, and what happens in sandboxes is heard of afterwards."""
         self.away_until = self._clock.now + seconds
-
-
-def _nothing() -> None:
-    """Nobody waits for it."""

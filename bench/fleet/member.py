@@ -6,7 +6,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from fleet import measured
-from fleet.cluster import PodState
+from fleet.clock import nothing
+from fleet.cluster import Pod, PodState
+from taskcell.model import TaskKey
 
 if TYPE_CHECKING:
     from fleet.server import Server
@@ -68,7 +70,7 @@ class Member:
         self._fleet.take_for_dead(dead)
         self._looks[dead] += 1
         self._cluster.list_pods(lambda: self._inherit(dead))
-        self._cluster.list_leases(0, _nothing)
+        self._cluster.list_leases(0, nothing)
 
     def _inherit(self, dead: str) -> None:
         if not self._server.lives:
@@ -76,10 +78,20 @@ class Member:
         left = [pod for pod in self._cluster.pods if pod.owner == dead and pod.state is not PodState.ENDING]
         for pod in left:
             if pod.task is not None and self._fleet.owner(pod.task) == self._server.name:
-                self._server.inherit(pod, dead)
+                self._take(pod, pod.task, dead)
         if not left and self._looks[dead] >= measured.LOOKS:
             self._fleet.dead.pop(dead, None)
 
+    def _take(self, pod: Pod, task: TaskKey, dead: str) -> None:
+        """Take a dead server's task, and then its pod, if no other server is faster."""
+        server = self._server
+        if task in server.own:
+            server.adopt(pod, dead)
+            return
 
-def _nothing() -> None:
-    """It finds nothing."""
+        def taken(wins: bool) -> None:
+            if wins and server.lives:
+                server.own[task] = self._clock.now
+                server.adopt(pod, dead)
+
+        self._cluster.seize(task, dead, server.name, taken)

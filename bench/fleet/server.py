@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from fleet import measured
-from fleet.clock import Station
+from fleet.cell import Cell, Granted
+from fleet.clock import Station, nothing
 from fleet.cluster import Cluster, Pod, PodState
 from fleet.member import Member
 from fleet.work import Call
@@ -21,7 +22,7 @@ from taskcell.pool.pool import CREATION_PATIENCE
 from taskcell.pool.slot import Lease, Slot, SlotState, Step
 from taskcell.pool.state import Slots
 from taskcell.profile.build import terminal_profile
-from taskcell.sandbox.sandbox import Sandbox, SandboxState
+from taskcell.sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from fleet.fleet import Fleet
@@ -31,42 +32,6 @@ SETTINGS = Settings().pool
 CLAIM_KEPT = SETTINGS.acquire_timeout + sharing.CLAIM_KEPT
 #: Seconds between two looks at idle sandboxes. The product looks more often; nobody waits for it.
 TICK = 15.0
-
-
-class Channel:
-    """What the pool's decisions ask of a sandbox's channel. Commands are counted as leases here."""
-
-    __slots__ = ("alive", "living", "quiet_since")
-
-    def __init__(self) -> None:
-        self.alive, self.living, self.quiet_since = True, (), 0.0
-
-
-class Cell:
-    """What the pool's decisions ask of a sandbox."""
-
-    __slots__ = ("channel", "doomed", "pod", "processes")
-
-    def __init__(self, pod: Pod) -> None:
-        self.pod, self.channel, self.processes = pod, Channel(), ()
-        self.doomed: str | None = None
-
-    @property
-    def usable(self) -> bool:
-        return self.doomed is None
-
-    @property
-    def state(self) -> SandboxState:
-        return SandboxState.READY if self.doomed is None else SandboxState.CLOSED
-
-
-class Granted:
-    """In the place of the event that a waiting call sleeps on."""
-
-    __slots__ = ("set",)
-
-    def __init__(self, then: Callable[[], None]) -> None:
-        self.set = then
 
 
 class Server:
@@ -253,7 +218,7 @@ class Server:
 
     def _use(self, slot: Slot, pod: Pod) -> None:
         self.slots.ready(slot, slot.sandbox or cast("Sandbox", Cell(pod)))
-        self.cluster.write(_nothing)  # the annotation that says what is in the pod
+        self.cluster.write(nothing)  # the annotation that says what is in the pod
         self._go_on(slot)
         self._carry_out(self.slots.next_warm(self.fleet.clock.now))
 
@@ -266,21 +231,6 @@ class Server:
     def _take_warm(self, slot: Slot) -> None:
         cell = cast("Cell", slot.sandbox)
         self.cluster.assign(cell.pod, self.name, self.name, slot.task, lambda _: self._ready(slot, cell.pod))
-
-    def inherit(self, pod: Pod, dead: str) -> None:
-        """Take a dead server's task, and then its pod, if no other server is faster."""
-        task = pod.task
-        assert task is not None
-        if task in self.own:
-            self.adopt(pod, dead)
-            return
-
-        def taken(wins: bool) -> None:
-            if wins and self.lives:
-                self.own[task] = self.fleet.clock.now
-                self.adopt(pod, dead)
-
-        self.cluster.seize(task, dead, self.name, taken)
 
     def adopt(self, pod: Pod, dead: str) -> None:
         """Take a dead server's pod; the calls of its task wait for it here."""
@@ -343,7 +293,3 @@ class Server:
         """Close what is left, as a server does that is stopped."""
         self._delete(self.slots.take(lambda slot: True))
         self.lives = False
-
-
-def _nothing() -> None:
-    """Nobody waits for it."""
