@@ -1,60 +1,87 @@
-"""An agent of OpenHands repairs a program in a sandbox, by the tools that every MCP client has.
+"""A conversation of OpenHands whose agent works in a sandbox, with OpenHands' own tools.
 
-    pip install openhands-sdk         # in an environment of its own: see docs/frameworks.md
-    python examples/open_hands.py --taskcell /path/to/taskcell [--config FILE]
+    pip install 'taskcell-client[openhands]'    # from a checkout: see docs/frameworks.md
+    python examples/open_hands.py --program /path/to/taskcell --environment openhands [--config FILE]
 
-OpenHands' model for tests stands for a model: it answers with the steps below, so that this runs without a key.
+The environment's image has OpenHands' agent server. A program in the sandbox stands for a model: it answers with the
+steps below, so that this runs without a key.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 
-from openhands.sdk import Agent, Conversation
+from openhands.sdk import LLM, Agent, Conversation, Tool
 from openhands.sdk.event import ObservationEvent
-from openhands.sdk.llm import Message, MessageToolCall, TextContent
-from openhands.sdk.testing import TestLLM
+from openhands.tools.file_editor import FileEditorTool
+from openhands.tools.terminal import TerminalTool
+from pydantic import SecretStr
 
-PROGRAM = "def double(n):\n    return n + n + 1\n"
+from taskcell.integrations.open_hands import TaskcellWorkspace
+
+FILE = "/workspace/double.py"
 STEPS = (
-    ("write_file", {"path": "double.py", "content": PROGRAM}),
-    ("edit_file", {"path": "double.py", "old": " + 1", "new": ""}),
-    ("terminal", {"command": "python3 -c 'import double; print(double.double(4))'"}),
+    ("file_editor", {"command": "create", "path": FILE, "file_text": "def double(n):\n    return n + n + 1\n"}),
+    ("file_editor", {"command": "str_replace", "path": FILE, "old_str": " + 1", "new_str": ""}),
+    ("terminal", {"command": "cd /workspace && python3 -c 'import double; print(double.double(4))'"}),
+    ("finish", {"message": "It is repaired."}),
 )
+#: Answers each question of an agent with the next step, as a server of OpenAI's form.
+MODEL = """\
+import json, sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+STEPS = json.loads(sys.argv[1])
 
-def calling(tool: str, arguments: dict[str, str]) -> Message:
-    call = MessageToolCall(id=tool, name=tool, arguments=json.dumps(arguments), origin="completion")
-    return Message(role="assistant", content=[TextContent(text="")], tool_calls=[call])
+class Model(BaseHTTPRequestHandler):
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        done = sum(message["role"] == "tool" for message in asked["messages"])
+        name, arguments = STEPS[min(done, len(STEPS) - 1)]
+        call = {"name": name, "arguments": json.dumps(arguments)}
+        message = {"role": "assistant", "content": None,
+                   "tool_calls": [{"id": f"call_{done}", "type": "function", "function": call}]}
+        answer = {"id": "scripted", "object": "chat.completion", "created": 0, "model": "scripted",
+                  "choices": [{"index": 0, "finish_reason": "tool_calls", "message": message}],
+                  "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
+        data = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+ThreadingHTTPServer(("127.0.0.1", 8100), Model).serve_forever()
+"""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Repair a program in a sandbox.")
-    parser.add_argument("--taskcell", default="taskcell", help="the server's command")
+    parser.add_argument("--program", help="the server's command")
+    parser.add_argument("--environment", default="openhands", help="of the server's configuration")
     parser.add_argument("--config", help="the server's configuration")
     known = parser.parse_args()
-    words = ["serve", *(["--config", known.config] if known.config else [])]
-    server = {"command": known.taskcell, "args": words, "env": dict(os.environ)}
-    end = Message(role="assistant", content=[TextContent(text="It is repaired.")])
-    model = TestLLM.from_messages([*(calling(tool, about) for tool, about in STEPS), end])
-    agent = Agent(llm=model, tools=[], mcp_config={"taskcell": server})
+    about = {"program": known.program, "environment": known.environment, "config": known.config}
     observed: list[str] = []
 
     def note(event: object) -> None:
         if isinstance(event, ObservationEvent):
             observed.append("\n".join(getattr(part, "text", "") for part in event.observation.to_llm_content))
 
-    with tempfile.TemporaryDirectory() as empty:
-        conversation = Conversation(agent=agent, workspace=empty, visualizer=None, callbacks=[note])
-        conversation.send_message("double(4) is 9. Repair it.")
-        conversation.run()
-        conversation.close()
+    with TaskcellWorkspace(**about) as workspace, workspace.task.start(["python3", "-c", MODEL, json.dumps(STEPS)]):
+        model = LLM(model="openai/scripted", base_url="http://127.0.0.1:8100/v1", api_key=SecretStr("none"))
+        agent = Agent(llm=model, tools=[Tool(name=FileEditorTool.name), Tool(name=TerminalTool.name)])
+        conversation = Conversation(agent=agent, workspace=workspace, visualizer=None, callbacks=[note])
+        try:
+            conversation.send_message("double(4) is 9. Repair it.")
+            conversation.run()
+        finally:
+            conversation.close()
+        is_repaired = workspace.execute_command(f"cat {FILE}").stdout.endswith("n + n\n")
     print(*observed, sep="\n")  # noqa: T201
-    return 0 if len(observed) == len(STEPS) and "8" in observed[-1].splitlines() else 1
+    return 0 if is_repaired and any("8" in text.split() for text in observed) else 1
 
 
 if __name__ == "__main__":

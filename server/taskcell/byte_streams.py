@@ -12,6 +12,10 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from taskcell.errors import SandboxLost
 
+#: HTTP's name of the protocol that a connection to a port of a task has after its upgrade: that of `PieceStream`.
+FORWARD = b"taskcell-forward"
+#: Connections of one task to its ports at once. A supervisor carries 128, and egress may take 64 of them.
+MAX_TASK_CONNECTIONS = 48
 #: What a stream raises that is broken, and a sandbox that is lost.
 BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError, SandboxLost)
 #: Bytes that are received at once.

@@ -22,11 +22,11 @@ from gateways import GatewayFactory
 from proxied import Names, serving
 from served_door import served_door
 from supervisor_driver import PATIENCE
+from taskcell.byte_streams import MAX_TASK_CONNECTIONS
 from taskcell.cli.forwarding import Forwarding, listen_locally
 from taskcell.cli.port_servers import LocalServer
 from taskcell.egress.egress import MIN_HOLD
 from taskcell.gateway.gateway import Gateway
-from taskcell.gateway.ports import MAX_TASK_CONNECTIONS
 from taskcell.model import ProcessResult, TaskKey, ToolCall
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.hostile]

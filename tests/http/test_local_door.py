@@ -24,12 +24,13 @@ from taskcell.cli.in_task import door_of, run_in_task
 from taskcell.cli.logs import show_logs
 from taskcell.cli.rm import ask_to_remove
 from taskcell.config.settings import Settings
-from taskcell.deployment.doors import listen_at, open_doors, short_path
+from taskcell.deployment.doors import listen_at, open_doors
 from taskcell.errors import TaskcellError
 from taskcell.gateway.gateway import Gateway
 from taskcell.gateway.removal import REMOVED
 from taskcell.http.local_door import with_local_door
 from taskcell.model import ProcessResult, Status, TaskKey, ToolCall
+from taskcell.socket_name import short_path
 
 pytestmark = pytest.mark.anyio
 

@@ -26,6 +26,8 @@ HOME = ROOT / ".cache" / "integrations"
 BEGIN = '<!-- made by `make test-frameworks FRAMEWORKS_ARGS="--write docs/frameworks.md"` -->'
 END = "<!-- end -->"
 COMPOSE = ("docker", "compose", "version")
+#: docker's configuration folder with Compose, which `scripts/compose.sh` makes where docker has none itself.
+COMPOSE_HOME = HOME / "compose"
 FIGURES = ("a call", "alive after a time-out", "bytes exact")
 CONFIGURATION = """
 manifests = []
@@ -41,12 +43,15 @@ allowed_mount_roots = ["{shared}"]
 sudo = true
 read_only = false
 cap_add = ["DAC_OVERRIDE", "FSETID"]
+[environments.openhands]
+image = "taskcell-test/openhands:latest"
 [environments.shared]
 volumes = ["{shared}:{shared}"]
 """
-#: Seconds for one suite, which takes a minute on an idle machine, and to install a framework on a slow line.
-SUITE_TIMEOUT = 300
-INSTALL_TIMEOUT = 300
+#: Seconds for one suite, which takes a minute or two on an idle machine.
+SUITE_TIMEOUT = 900
+#: Seconds to install a framework on a slow line, and OpenHands' image with it.
+INSTALL_TIMEOUT = 600
 #: Seconds to remove what a server left that was killed.
 REMOVE_TIMEOUT = 120
 
@@ -61,7 +66,8 @@ class Framework:
         profiles: more backends of the suite, which are the adapter with another environment of the configuration.
         needs_compose: its own backend needs Compose 2.
         needs_module: its own backend is this module, which needs a newer Python.
-        has_adapter: otherwise only its example is run.
+        is_apart: it has the client without the server, which is started from another environment.
+        examples: more of them, which are given the server's program as well.
     """
 
     title: str
@@ -71,16 +77,21 @@ class Framework:
     profiles: tuple[str, ...] = ()
     needs_compose: bool = False
     needs_module: str = ""
-    has_adapter: bool = True
+    is_apart: bool = False
+    examples: tuple[str, ...] = ()
 
     @property
     def backends(self) -> tuple[str, ...]:
         """What the suite is run on: the adapter, its other profiles, and the framework's own where it can run."""
-        if not self.has_adapter:
-            return ()
         needed = COMPOSE if self.needs_compose else (self.python, "-c", f"import {self.needs_module or 'sys'}")
-        has_docker = not subprocess.run(needed, capture_output=True, check=False).returncode
+        has_docker = not subprocess.run(needed, env=self.environ, capture_output=True, check=False).returncode
         return ("taskcell", *self.profiles, *(("docker",) if has_docker else ()))
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables of this process, and where docker finds Compose."""
+        has_own = self.needs_compose and COMPOSE_HOME.is_dir()
+        return {**os.environ, **({"DOCKER_CONFIG": str(COMPOSE_HOME)} if has_own else {})}
 
     @property
     def python(self) -> str:
@@ -92,7 +103,7 @@ FRAMEWORKS = (
     Framework("deepagents", "deepagents", "deep_agents", "deepagents", needs_module="deepagents_docker"),
     Framework("SWE-ReX", "swe-rex", "swe_rex", "swe-rex"),
     Framework("Inspect", "inspect", "inspect_sandbox", "inspect_ai", ("sudo",), needs_compose=True),
-    Framework("OpenHands", "openhands", "open_hands", "openhands-sdk", has_adapter=False),
+    Framework("OpenHands", "openhands", "open_hands", "openhands-sdk", is_apart=True, examples=("open_hands_mcp",)),
 )
 
 
@@ -150,6 +161,8 @@ def try_suite(framework: Framework, backend: str, folder: Path, environ: dict[st
     report = folder / f"{backend}.xml"
     suite = str(SUITES / f"{framework.module}.py")
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "--disable-warnings"]
+    # What the suites of this project share needs the server's packages.
+    words += ["--noconftest"] if framework.is_apart else []
     words += ["-o", "anyio_mode=auto", "-o", "junit_family=xunit1", f"--junitxml={report}", suite]
     done = bounded([framework.python, *words], SUITE_TIMEOUT, env={**environ, "FRAMEWORK_BACKEND": backend})
     score = read_report(report) if report.exists() else Score(failed=["the suite did not run"])
@@ -181,12 +194,11 @@ def read_report(report: Path) -> Score:
 def check_beside(framework: Framework, environ: dict[str, str]) -> list[str]:
     """Check the adapter's types against the framework's, and run its example. Return what failed."""
     module, config = framework.module, environ["FRAMEWORK_CONFIG"]
-    example = [framework.python, f"examples/{module}.py", "--config", config]
-    if framework.has_adapter:
-        mypy = [sys.executable, "-m", "mypy", "--python-executable", framework.python]
-        checks = {"its types": [*mypy, "-m", f"taskcell.integrations.{module}"], "its example": example}
-    else:
-        checks = {"its example": [*example, "--taskcell", str(Path(sys.executable).with_name("taskcell"))]}
+    mypy = [sys.executable, "-m", "mypy", "--python-executable", framework.python]
+    checks = {"its types": [*mypy, "-m", f"taskcell.integrations.{module}"]}
+    program = ["--program", environ["FRAMEWORK_TASKCELL"]] if framework.is_apart else []
+    for name in (module, *framework.examples):
+        checks[f"its example {name}"] = [framework.python, f"examples/{name}.py", "--config", config, *program]
     failed = []
     for name, words in checks.items():
         done = bounded(words, SUITE_TIMEOUT, env=environ)
@@ -198,14 +210,17 @@ def check_beside(framework: Framework, environ: dict[str, str]) -> list[str]:
 
 def try_framework(framework: Framework, clock: Clock) -> tuple[dict[str, Score], list[str]]:
     """Install a framework, and return what its backends score, and what failed of the adapter."""
-    installing = bounded(["scripts/integrations.sh", framework.extra], INSTALL_TIMEOUT)
-    print(installing.stdout, end="")
-    if installing.returncode:
-        print(installing.stderr, file=sys.stderr)
-        return {}, ["it could not be installed"]
+    wanted = [["scripts/integrations.sh", framework.extra]]
+    wanted += [["scripts/compose.sh"]] if framework.needs_compose and not clock.is_bounded else []
+    for words in wanted:
+        installing = bounded(words, INSTALL_TIMEOUT)
+        print(installing.stdout, end="", flush=True)
+        if installing.returncode:
+            print(installing.stderr, file=sys.stderr)
+            return {}, ["it could not be installed"]
     with tempfile.TemporaryDirectory(prefix="taskcell-frameworks-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        environ = configured(folder)
+        environ = {**framework.environ, **configured(folder)}
         scores = {}
         try:
             for backend in framework.backends:
@@ -225,7 +240,7 @@ def try_framework(framework: Framework, clock: Clock) -> tuple[dict[str, Score],
 
 
 def configured(folder: Path) -> dict[str, str]:
-    """Write the servers' configuration into a folder, and return the variables of what is run."""
+    """Write the servers' configuration into a folder, and return the variables that what is run gets beside its own."""
     shared = folder / "shared"
     shared.mkdir()
     shared.chmod(0o777)
@@ -233,9 +248,9 @@ def configured(folder: Path) -> dict[str, str]:
     config = folder / "taskcell.toml"
     config.write_text(f'deployment = "{folder.name}"\n{CONFIGURATION.format(shared=shared)}')
     return {
-        **os.environ,
         "FRAMEWORK_CONFIG": str(config),
         "FRAMEWORK_SHARED": str(shared),
+        "FRAMEWORK_TASKCELL": str(Path(sys.executable).with_name("taskcell")),
         "XDG_STATE_HOME": str(folder / "state"),
         "XDG_CONFIG_HOME": str(folder / "config"),
         "MSWEA_SILENT_STARTUP": "1",

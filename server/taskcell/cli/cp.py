@@ -77,7 +77,7 @@ def _split(word: str) -> tuple[str, str] | None:
 def _connected(door: Path) -> Iterator[httpx2.Client]:
     import httpx2
 
-    from taskcell.deployment.doors import short_path
+    from taskcell.socket_name import short_path
 
     with short_path(door) as name:
         transport = httpx2.HTTPTransport(uds=name, verify=False, trust_env=False)

@@ -11,13 +11,13 @@ import typer
 from taskcell.assembly.invocation import Invocation
 from taskcell.cli.command import command
 from taskcell.cli.remote_server import SERVER_URL, TOKEN_FILE, checked_url, read_token
+from taskcell.destinations import MAX_PORT
 from taskcell.errors import TaskcellError
 
 if TYPE_CHECKING:
     from taskcell.cli.port_servers import PortServer
 
 _WORD = re.compile(r"([0-9]{1,5})(?::([0-9]{1,5}))?")
-_MAX_PORT = 65535
 
 
 def register(app: typer.Typer) -> None:
@@ -82,7 +82,7 @@ def _read(ports: str) -> tuple[int, int]:
     """The port in the sandbox, and the one of this machine. Raises BadParameter."""
     found = _WORD.fullmatch(ports)
     port, local = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not 1 <= port <= _MAX_PORT or local > _MAX_PORT:
+    if not 1 <= port <= MAX_PORT or local > MAX_PORT:
         raise typer.BadParameter(f"'{ports}' is not PORT[:LOCAL], as in 8000, 80:8080 or 8000:0.")
     return port, local
 

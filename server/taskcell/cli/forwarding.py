@@ -11,10 +11,9 @@ from contextlib import ExitStack, contextmanager, suppress
 import anyio
 import anyio.abc
 
-from taskcell.byte_streams import BROKEN, PieceStream, splice_pieces
+from taskcell.byte_streams import BROKEN, MAX_TASK_CONNECTIONS, PieceStream, splice_pieces
 from taskcell.cli.port_servers import DOOR_TIMEOUT, NotForwarded, PortServer
 from taskcell.errors import TaskcellError
-from taskcell.gateway.ports import MAX_TASK_CONNECTIONS
 from taskcell.raw_stream import RawStream, notice_a_vanished_peer
 
 #: Connections that the kernel keeps until others have ended.

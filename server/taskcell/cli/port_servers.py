@@ -15,15 +15,15 @@ import anyio.abc
 import h11
 from anyio.abc import SocketAttribute
 
-from taskcell.byte_streams import PieceStream
+from taskcell.byte_streams import FORWARD, PieceStream
 from taskcell.cli.in_task import door_of
-from taskcell.deployment.doors import short_path
 from taskcell.errors import TaskcellError
 from taskcell.hop_by_hop import Headers
-from taskcell.http.ports import FORWARD, PORTS_PATH
+from taskcell.http.ports import PORTS_PATH
 from taskcell.model import LOCAL_PRINCIPAL, TaskKey
 from taskcell.raw_stream import notice_a_vanished_peer
 from taskcell.secret import Hidden
+from taskcell.socket_name import short_path
 from taskcell.text import MESSAGE_SHOWN, plain_line
 
 #: Seconds for the server to open a connection: twice what it takes at most.

@@ -150,8 +150,8 @@ async def ask_to_remove(door: Path, task: TaskKey, purge: bool) -> bool:
     """
     import httpx2
 
-    from taskcell.deployment.doors import short_path
     from taskcell.http.removal import REMOVE
+    from taskcell.socket_name import short_path
 
     try:
         with short_path(door) as name:

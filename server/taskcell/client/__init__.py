@@ -19,6 +19,7 @@ async def connect(
     door: Path | str | None = None,
     config: Path | str | None = None,
     options: Sequence[str] = (),
+    program: Path | str | None = None,
 ) -> AsyncIterator[Cell]:
     """Connect to a server: to one of its own that is started for it, or to one that runs.
 
@@ -30,10 +31,11 @@ async def connect(
         door: the socket of a server on this machine, of the same user. `client.doors.find_doors` lists them.
         config: the configuration file of the server that is started when neither `url` nor `door` is given.
         options: more words for `taskcell serve`, such as `--folder`.
+        program: the `taskcell` that is started; None: that of this environment, or else the one on PATH.
     """
     if url is not None or door is not None:
         async with ServerClient(url=url, token=token, door=door) as wire:
             yield Cell(wire)
         return
-    async with own_server(config, options) as path, ServerClient(door=path) as wire:
+    async with own_server(config, options, program) as path, ServerClient(door=path) as wire:
         yield Cell(wire)

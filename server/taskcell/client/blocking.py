@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial, wraps
@@ -106,6 +106,9 @@ class _Held(Protocol):
 class _Blocking:
     def __init__(self, portal: Portal, inner: Any) -> None:
         self.portal, self.inner = portal, inner
+
+    def __repr__(self) -> str:
+        return repr(self.inner)
 
 
 def _call(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[_Held, P], R]:
@@ -225,12 +228,14 @@ def connect(
     token: str | None = None,
     door: Path | str | None = None,
     config: Path | str | None = None,
-    options: tuple[str, ...] = (),
+    options: Sequence[str] = (),
+    program: Path | str | None = None,
 ) -> Iterator[Cell]:
     """As `taskcell.client.connect`."""
     portal = Portal()
     try:
-        opened = portal.call(partial(_opened, url, token=token, door=door, config=config, options=options))
+        about = {"token": token, "door": door, "config": config, "options": options, "program": program}
+        opened = portal.call(partial(_opened, url, **about))
         with portal.entered(opened) as inner:
             try:
                 yield Cell(portal, inner)

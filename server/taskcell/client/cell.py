@@ -31,6 +31,9 @@ class Cell:
     def __init__(self, wire: ServerClient) -> None:
         self._wire = wire
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self._wire.address}>"
+
     def task(self, task_id: str) -> Task:
         """Return a task by its name, without asking the server: its first command makes its sandbox."""
         return Task(self._wire, task_id)

@@ -15,12 +15,11 @@ import httpcore2
 import httpx2
 from anyio.abc import SocketAttribute
 
-from taskcell.byte_streams import BROKEN, PieceStream, splice
+from taskcell.byte_streams import BROKEN, FORWARD, MAX_TASK_CONNECTIONS, PieceStream, splice
 from taskcell.client.beside import beside
 from taskcell.client.failures import ArgumentError, CellError, LostError
 from taskcell.client.wire import ServerClient, port_path
-from taskcell.gateway.ports import MAX_PORT, MAX_TASK_CONNECTIONS
-from taskcell.http.ports import FORWARD
+from taskcell.destinations import MAX_PORT
 
 _UPGRADE = {"connection": "upgrade", "upgrade": FORWARD.decode()}
 _BROKEN = (httpcore2.NetworkError, httpcore2.ProtocolError, OSError, anyio.ClosedResourceError)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -23,15 +25,23 @@ LOG_SHOWN = 2000
 
 
 @asynccontextmanager
-async def own_server(config: Path | str | None, options: Sequence[str]) -> AsyncIterator[Path]:
+async def own_server(
+    config: Path | str | None, options: Sequence[str], program: Path | str | None = None
+) -> AsyncIterator[Path]:
     """Start a server; yield its socket. It ends when this is left, or this process does.
 
     Raises CellError when it does not start; the message quotes its log.
+
+    Arguments:
+        program: the `taskcell` that is started; None: that of this environment, or else the one on PATH.
     """
-    words = [sys.executable, "-m", "taskcell", "serve", "--door", "--log-level", "warning"]
+    words = [*_program(program), "serve", "--door", "--log-level", "warning"]
     words += [] if config is None else ["--config", str(config)]
     # Its log is this process's standard error; what it says before it serves is kept for an error.
-    server = await anyio.open_process([*words, *options], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        server = await anyio.open_process([*words, *options], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as error:
+        raise CellError(f"The server did not start: {words[0]} cannot be run ({error.strerror}).") from None
     log = _Log(server)
     async with beside(log.read):
         try:
@@ -39,6 +49,21 @@ async def own_server(config: Path | str | None, options: Sequence[str]) -> Async
         finally:
             with anyio.CancelScope(shield=True):
                 await _end(server)
+
+
+def _program(given: Path | str | None) -> list[str]:
+    """Return the words that run `taskcell`. Raises CellError: this environment has its client alone."""
+    if given is not None:
+        return [str(given)]
+    if importlib.util.find_spec("taskcell.cli") is not None:
+        return [sys.executable, "-m", "taskcell"]
+    found = shutil.which("taskcell")
+    if found is None:
+        raise CellError(
+            "The client is installed here without a server: give `program`, the path of taskcell where it is "
+            "installed, or `door` or `url` of a server that runs."
+        )
+    return [found]
 
 
 class _Log:
@@ -52,17 +77,28 @@ class _Log:
 
     async def read(self) -> None:
         assert self._server.stderr is not None
-        async for data in self._server.stderr:
-            if self.passes:
-                sys.stderr.buffer.write(data)
-                sys.stderr.flush()
-            else:
-                self._kept += data
+        # It is closed below: what a killed server leaves behind may keep the other end open.
+        with suppress(anyio.ClosedResourceError):
+            async for data in self._server.stderr:
+                if self.passes:
+                    pass_log_on(data)
+                else:
+                    self._kept += data
         self.ended.set()
 
     @property
     def text(self) -> str:
         return self._kept[-LOG_SHOWN:].decode("utf-8", "replace").strip()
+
+
+def pass_log_on(data: bytes) -> None:
+    """Write to standard error as far as there is one: a notebook's takes text, and a daemon has none."""
+    with suppress(OSError, ValueError, AttributeError):
+        if hasattr(sys.stderr, "buffer"):
+            sys.stderr.buffer.write(data)
+        else:
+            sys.stderr.write(data.decode("utf-8", "replace"))
+        sys.stderr.flush()
 
 
 async def _socket(server: anyio.abc.Process, log: _Log) -> Path:

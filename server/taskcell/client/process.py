@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Literal
 
+import anyio.to_thread
 import httpx2
 
 from taskcell.client.beside import beside
 from taskcell.client.failures import LostError, error_of
 from taskcell.client.wire import ServerClient, frames, task_path
 
+BytesLike = bytes | bytearray | memoryview
+#: A line for the task's shell, or a program and its arguments.
+CommandLine = str | Sequence[str | bytes | os.PathLike[str]]
+Stdin = BytesLike | Iterable[BytesLike] | AsyncIterable[BytesLike]
 #: Input that is sent with the command itself, in bytes; more is sent beside it.
 INLINE_STDIN = 256 << 10
 _NAMES: Mapping[int, Literal["stdout", "stderr"]] = {1: "stdout", 2: "stderr"}
@@ -28,6 +34,9 @@ class CommandFailed(Exception):
         last = done.stderr[-500:].decode("utf-8", "replace").strip()
         super().__init__(f"The command {done.status} with {done.exit_code}" + (f": {last}" if last else ""))
         self.done = done
+
+    def __reduce__(self) -> tuple[type[CommandFailed], tuple[Done]]:
+        return type(self), (self.done,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +89,13 @@ class RunningCommand:
         self._task = task
         self._frames = frames(answer)
         self._ended: dict[str, Any] | None = None
+        self._done: Done | None = None
+        self._is_left = False
         self.id = ""
         self.notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id!r} of task {self._task!r}>"
 
     async def begin(self) -> None:
         """Read the first frame."""
@@ -95,7 +109,13 @@ class RunningCommand:
     def __aiter__(self) -> AsyncIterator[OutputPiece]:
         return self._output()
 
+    def leave(self) -> None:
+        """Note that its block was left, and it was killed with that unless it had ended."""
+        self._is_left = True
+
     async def _output(self) -> AsyncIterator[OutputPiece]:
+        if self._is_left and self._ended is None:
+            raise LostError("The command was killed when its block was left; read and wait inside of that.")
         async for kind, data in self._frames:
             if kind:
                 yield OutputPiece(_NAMES[kind], data)
@@ -110,32 +130,38 @@ class RunningCommand:
 
     async def wait(self) -> Done:
         """Wait for its end. `stdout` and `stderr` are what was not iterated over before. Raises a CellError."""
-        held = {"stdout": BytesIO(), "stderr": BytesIO()}
-        if self._ended is None:
-            async for piece in self:
-                held[piece.stream].write(piece.data)
-        return done_of(self._ended or {}, held["stdout"].getvalue(), held["stderr"].getvalue(), self.notes)
+        if self._done is None:
+            held = {"stdout": BytesIO(), "stderr": BytesIO()}
+            if self._ended is None:
+                async for piece in self:
+                    held[piece.stream].write(piece.data)
+            about = self._ended or {}
+            self._done = done_of(about, held["stdout"].getvalue(), held["stderr"].getvalue(), self.notes)
+        return self._done
 
-    async def write(self, data: bytes) -> None:
-        """Send bytes to its standard input; waits until they are taken. Needs `stdin=None` at the start."""
-        await self._stdin(data, "")
+    async def write(self, data: BytesLike) -> int:
+        """Send bytes to its standard input; waits until they are taken. Needs `stdin=None` at the start.
+
+        Returns how many were taken: fewer than were given when the command has ended.
+        """
+        return await self._stdin(exact_bytes(data), "")
 
     async def close_stdin(self) -> None:
         """End its standard input."""
         await self._stdin(b"", "?end=1")
 
-    async def feed(self, data: bytes | AsyncIterable[bytes]) -> None:
+    async def feed(self, data: bytes | Iterable[BytesLike] | AsyncIterable[BytesLike]) -> None:
         """Send all of its standard input, and end it."""
         if isinstance(data, bytes):
             await self._stdin(data, "?end=1")
             return
-        async for piece in data:
+        async for piece in data if isinstance(data, AsyncIterable) else _in_thread(data):
             await self.write(piece)
         await self.close_stdin()
 
-    async def _stdin(self, data: bytes, query: str) -> None:
+    async def _stdin(self, data: bytes, query: str) -> int:
         path = task_path(self._task, "processes", self.id, "stdin") + query
-        await self._wire.json_bytes(path, data, task=self._task)
+        return int((await self._wire.json("POST", path, data, task=self._task))["size"])
 
     async def signal(self, name: str) -> None:
         """Send a signal, such as `SIGINT`, to its process group."""
@@ -161,36 +187,51 @@ def done_of(fields: Mapping[str, Any], stdout: bytes, stderr: bytes, notes: tupl
     )
 
 
-def request_of(  # noqa: PLR0917
-    command: str | Sequence[str],
-    stdin: bytes | AsyncIterable[bytes] | None,
-    env: Mapping[str, str] | None,
-    user: str | None,
-    cwd: str | None,
-    timeout: float | None,
-) -> dict[str, Any]:
-    """Return what is sent to have a command run. Arguments as those of `Task.run`."""
-    what: dict[str, Any] = {"line": command} if isinstance(command, str) else {"argv": list(command)}
-    is_inline = isinstance(stdin, bytes) and len(stdin) <= INLINE_STDIN
-    given = {"stdin": base64.b64encode(stdin).decode()} if is_inline and isinstance(stdin, bytes) else {"input": True}
-    return {**what, **given, "env": dict(env or {}), "user": user, "cwd": cwd, "timeout": timeout}
+def exact_bytes(data: BytesLike) -> bytes:
+    """Return the bytes of what holds bytes. Raises TypeError for a text, whose bytes only its encoding says."""
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    raise TypeError(f"bytes are needed, not {type(data).__name__}" + ("; encode it" if isinstance(data, str) else ""))
+
+
+async def _in_thread(pieces: Iterable[BytesLike]) -> AsyncIterator[BytesLike]:
+    """The pieces, each had in a thread: a file or a generator may wait."""
+    found = iter(pieces)
+    while (piece := await anyio.to_thread.run_sync(next, found, None)) is not None:
+        yield piece
 
 
 @asynccontextmanager
 async def started(
-    wire: ServerClient, task: str, request: dict[str, Any], stdin: bytes | AsyncIterable[bytes] | None
+    wire: ServerClient, task: str, command: CommandLine, stdin: Stdin | None, about: Mapping[str, Any]
 ) -> AsyncIterator[RunningCommand]:
     """Start a command; it is killed, with everything that it started, if it runs when this is left.
 
+    Raises TypeError: the command or its input is not made of what `Task.run` says.
+
     Arguments:
-        stdin: what is sent beside the request, if it says so; None: nothing is.
+        about: `env`, `user`, `cwd` and `timeout`, as those of `Task.run`.
     """
-    content = json.dumps(request).encode()
+    what: dict[str, Any] = {"line": command} if isinstance(command, str) else {"argv": [_word(one) for one in command]}
+    if (stdin is not None and not isinstance(stdin, AsyncIterable | Iterable | bytes)) or isinstance(stdin, str):
+        raise TypeError(f"stdin is bytes, or an iterable of bytes, not {type(stdin).__name__}")
+    given = exact_bytes(stdin) if isinstance(stdin, bytes | bytearray | memoryview) else stdin
+    is_inline = isinstance(given, bytes) and len(given) <= INLINE_STDIN
+    what |= {"stdin": base64.b64encode(given).decode()} if is_inline and isinstance(given, bytes) else {"input": True}
+    content = json.dumps({**what, **about}).encode()
     async with wire.stream("POST", task_path(task, "processes"), task=task, content=content) as answer:
         process = RunningCommand(wire, task, answer)
         await process.begin()
-        if "stdin" in request or stdin is None:
-            yield process
-            return
-        async with beside(lambda: process.feed(stdin)):
-            yield process
+        try:
+            if is_inline or given is None:
+                yield process
+                return
+            async with beside(lambda: process.feed(given)):
+                yield process
+        finally:
+            process.leave()
+
+
+def _word(word: str | bytes | os.PathLike[str]) -> str:
+    """Return a word as Python writes it. What is none is left to the server, which says where it stands."""
+    return os.fsdecode(word) if isinstance(word, bytes | os.PathLike) else word

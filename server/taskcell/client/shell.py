@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any
 
 from taskcell.client.failures import CellError, LostError, error_of
-from taskcell.client.process import Done, OutputPiece, done_of
+from taskcell.client.process import BytesLike, Done, OutputPiece, done_of, exact_bytes
 from taskcell.client.wire import ServerClient, frames, task_path
 
 _NAMES: dict[int, Any] = {1: "stdout", 2: "stderr"}
@@ -28,6 +28,9 @@ class ShellEndedError(CellError):
         super().__init__(f"The shell has ended under this command ({done.status}, exit code {done.exit_code}).")
         self.done = done
 
+    def __reduce__(self) -> tuple[type[ShellEndedError], tuple[Done]]:
+        return type(self), (self.done,)
+
 
 class Shell:
     """A named bash. It runs one command at a time, and takes input and interrupts meanwhile."""
@@ -36,6 +39,9 @@ class Shell:
         self._wire = wire
         self._task = task
         self.name = name
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} of task {self._task!r}>"
 
     async def run(
         self,
@@ -70,9 +76,9 @@ class Shell:
                 return done
         raise LostError("The server went away while the command ran.")
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: BytesLike) -> None:
         """Send bytes to the standard input of what runs, or of what runs next."""
-        await self._wire.json_bytes(self._path("stdin"), data, task=self._task)
+        await self._wire.json_bytes(self._path("stdin"), exact_bytes(data), task=self._task)
 
     async def interrupt(self) -> None:
         """End the command that runs, as ^C does in a terminal."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from taskcell.client import files, repository
 from taskcell.client.failures import CellError, FolderError
 from taskcell.client.forward import Forward, forwarded
-from taskcell.client.process import Done, RunningCommand, request_of, started
+from taskcell.client.process import BytesLike, CommandLine, Done, RunningCommand, Stdin, exact_bytes, started
 from taskcell.client.shell import Shell, opened_shell
 from taskcell.client.wire import ServerClient, file_path
 
@@ -38,6 +38,10 @@ def _ignore(sentence: str) -> None:
     """What a caller does who does not ask what was left out."""
 
 
+def _surroundings(env: Mapping[str, str] | None, user: str | None, cwd: RemotePath | None) -> dict[str, Any]:
+    return {"env": dict(env or {}), "user": user, "cwd": None if cwd is None else os.fspath(cwd)}
+
+
 class Task:
     """A task. Its sandbox is made at its first command, and serves until `close`, or its server's limits say so."""
 
@@ -45,16 +49,19 @@ class Task:
         self._wire = wire
         self.id = task_id
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id!r}>"
+
     # --- commands ----------------------------------------------------------------------------------------------
 
     async def run(
         self,
-        command: str | Sequence[str],
+        command: CommandLine,
         *,
-        stdin: bytes | AsyncIterable[bytes] = b"",
+        stdin: Stdin = b"",
         env: Mapping[str, str] | None = None,
         user: str | None = None,
-        cwd: str | None = None,
+        cwd: RemotePath | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the supervisor's, which kills the command
     ) -> Done:
         """Run a command to its end. Nothing of one run changes the next, but for files.
@@ -63,25 +70,25 @@ class Task:
 
         Arguments:
             command: a line for the task's shell, or a program and its arguments, which no shell sees.
-            stdin: all of its standard input.
+            stdin: all of its standard input, or an iterable of its pieces, such as a file that is read.
             env: variables for it alone.
             user: whom it runs as, as far as the task's environment allows that.
             cwd: its folder, absolute or from the workspace.
             timeout: seconds; it is killed then, with everything that it started. None: never.
         """
-        request = request_of(command, stdin, env, user, cwd, timeout)
-        async with started(self._wire, self.id, request, stdin) as process:
+        about = {**_surroundings(env, user, cwd), "timeout": timeout}
+        async with started(self._wire, self.id, command, stdin, about) as process:
             return await process.wait()
 
     @asynccontextmanager
     async def start(
         self,
-        command: str | Sequence[str],
+        command: CommandLine,
         *,
-        stdin: bytes | AsyncIterable[bytes] | None = b"",
+        stdin: Stdin | None = b"",
         env: Mapping[str, str] | None = None,
         user: str | None = None,
-        cwd: str | None = None,
+        cwd: RemotePath | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the supervisor's, which kills the command
     ) -> AsyncIterator[RunningCommand]:
         """Start a command whose output is read as it comes. It is killed when the block is left before it has ended.
@@ -89,8 +96,8 @@ class Task:
         Arguments:
             stdin: as in `run`; None keeps it open for `write` and `close_stdin`.
         """
-        request = request_of(command, stdin, env, user, cwd, timeout)
-        async with started(self._wire, self.id, request, stdin) as process:
+        about = {**_surroundings(env, user, cwd), "timeout": timeout}
+        async with started(self._wire, self.id, command, stdin, about) as process:
             yield process
 
     @asynccontextmanager
@@ -99,7 +106,7 @@ class Task:
         name: str = "main",
         *,
         env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: RemotePath | None = None,
         user: str | None = None,
     ) -> AsyncIterator[Shell]:
         """Open a bash that keeps functions, variables, folder, `umask` and options from one command to the next.
@@ -107,8 +114,7 @@ class Task:
         Any number may be open for a task, each under a name of its own. It is killed, with everything that it started,
         when the block is left. Raises ArgumentError when the name is taken.
         """
-        about = {"env": dict(env or {}), "cwd": cwd, "user": user}
-        async with opened_shell(self._wire, self.id, name, about) as shell:
+        async with opened_shell(self._wire, self.id, name, _surroundings(env, user, cwd)) as shell:
             yield shell
 
     # --- files -------------------------------------------------------------------------------------------------
@@ -120,9 +126,10 @@ class Task:
                 raise FolderError(f"{os.fspath(path)} is a folder; download it.")
             return await answer.aread()
 
-    async def write_bytes(self, path: RemotePath, data: bytes) -> None:
+    async def write_bytes(self, path: RemotePath, data: BytesLike) -> None:
         """Write a file in one step, with the folders above it. Raises FolderError, ForbiddenError, CapacityError."""
-        async with self._wire.stream("PUT", file_path(self.id, path), task=self.id, content=data) as answer:
+        content = exact_bytes(data)
+        async with self._wire.stream("PUT", file_path(self.id, path), task=self.id, content=content) as answer:
             await answer.aread()
 
     async def upload(

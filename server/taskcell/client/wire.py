@@ -24,8 +24,8 @@ from taskcell.client.failures import (
     NotFoundError,
     error_of,
 )
-from taskcell.deployment.doors import short_path
 from taskcell.model import WORKSPACE
+from taskcell.socket_name import short_path
 
 _FRAME = struct.Struct(">BxxxI")
 #: Seconds to connect. What a server answers may take as long as its engine does, and a command as long as it runs.
@@ -51,6 +51,11 @@ class ServerClient:
         self._clients: dict[str | None, httpx2.AsyncClient] = {}
         #: The doors of tasks that the first server does not have.
         self._doors: dict[str, str] = {}
+
+    @property
+    def address(self) -> str:
+        """Which server it is, without secrets."""
+        return self._first or (self._url or "").rpartition("@")[2]
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,8 +132,8 @@ class ServerClient:
         task: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Send JSON, and return the answer's. Raises a CellError."""
-        content = None if body is None else json.dumps(body).encode()
+        """Send JSON, or bytes as they are, and return the answer's. Raises a CellError."""
+        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         async with self.stream(method, path, task=task, content=content, headers=headers) as answer:
             return json.loads(await answer.aread())
 

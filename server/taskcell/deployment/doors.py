@@ -5,25 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from taskcell.deployment.state_files import check_folder, is_locked
 from taskcell.deployment.state_folder import DOOR
+from taskcell.socket_name import short_path
 
 #: Connections that the kernel keeps until they are accepted.
 DOOR_BACKLOG = 64
-
-
-@contextmanager
-def short_path(path: Path) -> Iterator[str]:
-    """A short name of a socket, for the kernel takes 107 bytes: by a descriptor of its folder. Raises OSError."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}" if Path("/proc/self/fd").exists() else str(path)
-    finally:
-        os.close(folder)
 
 
 def listen_at(path: Path) -> socket.socket:

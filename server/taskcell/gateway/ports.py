@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import anyio
 
 from taskcell.audit.log import AuditFailed
+from taskcell.byte_streams import MAX_TASK_CONNECTIONS
+from taskcell.destinations import MAX_PORT
 from taskcell.egress.relay import Traffic
 from taskcell.errors import BadArgument, ErrorCode, NoRoom, SandboxLost, TaskcellError
 from taskcell.gateway.trail import Trail
@@ -24,11 +26,10 @@ from taskcell.supervisor.tunnels import Tunnel, TunnelRefused
 from taskcell.text import shown
 from taskcell.tools.catalog import PORTS
 
-MAX_PORT = 65535
 #: Seconds for a connection in the sandbox: nothing is between the two ends but its own loopback.
 PORT_TIMEOUT = 10.0
-#: Connections at once of one task, and of one principal. A supervisor carries 128, and egress may take 64 of them.
-MAX_TASK_CONNECTIONS, MAX_PRINCIPAL_CONNECTIONS = 48, 128
+#: Connections at once of one principal.
+MAX_PRINCIPAL_CONNECTIONS = 128
 
 
 class NothingListens(TaskcellError):

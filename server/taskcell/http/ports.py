@@ -7,7 +7,7 @@ import re
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from taskcell.byte_streams import BROKEN, PieceStream, splice_pieces
+from taskcell.byte_streams import BROKEN, FORWARD, PieceStream, splice_pieces
 from taskcell.caller import Caller
 from taskcell.config.http_table import HttpSettings
 from taskcell.errors import BadArgument, TaskcellError
@@ -22,8 +22,6 @@ from taskcell.mcp.scopes import FOR_PORTS
 from taskcell.model import TaskKey
 
 PORTS_PATH = "/ports/"
-#: The protocol of a connection to the port itself: both ways in the pieces of `PieceStream`.
-FORWARD = b"taskcell-forward"
 _FORM = f"{PORTS_PATH}TASK/PORT/PATH"
 _PORT = re.compile(rb"[0-9]{1,5}")
 

@@ -30,6 +30,8 @@ class TaskSettings(BaseModel):
     """A task to go on with, which is not closed at the end. None: a new one."""
     config: str | None = None
     """The configuration file of the server that is started."""
+    program: str | None = None
+    """The program that is started as the server; None: that of this environment, or else the one on PATH."""
     door: str | None = None
     """The socket of a server on this machine."""
     url: str | None = None
@@ -39,7 +41,7 @@ class TaskSettings(BaseModel):
 
     def server(self) -> dict[str, Any]:
         """Return the arguments of `connect`, and start the server where none is named. Blocking. Raises CellError."""
-        door = self.door if self.door or self.url else shared_server(self.config)
+        door = self.door if self.door or self.url else shared_server(self.config, self.program)
         token = self.token.get_secret_value() if self.token else os.environ.get("TASKCELL_TOKEN")
         return {"url": self.url, "door": door, "token": token}
 

@@ -25,11 +25,11 @@ from mcp_types import (
 )
 
 from taskcell.deployment.base import Peer
-from taskcell.deployment.doors import short_path
 from taskcell.errors import TaskcellError
 from taskcell.mcp.answer import STRUCTURED
 from taskcell.mcp.neighbours import HERE
 from taskcell.mcp.tools import TO_END
+from taskcell.socket_name import short_path
 
 #: Host and path of every server's application; the socket says which server.
 _ADDRESS = "http://localhost/mcp"

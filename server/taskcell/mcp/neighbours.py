@@ -158,7 +158,7 @@ class Neighbours:
             await anyio.sleep(PEER_TURN if is_peer else DOOR_TURN)
 
     async def _opens(self, door: Door, context: Context) -> bool:
-        from taskcell.deployment.doors import short_path
+        from taskcell.socket_name import short_path
 
         if isinstance(door, Peer):
             return await door.opens(self._passed(door, context).token, PEER_OPENS)
