@@ -15,8 +15,9 @@ import pytest
 import taskcell
 from taskcell import errors
 from taskcell.engine.kubernetes.api import ApiRefused
-from taskcell.errors import Denied, ErrorCode, HeldElsewhere, ManifestError, MustAsk, TaskcellError
+from taskcell.errors import Denied, ErrorCode, HeldElsewhere, ManifestError, MustAsk, TaskcellError, TaskMoved
 from taskcell.files.refusals import Errno, RefusalReason, Refused
+from taskcell.gateway.admission import EndedByServer
 from taskcell.mcp.answer import Failure
 
 CODES = {
@@ -43,11 +44,15 @@ CODES = {
     "TokensUnreadable": ErrorCode.INTERNAL,
     "HeldElsewhere": ErrorCode.LOST,
     "Taken": ErrorCode.LOST,
+    "TaskMoved": ErrorCode.LOST,
+    "EndedByServer": ErrorCode.LOST,
     "NothingListens": ErrorCode.NOT_FOUND,
     "ApiRefused": ErrorCode.ENGINE_UNAVAILABLE,
     "NotForwarded": ErrorCode.INTERNAL,
 }
 SOURCES = sorted(Path(taskcell.__file__).parent.rglob("*.py"))
+#: What an error's fields say beside its code and sentence.
+MORE: dict[type[TaskcellError], dict[str, Any]] = {HeldElsewhere: {"door": "x"}, TaskMoved: {"moved": True}}
 #: What a person reads at a terminal, and never a model.
 FOR_PERSONS = {"assembly", "auth", "http", "cli", "images", "clients", "config", "skills", "descriptors.py"}
 #: A command of the host, in a sentence.
@@ -66,6 +71,7 @@ def made(kind: type[TaskcellError]) -> TaskcellError:
         MustAsk: ("rule", "reason", "tool", "command"),
         ManifestError: (["x"],),
         ApiRefused: ("x", 403, "Forbidden"),
+        EndedByServer: (),
     }
     return kind(*arguments.get(kind, ("x",)))
 
@@ -81,7 +87,7 @@ def test_every_error_has_the_code_of_its_kind() -> None:
 @pytest.mark.parametrize("kind", list(all_of(TaskcellError)))
 def test_a_refusal_carries_its_code_and_sentence(kind: type[TaskcellError]) -> None:
     error = made(kind)
-    more = {"rule": "rule"} if issubclass(kind, Denied) else {"door": "x"} if kind is HeldElsewhere else {}
+    more = {"rule": "rule"} if issubclass(kind, Denied) else MORE.get(kind, {})
     assert Failure.of(error).structured() == {"error": {"code": error.code.value, **more, "message": str(error)}}
 
 
