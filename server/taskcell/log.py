@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: A pipe that is ready takes at least this many bytes without blocking (POSIX's PIPE_BUF on Linux).
 _PIPE_BUF = 4096
 #: Libraries whose debug lines hold messages, and so the arguments of calls, which may be secret.
-_TALKATIVE = ("mcp", "docker", "urllib3", "asyncio", "httpx2", "httpcore2", "uvicorn", "sse_starlette")
+_TALKATIVE = ("mcp", "docker", "urllib3", "asyncio", "httpx2", "httpcore2", "uvicorn", "sse_starlette", "websockets")
 
 
 class StderrWriter:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import secrets
 import ssl
-import struct
 from urllib.parse import quote, urlsplit
 
 import anyio
 import anyio.abc
-import h11
 from anyio.streams.tls import TLSStream
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidState, InvalidStatus
+from websockets.frames import DATA_OPCODES, Frame, Opcode
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
 
 from taskcell.engine.kubernetes.api import Api
 from taskcell.errors import EngineUnavailable, SandboxLost
 
 #: Seconds from connecting to the API server's "101": through it to the kubelet, and the start of a process there.
 OPEN_TIMEOUT = 30.0
-PROTOCOL = "v4.channel.k8s.io"
+PROTOCOL = Subprotocol("v4.channel.k8s.io")
 #: Channels of the subprotocol.
 STDIN_STREAM, STDOUT, STDERR, ERROR_STREAM = range(4)
 #: Bytes in one message: the API server and the kubelet read whole messages.
@@ -29,9 +29,6 @@ MESSAGE_MAX = 1 << 20
 #: Bytes of the bridge's stderr that are kept for an error.
 _STDERR_KEPT = 4096
 _RECEIVE_SIZE = 1 << 17
-_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
-_FIN, _MASKED = 0x80, 0x80
-_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 async def open_pod_exec(api: Api, pod: str, container: str, argv: tuple[str, ...]) -> PodExecStream:
@@ -41,25 +38,27 @@ async def open_pod_exec(api: Api, pod: str, container: str, argv: tuple[str, ...
         EngineUnavailable: the API server cannot be reached.
         SandboxLost: it refuses, as it does where the container does not run.
     """
+    at = urlsplit(api.cluster.server)
+    target = _target(api.path("pods", pod), container, argv)
+    websocket = ClientProtocol(parse_uri(f"wss://{at.netloc}{target}"), subprotocols=[PROTOCOL], max_size=MESSAGE_MAX)
     try:
         with anyio.fail_after(OPEN_TIMEOUT):
-            stream = await _connect(api.cluster.server, api.cluster.tls)
+            stream = await _connect(str(at.hostname), at.port or 443, api.cluster.tls)
             try:
-                return await _upgrade(stream, api, _target(api.path("pods", pod), container, argv))
+                await _upgrade(stream, websocket, await api.authorization())
             except BaseException:
                 await anyio.aclose_forcefully(stream)
                 raise
+            return PodExecStream(stream, websocket)
     except TimeoutError:
         raise EngineUnavailable(f"The Kubernetes API did not open a stream within {OPEN_TIMEOUT:g} s.") from None
-    except (OSError, ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError, h11.RemoteProtocolError) as error:
+    except (OSError, ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
         raise EngineUnavailable(f"The Kubernetes API could not be reached for a stream: {error}.") from error
 
 
-async def _connect(server: str, tls: ssl.SSLContext) -> anyio.abc.ByteStream:
-    at = urlsplit(server)
-    assert at.hostname is not None
-    raw = await anyio.connect_tcp(at.hostname, at.port or 443)
-    return await TLSStream.wrap(raw, hostname=at.hostname, ssl_context=tls, standard_compatible=False)
+async def _connect(host: str, port: int, tls: ssl.SSLContext) -> anyio.abc.ByteStream:
+    raw = await anyio.connect_tcp(host, port)
+    return await TLSStream.wrap(raw, hostname=host, ssl_context=tls, standard_compatible=False)
 
 
 def _target(path: str, container: str, argv: tuple[str, ...]) -> str:
@@ -67,99 +66,95 @@ def _target(path: str, container: str, argv: tuple[str, ...]) -> str:
     return f"{path}/exec?container={quote(container, safe='')}&stdin=true&stdout=true&stderr=true&{words}"
 
 
-async def _upgrade(stream: anyio.abc.ByteStream, api: Api, target: str) -> PodExecStream:
-    key = base64.b64encode(secrets.token_bytes(16))
-    http = h11.Connection(h11.CLIENT)
-    headers = [
-        ("Host", urlsplit(api.cluster.server).netloc),
-        ("Connection", "Upgrade"),
-        ("Upgrade", "websocket"),
-        ("Sec-WebSocket-Version", "13"),
-        ("Sec-WebSocket-Key", key.decode()),
-        ("Sec-WebSocket-Protocol", PROTOCOL),
-        *(await api.authorization()).items(),
-    ]
-    request = h11.Request(method="GET", target=target, headers=headers)
-    await stream.send((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
-    while True:
-        event = http.next_event()
-        if event is h11.NEED_DATA:
-            http.receive_data(await stream.receive(_RECEIVE_SIZE))
-        elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
-            accepted = dict(event.headers).get(b"sec-websocket-accept", b"")
-            if accepted != base64.b64encode(hashlib.sha1(key + _GUID.encode(), usedforsecurity=False).digest()):
-                raise SandboxLost("What answers as the Kubernetes API does not speak WebSocket.")
-            return PodExecStream(stream, http.trailing_data[0])
-        elif isinstance(event, h11.Response):
-            raise SandboxLost(f"Kubernetes refused the sandbox's channel with HTTP {event.status_code}.")
-        elif event is not h11.PAUSED and not isinstance(event, h11.InformationalResponse):
-            raise SandboxLost("Kubernetes answered the sandbox's channel with something else than HTTP.")
+async def _upgrade(stream: anyio.abc.ByteStream, websocket: ClientProtocol, headers: dict[str, str]) -> None:
+    request = websocket.connect()
+    request.headers.update(headers)
+    websocket.send_request(request)
+    await stream.send(b"".join(websocket.data_to_send()))
+    while not (websocket.events or websocket.handshake_exc):
+        websocket.receive_data(await stream.receive(_RECEIVE_SIZE))
+    if isinstance(websocket.handshake_exc, InvalidStatus):
+        status = websocket.handshake_exc.response.status_code
+        raise SandboxLost(f"Kubernetes refused the sandbox's channel with HTTP {status}.")
+    if websocket.handshake_exc is not None:
+        raise SandboxLost(
+            f"What answers as the Kubernetes API does not speak WebSocket: {websocket.handshake_exc}. The person who "
+            "runs the server must look at what stands before the API."
+        )
 
 
 class PodExecStream(anyio.abc.ByteStream):
-    """Stdin and stdout of the program. What it writes to stderr, and how it ended, is in `said`."""
+    """Stdin and stdout of the program. What it writes to stderr, and how it ended, is in `said`.
 
-    def __init__(self, stream: anyio.abc.ByteStream, buffer: bytes) -> None:
+    Arguments:
+        websocket: open; it may hold what came with its opening.
+    """
+
+    def __init__(self, stream: anyio.abc.ByteStream, websocket: ClientProtocol) -> None:
         self._stream = stream
-        self._buffer = bytearray(buffer)
+        self._websocket = websocket
         self._out = bytearray()
-        self._sending = anyio.Lock()
+        self._channel = STDOUT
+        self._sending = anyio.Lock(fast_acquire=True)
         self.said = b""
+        self._take_all()
 
     # --- receiving -----------------------------------------------------------------------------------------------
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Return stdout. Raises EndOfStream, BrokenResourceError."""
         while not self._out:
-            await self._take_message()
+            if self._websocket.close_rcvd is not None:
+                raise anyio.EndOfStream
+            if self._websocket.parser_exc is not None:
+                raise anyio.BrokenResourceError from self._websocket.parser_exc
+            await self._more()
         data = bytes(self._out[:max_bytes])
         del self._out[:max_bytes]
         return data
 
-    async def _need(self, size: int) -> None:
-        while len(self._buffer) < size:
-            try:
-                self._buffer += await self._stream.receive(_RECEIVE_SIZE)
-            except ssl.SSLError as error:
-                raise anyio.BrokenResourceError from error
+    async def _more(self) -> None:
+        """Wait for bytes, take the messages that they complete, and answer pings. A wait may be cancelled."""
+        try:
+            data = await self._stream.receive(_RECEIVE_SIZE)
+        except ssl.SSLError as error:
+            raise anyio.BrokenResourceError from error
+        self._websocket.receive_data(data)
+        self._take_all()
+        await self._flush()
 
-    async def _take_message(self) -> None:
-        """Take one frame. Nothing is taken out of the buffer before all of it is there: a wait may be cancelled."""
-        await self._need(2)
-        size, at = self._buffer[1] & 0x7F, 2
-        if size > 125:
-            at = 4 if size == 126 else 10
-            await self._need(at)
-            size = int.from_bytes(self._buffer[2:at], "big")
-        if size > MESSAGE_MAX:
-            raise anyio.BrokenResourceError("a message is too large")
-        await self._need(at + size)
-        kind, body = self._buffer[0] & 0x0F, bytes(self._buffer[at : at + size])
-        del self._buffer[: at + size]
-        if kind == _CLOSE:
-            raise anyio.EndOfStream
-        if kind == _PING:
-            await self._send(_PONG, body)
-        elif kind in (_CONTINUATION, _TEXT, _BINARY) and body:
-            self._take(body)
+    def _take_all(self) -> None:
+        for event in self._websocket.events_received():
+            if isinstance(event, Frame) and event.opcode in DATA_OPCODES and event.data:
+                self._take(event)
 
-    def _take(self, body: bytes) -> None:
-        if body[0] == STDOUT:
-            self._out += body[1:]
-        elif body[0] in (STDERR, ERROR_STREAM):
-            self.said = (self.said + body[1:])[-_STDERR_KEPT:]
+    def _take(self, frame: Frame) -> None:
+        """Take a message, or a piece of one: the first has a byte that names the channel."""
+        body = memoryview(frame.data)
+        if frame.opcode is not Opcode.CONT:
+            self._channel, body = body[0], body[1:]
+        if self._channel == STDOUT:
+            self._out += body
+        elif self._channel in (STDERR, ERROR_STREAM):
+            self.said = (self.said + bytes(body))[-_STDERR_KEPT:]
 
     # --- sending -------------------------------------------------------------------------------------------------
 
     async def send(self, item: bytes) -> None:
         for at in range(0, len(item), EXEC_PIECE):
-            await self._send(_BINARY, bytes([STDIN_STREAM]) + item[at : at + EXEC_PIECE])
-
-    async def _send(self, kind: int, body: bytes) -> None:
-        frame = _frame(kind, body, secrets.token_bytes(4))
-        async with self._sending:
             try:
-                await self._stream.send(frame)
+                self._websocket.send_binary(bytes([STDIN_STREAM]) + item[at : at + EXEC_PIECE])
+            except InvalidState as error:  # the other end has closed it
+                raise anyio.BrokenResourceError from error
+            await self._flush()
+
+    async def _flush(self) -> None:
+        data = b"".join(self._websocket.data_to_send())
+        if not data:
+            return
+        async with self._sending:  # whoever comes first goes first
+            try:
+                await self._stream.send(data)
             except ssl.SSLError as error:
                 raise anyio.BrokenResourceError from error
 
@@ -169,17 +164,3 @@ class PodExecStream(anyio.abc.ByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-def _frame(kind: int, body: bytes, mask: bytes) -> bytes:
-    """Encode one frame of a client (RFC 6455, 5.2)."""
-    size = len(body)
-    if size < 126:
-        head = bytes([_FIN | kind, _MASKED | size])
-    elif size < 1 << 16:
-        head = bytes([_FIN | kind, _MASKED | 126]) + struct.pack(">H", size)
-    else:
-        head = bytes([_FIN | kind, _MASKED | 127]) + struct.pack(">Q", size)
-    pad = (mask * (size // 4 + 1))[:size]
-    masked = (int.from_bytes(body, "big") ^ int.from_bytes(pad, "big")).to_bytes(size, "big")
-    return head + mask + masked
