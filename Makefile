@@ -113,7 +113,7 @@ bench-forks: setup ## Fork a task of 200 MB, and another one fifty times at once
 bench-scale: setup ## Open 300 sandboxes at once and measure what each costs.
 	@$(PYTHON) bench/scale.py $(BENCH_ARGS)
 
-bench-kubernetes: setup ## Measure calls on Docker and on a cluster of two nodes, in turn.
+bench-kubernetes: setup ## Measure both engines in turn, then 1 to 100 pods on a cluster of two nodes.
 	@scripts/kubernetes.sh 0 $(PYTHON) bench/kubernetes.py $(BENCH_ARGS)
 
 bench-fleet: setup ## Simulate 100 servers and 100,000 tasks on a cluster; nothing is started.

@@ -22,8 +22,8 @@ from taskcell.deployment.state_folder import DOOR
 
 #: What is waited for.
 Found = TypeVar("Found")
-#: Seconds for a server to listen, and to end.
-PATIENCE = 30.0
+#: Seconds for a server to listen, to answer and to end, on a busy machine.
+PATIENCE = 120.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,7 +249,7 @@ class ClusterDeployment:
             if not await self.members.declare_dead(instance):
                 continue
             won: list[SandboxRecord] = []
-            for pod in await self._objects.listed("pods", instance=instance):
+            for pod in await self._objects.listed("pods", is_fresh=False, instance=instance):
                 won += await self._taken(pod, instance)
             if self.claims is not None:
                 await self.claims.seize_opened(instance, self._leads)
@@ -270,7 +270,7 @@ class ClusterDeployment:
         task = next((one.key for one in records if one.task), None)
         if task is None:
             if self.members.lead_of(str(pod["metadata"]["uid"])) == self.instance:
-                await self._pods.delete(pod)
+                await self._pods.delete_unused(pod, dead)
             return ()
         assert self.claims is not None
         if not self._leads(task) or not await self.claims.seize(task, dead) or not await self._pods.take(pod, dead):

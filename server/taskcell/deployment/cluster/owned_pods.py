@@ -13,6 +13,7 @@ from taskcell.deployment.checked import record
 from taskcell.deployment.cluster.objects import INSTANCE, Objects, at_annotation, at_label, set_to, test
 from taskcell.deployment.records import NoteRecord, SandboxRecord
 from taskcell.engine.kubernetes.pod import LABEL_PREFIX, POD_GRACE
+from taskcell.engine.kubernetes.status import owner_of
 
 log = structlog.get_logger(__name__)
 
@@ -70,9 +71,11 @@ class OwnedPods:
         steps = [test("/metadata/uid", place.uid), test(at_label(INSTANCE), self._instance), step]
         return await self._objects.change("pods", place.pod, steps) is not None
 
-    async def delete(self, pod: Mapping[str, Any]) -> None:
-        """Remove a pod that no task has."""
-        await self._objects.delete("pods", pod, grace=POD_GRACE)
+    async def delete_unused(self, pod: Mapping[str, Any], dead: str) -> None:
+        """Remove a dead server's pod that no task has, if that is so still: it may have been seen some time ago."""
+        now = await self._objects.found("pods", pod["metadata"]["name"])
+        if now is not None and owner_of(now) == dead and not any(one.task for one in records_of(now)):
+            await self._objects.delete("pods", now, grace=POD_GRACE)
 
 
 def records_of(pod: Mapping[str, Any]) -> tuple[SandboxRecord, ...]:

@@ -107,7 +107,7 @@ class TaskLeases:
         Arguments:
             leads: whether this server is the one for a task.
         """
-        known = [found for one in await self._of(dead) if (found := _opening(one)) is not None]
+        known = [found for one in await self._of(dead, is_fresh=False) if (found := _opening(one)) is not None]
         for task, _ in known:
             if leads(task):
                 await self.seize(task, dead)
@@ -210,8 +210,8 @@ class TaskLeases:
                 await self._objects.delete("leases", found)
         return all(_opening(found) is None for found in left)
 
-    async def _of(self, instance: str) -> Collection[dict[str, Any]]:
-        return await self._objects.listed("leases", role=CLAIM, instance=instance)
+    async def _of(self, instance: str, *, is_fresh: bool = True) -> Collection[dict[str, Any]]:
+        return await self._objects.listed("leases", is_fresh=is_fresh, role=CLAIM, instance=instance)
 
     def _body(self, task: TaskKey) -> dict[str, Any]:
         instance = self._members.instance
