@@ -15,7 +15,7 @@ import pytest
 import taskcell
 from taskcell import errors
 from taskcell.engine.kubernetes.api import ApiRefused
-from taskcell.errors import Denied, ErrorCode, HeldElsewhere, ManifestError, MustAsk, TaskcellError
+from taskcell.errors import Denied, ErrorCode, HeldElsewhere, ManifestError, MustAsk, TaskcellError, TaskMoved
 from taskcell.files.refusals import Errno, RefusalReason, Refused
 from taskcell.mcp.answer import Failure
 
@@ -41,7 +41,9 @@ CODES = {
     "AuditFailed": ErrorCode.INTERNAL,
     "KeysUnavailable": ErrorCode.INTERNAL,
     "TokensUnreadable": ErrorCode.INTERNAL,
+    "EndedByServer": ErrorCode.LOST,
     "HeldElsewhere": ErrorCode.LOST,
+    "TaskMoved": ErrorCode.LOST,
     "Taken": ErrorCode.LOST,
     "NothingListens": ErrorCode.NOT_FOUND,
     "ApiRefused": ErrorCode.ENGINE_UNAVAILABLE,
@@ -78,10 +80,13 @@ def test_every_error_has_the_code_of_its_kind() -> None:
     assert {kind.__name__: made(kind).code for kind in all_of(TaskcellError)} == CODES
 
 
+_MORE: dict[type[TaskcellError], dict[str, Any]] = {HeldElsewhere: {"door": "x"}, TaskMoved: {"moved": True}}
+
+
 @pytest.mark.parametrize("kind", list(all_of(TaskcellError)))
 def test_a_refusal_carries_its_code_and_sentence(kind: type[TaskcellError]) -> None:
     error = made(kind)
-    more = {"rule": "rule"} if issubclass(kind, Denied) else {"door": "x"} if kind is HeldElsewhere else {}
+    more = {"rule": "rule"} if issubclass(kind, Denied) else _MORE.get(kind, {})
     assert Failure.of(error).structured() == {"error": {"code": error.code.value, **more, "message": str(error)}}
 
 
