@@ -30,9 +30,6 @@ class CallLimits:
 class EndedByServer(SandboxLost):
     """The server's end has ended the call."""
 
-    def __init__(self) -> None:
-        super().__init__("The server is closing: the call was ended, with what it had started.")
-
 
 class Admission:
     """Lets calls in, and knows which are running."""
@@ -70,7 +67,7 @@ class Admission:
                 if not self._running:
                     self._idle.set()
         if scope.cancelled_caught:
-            raise EndedByServer
+            raise EndedByServer("The server is closing: the call was ended, with what it had started.")
 
     def _admit(self, principal: str) -> None:
         if self._closing:
