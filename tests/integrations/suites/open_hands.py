@@ -21,10 +21,12 @@ import openhands.workspace
 import pytest
 from openhands.sdk import LLM, Agent, Conversation, Tool
 from openhands.sdk.conversation import ConversationExecutionStatus
+from openhands.sdk.utils.command import execute_command
 from openhands.sdk.workspace import RemoteWorkspace
 from openhands.tools.file_editor import FileEditorTool
 from openhands.tools.terminal import TerminalTool
 from openhands.workspace import DockerWorkspace
+from openhands.workspace.docker import workspace as docker_workspace
 from pydantic import SecretStr
 
 from observe import alive, eventually, marker
@@ -55,8 +57,15 @@ READY = (
 ours = pytest.mark.skipif(BACKEND == "docker", reason="is about what the adapter alone has")
 
 
+def without_ulimit(words: list[str]) -> Any:
+    """Run a command of docker without the limit of open files that DockerWorkspace asks for: not every machine may."""
+    at = words.index("--ulimit") if "--ulimit" in words else len(words)
+    return execute_command([*words[:at], *words[at + 2 :]])
+
+
 def opened(**more: Any) -> Any:
     if BACKEND == "docker":
+        docker_workspace.execute_command = without_ulimit
         return DockerWorkspace(server_image=IMAGE, detach_logs=False, health_check_timeout=START_TIMEOUT)
     about = {"config": CONFIG, "program": PROGRAM, "environment": "openhands", "start_timeout": START_TIMEOUT}
     return TaskcellWorkspace(**{**about, **more})
