@@ -10,8 +10,9 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from client_serving import served
+from client_serving import LOCAL_ENGINE, served
 from gateways import GatewayFactory
+from observe import alive, eventually, marker
 from taskcell.client import connect
 from taskcell.client.blocking import connect as connect_blocking
 from taskcell.client.failures import LostError
@@ -42,6 +43,35 @@ os.waitpid(child, 0)
 print(shell.run("echo in the shell").stdout.decode(), end="", flush=True)
 """
 
+#: ^C reaches the whole group of a terminal, and so a server of the program's own too, unless that is apart.
+INTERRUPTED = """\
+import os, signal, sys
+from taskcell.client.blocking import connect
+
+def interrupt(*_):
+    os.killpg(0, signal.SIGINT)
+
+def pieces():
+    yield b"begun"
+    interrupt()
+
+with connect(config=sys.argv[1]) as cell:
+    task = cell.open("t")
+    try:
+        task.run(f"cat; sleep {sys.argv[2]}", stdin=pieces())
+    except KeyboardInterrupt:
+        print("run", flush=True)
+    sys.stdin.readline()
+    print(task.run("echo on").stdout.decode(), end="", flush=True)
+    with task.shell() as shell:
+        shell.run("x=kept")
+        try:
+            shell.run(f"bash -c 'echo begun; exec sleep {sys.argv[2]}'", on_output=interrupt)
+        except KeyboardInterrupt:
+            print("shell", flush=True)
+        print(shell.run("echo $x").stdout.decode(), end="", flush=True)
+"""
+
 
 async def test_a_program_that_leaves_everything_open_ends_and_a_forked_one_is_told(
     gateway: GatewayFactory, tmp_path: Path
@@ -56,6 +86,23 @@ async def test_a_program_that_leaves_everything_open_ends_and_a_forked_one_is_to
     told, heard = done.stdout.splitlines()
     assert "another process" in told
     assert heard == "in the shell"
+
+
+def test_an_interrupted_call_is_given_up_and_the_connection_goes_on(tmp_path: Path) -> None:
+    mark = marker()
+    config = tmp_path / "taskcell.toml"
+    config.write_text(LOCAL_ENGINE)
+    words = [sys.executable, "-c", INTERRUPTED, str(config), mark]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, **pipes, start_new_session=True) as program:  # type: ignore[call-overload]
+        try:
+            assert program.stdout.readline() == "run\n"
+            assert eventually(lambda: not alive(mark))
+            heard, _ = program.communicate("\n", timeout=PATIENCE)
+        finally:
+            program.kill()
+    assert heard.splitlines() == ["on", "shell", "kept"]
+    assert program.returncode == 0
 
 
 async def test_threads_share_a_connection_and_what_is_left_open_ends_with_it(

@@ -204,11 +204,12 @@ async def test_one_command_runs_at_a_time(own: Task) -> None:
         assert done.stdout == b"on\ngo\n"
 
 
-async def test_a_cancelled_command_is_interrupted(own: Task) -> None:
+async def test_a_cancelled_command_is_interrupted_and_the_next_one_waits_for_that(own: Task) -> None:
     mark = marker()
     async with own.shell() as shell:
         with anyio.CancelScope() as scope:
-            await shell.run(f"echo on; sleep {mark}", on_output=lambda _: scope.cancel())
+            await shell.run(f"x=kept; bash -c 'echo on; exec sleep {mark}'", on_output=lambda _: scope.cancel())
+        assert (await shell.run("echo $x")).stdout == b"kept\n"
         assert await anyio.to_thread.run_sync(lambda: eventually(lambda: not alive(mark)))
 
 

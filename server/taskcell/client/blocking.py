@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from functools import partial, wraps
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import anyio
@@ -28,6 +35,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 I = TypeVar("I")  # noqa: E741
 B = TypeVar("B")
+#: Seconds for what a program gives up by ^C to end: one request is closed for that.
+GIVE_UP_TIMEOUT = 10.0
 
 
 class Portal:
@@ -46,9 +55,24 @@ class Portal:
         atexit.register(self.close)
 
     def call(self, work: Callable[..., Awaitable[R]], *args: Any) -> R:
-        """Run a coroutine there, and wait for it. Raises what it raises, and LostError."""
+        """Run a coroutine there, and wait for it; ^C ends it. Raises what it raises, and LostError."""
         self._check()
-        return self._portal.call(work, *args)
+        ended = Event()
+
+        async def run() -> R:
+            try:
+                return await work(*args)
+            finally:
+                ended.set()
+
+        answer = self._portal.start_task_soon(run)
+        try:
+            return answer.result()
+        except BaseException:
+            # ^C reaches only the thread that waits; without this, what it gave up would go on.
+            if answer.cancel():
+                ended.wait(GIVE_UP_TIMEOUT)
+            raise
 
     def start_task_soon(self, work: Callable[..., Awaitable[R]], *args: Any) -> Future[R]:
         """Run a coroutine there. Raises LostError."""
@@ -65,8 +89,14 @@ class Portal:
     @contextmanager
     def entered(self, opened: AbstractAsyncContextManager[I]) -> Iterator[I]:
         """Enter a context there. It is left with this one, or with the connection, whichever ends first."""
+        scopes: list[anyio.CancelScope] = []
         with ExitStack() as held:
-            inner = held.enter_context(self._portal.wrap_async_context_manager(opened))
+            try:
+                inner = held.enter_context(self._portal.wrap_async_context_manager(_cancellable(opened, scopes)))
+            except KeyboardInterrupt:
+                for scope in scopes:
+                    self._portal.call(scope.cancel)
+                raise
             self._entered.append(held)
             try:
                 yield inner
@@ -88,6 +118,15 @@ class Portal:
             self._is_closed = True
             self._portal.call(self._portal.stop, True)
             self._thread.join()
+
+
+@asynccontextmanager
+async def _cancellable(opened: AbstractAsyncContextManager[I], scopes: list[anyio.CancelScope]) -> AsyncIterator[I]:
+    """Enter a context within a scope, which is added to `scopes`."""
+    with anyio.CancelScope() as scope:
+        scopes.append(scope)
+        async with opened as inner:
+            yield inner
 
 
 async def _stay(made: Future[BlockingPortal]) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -38,8 +39,10 @@ async def own_server(
     words = [*_program(program), "serve", "--door", "--log-level", "warning"]
     words += [] if config is None else ["--config", str(config)]
     # Its log is this process's standard error; what it says before it serves is kept for an error.
+    # A session of its own: ^C in this program's terminal is for this program, and the server goes on for it.
+    starting = partial(anyio.open_process, stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     try:
-        server = await anyio.open_process([*words, *options], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        server = await starting([*words, *options])
     except OSError as error:
         raise CellError(f"The server did not start: {words[0]} cannot be run ({error.strerror}).") from None
     log = _Log(server)

@@ -27,6 +27,10 @@ SIGINT = 2
 SHELL_START_PATIENCE = 30.0
 #: Seconds for a command to go to the shell: it is taken at once but by one that is stopped.
 COMMAND_PATIENCE = 30.0
+#: Seconds for a command that was interrupted, or whose caller has just gone, to end before the next one is refused.
+TURN_PATIENCE = 1.0
+#: Interrupts before a shell is killed: the first may come just when the shell has forked, and bash drops it then.
+INTERRUPTS = 2
 #: Bytes of one report; what a sandbox sends beyond that is none.
 MAX_SHELL_REPORT = 256
 #: Makes the pipes, prints their folder, and joins them to its own input and output.
@@ -141,7 +145,8 @@ class StayingShell:
         self._pipes = pipes
         self._folder = folder
         self._number = 0
-        self._busy = False
+        self._busy = self._given_up = False
+        self._idle = anyio.Event()
         self._flags = ""
         self._code = 0
         self._told: Totals | None = None
@@ -157,11 +162,16 @@ class StayingShell:
     async def run(self, line: str, seconds: float, emit: Callable[[Stream, bytes], Awaitable[None]]) -> ShellEnd:
         """Run a line; hand its output on while it runs. A caller that is cancelled interrupts it.
 
-        Raises BadArgument while another one runs, SandboxLost, and what `emit` raises.
+        Raises BadArgument when another one runs and stays, SandboxLost, and what `emit` raises.
 
         Arguments:
             seconds: until it is interrupted; a shell that does not take that is killed.
         """
+        if self._busy:
+            with anyio.move_on_after(TURN_PATIENCE):
+                await self._idle.wait()
+        if self._given_up:
+            await self._idle.wait()  # which is bounded: a shell that does not take its interrupt is killed
         if self._busy:
             raise BadArgument(
                 "The shell runs a command; wait for its end, or interrupt it.", code=ErrorCode.NO_CAPACITY
@@ -169,7 +179,7 @@ class StayingShell:
         return await self._run(line, seconds, emit)
 
     async def _run(self, line: str, seconds: float, emit: Callable[[Stream, bytes], Awaitable[None]]) -> ShellEnd:
-        self._busy, self._told, self._timed_out = True, None, False
+        self._busy, self._idle, self._told, self._timed_out = True, anyio.Event(), None, False
         self._number += 1
         options = "".join(f"set -{flag}\n" for flag in "xv" if flag in self._flags)
         failed: Exception | None = None
@@ -218,20 +228,27 @@ class StayingShell:
     async def _bound(self, seconds: float) -> None:
         await anyio.sleep(seconds)
         self._timed_out = True
-        await self.interrupt()
-        await anyio.sleep(GRACE)
+        for _ in range(INTERRUPTS):
+            await self.interrupt()
+            await anyio.sleep(GRACE)
         await self._sandbox.kill(self._process)
 
     async def _settle(self) -> None:
         """After a cancellation: end what runs, or the shell with it. Shielded and bounded."""
-        if self._told is None and not self._is_broken and not self._process.has_ended:
-            with anyio.CancelScope(shield=True):
-                await self.interrupt()
-                with anyio.move_on_after(GRACE):
-                    await self._listen()
-                if self._told is None:
+        try:
+            if self._told is None and not self._is_broken and not self._process.has_ended:
+                self._given_up = True
+                with anyio.CancelScope(shield=True):
+                    for _ in range(INTERRUPTS):
+                        await self.interrupt()
+                        with anyio.move_on_after(GRACE):
+                            await self._listen()
+                        if self._told is not None or self._is_broken:
+                            return
                     await self._sandbox.kill(self._process)
-        self._busy = False
+        finally:
+            self._busy = self._given_up = False
+            self._idle.set()
 
     async def _send(self, text: str) -> None:
         data = text.encode("utf-8", "surrogateescape")
