@@ -8,6 +8,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+import anyio
+
 from taskcell.deployment.base import Claimed, Peer
 from taskcell.deployment.cluster.members import Members, micro_time
 from taskcell.deployment.cluster.objects import CLAIM, INSTANCE, Objects, at_annotation, at_label, set_to, test
@@ -35,6 +37,7 @@ class TaskLeases:
         self._members = members
         self._opened = opened
         self._noted: dict[TaskKey, Opening] = {}
+        self._noting = anyio.Lock()
         self._versions: dict[TaskKey, str] = {}
         #: Since when nothing of a task is here but what it was opened with, by the clock on the wall.
         self._idle: dict[TaskKey, float] = {}
@@ -89,17 +92,21 @@ class TaskLeases:
 
     async def note_opened(self) -> None:
         """Write down what tasks were opened with that have been opened, or closed, since this was called last."""
-        for task in [one for one in self.own if self._opened.get(one) != self._noted.get(one)]:
-            opening = self._opened.get(task)
-            text = "" if opening is None else document_of(task, opening)
-            steps = [test(_HOLDER, self._members.instance), set_to(at_annotation(OPENING), text)]
-            changed = await self._objects.change("leases", self._name(task), steps)
-            if changed is not None:
-                self._versions[task] = str(changed["metadata"]["resourceVersion"])
-            if opening is None:
-                del self._noted[task]
-            else:
-                self._noted[task] = opening
+        async with self._noting:  # of two writings, the last one must be the newer
+            for task in [one for one in self.own if self._opened.get(one) != self._noted.get(one)]:
+                await self._note(task, self._opened.get(task))
+
+    async def _note(self, task: TaskKey, opening: Opening | None) -> None:
+        text = "" if opening is None else document_of(task, opening)
+        steps = [test(_HOLDER, self._members.instance), set_to(at_annotation(OPENING), text)]
+        changed = await self._objects.change("leases", self._name(task), steps)
+        if task not in self.own:
+            return  # another server has taken it meanwhile
+        if changed is not None:
+            self._versions[task] = str(changed["metadata"]["resourceVersion"])
+        self._noted.pop(task, None)
+        if opening is not None:
+            self._noted[task] = opening
 
     async def seize_opened(self, dead: str, leads: Callable[[TaskKey], bool]) -> None:
         """Take the tasks of a dead server that were opened with something, which their next server is to know.
