@@ -57,9 +57,9 @@ class TaskLeases:
             found = made or await self._objects.found("leases", self._name(task))
             if found is None:
                 continue  # it was given up in between
-            holder = str(found["spec"]["holderIdentity"])
+            holder = str(found["spec"].get("holderIdentity", ""))
             if holder == self._members.instance:
-                own = await self._confirmed(task, found)
+                own = await self._confirmed(task, found, is_given_up=made is None and task not in self.own)
                 if own is None:
                     continue
                 return self._is_own(task, own)
@@ -143,11 +143,21 @@ class TaskLeases:
         ]
         return await self._objects.change("leases", self._name(task), steps)
 
-    async def _confirmed(self, task: TaskKey, found: dict[str, Any]) -> dict[str, Any] | None:
-        """A task of this server's as it is in its present life; None where another server was faster."""
-        if found["spec"].get("leaseTransitions", 0) == self._members.life:
+    async def _confirmed(
+        self, task: TaskKey, found: dict[str, Any], *, is_given_up: bool = False
+    ) -> dict[str, Any] | None:
+        """A task of this server's as it is in its present life; None where its Lease has changed or gone.
+
+        Arguments:
+            is_given_up: `release` may be deleting the Lease just now: it is written anew, so that only one succeeds.
+        """
+        if found["spec"].get("leaseTransitions", 0) == self._members.life and not is_given_up:
             return found
-        steps = [test(_HOLDER, self._members.instance), set_to(_LIFE, self._members.life)]
+        steps = [
+            test(_HOLDER, self._members.instance),
+            set_to(_LIFE, self._members.life),
+            set_to(_TIME, micro_time(time.time())),
+        ]
         return await self._objects.change("leases", self._name(task), steps)
 
     async def seize(self, task: TaskKey, dead: str) -> bool:
@@ -196,8 +206,10 @@ class TaskLeases:
         held = {one["metadata"]["name"]: one for one in await self._of(self._members.instance)}
         lost = []
         for task in list(self.own):
-            found = held.get(self._name(task))
-            own = None if found is None else await self._confirmed(task, found)
+            found = held.get(self._name(task))  # or it was claimed since that list was made
+            found = found or await self._objects.found("leases", self._name(task))
+            is_held = found is not None and found["spec"].get("holderIdentity") == self._members.instance
+            own = await self._confirmed(task, found) if is_held and found is not None else None
             if own is None:
                 lost.append(task)
             else:
