@@ -345,7 +345,7 @@ async def test_how_busy_a_sandbox_is_costs_no_request_until_it_is_time(cluster: 
     for number in range(20):
         await one.write([replace(written, idle_since=float(number), processes=number % 2, commands=number)])
     assert cluster.server.requests["PATCH pods"] == before
-    await one.write_all()
+    await one.records.flush(everything=True)
     assert cluster.server.requests["PATCH pods"] == before + 1
     (found,) = await one.servers()
     assert found.sandboxes[0].commands == 19

@@ -53,7 +53,7 @@ class Peer:
         """For a connection to it; None where there is no TLS. Raises OSError: it is known by no certificate."""
         if not self.url.startswith("https:"):
             return None
-        if not self.certificate.strip():  # which would stand for those of the system
+        if not self.certificate.strip() or not self.certificate.isascii():
             raise ConnectionRefusedError("the server has no certificate")
         return ssl.create_default_context(cadata=self.certificate)
 

@@ -13,15 +13,17 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.to_thread
 import structlog
+from anyio.abc import TaskGroup
 
 from taskcell.deployment.base import Peer
 from taskcell.deployment.cluster.certificate import make_certificate
 from taskcell.deployment.cluster.members import RENEW_EVERY, TERM, UNSAID, Members
 from taskcell.deployment.cluster.objects import Objects
-from taskcell.deployment.cluster.owned_pods import OwnedPods, essence, notes_in, records_of
+from taskcell.deployment.cluster.owned_pods import OwnedPods, notes_in, records_of
 from taskcell.deployment.cluster.shared_key import shared_key
 from taskcell.deployment.cluster.store import SharedStore
 from taskcell.deployment.cluster.task_leases import TaskLeases
+from taskcell.deployment.cluster.written_records import WrittenRecords
 from taskcell.deployment.opened import Opening
 from taskcell.deployment.records import NoteRecord, SandboxRecord, ServerRecord
 from taskcell.deployment.state_folder import StateFolder
@@ -35,13 +37,15 @@ log = structlog.get_logger(__name__)
 
 #: Seconds for one renewal: two attempts of that length fit into a Lease's term.
 RENEW_TIMEOUT = 4.0
-#: Renewals between two writings of what only says how busy sandboxes are.
-BUSY_EVERY = 5
+#: Seconds between two looks at what is still to be written, and how many of them there are between two writings of what
+#: only says how busy sandboxes are. Seconds for one: what an API server does not take in time, it gets at the next.
+WRITE_EVERY, BUSY_EVERY, ROUND_TIMEOUT = 2.0, 5, 10.0
 #: Looks at a dead server, each RENEW_EVERY, after which its Lease goes: every other server has seen it by then.
 LOOKS = 5
 #: Seconds at the end of a server to give up what it has; it has ten in all.
 LEAVING_TIMEOUT = 3.0
 
+_UNTOLD = "The cluster could not be told of this server's sandboxes."
 _LACKING = (
     "With http.peer_url the server's account must be allowed more, and may not {} in the namespace {}; docs/engines.md "
     "has all that it needs."
@@ -85,11 +89,9 @@ class ClusterDeployment:
         self.members = Members(self._objects, url, clock, certificate="" if own is None else own.pem)
         self.archives = SharedStore(store, self.members, self._has)
         self._api = api
-        self._writing = anyio.Lock()
+        self._running: TaskGroup | None = None
         #: No other server can have taken something of this one's that this one does not know of.
         self._is_sure = True
-        self._wanted: dict[str, SandboxRecord] = {}
-        self._written: dict[str, SandboxRecord] = {}
         self._notes: Sequence[NoteRecord] = ()
         self._heard: set[str] = set()
         self._looks: dict[str, int] = {}
@@ -103,6 +105,7 @@ class ClusterDeployment:
         self.key = await shared_key(self._objects)
         await self.members.enter(instance)
         self._pods = OwnedPods(self._objects, instance)
+        self.records = WrittenRecords(self._pods)
         self.instance = instance
         await anyio.to_thread.run_sync(self.archives.join)
         await anyio.to_thread.run_sync(self._own.join, instance)
@@ -129,23 +132,36 @@ class ClusterDeployment:
         return self._is_sure and not self.members.has_lapsed
 
     async def run(self) -> None:
+        async with anyio.create_task_group() as self._running:
+            self._running.start_soon(self._write_again)  # a Lease must not wait for what is written to many pods
+            while True:
+                await anyio.sleep(RENEW_EVERY)
+                try:
+                    with anyio.fail_after(RENEW_TIMEOUT):
+                        await self.renew()
+                except TimeoutError:
+                    log.warning("This server's Lease could not be renewed in time.", seconds=RENEW_TIMEOUT)
+                except TaskcellError as error:
+                    log.warning("This server's Lease could not be renewed.", reason=str(error))
+
+    async def _write_again(self) -> None:
+        """Write what could not be written when it changed, and now and then how busy sandboxes are."""
         turns = 0
-        while self.is_shared:
-            await anyio.sleep(RENEW_EVERY)
+        while True:
+            await anyio.sleep(WRITE_EVERY)
             turns += 1
+            if self.claims is None or self.members.has_ended:
+                continue
             try:
-                with anyio.fail_after(RENEW_TIMEOUT):
-                    await self.renew()
-                if self.members.has_ended:
-                    continue
-                if self.claims is not None:
+                with anyio.fail_after(ROUND_TIMEOUT):
                     await self.claims.note_opened()
-                if turns % BUSY_EVERY == 0:
-                    await self.write_all()
+                    await self.records.flush(everything=False)  # first, for an heir needs it
+                    if turns % BUSY_EVERY == 0:
+                        await self.records.flush(everything=True)
             except TimeoutError:
-                log.warning("This server's Lease could not be renewed in time.", seconds=RENEW_TIMEOUT)
+                log.warning(_UNTOLD, reason=f"It did not take everything in {ROUND_TIMEOUT:g} s.")
             except TaskcellError as error:
-                log.warning("This server's Lease could not be renewed.", reason=str(error))
+                log.warning(_UNTOLD, reason=str(error))
 
     async def renew(self) -> None:
         """Renew this server's Lease; find out what it has lost if that is too late. Raises TaskcellError."""
@@ -161,31 +177,15 @@ class ClusterDeployment:
     async def write(self, sandboxes: Sequence[SandboxRecord], notes: Sequence[NoteRecord] = ()) -> None:
         if self.claims is None:
             return
-        self._wanted = {record.container: record for record in sandboxes}
+        self.records.want(sandboxes)
         try:
             await self.claims.note_opened()
-            await self._flush(everything=False)
+            await self.records.flush(everything=False)
             if list(notes) != list(self._notes):
                 await self.members.annotate(UNSAID, json.dumps([asdict(note) for note in notes]))
                 self._notes = list(notes)
         except TaskcellError as error:
-            log.warning("The cluster could not be told of this server's sandboxes.", reason=str(error))
-
-    async def write_all(self) -> None:
-        """Write what has changed, and how busy sandboxes are. Raises TaskcellError."""
-        await self._flush(everything=True)
-
-    async def _flush(self, *, everything: bool) -> None:
-        """Write what has changed; with `everything` how busy sandboxes are, too. Raises TaskcellError."""
-        async with self._writing:
-            for container, wanted in list(self._wanted.items()):
-                before = self._written.get(container)
-                if before is None or essence(before) != essence(wanted) or (everything and before != wanted):
-                    await self._pods.write(wanted)
-                    self._written[container] = wanted
-            for container in [one for one in self._written if one not in self._wanted]:
-                await self._pods.erase(container)
-                del self._written[container]
+            log.warning(_UNTOLD, reason=str(error))
 
     async def begin_to_leave(self) -> None:
         if self.claims is None:
@@ -208,6 +208,8 @@ class ClusterDeployment:
 
     async def leave(self, *, keep: bool) -> None:
         claims, self.claims = self.claims, None
+        if self._running is not None:
+            self._running.cancel_scope.cancel()
         self._own.leave(keep=False)
         with anyio.move_on_after(LEAVING_TIMEOUT):
             try:
@@ -275,7 +277,7 @@ class ClusterDeployment:
         assert self.claims is not None
         if not self._leads(task) or not await self.claims.seize(task, dead) or not await self._pods.take(pod, dead):
             return ()
-        self._written |= {one.container: one for one in records}
+        self.records.take(records)
         return records
 
     async def _bury(self, instance: str) -> None:

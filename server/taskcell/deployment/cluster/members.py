@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
 
 from taskcell.deployment.base import Peer
 from taskcell.deployment.cluster.objects import MEMBER, Objects, at_annotation, set_to, test
@@ -60,6 +63,10 @@ class Members:
         self._clock = clock
         self._seen: dict[str, SeenLease] = {}
         self._renewed = self._looked = 0.0
+        #: Of changes to this server's own Lease one goes after the other: each tests what the last one wrote.
+        self._changing = anyio.Lock()
+        #: What LEAVING is there, as far as only this server has written it.
+        self._said = ""
         self.instance = ""
         self.is_leaving = self.has_ended = False
         #: How often this server was declared dead and lived on. What was its own before has to be confirmed then.
@@ -80,13 +87,12 @@ class Members:
         meta = {
             "name": self._name(self.instance),
             "labels": self._objects.labels(role=MEMBER, instance=self.instance),
-            "annotations": {ADDRESS: self._url, LEAVING: LEAVES if self.is_leaving else "", UNSAID: "[]"}
-            | {CERTIFICATE: self._certificate},
+            "annotations": {ADDRESS: self._url, LEAVING: self._says, UNSAID: "[]"} | {CERTIFICATE: self._certificate},
         }
         spec = {
             "holderIdentity": self.instance,
             "leaseDurationSeconds": round(TERM),
-            "renewTime": micro_time(time.time()),
+            "renewTime": _now(),
         }
         spec |= {"leaseTransitions": self.life}
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
@@ -95,27 +101,41 @@ class Members:
 
     async def renew(self) -> bool:
         """Renew this server's Lease. Returns False where another one has declared it dead, or deleted it."""
-        began, was_late = self._clock(), self.has_lapsed
-        said = test(at_annotation(LEAVING), LEAVES if self.is_leaving else "")
-        steps = [test("/spec/holderIdentity", self.instance), said, set_to("/spec/renewTime", micro_time(time.time()))]
-        if await self._objects.change("leases", self._name(self.instance), steps) is None:
-            await self._come_back()
-            return False
-        self._renewed = began
-        return not was_late
+        async with self._changing:
+            if self.has_ended:
+                return True
+            began, was_late, said = self._clock(), self.has_lapsed, self._says
+            steps = [test("/spec/holderIdentity", self.instance), *self._saying(), set_to("/spec/renewTime", _now())]
+            if await self._objects.change("leases", self._name(self.instance), steps) is None:
+                await self._come_back()
+                return False
+            self._said = said
+            self._renewed = began
+            return not was_late
 
     async def _come_back(self) -> None:
         """Live again after having been declared dead. Whoever did that has taken, or takes, what this server had."""
         began = self._clock()
+        self._renewed = began - TERM  # whatever becomes of this request, nothing is sure before the next renewal
         self.life += 1
+        said = self._says
         steps = [
-            set_to(at_annotation(LEAVING), LEAVES if self.is_leaving else ""),
+            set_to(at_annotation(LEAVING), said),
             set_to("/spec/leaseTransitions", self.life),
-            set_to("/spec/renewTime", micro_time(time.time())),
+            set_to("/spec/renewTime", _now()),
         ]
         if await self._objects.change("leases", self._name(self.instance), steps) is None:
             await self._make()
+        self._said = said
         self._renewed = began
+
+    @property
+    def _says(self) -> str:
+        return LEAVES if self.is_leaving else ""
+
+    def _saying(self) -> Sequence[Mapping[str, Any]]:
+        """Steps of a patch that fail where another server has declared this one dead."""
+        return (test(at_annotation(LEAVING), self._said), set_to(at_annotation(LEAVING), self._says))
 
     async def declare_dead(self, instance: str) -> bool:
         """Say that a server is dead before anything of it is taken; False where it has renewed its Lease meanwhile.
@@ -129,12 +149,13 @@ class Members:
             return True
         steps = [test("/spec/renewTime", seen.stamp), set_to(at_annotation(LEAVING), ENDED)]
         changed = await self._objects.change("leases", self._name(instance), steps)
-        if changed is None and await self._objects.found("leases", self._name(instance)) is not None:
-            await self.look()
-            return not self.is_alive(instance)
-        if changed is not None:
-            self._seen[instance] = SeenLease(changed, seen.since)
-        return True
+        # As it stands in the store: what the API server has in memory may not have its last renewal yet.
+        now = changed or await self._objects.found("leases", self._name(instance))
+        if now is None:
+            return True
+        lease = SeenLease(now, self._clock())
+        self._seen[instance] = replace(lease, since=seen.since) if lease.stamp == seen.stamp else lease
+        return lease.annotation(LEAVING) == ENDED
 
     @property
     def has_lapsed(self) -> bool:
@@ -147,13 +168,17 @@ class Members:
 
     async def end(self) -> None:
         """Be dead in the others' eyes at once, and leave them what was written down."""
-        self.is_leaving = self.has_ended = True
-        await self.annotate(LEAVING, ENDED)
+        self.is_leaving = True
+        async with self._changing:  # after a renewal that is under way, which would come back to life
+            self.has_ended = True
+            await self.annotate(LEAVING, ENDED)
 
     async def begin_to_leave(self) -> None:
-        """Live on, and lead for no task any more."""
+        """Live on, and lead for no task any more. One that was declared dead meanwhile learns that when it renews."""
         self.is_leaving = True
-        await self.annotate(LEAVING, LEAVES)
+        async with self._changing:
+            if await self._objects.change("leases", self._name(self.instance), self._saying()) is not None:
+                self._said = LEAVES
 
     # --- the others ----------------------------------------------------------------------------------------------
 
@@ -163,7 +188,9 @@ class Members:
         # Where the cluster could not be asked for a while, nobody could renew; each has a term to do that now.
         was_blind = asked - self._looked > TERM / 2
         for lease in await self._objects.listed("leases", is_fresh=False, role=MEMBER):
-            name, seen = str(lease["spec"].get("holderIdentity", "")), SeenLease(lease, self._clock())
+            name, seen = str(lease.get("spec", {}).get("holderIdentity", "")), SeenLease(lease, self._clock())
+            if lease["metadata"]["name"] != self._name(name) or not _is_address(seen.annotation(ADDRESS)):
+                continue  # no server has written that
             last = None if was_blind else self._seen.get(name)
             found[name] = SeenLease(lease, last.since) if last is not None and last.stamp == seen.stamp else seen
         self._seen, self._looked = found, asked
@@ -250,6 +277,19 @@ class Members:
 def part_of(task: TaskKey) -> int:
     """Which of the parts of a principal's tasks a task is in."""
     return int(hashlib.sha256(task.task.encode("utf-8", "surrogatepass")).hexdigest()[:8], 16) % SPREAD
+
+
+def _is_address(url: str) -> bool:
+    """Whether a server can be reached there at all."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port is not None
+    except ValueError:
+        return False
+
+
+def _now() -> str:
+    return micro_time(time.time())
 
 
 def micro_time(seconds: float) -> str:

@@ -8,6 +8,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+import anyio
+
 from taskcell.deployment.base import Claimed, Peer
 from taskcell.deployment.cluster.members import Members, micro_time
 from taskcell.deployment.cluster.objects import CLAIM, INSTANCE, Objects, at_annotation, at_label, set_to, test
@@ -35,6 +37,7 @@ class TaskLeases:
         self._members = members
         self._opened = opened
         self._noted: dict[TaskKey, Opening] = {}
+        self._noting = anyio.Lock()
         self._versions: dict[TaskKey, str] = {}
         #: Since when nothing of a task is here but what it was opened with, by the clock on the wall.
         self._idle: dict[TaskKey, float] = {}
@@ -54,9 +57,9 @@ class TaskLeases:
             found = made or await self._objects.found("leases", self._name(task))
             if found is None:
                 continue  # it was given up in between
-            holder = str(found["spec"]["holderIdentity"])
+            holder = str(found["spec"].get("holderIdentity", ""))
             if holder == self._members.instance:
-                own = await self._confirmed(task, found)
+                own = await self._confirmed(task, found, is_given_up=made is None and task not in self.own)
                 if own is None:
                     continue
                 return self._is_own(task, own)
@@ -89,17 +92,21 @@ class TaskLeases:
 
     async def note_opened(self) -> None:
         """Write down what tasks were opened with that have been opened, or closed, since this was called last."""
-        for task in [one for one in self.own if self._opened.get(one) != self._noted.get(one)]:
-            opening = self._opened.get(task)
-            text = "" if opening is None else document_of(task, opening)
-            steps = [test(_HOLDER, self._members.instance), set_to(at_annotation(OPENING), text)]
-            changed = await self._objects.change("leases", self._name(task), steps)
-            if changed is not None:
-                self._versions[task] = str(changed["metadata"]["resourceVersion"])
-            if opening is None:
-                del self._noted[task]
-            else:
-                self._noted[task] = opening
+        async with self._noting:  # of two writings, the last one must be the newer
+            for task in [one for one in self.own if self._opened.get(one) != self._noted.get(one)]:
+                await self._note(task, self._opened.get(task))
+
+    async def _note(self, task: TaskKey, opening: Opening | None) -> None:
+        text = "" if opening is None else document_of(task, opening)
+        steps = [test(_HOLDER, self._members.instance), set_to(at_annotation(OPENING), text)]
+        changed = await self._objects.change("leases", self._name(task), steps)
+        if task not in self.own:
+            return  # another server has taken it meanwhile
+        if changed is not None:
+            self._versions[task] = str(changed["metadata"]["resourceVersion"])
+        self._noted.pop(task, None)
+        if opening is not None:
+            self._noted[task] = opening
 
     async def seize_opened(self, dead: str, leads: Callable[[TaskKey], bool]) -> None:
         """Take the tasks of a dead server that were opened with something, which their next server is to know.
@@ -136,11 +143,21 @@ class TaskLeases:
         ]
         return await self._objects.change("leases", self._name(task), steps)
 
-    async def _confirmed(self, task: TaskKey, found: dict[str, Any]) -> dict[str, Any] | None:
-        """A task of this server's as it is in its present life; None where another server was faster."""
-        if found["spec"].get("leaseTransitions", 0) == self._members.life:
+    async def _confirmed(
+        self, task: TaskKey, found: dict[str, Any], *, is_given_up: bool = False
+    ) -> dict[str, Any] | None:
+        """A task of this server's as it is in its present life; None where its Lease has changed or gone.
+
+        Arguments:
+            is_given_up: `release` may be deleting the Lease just now: it is written anew, so that only one succeeds.
+        """
+        if found["spec"].get("leaseTransitions", 0) == self._members.life and not is_given_up:
             return found
-        steps = [test(_HOLDER, self._members.instance), set_to(_LIFE, self._members.life)]
+        steps = [
+            test(_HOLDER, self._members.instance),
+            set_to(_LIFE, self._members.life),
+            set_to(_TIME, micro_time(time.time())),
+        ]
         return await self._objects.change("leases", self._name(task), steps)
 
     async def seize(self, task: TaskKey, dead: str) -> bool:
@@ -189,8 +206,10 @@ class TaskLeases:
         held = {one["metadata"]["name"]: one for one in await self._of(self._members.instance)}
         lost = []
         for task in list(self.own):
-            found = held.get(self._name(task))
-            own = None if found is None else await self._confirmed(task, found)
+            found = held.get(self._name(task))  # or it was claimed since that list was made
+            found = found or await self._objects.found("leases", self._name(task))
+            is_held = found is not None and found["spec"].get("holderIdentity") == self._members.instance
+            own = await self._confirmed(task, found) if is_held and found is not None else None
             if own is None:
                 lost.append(task)
             else:
