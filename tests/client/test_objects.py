@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from client_serving import served
 from gateways import GatewayFactory
+from observe import HOST_TIMEOUT
 from taskcell.client.failures import DeniedError, LostError
 from taskcell.client.own_server import pass_log_on
 from taskcell.client.process import CommandFailed, Done
@@ -68,6 +70,38 @@ async def test_input_is_whatever_gives_bytes(gateway: GatewayFactory, tmp_path: 
     async with served(gateway, tmp_path / "state") as cell:
         given = stdin() if callable(stdin) else stdin
         assert (await cell.task("t").run(["cat"], stdin=given)).stdout == b"one\ntwo\n"
+
+
+class Lines(io.BytesIO):
+    """A file whose lines nobody wants one by one."""
+
+    def __next__(self) -> bytes:
+        raise AssertionError("a line")
+
+
+@pytest.mark.anyio
+async def test_a_file_is_sent_in_large_pieces_and_not_by_lines(gateway: GatewayFactory, tmp_path: Path) -> None:
+    lines = b"one\n" * 100_000
+    async with served(gateway, tmp_path / "state") as cell:
+        assert (await cell.task("t").run(["cat"], stdin=Lines(lines))).stdout == lines
+
+
+@pytest.mark.anyio
+async def test_a_command_that_ends_does_not_wait_for_input_that_never_comes(
+    gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    let_go, waited = threading.Event(), []
+
+    def never() -> Iterator[bytes]:
+        yield b"one\n"
+        waited.append(let_go.wait(HOST_TIMEOUT))
+
+    async with served(gateway, tmp_path / "state") as cell:
+        try:
+            assert (await cell.task("t").run("echo done", stdin=never())).stdout == b"done\n"
+            assert waited == []
+        finally:
+            let_go.set()
 
 
 @pytest.mark.anyio

@@ -22,13 +22,35 @@ TOML = {
     "docker": '[engine]\nkind = "docker"\nhost = "tcp://127.0.0.1:1"\n',
 }
 #: Packages that take long to import and that the first answer does not need.
-HEAVY = {"jsonschema", "referencing", "docker", "requests", "urllib3", "tomlkit", "ruamel", "structlog", "rich"}
+HEAVY = {
+    "jsonschema",
+    "referencing",
+    "docker",
+    "requests",
+    "urllib3",
+    "tomlkit",
+    "ruamel",
+    "structlog",
+    "rich",
+    "websockets",
+}
 #: What a gateway is made of, and the commands beside `serve`.
 OWN_HEAVY = {
     f"taskcell.{name}"
     for name in (
         *("gateway", "pool", "sandbox", "process", "skills", "tools", "schema", "supervisor", "deployment", "policy"),
-        *("profile", "egress", "audit", "images", "http", "auth", "files.run", "engine.base", "engine.docker"),
+        *(
+            "profile",
+            "egress",
+            "audit",
+            "images",
+            "http",
+            "auth",
+            "files.run",
+            "engine.base",
+            "engine.docker",
+            "engine.kubernetes",
+        ),
         *("mcp.handlers", "mcp.tools", "mcp.tasks", "mcp.resources", "cli.exec", "cli.doctor", "cli.install"),
     )
 }
@@ -97,6 +119,7 @@ def test_the_first_answer_waits_for_no_package_that_later_requests_need(
     assert ("No container engine answers at tcp://127.0.0.1:1" in str(called)) is (kind == "docker")
     assert "taskcell.mcp.server" in before
     assert before & (HEAVY | OWN_HEAVY) == set()
+    assert "websockets" not in server.imported  # what a cluster alone needs
     # The same look finds what is imported later.
     assert later | {"taskcell.gateway.gateway", "taskcell.mcp.handlers", "structlog"} <= server.imported
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from typing import Any, Literal
 
@@ -195,9 +196,10 @@ def exact_bytes(data: BytesLike) -> bytes:
 
 
 async def _in_thread(pieces: Iterable[BytesLike]) -> AsyncIterator[BytesLike]:
-    """The pieces, each had in a thread: a file or a generator may wait."""
-    found = iter(pieces)
-    while (piece := await anyio.to_thread.run_sync(next, found, None)) is not None:
+    """The pieces, each had in a thread: a file or a generator may wait, and longer than the command runs."""
+    read = getattr(pieces, "read1", None)  # a file's own pieces are lines, each of which would be a request
+    found: Iterator[BytesLike] = iter(pieces) if read is None else iter(partial(read, INLINE_STDIN), b"")
+    while (piece := await anyio.to_thread.run_sync(next, found, None, abandon_on_cancel=True)) is not None:
         yield piece
 
 

@@ -162,7 +162,8 @@ class Sources:
         Arguments:
             most: bytes of the archives of these folders.
         """
-        with tempfile.TemporaryFile() as file:
+        folder = self._pool.deployment.archives.folder  # on disk, where a machine's /tmp may be in its memory
+        with tempfile.TemporaryFile(dir=folder if folder is not None and folder.is_dir() else None) as file:
             async with self.still(task) as notes:
                 containers = [target.container]
                 (why,) = await self._engine.copy_files(source.container, containers, source.profile.runtime)

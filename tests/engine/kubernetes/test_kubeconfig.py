@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from taskcell.engine.kubernetes import kubeconfig
+from taskcell.engine.kubernetes.api import Api
 from taskcell.errors import EngineError, EngineUnavailable
 
 CONFIG = """
@@ -161,6 +162,13 @@ def test_in_a_pod_the_token_is_read_again_each_time(tmp_path: Path, authority: P
     assert (found.server, found.namespace, found.token()) == ("https://10.96.0.1:443", "sandboxes", "one")
     (tmp_path / "token").write_text("two\n")  # as the kubelet does before it expires
     assert found.token() == "two"
+
+
+@pytest.mark.anyio
+async def test_a_token_that_cannot_be_read_is_an_error_that_says_so(tmp_path: Path, authority: Path) -> None:
+    api = Api(lambda: kubeconfig.find_cluster({}, str(write(tmp_path, "file"))))
+    with pytest.raises(EngineUnavailable, match=r"token for the Kubernetes API at https://b.test .*token\.txt"):
+        await api.call("GET", "/version")
 
 
 def test_a_plugin_that_fails_is_named_and_what_it_printed_is_not(tmp_path: Path, authority: Path) -> None:

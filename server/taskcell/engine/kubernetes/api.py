@@ -19,7 +19,7 @@ from taskcell.errors import EngineError, EngineUnavailable
 API_TIMEOUT = 35.0
 #: Seconds for which a watch is asked for, as the cluster's own clients do: one that hangs lasts hardly longer.
 WATCH_FOR = 300
-#: Connections at once: a watch for each sandbox that starts, and requests.
+#: Connections at once: the watch of this server's pods, requests, and a watch for each pod that starts without it.
 CONNECTIONS = 64
 #: Seconds for which a request is made again when the API server is too busy for it (429 by priority and fairness, 503
 #: while it starts) or does not answer: one that is restarted is back in five. What taskcell asks for may be asked
@@ -74,8 +74,14 @@ class Api:
         return f"{root}/namespaces/{self.cluster.namespace}/{kind}" + (f"/{name}" if name else "")
 
     async def authorization(self) -> dict[str, str]:
-        """The header that identifies this server; none where its certificate does."""
-        token = await anyio.to_thread.run_sync(self.cluster.token)
+        """The header that identifies this server; none where its certificate does. Raises EngineUnavailable."""
+        try:
+            token = await anyio.to_thread.run_sync(self.cluster.token)
+        except OSError as error:
+            raise EngineUnavailable(
+                f"The token for the Kubernetes API at {self.cluster.server} cannot be read ({error}). The person who "
+                "runs the server must look at the kubeconfig, or at the ServiceAccount of the server's pod."
+            ) from error
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     async def call(

@@ -53,7 +53,8 @@ async def open_pod_exec(api: Api, pod: str, container: str, argv: tuple[str, ...
     except TimeoutError:
         raise EngineUnavailable(f"The Kubernetes API did not open a stream within {OPEN_TIMEOUT:g} s.") from None
     except (OSError, ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
-        raise EngineUnavailable(f"The Kubernetes API could not be reached for a stream: {error}.") from error
+        why = str(error) or type(error).__name__
+        raise EngineUnavailable(f"The Kubernetes API could not be reached for a stream: {why}.") from error
 
 
 async def _connect(host: str, port: int, tls: ssl.SSLContext) -> anyio.abc.ByteStream:

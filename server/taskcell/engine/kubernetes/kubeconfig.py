@@ -208,7 +208,7 @@ class Plugin:
             end = status.get("expirationTimestamp")
         except subprocess.TimeoutExpired:
             raise EngineError(f"The credential plugin {name} did not answer within {PLUGIN_TIMEOUT:g} s.") from None
-        except (OSError, subprocess.CalledProcessError, ValueError, KeyError, TypeError) as error:
+        except (OSError, subprocess.CalledProcessError, ValueError, KeyError, TypeError, AttributeError) as error:
             # Not what it printed: that may hold a token.
             raise EngineError(f"The credential plugin {name} gave no token ({type(error).__name__}).") from None
         ends = datetime.fromisoformat(end.replace("Z", "+00:00")).timestamp() if end else time.time() + PLUGIN_TTL
