@@ -35,7 +35,7 @@ ARCHIVE_MAX = 16 << 30
 _PIECE = 256 << 10
 _CHUNK = 1 << 17
 #: Where a task's files lie while they are copied: on disk, for /tmp of the server's own pod is in memory.
-_ON_DISK = "/var/tmp"  # noqa: S108 - a file without a name
+COPIED_THROUGH = "/var/tmp"  # noqa: S108 - a file without a name
 #: The first byte of a reply, and bytes of its head before an archive: kind, size, time, mode.
 _DONE, _HEAD = 0, 1 + 1 + 8 + 8 + 4
 #: Bytes of zeros at the end of a whole archive (pax).
@@ -158,7 +158,7 @@ async def put(api: Api, at: PodCell, user: str | None, file: BinaryIO) -> None:
 
 async def copy(api: Api, source: PodCell, targets: Sequence[PodCell], user: str | None) -> None:
     """Copy a pod's files into others, through this machine's disk. Arguments as in `save`. Raises EngineError."""
-    with tempfile.TemporaryFile(dir=_ON_DISK if os.access(_ON_DISK, os.W_OK) else None) as file:
+    with tempfile.TemporaryFile(dir=COPIED_THROUGH if os.access(COPIED_THROUGH, os.W_OK) else None) as file:
         await save(api, source, user, file, ARCHIVE_MAX)
         for target in targets:
             file.seek(0)
