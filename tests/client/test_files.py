@@ -65,6 +65,27 @@ def git(folder: Path, *words: str, text: bytes | None = None) -> bytes:
     return done.stdout
 
 
+async def test_names_of_any_bytes_are_files_and_those_of_dots_alone_are_tasks(
+    gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    async with served(gateway, tmp_path / "state") as cell:
+        own, odd = await cell.open("own"), b"caf\xe9%2F?#;\n x"
+        await own.write_bytes(odd, b"1")
+        await own.write_bytes(Path(os.fsdecode(b"d\xff/x")), b"2")
+        assert await own.read_bytes(os.fsdecode(odd)) == b"1"
+        assert (await own.run(["cat", "x"], cwd=b"d\xff")).stdout == b"2"
+        await own.download(b"d\xff", tmp_path / "here")
+        await own.upload(tmp_path / "here", b"e\xfe")
+        assert await own.read_bytes(b"e\xfe/x") == b"2"
+        for name in (".", "..", "...", "x%2f.."):
+            task = await cell.open(name)
+            await task.write_bytes("x", name.encode())
+            assert (await task.run(["cat", "x"])).stdout == await task.read_bytes("x") == name.encode()
+        for refused in (own.read_bytes("\ud800"), own.write_bytes("\ud800", b""), cell.task("\ud800").run("true")):
+            with pytest.raises(ArgumentError, match="half of a character"):
+                await refused
+
+
 async def test_a_tree_goes_in_and_comes_out_as_it_is(own: Task, tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "deep/er").mkdir(parents=True)

@@ -427,6 +427,6 @@ async def test_without_a_folder_for_state_snapshots_are_refused_and_forks_are_no
     async with gateway(TOML, engine="local") as gw:
         one = Copier(gw, task="one")
         await one.terminal("echo 1 > f")
-        with pytest.raises(TaskcellError, match="no folder for its state"):
+        with pytest.raises(TaskcellError, match="keeps nothing beyond its end"):
             await one.copy("snapshot", name="s")
         await one.copy("fork", to="two")

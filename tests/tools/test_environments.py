@@ -112,6 +112,24 @@ async def test_an_environment_can_be_named_before_the_first_command_only(gateway
         assert await where(gw) == "default"
 
 
+@pytest.mark.parametrize(
+    ("toml", "what", "says"),
+    [
+        ("", {"environment": "nope"}, "There is no environment 'nope'; none is configured: leave it out, or ask"),
+        ("", {"image": "a:1"}, "cannot name its image here: leave `image` out, or ask the person"),
+        ("", {"environment": "nope", "image": "a:1"}, "There is no environment 'nope'"),
+        ("[environments.root]\nsudo = true\n", {"environment": "root"}, "The policy refuses the environment 'root'"),
+        ("[environments.a]\n[environments.root]\nsudo = true\n", {"environment": "root"}, "must be one of 'a'"),
+        ("[environments.a]\n", {"image": "a:1"}, "in policy.task_images"),
+    ],
+)
+async def test_what_no_task_can_be_opened_with_here_is_told_with_what_to_do(
+    gateway: GatewayFactory, toml: str, what: dict[str, str], says: str
+) -> None:
+    async with gateway("manifests = []\n" + toml, engine="local") as gw:
+        assert says in await refused(gw, **what)
+
+
 async def test_opening_again_with_the_same_changes_nothing_and_with_another_one_says_how(
     gateway: GatewayFactory,
 ) -> None:

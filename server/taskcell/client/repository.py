@@ -60,5 +60,5 @@ async def _git(
 ) -> Done:
     env = {} if index is None else {"GIT_INDEX_FILE": index}
     command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "safe.directory=*", *words]
-    done = await task.run(command, cwd=os.fspath(path), env=env, stdin=stdin)
+    done = await task.run(command, cwd=path, env=env, stdin=stdin)
     return done if may_fail else done.check()

@@ -14,10 +14,10 @@ from taskcell.client.failures import CellError, FolderError
 from taskcell.client.forward import Forward, forwarded
 from taskcell.client.process import BytesLike, CommandLine, Done, RunningCommand, Stdin, exact_bytes, started
 from taskcell.client.shell import Shell, opened_shell
-from taskcell.client.wire import ServerClient, file_path
+from taskcell.client.wire import PathLike, ServerClient, file_path
 
 #: A file's path: from the workspace, or absolute below `/workspace`.
-RemotePath = str | os.PathLike[str]
+RemotePath = str | bytes | PathLike
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def _ignore(sentence: str) -> None:
 
 
 def _surroundings(env: Mapping[str, str] | None, user: str | None, cwd: RemotePath | None) -> dict[str, Any]:
-    return {"env": dict(env or {}), "user": user, "cwd": None if cwd is None else os.fspath(cwd)}
+    return {"env": dict(env or {}), "user": user, "cwd": None if cwd is None else os.fsdecode(cwd)}
 
 
 class Task:
@@ -123,7 +123,7 @@ class Task:
         """Return a file's bytes. Raises NotFoundError, FolderError, ForbiddenError."""
         async with self._wire.stream("GET", file_path(self.id, path), task=self.id) as answer:
             if answer.headers.get("x-taskcell-kind") == "folder":
-                raise FolderError(f"{os.fspath(path)} is a folder; download it.")
+                raise FolderError(f"{os.fsdecode(path)!r} is a folder; download it.")
             return await answer.aread()
 
     async def write_bytes(self, path: RemotePath, data: BytesLike) -> None:
@@ -142,7 +142,7 @@ class Task:
         Arguments:
             left_out: called with a sentence about each device, pipe or socket, which are not copied.
         """
-        await files.upload(self._wire, self.id, Path(source), os.fspath(target), left_out)
+        await files.upload(self._wire, self.id, Path(source), os.fsdecode(target), left_out)
 
     async def download(
         self, source: RemotePath, target: str | os.PathLike[str], *, left_out: Callable[[str], None] = _ignore
@@ -154,7 +154,7 @@ class Task:
         Arguments:
             left_out: called with a sentence about each link that leads out of what is copied.
         """
-        await files.download(self._wire, self.id, os.fspath(source), Path(target), left_out)
+        await files.download(self._wire, self.id, os.fsdecode(source), Path(target), left_out)
 
     async def upload_repository(self, source: str | os.PathLike[str], target: RemotePath = ".") -> None:
         """Copy a git repository with its history and working tree, and note what it holds for `diff`.
@@ -178,7 +178,7 @@ class Task:
         found: list[FileEntry] = []
         while True:
             page = await self._wire.tool(
-                "list_files", self.id, path=os.fspath(path), details=True, all=True, offset=len(found)
+                "list_files", self.id, path=os.fsdecode(path), details=True, all=True, offset=len(found)
             )
             found += [FileEntry(item["path"], item["type"], item["size"], item["target"]) for item in page["entries"]]
             if not page.get("truncated"):

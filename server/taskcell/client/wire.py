@@ -27,6 +27,7 @@ from taskcell.client.failures import (
 from taskcell.model import WORKSPACE
 from taskcell.socket_name import short_path
 
+PathLike = os.PathLike[str] | os.PathLike[bytes]
 _FRAME = struct.Struct(">BxxxI")
 #: Seconds to connect. What a server answers may take as long as its engine does, and a command as long as it runs.
 SERVER_CONNECT_TIMEOUT = 30.0
@@ -188,20 +189,30 @@ async def frames(answer: httpx2.Response) -> AsyncGenerator[tuple[int, bytes], N
 
 
 def task_path(task: str, *parts: str) -> str:
-    return "/".join(["/tasks", *(quote(part, safe="", errors="surrogateescape") for part in (task, *parts))])
+    return "/".join(["/tasks", *(_quoted(part) for part in (task, *parts))])
 
 
 def port_path(task: str, port: int) -> str:
-    return f"/ports/{quote(task, safe='')}/{port}"
+    return f"/ports/{_quoted(task)}/{port}"
 
 
-def file_path(task: str, path: str | os.PathLike[str]) -> str:
+def file_path(task: str, path: str | bytes | PathLike) -> str:
     """Return the address of a file: a path from the workspace, or an absolute one below `/workspace`.
 
     Raises ArgumentError: it is neither. In an address, `..` would lead to another task, or to another route.
     """
-    whole = posixpath.normpath(posixpath.join(WORKSPACE, os.fspath(path)))
+    whole = posixpath.normpath(posixpath.join(WORKSPACE, os.fsdecode(path)))
     if whole != WORKSPACE and not whole.startswith(f"{WORKSPACE}/"):
-        raise ArgumentError(f"{os.fspath(path)!r} is not below {WORKSPACE}; a command reads and writes other files.")
+        raise ArgumentError(f"{os.fsdecode(path)!r} is not below {WORKSPACE}; a command reads and writes other files.")
     inner = whole.removeprefix(WORKSPACE).lstrip("/")
-    return f"/files/{quote(task, safe='')}/{quote(inner, errors='surrogateescape')}"
+    return f"/files/{_quoted(task)}/{_quoted(inner, safe='/')}"
+
+
+def _quoted(text: str, safe: str = "") -> str:
+    """Return a part of an address. Raises ArgumentError."""
+    try:
+        quoted = quote(text, safe=safe, errors="surrogateescape")
+    except UnicodeEncodeError:
+        raise ArgumentError(f"{text!r} holds half of a character; send whole ones.") from None
+    # A part of dots alone would be taken out of the address on its way, with the part before it.
+    return quoted.replace(".", "%2E") if quoted in (".", "..") else quoted

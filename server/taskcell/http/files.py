@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from email.utils import formatdate
 from urllib.parse import unquote_to_bytes
@@ -9,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 import anyio
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from taskcell.caller import Caller
@@ -97,7 +98,9 @@ class Files(ScopedRoute):
         call = ToolCall(task.principal, "write_file", {"path": path, "task_id": task.task})
         async with self._gateway.file_call(call) as (sandbox, authorized):
             count = await transfer.receive(sandbox, authorized, words, body_pieces(receive), known)
-        return JSONResponse({"path": authorized.command.text, "entries" if unpacks else "size": count})
+        # In ASCII, which holds a name of any bytes.
+        fields = json.dumps({"path": authorized.command.text, "entries" if unpacks else "size": count})
+        return Response(fields, media_type="application/json")
 
 
 def parse_task(part: bytes, form: str) -> str:

@@ -42,8 +42,8 @@ PassOn = Callable[[TaskKey, TaskKey], AbstractAsyncContextManager[None]]
 #: Names of snapshots in an error at most; a model does nothing with more.
 MAX_SHOWN = 20
 _NO_PLACE = (
-    "This server has no folder for its state, so it can keep no snapshot; the person who runs the server must make "
-    "that folder writable (`taskcell doctor` names it)."
+    "This server keeps nothing beyond its end, and so no snapshot: the person who runs the server must give it a "
+    "folder for its state that it can write (`taskcell doctor` names it), and another engine than 'local'."
 )
 
 

@@ -18,6 +18,7 @@ from taskcell.policy.policy import AuthorizedProfile, Policy
 from taskcell.pool.pool import Pool
 from taskcell.pool.reserved import reserve
 from taskcell.profile.build import terminal_profile
+from taskcell.text import shown
 from taskcell.tools.catalog import terminal_tools
 from taskcell.tools.tool import Access, Tool
 
@@ -35,7 +36,33 @@ def profile_in(settings: Settings, environment: Environment) -> Profile:
 
 def _no_such(name: str, settings: Settings) -> str:
     names = ", ".join(f"'{known}'" for known in settings.environments)
-    return f"There is no environment '{name}'; " + (f"there are {names}." if names else "none is configured.")
+    known = (
+        f"there are {names}."
+        if names
+        else "none is configured: leave it out, or ask the person who runs the server to add it."
+    )
+    return f"There is no environment {shown(name)}; {known}"
+
+
+def check_opening(settings: Settings, arguments: Mapping[str, object], properties: Mapping[str, object]) -> None:
+    """Raise BadArgument: a call names an environment or image, and this server offers none.
+
+    Arguments:
+        properties: of the tool's schema, which has neither where none could be had.
+    """
+    name, image = (arguments.get(key) if key not in properties else None for key in ("environment", "image"))
+    if isinstance(name, str) and name:
+        if name not in settings.environments:
+            raise BadArgument(_no_such(name, settings))
+        raise BadArgument(
+            f"The policy refuses the environment '{name}': leave it out, or ask the person who runs the server, to "
+            "whom `taskcell skills check` says why."
+        )
+    if isinstance(image, str) and image:
+        raise BadArgument(
+            "A task cannot name its image here: leave `image` out, or ask the person who runs the server to allow it "
+            "in policy.task_images."
+        )
 
 
 def tool_in(settings: Settings, environment: Environment, own: Tool) -> Tool:

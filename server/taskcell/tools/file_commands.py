@@ -50,6 +50,16 @@ def target(path: str, name: str = "path") -> Target:
     return Target(whole, _in_sandbox(whole))
 
 
+def workspace_target(path: str) -> Target:
+    """Return what a path from the workspace names. Bytes in it that are not UTF-8 are as Python writes them.
+
+    Arguments:
+        path: without `..`, as a door has checked.
+    """
+    whole = posixpath.normpath(f"{WORKSPACE}/{path}")
+    return Target(whole, _in_sandbox(whole))
+
+
 @dataclass(frozen=True, slots=True)
 class FileCommand:
     """What the policy judges about a call of a file tool: the tool's name and the path.

@@ -19,7 +19,7 @@ from taskcell.model import WORKSPACE, Command, TaskKey, ToolCall
 from taskcell.profile.build import terminal_profile
 from taskcell.schema.properties import value_schema
 from taskcell.tools.binding import CommandTool
-from taskcell.tools.file_commands import FileCommand, target
+from taskcell.tools.file_commands import FileCommand, target, workspace_target
 from taskcell.tools.relative_paths import relative_hints
 from taskcell.tools.tool import Access, ToolAnnotations, ToolReport, Watch
 
@@ -82,9 +82,10 @@ class FileTool(CommandTool):
         return await self._in_sandbox(gateway, command, read)
 
     def in_workspace(self, call: ToolCall) -> Command:
-        """Return the command that the policy judges for a path of the workspace alone. Raises BadArgument."""
+        """Return the command that the policy judges for a path of the workspace alone."""
         path, task = str(call.arguments["path"]), TaskKey(call.principal, str(call.arguments["task_id"]))
-        return FileCommand().bind(self.blank(task), {"path": f"{WORKSPACE}/{path}"})
+        found = workspace_target(path)
+        return replace(self.blank(task), argv=(self.name, found.inner), text=found.shown)
 
     async def _in_sandbox(self, gateway: Access, command: Command, work: Any, path: str = "/") -> FileReport:
         """Do work in the task's sandbox. `path`: as the call has it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -20,7 +20,7 @@ from taskcell.schema.forms import ONLY_WHEN
 from taskcell.schema.properties import MAX_TASK_ID, TASK_ID, object_schema, or_null, value_schema
 from taskcell.tools.binding import task_key
 from taskcell.tools.describe import NOT_NEGATIVE, NOTES, facts
-from taskcell.tools.environments import allowed_names, open_task, opening, profile_in
+from taskcell.tools.environments import allowed_names, check_opening, open_task, opening, profile_in
 from taskcell.tools.tool import Access, BuiltIn, Tool, ToolAnnotations, ToolReport, Watch
 
 SANDBOX = "sandbox"
@@ -168,6 +168,11 @@ class SandboxTool(Tool):
     """The tool `sandbox`. It runs no command, but `open` and copies are judged as one of the environment's profile."""
 
     settings: Settings = field(repr=False)
+
+    def check(self, call: ToolCall) -> Mapping[str, Any]:
+        """As for every tool, but what no task can be opened with here is told with what to do. Raises BadArgument."""
+        check_opening(self.settings, call.arguments, self.input_schema["properties"])
+        return Tool.check(self, call)
 
     def bind(self, call: ToolCall) -> SandboxAction:
         """Check a call's arguments. Raises BadArgument."""
