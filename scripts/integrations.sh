@@ -32,7 +32,7 @@ import sys, tomllib
 for place in ("pyproject.toml", "client/pyproject.toml"):
     project = tomllib.load(open(place, "rb"))["project"]
     if extra := project["optional-dependencies"].get(sys.argv[1]):
-        print(*project["dependencies"], *extra, "pytest", sep="\n")
+        print(*project["dependencies"], *extra, "pytest", "hypothesis", sep="\n")
 PYTHON
 )
 [[ ! -r $BESIDE ]] || mapfile -t -O "${#WANTED[@]}" WANTED < <(grep -v '^#' "$BESIDE")
