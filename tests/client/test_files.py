@@ -11,7 +11,7 @@ import pytest
 
 from client_serving import served
 from gateways import GatewayFactory
-from taskcell.client.failures import ArgumentError, NotFoundError
+from taskcell.client.failures import ArgumentError, CellError, LostError, NotFoundError
 from taskcell.client.process import CommandFailed
 from taskcell.client.task import Task
 
@@ -125,6 +125,24 @@ async def test_a_link_that_leads_out_is_left_out_and_told(own: Task, tmp_path: P
     await own.download("d", tmp_path / "d", left_out=said.append)
     assert os.listdir(tmp_path / "d") == ["file"]
     assert "leads out" in said[0]
+
+
+async def test_what_cannot_be_copied_here_is_an_error_about_this_machine(own: Task, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    os.mkfifo(tree / "a")
+    (tmp_path / "l").symlink_to(tree / "a")
+    (tree / "b").write_bytes(b"1")
+    with pytest.raises(CellError, match="b here cannot be read") as caught:
+        await own.upload(tree, "there", left_out=lambda _: (tree / "b").unlink())
+    assert not isinstance(caught.value, LostError)
+    for special in (tree / "a", tmp_path / "l"):
+        with pytest.raises(ArgumentError, match="device, a pipe or a socket"):
+            await own.upload(special, "x")
+        await own.write_bytes("x", b"1")
+        with pytest.raises(ArgumentError, match="device, a pipe or a socket"):
+            await own.download("x", special)
+    assert (tree / "a").is_fifo()
 
 
 async def test_what_is_not_there_is_not_found(own: Task, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import anyio.from_thread
 import anyio.to_thread
 import httpx2
 
-from taskcell.client.failures import CellError, NotFoundError
+from taskcell.client.failures import ArgumentError, CellError, NotFoundError
 from taskcell.client.host_archive import CHUNK, Unpacking, packed
 from taskcell.client.wire import ServerClient, file_path
 from taskcell.errors import TaskcellError
@@ -27,6 +27,7 @@ async def upload(wire: ServerClient, task: str, source: Path, target: str, left_
     """Arguments as those of `Task.upload`."""
     if not await anyio.to_thread.run_sync(os.path.lexists, source):
         raise NotFoundError(f"There is no file or folder {source} here.")
+    await anyio.to_thread.run_sync(_check_kind, source)
     file_path(task, target)  # raises ArgumentError, which the folder above it alone would not
     parent, name = posixpath.split(posixpath.normpath(posixpath.join("/workspace", target)))
     if parent in ("/", ""):
@@ -39,15 +40,27 @@ async def upload(wire: ServerClient, task: str, source: Path, target: str, left_
         await answer.aread()
 
 
+def _check_kind(path: Path) -> None:
+    """Raise ArgumentError: it is there, and is neither a file nor a folder."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise ArgumentError(f"{path} is a device, a pipe or a socket here; name a file or a folder.")
+
+
 async def joined_pieces(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     """The pieces, read in a thread; small ones are joined, for a tree may have a million small files."""
 
     def some() -> bytes:
         joined = bytearray()
-        for piece in pieces:
-            joined += piece
-            if len(joined) >= CHUNK:
-                break
+        try:
+            for piece in pieces:
+                joined += piece
+                if len(joined) >= CHUNK:
+                    break
+        except OSError as error:  # which would pass for one of the connection
+            what = f"{error.filename or 'A file'} here cannot be read"
+            raise CellError(f"{what} ({error.strerror}); not all was copied: copy again.") from error
+        except TaskcellError as error:
+            raise CellError(str(error)) from None
         return bytes(joined)
 
     while data := await anyio.to_thread.run_sync(some):
@@ -59,6 +72,7 @@ async def download(wire: ServerClient, task: str, source: str, target: Path, lef
     base = target.parent
     if not await anyio.to_thread.run_sync(base.is_dir):
         raise NotFoundError(f"There is no folder {base} here; make it first.")
+    await anyio.to_thread.run_sync(_check_kind, target)
     headers = {"accept": _TAR}
     async with wire.stream("GET", file_path(task, source), task=task, headers=headers) as answer:
         pieces = aiter(_received(answer))
