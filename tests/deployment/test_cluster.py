@@ -443,7 +443,9 @@ async def test_a_server_that_has_handed_everything_over_stays_dead_and_claims_no
     one, two = await cluster.join("a"), await cluster.join("b")
     await claims_of(one).claim(TASK, is_sent=True)
     assert one.has_heirs
+    assert one.archives.has(TASK)
     await one.hand_over()
+    assert not one.archives.has(TASK)  # whoever has it now may be writing there
     await cluster.pass_time(TERM)
     found = await claims_of(one).claim(TaskKey("ann", "new"))
     assert (found.door, found.is_certain) == (Peer("http://b.test:8765", "b"), False)

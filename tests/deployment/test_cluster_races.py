@@ -156,6 +156,20 @@ async def test_a_lease_that_was_renewed_unseen_is_not_judged_by_a_list_from_memo
     assert (len(cluster.server.selectors), two.members.is_alive("a")) == (lists, True)
 
 
+async def test_a_list_that_was_asked_for_before_a_server_ended_does_not_bring_it_back(cluster: OnCluster) -> None:
+    one, two = await cluster.join("a"), await cluster.join("b")
+    written = await cluster.sandbox(one, "t")
+    await claims_of(one).claim(written.key, is_sent=True)
+    await one.write([written])
+    old = dict(two.members._seen)
+    await one.hand_over()
+    await two.members.look()
+    assert (await claims_of(two).claim(written.key, is_sent=True)).dead == "a"
+    for name, seen in old.items():
+        two.members._see(name, seen)
+    assert [left.sandboxes async for left in two.bequeathed(["a"])] == [(written,)]
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

@@ -389,6 +389,19 @@ async def test_a_command_of_a_program_that_goes_is_killed_where_it_runs(fleet: P
     assert await anyio.to_thread.run_sync(lambda: eventually(lambda: not alive(mark)))
 
 
+async def test_a_request_that_was_handed_on_ends_when_its_server_counts_as_dead(fleet: Peers) -> None:
+    await three(fleet)
+    mark, holder = marker(), fleet.lead("t")
+    asked, body = fleet.other(holder), {"line": f"echo begun; sleep {mark}"}
+    with anyio.fail_after(PATIENCE):
+        async with program(asked) as http, http.stream("POST", "/tasks/t/processes", json=body) as answer:
+            assert answer.status_code == 200
+            assert await anyio.to_thread.run_sync(lambda: eventually(lambda: bool(alive(mark))))
+            await fleet.cut_off(holder)  # and would go on answering
+            with pytest.raises(httpx2.TransportError):
+                await answer.aread()
+
+
 async def test_a_port_of_a_task_is_reached_through_any_server(fleet: Peers) -> None:
     servers = await three(fleet)
     await servers[0].run("echo page > index.html")

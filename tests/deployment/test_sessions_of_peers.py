@@ -201,3 +201,14 @@ async def test_who_listens_to_a_resource_hears_of_it_from_the_server_that_has_it
                 if "resources/updated" in line:
                     break
     assert any(uri in line for line in heard if "resources/updated" in line)
+
+
+async def test_a_request_without_a_body_to_read_names_no_task(fleet: Peers) -> None:
+    one, *_ = servers_of(fleet)
+    length = 1 << 40  # would be too long
+    head = f"GET /mcp HTTP/1.1\r\nHost: {one.url.removeprefix('http://')}\r\nAuthorization: Bearer {one.token}\r\n"
+    head += f"Accept: {ACCEPT}\r\nMcp-Method: tasks/get\r\nContent-Length: {length}\r\n\r\n"
+    with anyio.fail_after(PATIENCE):
+        async with await anyio.connect_tcp("127.0.0.1", int(one.url.rpartition(":")[2])) as stream:
+            await stream.send(head.encode())
+            assert int((await stream.receive()).split()[1]) in range(400, 500)

@@ -1,4 +1,4 @@
-"""Calls that another server has handed on, by the names that it gives them."""
+"""Calls that other servers have handed on, by the names that these gave them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,29 @@ import anyio
 import pytest
 
 from taskcell.mcp.handed import Handed, HandedCall
+from taskcell.mcp.passed_on import CANCEL
+
+pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.anyio
-async def test_two_calls_that_a_client_gives_one_name_are_both_answered() -> None:
-    handed, answers, both = Handed(), [], anyio.Event()
+async def test_calls_that_have_the_same_name_end_apart_and_each_principal_cancels_its_own() -> None:
+    handed, over, answers = Handed(), anyio.Event(), []
 
     async def work(call: HandedCall) -> str:
-        if answers:
-            both.set()
-        answers.append(call.principal)
-        await both.wait()
-        return call.principal
-
-    found: list[str | None] = []
+        await over.wait()
+        return "done"
 
     async def serve(principal: str) -> None:
-        found.append(await handed.serve("name", principal, work))
+        answers.append((principal, await handed.serve("name", principal, work)))
 
     async with anyio.create_task_group() as calls:
-        calls.start_soon(serve, "ada")
-        calls.start_soon(serve, "bob")
-    assert sorted(map(str, found)) == ["ada", "bob"]
-    assert not handed.say("name", "ada", "cancel")
+        for principal in ("ann", "ann", "bob"):
+            calls.start_soon(serve, principal)
+        await anyio.wait_all_tasks_blocked()
+        assert handed.say("name", "bob", CANCEL)
+        assert not handed.say("name", "eve", CANCEL)
+        await anyio.wait_all_tasks_blocked()
+        assert answers == [("bob", None)]
+        over.set()
+    assert sorted(answers[1:]) == [("ann", "done")] * 2
+    assert not handed.say("name", "ann", CANCEL)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
 from mcp.client.client import Client
 from mcp.shared.exceptions import MCPError
-from mcp_types import ElicitResult, TextResourceContents
+from mcp_types import ElicitResult, RequestParamsMeta, TextResourceContents
 
 from asking import fields, text_of
 from gateways import GatewayFactory
@@ -26,6 +26,7 @@ from taskcell.deployment.state_folder import StateFolder
 from taskcell.gateway.gateway import Gateway
 from taskcell.http.local_door import with_local_door
 from taskcell.mcp.local_client import local_client
+from taskcell.mcp.passed_on import CALL
 from taskcell.mcp.server import build_server
 from taskcell.model import TaskKey, ToolCall
 
@@ -56,6 +57,19 @@ async def served(gateway: GatewayFactory, state: Path, toml: str = LOCAL, **clie
     opener = with_local_door(lambda: gateway(toml, engine="local", state=state), Settings(), isolated=False)
     async with opener as gw, Client(build_server(gw), **client) as connected:
         yield Server(gw, connected)
+
+
+async def test_a_client_that_names_a_call_as_servers_of_a_cluster_do_can_cancel_it_all_the_same(
+    gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    mark = marker()
+    async with served(gateway, tmp_path) as server, anyio.create_task_group() as calls:
+        arguments, meta = {"command": f"sleep {mark}", "task_id": "t"}, cast(RequestParamsMeta, {CALL: "name"})
+        calls.start_soon(lambda: server.client.session.call_tool("terminal", arguments, meta=meta))
+        assert await anyio.to_thread.run_sync(lambda: eventually(lambda: bool(alive(mark))))
+        calls.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            assert await anyio.to_thread.run_sync(lambda: eventually(lambda: not alive(mark)))
 
 
 async def test_both_clients_see_the_same_files_folder_variables_processes_and_resources(

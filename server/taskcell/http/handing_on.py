@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 import anyio
+from anyio.abc import ByteStream
 from starlette.datastructures import Headers as RequestHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,6 +26,7 @@ from taskcell.http.mcp_endpoint import Replayed, TooLarge, TooSlow, read_body
 from taskcell.http.port_exchange import PortExchange
 from taskcell.http.refuse import error_answer, refused
 from taskcell.http.wanted import MAX_JSON, OUTPUT_PATIENCE
+from taskcell.mcp.passed_on import LIVES_TURN
 from taskcell.mcp.principal import STATE
 from taskcell.model import DEFAULT_TASK, TaskKey, ToolCall
 from taskcell.schema.properties import MAX_TASK_ID
@@ -34,7 +36,7 @@ from taskcell.schema.properties import MAX_TASK_ID
 PEER_CONNECT, SUCCESSION, AGAIN = 2.0, 20.0, 0.5
 #: The header that says of a request that it is handed on: by one that knows the task is there, or that asks who has it.
 HANDED_ON = b"taskcell-handed-on"
-_HERE, _TOOLS = b"here", "tools"
+IS_HERE, ASKS, _TOOLS = "here", "ask", "tools"
 GONE = "Another server of this deployment has the task and cannot be reached; call again in some seconds."
 
 
@@ -62,7 +64,7 @@ class PeerAddress:
         return [
             (b"host", urlsplit(self.peer.url).netloc.encode()),
             (b"authorization", f"Bearer {self.token}".encode()),
-            (HANDED_ON, _HERE if self.is_certain else b"ask"),
+            (HANDED_ON, (IS_HERE if self.is_certain else ASKS).encode()),
             *(header for header in passed_on(headers) if header[0] not in left_out),
             *(framing_of(headers) if upgrade is None else ()),
             *([(b"connection", b"close")] if upgrade is None else _upgrading(upgrade)),
@@ -99,8 +101,7 @@ class HandingOn:
             return
         else:
             if isinstance(found.door, Peer):
-                address = self.address_of(caller, found.door, found.is_certain, scope)
-                await hand_on(address, scope, receive, send)
+                await self.hand_on(caller, found.door, scope, receive, send, is_certain=found.is_certain)
             else:
                 await self._app(scope, receive, send)
 
@@ -126,7 +127,7 @@ class HandingOn:
         began, sent = anyio.current_time(), RequestHeaders(scope=scope).get(HANDED_ON.decode())
         while True:
             found = await self._gateway.pool.holder(task, is_sent=sent is not None)
-            if found.door is not None and sent == _HERE.decode():
+            if found.door is not None and sent == IS_HERE:
                 raise TaskMoved
             if not isinstance(found.door, Peer):
                 return found
@@ -136,27 +137,33 @@ class HandingOn:
                 raise SandboxLost(GONE)
             await anyio.sleep(AGAIN)
 
-    def address_of(self, caller: Caller, peer: Peer, is_certain: bool, scope: Scope) -> PeerAddress:
-        """Where a caller's request goes at another server."""
+    async def hand_on(
+        self, caller: Caller, peer: Peer, scope: Scope, receive: Receive, send: Send, *, is_certain: bool
+    ) -> None:
+        """Carry a caller's request to another server, and its answer back, for as long as that server lives."""
+        scope[READER_PATIENCE] = OUTPUT_PATIENCE  # as that of the route there may be
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
-        return PeerAddress(peer, scope["raw_path"] + query, self._token(peer, caller), is_certain)
+        address = PeerAddress(peer, scope["raw_path"] + query, self._token(peer, caller), is_certain)
+        try:
+            stream = await peer.connect(PEER_CONNECT)
+        except (OSError, TimeoutError):
+            await error_answer(502, GONE)(scope, receive, send)
+            return
+        async with stream, anyio.create_task_group() as beside:
+            beside.start_soon(self._until_dead, peer, stream)
+            answer = await PortExchange(stream, PortTraffic(), address, scope, idle=math.inf).serve(receive, send)
+            beside.cancel_scope.cancel()
+        if answer is not None:
+            await answer(scope, receive, send)
+
+    async def _until_dead(self, peer: Peer, stream: ByteStream) -> None:
+        """Break a connection off that would stand for ever: that to a node which is cut off does not end by itself."""
+        while self._gateway.pool.deployment.lives(peer.instance):  # noqa: ASYNC110 - seen by looks at Leases
+            await anyio.sleep(LIVES_TURN)
+        await anyio.aclose_forcefully(stream)
 
     def _token(self, peer: Peer, caller: Caller) -> str:
         return peer_token(self._gateway.pool.deployment.key, peer.instance, caller)
-
-
-async def hand_on(address: PeerAddress, scope: Scope, receive: Receive, send: Send) -> None:
-    """Carry a request to another server, and its answer back."""
-    scope[READER_PATIENCE] = OUTPUT_PATIENCE  # as that of the route there may be
-    try:
-        stream = await address.peer.connect(PEER_CONNECT)
-    except (OSError, TimeoutError):
-        await error_answer(502, GONE)(scope, receive, send)
-        return
-    async with stream:
-        answer = await PortExchange(stream, PortTraffic(), address, scope, idle=math.inf).serve(receive, send)
-    if answer is not None:
-        await answer(scope, receive, send)
 
 
 def _upgrading(protocol: bytes) -> list[tuple[bytes, bytes]]:

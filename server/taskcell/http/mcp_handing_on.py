@@ -19,7 +19,7 @@ from taskcell.config.http_table import HttpSettings
 from taskcell.deployment.base import Peer
 from taskcell.errors import TaskcellError
 from taskcell.gateway.gateway import Gateway
-from taskcell.http.handing_on import HANDED_ON, HandingOn, hand_on
+from taskcell.http.handing_on import HANDED_ON, HandingOn
 from taskcell.http.mcp_endpoint import Replayed, read_body
 from taskcell.http.message import NotAMessage, message_of
 from taskcell.http.refuse import refusal
@@ -68,7 +68,7 @@ class McpHandingOn:
             await self._app(scope, receive, self._naming(send))
         else:
             caller: Caller = scope["state"][STATE]
-            await hand_on(self._to_peers.address_of(caller, peer, is_certain, scope), scope, receive, send)
+            await self._to_peers.hand_on(caller, peer, scope, receive, send, is_certain=is_certain)
 
     def _naming(self, send: Send) -> Send:
         """Say which server a session is in that is begun."""
@@ -105,7 +105,7 @@ class McpHandingOn:
 
         Of several tasks, the first that another server has decides. Raises TaskcellError.
         """
-        if method != _LISTEN and method not in _BY_ID:
+        if scope["method"] != "POST" or (method != _LISTEN and method not in _BY_ID):
             return None, False, receive
         body = await read_body(scope, receive, self._settings.max_body)
         with suppress(NotAMessage):

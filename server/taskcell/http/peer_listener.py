@@ -25,10 +25,10 @@ def listen_to_peers(host: str, peer_url: str) -> socket.socket | None:
         ConfigError: the port is taken, or none is named.
     """
     parts = urlsplit(peer_url)
-    if parts.scheme != "https":
-        return None
-    if parts.port is None:
+    if peer_url and parts.port is None:
         raise ConfigError("http.peer_url: name the port at which this server is to serve the others.")
+    if parts.scheme != "https" or parts.port is None:
+        return None
     try:
         return listen(host, parts.port)
     except OSError as error:

@@ -21,7 +21,7 @@ from taskcell.deployment.key import peer_token
 from taskcell.errors import SandboxLost, TaskcellError, TaskMoved
 from taskcell.gateway.gateway import Gateway
 from taskcell.gateway.removal import remove_task
-from taskcell.http.handing_on import GONE
+from taskcell.http.handing_on import ASKS, GONE, HANDED_ON, IS_HERE
 from taskcell.http.refuse import refusal
 from taskcell.mcp.principal import STATE
 from taskcell.model import TaskKey
@@ -61,14 +61,14 @@ class Removal:
         found = await self._gateway.pool.holder(key, is_sent=not is_operator)
         if found.door is None or not self._gateway.pool.deployment.marks_owners:
             return JSONResponse({"closed": await remove_task(self._gateway, key, purge=purge)})
-        if not (is_operator and isinstance(found.door, Peer)):
+        if not isinstance(found.door, Peer) or request.headers.get(HANDED_ON.decode()) == IS_HERE:
             raise TaskMoved
-        return await self._ask(found.door, values, principal)
+        return await self._ask(found.door, found.is_certain, values, principal)
 
-    async def _ask(self, peer: Peer, values: Mapping[str, Any], principal: str) -> Response:
-        """Have the server close the task that has it. Raises SandboxLost."""
+    async def _ask(self, peer: Peer, is_certain: bool, values: Mapping[str, Any], principal: str) -> Response:
+        """Have the server close the task that has it, or that knows who has it. Raises SandboxLost."""
         token = peer_token(self._gateway.pool.deployment.key, peer.instance, Caller(principal, ADMINS))
-        headers = {"authorization": f"Bearer {token}"}
+        headers = {"authorization": f"Bearer {token}", HANDED_ON.decode(): IS_HERE if is_certain else ASKS}
         try:
             async with httpx2.AsyncClient(
                 headers=headers, timeout=PASS_ON_TIMEOUT, trust_env=False, verify=peer.tls or False

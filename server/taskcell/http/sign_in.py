@@ -64,7 +64,7 @@ class SignIn:
         if still_holds is None:
             await self._app(scope, receive, send)
             return
-        answer = SentAnswer(send)
+        answer, is_revoked = SentAnswer(send), False
         async with anyio.create_task_group() as serving:
             served = serving.cancel_scope
 
@@ -73,13 +73,16 @@ class SignIn:
                     await anyio.sleep(REVOCATION_INTERVAL)
                     if not still_holds():
                         break
+                nonlocal is_revoked
+                is_revoked = True
                 log.info("A token does not count any more; its request ends.", principal=signed_in.caller.principal)
                 served.cancel()
 
             serving.start_soon(look)
             await self._app(scope, receive, answer.send)
             served.cancel()
-        await answer.finish()
+        if is_revoked:  # an answer that breaks off by itself is left without its end, so that the client notices
+            await answer.finish()
 
     def challenge(self, scope: Scope, reason: str) -> Response:
         """The answer to a request of which nobody is signed in: 401, and how to get a token."""

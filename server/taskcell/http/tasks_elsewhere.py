@@ -12,7 +12,7 @@ from taskcell.caller import Caller
 from taskcell.deployment.base import Deployment, Peer
 from taskcell.deployment.key import peer_token
 from taskcell.errors import SandboxLost
-from taskcell.http.handing_on import AGAIN, HANDED_ON, PEER_CONNECT, SUCCESSION
+from taskcell.http.handing_on import AGAIN, HANDED_ON, IS_HERE, PEER_CONNECT, SUCCESSION
 
 #: Seconds for one server to say which tasks it has: it looks into its own memory.
 TASKS_TIMEOUT = 5.0
@@ -48,7 +48,7 @@ async def tasks_elsewhere(deployment: Deployment, caller: Caller, query: str) ->
 async def _asked(deployment: Deployment, peer: Peer, caller: Caller, query: str) -> Sequence[Mapping[str, Any]] | None:
     """What one server answers; None where it does not."""
     token = peer_token(deployment.key, peer.instance, caller)
-    headers = {"authorization": f"Bearer {token}", HANDED_ON.decode(): "here"}
+    headers = {"authorization": f"Bearer {token}", HANDED_ON.decode(): IS_HERE}
     timeout = httpx2.Timeout(TASKS_TIMEOUT, connect=PEER_CONNECT)
     try:
         async with httpx2.AsyncClient(

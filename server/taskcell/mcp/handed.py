@@ -16,8 +16,7 @@ T = TypeVar("T")
 class HandedCall:
     """One call, whose command outlives the connection that it came by unless it is cancelled by a word."""
 
-    def __init__(self, principal: str) -> None:
-        self.principal = principal
+    def __init__(self) -> None:
         self.scope = anyio.CancelScope(shield=True)
         self._process: Process | None = None
         self._is_over = False
@@ -40,15 +39,15 @@ class HandedCall:
 
 
 class Handed:
-    """The calls, by the names that their servers have given them."""
+    """The calls, by their principals and the names that their servers have given them."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, HandedCall] = {}
+        self._calls: dict[tuple[str, str], HandedCall] = {}
 
     def say(self, name: str, principal: str, word: str) -> bool:
         """Do what a server wants of a call of its client's; False where there is none."""
-        call = self._calls.get(name)
-        if call is None or call.principal != principal:
+        call = self._calls.get((principal, name))
+        if call is None:
             return False
         if word == CANCEL:
             call.cancel()
@@ -60,7 +59,8 @@ class Handed:
         """Serve a call to its end, whatever becomes of its connection. None where it was cancelled by a word."""
         found: list[T] = []
         failure: Exception | None = None
-        call = self._calls[name] = HandedCall(principal)
+        key, call = (principal, name), HandedCall()
+        self._calls[key] = call
         try:
             async with anyio.create_task_group() as beside:
                 beside.start_soon(_until_gone, call)
@@ -71,8 +71,8 @@ class Handed:
                         failure = error
                 beside.cancel_scope.cancel()
         finally:
-            if self._calls.get(name) is call:  # a client may have given two calls one name
-                del self._calls[name]
+            if self._calls.get(key) is call:  # a client may give two calls one name
+                del self._calls[key]
         if failure is not None:
             raise failure
         return found[0] if found else None

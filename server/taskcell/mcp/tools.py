@@ -184,7 +184,7 @@ class Tools:
             call = replace(call, confirmed=self._confirmation.confirmed(params))
         process_id = resumed.process_id if resumed is not None else ""
         name = (context.meta or {}).get(CALL)
-        if isinstance(name, str):
+        if isinstance(name, str) and self.gateway.pool.deployment.marks_owners:  # else no server can have sent it
             report = await self.handed.serve(
                 name, call.principal, lambda handed: self._reported(context, call, process_id, handed.watch)
             )

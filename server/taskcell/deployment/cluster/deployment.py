@@ -129,7 +129,7 @@ class ClusterDeployment:
 
     @property
     def is_current(self) -> bool:
-        return self._is_sure and not self.members.has_lapsed
+        return self._is_sure and not (self.members.has_lapsed or self.members.has_ended)
 
     async def run(self) -> None:
         async with anyio.create_task_group() as self._running:

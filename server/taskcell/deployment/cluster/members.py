@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 
 from taskcell.deployment.base import Peer
 from taskcell.deployment.cluster.objects import MEMBER, Objects, at_annotation, set_to, test
+from taskcell.deployment.cluster.seen_lease import SeenLease, is_address, micro_time
 from taskcell.engine.kubernetes.pod import LABEL_PREFIX
 from taskcell.model import TaskKey
 
@@ -26,21 +25,6 @@ SPREAD = 8
 ADDRESS, LEAVING, UNSAID, CERTIFICATE = (LABEL_PREFIX + word for word in ("address", "leaving", "notes", "certificate"))
 #: What LEAVING may be: it leads for no task any more, or it has ended.
 LEAVES, ENDED = "leaves", "ended"
-
-
-@dataclass(frozen=True, slots=True)
-class SeenLease:
-    """One server's Lease, and since when (by this server's own clock) it has stood there as it is."""
-
-    lease: Mapping[str, Any]
-    since: float
-
-    @property
-    def stamp(self) -> str:
-        return str(self.lease["spec"].get("renewTime", ""))
-
-    def annotation(self, key: str) -> str:
-        return str(self.lease["metadata"].get("annotations", {}).get(key, ""))
 
 
 class Members:
@@ -62,6 +46,8 @@ class Members:
         self._certificate = certificate
         self._clock = clock
         self._seen: dict[str, SeenLease] = {}
+        #: Which life of a server is over. A list that was asked for before that, or one from memory, does not show it.
+        self._over: dict[str, int] = {}
         self._renewed = self._looked = 0.0
         #: Of changes to this server's own Lease one goes after the other: each tests what the last one wrote.
         self._changing = anyio.Lock()
@@ -145,7 +131,7 @@ class Members:
         seen = self._seen.get(instance)
         if seen is None:  # its Lease went when all of it was taken, or it has come since the last look
             return await self._objects.found("leases", self._name(instance)) is None
-        if seen.annotation(LEAVING) == ENDED:
+        if self._is_over(instance):
             return True
         steps = [test("/spec/renewTime", seen.stamp), set_to(at_annotation(LEAVING), ENDED)]
         changed = await self._objects.change("leases", self._name(instance), steps)
@@ -154,8 +140,16 @@ class Members:
         if now is None:
             return True
         lease = SeenLease(now, self._clock())
-        self._seen[instance] = replace(lease, since=seen.since) if lease.stamp == seen.stamp else lease
-        return lease.annotation(LEAVING) == ENDED
+        self._see(instance, replace(lease, since=seen.since) if lease.stamp == seen.stamp else lease)
+        return self._is_over(instance)
+
+    def _see(self, instance: str, seen: SeenLease) -> None:
+        self._seen[instance] = seen
+        if seen.annotation(LEAVING) == ENDED:
+            self._over[instance] = max(seen.life, self._over.get(instance, 0))
+
+    def _is_over(self, instance: str) -> bool:
+        return self._over.get(instance, -1) >= self._seen[instance].life
 
     @property
     def has_lapsed(self) -> bool:
@@ -184,22 +178,25 @@ class Members:
 
     async def look(self) -> None:
         """See how the others' Leases stand now."""
-        asked, found = self._clock(), {}
+        asked = self._clock()
         # Where the cluster could not be asked for a while, nobody could renew; each has a term to do that now.
         was_blind = asked - self._looked > TERM / 2
-        for lease in await self._objects.listed("leases", is_fresh=False, role=MEMBER):
+        leases = await self._objects.listed("leases", is_fresh=False, role=MEMBER)
+        before, self._seen = self._seen, {}
+        for lease in leases:
             name, seen = str(lease.get("spec", {}).get("holderIdentity", "")), SeenLease(lease, self._clock())
-            if lease["metadata"]["name"] != self._name(name) or not _is_address(seen.annotation(ADDRESS)):
+            if lease["metadata"]["name"] != self._name(name) or not is_address(seen.annotation(ADDRESS)):
                 continue  # no server has written that
-            last = None if was_blind else self._seen.get(name)
-            found[name] = SeenLease(lease, last.since) if last is not None and last.stamp == seen.stamp else seen
-        self._seen, self._looked = found, asked
+            last = None if was_blind else before.get(name)
+            self._see(name, replace(seen, since=last.since) if last is not None and last.stamp == seen.stamp else seen)
+        self._over = {name: life for name, life in self._over.items() if name in self._seen}
+        self._looked = asked
 
     def is_alive(self, instance: str) -> bool:
         """Whether a server lives, as far as this one knows; it does itself."""
         if instance == self.instance:
             return True
-        return self.may_answer(instance) and self._seen[instance].annotation(LEAVING) != ENDED
+        return self.may_answer(instance) and not self._is_over(instance)
 
     def may_answer(self, instance: str) -> bool:
         """Whether a server may still answer what it was asked, though it has given up all that it had."""
@@ -225,7 +222,7 @@ class Members:
     def life_of(self, instance: str) -> int:
         """Which life of a server this one has seen last, or has declared to be over."""
         seen = self._seen.get(instance)
-        return 0 if seen is None else int(seen.lease["spec"].get("leaseTransitions", 0))
+        return 0 if seen is None else seen.life
 
     def peers(self) -> Sequence[Peer]:
         """All the others that live."""
@@ -279,19 +276,5 @@ def part_of(task: TaskKey) -> int:
     return int(hashlib.sha256(task.task.encode("utf-8", "surrogatepass")).hexdigest()[:8], 16) % SPREAD
 
 
-def _is_address(url: str) -> bool:
-    """Whether a server can be reached there at all."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port is not None
-    except ValueError:
-        return False
-
-
 def _now() -> str:
     return micro_time(time.time())
-
-
-def micro_time(seconds: float) -> str:
-    """A time of the wall's clock as Leases have it."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -11,8 +11,9 @@ from typing import Any
 import anyio
 
 from taskcell.deployment.base import Claimed, Peer
-from taskcell.deployment.cluster.members import Members, micro_time
+from taskcell.deployment.cluster.members import Members
 from taskcell.deployment.cluster.objects import CLAIM, INSTANCE, Objects, at_annotation, at_label, set_to, test
+from taskcell.deployment.cluster.seen_lease import micro_time
 from taskcell.deployment.opened import KEPT_FOR, OPENING_FAULTS, Opening, document_of, opening_of
 from taskcell.engine.kubernetes.pod import LABEL_PREFIX
 from taskcell.errors import EngineUnavailable, TaskcellError
