@@ -155,7 +155,10 @@ def forward(folder: Path, *words: str, **variables: str) -> Iterator[subprocess.
     configured = () if "--http" in words else ("--config", str(folder / "taskcell.toml"))
     command = [sys.executable, "-m", "taskcell", "forward", *words, *configured]
     env = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), **variables}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=folder)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # A shell lets what it starts in the background ignore ^C, and so would whatever a test starts there.
+    hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, text=True, env=env, cwd=folder, preexec_fn=hear, **streams)  # noqa: PLW1509
     try:
         yield process
     finally:
