@@ -493,4 +493,6 @@ async def test_a_message_over_the_limit_is_answered_under_its_id_but_for_one_tha
             tasks.start_soon(anyio.to_thread.run_sync, feed)
             await reader.receive()
             await reader.receive()
-    assert [json.loads(line)["id"] for line in pipes.unread().splitlines()] == [None, 2]
+    answers = [json.loads(line) for line in pipes.unread().splitlines()]
+    assert [answer["id"] for answer in answers] == [None, 2]
+    assert answers[1]["error"]["message"].endswith("send its data in several calls.")

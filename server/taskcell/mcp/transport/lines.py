@@ -91,7 +91,8 @@ class LineSplitter:
 
 def too_long(identity: RequestId | None = None, limit: int = MAX_LINE) -> JSONRPCError:
     """The answer to a line over the limit, under the id that was found in it."""
-    return _error(PARSE_ERROR, f"Parse error: a message is at most {limit} bytes long; this one was skipped.", identity)
+    said = f"a message is at most {limit} bytes long, and this one was skipped; send its data in several calls."
+    return _error(PARSE_ERROR, f"Parse error: {said}", identity)
 
 
 def batch(line: bytes) -> list[bytes]:
