@@ -155,6 +155,29 @@ async def test_a_call_waits_for_what_its_server_is_just_taking_over(fleet: Peers
     assert (answers, fleet.cluster.server.requests["POST pods"]) == (["mine\n"], before)
 
 
+async def test_a_look_at_a_task_waits_too_where_its_servers_own_look_was_faster_to_claim_it(fleet: Peers) -> None:
+    await three(fleet)
+    dying = fleet.lead("t")
+    begun = await dying.run(f"sleep {marker()}", background=True)
+    held = fleet.cluster.server.held["PATCH pods"] = anyio.Event()
+    await fleet.cut_off(dying)
+    heir, task, listed = fleet.lead("t"), TaskKey("ann", "t"), []
+    assert heir.deployment.claims is not None
+    own = heir.deployment.claims.own
+    assert await anyio.to_thread.run_sync(lambda: eventually(lambda: task in own))
+    own.discard(task)  # as at a call that has asked for the task a moment before that
+
+    async def look() -> None:
+        async with heir.client() as client:
+            listed.append(await fields(client, "process", {"action": "list", "task_id": "t"}))
+
+    async with anyio.create_task_group() as calls:
+        calls.start_soon(look)
+        assert await anyio.to_thread.run_sync(lambda: eventually(lambda: task in own))
+        held.set()
+    assert [one["process_id"] for one in listed[0]["processes"]] == [begun["process_id"]]
+
+
 async def test_a_server_that_comes_back_gives_up_what_others_have_taken_and_ends_nothing_of_it(fleet: Peers) -> None:
     await three(fleet)
     mark, lead = marker(), fleet.lead("t")

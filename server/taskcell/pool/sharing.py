@@ -71,6 +71,8 @@ class Sharing:
             return Claimed()
         if claim.dead:
             await self._upkeep.undisturbed(lambda: self._heir.take_over(claim.dead))
+        elif claim.door is None:
+            await self._taken_over(task)
         if claim.door is not None and claim.is_certain and self._deployment.marks_owners:
             self._executor.let_go(task)
         return claim
@@ -90,12 +92,16 @@ class Sharing:
             raise TaskMoved
 
     async def _has_surely(self, task: TaskKey, claims: Claims) -> bool:
-        """Whether this server has a task, with what a dead server left of it, if that is being taken over just now."""
+        """Whether this server has a task, with what a dead server left of it."""
         if task not in claims.own or self._is_doubtful(task):
             return False
-        if self._deployment.marks_owners and all(slot.task != task for slot in self._slots):
-            await self._upkeep.undisturbed(_nothing)  # a claim comes before the pods
+        await self._taken_over(task)
         return True
+
+    async def _taken_over(self, task: TaskKey) -> None:
+        """Wait for what a dead server left of a task, if that is being taken over just now: its claim came before."""
+        if self._deployment.marks_owners and all(slot.task != task for slot in self._slots):
+            await self._upkeep.undisturbed(_nothing)
 
     def _is_doubtful(self, task: TaskKey) -> bool:
         """Whether another server may have taken a task of this one's, which was away for too long."""
