@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds that a warm sandbox has to prove that it is in order; making another one takes less.
 CHECK_TIMEOUT = 0.5
+#: The same where a cluster's API says whose it is: a new pod takes seconds there, and a busy cluster is not to make it.
+TAKE_TIMEOUT = 5.0
 #: Seconds to leave the engine to the first call of the task that has taken a warm sandbox.
 ASSIGN_DELAY = 0.2
 _WARM = "taskcell-warm-"
@@ -49,7 +51,7 @@ class Taking:
             except TaskcellError as error:
                 log.warning("A ready sandbox is not used.", name=sandbox.container.name, reason=str(error))
 
-        with anyio.move_on_after(CHECK_TIMEOUT):
+        with anyio.move_on_after(TAKE_TIMEOUT if sandbox.container.is_contended else CHECK_TIMEOUT):
             async with anyio.create_task_group() as looking:
                 looking.start_soon(look)
                 looking.start_soon(take)
