@@ -25,10 +25,12 @@ SUITES = Path(__file__).parent / "suites"
 HOME = ROOT / ".cache" / "integrations"
 BEGIN = '<!-- made by `make test-frameworks FRAMEWORKS_ARGS="--write docs/frameworks.md"` -->'
 END = "<!-- end -->"
-COMPOSE = ("docker", "compose", "version")
 #: docker's configuration folder with Compose, which `scripts/compose.sh` makes where docker has none itself.
 COMPOSE_HOME = HOME / "compose"
 FIGURES = ("a call", "alive after a time-out", "bytes exact")
+#: Inspect's own check of what its provider needs.
+_PREREQUISITES = "inspect_ai.util._sandbox.docker.prereqs"
+INSPECT_DOCKER = f"import asyncio; from {_PREREQUISITES} import validate_prereqs; asyncio.run(validate_prereqs())"
 CONFIGURATION = """
 manifests = []
 [pool]
@@ -65,7 +67,7 @@ class Framework:
         package: whose version the page shows.
         profiles: more backends of the suite, which are the adapter with another environment of the configuration.
         needs_compose: its own backend needs Compose 2.
-        needs_module: its own backend is this module, which needs a newer Python.
+        needs: a program of Python that fails where its own backend cannot run, such as on an older Docker Engine.
         is_apart: it has the client without the server, which is started from another environment.
         examples: more of them, which are given the server's program as well.
     """
@@ -76,15 +78,15 @@ class Framework:
     package: str
     profiles: tuple[str, ...] = ()
     needs_compose: bool = False
-    needs_module: str = ""
+    needs: str = ""
     is_apart: bool = False
     examples: tuple[str, ...] = ()
 
     @property
     def backends(self) -> tuple[str, ...]:
         """What the suite is run on: the adapter, its other profiles, and the framework's own where it can run."""
-        needed = COMPOSE if self.needs_compose else (self.python, "-c", f"import {self.needs_module or 'sys'}")
-        has_docker = not subprocess.run(needed, env=self.environ, capture_output=True, check=False).returncode
+        words = (self.python, "-c", self.needs)
+        has_docker = not subprocess.run(words, env=self.environ, capture_output=True, check=False).returncode
         return ("taskcell", *self.profiles, *(("docker",) if has_docker else ()))
 
     @property
@@ -100,9 +102,11 @@ class Framework:
 
 FRAMEWORKS = (
     Framework("mini-swe-agent", "mini-swe-agent", "mini_swe_agent", "mini-swe-agent"),
-    Framework("deepagents", "deepagents", "deep_agents", "deepagents", needs_module="deepagents_docker"),
+    Framework("deepagents", "deepagents", "deep_agents", "deepagents", needs="import deepagents_docker"),
     Framework("SWE-ReX", "swe-rex", "swe_rex", "swe-rex"),
-    Framework("Inspect", "inspect", "inspect_sandbox", "inspect_ai", ("sudo",), needs_compose=True),
+    Framework(
+        "Inspect", "inspect", "inspect_sandbox", "inspect_ai", ("sudo",), needs_compose=True, needs=INSPECT_DOCKER
+    ),
     Framework("OpenHands", "openhands", "open_hands", "openhands-sdk", is_apart=True, examples=("open_hands_mcp",)),
 )
 
