@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -215,6 +215,8 @@ ARGUMENTS = st.dictionaries(NAMES | st.text(st.characters(), max_size=8), JSON, 
 
 
 @settings(max_examples=400, deadline=None)
+@example(arguments=None, line=None)
+@example(arguments=["image"], line=None)
 @given(arguments=ARGUMENTS | JSON, line=st.none() | st.text(st.characters(), max_size=10))
 def test_whatever_a_client_sends_is_a_command_or_a_bad_argument(tools, arguments, line):
     if line is not None and isinstance(arguments, dict):
