@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import anyio
@@ -12,11 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api_server import Refusal
-from deployments import OnCluster, on_cluster, tasks
+from deployments import OnCluster, claims_of, on_cluster, tasks
 from taskcell.deployment.base import Peer
-from taskcell.deployment.cluster.deployment import ClusterDeployment
 from taskcell.deployment.cluster.members import RENEW_EVERY, SPREAD, TERM, part_of
-from taskcell.deployment.cluster.task_leases import TaskLeases
 from taskcell.deployment.opened import Opening
 from taskcell.deployment.records import NoteRecord
 from taskcell.engine.base import Container
@@ -29,17 +26,6 @@ pytestmark = pytest.mark.anyio
 
 (TASK,) = tasks("t")
 POD = "taskcell-a-1"
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[OnCluster]:
-    async with on_cluster() as made:
-        yield made
-
-
-def claims_of(server: ClusterDeployment) -> TaskLeases:
-    assert server.claims is not None
-    return server.claims
 
 
 # --- who lives -------------------------------------------------------------------------------------------------------

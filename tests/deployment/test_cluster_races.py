@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import anyio
 import pytest
 
-from deployments import OnCluster, on_cluster, tasks
+from deployments import OnCluster, claims_of, tasks
 from http_serving import PATIENCE
 from taskcell.deployment.cluster import deployment as of_cluster
-from taskcell.deployment.cluster.deployment import ClusterDeployment
-from taskcell.deployment.cluster.task_leases import TaskLeases
 from taskcell.deployment.opened import Opening
 from taskcell.engine.kubernetes.api import JSON_PATCH
 from taskcell.errors import TaskcellError
@@ -20,17 +16,6 @@ pytestmark = pytest.mark.anyio
 
 (TASK,) = tasks("t")
 OPENING = Opening(labels={"a": "b"})
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[OnCluster]:
-    async with on_cluster() as made:
-        yield made
-
-
-def claims_of(server: ClusterDeployment) -> TaskLeases:
-    assert server.claims is not None
-    return server.claims
 
 
 async def asked(cluster: OnCluster, what: str, more: int) -> None:

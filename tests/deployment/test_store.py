@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from asking import fields, text_of
-from deployments import OnCluster, on_cluster
+from deployments import OnCluster
 from http_serving import PATIENCE
 from peers import Peers, PeerServer, peers
 from taskcell.cli.in_task import door_of, run_in_task
@@ -26,12 +26,6 @@ from taskcell.model import LOCAL_PRINCIPAL, MIB, TaskKey, ToolCall
 pytestmark = pytest.mark.anyio
 
 TASK = TaskKey("ann", "t")
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[OnCluster]:
-    async with on_cluster() as made:
-        yield made
 
 
 @pytest.fixture

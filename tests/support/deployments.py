@@ -12,6 +12,7 @@ from api_server import ApiServer, api_server
 from taskcell.deployment.base import Deployment
 from taskcell.deployment.cluster.deployment import ClusterDeployment
 from taskcell.deployment.cluster.members import TERM
+from taskcell.deployment.cluster.task_leases import TaskLeases
 from taskcell.deployment.folder import FolderDeployment
 from taskcell.deployment.records import SandboxRecord
 from taskcell.deployment.state_folder import StateFolder
@@ -143,3 +144,8 @@ async def on_cluster() -> AsyncIterator[OnCluster]:
 
 def tasks(*names: str) -> Sequence[TaskKey]:
     return [TaskKey("local", name) for name in names]
+
+
+def claims_of(server: ClusterDeployment) -> TaskLeases:
+    assert server.claims is not None
+    return server.claims

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 import anyio
@@ -19,6 +19,9 @@ from taskcell.deployment.opened import Opening
 from taskcell.deployment.records import NoteRecord, SandboxRecord, ServerRecord
 from taskcell.deployment.state_folder import StateFolder
 from taskcell.model import TaskKey
+
+if TYPE_CHECKING:
+    import httpx2
 
 #: The route of servers among themselves (`http/handed_calls.py`), and what it answers.
 HANDED_CALLS, _NO_CONTENT = "/handed-on", 204
@@ -67,6 +70,20 @@ class Peer:
             return await _Tls.wrap(
                 await anyio.connect_tcp(host, port), hostname=host, ssl_context=tls, standard_compatible=False
             )
+
+    def http(self, token: str, seconds: float | None, *, connect: float, **headers: str) -> httpx2.AsyncClient:
+        """A client of it. Raises OSError: it is known by no certificate.
+
+        Arguments:
+            token: stands for a caller at that server, and at no other.
+            seconds: for each step of a request; None: without end.
+            connect: seconds to connect.
+        """
+        import httpx2  # a server that has no others does not load it for this
+
+        timeout = httpx2.Timeout(seconds, connect=connect)
+        headers = {"authorization": f"Bearer {token}", **headers}
+        return httpx2.AsyncClient(headers=headers, timeout=timeout, trust_env=False, verify=self.tls or False)
 
     async def opens(self, token: str, seconds: float) -> bool:
         """Whether it is this server that answers at its address, and not one that was started in its place.

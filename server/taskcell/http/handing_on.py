@@ -26,7 +26,7 @@ from taskcell.http.mcp_endpoint import Replayed, TooLarge, TooSlow, read_body
 from taskcell.http.port_exchange import PortExchange
 from taskcell.http.refuse import error_answer, refused
 from taskcell.http.wanted import MAX_JSON, OUTPUT_PATIENCE
-from taskcell.mcp.passed_on import LIVES_TURN
+from taskcell.mcp.passed_on import until_dead
 from taskcell.mcp.principal import STATE
 from taskcell.model import DEFAULT_TASK, TaskKey, ToolCall
 from taskcell.schema.properties import MAX_TASK_ID
@@ -158,8 +158,7 @@ class HandingOn:
 
     async def _until_dead(self, peer: Peer, stream: ByteStream) -> None:
         """Break a connection off that would stand for ever: that to a node which is cut off does not end by itself."""
-        while self._gateway.pool.deployment.lives(peer.instance):  # noqa: ASYNC110 - seen by looks at Leases
-            await anyio.sleep(LIVES_TURN)
+        await until_dead(self._gateway.pool.deployment, peer)
         await anyio.aclose_forcefully(stream)
 
     def _token(self, peer: Peer, caller: Caller) -> str:

@@ -68,11 +68,9 @@ class Removal:
     async def _ask(self, peer: Peer, is_certain: bool, values: Mapping[str, Any], principal: str) -> Response:
         """Have the server close the task that has it, or that knows who has it. Raises SandboxLost."""
         token = peer_token(self._gateway.pool.deployment.key, peer.instance, Caller(principal, ADMINS))
-        headers = {"authorization": f"Bearer {token}", HANDED_ON.decode(): IS_HERE if is_certain else ASKS}
+        sent = {HANDED_ON.decode(): IS_HERE if is_certain else ASKS}
         try:
-            async with httpx2.AsyncClient(
-                headers=headers, timeout=PASS_ON_TIMEOUT, trust_env=False, verify=peer.tls or False
-            ) as http:
+            async with peer.http(token, PASS_ON_TIMEOUT, connect=PASS_ON_TIMEOUT, **sent) as http:
                 answer = await http.post(f"{peer.url}{REMOVE}", json=dict(values))
         except (OSError, httpx2.HTTPError):
             raise SandboxLost(GONE) from None

@@ -48,12 +48,9 @@ async def tasks_elsewhere(deployment: Deployment, caller: Caller, query: str) ->
 async def _asked(deployment: Deployment, peer: Peer, caller: Caller, query: str) -> Sequence[Mapping[str, Any]] | None:
     """What one server answers; None where it does not."""
     token = peer_token(deployment.key, peer.instance, caller)
-    headers = {"authorization": f"Bearer {token}", HANDED_ON.decode(): IS_HERE}
-    timeout = httpx2.Timeout(TASKS_TIMEOUT, connect=PEER_CONNECT)
+    sent = {HANDED_ON.decode(): IS_HERE}
     try:
-        async with httpx2.AsyncClient(
-            headers=headers, timeout=timeout, trust_env=False, verify=peer.tls or False
-        ) as http:
+        async with peer.http(token, TASKS_TIMEOUT, connect=PEER_CONNECT, **sent) as http:
             answer = await http.get(f"{peer.url}/tasks?{query}")
             tasks: Sequence[Mapping[str, Any]] = answer.json()["tasks"] if answer.is_success else ()
             return tasks if answer.is_success else None

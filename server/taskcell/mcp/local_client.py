@@ -107,10 +107,8 @@ async def peer_client(
     Arguments:
         token: says whose calls these are.
     """
-    timeout = httpx2.Timeout(None, connect=PEER_CONNECT_TIMEOUT)
-    headers = {"Authorization": f"Bearer {token}"}
     async with (
-        httpx2.AsyncClient(headers=headers, timeout=timeout, trust_env=False, verify=peer.tls or False) as http,
+        peer.http(token, None, connect=PEER_CONNECT_TIMEOUT) as http,
         connected(http, f"{peer.url}/mcp", asks=asks, hear=hear) as client,
     ):
         yield client

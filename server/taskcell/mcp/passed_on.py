@@ -51,6 +51,12 @@ class PassedCall:
             log.info("A server was not told of a call that it has.", server=self.peer.instance, word=word)
 
 
+async def until_dead(deployment: Deployment, peer: Peer) -> None:
+    """Wait until another server does not answer any more what it was asked."""
+    while deployment.lives(peer.instance):  # noqa: ASYNC110 - seen by looks at Leases
+        await anyio.sleep(LIVES_TURN)
+
+
 class PassedOn:
     """The calls of this server's clients that other servers serve."""
 
@@ -92,8 +98,7 @@ class PassedOn:
         return found[0]
 
     async def _until_dead(self, call: PassedCall, inner: anyio.CancelScope) -> None:
-        while self._deployment.lives(call.peer.instance):  # noqa: ASYNC110 - seen by looks at Leases
-            await anyio.sleep(LIVES_TURN)
+        await until_dead(self._deployment, call.peer)
         inner.cancel()
 
     async def _until_cancelled(self, call: PassedCall, inner: anyio.CancelScope) -> None:
