@@ -26,14 +26,12 @@ from taskcell.http.mcp_endpoint import Replayed, TooLarge, TooSlow, read_body
 from taskcell.http.port_exchange import PortExchange
 from taskcell.http.refuse import error_answer, refused
 from taskcell.http.wanted import MAX_JSON, OUTPUT_PATIENCE
+from taskcell.mcp.neighbours import PEER_OPENS, PEER_PATIENCE, PEER_TURN
 from taskcell.mcp.passed_on import until_dead
 from taskcell.mcp.principal import STATE
 from taskcell.model import DEFAULT_TASK, TaskKey, ToolCall
 from taskcell.schema.properties import MAX_TASK_ID
 
-#: Seconds to connect to another server, which is there or is not; and how long one that has died is waited for, until
-#: others have its tasks (`mcp/neighbours.py` waits as long), and between two attempts.
-PEER_CONNECT, SUCCESSION, AGAIN = 2.0, 20.0, 0.5
 #: The header that says of a request that it is handed on: by one that knows the task is there, or that asks who has it.
 HANDED_ON = b"taskcell-handed-on"
 IS_HERE, ASKS, _TOOLS = "here", "ask", "tools"
@@ -131,11 +129,11 @@ class HandingOn:
                 raise TaskMoved
             if not isinstance(found.door, Peer):
                 return found
-            if await found.door.opens(self._token(found.door, caller), PEER_CONNECT):
+            if await found.door.opens(self._token(found.door, caller), PEER_OPENS):
                 return found
-            if anyio.current_time() - began > SUCCESSION:
+            if anyio.current_time() - began > PEER_PATIENCE:
                 raise SandboxLost(GONE)
-            await anyio.sleep(AGAIN)
+            await anyio.sleep(PEER_TURN)
 
     async def hand_on(
         self, caller: Caller, peer: Peer, scope: Scope, receive: Receive, send: Send, *, is_certain: bool
@@ -145,7 +143,7 @@ class HandingOn:
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
         address = PeerAddress(peer, scope["raw_path"] + query, self._token(peer, caller), is_certain)
         try:
-            stream = await peer.connect(PEER_CONNECT)
+            stream = await peer.connect(PEER_OPENS)
         except (OSError, TimeoutError):
             await error_answer(502, GONE)(scope, receive, send)
             return

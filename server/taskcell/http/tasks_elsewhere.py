@@ -12,7 +12,8 @@ from taskcell.caller import Caller
 from taskcell.deployment.base import Deployment, Peer
 from taskcell.deployment.key import peer_token
 from taskcell.errors import SandboxLost
-from taskcell.http.handing_on import AGAIN, HANDED_ON, IS_HERE, PEER_CONNECT, SUCCESSION
+from taskcell.http.handing_on import HANDED_ON, IS_HERE
+from taskcell.mcp.neighbours import PEER_OPENS, PEER_PATIENCE, PEER_TURN
 
 #: Seconds for one server to say which tasks it has: it looks into its own memory.
 TASKS_TIMEOUT = 5.0
@@ -40,9 +41,9 @@ async def tasks_elsewhere(deployment: Deployment, caller: Caller, query: str) ->
         told = [answer for answer in answers if answer is not None]
         if len(told) == len(answers):
             return [task for answer in told for task in answer]
-        if anyio.current_time() - began > SUCCESSION:
+        if anyio.current_time() - began > PEER_PATIENCE:
             raise SandboxLost(_SILENT)
-        await anyio.sleep(AGAIN)
+        await anyio.sleep(PEER_TURN)
 
 
 async def _asked(deployment: Deployment, peer: Peer, caller: Caller, query: str) -> Sequence[Mapping[str, Any]] | None:
@@ -50,7 +51,7 @@ async def _asked(deployment: Deployment, peer: Peer, caller: Caller, query: str)
     token = peer_token(deployment.key, peer.instance, caller)
     sent = {HANDED_ON.decode(): IS_HERE}
     try:
-        async with peer.http(token, TASKS_TIMEOUT, connect=PEER_CONNECT, **sent) as http:
+        async with peer.http(token, TASKS_TIMEOUT, connect=PEER_OPENS, **sent) as http:
             answer = await http.get(f"{peer.url}/tasks?{query}")
             tasks: Sequence[Mapping[str, Any]] = answer.json()["tasks"] if answer.is_success else ()
             return tasks if answer.is_success else None
