@@ -439,6 +439,23 @@ async def test_a_server_that_has_handed_everything_over_stays_dead_and_claims_no
     assert not two.has_heirs
 
 
+async def test_a_server_that_has_handed_everything_over_is_waited_for_while_it_still_answers(
+    cluster: OnCluster,
+) -> None:
+    one, two = await cluster.join("a"), await cluster.join("b")
+    await claims_of(one).claim(TASK, is_sent=True)
+    await one.hand_over()
+    for _ in range(10):
+        await cluster.pass_time(TERM / 4)
+        assert [left async for left in two.bequeathed()] == []
+        assert (two.lives("a"), list(two.members.dead())) == (True, ["a"])
+    await cluster.kill(one)
+    assert not two.lives("a")
+    assert [left async for left in two.bequeathed()] == []
+    await two.members.look()
+    assert list(two.members.names()) == ["b"]
+
+
 async def test_nobody_is_dead_after_an_outage_of_the_api_in_which_nobody_could_renew(cluster: OnCluster) -> None:
     one, two = await cluster.join("a"), await cluster.join("b")
     await claims_of(one).claim(TASK, is_sent=True)

@@ -165,10 +165,10 @@ class ClusterDeployment:
 
     async def renew(self) -> None:
         """Renew this server's Lease; find out what it has lost if that is too late. Raises TaskcellError."""
+        self._is_sure &= await self.members.renew()
         if self.members.has_ended:
             await self.members.look()
             return
-        self._is_sure &= await self.members.renew()
         if not self._is_sure and self.claims is not None:
             lost = await self.claims.check()
             self._is_sure = True
@@ -281,10 +281,11 @@ class ClusterDeployment:
         return records
 
     async def _bury(self, instance: str) -> None:
-        """Remove a dead server's Lease when nothing of it is left, and every other server has seen that it is dead."""
+        """Remove a dead server's Lease when it answers nothing more, nothing of it is left, and all have seen that."""
         looks = self._looks[instance] = self._looks.get(instance, 0) + 1
-        is_mine = looks >= LOOKS and self.members.lead_of(instance) == self.instance
-        if not is_mine or await self._objects.listed("pods", instance=instance):
+        if looks < LOOKS or self.members.may_answer(instance) or self.members.lead_of(instance) != self.instance:
+            return
+        if await self._objects.listed("pods", instance=instance):
             return
         if self.claims is not None and await self.claims.forget(instance):
             await self.members.remove(instance)

@@ -86,9 +86,14 @@ class Members:
         self._renewed = self._clock()
 
     async def renew(self) -> bool:
-        """Renew this server's Lease. Returns False where another one has declared it dead, or deleted it."""
+        """Renew this server's Lease. Returns False where another one has declared it dead, or deleted it.
+
+        One that has ended goes on with that as long as it answers what it was asked: see `may_answer`.
+        """
         async with self._changing:
             if self.has_ended:
+                answers = [test("/spec/holderIdentity", self.instance), set_to("/spec/renewTime", _now())]
+                await self._objects.change("leases", self._name(self.instance), answers)
                 return True
             began, was_late, said = self._clock(), self.has_lapsed, self._says
             steps = [test("/spec/holderIdentity", self.instance), *self._saying(), set_to("/spec/renewTime", _now())]
