@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pool_slots import (
     AUTHORIZED,
     CHANGED,
@@ -34,7 +36,27 @@ def test_at_the_bound_the_least_recently_used_idle_sandbox_makes_room() -> None:
     assert "was closed to make room for another task's" in slots.take_notes(again.slot)[0]
 
 
-def test_where_hundreds_of_tasks_of_one_principal_wait_one_look_decides_for_all() -> None:
+@pytest.mark.parametrize(("bounds", "expected"), [({"max_per_principal": 1}, 1), ({"max_sandboxes": 1}, 0)])
+def test_where_hundreds_of_tasks_of_one_principal_wait_one_look_decides_for_all(
+    bounds: dict[str, int], expected: int
+) -> None:
+    looks: list[str] = []
+
+    class Watched(Bounds):
+        def most_of(self, principal: str) -> int:
+            looks.append(principal)
+            return super().most_of(principal)
+
+    slots = Slots(Watched(**bounds))
+    made(slots, ask(slots, key("first")))
+    for number in range(300):
+        slots.lease(key(f"waits {number}"), AUTHORIZED)
+    looks.clear()
+    assert slots.assign(1) == []
+    assert len(looks) == expected
+
+
+def test_where_hundreds_of_principals_wait_for_a_full_pool_nobody_is_looked_at_before_a_place_can_go() -> None:
     looks: list[str] = []
 
     class Watched(Bounds):
@@ -43,12 +65,14 @@ def test_where_hundreds_of_tasks_of_one_principal_wait_one_look_decides_for_all(
             return super().most_of(principal)
 
     slots = Slots(Watched(max_sandboxes=1))
-    made(slots, ask(slots, key("first")))
-    for number in range(300):
-        slots.lease(key(f"waits {number}"), AUTHORIZED)
+    first = ask(slots, key("first"))
+    made(slots, first)
+    waiting = [slots.lease(key("t", principal=f"p{number}"), AUTHORIZED) for number in range(300)]
     looks.clear()
     assert slots.assign(1) == []
-    assert len(looks) == 1
+    assert looks == []
+    release(slots, first, 1)
+    assert [lease.slot is not None for lease in waiting] == [True] + [False] * 299
 
 
 def left_running(slots: Slots, task: str, *, now: float, principal: str = "local") -> Slot:

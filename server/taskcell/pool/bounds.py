@@ -46,13 +46,21 @@ class Bounds:
         return self.max_per_principal
 
 
-def in_turn(waiting: Iterable[Lease], slots: Iterable[Slot]) -> list[Lease]:
+def in_turn(waiting: Iterable[Lease], slots: Collection[Slot], bounds: Bounds) -> list[Lease]:
     """The waiting calls in the order in which they are served: those of the principals with the fewest sandboxes first.
 
-    Sorted once for all of them: where hundreds wait, looking for each one's turn would hold up the whole server.
+    Sorted once for all of them: where hundreds wait, looking for each one's turn would hold up the whole server. Where
+    every place is taken and no sandbox could be closed, `make_room` finds none for anybody, and is not asked.
     """
+    if len(slots) >= bounds.max_sandboxes and not any(map(_may_go, slots)):
+        keys = {slot.key for slot in slots}
+        waiting = [lease for lease in waiting if lease.key in keys]
     held = Counter(slot.task.principal for slot in slots)
     return sorted(waiting, key=lambda lease: (held[lease.key[0].principal], lease.arrived))
+
+
+def _may_go(slot: Slot) -> bool:
+    return slot.is_warm or not slot.is_busy or slot.is_left_running
 
 
 def make_room(
