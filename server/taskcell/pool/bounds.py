@@ -46,17 +46,22 @@ class Bounds:
         return self.max_per_principal
 
 
-def in_turn(waiting: Iterable[Lease], slots: Collection[Slot], bounds: Bounds) -> list[Lease]:
+def in_turn(waiting: Collection[Lease], slots: Collection[Slot], bounds: Bounds) -> list[Lease]:
     """The waiting calls in the order in which they are served: those of the principals with the fewest sandboxes first.
 
-    Sorted once for all of them: where hundreds wait, looking for each one's turn would hold up the whole server. Where
-    every place is taken and no sandbox could be closed, `make_room` finds none for anybody, and is not asked.
+    Left out are those that need a place of which `make_room` would find none, seen once for all of a principal's:
+    where hundreds wait, looking for each one's would hold up the whole server.
     """
-    if len(slots) >= bounds.max_sandboxes and not any(map(_may_go, slots)):
-        keys = {slot.key for slot in slots}
-        waiting = [lease for lease in waiting if lease.key in keys]
-    held = Counter(slot.task.principal for slot in slots)
-    return sorted(waiting, key=lambda lease: (held[lease.key[0].principal], lease.arrived))
+    held, going = (Counter(slot.task.principal for slot in some) for some in (slots, filter(_may_go, slots)))
+    is_full = len(slots) >= bounds.max_sandboxes and not going
+    stuck = {
+        principal
+        for principal in {lease.key[0].principal for lease in waiting}
+        if is_full or (held[principal] >= bounds.most_of(principal) and not going[principal])
+    }
+    keys = {slot.key for slot in slots}
+    able = [lease for lease in waiting if lease.key[0].principal not in stuck or lease.key in keys]
+    return sorted(able, key=lambda lease: (held[lease.key[0].principal], lease.arrived))
 
 
 def _may_go(slot: Slot) -> bool:
