@@ -1,6 +1,4 @@
-"""What happens when the pool is full: which waiting call is served next, which idle sandbox is evicted, and the error
-for a call that times out. All of it is pure.
-"""
+"""What happens when the pool is full: which idle sandbox is evicted, and the error for a call that times out. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from taskcell.model import LOCAL_PRINCIPAL, TaskKey
-from taskcell.pool.slot import Lease, Slot
+from taskcell.pool.slot import Slot
 from taskcell.text import shown
 
 #: Names of tasks in an error at most; a model does nothing with more.
@@ -46,25 +44,8 @@ class Bounds:
         return self.max_per_principal
 
 
-def in_turn(waiting: Collection[Lease], slots: Collection[Slot], bounds: Bounds) -> list[Lease]:
-    """The waiting calls in the order in which they are served: those of the principals with the fewest sandboxes first.
-
-    Left out are those that need a place of which `make_room` would find none, seen once for all of a principal's:
-    where hundreds wait, looking for each one's would hold up the whole server.
-    """
-    held, going = (Counter(slot.task.principal for slot in some) for some in (slots, filter(_may_go, slots)))
-    is_full = len(slots) >= bounds.max_sandboxes and not going
-    stuck = {
-        principal
-        for principal in {lease.key[0].principal for lease in waiting}
-        if is_full or (held[principal] >= bounds.most_of(principal) and not going[principal])
-    }
-    keys = {slot.key for slot in slots}
-    able = [lease for lease in waiting if lease.key[0].principal not in stuck or lease.key in keys]
-    return sorted(able, key=lambda lease: (held[lease.key[0].principal], lease.arrived))
-
-
-def _may_go(slot: Slot) -> bool:
+def may_go(slot: Slot) -> bool:
+    """Whether a sandbox might be closed to make room for some task; `make_room` chooses for a certain one."""
     return slot.is_warm or not slot.is_busy or slot.is_left_running
 
 

@@ -12,9 +12,10 @@ import anyio
 
 from taskcell.errors import TaskcellError
 from taskcell.policy.policy import AuthorizedProfile
-from taskcell.pool.bounds import Bounds, in_turn, make_room
+from taskcell.pool.bounds import Bounds, make_room
 from taskcell.pool.ending_notes import CHANGED, PUT_BACK, Endings, how_ended
 from taskcell.pool.slot import NOBODY, Lease, Slot, SlotKey, SlotState, Step
+from taskcell.pool.waiting import Waiting
 from taskcell.pool.warm import missing_warm, note_used, outdated_warm, try_last, warm_for
 from taskcell.sandbox.sandbox import Sandbox
 
@@ -25,7 +26,7 @@ class Slots:
     def __init__(self, bounds: Bounds | None = None) -> None:
         self.bounds = bounds or Bounds()
         self._slots: dict[SlotKey, Slot] = {}
-        self._waiting: list[Lease] = []
+        self._waiting = Waiting()
         self._used: dict[str, AuthorizedProfile] = {}
         self.endings = Endings()
         self._numbers = itertools.count(1)
@@ -51,7 +52,7 @@ class Slots:
         if current is not None and current.fits(profile):
             self._grant(lease, current)
         else:
-            self._waiting.append(lease)
+            self._waiting.add(lease)
         return lease
 
     def hold(self, slot: Slot, *, serves: bool = False) -> Lease:
@@ -68,7 +69,7 @@ class Slots:
     def _place_next(self, stuck: set[SlotKey], now: float) -> Step | None:
         """Place the first call that can be; the keys of those before it are added to `stuck`."""
         held, full = {slot.task for slot in self}, set[object]()
-        for turn in in_turn(self._waiting, list(self), self.bounds):
+        for turn in self._waiting.in_turn(list(self), self.bounds):
             # A principal's tasks without a sandbox are alike: where one finds no room, none does.
             alike = turn.key if turn.key[0] in held else (turn.key[0].principal, id(turn.profile))
             if turn.key not in stuck and alike not in full:
@@ -84,7 +85,7 @@ class Slots:
         self._waiting.remove(lease)
         if slot.is_for_one_call:
             return
-        for other in [other for other in self._waiting if other.key == lease.key and slot.fits(other.profile)]:
+        for other in [other for other in self._waiting.of(lease.key) if slot.fits(other.profile)]:
             self._waiting.remove(other)
             self._grant(other, slot)
 
