@@ -19,9 +19,10 @@ from pool_slots import (
 )
 from taskcell.errors import EngineError
 from taskcell.policy.policy import AuthorizedProfile
-from taskcell.pool.bounds import Bounds
+from taskcell.pool.bounds import Bounds, make_room
 from taskcell.pool.slot import Lease, Slot, SlotState, Step
 from taskcell.pool.state import Slots
+from taskcell.pool.warm import warm_for
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -196,6 +197,17 @@ class AnyOrder(RuleBasedStateMachine):
             for lease in self.leases:
                 full = held.get(lease.key[0].principal, 0) >= self.BOUNDS.max_per_principal
                 assert lease.slot is not None or full
+
+    @invariant()
+    def nobody_is_left_out_who_would_find_room(self) -> None:
+        slots = list(self.slots)
+        turns = self.slots._waiting.in_turn(slots, self.BOUNDS)
+        waiting = [lease for lease in self.leases if lease.slot is None]
+        assert set(turns) <= set(waiting)
+        for lease in set(waiting) - set(turns):
+            assert lease.key not in {slot.key for slot in slots}
+            needs_more = warm_for(slots, lease) is None
+            assert make_room(slots, self.BOUNDS, lease.key[0], self.now, needs_more=needs_more) is None
 
 
 TestAnyOrder = AnyOrder.TestCase
