@@ -46,7 +46,7 @@ async def connected(path: Path) -> AsyncIterator[anyio.abc.ByteStream]:
 
 
 @asynccontextmanager
-async def channel_to(supervisor: Supervisor, cuts: Iterator[int], ttl: float = 60.0) -> AsyncIterator[Channel]:
+async def channel_to(supervisor: Supervisor, cuts: Iterator[int], ttl: float = 300.0) -> AsyncIterator[Channel]:
     """A channel that is connected by streams of which the first ones break."""
     channel = Channel(TOKEN, ttl)
     cutter = Cutter(lambda: connected(supervisor.path), cuts)
@@ -160,12 +160,12 @@ async def test_a_supervisor_that_has_ended_is_lost_and_says_so(binary: Path, tmp
     async def is_gone() -> bool:
         return supervisor.child.poll() is not None
 
-    channel = Channel(TOKEN, 60.0)
+    channel = Channel(TOKEN, 300.0)
     with anyio.fail_after(LIMIT):
         async with anyio.create_task_group() as group:
             await group.start(channel.run, lambda: connected(supervisor.path), is_gone)
             process = Process(channel, OUTPUT_CHARS)
-            await process.start(lambda number: shell("sleep 60"))
+            await process.start(lambda number: shell("sleep 600"))
             await process.running()
             supervisor.child.kill()
             with pytest.raises(SandboxLost, match="its container has ended"):
@@ -175,12 +175,12 @@ async def test_a_supervisor_that_has_ended_is_lost_and_says_so(binary: Path, tmp
 async def test_a_restarted_supervisor_is_another_sandbox(binary: Path, tmp_path: Path) -> None:
     first = Supervisor(binary, tmp_path / "run")
     first.connect().close()
-    channel = Channel(TOKEN, 60.0)
+    channel = Channel(TOKEN, 300.0)
     with anyio.fail_after(LIMIT):
         async with anyio.create_task_group() as group:
             await group.start(channel.run, lambda: connected(first.path), never)
             process = Process(channel, OUTPUT_CHARS)
-            await process.start(lambda number: shell("sleep 60"))
+            await process.start(lambda number: shell("sleep 600"))
             await process.running()
             first.child.kill()
             first.child.wait()
@@ -197,8 +197,8 @@ async def test_a_channel_that_is_quiet_is_kept_by_pings(binary: Path, tmp_path: 
     supervisor = Supervisor(binary, tmp_path / "run")
     supervisor.connect().close()
     try:
-        async with channel_to(supervisor, iter(()), ttl=3.0) as channel:
-            await anyio.sleep(4.0)  # longer than the supervisor lives without a server
+        async with channel_to(supervisor, iter(()), ttl=5.0) as channel:
+            await anyio.sleep(6.0)  # longer than the supervisor lives without a server
             assert (await run(channel, "echo works")).stdout.held == b"works\n"
     finally:
         supervisor.stop()
