@@ -84,7 +84,8 @@ def test_a_stranger_that_says_nothing_is_dropped_and_disturbs_nobody(supervisor:
     with supervisor.claim() as active, supervisor.connect() as silent:
         began = time.monotonic()
         active.sync()
-        assert "in time" in refusal(silent)
+        silent.wait_closed()
+        assert silent.events == [], "a server that was held up takes it for a stream that broke"
         assert time.monotonic() - began > 4
         active.sync()
 
@@ -330,9 +331,9 @@ def test_nothing_is_started_any_more_while_everything_is_killed(supervisor: Supe
 
 
 def test_without_a_server_for_the_orphan_ttl_everything_is_killed(supervisor: Supervisor) -> None:
-    with supervisor.claim(ttl_ms=4000) as client:
+    with supervisor.claim(ttl_ms=2500) as client:
         pid = client.shell(1, "setsid sleep 60 & sleep 60")
-        end = time.monotonic() + 5  # longer than the time to live: what the server sends holds it off
+        end = time.monotonic() + 3  # longer than the time to live: what the server sends holds it off
         while time.monotonic() < end:
             client.sync()
             time.sleep(0.05)
