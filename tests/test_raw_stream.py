@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 #: More than a socket holds, so that both sides wait for each other.
 SIZE = 4 << 20
 #: Seconds for what takes milliseconds, on a busy machine.
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 @pytest.fixture

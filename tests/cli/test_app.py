@@ -44,7 +44,7 @@ COMMANDS = [
     ("import", "docker-run"),
 ]
 #: Seconds for an interpreter to start and end, on a busy machine.
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 @pytest.mark.parametrize("words", COMMANDS)

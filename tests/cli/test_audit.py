@@ -16,7 +16,7 @@ from taskcell.audit.log import AuditLog
 
 Taskcell = Callable[..., Any]
 #: Seconds for an interpreter to start and show some lines, on a busy machine.
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from taskcell.cli.control_sequences import harmless
 
 #: Seconds for a command with a server of its own, on a busy machine.
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 @pytest.mark.parametrize(

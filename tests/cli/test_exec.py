@@ -22,7 +22,7 @@ from taskcell.model import TaskKey
 Taskcell = Callable[..., Any]
 LOCAL = 'manifests = []\n[engine]\nkind = "local"\n'
 #: Seconds for the server's part of a command to start and end, on a busy machine.
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 def test_output_goes_to_standard_output_and_the_exit_code_is_passed_on(taskcell: Taskcell) -> None:

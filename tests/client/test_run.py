@@ -25,6 +25,7 @@ from taskcell.client.failures import (
 )
 from taskcell.client.process import INLINE_STDIN, CommandFailed
 from taskcell.client.task import Task
+from timed_out import timed_out
 
 pytestmark = pytest.mark.anyio
 
@@ -104,7 +105,8 @@ async def test_nothing_of_one_run_changes_the_next(own: Task) -> None:
 
 async def test_a_time_out_kills_everything_that_was_started(own: Task) -> None:
     mark = marker()
-    done = await own.run(f"setsid sleep {mark} & echo before; sleep {mark}", timeout=0.5)
+    line = f"setsid sleep {mark} & echo before; sleep {mark}"
+    done = await timed_out(lambda timeout: own.run(line, timeout=timeout), lambda done: bool(done.stdout))
     assert (done.status, done.exit_code, done.stdout, done.survivors) == ("timed_out", 124, b"before\n", 0)
     assert eventually(lambda: not alive(mark))
 

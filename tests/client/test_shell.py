@@ -17,6 +17,7 @@ from taskcell.client.failures import ArgumentError, CapacityError, DeniedError, 
 from taskcell.client.process import OutputPiece
 from taskcell.client.shell import Shell, ShellEndedError
 from taskcell.client.task import Task
+from timed_out import timed_out
 
 pytestmark = pytest.mark.anyio
 
@@ -150,7 +151,8 @@ async def test_a_trap_may_take_the_interrupt(own: Task) -> None:
 
 async def test_a_time_out_interrupts_and_the_shell_stays(own: Task) -> None:
     async with own.shell() as shell:
-        done = await shell.run(f"echo before; sleep {LONG}", timeout=0.3)
+        line = f"echo before; sleep {LONG}"
+        done = await timed_out(lambda timeout: shell.run(line, timeout=timeout), lambda done: bool(done.stdout))
         assert (done.status, done.exit_code, done.stdout) == ("timed_out", 124, b"before\n")
         assert (await shell.run("echo alive")).stdout == b"alive\n"
 

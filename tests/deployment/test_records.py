@@ -23,7 +23,7 @@ from taskcell.deployment.state_folder import StateFolder
 from taskcell.model import TaskKey
 
 #: Seconds for what takes milliseconds, on a busy machine; what waits for a pipe takes for ever.
-PATIENCE = 20.0
+PATIENCE = 60.0
 #: A user that nobody here is.
 STRANGER = 54321
 

@@ -20,7 +20,7 @@ from taskcell.deployment.state_folder import DOOR
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
 #: Seconds for a command of the command line, on a busy machine.
-PATIENCE = 30
+PATIENCE = 90
 FIELDS = {
     "task",
     "principal",

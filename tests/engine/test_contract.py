@@ -13,6 +13,7 @@ from observe import alive, eventually, marker
 from taskcell.errors import BadArgument, SpawnFailed, UnknownTool
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ProcessResult, ToolCall
+from timed_out import timed_out
 
 pytestmark = pytest.mark.anyio
 
@@ -161,7 +162,8 @@ async def test_the_terminal_goes_on_where_it_ended_however_it_did(gw: Gateway, e
 
 
 async def test_a_timeout_keeps_what_was_printed(gw: Gateway) -> None:
-    result = await terminal(gw, "echo before; sleep 30", timeout=0.3)
+    line = "echo before; sleep 300"
+    result = await timed_out(lambda timeout: terminal(gw, line, timeout=timeout), lambda result: bool(result.stdout))
     assert (result.status.value, result.exit_code, result.stdout) == ("timed_out", 124, "before\n")
 
 

@@ -94,7 +94,7 @@ def test_a_long_text_is_not_quoted() -> None:
 def test_a_diagnosis_in_a_file_of_ten_megabytes_takes_seconds_at_most() -> None:
     text = "\n".join(f"line {number} value_{number * 7 % 1000} = compute({number})" for number in range(250_000))
     same = "if x == 1:\n    return x\n" * 400_000
-    begun = time.monotonic()
+    begun = time.thread_time()
     assert "line 200001 " in diagnose("/w/a", text, "line 200000 value_3 = compte(200000)")
     assert "The place is line 30000" in diagnose("/w/a", text, "LINE 29999  value")
     assert "Nothing" in diagnose("/w/a", text, "nothing like that at all xyz")
@@ -108,7 +108,7 @@ def test_a_diagnosis_in_a_file_of_ten_megabytes_takes_seconds_at_most() -> None:
     diagnose("/w/a", text, wrong * 20)
     long_line = ";".join(f"var a{number}={number * 7919 % 100_003}" for number in range(500_000))
     assert "has" in diagnose("/w/a", long_line, "var a250000=7919")
-    assert time.monotonic() - begun < 60  # a second or two each, on a busy machine
+    assert time.thread_time() - begun < 60  # a second or two each, on a busy machine
 
 
 def test_the_offered_text_makes_the_next_try_succeed(files: Files) -> None:

@@ -214,7 +214,7 @@ async def test_a_cancelled_edit_is_killed_and_changes_nothing(
 
         async with anyio.create_task_group() as group:
             group.start_soon(lambda: task.call("edit_file", path="a", old="old", new="new"))
-            assert await anyio.to_thread.run_sync(lambda: eventually(editing, 5.0))
+            assert await anyio.to_thread.run_sync(lambda: eventually(editing))
             group.cancel_scope.cancel()
         assert await anyio.to_thread.run_sync(lambda: eventually(lambda: not editing()))
         assert await task.shell("cat a") == "old\n"

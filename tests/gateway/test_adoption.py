@@ -110,9 +110,8 @@ async def test_a_background_process_is_found_again_with_its_output_and_goes_on(t
 async def test_how_each_process_ended_is_the_same_for_the_next_server(task: Task) -> None:
     await task.terminal("exit 3")
     await task.terminal("sleep 60", timeout=0.2)
-    with anyio.move_on_after(0.5):
-        await task.terminal("sleep 60", wait=60)
-    killed = await task.terminal("sleep 60", wait=0.1)
+    await task.cancelled("sleep 60")
+    killed = await task.terminal("sleep 600", wait=0.1)
     await task.ask("kill", killed.process_id)
     await task.terminal("kill -USR1 $$")
     server = await task.terminal("sleep 60", background=True)

@@ -34,10 +34,10 @@ async def test_a_command_in_the_background_has_no_time_out_unless_its_call_gives
         assert "It goes on as long as its sandbox" in server.notes[0]
         ended = await task.terminal("sleep 60", background=True, timeout=0.5)
         assert "for at most 0.5 s in all" in ended.notes[0]
-        assert (await task.ask("wait", ended.process_id, wait=3)).status.value == "timed_out"
+        assert (await task.ended(ended.process_id)).status.value == "timed_out"
         handed = await task.terminal("sleep 60", wait=0.1)
         assert "for at most 1 s in all" in handed.notes[0]
-        assert (await task.ask("wait", handed.process_id, wait=3)).status.value == "timed_out"
+        assert (await task.ended(handed.process_id)).status.value == "timed_out"
         await anyio.sleep(max(0.0, 3.2 - (await task.ask("poll", server.process_id)).duration_ms / 1000))
         assert (await task.ask("poll", server.process_id)).status.value == "running"
         assert (await task.ask("kill", server.process_id)).status.value == "killed"
@@ -105,11 +105,11 @@ async def test_a_task_with_a_server_is_not_idle(engine: str, gateway: GatewayFac
 
 
 async def test_a_call_about_a_process_is_a_call_so_that_its_sandbox_is_not_idle(gateway: GatewayFactory) -> None:
-    async with gateway(LIMITS + '[pool]\nidle_ttl = "2s"\nwarm = 0\n', engine="local") as gw:
+    async with gateway(LIMITS + '[pool]\nidle_ttl = "3s"\nwarm = 0\n', engine="local") as gw:
         task = Task(gw)
         await task.terminal("echo kept")
-        for _ in range(8):
-            await anyio.sleep(0.5)
+        for _ in range(9):
+            await anyio.sleep(0.4)
             assert (await task.ask("poll", "p1")).stdout == "kept\n"
 
 

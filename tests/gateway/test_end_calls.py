@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from gateways import GatewayFactory
+from observe import HOST_TIMEOUT
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ProcessResult, Status, ToolCall
 
@@ -20,16 +21,18 @@ KEEP = LOCAL + '[pool]\non_exit = "keep"\n'
 async def ended(gw: Gateway) -> ProcessResult:
     """What a call returns whose server ends while its command runs."""
     reports, started = list[object](), anyio.Event()
+    asked = ToolCall("ada", "process", {"action": "poll", "process_id": "p1", "cursor": 0})
 
     async def run() -> None:
         call = ToolCall("ada", "terminal", {"command": "echo partial; sleep 60"})
         reports.append(await gw.call(call, lambda process: started.set()))
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(HOST_TIMEOUT):
         async with anyio.create_task_group() as calls:
             calls.start_soon(run)
             await started.wait()
-            await anyio.sleep(0.3)  # for its output to arrive; nothing announces that
+            while not (await gw.call(asked)).result.stdout:
+                await anyio.sleep(0.02)
             await gw.end_calls()
     (report,) = reports
     assert isinstance(report, ProcessResult)

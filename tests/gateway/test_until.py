@@ -23,8 +23,8 @@ ECHO = "while :; do if [ -e next ]; then cat next; rm next; fi; sleep 0.02; done
 
 
 async def until(task: Task, process_id: str, pattern: str, **arguments: object) -> ProcessReport:
-    with anyio.fail_after(40):
-        return await task.process("wait", process_id, until=pattern, **{"wait": 30, **arguments})
+    with anyio.fail_after(2 * HOST_TIMEOUT):
+        return await task.process("wait", process_id, until=pattern, **{"wait": HOST_TIMEOUT, **arguments})
 
 
 async def say(task: Task, text: str) -> None:
@@ -95,9 +95,7 @@ async def test_the_text_is_what_a_model_sees_without_colours_and_overwritten_fra
 
 async def test_a_process_that_ends_without_a_match_ends_the_wait(task: Task) -> None:
     started = await task.terminal("echo compiling; sleep 0.3; echo 'error: no'; exit 2", background=True)
-    began = time.monotonic()
-    report = await until(task, started.process_id, "Finished")
-    assert time.monotonic() - began < 20
+    report = await until(task, started.process_id, "Finished", wait=3600)  # until's own bound ends it before that
     assert report.result is not None
     assert (report.result.exit_code, report.result.stdout) == (2, "compiling\nerror: no\n")
     assert "The process ended, and its output has no match of 'until'." in notes(report)
@@ -158,22 +156,24 @@ async def test_a_pattern_that_backtracks_for_ever_costs_one_clear_answer(gateway
         line = "head -c 1000000 /dev/zero | tr '\\0' a; printf '!\\n'; sleep 600"
         started = await task.terminal(line, background=True)
         await until(task, started.process_id, "!$")
-        taken: list[float] = []
+        answered = 0
 
         async def others() -> None:
+            nonlocal answered
             while True:
-                began = time.monotonic()
                 await task.process("list")
-                taken.append(time.monotonic() - began)
+                answered += 1
                 await anyio.sleep(0.05)
 
         async with anyio.create_task_group() as group:
             group.start_soon(others)
+            began = time.process_time()
             with pytest.raises(BadArgument, match="'until' takes too long"):
                 await until(task, started.process_id, pattern)
+            # The search costs seconds of processor time, none of them in this process.
+            assert time.process_time() - began < 1
             group.cancel_scope.cancel()
-        assert len(taken) > 5
-        assert max(taken) < 2
+        assert answered
 
 
 @pytest.mark.parametrize(

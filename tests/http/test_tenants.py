@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -300,17 +299,19 @@ async def test_the_list_has_what_the_scopes_allow_and_a_call_of_the_rest_is_refu
 
 
 async def test_whether_a_foreign_session_exists_cannot_be_measured(tenants: Tenants) -> None:
-    """The medians differ by less than two milliseconds, on a machine that does other things meanwhile."""
+    """The quickest answers come together, however busy the machine is: what would tell the two apart costs each one."""
     server, message = tenants.server, {"jsonrpc": "2.0", "id": 1, "method": "ping"}
     session = server.initialize(tenants.alice)
     took: dict[str, list[float]] = {session: [], "0" * 32: []}
-    for _ in range(60):
+    for number in range(2000):
         for tried, times in took.items():
             began = time.perf_counter()
             assert server.post(message, tenants.mallory, mcp_session_id=tried)[0] == 404
             times.append(time.perf_counter() - began)
-    one, other = map(statistics.median, took.values())
-    assert abs(one - other) < 0.002
+        one, other = map(min, took.values())
+        if number >= 60 and abs(one - other) < 0.001:
+            return
+    pytest.fail(f"{one} s for a session of somebody else, {other} s for none")
 
 
 def test_the_log_has_no_token(tenants: Tenants, tmp_path: Path) -> None:

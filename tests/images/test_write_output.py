@@ -13,7 +13,7 @@ import pytest
 from taskcell.images.files import write_output
 
 #: Seconds for two small programs on a busy machine.
-PATIENCE = 30
+PATIENCE = 90
 
 
 def write(

@@ -20,12 +20,13 @@ from raw_client import LOCAL, raw_client
 from serving import serving
 from taskcell.mcp.progress import HEARTBEAT, newest_lines
 from taskcell.mcp.server import build_server
+from timed_out import TIMEOUTS
 
 pytestmark = pytest.mark.anyio
 
 TOML = 'manifests = []\n[engine]\nkind = "local"\n[limits]\nwait = "1s"\noutput_chars = 1000\n'
 #: Seconds for what takes milliseconds, or for the short builds here, on a busy machine.
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 @pytest.fixture(params=["legacy", "2026-07-28"])
@@ -38,13 +39,13 @@ async def test_a_build_under_a_client_that_gives_up_is_answered_in_time_and_fetc
     gateway: GatewayFactory, era: str
 ) -> None:
     """In the small what a client does that gives up after 60 seconds, with a wait of 50."""
-    gives_up = 2.5
+    gives_up = 4.0
     async with (
         gateway(TOML, engine="local") as gw,
         Client(build_server(gw), mode=era, read_timeout_seconds=gives_up) as client,
     ):
         began = time.monotonic()
-        line = "for i in $(seq 16); do echo step $i; sleep 0.25; done; echo built > result; exit 3"
+        line = "for i in $(seq 18); do echo step $i; sleep 0.25; done; echo built > result; exit 3"
         first = await fields(client, "terminal", {"command": line})
         assert first["status"] == "running"
         text, found = first["stdout"], first
@@ -54,20 +55,24 @@ async def test_a_build_under_a_client_that_gives_up_is_answered_in_time_and_fetc
             text += found["stdout"]
         assert time.monotonic() - began > gives_up
         assert (found["status"], found["exit_code"]) == ("exited", 3)
-        assert text == "".join(f"step {n}\n" for n in range(1, 17))
+        assert text == "".join(f"step {n}\n" for n in range(1, 19))
         assert (await fields(client, "terminal", {"command": "cat result"}))["stdout"] == "built\n"
 
 
 async def test_the_answers_text_says_how_to_go_on(gateway: GatewayFactory) -> None:
     async with gateway(TOML, engine="local") as gw, Client(build_server(gw)) as client:
-        result = await client.call_tool("terminal", {"command": "echo so far; sleep 60", "wait": 0.3})
+        line = "echo so far; sleep 600"
+        for number, wait in enumerate(TIMEOUTS, 1):  # noqa: B007
+            result = await client.call_tool("terminal", {"command": line, "wait": wait})
+            if text_of(result).startswith("so far"):  # else a busy machine had not begun
+                break
         assert text_of(result).startswith(
-            "so far\n[still running after 0.3 s as process p1; cursor 7]\n[note: It goes on"
+            f"so far\n[still running after {wait:g} s as process p{number}; cursor 7]\n[note: It goes on"
         )
         assert not result.is_error
-        (listed,) = (await fields(client, "process", {"action": "list"}))["processes"]
-        assert listed["command"] == "echo so far; sleep 60"
-        killed = await client.call_tool("process", {"action": "kill", "process_id": "p1"}, meta=ASKED)
+        listed = (await fields(client, "process", {"action": "list"}))["processes"]
+        assert [one["command"] for one in listed] == [line] * number
+        killed = await client.call_tool("process", {"action": "kill", "process_id": f"p{number}"}, meta=ASKED)
         assert (killed.is_error, fields_of(killed)["status"]) == (False, "killed")
         wrong = await client.session.call_tool("process", {"action": "poll", "process_id": "p7"})
         assert wrong.is_error

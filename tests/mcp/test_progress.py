@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 TOML = 'manifests = []\n[engine]\nkind = "local"\n'
 #: Seconds between signs of life in these tests, and for anything here on a busy machine.
 BEAT = 0.25
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 class Client:

@@ -34,7 +34,7 @@ effect = "deny"
 reason = "No."
 """
 #: Seconds for a call that takes milliseconds.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Broken(Gateway):

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from gateways import GatewayFactory
 from held_engine import HeldEngine
-from observe import containers, eventually, marker
+from observe import HOST_TIMEOUT, containers, eventually, marker
 from taskcell.engine.base import Container, ListedContainer
 from taskcell.engine.docker.engine import START_TIMEOUT
 from taskcell.errors import EngineError, EngineUnavailable, ImageMissing, SandboxLost
@@ -183,7 +183,7 @@ async def test_a_server_ends_in_time_while_a_start_hangs_and_the_next_one_remove
                 calls.start_soon(call, gw)
                 assert await anyio.to_thread.run_sync(eventually, lambda: len(held.ids) == 1)
                 begun = time.monotonic()
-            assert time.monotonic() - begun < CLOSE_TIMEOUT + UNDO_TIMEOUT + 1
+            assert time.monotonic() - begun < CLOSE_TIMEOUT + UNDO_TIMEOUT + HOST_TIMEOUT
     assert "The server is closing" in str(refused[0])
     (said,) = [line for line in logs if "not every sandbox" in line["event"]]
     assert said["names"] == ["(one for terminal, still being made)"]

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 #: The local engine makes no sandbox with sudo.
 TOML = "manifests = []\n[terminal]\nsudo = true\n[policy]\nallow_sudo = true\n[pool]\nwarm = 1\n"
 #: Seconds for ten tries that take milliseconds each.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 async def test_that_no_sandbox_can_be_made_ready_is_logged_once(

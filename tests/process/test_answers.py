@@ -13,6 +13,7 @@ from taskcell.process.kept_output import read_piece
 from taskcell.process.result import ENDING_CHARS, NOTE_MARKS
 from taskcell.supervisor.protocol import Stream
 from taskcell.tools.process_calls import find_process
+from timed_out import timed_out
 
 pytestmark = pytest.mark.anyio
 
@@ -96,8 +97,9 @@ async def test_all_the_text_of_an_answer_is_bounded_its_notes_too(gateway: Gatew
         gone = "d" * 200
         await task.terminal(f"mkdir -p {gone}/{gone} && cd {gone}/{gone} && rm -rf ../../{gone}")
         answers = [await task.terminal("trap : DEBUG; seq 100000")]
-        answers.append(await task.terminal("seq 100000; sleep 60", timeout=0.5))
-        answers.append(await task.terminal("seq 100000; sleep 60", wait=0.5))
+        for bound in ("timeout", "wait"):
+            run = lambda seconds, bound=bound: task.terminal("seq 100000; sleep 600", **{bound: seconds})  # noqa: E731
+            answers.append(await timed_out(run, lambda answer: bool(answer.stdout)))
         answers += [await task.ask(action, answers[-1].process_id) for action in ("poll", "kill", "poll")]
         answers += [await task.ask("poll", answers[0].process_id, cursor=cursor) for cursor in (0, 100)]
         for answer in answers:

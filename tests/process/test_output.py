@@ -216,8 +216,8 @@ def test_a_carriage_return_and_its_newline_may_come_in_two_pages() -> None:
 
 
 def test_a_long_output_is_soon_cut() -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     for data in (b"\r\b\n" * 60_000, b"\x1b[31m\n" * 30_000, b"x\b" * 100_000, b"\0" * 200_000):
         capture(50_000, (0, data)).render(len(data), 50_000)
         page(data, 0, 50_000, is_last=False, ansi=True)
-    assert time.monotonic() - began < 30
+    assert time.thread_time() - began < 30

@@ -287,10 +287,10 @@ def test_what_stands_before_the_last_lines_is_not_read_and_a_skills_errors_are()
 )
 def test_the_worst_output_and_the_worst_command_are_read_in_a_moment(piece: str) -> None:
     text = (piece * TAIL)[: 10 * TAIL]
-    began = time.perf_counter()
+    began = time.thread_time()
     told(text, text, 1, errors=text, elsewhere=knows({"a": ["b"]}))
     told(text, "", 0)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 @given(st.text(max_size=200), st.text(max_size=200), st.sampled_from([None, 0, 1, 127]))

@@ -9,9 +9,10 @@ import docker
 import pytest
 
 from gateways import GatewayFactory
-from observe import alive, commands_in, eventually, marker
+from observe import HOST_TIMEOUT, alive, commands_in, eventually, marker
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ProcessResult, ToolCall
+from timed_out import timed_out
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -49,7 +50,8 @@ async def test_after_a_timeout_nothing_is_alive_on_the_host(gateway: GatewayFact
     mark = marker()
     async with gateway() as gw:
         await terminal(gw, "true")
-        result = await terminal(gw, f"echo begun; {DETACHED[how].format(mark=mark)}", timeout=1)
+        line = f"echo begun; {DETACHED[how].format(mark=mark)}"
+        result = await timed_out(lambda timeout: terminal(gw, line, timeout), lambda result: bool(result.stdout))
         assert alive(mark) == []
         assert (result.status.value, result.exit_code, result.survivors) == ("timed_out", 124, 0)
         assert result.stdout.startswith("begun\n")
@@ -82,8 +84,8 @@ async def test_a_fork_bomb_is_dead_after_its_timeout_and_the_sandbox_works(
         took = time.monotonic() - began
         assert commands_in(docker_api, container) == []
         assert (result.status.value, result.survivors) == ("timed_out", 0)
-        # One second until the timeout, two of grace, half a second to be dead: the promise is two and a half after it.
-        assert took < 1 + 2.5 + 1.5, f"took {took:.2f} s"
+        # One second until the timeout, two of grace, half a second to be dead on a machine that has nothing else to do.
+        assert took < 1 + 2.5 + HOST_TIMEOUT
         assert (await terminal(gw, "echo works")).stdout == "works\n"
 
 

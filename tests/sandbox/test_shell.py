@@ -15,7 +15,7 @@ from taskcell.sandbox.shell import PROLOGUE_SUFFIX, Way, may_change_state, parse
 
 BASH, DASH = shutil.which("bash") or "", shutil.which("dash") or ""
 #: Seconds for a shell to start and end on a busy machine.
-PATIENCE = 30
+PATIENCE = 90
 #: Seconds for what takes milliseconds where the time grows with the text, and minutes where it grows with its square.
 SOON = 3.0
 
@@ -237,13 +237,13 @@ def test_dash_keeps_state_and_shows_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("word", ["set ", "shopt -s ", "trap ", "ulimit n ", "exec ", "export ", "a=1 ", "; ", "set -"])
 def test_the_longest_line_is_judged_at_once(word: str) -> None:
     line = word * (120_000 // len(word))
-    began = time.monotonic()
+    began = time.thread_time()
     plan(line, BASH, {})
-    assert time.monotonic() - began < SOON
+    assert time.thread_time() - began < SOON
 
 
 @pytest.mark.parametrize("text", [b"x", b"a () \n{ ", b"\n", b"a () \n{ \n}\ndeclare -fx b\n", b"\ndeclare -f"])
 def test_a_report_that_a_command_has_made_up_is_read_at_once(text: bytes) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     parse_report(b"\0taskcell\0/\n\0\0" + text * ((1 << 20) // len(text)) + b"\0")
-    assert time.monotonic() - began < SOON
+    assert time.thread_time() - began < SOON

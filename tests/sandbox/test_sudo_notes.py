@@ -94,10 +94,10 @@ def test_no_line_breaks_the_reading(line: str) -> None:
 
 @pytest.mark.parametrize("piece", [" -exec", "<<a;", "\n", " ", "; -x 1 a=b ", "a/", "'c '", "<<a\n", "{("])
 def test_hostile_lines_take_no_long_time(piece: str) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     assert not calls_sudo(piece * (100_000 // len(piece)) + " sudo")
     assert not calls_sudo(piece * (4_000 // len(piece)) + "sudo.")
-    assert time.monotonic() - began < 2
+    assert time.thread_time() - began < 2
 
 
 def test_the_note_names_the_table_of_the_profile_and_what_is_wrong_with_the_image() -> None:

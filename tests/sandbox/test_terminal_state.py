@@ -131,7 +131,7 @@ async def test_after_a_hand_off_a_timeout_and_a_kill_leave_the_terminal_where_it
     killed = await task.terminal(MOVES, wait=0.1)
     assert "it was killed;" in note_of(await task.ask("kill", killed.process_id))
     timed_out = await task.terminal(MOVES, wait=0.1, timeout=0.5)
-    assert "it was killed at its timeout;" in note_of(await task.ask("wait", timed_out.process_id, wait=20))
+    assert "it was killed at its timeout;" in note_of(await task.ended(timed_out.process_id))
     assert await here(task) == "/tmp before"
     # What is told is where the next one starts now.
     await task.terminal("cd /etc")
@@ -140,8 +140,7 @@ async def test_after_a_hand_off_a_timeout_and_a_kill_leave_the_terminal_where_it
 
 async def test_a_cancelled_call_is_listed_as_cancelled_with_130_and_keeps_nothing(task: Task) -> None:
     await task.terminal("cd /tmp; export TOKEN=before")
-    with anyio.move_on_after(0.4):
-        await task.terminal(MOVES, wait=60)
+    await task.cancelled(MOVES)
     cancelled = await task.ask("poll", "p2")
     assert (cancelled.status.value, cancelled.exit_code, cancelled.survivors) == ("cancelled", 130, 0)
     assert [(info.status, info.exit_code) for info in (await task.process("list")).processes] == [

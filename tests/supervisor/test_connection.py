@@ -84,8 +84,9 @@ def test_a_stranger_that_says_nothing_is_dropped_and_disturbs_nobody(supervisor:
     with supervisor.claim() as active, supervisor.connect() as silent:
         began = time.monotonic()
         active.sync()
-        assert "in time" in refusal(silent)
-        assert 4 < time.monotonic() - began < 8
+        silent.wait_closed()
+        assert silent.events == [], "a server that was held up takes it for a stream that broke"
+        assert time.monotonic() - began > 4
         active.sync()
 
 
@@ -330,9 +331,9 @@ def test_nothing_is_started_any_more_while_everything_is_killed(supervisor: Supe
 
 
 def test_without_a_server_for_the_orphan_ttl_everything_is_killed(supervisor: Supervisor) -> None:
-    with supervisor.claim(ttl_ms=4000) as client:
+    with supervisor.claim(ttl_ms=2500) as client:
         pid = client.shell(1, "setsid sleep 60 & sleep 60")
-        end = time.monotonic() + 5  # longer than the time to live: what the server sends holds it off
+        end = time.monotonic() + 3  # longer than the time to live: what the server sends holds it off
         while time.monotonic() < end:
             client.sync()
             time.sleep(0.05)
@@ -354,19 +355,19 @@ def test_a_supervisor_that_no_server_claims_in_time_ends(binary: Path, tmp_path:
 
 
 def test_a_supervisor_that_was_claimed_in_time_stays(binary: Path, tmp_path: Path) -> None:
-    claimed = Supervisor(binary, tmp_path / "claimed", options=("--claim", "1500"))
+    claimed = Supervisor(binary, tmp_path / "claimed", options=("--claim", "3500"))
     with claimed.claim() as client:
-        time.sleep(2)  # longer than it waits for a server
+        time.sleep(4)  # longer than it waits for a server
         client.sync()
     claimed.stop()
 
 
 def test_a_connection_that_comes_back_in_time_keeps_the_supervisor(supervisor: Supervisor) -> None:
-    supervisor.claim(ttl_ms=1500).close()
+    supervisor.claim(ttl_ms=3500).close()
     with supervisor.claim(ttl_ms=0):
         pass
     with pytest.raises(subprocess.TimeoutExpired):
-        supervisor.child.wait(2)
+        supervisor.child.wait(4)
 
 
 def test_a_dead_supervisor_takes_its_processes_along(supervisor: Supervisor) -> None:

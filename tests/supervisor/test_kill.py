@@ -80,10 +80,8 @@ def test_the_exit_with_its_reason_comes_before_killed_and_gone(client: Client) -
 
 def test_a_process_that_ends_at_term_is_not_waited_for(client: Client) -> None:
     start(client, "sleep 300 & sleep 300 & echo up; wait")
-    began = time.monotonic()
-    client.send(requests.kill(1, 15_000))
+    client.send(requests.kill(1, 600_000))
     client.wait(events.Killed, 1)
-    assert time.monotonic() - began < 5
 
 
 def test_one_that_uses_its_grace_to_clean_up_may_start_programs_for_that(client: Client, tmp_path: Path) -> None:
@@ -96,12 +94,10 @@ def test_one_that_uses_its_grace_to_clean_up_may_start_programs_for_that(client:
 
 def test_a_second_kill_shortens_the_grace(client: Client) -> None:
     start(client, "trap '' TERM; echo up; while :; do sleep 0.1; done")
-    began = time.monotonic()
-    client.send(requests.kill(1, 60_000))
+    client.send(requests.kill(1, 600_000))
     client.sync()
     client.send(requests.kill(1, 0))
     assert client.wait(events.Killed, 1).survivors == 0
-    assert time.monotonic() - began < 10
     client.wait(events.Gone, 1)
     client.sync()
     assert not any(isinstance(event, events.Killed) for event in client.events)
@@ -236,8 +232,6 @@ while True:
 """
     client.start(1, "python3", "-c", bomb, credit=0)
     time.sleep(0.5)
-    began = time.monotonic()
     client.send(requests.kill(1, 0))
     assert client.wait(events.Killed, 1).survivors == 0
-    assert time.monotonic() - began < 3
     client.wait(events.Gone, 1)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -14,12 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cut_streams import Cutter
+from cut_streams import Connect, Cutter, DeafStream, Piecewise
 from supervisor_driver import PATH, TOKEN, Supervisor
 from taskcell.errors import SandboxLost
 from taskcell.process.process import Process
 from taskcell.supervisor import protocol, requests
 from taskcell.supervisor.channel import Channel
+from taskcell.supervisor.link import FIRST_STREAMS
 from taskcell.supervisor.protocol import SpawnFlag, Stream
 
 pytestmark = pytest.mark.anyio
@@ -46,7 +48,7 @@ async def connected(path: Path) -> AsyncIterator[anyio.abc.ByteStream]:
 
 
 @asynccontextmanager
-async def channel_to(supervisor: Supervisor, cuts: Iterator[int], ttl: float = 60.0) -> AsyncIterator[Channel]:
+async def channel_to(supervisor: Supervisor, cuts: Iterator[int], ttl: float = 300.0) -> AsyncIterator[Channel]:
     """A channel that is connected by streams of which the first ones break."""
     channel = Channel(TOKEN, ttl)
     cutter = Cutter(lambda: connected(supervisor.path), cuts)
@@ -160,12 +162,12 @@ async def test_a_supervisor_that_has_ended_is_lost_and_says_so(binary: Path, tmp
     async def is_gone() -> bool:
         return supervisor.child.poll() is not None
 
-    channel = Channel(TOKEN, 60.0)
+    channel = Channel(TOKEN, 300.0)
     with anyio.fail_after(LIMIT):
         async with anyio.create_task_group() as group:
             await group.start(channel.run, lambda: connected(supervisor.path), is_gone)
             process = Process(channel, OUTPUT_CHARS)
-            await process.start(lambda number: shell("sleep 60"))
+            await process.start(lambda number: shell("sleep 600"))
             await process.running()
             supervisor.child.kill()
             with pytest.raises(SandboxLost, match="its container has ended"):
@@ -175,12 +177,12 @@ async def test_a_supervisor_that_has_ended_is_lost_and_says_so(binary: Path, tmp
 async def test_a_restarted_supervisor_is_another_sandbox(binary: Path, tmp_path: Path) -> None:
     first = Supervisor(binary, tmp_path / "run")
     first.connect().close()
-    channel = Channel(TOKEN, 60.0)
+    channel = Channel(TOKEN, 300.0)
     with anyio.fail_after(LIMIT):
         async with anyio.create_task_group() as group:
             await group.start(channel.run, lambda: connected(first.path), never)
             process = Process(channel, OUTPUT_CHARS)
-            await process.start(lambda number: shell("sleep 60"))
+            await process.start(lambda number: shell("sleep 600"))
             await process.running()
             first.child.kill()
             first.child.wait()
@@ -197,8 +199,139 @@ async def test_a_channel_that_is_quiet_is_kept_by_pings(binary: Path, tmp_path: 
     supervisor = Supervisor(binary, tmp_path / "run")
     supervisor.connect().close()
     try:
-        async with channel_to(supervisor, iter(()), ttl=3.0) as channel:
-            await anyio.sleep(4.0)  # longer than the supervisor lives without a server
+        async with channel_to(supervisor, iter(()), ttl=5.0) as channel:
+            await anyio.sleep(6.0)  # longer than the supervisor lives without a server
             assert (await run(channel, "echo works")).stdout.held == b"works\n"
     finally:
         supervisor.stop()
+
+
+@asynccontextmanager
+async def channel_by(connect: Connect, ttl: float) -> AsyncIterator[Channel]:
+    channel = Channel(TOKEN, ttl)
+    async with anyio.create_task_group() as group:
+        await group.start(channel.run, connect, never)
+        yield channel
+        group.cancel_scope.cancel()
+
+
+@pytest.fixture
+def supervisor(binary: Path, tmp_path: Path) -> Iterator[Supervisor]:
+    running = Supervisor(binary, tmp_path / "run")
+    yield running
+    running.stop()
+
+
+async def test_a_stream_that_loses_what_is_sent_is_replaced_though_output_still_comes(supervisor: Supervisor) -> None:
+    """Else the supervisor hears nothing, and ends a command that its server sees printing."""
+    opened = 0
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[anyio.abc.ByteStream]:
+        nonlocal opened
+        opened += 1
+        is_first = opened == 1
+        async with connected(supervisor.path) as stream:
+            yield DeafStream(stream, lambda: is_first and printed.is_set())
+
+    printed = anyio.Event()
+    with anyio.fail_after(LIMIT):
+        async with channel_by(connect, ttl=6.0) as channel:
+            process = Process(channel, OUTPUT_CHARS)
+            line = "until read -t 0.2 word; do echo goes on; done; echo $word"
+            await process.start(lambda number: shell(line), b"", more=True)
+            await process.news((0, 0))
+            printed.set()
+            await process.input.write(b"heard\n", math.inf)
+            await process.finished()
+            assert process.exit is not None
+            assert process.exit.exit_code == 0
+            assert process.stdout.held.endswith(b"goes on\nheard\n")
+    assert opened > 1
+
+
+async def test_streams_that_break_before_the_first_welcome_are_tried_again(supervisor: Supervisor) -> None:
+    """Nothing is there yet that could be lost, and a network says nothing about the sandbox."""
+    cutter = Cutter(lambda: connected(supervisor.path), iter((10, 80)))
+    with anyio.fail_after(LIMIT):
+        async with channel_by(cutter, ttl=300.0) as channel:
+            assert (await run(channel, "echo works")).stdout.held == b"works\n"
+    assert cutter.opened == 3
+
+
+async def test_a_network_that_never_lets_a_first_stream_through_is_not_tried_for_ever(supervisor: Supervisor) -> None:
+    cutter = Cutter(lambda: connected(supervisor.path), itertools.repeat(10))
+    with anyio.fail_after(LIMIT), pytest.raises(SandboxLost, match="did not start: its channel ended"):
+        await Channel(TOKEN, 300.0).run(cutter, never)
+    assert cutter.opened == FIRST_STREAMS
+
+
+async def test_a_hello_that_is_held_up_costs_another_stream_and_not_the_sandbox(supervisor: Supervisor) -> None:
+    """The supervisor waits five seconds for it; what carries a stream can stand still for longer."""
+    opened = 0
+
+    class Held(DeafStream):
+        async def send(self, item: bytes) -> None:
+            with suppress(anyio.EndOfStream):
+                await self._stream.receive()
+            await self._stream.send(item)
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[anyio.abc.ByteStream]:
+        nonlocal opened
+        opened += 1
+        async with connected(supervisor.path) as stream:
+            yield Held(stream, lambda: False) if opened == 2 else stream
+
+    with anyio.fail_after(LIMIT):
+        async with channel_by(connect, ttl=300.0) as channel:
+            process = Process(channel, OUTPUT_CHARS)
+            await process.start(lambda number: shell("read word; echo $word"), b"", more=True)
+            channel.renew()
+            await process.input.write(b"word\n", math.inf)
+            await process.finished()
+            assert process.stdout.held == b"word\n"
+    assert opened == 3
+
+
+async def test_a_stream_that_brings_single_bytes_brings_them_all(supervisor: Supervisor) -> None:
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[anyio.abc.ByteStream]:
+        async with connected(supervisor.path) as stream:
+            yield Piecewise(stream)
+
+    with anyio.fail_after(LIMIT):
+        async with channel_by(connect, ttl=300.0) as channel:
+            process = await run(channel, "cat; exit 3", b"given\n" * 300)
+            assert process.exit is not None
+            assert (process.exit.exit_code, process.stdout.held) == (3, b"given\n" * 300)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 4096])
+async def test_an_engine_that_cannot_start_the_bridge_just_now_is_asked_again(
+    supervisor: Supervisor, size: int
+) -> None:
+    """What it says comes in the stream, in pieces of any size, and is not an answer of the supervisor."""
+    said, opened = b"OCI runtime exec failed: exec failed: unable to start container process", 0
+
+    class Says(DeafStream):
+        left = said
+
+        async def receive(self, max_bytes: int = 65536) -> bytes:
+            if not self.left:
+                raise anyio.EndOfStream
+            data, self.left = self.left[:size], self.left[size:]
+            return data
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[anyio.abc.ByteStream]:
+        nonlocal opened
+        opened += 1
+        async with connected(supervisor.path) as stream:
+            yield Says(stream, lambda: True) if opened == 2 else stream
+
+    with anyio.fail_after(LIMIT):
+        async with channel_by(connect, ttl=300.0) as channel:
+            channel.renew()
+            assert (await run(channel, "echo works")).stdout.held == b"works\n"
+    assert opened == 3

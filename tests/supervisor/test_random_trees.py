@@ -25,8 +25,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a nam
 #: Some seconds. A failure names its seed; `make test-hostile TREES=10000` kills more, from the seed FIRST_TREE on.
 KILLS = int(os.environ.get("TASKCELL_TREES") or 100)
 FIRST = int(os.environ.get("TASKCELL_FIRST_TREE") or 1)
-#: Seconds. After this the supervisor gives up, and counts who is left.
-GIVES_UP = 1.5
 #: So many that reading them takes longer than a process of a chain lives.
 BYSTANDERS = 1500
 
@@ -100,8 +98,6 @@ def test_a_chain_that_forks_faster_than_a_scan_does_not_escape_when_pids_have_be
     supervisor.start_pids_after(500)
     client.send(requests.stdin(2, b"go\n"))
     client.wait_output(2, b"up\nup\n")
-    began = time.monotonic()
     client.send(requests.kill(2, 0))
     assert client.wait(events.Killed, 2).survivors == 0
-    assert time.monotonic() - began < GIVES_UP
     client.wait(events.Gone, 2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
+
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ProcessResult, ToolCall
 from taskcell.tools.process_report import ProcessReport
@@ -23,6 +25,19 @@ class Task:
     async def terminal(self, command: str, **arguments: Any) -> ProcessResult:
         arguments = {"command": command, "task_id": self._task, **arguments}
         return await self.gateway.call(ToolCall(self._principal, "terminal", arguments))
+
+    async def cancelled(self, command: str, **arguments: Any) -> None:
+        """Give a call up once its command runs."""
+        arguments = {"command": command, "task_id": self._task, "wait": 600, **arguments}
+        with anyio.CancelScope() as call:
+            await self.gateway.call(ToolCall(self._principal, "terminal", arguments), lambda process: call.cancel())
+        assert call.cancelled_caught
+
+    async def ended(self, process_id: str) -> ProcessResult:
+        """Wait until a process has ended, however long a busy machine takes."""
+        while (result := await self.ask("wait", process_id, wait=600)).status.value == "running":
+            pass
+        return result
 
     async def call(self, tool: str, **arguments: Any) -> ProcessResult:
         """Call a skill's tool."""

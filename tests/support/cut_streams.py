@@ -63,3 +63,43 @@ class Cutter:
         left = next(self._after, None)
         async with self._connect() as stream:
             yield stream if left is None else CutStream(stream, left)
+
+
+class DeafStream(anyio.abc.ByteStream):
+    """Swallows what is sent once `is_deaf` says so; what comes still comes, as behind a network that is half gone."""
+
+    def __init__(self, stream: anyio.abc.ByteStream, is_deaf: Callable[[], bool]) -> None:
+        self._stream, self._is_deaf = stream, is_deaf
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        return await self._stream.receive(max_bytes)
+
+    async def send(self, item: bytes) -> None:
+        if not self._is_deaf():
+            await self._stream.send(item)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class Piecewise(anyio.abc.ByteStream):
+    """Hands on what comes byte by byte."""
+
+    def __init__(self, stream: anyio.abc.ByteStream) -> None:
+        self._stream = stream
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        return await self._stream.receive(1)
+
+    async def send(self, item: bytes) -> None:
+        for start in range(len(item)):
+            await self._stream.send(item[start : start + 1])
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

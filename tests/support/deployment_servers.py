@@ -17,8 +17,9 @@ from asking import fields
 from observe import HOST_TIMEOUT, containers, eventually
 from serving import serving
 
-#: Seconds that a sandbox waits for its next server in these tests: as long as a start on a busy machine may take.
-ORPHAN_TTL = 15
+#: Seconds that a sandbox waits for its next server in these tests: longer than a start and a call may take on a very
+#: busy machine, or there is nothing left to be taken up.
+ORPHAN_TTL = 150
 
 
 class Servers:

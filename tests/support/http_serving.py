@@ -21,7 +21,7 @@ from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
 #: Seconds for an answer that takes milliseconds, on a busy machine with a server that is just starting.
-PATIENCE = 30.0
+PATIENCE = 90.0
 #: Seconds within which a server must be gone after SIGTERM, with clients connected.
 MUST_END = 20.0
 LOCAL = 'manifests = []\n[engine]\nkind = "local"\n[pool]\nwarm = 0\n'

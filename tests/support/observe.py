@@ -11,8 +11,8 @@ from pathlib import Path
 
 import docker
 
-#: Seconds that anything asynchronous of the host (a removal, an end) may take on a busy machine.
-HOST_TIMEOUT = 20.0
+#: Seconds that anything asynchronous of the host (a removal, an end) may take on a very busy machine.
+HOST_TIMEOUT = 60.0
 
 
 def marker() -> str:

@@ -18,7 +18,7 @@ import termios
 import time
 
 #: Seconds: no line runs for long.
-PATIENCE = 20
+PATIENCE = 60
 
 
 def run(line: str, folder: str, shell: str, *, in_terminal: bool) -> tuple[int, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 #: Seconds for an answer that takes milliseconds, on a busy machine with a server that is just starting.
-PATIENCE = 30.0
+PATIENCE = 90.0
 #: Seconds within which the server must be gone: four times what docs/architecture.md says under "Ends", for the
 #: machine that runs tests in several processes is busier than a user's.
 MUST_END = 20.0

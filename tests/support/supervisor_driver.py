@@ -16,7 +16,7 @@ from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.decoder import Decoder
 
 #: Longer than anything here takes on a busy machine with a sanitizer; a test that waits for so long has failed.
-PATIENCE = 20.0
+PATIENCE = 60.0
 TOKEN = b"0123456789abcdef-test"
 PATH = b"/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 PLENTY = 1 << 40

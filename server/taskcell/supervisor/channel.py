@@ -1,7 +1,6 @@
 """The server's end of a sandbox's channel: one session with its supervisor, many processes.
 
-No request is made twice: a stream that breaks is replaced (`link.py`), and when that cannot be, every process that is
-waited for learns that the sandbox is lost.
+No request is made twice: a broken stream is replaced (`link.py`), or all who wait learn that the sandbox is lost.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from taskcell.text import MESSAGE_SHOWN, shown
 
 #: Seconds for an answer that the supervisor has at hand: a piece of a spool, the list of processes.
 ANSWER_TIMEOUT = 15.0
-#: Seconds of silence after a ping, after which another stream is opened. On a busy machine an answer can take this
-#: long; then nothing is lost by it.
-SILENCE = 15.0
+#: Seconds without an answer to a ping after which another stream is opened, whatever else comes; less where the
+#: supervisor would end meanwhile. On a busy machine an answer can take this long; then nothing is lost by it.
+PONG_WITHIN = 15.0
 #: Seconds between two pings at most: what carries a stream may cut one that is idle for minutes.
 PING_EVERY = 30.0
 #: Pings within the time that the supervisor lives without a server, so that one or two may be late.
@@ -54,6 +53,7 @@ class _Question:
     on_answer: Callable[[Sequence[Any]], None] | None
     parts: list[Any] = field(default_factory=list)
     answered: anyio.Event = field(default_factory=anyio.Event)
+    asked: float = field(default_factory=time.monotonic)
 
 
 class Channel:
@@ -147,10 +147,10 @@ class Channel:
             await anyio.sleep(every)
             if not self.alive or self.is_away:
                 continue
-            if not self._questions.get(events.Pong):
+            if not (pings := self._questions.get(events.Pong)):
                 self._questions.setdefault(events.Pong, deque()).append(_Question(None))
                 await self._link.send(requests.ping())
-            elif time.monotonic() - self.heard > SILENCE:
+            elif time.monotonic() - max(pings[0].asked, self._link.opened) > min(PONG_WITHIN, every / 2):
                 self.renew()
 
     def _hello(self, session: int, received: int) -> bytes:

@@ -30,6 +30,9 @@ WELCOME_TIMEOUT = 20.0
 #: Seconds for a new stream when one has broken: engines and API servers are back from a restart within that, and a
 #: call that has waited for it still answers within the minute after which clients give up.
 PATIENCE = 30.0
+#: Streams to try before the first WELCOME: nothing has begun that could be lost, and one that broke says nothing about
+#: the sandbox.
+FIRST_STREAMS = 3
 #: Seconds between two attempts: the first, and the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 #: Bytes to receive at once: what an engine's socket holds. Files that pass by wake the server less often.
@@ -74,8 +77,8 @@ class LastingStream:
         self.welcome: events.Welcome | None = None
         #: The supervisor has been asked to end: the end of the stream is the end of the session.
         self.is_ending = False
-        #: When (monotonic) the last bytes came from the supervisor.
-        self.heard = time.monotonic()
+        #: When (monotonic) the last bytes came from the supervisor, and when the present stream was opened.
+        self.heard = self.opened = time.monotonic()
 
     @property
     def is_away(self) -> bool:
@@ -87,14 +90,18 @@ class LastingStream:
     async def run(self, connect: Connect, is_gone: IsGone, on_welcome: Callable[[], None]) -> str:
         """Serve the session until it is over, and return why it is.
 
-        Raises TaskcellError when the first stream cannot be opened. Later ones are tried for PATIENCE.
+        Raises TaskcellError when a stream cannot be opened before the first WELCOME. Later ones are tried for PATIENCE.
 
         Arguments:
             on_welcome: called at the first WELCOME.
         """
         reason: str | None = None
         with anyio.CancelScope() as self._life:
-            reason = await self._serve(connect, on_welcome)
+            for _ in range(FIRST_STREAMS):
+                reason = await self._serve(connect, on_welcome)
+                if reason is not None or self.welcome is not None:
+                    break
+                await anyio.sleep(FIRST_PAUSE)
             while reason is None and self.welcome is not None and not self.is_ending:
                 reason = await self._reconnect(connect, is_gone)
         self.end()
@@ -164,7 +171,8 @@ class LastingStream:
             self._outbox.rewind(welcome.place)
             self.welcome, self._stream = welcome, stream
             self._directly = stream.send_now if isinstance(stream, SendsNow) else None
-        self.heard, self._told = time.monotonic(), self._received
+        self.heard = self.opened = time.monotonic()
+        self._told = self._received
         on_welcome()
         self._wake()
         self._accept(rest)
@@ -179,6 +187,8 @@ class LastingStream:
                 if self.welcome is not None:
                     raise anyio.EndOfStream
                 raise ProtocolError(f"the engine could not start it: {shown(_one_line(data), MESSAGE_SHOWN)}")
+            if any(failure.startswith(data) for failure in ENGINE_FAILURE):
+                continue  # the rest of it has not come yet
             if len(data) >= protocol.COUNT.size and protocol.COUNT.unpack_from(data)[0] > protocol.MAX_FROM_SUPERVISOR:
                 raise ProtocolError("the supervisor did not greet as this version does")
         event = next(iter(Decoder().feed(data[:size])), None)

@@ -14,7 +14,7 @@ import pytest
 from taskcell.mcp.transport.descriptors import peer_closed, peer_left
 
 #: Seconds for a Python interpreter to start and end, on a busy machine.
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 def run(body: str, **options: object) -> subprocess.CompletedProcess[bytes]:

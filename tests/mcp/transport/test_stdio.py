@@ -22,7 +22,7 @@ from taskcell.mcp.transport.writer import HIGH_WATER, StdioWriter
 from taskcell.model import MIB
 
 #: Seconds for anything here, on a busy machine; all of it takes milliseconds.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 #: Bytes of a file in these tests, and how many of them are in flight at once.
 FILE = MIB

@@ -142,7 +142,7 @@ void conn_accept(struct supervisor *s) {
 
 void conn_expire(struct supervisor *s, int64_t now) {
     for (struct conn *c = s->conns; c < s->conns + CONNS_MAX; c++)
-        if (c->fd >= 0 && now >= c->deadline) conn_refuse(s, c, "HELLO did not come in time");
+        if (c->fd >= 0 && now >= c->deadline) conn_close(s, c); /* without a word: its stream may have been held up */
 }
 
 int64_t conn_next(const struct supervisor *s) {

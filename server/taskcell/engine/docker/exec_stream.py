@@ -51,7 +51,7 @@ async def open_exec(endpoint: Endpoint, api_version: str, exec_id: str) -> ExecS
                 raise
     except TimeoutError:
         raise EngineUnavailable(f"The engine did not open a stream within {OPEN_TIMEOUT:g} s.") from None
-    except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+    except (OSError, h11.RemoteProtocolError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
         raise EngineUnavailable(f"The engine could not be reached for a stream: {error}.") from error
 
 
