@@ -137,7 +137,8 @@ def may(cluster: Cluster, words: str, namespace: str = "taskcell") -> bool:
 def hold_to_the_rights(cluster: Cluster) -> None:
     assert may(cluster, "create pods")
     assert may(cluster, "create pods/exec")
-    for denied in ("get secrets", "list configmaps", "delete configmaps", "create roles", "get nodes", "update pods"):
+    for denied in ("get secrets", "list configmaps", "delete configmaps", "create roles", "get nodes", "update pods",
+                   "patch networkpolicies", "delete networkpolicies"):  # fmt: skip
         assert not may(cluster, denied), denied
     assert not may(cluster, "list pods", "default")
     assert not may(cluster, "create pods/exec", "kube-system")

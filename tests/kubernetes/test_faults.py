@@ -11,10 +11,9 @@ import anyio
 import pytest
 
 import cluster
-from cluster import CLUSTER_TIMEOUT, Program
+from cluster import Program
 from gateways import GatewayFactory
 from taskcell.engine.kubernetes.engine import KubernetesEngine
-from taskcell.engine.kubernetes.network import POLICY_GROUP
 from taskcell.engine.kubernetes.rights import RIGHTS
 from taskcell.errors import EngineError, ImageMissing, NoRoom
 from taskcell.gateway.gateway import Gateway
@@ -242,17 +241,3 @@ async def test_an_etcd_that_is_full_stops_no_command_and_is_named(gateway: Gatew
                 with pytest.raises(EngineError, match="space exceeded"):
                     await terminal(gw, "true", "b")
             assert (await terminal(gw, "echo here", "b")).stdout == "here\n"
-
-
-async def test_a_network_policy_that_was_opened_is_refused(gateway: GatewayFactory, tmp_path: Path) -> None:
-    selector = {"matchLabels": {"taskcell.dev/network": "none"}}
-    policy = {
-        "metadata": {"name": "taskcell-network-none"},
-        "spec": {"podSelector": selector, "policyTypes": ["Ingress", "Egress"], "egress": [{}]},
-    }
-    async with (
-        cluster.namespace("tc-open", (POLICY_GROUP, "networkpolicies", policy)),
-        gateway(TOML, engine="kubernetes", host=cluster.config(tmp_path / "k", "tc-open")) as gw,
-    ):
-        with anyio.fail_after(CLUSTER_TIMEOUT), pytest.raises(EngineError, match="was changed"):
-            await terminal(gw, "true")

@@ -13,7 +13,7 @@ import pytest
 import cluster
 from gateways import GatewayFactory
 from taskcell.engine.kubernetes.api import Api
-from taskcell.engine.kubernetes.network import POLICY_GROUP, POLICY_NAME, SEEN_FOR
+from taskcell.engine.kubernetes.network_policies import POLICY_GROUP, POLICY_NAME, holds
 from taskcell.engine.kubernetes.status import runs
 from taskcell.errors import EngineError
 from taskcell.gateway.gateway import Gateway
@@ -60,16 +60,40 @@ async def test_a_supervisors_configmap_that_was_deleted_is_made_again(
             assert (await terminal(gw, "echo still")).stdout == "still\n"
 
 
-async def test_a_network_policy_that_was_deleted_is_made_again(
+async def policies(admin: Api) -> set[str]:
+    found = await admin.call("GET", admin.path("networkpolicies", group=POLICY_GROUP))
+    return {one["metadata"]["name"] for one in found["items"]}
+
+
+async def test_a_network_policy_that_was_deleted_or_opened_is_restored_while_sandboxes_run(
     gateway: GatewayFactory, admin: Api, config: str
 ) -> None:
+    at = admin.path("networkpolicies", POLICY_NAME, POLICY_GROUP)
+    opened = {"spec": {"egress": [{}]}}
+    async with gateway(TOML, engine="kubernetes", host=config) as gw:
+        with anyio.fail_after(LIMIT):
+            await terminal(gw, "echo kept > file")
+            await admin.call("PATCH", at, opened, "application/merge-patch+json")
+            while not holds(await admin.call("GET", at)):
+                await anyio.sleep(0.2)
+            await admin.call("DELETE", at)
+            while POLICY_NAME not in await policies(admin):
+                await anyio.sleep(0.2)
+            assert (await terminal(gw, "cat file")).stdout == "kept\n"
+
+
+async def test_another_policy_that_opens_sandboxes_ends_them_and_is_named(
+    gateway: GatewayFactory, admin: Api, config: str
+) -> None:
+    opening = {"metadata": {"name": "allow-dns"}, "spec": {"podSelector": {}, "egress": [{"ports": [{"port": 53}]}]}}
     async with gateway(TOML, engine="kubernetes", host=config) as gw:
         with anyio.fail_after(LIMIT):
             await terminal(gw, "true")
-            await delete_every(admin, "networkpolicies", POLICY_GROUP)
-            await anyio.sleep(SEEN_FOR)
-            await terminal(gw, "true", "b")
-            assert await admin.call("GET", admin.path("networkpolicies", POLICY_NAME, POLICY_GROUP))
+            await admin.call("POST", admin.path("networkpolicies", group=POLICY_GROUP), opening)
+            while await cluster.pods(admin):
+                await anyio.sleep(0.2)
+            with pytest.raises(EngineError, match="The NetworkPolicy allow-dns lets pods of sandboxes reach others"):
+                await terminal(gw, "true")
 
 
 async def test_a_namespace_that_went_is_named_and_serves_when_it_is_back(gateway: GatewayFactory, config: str) -> None:

@@ -16,6 +16,7 @@ from taskcell.engine.kubernetes import inside, pod, rights, status
 from taskcell.engine.kubernetes.api import Api
 from taskcell.engine.kubernetes.disks import Disks
 from taskcell.engine.kubernetes.exec_stream import open_pod_exec
+from taskcell.engine.kubernetes.guard import Guard
 from taskcell.engine.kubernetes.inside import PodCell
 from taskcell.engine.kubernetes.network import Wall
 from taskcell.engine.kubernetes.pods import Pods
@@ -45,6 +46,7 @@ class KubernetesEngine:
         self._facts: EngineFacts | None = None
         self._pods = Pods(api)
         self._wall = Wall(api)
+        self._guard = Guard(self._pods, self._wall)
         self._starter = Starter(api, self._pods, self._wall, self._disks)
         self._owner = ""
         self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
@@ -113,9 +115,15 @@ class KubernetesEngine:
     async def standing(self, container: Container) -> Standing:
         found = await self._pods.look(container.id)
         _, _, cell, restarts = container.id.split("/")
-        return Standing.ENDED if found is None else status.standing_of_cell(found, cell, int(restarts))
+        if found is None:
+            return Standing.ENDED
+        if status.runs(found) and pod.OPEN_NETWORK not in status.annotations_of(found):
+            await self._pods.restore_label(found)
+        return status.standing_of_cell(found, cell, int(restarts))
 
     async def why_dead(self, container: Container) -> str:
+        if why := self._guard.ended.get("/".join(container.id.split("/")[:2])):
+            return why
         try:
             found = await self._pods.look(container.id)
         except EngineError as error:
@@ -127,7 +135,9 @@ class KubernetesEngine:
         return None
 
     async def follow(self, instance: str, ended: Callable[[str], None]) -> None:
-        await self._pods.watch.run(pod.label(instance), ended)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._guard.run)
+            await self._pods.watch.run(pod.label(instance), ended)
 
     # --- ending --------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ IDLE_MEMORY, IDLE_CPU = 8 << 20, "1m"
 CELLS, SPOILT = LABEL_PREFIX + "cells", "!"
 #: What stands there when the pod is to be deleted.
 CLOSING = SPOILT
+#: The label by which a NetworkPolicy selects a sandbox's pod, and the annotation of one that may do without it.
+NETWORK, OPEN_NETWORK = LABEL_PREFIX + "network", LABEL_PREFIX + "may-have-network"
 #: The label with the claim that has a task's files on disk, and the annotation with their name among workspaces.
 DISK, TASK_FILES = LABEL_PREFIX + "disk", LABEL_PREFIX + "files"
 #: The group that a task's users share in its files.
@@ -83,7 +85,7 @@ def labels(spec: ContainerSpec) -> dict[str, str]:
     """The spec's labels as Kubernetes has them."""
     own = {LABEL_PREFIX + key.removeprefix("taskcell.").replace("taskcell", "sandbox"): label(value)
            for key, value in spec.labels.items()}  # fmt: skip
-    return own | {LABEL_PREFIX + "network": spec.profile.network}
+    return own | {NETWORK: spec.profile.network}
 
 
 def cell_of(profile: Profile) -> str:
@@ -115,6 +117,7 @@ def manifest(spec: ContainerSpec, supervisor: str, now: float, disk: str = "") -
                 LABEL_PREFIX + "name": "",
                 CELLS: cell_of(profile),
                 **({TASK_FILES: spec.workspace.name} if disk else {}),
+                **({OPEN_NETWORK: "yes"} if "network" in spec.allow_unenforced else {}),
                 "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
             },
         },

@@ -8,13 +8,21 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import structlog
+
 from taskcell.engine.base import ContainerSpec
 from taskcell.engine.kubernetes import pod, status
 from taskcell.engine.kubernetes.api import JSON_PATCH, Api, ApiRefused
 from taskcell.engine.kubernetes.watching import PodWatch
-from taskcell.errors import NoRoom, Taken
+from taskcell.errors import EngineError, NoRoom, Taken
 from taskcell.supervisor import binary
 
+log = structlog.get_logger(__name__)
+
+_REPLACED = (
+    "The ConfigMap {name} holds another program than this server's supervisor, so that no sandbox is started with it: "
+    "somebody has replaced it. Delete it; it is made again."
+)
 _GONE, _CONFLICT = 404, 409
 #: A patch whose test fails.
 _INVALID = 422
@@ -43,7 +51,10 @@ class Pods:
             raise
 
     async def have_supervisor(self, architecture: str) -> str:
-        """Have the ConfigMap that holds the program, and return its name. It is made where it is not there."""
+        """Have the ConfigMap that holds the program, and return its name. It is made where it is not there.
+
+        Raises EngineError: another program is in it.
+        """
         program = binary.read(architecture)
         name = f"taskcell-supervisor-{hashlib.sha256(program).hexdigest()[:16]}"
         body = {
@@ -58,8 +69,29 @@ class Pods:
         except ApiRefused as refused:
             if refused.reason != "AlreadyExists":
                 raise
+            found = await self._api.call("GET", self._api.path("configmaps", name))
+            if found.get("binaryData") != body["binaryData"]:
+                raise EngineError(_REPLACED.format(name=name)) from None
         self._supervisors[architecture] = name
         return name
+
+    async def keep_supervisors(self) -> None:
+        """Have every program that pods have been made with where it was: who deletes one need not know who has it."""
+        for architecture in tuple(self._supervisors):
+            await self.have_supervisor(architecture)
+
+    async def restore_label(self, found: dict[str, Any]) -> None:
+        """Give a pod the label again by which it is kept from its network, if somebody has taken that away."""
+        if status.labels_of(found).get(pod.NETWORK) == "none":
+            return
+        labels = {"op": "add", "path": "/metadata/labels", "value": {}}
+        change = [
+            {"op": "test", "path": "/metadata/uid", "value": found["metadata"]["uid"]},
+            *([] if status.labels_of(found) else [labels]),
+            {"op": "add", "path": _at("labels", pod.NETWORK), "value": "none"},
+        ]
+        if await self._patched(found["metadata"]["name"], change):
+            log.warning("A pod had lost the label that keeps it from its network.", pod=found["metadata"]["name"])
 
     async def until_running(self, name: str, cell: str, not_id: str = "") -> dict[str, Any]:
         """Wait for one of the pod's containers, another one than `not_id`. Raises ImageMissing, EngineError."""
@@ -135,7 +167,7 @@ class Pods:
         ]
         return await self._patched(found["metadata"]["name"], change)
 
-    async def _patched(self, name: str, change: Sequence[dict[str, str]]) -> bool:
+    async def _patched(self, name: str, change: Sequence[dict[str, Any]]) -> bool:
         """Whether a patch was made: its tests held, and the pod is there."""
         try:
             await self._api.call("PATCH", self._api.path("pods", name), change, JSON_PATCH)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import anyio
 
 from taskcell.engine.kubernetes.api import Api
+from taskcell.engine.kubernetes.network_policies import POLICY_NAME
 
 #: Group, resource, subresource, verbs.
 Rights = Sequence[tuple[str, str, str, Sequence[str]]]
@@ -14,8 +15,8 @@ Rights = Sequence[tuple[str, str, str, Sequence[str]]]
 RIGHTS: Rights = (
     ("", "pods", "", ("create", "get", "list", "watch", "patch", "delete")),
     ("", "pods", "exec", ("create", "get")),
-    ("", "configmaps", "", ("create",)),
-    ("networking.k8s.io", "networkpolicies", "", ("create", "get")),
+    ("", "configmaps", "", ("create", "get")),
+    ("networking.k8s.io", "networkpolicies", "", ("create", "list", "patch")),
 )
 #: What servers need beside that which share a deployment.
 SHARING: Rights = (
@@ -24,6 +25,8 @@ SHARING: Rights = (
 )
 #: What an engine needs beside that where files are on disk.
 DISKS: Rights = (("", "persistentvolumeclaims", "", ("create", "get", "delete")),)
+#: The only object for which a verb is needed, where a Role may name it.
+_ONLY = {("networkpolicies", "patch"): POLICY_NAME}
 #: Where the cluster is asked about one's own rights; every account may.
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
@@ -38,7 +41,7 @@ async def missing_rights(api: Api, rights: Rights = RIGHTS, *, secret: str = "")
 
     async def ask(group: str, resource: str, subresource: str, verb: str) -> None:
         what = {"namespace": api.cluster.namespace, "verb": verb, "group": group, "resource": resource}
-        named = secret if (resource, verb) == ("secrets", "get") else ""
+        named = secret if (resource, verb) == ("secrets", "get") else _ONLY.get((resource, verb), "")
         body = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",

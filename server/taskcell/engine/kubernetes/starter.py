@@ -109,6 +109,8 @@ class Starter:
         made = await self._pods.make(spec, claim_of(spec.workspace.name) if on_disk else "")
         cell, why = pod.cell_of(spec.profile), ""
         try:
+            if "network" not in spec.allow_unenforced:
+                self._wall.check_labels(status.labels_of(made))
             with anyio.fail_after(POD_START_TIMEOUT):
                 found = await self._until_running(spec, cell)
                 if "network" not in spec.allow_unenforced:

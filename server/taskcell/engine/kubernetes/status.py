@@ -124,6 +124,11 @@ def is_sandbox(found: dict[str, Any]) -> bool:
     return pod.CELLS in annotations_of(found)
 
 
+def is_walled(found: dict[str, Any]) -> bool:
+    """Whether a sandbox's pod is promised to have no network."""
+    return is_sandbox(found) and pod.OPEN_NETWORK not in annotations_of(found)
+
+
 def cells_in_use(found: dict[str, Any]) -> list[str]:
     return [cell for cell in annotations_of(found).get(pod.CELLS, "").split(",") if cell]
 

@@ -32,6 +32,11 @@ class PodWatch:
         self._version = ""
         self._is_on = False
 
+    @property
+    def seen(self) -> list[Pod]:
+        """The pods that there are, as far as the watch has said."""
+        return list(self._seen.values())
+
     # --- who waits for a pod -------------------------------------------------------------------------------------
 
     async def next(self, found: Pod) -> Pod:
