@@ -163,6 +163,26 @@ class SandboxLost(TaskcellError):
     code = ErrorCode.LOST
 
 
+class OutputLost(SandboxLost):
+    """A part of a command's output is not kept any more."""
+
+    def __init__(self) -> None:
+        super().__init__("A part of the output is not kept any more, and is lost; the command goes on or has ended.")
+
+    def fields(self) -> dict[str, Any]:
+        return {**super().fields(), "output_lost": True}
+
+
+class ReadElsewhere(SandboxLost):
+    """Whoever read a command's output reads on elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__("This stream ends here, and the command goes on; take it up by its process_id.")
+
+    def fields(self) -> dict[str, Any]:
+        return {**super().fields(), "goes_on": True}
+
+
 class Taken(SandboxLost):
     """Another server has the container, or it is gone; nothing ran in it."""
 

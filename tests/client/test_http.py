@@ -74,7 +74,7 @@ async def test_a_server_that_goes_is_a_lost_one(tmp_path: Path) -> None:
     (token,) = tokens_for(tmp_path, "alice")
     with serving_http(tmp_path, TOKENS) as server:
         with anyio.fail_after(4 * PATIENCE):
-            async with connect(server.url, token=token) as cell:
+            async with connect(server.url, token=token, linger=0) as cell:
                 async with cell.task("t").start("echo on; exec sleep 1000") as command:
                     async for _ in command:
                         server.process.kill()

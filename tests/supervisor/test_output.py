@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from pathlib import Path
 
 import pytest
 
-from supervisor_driver import PATIENCE, PLENTY, Client, Supervisor, until
+from supervisor_driver import PLENTY, Client, Supervisor, until
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.protocol import SpawnFlag, Stream
 
@@ -205,9 +204,9 @@ def test_a_tag_is_given_back_as_it_was_and_a_long_list_comes_in_parts(client: Cl
     assert "tag" in client.wait(events.Failed, 151).message
 
 
-def hashed(client: Client, process: int, total: int, stream: Stream = Stream.STDOUT) -> str:
-    """The digest of a stream's bytes, which come without a gap as fast as they are taken."""
-    taken, digest = 0, hashlib.sha256()
+def hashed(client: Client, process: int, total: int, stream: Stream = Stream.STDOUT, *, at: int = 0) -> str:
+    """The digest of a stream's bytes from `at` on, which come without a gap as fast as they are taken."""
+    taken, digest = at, hashlib.sha256()
     while taken < total:
         event = client.wait(events.Output, process)
         assert (event.stream, event.offset) == (stream, taken)
@@ -259,17 +258,21 @@ def test_output_that_is_held_outlives_64_newer_processes_and_not_forget(client: 
     assert 100 not in {entry.process for entry in client.wait(events.Listing).entries}
 
 
-def test_a_new_server_does_not_find_a_program_that_waits_for_the_old_one(supervisor: Supervisor) -> None:
+def test_a_program_that_waits_for_its_reader_goes_on_with_every_byte_for_the_next_server(
+    supervisor: Supervisor,
+) -> None:
+    spool, had = 1 << 18, 100_000
     with supervisor.claim() as first:
-        first.start(
-            1, "bash", "-c", "head -c 3000000 /dev/zero; sleep 0.01", flags=SpawnFlag.HOLD, spool=4096, credit=0
-        )
+        first.start(1, "seq", "300000", flags=SpawnFlag.HOLD, spool=spool, credit=spool)
+        came = 0
+        while came < spool:
+            came += len(first.wait(events.Output, 1).data)
+    expected = "".join(f"{number}\n" for number in range(1, 300001)).encode()
     with supervisor.claim() as second:
-        end = time.monotonic() + PATIENCE
-        while True:
-            second.send(requests.list_processes())
-            (entry,) = second.wait(events.Listing).entries
-            if entry.state is protocol.ProcessState.GONE:
-                break
-            assert time.monotonic() < end
-        assert entry.stdout_total == 3_000_000
+        second.send(requests.list_processes())
+        (entry,) = second.wait(events.Listing).entries
+        assert entry.state is protocol.ProcessState.RUNNING
+        assert entry.stdout_total < len(expected)
+        second.send(requests.attach(1, Stream.STDOUT, had, 1 << 16))
+        assert hashed(second, 1, len(expected), at=had) == hashlib.sha256(expected[had:]).hexdigest()
+        assert second.wait(events.Exit, 1).stdout_total == len(expected)

@@ -27,7 +27,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 import anyio
 from anyio.from_thread import BlockingPortal
 
-from taskcell.client import cell, process, shell, task
+from taskcell.client import COMMANDS_LINGER, cell, process, shell, task
 from taskcell.client import connect as connect_async
 from taskcell.client.failures import LostError
 
@@ -269,12 +269,13 @@ def connect(
     config: Path | str | None = None,
     options: Sequence[str] = (),
     program: Path | str | None = None,
+    linger: float = COMMANDS_LINGER,
 ) -> Iterator[Cell]:
     """As `taskcell.client.connect`."""
     portal = Portal()
     try:
         about = {"token": token, "door": door, "config": config, "options": options, "program": program}
-        opened = portal.call(partial(_opened, url, **about))
+        opened = portal.call(partial(_opened, url, linger=linger, **about))
         with portal.entered(opened) as inner:
             try:
                 yield Cell(portal, inner)

@@ -5,26 +5,37 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from typing import Any, Literal
 
+import anyio
 import anyio.to_thread
-import httpx2
 
 from taskcell.client.beside import beside
-from taskcell.client.failures import LostError, error_of
+from taskcell.client.failures import (
+    ArgumentError,
+    CellError,
+    DeniedError,
+    ForbiddenError,
+    LostError,
+    NotFoundError,
+    error_of,
+)
 from taskcell.client.wire import ServerClient, frames, task_path
 
 BytesLike = bytes | bytearray | memoryview
 #: A line for the task's shell, or a program and its arguments.
 CommandLine = str | Sequence[str | bytes | os.PathLike[str]]
 Stdin = BytesLike | Iterable[BytesLike] | AsyncIterable[BytesLike]
-#: Input that is sent with the command itself, in bytes; more is sent beside it.
-INLINE_STDIN = 256 << 10
+#: Input that is sent with the command itself, in bytes; more is sent beside it. Less where the command may outlive its
+#: server: what goes with its start has come if it has started.
+INLINE_STDIN, INLINE_LINGERING = 256 << 10, 64 << 10
+#: Seconds between two attempts to take a command up, and for one that its block leaves to be killed.
+TAKE_UP_TURN, LEAVE_PATIENCE = 0.5, 10.0
 _NAMES: Mapping[int, Literal["stdout", "stderr"]] = {1: "stdout", 2: "stderr"}
 
 
@@ -85,10 +96,16 @@ class OutputPiece:
 class RunningCommand:
     """A command that runs. Iterate over its output as it comes; `wait` for its end."""
 
-    def __init__(self, wire: ServerClient, task: str, answer: httpx2.Response) -> None:
+    def __init__(
+        self, wire: ServerClient, task: str, received: AsyncGenerator[tuple[int, bytes], None], linger: float
+    ) -> None:
         self._wire = wire
         self._task = task
-        self._frames = frames(answer)
+        self._linger = linger
+        self._frames = received
+        #: The answers after the first one.
+        self.later = AsyncExitStack()
+        self._had = {1: 0, 2: 0}
         self._ended: dict[str, Any] | None = None
         self._done: Done | None = None
         self._is_left = False
@@ -103,31 +120,65 @@ class RunningCommand:
         async for kind, data in self._frames:
             assert kind == 0
             first = json.loads(data)
-            self.id, self.notes = str(first.get("process_id", "")), tuple(first.get("notes", ()))
+            if "error" in first:
+                raise error_of(first["error"])
+            self.id, self.notes = str(first.get("process_id", "")), (*self.notes, *first.get("notes", ()))
             return
         raise LostError("The server went away before the command had started.")
 
     def __aiter__(self) -> AsyncIterator[OutputPiece]:
         return self._output()
 
-    def leave(self) -> None:
-        """Note that its block was left, and it was killed with that unless it had ended."""
+    async def leave(self) -> None:
+        """Note that its block was left, and kill it unless it has ended: one that lingers outlives its connection."""
         self._is_left = True
+        if self._linger and self._ended is None:
+            with anyio.move_on_after(LEAVE_PATIENCE, shield=True), suppress(CellError):
+                await self._wire.json("DELETE", self._path(), task=self._task)
+
+    def _path(self, *parts: str) -> str:
+        return task_path(self._task, "processes", self.id, *parts)
 
     async def _output(self) -> AsyncIterator[OutputPiece]:
         if self._is_left and self._ended is None:
             raise LostError("The command was killed when its block was left; read and wait inside of that.")
-        async for kind, data in self._frames:
-            if kind:
-                yield OutputPiece(_NAMES[kind], data)
-                continue
-            fields = json.loads(data)
-            if "error" in fields:
-                raise error_of(fields["error"])
-            self._ended = fields
-            return
-        if self._ended is None:
-            raise LostError("The server went away while the command ran.")
+        while self._ended is None:
+            try:
+                async for kind, data in self._frames:
+                    if kind:
+                        self._had[kind] += len(data)
+                        yield OutputPiece(_NAMES[kind], data)
+                        continue
+                    fields = json.loads(data)
+                    if "error" in fields:
+                        raise error_of(fields["error"])
+                    self._ended = fields
+                    return
+                raise LostError("The server went away while the command ran.")
+            except LostError as error:
+                if not self._linger or error.fields.get("output_lost"):
+                    raise
+                await self._take_up(error)
+
+    async def _take_up(self, broken: LostError) -> None:
+        """Have its output go on where a connection broke, by whichever server answers. Raises a CellError."""
+        path = f"{self._path()}?stdout={self._had[1]}&stderr={self._had[2]}"
+        deadline = anyio.current_time() + self._linger
+        while True:
+            await self.later.aclose()
+            try:
+                answer = await self.later.enter_async_context(self._wire.stream("GET", path, task=self._task))
+                self._frames = frames(answer)
+                return await self.begin()
+            except NotFoundError:
+                raise broken from None
+            except CellError as error:
+                is_final = isinstance(error, ArgumentError | DeniedError | ForbiddenError)
+                if is_final or error.fields.get("output_lost"):
+                    raise
+                if anyio.current_time() > deadline:
+                    raise broken from None
+                await anyio.sleep(TAKE_UP_TURN)
 
     async def wait(self) -> Done:
         """Wait for its end. `stdout` and `stderr` are what was not iterated over before. Raises a CellError."""
@@ -161,8 +212,7 @@ class RunningCommand:
         await self.close_stdin()
 
     async def _stdin(self, data: bytes, query: str) -> int:
-        path = task_path(self._task, "processes", self.id, "stdin") + query
-        return int((await self._wire.json("POST", path, data, task=self._task))["size"])
+        return int((await self._wire.json("POST", self._path("stdin") + query, data, task=self._task))["size"])
 
     async def signal(self, name: str) -> None:
         """Send a signal, such as `SIGINT`, to its process group."""
@@ -218,11 +268,11 @@ async def started(
     if (stdin is not None and not isinstance(stdin, AsyncIterable | Iterable | bytes)) or isinstance(stdin, str):
         raise TypeError(f"stdin is bytes, or an iterable of bytes, not {type(stdin).__name__}")
     given = exact_bytes(stdin) if isinstance(stdin, bytes | bytearray | memoryview) else stdin
-    is_inline = isinstance(given, bytes) and len(given) <= INLINE_STDIN
+    is_inline = isinstance(given, bytes) and len(given) <= (INLINE_LINGERING if wire.linger else INLINE_STDIN)
     what |= {"stdin": base64.b64encode(given).decode()} if is_inline and isinstance(given, bytes) else {"input": True}
-    content = json.dumps({**what, **about}).encode()
+    content = json.dumps({**what, **about, **({"linger": wire.linger} if wire.linger else {})}).encode()
     async with wire.stream("POST", task_path(task, "processes"), task=task, content=content) as answer:
-        process = RunningCommand(wire, task, answer)
+        process = RunningCommand(wire, task, frames(answer), wire.linger)
         await process.begin()
         try:
             if is_inline or given is None:
@@ -231,7 +281,8 @@ async def started(
             async with beside(lambda: process.feed(given)):
                 yield process
         finally:
-            process.leave()
+            await process.leave()
+            await process.later.aclose()
 
 
 def _word(word: str | bytes | os.PathLike[str]) -> str:

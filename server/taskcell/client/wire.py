@@ -44,8 +44,16 @@ class ServerClient:
     Arguments as those of `connect`.
     """
 
-    def __init__(self, *, url: str | None = None, token: str | None = None, door: Path | str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        url: str | None = None,
+        token: str | None = None,
+        door: Path | str | None = None,
+        linger: float = 0.0,
+    ) -> None:
         self._url, self._token = url, token
+        self.linger = linger if url is not None else 0.0
         self._first = None if door is None else str(door)
         self._open = AsyncExitStack()
         self._is_closed = False

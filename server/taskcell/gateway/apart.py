@@ -6,14 +6,15 @@ import math
 import shlex
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 
 from taskcell.audit.log import AuditFailed
 from taskcell.environment import TERMINAL
-from taskcell.errors import Denied, ErrorCode, TaskcellError
+from taskcell.errors import Denied, ErrorCode, ReadElsewhere, TaskcellError, UnknownProcess
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import Command, Profile, TaskKey, ToolCall
 from taskcell.process.held import HeldProcess
@@ -22,6 +23,7 @@ from taskcell.sandbox.apart import running_apart
 from taskcell.sandbox.sandbox import Sandbox
 from taskcell.spans import span
 from taskcell.tools.binding import ProgramTool
+from taskcell.tools.process_calls import find_process
 from taskcell.tools.terminal import ShellLine
 
 
@@ -35,6 +37,7 @@ class WantedRun:
         stdin: its whole input; None: it stays open.
         user: whom it runs as; empty: whom the environment names.
         timeout: seconds; `math.inf`: as long as its sandbox.
+        linger: seconds that it lives on when it is left; 0: it is killed then.
     """
 
     argv: Sequence[str] = ()
@@ -45,6 +48,7 @@ class WantedRun:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     user: str = ""
     timeout: float = math.inf
+    linger: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Apart:
 
 @asynccontextmanager
 async def apart(gateway: Gateway, task: TaskKey, wanted: WantedRun) -> AsyncIterator[Apart]:
-    """Authorise a command and start it in its task's sandbox. It is killed if it runs when this is left.
+    """Authorise a command and start it in its task's sandbox. It is killed if it runs when this is left, or lingers.
 
     Raises a TaskcellError if the command did not start.
     """
@@ -80,7 +84,8 @@ async def apart(gateway: Gateway, task: TaskKey, wanted: WantedRun) -> AsyncIter
             gateway.awaited[task, process_id] = sandbox
             try:
                 is_line = wanted.line is not None
-                async with running_apart(sandbox, authorized, process_id, is_line=is_line) as (record, process):
+                running = running_apart(sandbox, authorized, process_id, is_line=is_line, linger=wanted.linger)
+                async with running as (record, process):
                     yield Apart(sandbox, record, process, notes)
                     outcome = "done"
             except BaseException:
@@ -88,7 +93,8 @@ async def apart(gateway: Gateway, task: TaskKey, wanted: WantedRun) -> AsyncIter
                     gateway.note_end(task, sandbox, process_id)
                 raise
             finally:
-                del gateway.awaited[task, process_id]
+                gateway.awaited.pop((task, process_id), None)
+                _keep(gateway, task, sandbox, process_id)
             gateway.note_end(task, sandbox, process_id)
     except Denied:
         outcome = "denied"
@@ -99,6 +105,49 @@ async def apart(gateway: Gateway, task: TaskKey, wanted: WantedRun) -> AsyncIter
     finally:
         for observe in gateway.observers:
             observe(call, outcome, time.monotonic() - began)
+
+
+def _keep(gateway: Gateway, task: TaskKey, sandbox: Sandbox, process_id: str) -> None:
+    """Have a process that was left wait for its reader."""
+    record = sandbox.processes.get(process_id)
+    if record is None or not record.is_handed_off or record.process.has_ended:
+        return
+    serving = AsyncExitStack()
+    serving.enter_context(gateway.pool.holding(task, sandbox, serves=True))
+    end = partial(gateway.ended, task, record, closed=False, was_awaited=False)
+    gateway.background.keep(serving, sandbox, record, end)
+
+
+@asynccontextmanager
+async def read_by_one(gateway: Gateway, task: TaskKey, run: Apart) -> AsyncIterator[None]:
+    """Be the only reader of a command that lingers.
+
+    Raises ReadElsewhere: another has come, or this server ends and leaves the command to the others.
+    """
+    key = (task, run.record.about.process_id)
+    async with run.process.reader() as patience:
+        gateway.awaited[key] = run.sandbox
+        try:
+            yield
+        finally:
+            gateway.awaited.pop(key, None)
+    if patience.cancelled_caught:
+        raise ReadElsewhere
+
+
+@asynccontextmanager
+async def taken_up(gateway: Gateway, task: TaskKey, process_id: str) -> AsyncIterator[Apart]:
+    """A command that lingers, which another request has started, here or at a server that has ended.
+
+    Raises UnknownProcess: there is none of this name that ever lingered.
+    """
+    await gateway.check_here(task)
+    sandbox, record = await find_process(gateway.pool, task, process_id)
+    process = record.process
+    if not isinstance(process, HeldProcess) or not record.about.linger:
+        raise UnknownProcess("That process was not started to be taken up; `process` reads its output.")
+    with gateway.pool.holding(task, sandbox):
+        yield Apart(sandbox, record, process, ())
 
 
 def command_of(tool: object, task: TaskKey, wanted: WantedRun) -> Command:

@@ -88,7 +88,7 @@ class Gateway:
         self.idle_ttl, self.output_chars = idle_ttl, output_chars
         self.structured = structured
         self.file_history = FileHistory()
-        self._background = background
+        self.background = background
         self._replaced = anyio.Event()
         self._policy = policy
         self.trail = Trail(audit)
@@ -266,18 +266,18 @@ class Gateway:
                 else:
                     serving = AsyncExitStack()
                     serving.enter_context(self.pool.holding(command.task, sandbox, serves=True))
-                end = partial(self._ended, command.task, record, closed=False, was_awaited=False)
-                self._background.keep(serving, sandbox, record, end)
+                end = partial(self.ended, command.task, record, closed=False, was_awaited=False)
+                self.background.keep(serving, sandbox, record, end)
             return result
 
     def note_end(self, task: TaskKey, sandbox: Sandbox, process_id: str) -> Record | None:
         """Write that a process has ended, unless it runs; return what is known of it. Raises AuditFailed."""
         record = sandbox.processes.get(process_id)
         if record is not None and record.process.has_ended:
-            self._ended(task, record, closed=sandbox.state is SandboxState.CLOSED, was_awaited=True)
+            self.ended(task, record, closed=sandbox.state is SandboxState.CLOSED, was_awaited=True)
         return record
 
-    def _ended(self, task: TaskKey, record: Record, *, closed: bool, was_awaited: bool) -> None:
+    def ended(self, task: TaskKey, record: Record, *, closed: bool, was_awaited: bool) -> None:
         """Write that a process has ended, and tell it. Raises AuditFailed."""
         self.trail.ended(task, record, closed=closed)
         self.news.ended(task, record, closed=closed, was_awaited=was_awaited)

@@ -24,11 +24,11 @@ def event_frame(fields: dict[str, Any]) -> bytes:
 
 
 class FrameStream:
-    """Sends one answer in frames."""
+    """Sends one answer in frames. `lingers`: what it is about outlives it."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.has_begun = False
+        self.has_begun = self.lingers = False
 
     async def begin(self, first: dict[str, Any]) -> None:
         headers = [(b"content-type", FRAMES.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -18,33 +18,25 @@ from starlette.types import Receive, Scope, Send
 from taskcell.caller import Caller
 from taskcell.caller import Scope as TokenScope
 from taskcell.deployment.opened import UNOPENED
-from taskcell.errors import BadArgument, TaskcellError, UnknownProcess, UnknownTool
+from taskcell.errors import BadArgument, TaskcellError, UnknownTool
 from taskcell.gateway.admission import Admission
-from taskcell.gateway.apart import Apart, WantedRun, apart
 from taskcell.gateway.gateway import Gateway
-from taskcell.http.ended import ended_fields, serve_beside, while_connected
-from taskcell.http.files import body_pieces
-from taskcell.http.frames import FrameStream
 from taskcell.http.handing_on import HANDED_ON
-from taskcell.http.listener import READER_PATIENCE
 from taskcell.http.mcp_endpoint import TooLarge, TooSlow, read_body
+from taskcell.http.process_routes import NO_ROUTE, ProcessRoutes, allow
 from taskcell.http.refuse import error_answer, refused
 from taskcell.http.shell_routes import ShellRoutes
 from taskcell.http.sign_in import SignIn
 from taskcell.http.tasks_elsewhere import tasks_elsewhere
 from taskcell.http.terms import opening_fields, terms_of, wanted_labels
-from taskcell.http.wanted import MAX_JSON, OUTPUT_PATIENCE, wanted_of
+from taskcell.http.wanted import MAX_JSON
 from taskcell.mcp.principal import STATE, missing
 from taskcell.mcp.scopes import FOR_TERMINAL, check_arguments, scopes_of
 from taskcell.model import TaskKey, ToolCall
-from taskcell.process.held import HeldProcess
 from taskcell.schema.arguments import check_visible
 from taskcell.schema.properties import MAX_TASK_ID
-from taskcell.tools.process_calls import find_process
 
 TASKS, TOOLS = "/tasks", "/tools/"
-#: Seconds for a process to take a piece of its input; it is asked again until it ends.
-INPUT_TURN = 3600.0
 
 
 class Programs:
@@ -57,6 +49,7 @@ class Programs:
     def __init__(self, gateway: Gateway, admission: Admission) -> None:
         self._gateway = gateway
         self._admission = admission
+        self._processes = ProcessRoutes(gateway, admission)
         self._shells = ShellRoutes(gateway, admission)
         self.sign_in: SignIn | None = None
 
@@ -84,28 +77,24 @@ class Programs:
         method = scope["method"]
         match parts:
             case ["tools", name]:
-                _allow(method, "POST")
+                allow(method, "POST")
                 return await self._tool(caller, name, scope, receive)
             case ["tasks"]:
-                _allow(method, "GET")
+                allow(method, "GET")
                 return await self._tasks(caller, scope)
         refusal = self._forbidden(caller, FOR_TERMINAL, scope)
         if refusal is not None:
             return refusal
         match parts:
             case ["tasks", task]:
-                _allow(method, "PUT")
+                allow(method, "PUT")
                 return await self._note(_key(caller, task), scope, receive)
-            case ["tasks", task, "processes"]:
-                _allow(method, "POST")
-                return await self._run(_key(caller, task), scope, receive, send)
+            case ["tasks", task, "processes", *rest]:
+                return await self._processes.serve(_key(caller, task), rest, scope, receive, send)
             case ["tasks", task, "shells", name, *rest] if rest in ([], ["commands"], ["stdin"], ["interrupt"]):
-                _allow(method, "POST")
+                allow(method, "POST")
                 return await self._shells.serve(_key(caller, task), name, "".join(rest), scope, receive, send)
-            case ["tasks", task, "processes", process, "stdin"]:
-                _allow(method, "POST")
-                return await self._stdin(_key(caller, task), process, scope, receive)
-        return error_answer(404, "There is no such route; docs/programs.md lists them.")
+        return error_answer(404, NO_ROUTE)
 
     def _forbidden(self, caller: Caller, scopes: frozenset[TokenScope], scope: Scope) -> Response | None:
         if caller.may(scopes):
@@ -159,54 +148,6 @@ class Programs:
             report = await self._gateway.call(ToolCall(caller.principal, name, arguments, hand_off=False))
         return _json({"is_error": report.is_error, "result": report.structured(), "said": report.said()})
 
-    async def _run(self, task: TaskKey, scope: Scope, receive: Receive, send: Send) -> Response | None:
-        """Run a command until it ends or the client goes, which kills it."""
-        wanted = wanted_of(await read_body(scope, receive, MAX_JSON))
-        scope[READER_PATIENCE] = OUTPUT_PATIENCE
-        stream = FrameStream(send)
-        try:
-            with self._admission.admitted(task.principal):
-                await while_connected(receive, lambda: self._stream(task, wanted, stream))
-        except TaskcellError as error:
-            if not stream.has_begun:
-                raise
-            await stream.end({"error": {**error.fields(), "message": str(error)}})
-        return None
-
-    async def _stream(self, task: TaskKey, wanted: WantedRun, stream: FrameStream) -> None:
-        """Raises TaskcellError, also when the output breaks off."""
-        async with apart(self._gateway, task, wanted) as run:
-            notes = list(run.notes)
-            await stream.begin({"process_id": run.record.about.process_id, "notes": notes})
-            if run.process.input.is_fed:
-                await _pass_on(run, stream)
-            else:
-                await serve_beside(lambda _: run.process.input.feed(), lambda: _pass_on(run, stream))
-        await stream.end(ended_fields(run))
-
-    async def _stdin(self, task: TaskKey, process_id: str, scope: Scope, receive: Receive) -> Response:
-        """Pass the body on to a process as it comes; with `?end=1` nothing comes after it."""
-        at_end = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("end") == "1"
-        await self._gateway.check_here(task)
-        _, record = await find_process(self._gateway.pool, task, process_id)
-        process = record.process
-        if not isinstance(process, HeldProcess):
-            raise UnknownProcess("That process was not started here; the tool `process` writes to those of tools.")
-        size = 0
-        async for data in body_pieces(receive):
-            given = 0
-            while given < len(data) and not process.has_ended:
-                given += await process.input.write(data[given:], INPUT_TURN)
-            size += given
-        while at_end and not process.has_ended and not await process.input.close(INPUT_TURN, is_terminal=False):
-            pass
-        return _json({"size": size})
-
-
-async def _pass_on(run: Apart, stream: FrameStream) -> None:
-    while (piece := await run.process.receive()) is not None:
-        await stream.output(*piece)
-
 
 def _key(caller: Caller, task: str) -> TaskKey:
     """Raises BadArgument."""
@@ -214,11 +155,6 @@ def _key(caller: Caller, task: str) -> TaskKey:
         raise BadArgument(f"The name of a task has 1 to {MAX_TASK_ID} characters.")
     check_visible("task", task)
     return TaskKey(caller.principal, task)
-
-
-def _allow(method: str, allowed: str) -> None:
-    if method != allowed:
-        raise BadArgument(f"Only {allowed} is served at this path.")
 
 
 def _json(fields: dict[str, Any]) -> Response:

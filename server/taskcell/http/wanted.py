@@ -13,6 +13,7 @@ from typing import Any
 from taskcell.errors import BadArgument, ErrorCode
 from taskcell.gateway.apart import WantedRun
 from taskcell.model import MIB
+from taskcell.supervisor.protocol import STDIN_CHUNK
 from taskcell.text import shown
 from taskcell.tools.binding import MAX_ARGUMENT
 from taskcell.tools.terminal import environment_of
@@ -23,6 +24,8 @@ MAX_JSON = 16 * MIB
 MAX_ARGV, _POINTER = 2 * MIB, 8
 #: Seconds that a reader of output may take nothing: whoever reads that slowly for so long has gone.
 OUTPUT_PATIENCE = 3600.0
+#: Seconds that a command may live on without its reader: as long as a reader may take nothing.
+MAX_LINGER = OUTPUT_PATIENCE
 _FIELDS = {
     "argv": "a list of texts",
     "line": "a text",
@@ -32,6 +35,7 @@ _FIELDS = {
     "timeout": "a number of seconds, or null for none",
     "stdin": "base64",
     "input": "true or false",
+    "linger": "a number of seconds",
 }
 
 
@@ -43,16 +47,30 @@ def wanted_of(body: bytes) -> WantedRun:
         raise BadArgument("Give either 'argv', the program and its arguments, or 'line', a line for the shell.")
     words = _words(argv) if argv is not None else []
     takes_input = _typed(fields, "input", bool, False)
+    given, linger = _stdin(fields.get("stdin", "")), _linger(fields.get("linger", 0))
+    if linger and len(given) > STDIN_CHUNK:
+        raise BadArgument(
+            f"With 'linger', 'stdin' has at most {STDIN_CHUNK} bytes, which go with the command's start; send more by "
+            "'input': true and the route …/stdin.",
+            code=ErrorCode.TOO_LARGE,
+        )
     return WantedRun(
         argv=words,
         line=None if line is None else line_of(line),
         text=shlex.join(words) if line is None else line,
-        stdin=None if takes_input else _stdin(fields.get("stdin", "")),
+        stdin=None if takes_input else given,
         workdir=_word("cwd", fields["cwd"]) if fields.get("cwd") is not None else None,
         env=_env(_typed(fields, "env", dict, {})),
         user=_user(fields.get("user") or ""),
         timeout=run_timeout(fields),
+        linger=linger,
     )
+
+
+def _linger(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_LINGER:
+        raise BadArgument(f"'linger' must be a number of seconds from 0 to {MAX_LINGER:g}.")
+    return float(value)
 
 
 def run_timeout(fields: Mapping[str, Any]) -> float:

@@ -39,6 +39,8 @@ class About:
         key: a secret name of this very process: another process with the same `process_id` has another key.
         given: names of the variables that its call alone set; None if they are too many for a tag.
         is_foreground: a terminal command; where it ends may be where the next one starts.
+        linger: seconds that it lives on without the program that reads its output as it comes. None: it has no such
+            reader.
     """
 
     process_id: str
@@ -53,9 +55,10 @@ class About:
     key: str = field(default="", repr=False)
     given: tuple[str, ...] | None = ()
     is_foreground: bool = False
+    linger: float | None = None
 
     @classmethod
-    def of(cls, command: Command, process_id: str) -> About:
+    def of(cls, command: Command, process_id: str, linger: float | None = None) -> About:
         """Describe a command that is about to start, with a new key."""
         return cls(
             process_id=process_id,
@@ -70,6 +73,7 @@ class About:
             key=secrets.token_urlsafe(KEY_BYTES),
             given=(*(() if command.pty is None else ("TERM",)), *command.env),
             is_foreground=command.profile.kind == "terminal" and not command.background,
+            linger=linger,
         )
 
     @property
@@ -80,6 +84,8 @@ class About:
     def tag(self) -> bytes:
         """Encode it in at most TAG_MAX bytes."""
         values = {name: getattr(self, name) for name in self.__slots__}
+        if self.linger is None:  # most commands: a server that does not know the word reads their tags
+            del values["linger"]
         tag = _encoded(values)
         return tag if len(tag) <= protocol.TAG_MAX else _encoded({**values, "given": None})
 
@@ -93,7 +99,7 @@ class About:
         except (ValueError, TypeError, AttributeError, RecursionError):
             return None
         words = (read.process_id, read.tool, read.text, read.key)
-        numbers = (read.timeout, read.started)
+        numbers = (read.timeout, read.started, read.linger or 0)
         flags = (read.is_terminal, read.takes_input, read.strip_ansi, read.is_foreground)
         well_formed = (
             all(isinstance(word, str) for word in (*words, *(read.given or ())))

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from taskcell.process.held import HeldProcess
 from taskcell.process.masks import Masks
 from taskcell.process.process import Process
 from taskcell.process.record import About, Record, process_number
@@ -75,11 +76,13 @@ class ProcessTable:
     async def adopt(self) -> None:
         """Take up the processes that an earlier server left in the sandbox. Raises SandboxLost.
 
-        One without a name is ended: what that server ran for itself, as to move files, waits for it for ever.
+        One without a name is ended: what that server ran for itself, as to move files, waits for it for ever. So is one
+        whose reader has gone with that server and is not to come back.
         """
         listing = await self._channel.ask(requests.list_processes(), events.Listing, ANSWER_TIMEOUT, self._take_up)
         for listed in (entry for part in listing for entry in part.entries):
-            if listed.state is protocol.ProcessState.RUNNING and About.from_tag(listed.tag) is None:
+            about = About.from_tag(listed.tag)
+            if listed.state is protocol.ProcessState.RUNNING and (about is None or about.linger == 0):
                 await self._channel.send(requests.kill(listed.process, 0))
 
     def _take_up(self, listing: Sequence[events.Listing]) -> None:
@@ -92,7 +95,7 @@ class ProcessTable:
             if listed.state is not protocol.ProcessState.GONE:
                 self._channel.living.add(listed.process)
             if about is not None and about.process_id not in self._records:
-                record = self.add(about, 0)
+                record = self.add(about, 0, Process if about.linger is None else HeldProcess)
                 record.process.take_up(listed, stdin_open=about.takes_input)
                 record.ended = about.started + listed.duration_us / 1e6
                 record.alive = listed.alive

@@ -21,9 +21,11 @@ START_PATIENCE = 30.0
 
 @asynccontextmanager
 async def running_apart(
-    sandbox: Sandbox, authorized: AuthorizedCommand, process_id: str, *, is_line: bool = False
+    sandbox: Sandbox, authorized: AuthorizedCommand, process_id: str, *, is_line: bool = False, linger: float = 0.0
 ) -> AsyncIterator[tuple[Record, HeldProcess]]:
     """Start a command; it is killed, with everything that it started, if it has not ended when this is left.
+
+    One that lingers is not: it is `is_handed_off` then, and whoever left it waits for its reader.
 
     Raises BadArgument when too many commands run, SpawnFailed when the program could not be started, SandboxLost,
     and EngineError when one of the profile's secrets cannot be read.
@@ -31,6 +33,7 @@ async def running_apart(
     Arguments:
         process_id: the command's name in its task.
         is_line: as in `Spawner.apart`.
+        linger: seconds that it is to live on without its reader.
     """
     command = authorized.command
     sandbox.give_secrets()
@@ -40,12 +43,12 @@ async def running_apart(
             "one.",
             code=ErrorCode.NO_CAPACITY,
         )
-    record = sandbox.processes.add(About.of(command, process_id), 0, HeldProcess)
+    record = sandbox.processes.add(About.of(command, process_id, linger), 0, HeldProcess)
     process = record.process
     assert isinstance(process, HeldProcess)
 
     def make(number: int) -> requests.Spawn:
-        return sandbox.spawner.apart(command, record.about.tag(), is_line=is_line)
+        return sandbox.spawner.apart(command, record.about.tag(), is_line=is_line, lingers=linger > 0)
 
     try:
         await process.start(make, command.stdin, more=command.takes_input)
@@ -61,7 +64,9 @@ async def running_apart(
     try:
         yield record, process
     finally:
-        if not process.has_ended:
+        if not process.has_ended and linger:
+            record.is_handed_off = True
+        elif not process.has_ended:
             await sandbox.kill(process, Reason.CANCEL)
         elif process.number in sandbox.channel.living:
             with suppress(SandboxLost):

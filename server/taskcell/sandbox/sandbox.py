@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 
 import anyio
 import anyio.abc
@@ -17,6 +18,7 @@ from taskcell.engine.base import Container
 from taskcell.errors import EngineError, SandboxLost, SpawnFailed
 from taskcell.model import Reuse
 from taskcell.policy.policy import AuthorizedProfile
+from taskcell.process.held import HeldProcess
 from taskcell.process.masks import Masks
 from taskcell.process.process import Process
 from taskcell.process.record import About, Record
@@ -198,7 +200,7 @@ class Sandbox:
         left = max(0.0, record.about.started + record.about.timeout - time.time())
         has_ended = True
         with suppress(SandboxLost, SpawnFailed):
-            has_ended = await within(process, process.finished, left + DEADLINE_SLACK)
+            has_ended = await within(process, partial(self._end_of, record), left + DEADLINE_SLACK)
         if not has_ended:
             self.give_up(process)
         process.let_go()
@@ -207,6 +209,14 @@ class Sandbox:
             # The pool removes the sandbox after this, and the output with it.
             with anyio.move_on_after(TELL_TIMEOUT):
                 await record.told()
+
+    async def _end_of(self, record: Record) -> None:
+        """Wait for a process's end; kill it when its reader has gone for too long. Raises SpawnFailed, SandboxLost."""
+        if isinstance(record.process, HeldProcess) and record.about.linger:
+            await record.process.unread(record.about.linger)
+            if not record.process.has_ended:
+                await self.kill(record.process, Reason.CANCEL)
+        await record.process.finished()
 
     async def kill(self, process: Process, reason: Reason = Reason.KILL) -> None:
         """Kill a process and everything that it started, and wait for the count. Shielded and bounded.

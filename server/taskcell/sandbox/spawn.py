@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from taskcell.engine.base import Container
 from taskcell.model import Command, Profile
-from taskcell.process.held import HELD_WINDOW
+from taskcell.process.held import HELD_WINDOW, LINGERING_SPOOL
 from taskcell.process.output import Capture
 from taskcell.sandbox.shell import PROLOGUE_SUFFIX, ShellRun, Way, plan
 from taskcell.sandbox.terminal_state import Beginning, TerminalState
@@ -106,11 +106,12 @@ class Spawner:
         rows, cols = command.pty or (0, 0)
         return replace(request, tag=tag, rows=rows, cols=cols, prologue=_bytes(prologue))
 
-    def apart(self, command: Command, tag: bytes, *, is_line: bool) -> requests.Spawn:
+    def apart(self, command: Command, tag: bytes, *, is_line: bool, lingers: bool = False) -> requests.Spawn:
         """Make the request for a command that no earlier one has changed, and whose output is kept whole.
 
         Arguments:
             is_line: its last word is a line for a shell, which stands in no argument list that others can read.
+            lingers: its reader may come back.
         """
         first = self.first_env()
         unattended = {key: value for key, value in UNATTENDED.items() if key not in first}
@@ -122,9 +123,8 @@ class Spawner:
         if command.user:
             first |= {"USER": command.user, "LOGNAME": command.user}
         request = self.request(command.argv, first | given, folder, flags, command.timeout)
-        return replace(
-            request, tag=tag, user=_bytes(command.user) or request.user, spool=HELD_WINDOW, credit=HELD_WINDOW
-        )
+        spool, user = LINGERING_SPOOL if lingers else HELD_WINDOW, _bytes(command.user) or request.user
+        return replace(request, tag=tag, user=user, spool=spool, credit=HELD_WINDOW)
 
     def report_of(self, number: int) -> str:
         """Path of a process's state report; the supervisor calls it so (docs/protocol.md)."""

@@ -13,10 +13,17 @@ enum {
     PTY_DRAIN_MAX = 1 << 20, /* bytes: a pty cannot say how much it holds, but it never holds more */
 };
 
+/* Where the bytes begin that must stay: those that were not sent, and before them what a server may have had that died
+   before its reader had it. Of the ring, and not of its limit: it does not always grow to that. */
+static uint64_t kept_from(const struct stream *from) {
+    uint64_t sent = from->spool.room / 4 * 3;
+    return from->cursor > sent ? from->cursor - sent : 0;
+}
+
 /* How many of `most` bytes may be read. */
 static size_t allowed(const struct process *p, struct stream *from, size_t most) {
     if (most > READ_CHUNK) most = READ_CHUNK;
-    return p->flags & SPAWN_HOLD ? spool_vacancy(&from->spool, from->cursor, most) : most;
+    return p->flags & SPAWN_HOLD ? spool_vacancy(&from->spool, kept_from(from), most) : most;
 }
 
 void stream_read(struct supervisor *s, struct process *p, int stream) {

@@ -100,7 +100,6 @@ void table_sweep(struct supervisor *s) {
 void table_reset_reader(struct supervisor *s) {
     for (struct process *p = s->processes; p; p = p->next) {
         p->owed = 0;
-        p->flags &= (uint16_t)~SPAWN_HOLD; /* who waited for all of it has gone */
         for (int i = 0; i < STREAMS; i++) p->streams[i].credit = 0;
         p->input.stale = p->input.buffer.size;
         p->input.consumed = 0;
