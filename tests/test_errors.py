@@ -15,7 +15,17 @@ import pytest
 import taskcell
 from taskcell import errors
 from taskcell.engine.kubernetes.api import ApiRefused
-from taskcell.errors import Denied, ErrorCode, HeldElsewhere, ManifestError, MustAsk, TaskcellError, TaskMoved
+from taskcell.errors import (
+    Denied,
+    ErrorCode,
+    HeldElsewhere,
+    ManifestError,
+    MustAsk,
+    OutputLost,
+    ReadElsewhere,
+    TaskcellError,
+    TaskMoved,
+)
 from taskcell.files.refusals import Errno, RefusalReason, Refused
 from taskcell.gateway.admission import EndedByServer
 from taskcell.mcp.answer import Failure
@@ -37,6 +47,8 @@ CODES = {
     "ImageMissing": ErrorCode.IMAGE_MISSING,
     "ProtocolError": ErrorCode.LOST,
     "SandboxLost": ErrorCode.LOST,
+    "OutputLost": ErrorCode.LOST,
+    "ReadElsewhere": ErrorCode.LOST,
     "NoRoom": ErrorCode.NO_CAPACITY,
     "SpawnFailed": ErrorCode.INVALID_ARGUMENT,
     "AuditFailed": ErrorCode.INTERNAL,
@@ -52,7 +64,12 @@ CODES = {
 }
 SOURCES = sorted(Path(taskcell.__file__).parent.rglob("*.py"))
 #: What an error's fields say beside its code and sentence.
-MORE: dict[type[TaskcellError], dict[str, Any]] = {HeldElsewhere: {"door": "x"}, TaskMoved: {"moved": True}}
+MORE: dict[type[TaskcellError], dict[str, Any]] = {
+    HeldElsewhere: {"door": "x"},
+    TaskMoved: {"moved": True},
+    OutputLost: {"output_lost": True},
+    ReadElsewhere: {"goes_on": True},
+}
 #: What a person reads at a terminal, and never a model.
 FOR_PERSONS = {"assembly", "auth", "http", "cli", "images", "clients", "config", "skills", "descriptors.py"}
 #: A command of the host, in a sentence.

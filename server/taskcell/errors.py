@@ -166,8 +166,8 @@ class SandboxLost(TaskcellError):
 class OutputLost(SandboxLost):
     """A part of a command's output is not kept any more."""
 
-    def __init__(self) -> None:
-        super().__init__("A part of the output is not kept any more, and is lost; the command goes on or has ended.")
+    def __init__(self, message: str = "A part of the output is not kept any more, and is lost.") -> None:
+        super().__init__(message)
 
     def fields(self) -> dict[str, Any]:
         return {**super().fields(), "output_lost": True}
@@ -176,8 +176,8 @@ class OutputLost(SandboxLost):
 class ReadElsewhere(SandboxLost):
     """Whoever read a command's output reads on elsewhere."""
 
-    def __init__(self) -> None:
-        super().__init__("This stream ends here, and the command goes on; take it up by its process_id.")
+    def __init__(self, message: str = "This stream ends here, and the command goes on; take it up by its id.") -> None:
+        super().__init__(message)
 
     def fields(self) -> dict[str, Any]:
         return {**super().fields(), "goes_on": True}

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import anyio
 import httpx2
 import pytest
 
 from http_serving import PATIENCE
+from peer_requests import ACCEPT, raw
 from peers import Peers, PeerServer, peers
 
 pytestmark = pytest.mark.anyio
-
-ACCEPT = "application/json, text/event-stream"
-INITIALIZE = {
-    "protocolVersion": "2025-11-25",
-    "capabilities": {},
-    "clientInfo": {"name": "tests", "version": "1"},
-}
-META = {
-    "io.modelcontextprotocol/clientInfo": {"name": "tests", "version": "1"},
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}},
-}
 
 
 @pytest.fixture
@@ -35,51 +22,6 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Peers]:
         for name in ("one", "two", "three"):
             await made.start(name)
         yield made
-
-
-class Raw:
-    """A client that sends each request wherever a test wants: as a Service does without affinity."""
-
-    def __init__(self, http: httpx2.AsyncClient) -> None:
-        self._http = http
-        self.session = ""
-        self._number = 0
-
-    async def send(
-        self, server: PeerServer, method: str, params: dict[str, Any], *, wants: int = 200
-    ) -> httpx2.Response:
-        self._number += 1
-        body = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
-        headers = {"accept": ACCEPT} | ({"mcp-session-id": self.session} if self.session else {})
-        answer = await self._http.post(f"{server.url}/mcp", json=body, headers=headers)
-        assert answer.status_code == wants, answer.text
-        return answer
-
-    async def ask(self, server: PeerServer, method: str, **params: Any) -> dict[str, Any]:
-        """A request of the later era, which has no session."""
-        named = params.get("name") or params.get("taskId")
-        headers = {"accept": ACCEPT, "mcp-protocol-version": "2026-07-28", "mcp-method": method}
-        headers |= {"mcp-name": named} if named else {}
-        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": META}}
-        answer = await self._http.post(f"{server.url}/mcp", json=body, headers=headers)
-        return dict(answer.json())
-
-    async def begin(self, server: PeerServer) -> None:
-        self.session = (await self.send(server, "initialize", INITIALIZE)).headers["mcp-session-id"]
-        headers = {"accept": ACCEPT, "mcp-session-id": self.session}
-        body = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-        assert (await self._http.post(f"{server.url}/mcp", json=body, headers=headers)).status_code == 202
-
-    async def end(self, server: PeerServer) -> int:
-        headers = {"accept": ACCEPT, "mcp-session-id": self.session}
-        return (await self._http.delete(f"{server.url}/mcp", headers=headers)).status_code
-
-
-@asynccontextmanager
-async def raw(fleet: Peers, name: str = "ann") -> AsyncIterator[Raw]:
-    headers = {"authorization": f"Bearer {fleet.tokens[name]}"}
-    async with httpx2.AsyncClient(headers=headers, timeout=PATIENCE) as http:
-        yield Raw(http)
 
 
 def servers_of(fleet: Peers) -> list[PeerServer]:
@@ -177,30 +119,6 @@ async def test_a_task_of_the_extension_is_found_and_cancelled_through_any_server
         assert (await client.ask(others[1], "tasks/get", taskId=identity))["result"]["status"] == "cancelled"
         for odd in ("x", "=", "x" * 3000):
             assert "error" in await client.ask(others[0], "tasks/get", taskId=odd)
-
-
-async def test_who_listens_to_a_resource_hears_of_it_from_the_server_that_has_its_task(fleet: Peers) -> None:
-    asked = fleet.other(fleet.lead("t"))
-    await asked.run("echo one > file")
-    uri = "taskcell://tasks/t/files/file"
-    headers = {"authorization": f"Bearer {asked.token}", "accept": ACCEPT}
-    headers |= {"mcp-protocol-version": "2026-07-28", "mcp-method": "subscriptions/listen"}
-    params = {"notifications": {"resourceSubscriptions": [uri]}, "_meta": META}
-    body = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}
-    heard: list[str] = []
-    with anyio.fail_after(PATIENCE):
-        async with (
-            httpx2.AsyncClient(headers=headers, timeout=PATIENCE) as http,
-            http.stream("POST", f"{asked.url}/mcp", json=body) as stream,
-        ):
-            assert stream.status_code == 200
-            async for line in stream.aiter_lines():
-                heard.append(line)
-                if "acknowledged" in line:
-                    await asked.run("echo two >> file")
-                if "resources/updated" in line:
-                    break
-    assert any(uri in line for line in heard if "resources/updated" in line)
 
 
 async def test_a_request_without_a_body_to_read_names_no_task(fleet: Peers) -> None:

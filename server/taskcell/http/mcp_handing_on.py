@@ -1,15 +1,13 @@
 """Hands requests at `/mcp` on to the server that has what they are about.
 
-A session lives in one server, whose name its id ends with. A request without a session that names tasks, by the ids of
-the tasks extension or by resources to listen to, goes to the server that has them.
+A session lives in one server, whose name its id ends with. A request without a session that names a task, by its id in
+the tasks extension, goes to the server that has it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
-from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,14 +24,13 @@ from taskcell.http.refuse import refusal
 from taskcell.mcp.principal import STATE
 from taskcell.mcp.tasks import task_of
 from taskcell.model import TaskKey
-from taskcell.resource_uris import PREFIX
-from taskcell.schema.properties import MAX_TASK_ID
 
 SESSION = "mcp-session-id"
 #: What stands between a session's own id and its server's name, in neither of which it is.
 _DOT = "."
-#: Methods that may be about tasks which others have, as clients say in a header; calls and reads are handed on by MCP.
-_METHOD, _LISTEN = "mcp-method", "subscriptions/listen"
+#: Methods that may be about tasks which others have, as clients say in a header; calls, reads and
+#: subscriptions are handed on by MCP.
+_METHOD = "mcp-method"
 _BY_ID = frozenset(("tasks/get", "tasks/update", "tasks/cancel"))
 
 
@@ -103,32 +100,22 @@ class McpHandingOn:
     async def _of_tasks(self, scope: Scope, receive: Receive, method: str) -> tuple[Peer | None, bool, Receive]:
         """The server that has the task which a request names, whether it surely does, and the body.
 
-        Of several tasks, the first that another server has decides. Raises TaskcellError.
+        Raises TaskcellError.
         """
-        if scope["method"] != "POST" or (method != _LISTEN and method not in _BY_ID):
+        if scope["method"] != "POST" or method not in _BY_ID:
             return None, False, receive
         body = await read_body(scope, receive, self._settings.max_body)
-        with suppress(NotAMessage):
-            caller: Caller = scope["state"][STATE]
-            for task in _named(message_of(body), caller.principal):
-                found = await self._to_peers.holder(task, caller, scope)
-                if isinstance(found.door, Peer):
-                    return found.door, found.is_certain, Replayed(body, receive)
+        caller: Caller = scope["state"][STATE]
+        with suppress(NotAMessage, ValueError):  # what is wrong with it, MCP says
+            found = await self._to_peers.holder(_named(message_of(body), caller.principal), caller, scope)
+            if isinstance(found.door, Peer):
+                return found.door, found.is_certain, Replayed(body, receive)
         return None, False, Replayed(body, receive)
 
 
-def _named(message: dict[str, Any], principal: str) -> Iterator[TaskKey]:
-    """The tasks that a message names; what is wrong with it, MCP says."""
+def _named(message: dict[str, Any], principal: str) -> TaskKey:
+    """The task that a message names. Raises ValueError."""
     params = message.get("params")
-    if not isinstance(params, dict):
-        return
-    if message.get("method") in _BY_ID:
-        with suppress(ValueError):
-            yield TaskKey(principal, task_of(str(params.get("taskId"))))
-        return
-    wanted = params.get("notifications")
-    uris = wanted.get("resourceSubscriptions") if isinstance(wanted, dict) else None
-    for uri in uris if isinstance(uris, list) else ():
-        name = unquote(str(uri).removeprefix(PREFIX).partition("/")[0], errors="surrogateescape")
-        if str(uri).startswith(PREFIX) and 0 < len(name) <= MAX_TASK_ID:
-            yield TaskKey(principal, name)
+    if not isinstance(params, dict) or message.get("method") not in _BY_ID:
+        raise ValueError("it names none")
+    return TaskKey(principal, task_of(str(params.get("taskId"))))

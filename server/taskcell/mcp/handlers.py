@@ -11,6 +11,7 @@ from taskcell.gateway.gateway import Gateway
 from taskcell.mcp.changes import ToolChanges
 from taskcell.mcp.client_log import ClientLog
 from taskcell.mcp.completion import Completions
+from taskcell.mcp.following import Following
 from taskcell.mcp.prompts import get_prompt, list_prompts
 from taskcell.mcp.resources.files import file_resources
 from taskcell.mcp.resources.outputs import output_resources
@@ -34,7 +35,7 @@ class Handlers:
         self._client_log = ClientLog(gateway)
         self.tools = Tools(gateway, admission or Admission(), self._client_log)
         resources = Resources(gateway, (output_resources(gateway), file_resources(gateway)), self.tools.neighbours)
-        subscriptions = Subscriptions(resources)
+        subscriptions = Subscriptions(resources, Following(gateway, self.tools.neighbours))
         self.changes = ToolChanges(self.tools, subscriptions)
         tasks = Tasks(gateway, self.tools, self.changes)
         #: By method; `methods.REQUESTS` has the same.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
@@ -24,7 +25,7 @@ from mcp_types import (
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from taskcell.caller import LOCAL_CALLER
+from taskcell.caller import LOCAL_CALLER, Caller
 from taskcell.deployment.base import Claimed, Door, Peer
 from taskcell.deployment.key import peer_token
 from taskcell.errors import BadArgument, SandboxLost, TaskMoved
@@ -60,6 +61,15 @@ _CLOSED = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """How a request asks for the server of its task: for `is_here` and `is_sent` see HERE and SENT."""
+
+    caller: Caller
+    is_here: bool = False
+    is_sent: bool = False
+
+
 class Neighbours:
     """Calls for tasks that other servers have."""
 
@@ -77,7 +87,7 @@ class Neighbours:
         if task is None or (self._is_here(context) and call.arguments.get("action") == "status"):
             return None  # who looks for a task's server must not give the task to the first one
         began = anyio.current_time()
-        while (found := await self._door(task, context)) is not None:
+        while (found := await self.door(task, self.asked(context))) is not None:
             with suppress(TaskMoved):
                 return await self._called(context, found, params)
             await self._again(began)
@@ -91,10 +101,10 @@ class Neighbours:
         outlet = self._client_log.outlet_of(context)
         if outlet is not None and outlet.asked is not None:
             meta[LOG_LEVEL_META_KEY] = outlet.asked
-        passed = None if not isinstance(found.door, Peer) else self._passed(found.door, context)
-        sent = cast(RequestParamsMeta, {**meta, **({CALL: passed.name} if passed else {}), _how(found): True})
+        passed = None if not isinstance(found.door, Peer) else self._passed(found.door, caller_of(context))
+        sent = cast(RequestParamsMeta, {**meta, **({CALL: passed.name} if passed else {}), how(found): True})
         make = lambda client: self._made(client, context, params, sent)  # noqa: E731
-        opened = self._open(found.door, context, asks=can_ask(context), hear=outlet.take if outlet else None)
+        opened = self._open(found.door, caller_of(context), asks=can_ask(context), hear=outlet.take if outlet else None)
 
         async def reached() -> CallToolResult | InputRequiredResult:
             return await _reached(opened, make)
@@ -104,8 +114,8 @@ class Neighbours:
             raise TaskMoved
         return result
 
-    def _passed(self, peer: Peer, context: Context) -> PassedCall:
-        return PassedCall(peer, peer_token(self._gateway.pool.deployment.key, peer.instance, caller_of(context)))
+    def _passed(self, peer: Peer, caller: Caller) -> PassedCall:
+        return PassedCall(peer, peer_token(self._gateway.pool.deployment.key, peer.instance, caller))
 
     async def _again(self, began: float) -> None:
         """Wait a little before another server is looked for. Raises TaskMoved once that has taken too long."""
@@ -115,11 +125,11 @@ class Neighbours:
 
     async def read(self, context: Context, task: TaskKey, uri: str) -> ReadResourceResult | None:
         """Read a resource where its task is; None if that is here. Raises TaskcellError, MCPError."""
-        found = await self._door(task, context)
+        found = await self.door(task, self.asked(context))
         if found is None:
             return None
-        sent = cast(RequestParamsMeta, {_how(found): True})
-        opened = self._open(found.door, context)
+        sent = cast(RequestParamsMeta, {how(found): True})
+        opened = self._open(found.door, caller_of(context))
         return await _reached(opened, lambda client: client.session.read_resource(uri, meta=sent))
 
     def _task_of(self, call: ToolCall) -> TaskKey | None:
@@ -138,30 +148,36 @@ class Neighbours:
         is_person = caller_of(context) is LOCAL_CALLER and self._gateway.pool.deployment.marks_owners
         return _says(context, HERE) and not is_person
 
-    async def _door(self, task: TaskKey, context: Context) -> Claimed | None:
+    def asked(self, context: Context) -> Inquiry:
+        """How a request asks for the server of its task."""
+        is_here = self._is_here(context)
+        return Inquiry(caller_of(context), is_here=is_here, is_sent=is_here or _says(context, SENT))
+
+    async def door(self, task: TaskKey, asked: Inquiry) -> Claimed | None:
         """Whose door takes connections that has a task, or says who has; None if this server has it now.
 
-        That of a dead server is waited for until its tasks are another's.
+        That of a dead server is waited for until its tasks are another's. Raises TaskMoved: it is not here, and the
+        request is to go no further; TaskcellError.
         """
-        began, is_here = anyio.current_time(), self._is_here(context)
+        began = anyio.current_time()
         while True:
-            found = await self._gateway.pool.holder(task, is_sent=is_here or _says(context, SENT))
+            found = await self._gateway.pool.holder(task, is_sent=asked.is_sent)
             if found.door is None:
                 return None
-            if is_here:
+            if asked.is_here:
                 raise TaskMoved
-            if await self._opens(found.door, context):
+            if await self._opens(found.door, asked.caller):
                 return found
             is_peer = isinstance(found.door, Peer)
             if anyio.current_time() - began > (PEER_PATIENCE if is_peer else DOOR_PATIENCE):
                 raise SandboxLost(_CLOSED)
             await anyio.sleep(PEER_TURN if is_peer else DOOR_TURN)
 
-    async def _opens(self, door: Door, context: Context) -> bool:
+    async def _opens(self, door: Door, caller: Caller) -> bool:
         from taskcell.socket_name import short_path
 
         if isinstance(door, Peer):
-            return await door.opens(self._passed(door, context).token, PEER_OPENS)
+            return await door.opens(self._passed(door, caller).token, PEER_OPENS)
         try:
             with short_path(door) as name:
                 stream = await anyio.connect_unix(name)
@@ -171,14 +187,14 @@ class Neighbours:
         return True
 
     def _open(
-        self, door: Door | None, context: Context, *, asks: bool = False, hear: Hear | None = None
+        self, door: Door | None, caller: Caller, *, asks: bool = False, hear: Hear | None = None
     ) -> AbstractAsyncContextManager[LocalClient]:
-        """A client of another server, for the caller of this request."""
+        """A client of another server."""
         from taskcell.mcp.local_client import local_client, peer_client
 
         if isinstance(door, Peer):
             key = self._gateway.pool.deployment.key
-            return peer_client(door, peer_token(key, door.instance, caller_of(context)), asks=asks, hear=hear)
+            return peer_client(door, peer_token(key, door.instance, caller), asks=asks, hear=hear)
         assert door is not None
         return local_client(door, asks=asks, hear=hear)
 
@@ -224,7 +240,7 @@ def _says(context: Context, key: str) -> bool:
     return (context.meta or {}).get(key) is True
 
 
-def _how(found: Claimed) -> str:
+def how(found: Claimed) -> str:
     """What a request that is handed on says: the task is there, or that server is to say where it is."""
     return HERE if found.is_certain else SENT
 
