@@ -11,12 +11,13 @@ from typing import Any
 
 import anyio
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from http_serving import TOKENS, HttpServer, id_of, read_all, serving_http, tokens_for
 from observe import eventually
 from taskcell.auth.tokens import TokenFile
 from taskcell.http.mcp_endpoint import MAX_HALF_READ_PER_PRINCIPAL
-from taskcell.http.requests import MAX_HEAD
+from taskcell.http.requests import MAX_HEAD, Requests
 
 pytestmark = pytest.mark.anyio
 
@@ -399,3 +400,37 @@ async def test_metrics_are_for_admins_and_count_calls_by_principal_tool_and_outc
     assert 'taskcell_calls_total{outcome="done",principal="ada",tool="terminal"} 1.0' in body
     assert "taskcell_calls_running 0.0" in body
     assert "taskcell_sessions " in body
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/x-tar"])
+async def test_an_answer_that_the_servers_end_cuts_looks_whole_only_if_it_is_a_stream_of_events(kind: str) -> None:
+    begun, sent = anyio.Event(), list[Message]()
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind.encode())]})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        begun.set()
+        await anyio.sleep_forever()
+
+    async def nothing() -> Message:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def take(message: Message) -> None:
+        sent.append(message)
+
+    requests = Requests(endless)
+    about = {
+        "type": "http",
+        "method": "GET",
+        "http_version": "1.1",
+        "raw_path": b"/",
+        "query_string": b"",
+        "headers": [],
+    }
+    async with anyio.create_task_group() as serving:
+        serving.start_soon(requests, about, nothing, take)
+        await begun.wait()
+        requests.cancel()
+    is_ended = sent[-1]["type"] == "http.response.body" and not sent[-1]["more_body"]
+    assert is_ended == (kind == "text/event-stream")

@@ -185,13 +185,23 @@ async def test_a_rolling_upgrade_loses_no_call(fleet: ServerPods) -> None:
             assert await fleet.output(answer, "long") == f"over-{done}\n"
             runs.append(("long", done))
 
+    async def streamed() -> None:
+        async with fleet.program("program") as task:
+            line = "i=0; until [ -e over ]; do echo line-$((i += 1)); sleep 0.2; done; exit 7"
+            done = await task.run(line)
+        lines = done.stdout.decode().split()
+        assert lines == [f"line-{number}" for number in range(1, len(lines) + 1)]
+        assert (done.status, done.exit_code) == ("exited", 7)
+
     async with anyio.create_task_group() as clients:
+        clients.start_soon(streamed)
         for number in range(2):
             clients.start_soon(calls, number)
         clients.start_soon(new_tasks)
         clients.start_soon(long)
         await fleet.restarted()
         is_over.set()
+        await fleet.ask("terminal", command="touch over", task="program")
     for task in ("a0", "a1"):
         most = max(done for name, done in runs if name == task)
         ran = await fleet.ask("terminal", command="cat ran", task=task)

@@ -22,6 +22,8 @@ from asking import fields
 from cluster import CLUSTER_TIMEOUT
 from taskcell.auth.tokens import TokenFile
 from taskcell.caller import USUAL_SCOPES
+from taskcell.client.task import Task
+from taskcell.client.wire import ServerClient
 from taskcell.engine.kubernetes.api import JSON_PATCH, Api, ApiRefused
 from taskcell.engine.kubernetes.rights import RIGHTS, SHARING
 from taskcell.model import TaskKey
@@ -192,6 +194,21 @@ class ServerPods:
                 await anyio.sleep(0.1)
         server = ServerPod("service", random.choice(known), self.token, {})
         return await server.call(tool, task, **arguments)
+
+    @asynccontextmanager
+    async def program(self, task: str) -> AsyncIterator[Task]:
+        """A task as programs have it, each of whose requests goes through the Service by a new connection."""
+
+        class Behind(ServerClient):
+            async def _client(behind, _: str | None) -> httpx2.AsyncClient:
+                while not (known := await self._addresses()):
+                    await anyio.sleep(0.1)
+                behind._url = random.choice(known)
+                behind._clients.clear()
+                return await super()._client(None)
+
+        async with Behind(url="http://service", token=self.token, linger=ANSWER) as wire:
+            yield Task(wire, task)
 
     async def output(self, answer: dict[str, Any], task: str) -> str:
         """What a command has printed at its end; it is waited for where the answer came before."""

@@ -10,6 +10,8 @@ from taskcell.mcp.passed_on import SERVER_CLOSES
 
 #: Seconds after which a client may try a closing server again: a restart takes about that long.
 RETRY_AFTER = 10
+#: The media type of streams of events.
+EVENTS = b"text/event-stream"
 #: Bytes of a request's line and headers together; a token takes up to 12,000 of them.
 MAX_HEAD = 32 << 10
 #: A proxy before the server may go by one of them and the server by the other (RFC 9112, 6.1).
@@ -95,17 +97,24 @@ class SentAnswer:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._started = self._ended = False
+        self._started = self._ended = self._is_stream = False
 
     async def send(self, message: Message) -> None:
         """Send one part of the answer."""
         self._started = True
+        if message["type"] == "http.response.start":
+            kinds = (value for name, value in message.get("headers", ()) if name.lower() == b"content-type")
+            self._is_stream = next(kinds, b"").startswith(EVENTS)
         self._ended = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)
 
     async def finish(self) -> None:
-        """End the answer properly wherever it was cut: a stream ends there."""
+        """End the answer properly where it was cut, if it is a stream of events, whose last one came whole.
+
+        Anything else would look whole and is not, as an archive: its connection ends without its end.
+        """
         if not self._started:
             await self._send({"type": "http.response.start", "status": 503, "headers": [(b"connection", b"close")]})
-        if not self._ended:
+            self._is_stream = True  # it has no body
+        if self._is_stream and not self._ended:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
