@@ -52,9 +52,7 @@ async def open_pod_exec(api: Api, pod: str, container: str, argv: tuple[str, ...
                 api.cluster.renew()
                 return await _opened(api, uri)
     except _Unauthorized:
-        raise EngineUnavailable(
-            "Kubernetes does not know who opens a stream (HTTP 401): the token is refused."
-        ) from None
+        raise EngineUnavailable("Kubernetes refuses the token of who opens a stream (HTTP 401).") from None
     except TimeoutError:
         raise EngineUnavailable(f"The Kubernetes API did not open a stream within {OPEN_TIMEOUT:g} s.") from None
     except (OSError, ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
