@@ -10,7 +10,7 @@ import datetime
 import socket
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -59,6 +59,14 @@ class ApiServer:
         self.failing: set[str] = set()
         #: The same: answered once the event is set.
         self.held: dict[str, anyio.Event] = {}
+        #: How many of their next answers are lost: what was asked for is done, and the connection breaks.
+        self.losing: Counter[str] = Counter()
+        #: As `held`, but what was asked for is done before.
+        self.stalling: dict[str, anyio.Event] = {}
+        #: What is answered to their next requests in the place of the server.
+        self.scripted: dict[str, list[Response]] = {}
+        #: What becomes of a pod that is made, as by an admission webhook.
+        self.admission: Callable[[Object], Object] = lambda body: body
         self.requests: Counter[str] = Counter()
         #: Of each list that was asked for, its labels.
         self.selectors: list[str] = []
@@ -108,6 +116,17 @@ class ApiServer:
             await self.held[what].wait()
         if what in self.failing:
             raise Refusal(500, "InternalError", "failing")
+        if self.scripted.get(what):
+            return self.scripted[what].pop(0)
+        done = await self._done(request, collection, name)
+        if what in self.stalling:
+            await self.stalling[what].wait()
+        if self.losing[what]:
+            self.losing[what] -= 1
+            return cut_off_answer()
+        return done
+
+    async def _done(self, request: Request, collection: str, name: str) -> Response:
         found = self._objects.setdefault(collection, {})
         body = await request.json() if await request.body() else None
         if request.method == "POST":
@@ -130,7 +149,7 @@ class ApiServer:
         name = body["metadata"]["name"]
         if name in found:
             raise Refusal(409, "AlreadyExists", f'"{name}" already exists')
-        made = copy.deepcopy(body)
+        made = copy.deepcopy(self.admission(copy.deepcopy(body)) if collection.endswith("/pods") else body)
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         made["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": now}
         return self._changed_to(collection, found, "ADDED", made)
@@ -200,6 +219,11 @@ class ApiServer:
                     yield JSONResponse({"type": "DELETED", "object": gone}).body + b"\n"
             since = self._version
             await change.wait()
+
+
+def cut_off_answer() -> Response:
+    """An answer whose connection breaks after its first byte."""
+    return Response(b"{", headers={"content-length": "99", "content-type": "application/json"})
 
 
 @asynccontextmanager

@@ -66,15 +66,16 @@ class Guarded:
 
 @pytest.fixture
 async def guarded() -> AsyncIterator[Guarded]:
-    async with api_server() as server, anyio.create_task_group() as group:
+    async with api_server() as server:
         api = server.api()
         made = Guarded(server, api)
         await made.wall.make()
-        group.start_soon(made.pods.watch.run, INSTANCE, lambda _: None)
-        group.start_soon(made.guard.run)
-        await made.until(lambda: server.requests["WATCH pods"] > 0)
-        yield made
-        group.cancel_scope.cancel()
+        async with anyio.create_task_group() as group:
+            group.start_soon(made.pods.watch.run, INSTANCE, lambda _: None)
+            group.start_soon(made.guard.run)
+            await made.until(lambda: server.requests["WATCH pods"] > 0)
+            yield made
+            group.cancel_scope.cancel()
         await api.aclose()
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import ssl
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from taskcell.engine.kubernetes import kubeconfig
+from observe import eventually
+from taskcell.engine.kubernetes import credentials, kubeconfig
 from taskcell.engine.kubernetes.api import Api
 from taskcell.errors import EngineError, EngineUnavailable
 
@@ -38,6 +41,10 @@ users:
 @pytest.fixture
 def authority(tmp_path: Path) -> Path:
     """A certificate of an authority."""
+    return make_authority(tmp_path)
+
+
+def make_authority(tmp_path: Path) -> Path:
     program = shutil.which("openssl")
     assert program is not None
     command = [program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
@@ -184,7 +191,7 @@ def test_a_plugin_that_fails_is_named_and_what_it_printed_is_not(tmp_path: Path,
     ("text", "why"),
     [
         ("a: [", "cannot be used"),
-        ("{}", "contexts"),
+        ("{}", "current-context"),
         ("- x", "cannot be used"),
         (CONFIG % ("none", "x: 1", "x"), "none"),
     ],
@@ -207,3 +214,203 @@ def test_no_kubeconfig_says_where_it_looked(tmp_path: Path) -> None:
 def test_a_cluster_whose_certificate_is_not_checked_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="insecure-skip-tls-verify"):
         kubeconfig.find_cluster({}, str(write(tmp_path, cluster="insecure-skip-tls-verify: true")))
+
+
+# --- more than one file, and more than a token -----------------------------------------------------------------------
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """A kubeconfig with one context `c`, cluster `k` and user `u`; `cluster` and `user` are what they hold."""
+    cluster = {"server": "https://k.test:6443"} | changes.pop("cluster", {})
+    found = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+        "clusters": [{"name": "k", "cluster": cluster}],
+        "users": [{"name": "u", "user": changes.pop("user", {"token": "secret-token"})}],
+    }
+    return found | changes
+
+
+def found_in(folder: Path, **changes: Any) -> kubeconfig.Cluster:
+    path = folder / "made"
+    path.write_text(json.dumps(document(**changes)))
+    return kubeconfig.find_cluster({}, str(path))
+
+
+def test_several_files_are_one_in_which_the_first_counts(tmp_path: Path) -> None:
+    contexts, users = tmp_path / "a" / "contexts", tmp_path / "b" / "users"
+    for path in (contexts, users):
+        path.parent.mkdir()
+    contexts.write_text(json.dumps({key: value for key, value in document().items() if key != "users"}))
+    users.write_text(json.dumps(document(user={"tokenFile": "token"}, cluster={"server": "https://other.test"})))
+    (tmp_path / "b" / "token").write_text("beside\n")
+    files = [str(tmp_path / "nowhere"), str(contexts), "", str(users)]
+    found = kubeconfig.find_cluster({"KUBECONFIG": ":".join(files)})
+    assert (found.server, found.token()) == ("https://k.test:6443", "beside")
+    with pytest.raises(EngineUnavailable, match="nowhere cannot be read"):
+        kubeconfig.find_cluster({"KUBECONFIG": f"{tmp_path}/nowhere:{tmp_path}/neither"})
+
+
+def test_ways_to_a_cluster_are_what_the_kubeconfig_says(tmp_path: Path) -> None:
+    cluster = {
+        "server": "https://[2001:db8::1]:6443/k8s/clusters/c-1/",
+        "tls-server-name": "kubernetes.default",
+        "proxy-url": "http://proxy.test:3128",
+    }
+    user = {"token": "t", "as": "ada", "as-uid": "7", "as-groups": ["a", "b"], "as-user-extra": {"why": ["x"]}}
+    found = found_in(tmp_path, cluster=cluster, user=user)
+    assert found.server == "https://[2001:db8::1]:6443/k8s/clusters/c-1"
+    assert (found.server_name, found.proxy) == ("kubernetes.default", "http://proxy.test:3128")
+    assert found.headers == (
+        ("Impersonate-User", "ada"),
+        ("Impersonate-Uid", "7"),
+        ("Impersonate-Group", "a"),
+        ("Impersonate-Group", "b"),
+        ("Impersonate-Extra-why", "x"),
+    )
+
+
+PLUGIN_API = "client.authentication.k8s.io/v1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"user": {"auth-provider": {"name": "gcp"}}}, "names an auth-provider, which Kubernetes 1.26 has given up"),
+        ({"user": {"username": "a", "password": "secret"}}, "has a username and password"),
+        (
+            {"user": {"exec": {"apiVersion": PLUGIN_API, "command": "x", "interactiveMode": "Always"}}},
+            "is to ask on a terminal",
+        ),
+        ({"user": {"exec": {"apiVersion": PLUGIN_API}}}, "it lacks 'command'"),
+        ({"user": {"client-certificate-data": "!secret!", "client-key-data": "eA=="}}, "-data that is not base64"),
+        ({"user": {"client-certificate-data": "c2VjcmV0", "client-key-data": "eA=="}}, "none that OpenSSL takes"),
+        ({"cluster": {"certificate-authority-data": "c2VjcmV0"}}, "cannot be used"),
+        ({"cluster": {"certificate-authority": "nowhere.crt"}}, r"names a file .*nowhere\.crt"),
+        ({"cluster": {"server": "k.test:6443"}}, "a server that is not an address"),
+        ({"cluster": {"proxy-url": "socks5://secret:x@p.test"}}, "a proxy-url that is not"),
+        ({"current-context": "other"}, "has no context 'other' in contexts"),
+        ({"current-context": ""}, "has no current-context"),
+        ({"clusters": []}, "has no cluster 'k' in clusters"),
+        ({"users": "secret"}, "is not a kubeconfig"),
+        ({"clusters": [{"secret": 1}]}, "it lacks 'name'"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence_without_a_secret(tmp_path: Path, changes: Any, why: str) -> None:
+    with pytest.raises(EngineError, match=why) as caught:
+        found_in(tmp_path, **changes).token()
+    assert "secret" not in str(caught.value)
+
+
+def laughs() -> str:
+    """Anchors that would expand to a text without an end."""
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    for number in range(20):
+        name, last = chr(98 + number), chr(97 + number)
+        lines.append(f"{name}: &{name} [{', '.join([f'*{last}'] * 9)}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("users: [{name: a, token: secret-1}]\nusers: [{token: secret-2}]\n", "not YAML at line 2"),
+        ("token: secret\n\t- x: [", "not YAML at line"),
+        ("[" * 5_000, "not YAML"),
+        ("x" * (2 << 20), "more than 1 MiB"),
+        (laughs(), "has no current-context"),
+        ("secret: é", "has no current-context"),
+    ],
+    ids=["a key twice", "a tab", "deep", "large", "anchors that expand", "other letters"],
+)
+def test_hostile_text_is_one_sentence(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "config"
+    path.write_text(text)
+    with pytest.raises(EngineError, match=why) as caught:
+        kubeconfig.find_cluster({}, str(path))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_pipe_or_a_folder_in_the_place_of_a_kubeconfig_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(EngineUnavailable, match="it is not a file"):
+            kubeconfig.find_cluster({}, str(path))
+
+
+def script(folder: Path, text: str) -> dict[str, Any]:
+    """A user whose plugin is a script, which is named relative to the kubeconfig."""
+    path = folder / "asks"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    told = {"command": "./asks", "args": None, "provideClusterInfo": True}
+    return {"exec": told | {"apiVersion": "client.authentication.k8s.io/v1beta1"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("echo secret", r"gave no token \(JSONDecodeError\)"),
+        ("echo secret >&2; exit 7", "ended with code 7. Run `kubectl get pods`"),
+        ("""echo '{"status": {}}'""", r"gave no token \(KeyError\)"),
+        ("""echo '{"status": {"token": "secret", "expirationTimestamp": "soon"}}'""", r"gave no token \(ValueError\)"),
+        ("""echo '{"status": null}'""", r"gave no token \(AttributeError\)"),
+        ("read -r answer </dev/tty || exit 3", "ended with code"),
+        ("head -c 3000000 /dev/zero", r"gave no token \(JSONDecodeError\)"),
+    ],
+)
+def test_a_plugin_that_gives_no_token_is_one_sentence(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(EngineError, match=why) as caught:
+        found_in(tmp_path, user=script(tmp_path, text)).token()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_plugin_that_hangs_ends_with_all_that_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "PLUGIN_TIMEOUT", 0.3)
+    found = found_in(tmp_path, user=script(tmp_path, f"sleep 1000 & echo $! > {tmp_path}/pid; wait"))
+    with pytest.raises(EngineError, match="did not answer within"):
+        found.token()
+    if (tmp_path / "pid").exists() and (pid := (tmp_path / "pid").read_text().strip()):
+        assert eventually(lambda: not Path(f"/proc/{pid}/exe").exists())
+
+
+def test_a_plugin_that_is_not_there_is_named(tmp_path: Path) -> None:
+    user = {"exec": {"apiVersion": PLUGIN_API, "command": "no-such-plugin"}}
+    with pytest.raises(EngineError, match="plugin no-such-plugin is not installed where the server runs"):
+        found_in(tmp_path, user=user).token()
+
+
+def test_a_plugin_hears_of_its_cluster_and_runs_again_when_its_token_was_refused(tmp_path: Path) -> None:
+    says = """'{"status": {"token": "t"}}'"""
+    user = script(tmp_path, f'echo "$KUBERNETES_EXEC_INFO" >> {tmp_path}/heard; echo {says}')
+    extension = {"name": "client.authentication.k8s.io/exec", "extension": {"audience": "a"}}
+    found = found_in(tmp_path, user=user, cluster={"tls-server-name": "n", "extensions": [extension]})
+    assert [found.token(), found.token()] == ["t", "t"]
+    found.renew()
+    assert found.token() == "t"
+    heard = [json.loads(line) for line in (tmp_path / "heard").read_text().splitlines()]
+    assert len(heard) == 2
+    assert heard[0]["spec"] == {
+        "interactive": False,
+        "cluster": {"server": "https://k.test:6443", "tls-server-name": "n", "config": {"audience": "a"}},
+    }
+
+
+def test_in_a_pod_an_authority_that_was_replaced_counts_beside_the_last_one(tmp_path: Path, authority: Path) -> None:
+    (tmp_path / "namespace").write_text("sandboxes")
+    (tmp_path / "token").write_text("t")
+    found = kubeconfig.find_cluster({"KUBERNETES_SERVICE_HOST": "fd00::1"}, account=tmp_path)
+    assert found.server == "https://[fd00::1]:443"
+    before = found.tls.cert_store_stats()["x509"]
+    make_authority(tmp_path)
+    os.utime(authority, ns=(1, 1))
+    assert found.token() == "t"
+    assert found.tls.cert_store_stats()["x509"] == before + 1
+
+
+@pytest.mark.anyio
+async def test_a_token_that_no_header_can_hold_is_one_sentence(tmp_path: Path) -> None:
+    api = Api(lambda: found_in(tmp_path, user={"token": "secret\r\nX-Evil: 1"}))
+    with pytest.raises(EngineError, match="holds what no token does") as caught:
+        await api.call("GET", "/version")
+    assert "secret" not in str(caught.value)

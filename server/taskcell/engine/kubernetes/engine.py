@@ -110,7 +110,7 @@ class KubernetesEngine:
         if self._owner:  # other servers look after theirs, of which there may be thousands
             selector += f",{pod.LABEL_PREFIX}instance={self._owner}"
         found = await self._api.call("GET", self._api.path("pods"), labelSelector=selector)
-        return [container for one in found["items"] for container in status.listed(one)]
+        return [container for one in status.items_of(found) for container in status.listed(status.as_pod(one))]
 
     async def standing(self, container: Container) -> Standing:
         found = await self._pods.look(container.id)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
+from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
 import anyio
 import anyio.abc
-from anyio.streams.tls import TLSStream
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidState, InvalidStatus
 from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.typing import Subprotocol
-from websockets.uri import parse_uri
+from websockets.uri import WebSocketURI, parse_uri
 
 from taskcell.engine.kubernetes.api import Api
+from taskcell.engine.kubernetes.connecting import connect
 from taskcell.errors import EngineUnavailable, SandboxLost
 
 #: Seconds from connecting to the API server's "101": through it to the kubelet, and the start of a process there.
@@ -29,6 +31,7 @@ MESSAGE_MAX = 1 << 20
 #: Bytes of the bridge's stderr that are kept for an error.
 _STDERR_KEPT = 4096
 _RECEIVE_SIZE = 1 << 17
+_BUSY = frozenset({429, 502, 503, 504})
 
 
 async def open_pod_exec(api: Api, pod: str, container: str, argv: tuple[str, ...]) -> PodExecStream:
@@ -39,17 +42,17 @@ async def open_pod_exec(api: Api, pod: str, container: str, argv: tuple[str, ...
         SandboxLost: it refuses, as it does where the container does not run.
     """
     at = urlsplit(api.cluster.server)
-    target = _target(api.path("pods", pod), container, argv)
-    websocket = ClientProtocol(parse_uri(f"wss://{at.netloc}{target}"), subprotocols=[PROTOCOL], max_size=MESSAGE_MAX)
+    kind, target = "ws" if at.scheme == "http" else "wss", _target(api.path("pods", pod), container, argv)
+    uri = parse_uri(f"{kind}://{at.netloc}{at.path.rstrip('/')}{target}")
     try:
         with anyio.fail_after(OPEN_TIMEOUT):
-            stream = await _connect(str(at.hostname), at.port or 443, api.cluster.tls)
             try:
-                await _upgrade(stream, websocket, await api.authorization())
-            except BaseException:
-                await anyio.aclose_forcefully(stream)
-                raise
-            return PodExecStream(stream, websocket)
+                return await _opened(api, uri)
+            except _Unauthorized:  # what identifies this server may just have expired
+                api.cluster.renew()
+                return await _opened(api, uri)
+    except _Unauthorized:
+        raise EngineUnavailable("Kubernetes refuses the token of who opens a stream (HTTP 401).") from None
     except TimeoutError:
         raise EngineUnavailable(f"The Kubernetes API did not open a stream within {OPEN_TIMEOUT:g} s.") from None
     except (OSError, ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
@@ -57,9 +60,20 @@ async def open_pod_exec(api: Api, pod: str, container: str, argv: tuple[str, ...
         raise EngineUnavailable(f"The Kubernetes API could not be reached for a stream: {why}.") from error
 
 
-async def _connect(host: str, port: int, tls: ssl.SSLContext) -> anyio.abc.ByteStream:
-    raw = await anyio.connect_tcp(host, port)
-    return await TLSStream.wrap(raw, hostname=host, ssl_context=tls, standard_compatible=False)
+class _Unauthorized(Exception):
+    """The API server does not know who asks."""
+
+
+async def _opened(api: Api, uri: WebSocketURI) -> PodExecStream:
+    headers = [*(await api.authorization()).items(), *api.cluster.headers]
+    websocket = ClientProtocol(uri, subprotocols=[PROTOCOL], max_size=MESSAGE_MAX)
+    stream = await connect(uri, api.cluster)
+    try:
+        await _upgrade(stream, websocket, headers)
+    except BaseException:
+        await anyio.aclose_forcefully(stream)
+        raise
+    return PodExecStream(stream, websocket)
 
 
 def _target(path: str, container: str, argv: tuple[str, ...]) -> str:
@@ -67,21 +81,28 @@ def _target(path: str, container: str, argv: tuple[str, ...]) -> str:
     return f"{path}/exec?container={quote(container, safe='')}&stdin=true&stdout=true&stderr=true&{words}"
 
 
-async def _upgrade(stream: anyio.abc.ByteStream, websocket: ClientProtocol, headers: dict[str, str]) -> None:
+async def _upgrade(stream: anyio.abc.ByteStream, websocket: ClientProtocol, headers: Sequence[tuple[str, str]]) -> None:
     request = websocket.connect()
-    request.headers.update(headers)
+    for key, value in headers:
+        request.headers[key] = value
     websocket.send_request(request)
     await stream.send(b"".join(websocket.data_to_send()))
     while not (websocket.events or websocket.handshake_exc):
         websocket.receive_data(await stream.receive(_RECEIVE_SIZE))
     if isinstance(websocket.handshake_exc, InvalidStatus):
         status = websocket.handshake_exc.response.status_code
+        if status == HTTPStatus.UNAUTHORIZED:
+            raise _Unauthorized
+        if status in _BUSY:
+            raise EngineUnavailable(f"The Kubernetes API is too busy to open a stream (HTTP {status}). Call again.")
         raise SandboxLost(f"Kubernetes refused the sandbox's channel with HTTP {status}.")
     if websocket.handshake_exc is not None:
         raise SandboxLost(
             f"What answers as the Kubernetes API does not speak WebSocket: {websocket.handshake_exc}. The person who "
             "runs the server must look at what stands before the API."
         )
+    if websocket.subprotocol != PROTOCOL:
+        raise SandboxLost(f"What answers as the Kubernetes API does not speak {PROTOCOL}.")
 
 
 class PodExecStream(anyio.abc.ByteStream):

@@ -20,7 +20,7 @@ from taskcell.errors import EngineError
 log = structlog.get_logger(__name__)
 
 #: Seconds between two looks: each is one request, and a hole in the wall is to be open for seconds and not minutes.
-LOOK_EVERY = 10.0
+GUARD_EVERY = 10.0
 #: Looks after which the supervisor's ConfigMap is looked at in the place of the policies: pods that run have it.
 SUPERVISOR_EVERY = 6
 #: Looks in a row at which a policy cannot be restored before its sandboxes are ended: the cluster may only be busy.
@@ -30,7 +30,7 @@ UNMENDED_LOOKS = 2
 class Guard:
     """The guard of one server's pods."""
 
-    def __init__(self, pods: Pods, wall: Wall, look_every: float = LOOK_EVERY) -> None:
+    def __init__(self, pods: Pods, wall: Wall, look_every: float = GUARD_EVERY) -> None:
         self._pods, self._wall = pods, wall
         self._look_every = look_every
         self._failed = 0

@@ -14,10 +14,10 @@ from typing import Any
 import anyio
 import structlog
 
-from taskcell.engine.kubernetes import inside, pod
+from taskcell.engine.kubernetes import inside, pod, status
 from taskcell.engine.kubernetes.api import JSON_PATCH, Api, ApiRefused
 from taskcell.engine.kubernetes.inside import PodCell
-from taskcell.engine.kubernetes.network_policies import POLICY_GROUP, POLICY_NAME, WANTED, Policy, holds, opener
+from taskcell.engine.kubernetes.network_policies import POLICY_GROUP, POLICY_NAME, WANTED, NetworkPolicy, holds, opener
 from taskcell.errors import EngineError
 
 log = structlog.get_logger(__name__)
@@ -52,7 +52,7 @@ class Wall:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._seen = -math.inf
-        self._others: list[Policy] = []
+        self._others: list[NetworkPolicy] = []
         self._nodes: set[str] = set()
 
     async def make(self) -> None:
@@ -62,7 +62,7 @@ class Wall:
 
     async def restore(self) -> None:
         """Look at the namespace's policies, and have taskcell's own there as it is to be."""
-        found = (await self._api.call("GET", self._api.path(_KIND, group=POLICY_GROUP)))["items"]
+        found = status.items_of(await self._api.call("GET", self._api.path(_KIND, group=POLICY_GROUP)))
         own = next((one for one in found if one["metadata"]["name"] == POLICY_NAME), None)
         if own is None:
             await self._mend("deleted", "POST", self._api.path(_KIND, group=POLICY_GROUP), _POLICY)

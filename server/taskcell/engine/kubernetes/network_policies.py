@@ -7,24 +7,24 @@ from typing import Any
 
 from taskcell.engine.kubernetes import pod
 
-Policy = Mapping[str, Any]
+NetworkPolicy = Mapping[str, Any]
 
 POLICY_NAME = "taskcell-network-none"
 POLICY_GROUP = "networking.k8s.io/v1"
 _BOTH_WAYS = ("Ingress", "Egress")
 
 #: What keeps pods from their network: it selects them, and lets nothing in or out.
-WANTED: Policy = {"podSelector": {"matchLabels": {pod.NETWORK: "none"}}, "policyTypes": list(_BOTH_WAYS)}
+WANTED: NetworkPolicy = {"podSelector": {"matchLabels": {pod.NETWORK: "none"}}, "policyTypes": list(_BOTH_WAYS)}
 
 
-def holds(policy: Policy) -> bool:
+def holds(policy: NetworkPolicy) -> bool:
     """Whether the policy of POLICY_NAME is as it was made."""
     spec = policy.get("spec") or {}
     is_whole = set(_BOTH_WAYS) <= set(spec.get("policyTypes") or ())
     return is_whole and spec.get("podSelector") == WANTED["podSelector"] and not _ways_through(spec)
 
 
-def opener(policies: Sequence[Policy], labels: Mapping[str, str]) -> str:
+def opener(policies: Sequence[NetworkPolicy], labels: Mapping[str, str]) -> str:
     """The name of a policy that lets a pod with these labels reach, or be reached; empty where none does.
 
     Policies add up: what one of them allows, no other one takes back.

@@ -29,6 +29,8 @@ REQUESTED_MEMORY, REQUESTED_CPU = 64 << 20, "10m"
 IDLE_MEMORY, IDLE_CPU = 8 << 20, "1m"
 #: The annotation that lists the containers in use, and what stands there behind one that must not be used again.
 CELLS, SPOILT = LABEL_PREFIX + "cells", "!"
+#: The annotation that says which change of those was the last.
+CHANGE = LABEL_PREFIX + "change"
 #: What stands there when the pod is to be deleted.
 CLOSING = SPOILT
 #: The label by which a NetworkPolicy selects a sandbox's pod, and the annotation of one that may do without it.

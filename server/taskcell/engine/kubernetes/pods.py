@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
+import anyio
 import structlog
 
 from taskcell.engine.base import ContainerSpec
-from taskcell.engine.kubernetes import pod, status
+from taskcell.engine.kubernetes import admission, pod, status
 from taskcell.engine.kubernetes.api import JSON_PATCH, Api, ApiRefused
 from taskcell.engine.kubernetes.watching import PodWatch
 from taskcell.errors import EngineError, NoRoom, Taken
@@ -23,6 +26,15 @@ _REPLACED = (
     "The ConfigMap {name} holds another program than this server's supervisor, so that no sandbox is started with it: "
     "somebody has replaced it. Delete it; it is made again."
 )
+_CHANGED = (
+    "The cluster changed the sandbox's pod when it was made, so that it is not used: it {what}. The cluster's "
+    "administrator must have the admission webhook or policy leave out pods with the label taskcell.dev/sandbox."
+)
+_CHANGES_SHOWN = 4
+#: Attempts at one change of a pod; each fails only because another server has just changed it.
+CHANGE_ATTEMPTS = 8
+#: Seconds to remove a pod that is not used.
+DISCARD_TIMEOUT = 5.0
 _GONE, _CONFLICT = 404, 409
 #: A patch whose test fails.
 _INVALID = 422
@@ -42,13 +54,19 @@ class Pods:
         supervisor = self._supervisors.get(architecture) or await self.have_supervisor(architecture)
         try:
             wanted = pod.manifest(spec, supervisor, time.time(), disk)
-            return await self._api.call("POST", self._api.path("pods"), wanted)
+            made = status.as_pod(await self._api.call("POST", self._api.path("pods"), wanted))
         except ApiRefused as refused:
-            if refused.reason == "AlreadyExists":  # the answer to a first attempt was lost
-                return await self._api.call("GET", self._api.path("pods", spec.name))
             if refused.is_over_quota:
                 raise NoRoom(f"The namespace's quota has no room for a sandbox: {refused}. Call again later.") from None
-            raise
+            if refused.reason != "AlreadyExists":
+                raise
+            # The answer to the first attempt was lost.
+            made = status.as_pod(await self._api.call("GET", self._api.path("pods", spec.name)))
+        if changed := list(admission.changes(wanted, made)):
+            with anyio.CancelScope(shield=True), anyio.move_on_after(DISCARD_TIMEOUT):
+                await self.delete(spec.name, made["metadata"]["uid"], 0)
+            raise EngineError(_CHANGED.format(what="; it ".join(changed[:_CHANGES_SHOWN])))
+        return made
 
     async def have_supervisor(self, architecture: str) -> str:
         """Have the ConfigMap that holds the program, and return its name. It is made where it is not there.
@@ -95,7 +113,7 @@ class Pods:
 
     async def until_running(self, name: str, cell: str, not_id: str = "") -> dict[str, Any]:
         """Wait for one of the pod's containers, another one than `not_id`. Raises ImageMissing, EngineError."""
-        found = await self._api.call("GET", self._api.path("pods", name))
+        found = status.as_pod(await self._api.call("GET", self._api.path("pods", name)))
         while not status.has_started(found, cell) or status.id_of(found, cell) == not_id:
             found = await self.watch.next(found)
         return found
@@ -106,7 +124,15 @@ class Pods:
         def taken(used: list[str]) -> list[str]:
             return [*used, cell] if status.is_free_among(used, cell) else used
 
-        return await self._use(found, taken) is not None
+        mark = _mark()
+        try:
+            return await self._use(found, taken, mark) is not None
+        except BaseException:  # given up on its way: it may have been made
+            with anyio.CancelScope(shield=True), anyio.move_on_after(DISCARD_TIMEOUT), suppress(EngineError):
+                now = await self.look(status.volume_of(found))
+                if now is not None and status.annotations_of(now).get(pod.CHANGE) == mark:
+                    await self.release(now, cell)
+            raise
 
     async def assign(self, container_id: str, name: str, owner: str) -> None:
         """Give a pod that has no task's name one. Raises Taken: it has one, is gone, or is not that server's.
@@ -123,6 +149,10 @@ class Pods:
             {"op": "replace", "path": named, "value": name},
         ]
         if not await self._patched(pod_name, change):
+            # The answer to a first attempt may have been lost; no two pods are given one name.
+            found = await self.look(container_id)
+            if found is not None and status.name_of(found) == name and (not owner or status.owner_of(found) == owner):
+                return
             raise Taken(f"Another server has the pod {pod_name}, which stood ready, or it is gone. Call again.")
 
     async def release(self, found: dict[str, Any], cell: str, *, closes: bool = False) -> bool:
@@ -144,26 +174,34 @@ class Pods:
         """A container is not in use any more, and must not be."""
         await self._use(found, lambda used: [one + pod.SPOILT if one == cell else one for one in used])
 
-    async def _use(self, found: dict[str, Any], change: Callable[[list[str]], list[str]]) -> list[str] | None:
+    async def _use(
+        self, found: dict[str, Any], change: Callable[[list[str]], list[str]], mark: str = ""
+    ) -> list[str] | None:
         """Change which containers are in use, as often as others change it meanwhile; None where nothing changes."""
         now: dict[str, Any] | None = found
-        while now is not None and status.is_sandbox(now):  # else somebody has taken the annotation away
+        mark = mark or _mark()
+        for _ in range(CHANGE_ATTEMPTS):
+            if now is None or not status.is_sandbox(now):  # gone, or somebody has taken the annotation away
+                return None
             before = status.cells_in_use(now)
+            if status.annotations_of(now).get(pod.CHANGE) == mark:  # it was made, and its answer was lost
+                return before
             after = change(before)
             if after == before:
                 return None
-            if await self._change(now, after):
+            if await self._change(now, after, mark):
                 return after
             now = await self.look(status.volume_of(found))
-        return None
+        raise EngineError(f"The pod {found['metadata']['name']} is changed by others again and again. Call again.")
 
-    async def _change(self, found: dict[str, Any], after: Sequence[str]) -> bool:
-        """One patch that tests what it changes, so that of several servers one wins."""
+    async def _change(self, found: dict[str, Any], after: Sequence[str], mark: str) -> bool:
+        """One patch that tests what it changes, so that of several servers one wins. `mark`: says who made it."""
         at = _at("annotations", pod.CELLS)
         change = [
             {"op": "test", "path": "/metadata/uid", "value": found["metadata"]["uid"]},
             {"op": "test", "path": at, "value": status.annotations_of(found)[pod.CELLS]},
             {"op": "replace", "path": at, "value": ",".join(after)},
+            {"op": "add", "path": _at("annotations", pod.CHANGE), "value": mark},
         ]
         return await self._patched(found["metadata"]["name"], change)
 
@@ -180,13 +218,13 @@ class Pods:
     async def with_disk(self, disk: str) -> list[dict[str, Any]]:
         """The running pods that use a claim."""
         found = await self._api.call("GET", self._api.path("pods"), labelSelector=f"{pod.DISK}={disk}")
-        return [one for one in found["items"] if status.runs(one)]
+        return [one for one in map(status.as_pod, status.items_of(found)) if status.runs(one)]
 
     async def look(self, container_id: str) -> dict[str, Any] | None:
         """The pod; None when it is gone, or another one has its name."""
         name, uid = container_id.split("/")[:2]
         try:
-            found = await self._api.call("GET", self._api.path("pods", name))
+            found = status.as_pod(await self._api.call("GET", self._api.path("pods", name)))
         except ApiRefused as refused:
             if refused.status == _GONE:
                 return None
@@ -201,6 +239,11 @@ class Pods:
         except ApiRefused as refused:
             if refused.status not in (_GONE, _CONFLICT):  # a conflict: another pod has the name by now
                 raise
+
+
+def _mark() -> str:
+    """What no other change is marked with."""
+    return secrets.token_hex(8)
 
 
 def _at(place: str, key: str) -> str:

@@ -76,7 +76,8 @@ class Starter:
                 return await self.described(running, spec.profile, is_fresh=False)
         except BaseException as error:
             with anyio.move_on_after(POD_UNDO_TIMEOUT, shield=True):
-                await self._pods.release(found, cell)
+                if (now := await self._pods.look(status.volume_of(found))) is not None:  # it says what is in use
+                    await self._pods.release(now, cell)
             raise _late(spec.name) if isinstance(error, TimeoutError) else error from None
 
     async def _pod_with_files(self, spec: ContainerSpec) -> dict[str, Any] | None:
@@ -107,7 +108,7 @@ class Starter:
         if on_disk:
             is_fresh = await self._disks.ensure(spec)
         made = await self._pods.make(spec, claim_of(spec.workspace.name) if on_disk else "")
-        cell, why = pod.cell_of(spec.profile), ""
+        cell, why, others = pod.cell_of(spec.profile), "", ""
         try:
             if "network" not in spec.allow_unenforced:
                 self._wall.check_labels(status.labels_of(made))
@@ -121,9 +122,10 @@ class Starter:
         except BaseException as error:
             with anyio.move_on_after(POD_UNDO_TIMEOUT, shield=True):
                 if isinstance(error, TimeoutError):
-                    why = status.why_waits(await self._pods.look(status.volume_of(made)) or {})
+                    looked = await self._pods.look(status.volume_of(made)) or {}
+                    why, others = status.why_waits(looked), status.held_up_by(looked)
                 await self._pods.delete(spec.name, made["metadata"]["uid"], 0)
-            raise _late(spec.name, why) if isinstance(error, TimeoutError) else error from None
+            raise _late(spec.name, why, others) if isinstance(error, TimeoutError) else error from None
 
     async def _until_running(self, spec: ContainerSpec, cell: str) -> dict[str, Any]:
         with anyio.move_on_after(SUSPECT_AFTER):
@@ -156,7 +158,7 @@ class Starter:
             volume=status.files_of(found),
             is_fresh=is_fresh,
             is_owner=False,
-            shares_files="fsGroup" in found["spec"].get("securityContext", {}),
+            shares_files=found["spec"].get("securityContext", {}).get("fsGroup") == pod.FILES_GROUP,
             is_pod=True,
             is_contended=not status.is_assigned(found),
         )
@@ -183,8 +185,12 @@ def place_of(container: Container) -> PodCell:
     return PodCell(name, cell)
 
 
-def _late(name: str, why: str = "") -> EngineError:
-    said = f"no node takes it ({shown(why, _SAID)})" if why else "the cluster has no room for it, or pulls its image"
+def _late(name: str, why: str = "", others: str = "") -> EngineError:
+    said = "the cluster has no room for it, or pulls its image"
+    if why:
+        said = f"no node takes it ({shown(why, _SAID)})"
+    elif others:
+        said = f"the cluster has added containers to it that are not in order ({shown(others, _SAID)})"
     return EngineError(
         f"The pod {name} was not started within {POD_START_TIMEOUT:g} s: {said}. Call again in a minute."
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from taskcell.engine.base import ListedContainer, Standing
 from taskcell.engine.kubernetes import pod
-from taskcell.errors import EngineError, ImageMissing
+from taskcell.errors import EngineError, EngineUnavailable, ImageMissing
 
 #: Why a container cannot start, so that waiting is of no use, in Kubernetes' words.
 _NO_IMAGE = frozenset({"ErrImageNeverPull", "InvalidImageName", "ImagePullBackOff", "ErrImagePull"})
@@ -23,6 +23,29 @@ _ENDED = frozenset({"Succeeded", "Failed"})
 
 def _seconds(time_of: str) -> float:
     return datetime.fromisoformat(time_of.replace("Z", "+00:00")).timestamp()
+
+
+def items_of(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The objects of a list, without those that lack a name or a uid."""
+    return [one for one in found.get("items") or () if is_whole(one)]
+
+
+def is_whole(found: object) -> bool:
+    """Whether something has what every object of Kubernetes has."""
+    meta = found.get("metadata") if isinstance(found, dict) else None
+    return isinstance(meta, dict) and all(isinstance(meta.get(key), str) for key in ("name", "uid"))
+
+
+def as_pod(found: dict[str, Any]) -> dict[str, Any]:
+    """A pod that has at least what every pod has. Raises EngineUnavailable."""
+    if not is_whole(found):
+        raise EngineUnavailable("The Kubernetes API sent a pod that has no name or no uid. Call again.")
+    for part in ("status", "spec"):
+        if not isinstance(found.get(part), dict):
+            found[part] = {}
+    if not isinstance(found["spec"].get("containers"), list):
+        found["spec"]["containers"] = []
+    return found
 
 
 def has_started(found: dict[str, Any], cell: str) -> bool:
@@ -124,6 +147,24 @@ def is_sandbox(found: dict[str, Any]) -> bool:
     return pod.CELLS in annotations_of(found)
 
 
+def own_cells(found: dict[str, Any]) -> list[str]:
+    """The containers that a pod was asked for: admission webhooks may add others, in any place."""
+    every = found["spec"]["containers"]
+    own = [one for one in every if (one.get("command") or [""])[0] == pod.SUPERVISOR]
+    return [one["name"] for one in own or every]
+
+
+def held_up_by(found: dict[str, Any]) -> str:
+    """Containers that admission webhooks have added and that are not in order; empty where there is none."""
+    status, own = found.get("status", {}), own_cells(found) if found else []
+    every = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+    states = [(one["name"], one.get("state", {})) for one in every if one["name"] not in own and not one.get("ready")]
+    return ", ".join(
+        f"{name} ({next((str(why['reason']) for why in state.values() if why.get('reason')), 'not ready')})"
+        for name, state in states
+    )
+
+
 def is_walled(found: dict[str, Any]) -> bool:
     """Whether a sandbox's pod is promised to have no network."""
     return is_sandbox(found) and pod.OPEN_NETWORK not in annotations_of(found)
@@ -172,12 +213,12 @@ def listed(found: dict[str, Any]) -> Iterator[ListedContainer]:
     own = {key.removeprefix(pod.LABEL_PREFIX): value
            for key, value in labels_of(found).items() if key.startswith(pod.LABEL_PREFIX)}  # fmt: skip
     in_use = [cell for cell in cells_in_use(found) if not cell.endswith(pod.SPOILT)]
-    for cell in in_use or [found["spec"]["containers"][0]["name"]]:
+    for cell in in_use or own_cells(found)[:1]:
         yield ListedContainer(
             id=id_of(found, cell),
             name=name_of(found),
             labels={f"taskcell.{key}": value for key, value in own.items()},
-            state="removing" if meta.get("deletionTimestamp") else found["status"]["phase"].lower(),
+            state="removing" if meta.get("deletionTimestamp") else str(found["status"].get("phase", "unknown")).lower(),
             age=max(0.0, time.time() - _seconds(meta["creationTimestamp"])),
         )
 

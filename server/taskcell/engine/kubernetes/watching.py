@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import aclosing, suppress
 from typing import Any
 
 import anyio
@@ -17,6 +18,11 @@ log = structlog.get_logger(__name__)
 
 #: Seconds without news of a pod that starts after which it is looked at: the watch may hang.
 NEWS_WITHIN = 5.0
+
+#: Seconds between two looks at a pod whose watch ends at once.
+ALONE_PAUSE = 0.25
+#: Events that say how a pod is; later versions may have others.
+_NEWS = frozenset({"ADDED", "MODIFIED"})
 
 Pod = dict[str, Any]
 
@@ -58,19 +64,18 @@ class PodWatch:
         return self._selector == _selector_of(status.owner_of(found))
 
     async def _look(self, name: str) -> Pod:
-        return await self._api.call("GET", self._api.path("pods", name))
+        return status.as_pod(await self._api.call("GET", self._api.path("pods", name)))
 
     async def _alone(self, found: Pod) -> Pod:
         """The same by a watch of its own: this server's is not on, as in a command line."""
         name = found["metadata"]["name"]
         query = {"fieldSelector": f"metadata.name={name}", "resourceVersion": _version_of(found)}
-        try:
-            async for event in self._api.watch(self._api.path("pods"), **query):
-                if event["type"] != "BOOKMARK":
-                    newest: Pod = event["object"]
-                    return newest
-        except EngineError:
-            pass  # too old, busy or away: the look says whether that lasts
+        with anyio.move_on_after(NEWS_WITHIN), suppress(EngineError):  # too old, busy or away: the look says more
+            async with aclosing(self._api.watch(self._api.path("pods"), **query)) as events:
+                async for event in events:
+                    if event.get("type") in _NEWS and status.is_whole(event["object"]):
+                        return status.as_pod(event["object"])
+            await anyio.sleep(ALONE_PAUSE)
         return await self._look(name)
 
     # --- the watch -----------------------------------------------------------------------------------------------
@@ -114,10 +119,11 @@ class PodWatch:
         path = self._api.path("pods")
         if not self._version:
             found = await self._api.call("GET", path, labelSelector=self._selector)
-            gone = self._seen.keys() - {one["metadata"]["name"] for one in found["items"]}
+            items = status.items_of(found)
+            gone = self._seen.keys() - {one["metadata"]["name"] for one in items}
             for name in gone:
                 self._lose(self._seen[name], ended)
-            for one in found["items"]:
+            for one in items:
                 self._see(one, ended)
             self._version = _version_of(found)
         self._is_on = True
@@ -125,13 +131,13 @@ class PodWatch:
         async for event in self._api.watch(path, **query):
             one = event["object"]
             self._version = _version_of(one)
-            if event["type"] == "DELETED":
+            if event.get("type") == "DELETED" and status.is_whole(one):
                 self._lose(one, ended)
-            elif event["type"] != "BOOKMARK":
+            elif event.get("type") in _NEWS and status.is_whole(one):
                 self._see(one, ended)
 
     def _see(self, one: Pod, ended: Callable[[str], None]) -> None:
-        self._seen[one["metadata"]["name"]] = one
+        self._seen[one["metadata"]["name"]] = status.as_pod(one)
         for container in status.ended_in(one):
             ended(container)
         self._tell(one["metadata"]["name"])
@@ -139,7 +145,7 @@ class PodWatch:
     def _lose(self, one: Pod, ended: Callable[[str], None]) -> None:
         """A pod is gone, or another server's."""
         self._seen.pop(one["metadata"]["name"], None)
-        for container in status.all_in(one) if self._holds(one) else ():
+        for container in status.all_in(status.as_pod(one)) if self._holds(one) else ():
             ended(container)
         self._tell(one["metadata"]["name"])
 
