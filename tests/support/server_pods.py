@@ -6,7 +6,7 @@ import base64
 import os
 import random
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,9 +130,17 @@ class ServerPods:
         one, two, three = (self.servers[name] for name in ("one", "two", "three"))
         return one, two, three
 
-    async def start(self, name: str, node: int, port: int = FIRST_PORT) -> ServerPod:
-        """One more server, which serves by the time that this returns."""
-        await self.admin.call("POST", self.admin.path("pods"), pod_body(name, node, port))
+    async def start(
+        self, name: str, node: int, port: int = FIRST_PORT, change: Callable[[dict[str, Any]], None] = lambda pod: None
+    ) -> ServerPod:
+        """One more server, which serves by the time that this returns.
+
+        Arguments:
+            change: makes another pod of what a server usually has.
+        """
+        body = pod_body(name, node, port)
+        change(body)
+        await self.admin.call("POST", self.admin.path("pods"), body)
         url = ""
         with anyio.fail_after(START):
             while True:
@@ -370,8 +378,13 @@ def _role() -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def server_pods(folder: Path, namespace: str) -> AsyncIterator[ServerPods]:
-    """A namespace for servers: an account with the documented rights alone, the configuration, a token."""
+async def server_pods(folder: Path, namespace: str, pool: str = "") -> AsyncIterator[ServerPods]:
+    """A namespace for servers: an account with the documented rights alone, the configuration, a token.
+
+    Arguments:
+        pool: more lines of the configuration's table `[pool]`.
+    """
+    toml = TOML.replace("[pool]\n", f"[pool]\n{pool}")
     token = TokenFile(folder / "tokens.json").create("ann", USUAL_SCOPES, None)[1]
     secret = base64.b64encode((folder / "tokens.json").read_bytes()).decode()
     binding = {
@@ -383,7 +396,7 @@ async def server_pods(folder: Path, namespace: str) -> AsyncIterator[ServerPods]
         (RBAC, "roles", _role()),
         (RBAC, "rolebindings", binding),
         ("", "serviceaccounts", {"metadata": {"name": _ACCOUNT}}),
-        ("", "configmaps", {"metadata": {"name": _CONFIG}, "data": {"taskcell.toml": TOML}}),
+        ("", "configmaps", {"metadata": {"name": _CONFIG}, "data": {"taskcell.toml": toml}}),
         ("", "secrets", {"metadata": {"name": _SECRET}, "data": {"tokens.json": secret}}),
     ]
     async with cluster.namespace(namespace, *objects) as admin:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import BinaryIO
 
 import structlog
 
+from taskcell.careful_clock import careful_time
 from taskcell.deployment.archives import FAULTS, ArchiveHead, ArchiveStore, age_of, begin, read_head
 from taskcell.deployment.state_files import open_own, why
 from taskcell.model import TaskKey
@@ -113,7 +113,7 @@ class KeptFiles:
         if not self._deployment.cleans:
             return
         found = sorted(self._all(), key=age_of, reverse=True)
-        room, now = self._most, time.time()
+        room, now = self._most, careful_time()
         for path in found:
             with suppress(OSError):
                 status = path.stat()

@@ -10,14 +10,16 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
 
+from taskcell.careful_clock import careful_time
+from taskcell.deployment import state_files
 from taskcell.deployment.archives import age_of
 from taskcell.deployment.checked import number, text
-from taskcell.deployment.state_files import own_folder, read_own, replace, why
+from taskcell.deployment.state_files import own_folder, read_own, why
 from taskcell.deployment.state_folder import StateFolder
 from taskcell.environment import OF_TERMINAL, Environment
 from taskcell.model import TaskKey
@@ -41,16 +43,26 @@ class Opening:
     Arguments:
         labels: words of its client, by which it finds the task again.
         ends: when it is closed (seconds of the wall clock); 0: by nobody but its client, and its server's limits.
+        due: the same by the monotonic clock of the server that counts it, so that a wall clock that jumps ends nothing.
     """
 
     environment: Environment = OF_TERMINAL
     labels: Mapping[str, str] = field(default_factory=dict)
     ends: float = 0.0
+    due: float | None = field(default=None, compare=False)
 
     @property
     def seconds_left(self) -> float | None:
         """Until its lifetime is over, 0 at least; None: it has none."""
-        return max(0.0, self.ends - time.time()) if self.ends else None
+        if not self.ends:
+            return None
+        return max(0.0, self.ends - time.time() if self.due is None else self.due - time.monotonic())
+
+    def counted(self, before: Opening | None) -> Opening:
+        """The same with `due`, as it was counted before, or else by what the wall clock says now."""
+        if before is not None and before.ends == self.ends:
+            return replace(self, due=before.due)
+        return replace(self, due=time.monotonic() + self.ends - time.time())
 
 
 #: That of a task that nobody has opened with anything.
@@ -81,7 +93,7 @@ class OpenedTasks:
                 return
             own_folder(folder)
             self._prune(folder)
-            replace(folder / self._name(task), document_of(task, opening).encode())
+            state_files.replace(folder / self._name(task), document_of(task, opening).encode())
         except OSError as error:
             self._here[task] = opening
             log.warning("No later server will know what a task was opened with.", reason=why(error))
@@ -129,7 +141,7 @@ class OpenedTasks:
                 yield path
 
     def _prune(self, folder: Path) -> None:
-        since = time.time() - KEPT_FOR
+        since = careful_time() - KEPT_FOR
         for path in () if self._is_persistent else folder.glob(f"*{_ENDING}"):
             with suppress(OSError):
                 if path.stat().st_mtime < since:

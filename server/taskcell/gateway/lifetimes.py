@@ -46,6 +46,7 @@ class Lifetimes:
             labels=opening.labels if labels is None else dict(labels),
             ends=opening.ends if lifetime is None else time.time() + lifetime,
         )
+        opening = opening.counted(self._known.get(task))
         self._known[task] = opening
         await anyio.to_thread.run_sync(self._opened.note, task, opening)
         self._changed.set()
@@ -57,7 +58,8 @@ class Lifetimes:
         return {task: opening for task, opening in self._known.items() if task.principal == principal}
 
     async def _look(self) -> None:
-        self._known = dict(await anyio.to_thread.run_sync(self._opened.known))
+        found = await anyio.to_thread.run_sync(self._opened.known)
+        self._known = {task: opening.counted(self._known.get(task)) for task, opening in found.items()}
 
     async def run(self, close: Callable[[TaskKey], Awaitable[object]]) -> None:
         """End tasks in time, until this is cancelled.
@@ -69,17 +71,17 @@ class Lifetimes:
         while True:
             self._changed = anyio.Event()
             await self._look()
-            for task in [task for task, opening in self._known.items() if opening.seconds_left == 0]:
-                await self._end(task, close)
+            for task, opening in [(task, one) for task, one in self._known.items() if one.seconds_left == 0]:
+                await self._end(task, opening, close)
             left = [left for one in self._known.values() if (left := one.seconds_left)]
             with anyio.move_on_after(min([RESCAN, *left])):
                 await self._changed.wait()
 
-    async def _end(self, task: TaskKey, close: Callable[[TaskKey], Awaitable[object]]) -> None:
+    async def _end(self, task: TaskKey, known: Opening, close: Callable[[TaskKey], Awaitable[object]]) -> None:
         try:
             if (await self._pool.holder(task)).door is not None:
                 return
-            if (await anyio.to_thread.run_sync(self._opened.find, task)).seconds_left == 0:
+            if (await anyio.to_thread.run_sync(self._opened.find, task)).ends == known.ends:  # it was not prolonged
                 log.info("A task's lifetime is over.", task=task.task)
                 await close(task)
         except TaskcellError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hmac
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -205,7 +204,7 @@ class Tasks:
     def _state(self, identity: str, record: Record, status: str, message: str) -> TaskState:
         """Return the fields that describe a task in every answer."""
         about, over = record.about, status != "working"
-        age = max(0.0, (record.ended if over else time.time()) - about.started)
+        age = record.lasted if over else record.age
         # The process is known at least this long after its end, and a client must not give up while it may still run.
         ttl = age + self._gateway.idle_ttl
         if not over and about.has_timeout:

@@ -134,6 +134,8 @@ class Record:
     """A process and what the server knows about it.
 
     Arguments:
+        began: when it started (seconds of the monotonic clock): the wall clock, which is shown, may jump.
+        lasted: seconds that it ran; 0 while it runs.
         ended: seconds since the epoch; 0 while it runs.
         on_end: called at its end or loss, before anything else is read from the channel; it must not block.
         is_handed_off: it goes on, or went on, after its call's answer.
@@ -145,6 +147,8 @@ class Record:
 
     about: About
     process: Process
+    began: float = field(default_factory=time.monotonic)
+    lasted: float = 0.0
     ended: float = 0.0
     on_end: Callable[[], None] | None = None
     is_handed_off: bool = False
@@ -154,6 +158,11 @@ class Record:
     end_note: str = ""
     _is_told: bool = False
     _telling: anyio.Event | None = None
+
+    @property
+    def age(self) -> float:
+        """Seconds since it started."""
+        return time.monotonic() - self.began
 
     @property
     def is_cancelled(self) -> bool:

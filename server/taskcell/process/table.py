@@ -54,7 +54,7 @@ class ProcessTable:
         return record
 
     def _end(self, record: Record) -> None:
-        record.ended = time.time()
+        record.ended, record.lasted = time.time(), record.age
         if record.process.exit is not None:
             record.alive = record.process.exit.descendants
         if record.on_end is not None:
@@ -97,7 +97,9 @@ class ProcessTable:
             if about is not None and about.process_id not in self._records:
                 record = self.add(about, 0, Process if about.linger is None else HeldProcess)
                 record.process.take_up(listed, stdin_open=about.takes_input)
-                record.ended = about.started + listed.duration_us / 1e6
+                record.began = time.monotonic() - listed.age_ms / 1000
+                record.lasted = listed.duration_us / 1e6
+                record.ended = about.started + record.lasted
                 record.alive = listed.alive
             elif listed.state is not protocol.ProcessState.RUNNING:
                 self._channel.forget_soon(listed.process)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
@@ -197,7 +196,7 @@ class Sandbox:
     async def see_out(self, record: Record) -> None:
         """Stay with a process that goes on after its call's answer until it ends."""
         process = record.process
-        left = max(0.0, record.about.started + record.about.timeout - time.time())
+        left = max(0.0, record.about.timeout - record.age)
         has_ended = True
         with suppress(SandboxLost, SpawnFailed):
             has_ended = await within(process, partial(self._end_of, record), left + DEADLINE_SLACK)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -182,7 +181,7 @@ class ProcessCalls:
     def _info(sandbox: Sandbox, record: Record, alive: int | None) -> ProcessInfo:
         about, process = record.about, record.process
         status, code = status_of(record, closed=sandbox.state is SandboxState.CLOSED)
-        age = round(max(0.0, time.time() - about.started), 1)
+        age = round(record.age, 1)
         size, tool, line = sum(process.written), about.tool, visible(about.text)
         return ProcessInfo(about.process_id, status.value, code, tool, line, age, size, about.is_terminal, alive)
 

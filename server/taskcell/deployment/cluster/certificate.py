@@ -18,8 +18,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-#: Longer than any server lives; and the clocks of nodes that may differ.
-_BEFORE, _AFTER = datetime.timedelta(days=2), datetime.timedelta(days=3650)
+#: It ends with its server, so that no clock decides on it: from before any computer's time, until what RFC 5280
+#: (4.1.2.5) writes for "without an end".
+_FROM = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_UNTIL = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,11 @@ def make_certificate(host: str) -> Certificate:
     """Make a key and a certificate for the address at which a server is reached: an IP address, or a name. Blocking."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "taskcell")])
-    now = datetime.datetime.now(datetime.UTC)
     usage = dict.fromkeys(
         ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign"), False
     )
     made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - _BEFORE, now + _AFTER)
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), _FROM, _UNTIL)
         .add_extension(x509.SubjectAlternativeName([_named(host)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(

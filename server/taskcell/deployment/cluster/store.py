@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
+from taskcell.careful_clock import careful_time
 from taskcell.deployment.archives import age_of
 from taskcell.deployment.cluster.members import TERM, Members
 from taskcell.deployment.state_files import own_folder, why
@@ -61,7 +61,7 @@ class SharedStore:
 
     def is_over(self, instance: str, draft: Path) -> bool:
         """Its server does not live, or is so new that this one has not seen it yet: then it has just begun."""
-        return not self._members.is_alive(instance) and time.time() - age_of(draft) > TERM
+        return not self._members.is_alive(instance) and careful_time() - age_of(draft) > TERM
 
     def may_take(self, task: TaskKey, instance: str) -> bool:
         """Whoever wrote it: no two servers have the same task."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 
+from taskcell.careful_clock import careful_time
 from taskcell.deployment.base import Claimed, Peer
 from taskcell.deployment.cluster.members import Members
 from taskcell.deployment.cluster.objects import CLAIM, INSTANCE, Objects, at_annotation, at_label, set_to, test
@@ -199,7 +200,7 @@ class TaskLeases:
                 steps = [test(_HOLDER, self._members.instance), set_to(_TIME, micro_time(self._idle[task]))]
                 if changed := await self._objects.change("leases", self._name(task), steps):
                     self._versions[task] = str(changed["metadata"]["resourceVersion"])
-            elif time.time() - since > KEPT_FOR:
+            elif careful_time() - since > KEPT_FOR:
                 self._opened.pop(task, None)
 
     async def check(self) -> Collection[TaskKey]:
