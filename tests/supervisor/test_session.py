@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from supervisor_driver import PLENTY, TOKEN, WELCOME_SIZE, Client, Closed, Supervisor, until
 from taskcell.supervisor import events, requests
 from taskcell.supervisor.events import Welcome
+from taskcell.supervisor.protocol import SpawnFlag
 
 
 def begin(client: Client, ttl_ms: int = 0) -> Welcome:
@@ -173,3 +176,31 @@ def test_the_welcomes_size_is_known(supervisor: Supervisor) -> None:
         client.send(requests.hello(TOKEN, 0))
         with pytest.raises(Closed):
             client.wait(events.Pong)
+
+
+def test_a_connection_that_breaks_behind_its_hello_does_not_end_the_session(supervisor: Supervisor) -> None:
+    """Its WELCOME cannot be sent; the next connection goes on."""
+    with supervisor.connect() as first:
+        welcome = begin(first)
+        first.shell(1, "read line; echo $line", flags=SpawnFlag.STDIN)
+        received = first.received
+    os.kill(supervisor.child.pid, signal.SIGSTOP)  # it finds the HELLO and the end together
+    with supervisor.connect() as second:
+        second.send(requests.hello(TOKEN, 0, welcome.session, received))
+    os.kill(supervisor.child.pid, signal.SIGCONT)
+    third, again = resume(supervisor, welcome, received)
+    with third:
+        assert again.session == welcome.session
+        third.send(requests.stdin(1, b"goes on\n"))
+        assert third.wait_output(1, b"goes on\n") == b"goes on\n"
+
+
+def test_a_first_connection_that_breaks_behind_its_hello_leaves_the_supervisor_to_the_next(
+    supervisor: Supervisor,
+) -> None:
+    os.kill(supervisor.child.pid, signal.SIGSTOP)
+    with supervisor.connect() as first:
+        first.send(requests.hello(TOKEN, 0))
+    os.kill(supervisor.child.pid, signal.SIGCONT)
+    with supervisor.claim() as second:
+        assert second.run(1, "true").exit_code == 0

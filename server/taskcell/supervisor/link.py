@@ -14,7 +14,7 @@ import anyio
 import anyio.abc
 import structlog
 
-from taskcell.errors import ProtocolError, TaskcellError
+from taskcell.errors import EngineUnavailable, ProtocolError, TaskcellError
 from taskcell.raw_stream import SendsNow
 from taskcell.supervisor import events, protocol, requests
 from taskcell.supervisor.decoder import Decoder
@@ -31,8 +31,8 @@ WELCOME_TIMEOUT = 20.0
 #: call that has waited for it still answers within the minute after which clients give up.
 PATIENCE = 30.0
 #: Streams to try before the first WELCOME: nothing has begun that could be lost, and one that broke says nothing about
-#: the sandbox.
-FIRST_STREAMS = 3
+#: the sandbox. The seconds after which none is tried any more: an engine that hangs is not to be waited for thrice.
+FIRST_STREAMS, FIRST_WITHIN = 3, 10.0
 #: Seconds between two attempts: the first, and the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 #: Bytes to receive at once: what an engine's socket holds. Files that pass by wake the server less often.
@@ -97,11 +97,7 @@ class LastingStream:
         """
         reason: str | None = None
         with anyio.CancelScope() as self._life:
-            for _ in range(FIRST_STREAMS):
-                reason = await self._serve(connect, on_welcome)
-                if reason is not None or self.welcome is not None:
-                    break
-                await anyio.sleep(FIRST_PAUSE)
+            reason = await self._begin(connect, on_welcome)
             while reason is None and self.welcome is not None and not self.is_ending:
                 reason = await self._reconnect(connect, is_gone)
         self.end()
@@ -118,6 +114,21 @@ class LastingStream:
         """Give up the stream, and go on with another one."""
         if self._receiving is not None:
             self._receiving.cancel()
+
+    async def _begin(self, connect: Connect, on_welcome: Callable[[], None]) -> str | None:
+        """Serve on the first stream that does not break before WELCOME; as `_serve`. Raises TaskcellError."""
+        began = time.monotonic()
+        for left in reversed(range(FIRST_STREAMS)):
+            try:
+                reason = await self._serve(connect, on_welcome)
+            except EngineUnavailable:
+                if not left or time.monotonic() - began > FIRST_WITHIN:
+                    raise
+                reason = None
+            if reason is not None or self.welcome is not None:
+                return reason
+            await anyio.sleep(FIRST_PAUSE)
+        return None
 
     async def _reconnect(self, connect: Connect, is_gone: IsGone) -> str | None:
         """Serve on another stream until that breaks, too; returns why the session is over if it is."""

@@ -37,7 +37,7 @@ bool conn_overflows(const struct conn *c);
 bool conn_flush(struct conn *c);
 /* Returns when the next connection expires, or when an answer may be held back no longer. */
 int64_t conn_next(const struct supervisor *s);
-/* Refuses each connection whose HELLO is overdue. */
+/* Closes each connection whose HELLO is overdue. */
 void conn_expire(struct supervisor *s, int64_t now);
 
 #endif

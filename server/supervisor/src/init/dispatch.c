@@ -39,12 +39,12 @@ static bool token_matches(const struct supervisor *s, struct slice token) {
     return !difference;
 }
 
-static const char *welcome(struct supervisor *s, bool first_claim) {
+/* A stream that has broken already, behind its HELLO, ends its connection, and not the session. */
+static void welcome(struct supervisor *s, bool first_claim) {
     struct buffer out = {0};
     answer_welcome(&out, s, first_claim);
-    bool sent = conn_send_first(s->active, &out);
+    if (!conn_send_first(s->active, &out)) shutdown(s->active->fd, SHUT_RDWR);
     buffer_free(&out);
-    return sent ? NULL : "WELCOME could not be sent";
 }
 
 /* Goes on with the session of an earlier connection. */
@@ -54,7 +54,8 @@ static const char *resume(struct supervisor *s, struct conn *c, const struct req
     if (!s->active || q->session != s->session) return "another connection has taken this one's place";
     if (!conn_resume(s, c, q->position)) return "what this connection has got does not fit";
     s->last_seen = clock_now();
-    return welcome(s, false);
+    welcome(s, false);
+    return NULL;
 }
 
 static const char *hello(struct supervisor *s, struct conn *c, const struct request *q) {
@@ -76,9 +77,9 @@ static const char *hello(struct supervisor *s, struct conn *c, const struct requ
     s->last_seen = clock_now();
     s->session++;
     table_reset_reader(s);
-    const char *fault = welcome(s, first_claim);
-    if (!fault && s->sudo.refused) answer_sudo(s, SUDO_REFUSED);
-    return fault;
+    welcome(s, first_claim);
+    if (s->sudo.refused) answer_sudo(s, SUDO_REFUSED);
+    return NULL;
 }
 
 /* The process is gone, but its EXIT still waits for output to be sent, and KILLED must not overtake it. */
