@@ -46,7 +46,7 @@ class Plan:
     nodes: int = 100
     spread: int = members.SPREAD
     binds: float = measured.BINDS_PER_SECOND
-    lasts: float = 3600.0
+    lasts: float = 7200.0
     places: int = 64
     warm: int = 1
     spreads_begun: bool = True
@@ -157,6 +157,8 @@ class Fleet:
         cluster, servers = self.cluster, self.all_servers
         self.peaks = {
             "places of one server": max(server.most_wanted for server in servers) / self.plan.places,
+            "bound of one principal": max(server.most_of_one for server in servers)
+            / self.plan.bounds.max_per_principal,
             "scheduler": cluster.scheduler.peak,
             "starts on one node": max(node.starting.peak for node in cluster.nodes),
             "processor of one server": max(server.loop.peak for server in servers),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from fleet import measured
 from fleet.cell import Cell, Granted
 from fleet.clock import Station, nothing
-from fleet.cluster import Cluster, Pod, PodState
+from fleet.cluster import Pod, PodState
 from fleet.member import Member
 from fleet.work import Call
 from taskcell.config.policy_tables import PolicySettings
@@ -38,22 +39,19 @@ class Server:
     """Serves calls with sandboxes of its own. Every event of a server that has died means nothing."""
 
     def __init__(self, name: str, fleet: Fleet) -> None:
-        self.name, self.fleet, self.lives = name, fleet, True
+        self.name, self.fleet, self.cluster, self.lives = name, fleet, fleet.cluster, True
         self.slots = Slots(fleet.plan.bounds)
         self.loop = Station(fleet.clock)
         self.calls: dict[Call, None] = {}
         #: Tasks whose Lease this server holds, and when they were used last; and pods of which that is to be written.
         self.own: dict[TaskKey, float] = {}
         self.busy: dict[Pod, None] = {}
-        self.most_wanted = 0
+        #: Places that were wanted at once, and by one principal: no more of these count than it may have.
+        self.most_wanted = self.most_of_one = 0
         self._pods: dict[Slot, Pod] = {}
         self._waiting: dict[Slot, list[Callable[[], None]]] = {}
         fleet.clock.after(TICK, self._tick)
         self.member = Member(self)
-
-    @property
-    def cluster(self) -> Cluster:
-        return self.fleet.cluster
 
     # --- calls ---------------------------------------------------------------------------------------------------
 
@@ -278,16 +276,21 @@ class Server:
         if not self.lives:
             return
         now = self.fleet.clock.now
-        wanted = sum(slot.is_busy for slot in self.slots) + self.slots.waiting
-        self.most_wanted = max(self.most_wanted, wanted)
+        self._count_wanted()
         self._delete(self.slots.take_idle(now, SETTINGS.idle_ttl))
         self._carry_out(self.slots.next_warm(now))
         here = {slot.task for slot in self.slots}
-        for task in [task for task, used in self.own.items() if task not in here and now - used > CLAIM_KEPT]:
+        for task in [one for one, used in self.own.items() if one not in here and now - used > CLAIM_KEPT]:
             del self.own[task]
             self.cluster.release(task, self.name)
         if len(self.slots) or self.fleet.is_working:
             self.fleet.clock.after(TICK, self._tick)
+
+    def _count_wanted(self) -> None:
+        tasks = {slot.task for slot in self.slots if slot.is_busy} | {call.task.key for call in self.calls}
+        wanted = Counter(task.principal for task in tasks)
+        shared = sum(min(count, self.slots.bounds.max_per_principal) for count in wanted.values())
+        self.most_wanted, self.most_of_one = max(self.most_wanted, shared), max(self.most_of_one, *wanted.values(), 0)
 
     def end(self) -> None:
         """Close what is left, as a server does that is stopped."""

@@ -14,7 +14,7 @@ CALLS = 4
 THINK = 8.0
 #: Seconds of a command: most are short, some are builds. Log-normal.
 COMMAND_MEDIAN, COMMAND_SPREAD = 0.3, 1.5
-#: Principals of an hour of a team, whose shares fall as 1/rank.
+#: Principals of teams, whose shares fall as 1/rank.
 PEOPLE = 2000
 
 
