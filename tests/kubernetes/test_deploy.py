@@ -149,7 +149,7 @@ async def ran(client: Client, command: str, task: str = "one") -> str:
 
 
 async def test_the_pages_commands_lead_from_an_empty_namespace_to_a_client_and_leave_nothing(cluster: Cluster) -> None:
-    install, look, make_token, remove, _ = blocks()
+    install, look, make_token, remove, *_ = blocks()
     cluster.run(install)
     hold_to_the_rights(cluster)
     cluster.run(look)
@@ -169,7 +169,7 @@ async def test_the_pages_commands_lead_from_an_empty_namespace_to_a_client_and_l
 
 
 async def test_several_servers_are_one_deployment_by_the_pages_commands(cluster: Cluster) -> None:
-    _, _, make_token, remove, several = blocks()
+    _, _, make_token, remove, several, _ = blocks()
     seen = cluster.run(several)
     assert re.search(r"ok +servers +The deployment has 2\.", seen), seen
     assert re.search(r"ok +store ", seen), seen
@@ -195,6 +195,33 @@ async def test_several_servers_are_one_deployment_by_the_pages_commands(cluster:
     await files_outlive_sandboxes_and_servers(cluster, token[0], tasks[:2])
     cluster.run(remove)
     assert eventually(lambda: not cluster.run("kubectl get pods --all-namespaces --output name").strip())
+
+
+async def test_one_server_becomes_several_and_one_again_by_the_pages_commands(cluster: Cluster) -> None:
+    """Tokens, kept files and snapshots go along; what is open goes along on the way back."""
+    install, _, make_token, _, _, grow = blocks()
+    cluster.run(install)
+    token = re.search(r"taskcell_\S+", cluster.run(make_token))
+    assert token, "no token was printed"
+    async with cluster.client(token[0]) as client:
+        for task in ("open", "closed"):
+            assert (await ran(client, f"echo {task} > file; export A={task}; echo made", task)).startswith("made\n")
+        await call(client, action="snapshot", task_id="closed", name="kept")
+        await call(client, action="close", task_id="closed")
+    cluster.run(grow)
+    assert len(servers(cluster)) == 2
+    async with cluster.client(token[0], "pod/taskcell-1") as client:
+        await call(client, action="restore", task_id="restored", name="kept")
+        for task, file in (("open", "open"), ("restored", "closed")):
+            found = await ran(client, "cat file; echo $A", task)
+            assert found.startswith(f"{file}\n{file}\n"), found + cluster.seen()
+            assert (await ran(client, "sleep 1000 & echo begun", task)).startswith("begun\n")
+    cluster.run("kubectl -n taskcell scale statefulset/taskcell --replicas 1")
+    assert eventually(lambda: len(leases(cluster, "server")) == 1), cluster.seen()
+    async with cluster.client(token[0]) as client:
+        for task, file in (("open", "open"), ("restored", "closed")):
+            found = await ran(client, "cat file; echo $A; pgrep -c sleep", task)
+            assert found.startswith(f"{file}\n{file}\n1\n"), found + cluster.seen()
 
 
 async def call(client: Client, **arguments: str) -> str:
