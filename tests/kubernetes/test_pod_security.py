@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import anyio
@@ -21,6 +22,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.kubernetes]
 #: Seconds for a test on a busy machine.
 LIMIT = 120.0
 TOML = "manifests = []\n[policy]\nallow_unenforced = ['pids']\n"
+DEPLOY = Path(__file__).parents[2] / "deploy/kubernetes"
 SUDO = "manifests = []\n[policy]\nallow_unenforced = ['pids']\nallow_sudo = true\n[terminal]\nsudo = true\n"
 
 
@@ -52,6 +54,19 @@ async def test_restricted_is_named_with_what_to_do_by_a_call_and_by_doctor(
         assert 'violates PodSecurity "restricted:latest"' in said
         assert "label the namespace pod-security.kubernetes.io/enforce=baseline" in said
     assert trial.startswith("'terminal' cannot run.")
+
+
+async def test_the_servers_own_pod_is_made_where_restricted_is_enforced(tmp_path: Path) -> None:
+    """So that it can say what is wrong; its volume does not matter here."""
+    kubectl = [os.environ["TASKCELL_TEST_KUBECTL"], "--kubeconfig", os.environ["TASKCELL_TEST_KUBECONFIG"]]
+    apply = [*kubectl, "--namespace", "tc-restricted", "apply"]
+    for name in ("rights", "server"):
+        apply += ["--filename", str(DEPLOY / f"{name}.yaml")]
+    async with cluster.namespace("tc-restricted") as admin, pod_security.enforced(admin, "restricted", tmp_path):
+        with anyio.fail_after(LIMIT):
+            await anyio.run_process(apply)
+            while not (await admin.call("GET", admin.path("pods")))["items"]:
+                await anyio.sleep(0.1)
 
 
 def _doctors_trial(folder: Path, config: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -242,13 +242,14 @@ def _after(answer: httpx2.Response) -> float:
 
 
 def _refusal(method: str, path: str, status: int, said: dict[str, Any], after: float = 0.0) -> ApiRefused:
-    message, reason = str(said.get("message", ""))[:_SAID], str(said.get("reason", ""))
+    message, reason = str(said.get("message", "")), str(said.get("reason", ""))
+    message = message if len(message) <= _SAID else f"{message[:_SAID]}…"
     what = f"Kubernetes refused {method} {path} ({f'{status} {reason}'.strip()}): {message}"
     if status == 403 and " cannot " in message:  # as RBAC says it; admission has other words
-        what += " The server's account lacks this right; docs/engines.md has all that it needs."
+        what += ". The server's account lacks this right; docs/engines.md has all that it needs."
     if "violates PodSecurity" in message or "PodSecurityPolicy" in message:
         what += (
-            " A supervisor is root with four capabilities, which Pod Security 'baseline' allows and 'restricted' does "
+            ". A supervisor is root with four capabilities, which Pod Security 'baseline' allows and 'restricted' does "
             "not: label the namespace pod-security.kubernetes.io/enforce=baseline."
         )
     return ApiRefused(what, status, reason, after)
