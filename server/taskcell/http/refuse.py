@@ -24,6 +24,8 @@ _STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.ENGINE_UNAVAILABLE: 503,
     ErrorCode.IMAGE_MISSING: 503,
 }
+#: The codes of answers without an error of their own that blame nothing of the request.
+_BARE = {502: ErrorCode.LOST, 504: ErrorCode.TIMEOUT}
 
 
 def refusal(
@@ -53,6 +55,6 @@ def error_answer(
     status: int, sentence: str, headers: Mapping[str, str] | None = None, error: TaskcellError | None = None
 ) -> JSONResponse:
     """An answer that says what is wrong. The connection ends: of the body there may be more."""
-    fields = error.fields() if error else {"code": "invalid_argument"}
+    fields = error.fields() if error else {"code": _BARE.get(status, ErrorCode.INVALID_ARGUMENT).value}
     content = {"error": {**fields, "message": sentence}}
     return JSONResponse(content, status, headers={"connection": "close", **(headers or {})})
