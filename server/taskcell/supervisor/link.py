@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 
 import anyio
 import anyio.abc
@@ -42,8 +42,8 @@ RECEIVE_SIZE = 1 << 18
 ACK_STEP, ACK_ALONG = 1 << 18, 1 << 12
 #: Bytes that may wait for the supervisor; a frame larger than SMALL_FRAME then waits for room.
 ROOM, SMALL_FRAME = 4 << 20, 1 << 12
-#: How engines report, in the stream itself, that an exec failed (Docker with runc and crun).
-ENGINE_FAILURE = (b"OCI runtime", b"unable to start", b"crun:")
+#: Of an engine's own words in the stream, why an exec failed: bytes that are taken, and seconds for all of them.
+WORDS_MAX, WORDS_WITHIN = 4096, 1.0
 #: What the end of a stream looks like.
 STREAM_ENDS = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
@@ -194,14 +194,11 @@ class LastingStream:
         data = b""
         while len(data) < protocol.COUNT.size or len(data) < (size := protocol.COUNT.unpack_from(data)[0] + 4):
             data += await stream.receive(RECEIVE_SIZE)
-            if data.startswith(ENGINE_FAILURE):
-                if self.welcome is not None:
-                    raise anyio.EndOfStream
-                raise ProtocolError(f"the engine could not start it: {shown(_one_line(data), MESSAGE_SHOWN)}")
-            if any(failure.startswith(data) for failure in ENGINE_FAILURE):
-                continue  # the rest of it has not come yet
             if len(data) >= protocol.COUNT.size and protocol.COUNT.unpack_from(data)[0] > protocol.MAX_FROM_SUPERVISOR:
-                raise ProtocolError("the supervisor did not greet as this version does")
+                if self.welcome is not None:
+                    raise anyio.EndOfStream  # whether the sandbox has ended is asked by other ways
+                said = shown(_one_line(await _words(stream, data)), MESSAGE_SHOWN)
+                raise ProtocolError(f"the engine could not start it: {said}")
         event = next(iter(Decoder().feed(data[:size])), None)
         if isinstance(event, events.Error):
             raise ProtocolError(f"the supervisor refused the connection: {shown(event.message, MESSAGE_SHOWN)}")
@@ -289,6 +286,14 @@ class LastingStream:
         """Wait until there is a stream, or the session is over: at most about PATIENCE."""
         while self.is_away:
             await self._changed.wait()
+
+
+async def _words(stream: anyio.abc.ByteStream, data: bytes) -> bytes:
+    """An engine's words that begin with `data`: no frame is as long as their first letters would say."""
+    with anyio.move_on_after(WORDS_WITHIN), suppress(*STREAM_ENDS):
+        while len(data) < WORDS_MAX:
+            data += await stream.receive(RECEIVE_SIZE)
+    return data
 
 
 def _one_line(data: bytes) -> str:
