@@ -1,6 +1,7 @@
 """An API server as Kubernetes has it, over HTTP and in memory: objects, their versions, JSON Patch, lists and watches.
 
-It knows no kinds: what is put below a path is kept as it is. No controller runs, so that a pod stays as it was made.
+It knows no kinds' schemas: what is put below a path is kept as it is, if its names, labels and sizes are what a real
+one takes (object_rules.py). No controller runs, so that a pod stays as it was made.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import datetime
 import socket
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from object_rules import faults, immutable_faults
 from taskcell.engine.kubernetes.api import JSON_PATCH, Api
 from taskcell.engine.kubernetes.kubeconfig import Cluster
 from taskcell.http.listener import HttpListener
@@ -152,6 +154,7 @@ class ApiServer:
         made = copy.deepcopy(self.admission(copy.deepcopy(body)) if collection.endswith("/pods") else body)
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         made["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": now}
+        _hold(faults(made))
         return self._changed_to(collection, found, "ADDED", made)
 
     def _put(self, collection: str, found: dict[str, Object], name: str, body: Object) -> Object:
@@ -162,6 +165,8 @@ class ApiServer:
             raise Refusal(409, "Conflict", "the UID is another one's")
         made = copy.deepcopy(body)
         made["metadata"] |= {key: now[key] for key in ("uid", "creationTimestamp", "name")}
+        _hold(faults(made))
+        _hold(immutable_faults(found[name], made, collection.rpartition("/")[2]))
         return self._changed_to(collection, found, "MODIFIED", made)
 
     def _delete(self, collection: str, found: dict[str, Object], name: str, options: Object) -> Object:
@@ -241,6 +246,11 @@ async def api_server() -> AsyncIterator[ApiServer]:
                 yield server
             finally:
                 listener.stop()
+
+
+def _hold(found: Iterator[str]) -> None:
+    if why := "; ".join(found):
+        raise Refusal(422, "Invalid", why)
 
 
 def _parts(path: str) -> tuple[str, str]:

@@ -78,9 +78,10 @@ def impossible(profile: Profile) -> Iterator[str]:
 def label(value: str) -> str:
     """A value that may stand in a label: itself where it may, else a hash of it."""
     plain = value.replace("-", "").replace("_", "").replace(".", "")
-    if len(value) <= LABEL_MAX and (not value or (plain.isascii() and plain.isalnum() and value[-1].isalnum())):
+    has_ends = not value or (value[0].isalnum() and value[-1].isalnum())
+    if len(value) <= LABEL_MAX and has_ends and (not value or (plain.isascii() and plain.isalnum())):
         return value
-    return hashlib.sha256(value.encode()).hexdigest()[:HASHED]
+    return hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:HASHED]
 
 
 def labels(spec: ContainerSpec) -> dict[str, str]:
