@@ -316,12 +316,13 @@ def laughs() -> str:
     [
         ("users: [{name: a, token: secret-1}]\nusers: [{token: secret-2}]\n", "not YAML at line 2"),
         ("token: secret\n\t- x: [", "not YAML at line"),
-        ("[" * 5_000, "not YAML"),
+        ("[" * 900_000, "nested too deeply"),
+        ("- " * 400_000, "nested too deeply"),
         ("x" * (2 << 20), "more than 1 MiB"),
         (laughs(), "has no current-context"),
         ("secret: é", "has no current-context"),
     ],
-    ids=["a key twice", "a tab", "deep", "large", "anchors that expand", "other letters"],
+    ids=["a key twice", "a tab", "deep", "deep in lists", "large", "anchors that expand", "other letters"],
 )
 def test_hostile_text_is_one_sentence(tmp_path: Path, text: str, why: str) -> None:
     path = tmp_path / "config"

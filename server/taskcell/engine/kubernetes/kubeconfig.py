@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import ssl
 import stat
 from collections.abc import Callable, Mapping
@@ -23,6 +24,9 @@ from taskcell.errors import EngineError, EngineUnavailable
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 #: Bytes of a kubeconfig: a hundred clusters with their certificates have a third of that.
 CONFIG_MAX = 1 << 20
+#: Levels of brackets, or of lists in one line; a kubeconfig has ten.
+DEPTH_MAX = 64
+_BRACKETS, _NESTED_LINE = re.compile(r"[\[\]{}]"), re.compile(rf"(?:[-?:][ \t]+){{{DEPTH_MAX}}}")
 _PROXIES = ("http", "https")
 
 
@@ -105,7 +109,10 @@ def _read(file: Path) -> Mapping[str, Any]:
             raise _unread(file, "it is not a file")
         if looked.st_size > CONFIG_MAX:
             raise _unread(file, f"it has more than {CONFIG_MAX >> 20} MiB")
-        found = YAML(typ="safe").load(file.read_text("utf-8"))
+        text = file.read_text("utf-8")
+        if _is_deep(text):
+            raise _unread(file, "it is nested too deeply for a kubeconfig")
+        found = YAML(typ="safe").load(text)
     except OSError as error:
         raise _unread(file, str(error.strerror)) from None
     except (YAMLError, ValueError, RecursionError) as error:
@@ -118,6 +125,18 @@ def _read(file: Path) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise EngineError(f"The kubeconfig {file} cannot be used: it is not a kubeconfig.")
     return found
+
+
+def _is_deep(text: str) -> bool:
+    """Whether something is nested so deeply that no kubeconfig is: the parser takes minutes for that."""
+    if _NESTED_LINE.search(text):
+        return True
+    depth = 0
+    for bracket in _BRACKETS.findall(text):
+        depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
+        if depth > DEPTH_MAX:
+            return True
+    return False
 
 
 class _Merged:
