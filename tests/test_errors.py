@@ -44,6 +44,7 @@ CODES = {
     "NotConfirmed": ErrorCode.DENIED,
     "EngineError": ErrorCode.ENGINE_UNAVAILABLE,
     "EngineUnavailable": ErrorCode.ENGINE_UNAVAILABLE,
+    "NetworkOpen": ErrorCode.ENGINE_UNAVAILABLE,
     "ImageMissing": ErrorCode.IMAGE_MISSING,
     "ProtocolError": ErrorCode.LOST,
     "SandboxLost": ErrorCode.LOST,

@@ -49,13 +49,14 @@ class Watched:
 
 @pytest.fixture
 async def watched() -> AsyncIterator[Watched]:
-    async with api_server() as server, anyio.create_task_group() as group:
+    async with api_server() as server:
         api = server.api()
         made = Watched(server, api)
-        group.start_soon(made.pods.watch.run, INSTANCE, made.ended.append)
-        await made.on()
-        yield made
-        group.cancel_scope.cancel()
+        async with anyio.create_task_group() as group:
+            group.start_soon(made.pods.watch.run, INSTANCE, made.ended.append)
+            await made.on()
+            yield made
+            group.cancel_scope.cancel()
         await api.aclose()
 
 

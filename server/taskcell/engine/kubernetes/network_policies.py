@@ -51,8 +51,8 @@ def _selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 
 
 def _fits(term: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    value, values = labels.get(term["key"]), term.get("values") or ()
-    match term["operator"]:
+    value, values = labels.get(term.get("key", "")), term.get("values") or ()
+    match term.get("operator"):
         case "In":
             return value in values
         case "NotIn":
