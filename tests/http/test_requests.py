@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import select
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -424,6 +425,7 @@ async def test_an_answer_that_the_servers_end_cuts_looks_whole_only_if_it_is_a_s
         "type": "http",
         "method": "GET",
         "http_version": "1.1",
+        "path": "/",
         "raw_path": b"/",
         "query_string": b"",
         "headers": [],
@@ -434,3 +436,24 @@ async def test_an_answer_that_the_servers_end_cuts_looks_whole_only_if_it_is_a_s
         requests.cancel()
     is_ended = sent[-1]["type"] == "http.response.body" and not sent[-1]["more_body"]
     assert is_ended == (kind == "text/event-stream")
+
+
+async def test_what_a_cluster_asks_of_each_server_is_not_a_request_that_a_service_sends() -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        pass
+
+    async def nothing() -> Message:
+        raise AssertionError
+
+    async def take(message: Message) -> None:
+        pass
+
+    requests = Requests(answer)
+    about = {"type": "http", "method": "GET", "http_version": "1.1", "headers": []}
+    about |= {"raw_path": b"/", "query_string": b""}
+    for path in ("/healthz", "/readyz"):
+        await requests({**about, "path": path}, nothing, take)
+    assert requests.came == -math.inf
+    await requests({**about, "path": "/mcp"}, nothing, take)
+    assert requests.came <= anyio.current_time()
+    assert requests.came > -math.inf

@@ -185,16 +185,8 @@ async def test_a_rolling_upgrade_loses_no_call(fleet: ServerPods) -> None:
             assert await fleet.output(answer, "long") == f"over-{done}\n"
             runs.append(("long", done))
 
-    async def streamed() -> None:
-        async with fleet.program("program") as task:
-            line = "i=0; until [ -e over ]; do echo line-$((i += 1)); sleep 0.2; done; exit 7"
-            done = await task.run(line)
-        lines = done.stdout.decode().split()
-        assert lines == [f"line-{number}" for number in range(1, len(lines) + 1)]
-        assert (done.status, done.exit_code) == ("exited", 7)
-
     async with anyio.create_task_group() as clients:
-        clients.start_soon(streamed)
+        clients.start_soon(streamed, fleet)
         for number in range(2):
             clients.start_soon(calls, number)
         clients.start_soon(new_tasks)
@@ -206,4 +198,12 @@ async def test_a_rolling_upgrade_loses_no_call(fleet: ServerPods) -> None:
         most = max(done for name, done in runs if name == task)
         ran = await fleet.ask("terminal", command="cat ran", task=task)
         assert ran["stdout"].split() == [str(number) for number in range(1, most + 1)]
-    print(f"{len(runs)} calls")
+
+
+async def streamed(fleet: ServerPods) -> None:
+    """A command of a program that writes all the time, until there is a file `over`."""
+    async with fleet.program("program") as task:
+        done = await task.run("i=0; until [ -e over ]; do echo line-$((i += 1)); sleep 0.2; done; exit 7")
+    lines = done.stdout.decode().split()
+    assert lines == [f"line-{number}" for number in range(1, len(lines) + 1)]
+    assert (done.status, done.exit_code) == ("exited", 7)

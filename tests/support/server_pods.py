@@ -6,14 +6,16 @@ import base64
 import os
 import random
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import httpx2
+from httpcore2 import AnyIOBackend, AsyncNetworkStream
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
@@ -40,6 +42,7 @@ manifests = []
 kind = "kubernetes"
 [http]
 tokens_file = "/state/own/tokens.json"
+allowed_hosts = ["service"]
 [pool]
 warm = 0
 orphan_ttl = "5m"
@@ -52,9 +55,30 @@ allow_unenforced = ["pids"]
 """
 #: Seconds for servers to start, several at once on a busy machine.
 START = 180.0
+SERVICE = "http://service"
 #: A cluster for tests has no network between pods: a server has its node's, and each one there a port of its own.
 FIRST_PORT = 8801
 _SECRET, _CONFIG, _ACCOUNT = "tokens", "config", "taskcell"
+
+
+class Service(AnyIOBackend):
+    """Where connections go: to an address that is chosen as each is opened, as kube-proxy does."""
+
+    def __init__(self, addresses: Callable[[], Awaitable[list[str]]]) -> None:
+        self._addresses = addresses
+
+    async def connect_tcp(self, host: str, port: int, *words: Any, **named: Any) -> AsyncNetworkStream:
+        with anyio.fail_after(ANSWER):
+            while not (known := await self._addresses()):
+                await anyio.sleep(0.1)
+        address = urlsplit(random.choice(known))
+        return await super().connect_tcp(str(address.hostname), int(address.port or 0), *words, **named)
+
+
+def through(service: Service, http: httpx2.AsyncClient) -> httpx2.AsyncClient:
+    """Have a client's connections go through the Service."""
+    http._transport._pool._network_backend = service  # type: ignore[attr-defined]
+    return http
 
 
 @dataclass
@@ -65,6 +89,7 @@ class ServerPod:
     url: str
     token: str
     pod: dict[str, Any]
+    service: Service | None = None
 
     @property
     def node(self) -> int:
@@ -76,7 +101,7 @@ class ServerPod:
         """A client of its routes for programs."""
         headers = {"authorization": f"Bearer {self.token}"}
         async with httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=ANSWER, trust_env=False) as http:
-            yield http
+            yield http if self.service is None else through(self.service, http)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
@@ -182,11 +207,11 @@ class ServerPods:
                 status, wanted = found.get("status", {}), found["spec"]["replicas"]
                 new, ready, every = (status.get(key, 0) for key in ("updatedReplicas", "readyReplicas", "replicas"))
                 is_seen = status.get("observedGeneration") == found["metadata"]["generation"]
-                if is_seen and new == ready == every == wanted and len(await self._addresses()) == wanted:
+                if is_seen and new == ready == every == wanted and len(await self.addresses()) == wanted:
                     return
                 await anyio.sleep(0.5)
 
-    async def _addresses(self) -> list[str]:
+    async def addresses(self) -> list[str]:
         """Where the Service sends requests now."""
         found = await self.admin.call("GET", self.admin.path("endpoints", "taskcell"))
         return [
@@ -196,26 +221,21 @@ class ServerPods:
         ]
 
     async def ask(self, tool: str, *, task: str, **arguments: Any) -> dict[str, Any]:
-        """Call a tool through the Service: by a new connection to one of its addresses, as they are known by now."""
-        with anyio.fail_after(ANSWER):
-            while not (known := await self._addresses()):
-                await anyio.sleep(0.1)
-        server = ServerPod("service", random.choice(known), self.token, {})
-        return await server.call(tool, task, **arguments)
+        """Call a tool through the Service, by a new connection."""
+        return await ServerPod("service", SERVICE, self.token, {}, Service(self.addresses)).call(
+            tool, task, **arguments
+        )
 
     @asynccontextmanager
     async def program(self, task: str) -> AsyncIterator[Task]:
-        """A task as programs have it, each of whose requests goes through the Service by a new connection."""
+        """A task as programs have it, through the Service."""
+        service = Service(self.addresses)
 
         class Behind(ServerClient):
-            async def _client(behind, _: str | None) -> httpx2.AsyncClient:
-                while not (known := await self._addresses()):
-                    await anyio.sleep(0.1)
-                behind._url = random.choice(known)
-                behind._clients.clear()
-                return await super()._client(None)
+            def _connection(self, door: str | None) -> httpx2.AsyncClient:
+                return through(service, super()._connection(door))
 
-        async with Behind(url="http://service", token=self.token, linger=ANSWER) as wire:
+        async with Behind(url=SERVICE, token=self.token, linger=ANSWER) as wire:
             yield Task(wire, task)
 
     async def output(self, answer: dict[str, Any], task: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -10,6 +12,8 @@ from taskcell.mcp.passed_on import SERVER_CLOSES
 
 #: Seconds after which a client may try a closing server again: a restart takes about that long.
 RETRY_AFTER = 10
+#: What a cluster asks of each server as long as it is there, and not because a Service sends requests to it.
+PROBES = frozenset(("/healthz", "/readyz"))
 #: The media type of streams of events.
 EVENTS = b"text/event-stream"
 #: Bytes of a request's line and headers together; a token takes up to 12,000 of them.
@@ -26,11 +30,15 @@ class Requests:
         #: Each with its method: GET opens streams that nobody waits for.
         self._scopes: dict[anyio.CancelScope, str] = {}
         self._closing = self._leaving = False
+        #: When (the event loop's time) the last one came, but for PROBES.
+        self.came = -math.inf
         self._change = anyio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"the server speaks no {scope['type']}")
+        if scope["path"] not in PROBES:
+            self.came = anyio.current_time()
         if self._closing:
             headers = {"retry-after": str(RETRY_AFTER), "connection": "close"}
             sentence = "The server is closing; try again soon."

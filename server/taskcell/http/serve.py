@@ -40,8 +40,11 @@ KILL_PATIENCE, CALL_PATIENCE, ANSWER_PATIENCE = 3.0, 0.3, 0.5
 #: ending them, and for leaving the sandboxes; from the signal until no further request is expected, for a Service goes
 #: on sending some to a pod that ends; and for answers of calls that were handed on.
 OWN_PATIENCE, END_TURN, BEQUEST_PATIENCE, SERVES_ON, PASSED_PATIENCE = 1.0, 0.1, 3.0, 6.5, 3.0
+#: Seconds more while requests still come, of which the last was so many seconds ago at most: where a cluster is busy, a
+#: Service goes on for longer.
+SERVES_MORE, QUIET = 4.0, 2.0
 #: All of these together, and what follows: inside the thirty seconds that a cluster gives a pod.
-HAND_OVER_LIMIT = SERVES_ON + WORD_PATIENCE + PASSED_PATIENCE
+HAND_OVER_LIMIT = SERVES_ON + SERVES_MORE + WORD_PATIENCE + PASSED_PATIENCE
 #: Seconds to tell the deployment's other servers that this one ends, and to see which there are: two requests.
 NOTICE_PATIENCE = 1.0
 #: Seconds between two attempts to join the deployment's other servers, where the cluster does not answer.
@@ -147,7 +150,7 @@ async def hand_over(
     Whoever sends requests to servers learns some seconds late that this one ends. Call `pool.leaving.begin` before.
 
     Arguments:
-        linger: seconds of all that.
+        linger: seconds of all that, and somewhat more while requests come.
     """
     began = anyio.current_time()
     app.requests.leave()
@@ -169,6 +172,9 @@ async def hand_over(
         except TaskcellError as error:
             log.warning("Other servers have this one's tasks some seconds late.", reason=str(error))
     await anyio.sleep_until(began + linger)
+    with anyio.move_on_after(SERVES_MORE):
+        while anyio.current_time() - app.requests.came < QUIET:  # noqa: ASYNC110 - it looks at the time
+            await anyio.sleep(END_TURN)
     await server.tools.neighbours.passed_on.answer_all()
     with anyio.move_on_after(PASSED_PATIENCE):
         await app.requests.answered()

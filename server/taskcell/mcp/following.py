@@ -70,21 +70,25 @@ class Following:
             changed: called at each change at another server, and where some may not have been seen.
             begun: called once another server follows it.
         """
+        was_away: bool | None = None
         while True:
             try:
                 found = await self._neighbours.door(task, asked)
-                is_over = await (
-                    self._here(task, here) if found is None else self._there(found, asked, uri, changed, begun)
-                )
+                if was_away or (was_away is False and found is not None):
+                    await changed()  # what changed meanwhile was not seen
+                was_away = found is not None
+                if found is None:
+                    is_over = await self._here(task, here)
+                else:
+                    is_over = await self._there(found, asked, uri, changed, begun)
             except TaskMoved:
                 return False
             except (TaskcellError, OSError) as error:
                 log.info("A resource is not followed for the moment.", uri=uri, reason=str(error))
-                is_over = False
+                is_over, was_away = False, True
             if is_over:
                 return True
             await anyio.sleep(FOLLOW_TURN)
-            await changed()  # what changed meanwhile was not seen
 
     async def _here(self, task: TaskKey, here: Callable[[], Awaitable[None]]) -> bool:
         """Follow a resource here. False once the task is another server's."""
