@@ -76,8 +76,9 @@ class Wall:
         try:
             await self._api.call(*request)
         except ApiRefused as refused:
-            if refused.reason != "AlreadyExists":
-                raise NetworkOpen(_UNMENDED.format(policy=POLICY_NAME, what=what, why=refused)) from refused
+            if refused.reason == "AlreadyExists":  # another start, or another server, was faster
+                return
+            raise NetworkOpen(_UNMENDED.format(policy=POLICY_NAME, what=what, why=refused)) from refused
         if math.isfinite(self._seen):
             log.warning(f"The NetworkPolicy that keeps sandboxes from a network was {what}; it is restored.")
 
