@@ -8,8 +8,9 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from functools import partial
 
-#: Seconds over which the busy time of a station is summed up to find its peak.
-WINDOW = 10.0
+#: Seconds over which the busy time of a station is summed up to find its peak, and the share of its capacity from which
+#: on it counts as used up in them.
+WINDOW, FULL = 10.0, 0.99
 
 
 class Clock:
@@ -74,6 +75,11 @@ class Station:
     def peak(self) -> float:
         """The highest share of its capacity that was in use over a WINDOW."""
         return max(self._busy.values(), default=0.0) / (WINDOW * self._places)
+
+    @property
+    def used_up(self) -> float:
+        """For how many seconds it was."""
+        return WINDOW * sum(busy >= FULL * WINDOW * self._places for busy in self._busy.values())
 
     def serve(self, seconds: float, then: Callable[[], None]) -> None:
         """Do a piece of work that takes so long at a place of its own, and go on with `then`."""

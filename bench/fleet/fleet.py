@@ -98,6 +98,8 @@ class Fleet:
         self.longest_renewal = 0.0
         #: The highest share of each resource that was in use before the last task's end; pods and requests a second.
         self.peaks: dict[str, float] = {}
+        #: For how many seconds of that time each was used up.
+        self.used_up: dict[str, float] = {}
         self.binds = self.requests = 0.0
         self.is_working = True
         self._open = self._to_come = self._generation = 0
@@ -154,16 +156,21 @@ class Fleet:
 
     def _note_peaks(self) -> None:
         """Before everything ends at once, which no client waits for."""
-        cluster, servers = self.cluster, self.all_servers
-        self.peaks = {
-            "places of one server": max(server.most_wanted for server in servers) / self.plan.places,
-            "bound of one principal": max(server.most_of_one for server in servers)
-            / self.plan.bounds.max_per_principal,
-            "scheduler": cluster.scheduler.peak,
-            "starts on one node": max(node.starting.peak for node in cluster.nodes),
-            "processor of one server": max(server.loop.peak for server in servers),
-            "API server": cluster.processor.peak,
+        cluster, servers, bounds = self.cluster, self.all_servers, self.plan.bounds
+        stations = {
+            "scheduler": [cluster.scheduler],
+            "starts on one node": [node.starting for node in cluster.nodes],
+            "processor of one server": [server.loop for server in servers],
+            "API server": [cluster.processor],
         }
+        self.peaks = {
+            "places of one server": max(server.wanted.most for server in servers) / bounds.max_sandboxes,
+            "bound of one principal": max(server.wanted.most_of_one for server in servers) / bounds.max_per_principal,
+        } | {name: max(one.peak for one in some) for name, some in stations.items()}
+        self.used_up = {
+            "places of one server": max(server.wanted.places_used_up for server in servers),
+            "bound of one principal": max(server.wanted.bound_used_up for server in servers),
+        } | {name: max(one.used_up for one in some) for name, some in stations.items()}
         self.binds, self.requests = cluster.scheduler.begun.peak, cluster.requests.peak
 
     # --- routing -------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from fleet.work import Task
 
 #: Seconds in which the same tasks come that otherwise come in twice the time.
 RUSH = 3600.0
-#: The share of a capacity from which on a resource counts as used up, and columns of prose.
-FULL, WIDTH = 0.99, 120
+#: Columns of prose.
+WIDTH = 120
 #: Of evaluations, of which there are as many as servers: tasks at once, and seconds within which they begin.
 AT_ONCE, WITHIN = 40, 600.0
 
@@ -38,9 +38,9 @@ REMEDIES = {
         "that begin within the same ten seconds, and each node gets its share of these. More nodes help with the rest."
     ),
     PRINCIPAL: (
-        "Its tasks fall on eight servers, and each allows it a quarter of `max_per_principal`. Of two thousand people, "
-        "the busiest one has every eighth task here: its calls wait for each other, and nobody else's do. They are "
-        "most of those that found no room. Raise its bound, or have it close its tasks."
+        "Each evaluation and each person is one principal. Its tasks fall on eight servers, and each of these allows "
+        "it a quarter of `max_per_principal`. Of two thousand people, the busiest one has every eighth task: its calls "
+        "wait for each other, find no room, and hold up nobody else's. Raise its bound, or have it close its tasks."
     ),
     "processor of one server": "Add servers: an event loop serves about 400 calls a second.",
     "API server": (
@@ -67,10 +67,11 @@ Times are those beyond the command's own. "Lost" counts answers that say that th
 found no place within `acquire_timeout`; their clients ask again, and every task ends. Requests are those of the API
 server in its busiest ten seconds. "Renewal" is the longest time between two renewals of a living server's Lease, with
 the API server away in between: after ten seconds, others would take it for dead."""
-_SHARES = """What share of its capacity each resource used in its busiest ten seconds. For places it is what was
-wanted at once, which may be more than there are. Kubernetes' own scripts choose {cores} processors for the API server
-and etcd of up to 100 nodes, and twice as many for up to 250. What a request costs was measured on a machine that was
-busy with other work, so that an idle one needs less."""
+_SHARES = """What share of its capacity each resource used in its busiest ten seconds, and for how many seconds it was
+used up: the first bottleneck is what was so the longest. For places and bounds it is what was wanted at once, which may
+be more than there are, also because sandboxes take long that wait for something else. Kubernetes' own scripts choose
+{cores} processors for the API server and etcd of up to 100 nodes, and twice as many for up to 250. What a request costs
+was measured on a machine that was busy with other work, so that an idle one needs less."""
 _WATCH = (
     "Watching would be dearer than looking: a pod's life is {events} events, and if each of {servers} servers watched "
     "all pods, the API server would send {worst:,.0f} events a second in the busiest ten seconds."
@@ -120,6 +121,7 @@ class Result:
     pods: int
     most_pods: int
     peaks: dict[str, float]
+    used_up: dict[str, float]
     adopted: tuple[float, float]
     longest_renewal: float
     binds: float
@@ -144,6 +146,7 @@ def run(scenario: Scenario, *, servers: int, tasks: int, seed: int) -> Result:
         fleet.cluster.created,
         fleet.cluster.most_objects,
         fleet.peaks,
+        fleet.used_up,
         (min(fleet.adopted, default=math.nan), max(fleet.adopted, default=0.0)),
         fleet.longest_renewal,
         fleet.binds,
@@ -177,6 +180,8 @@ def page(results: Collection[Result], servers: int, tasks: int, seed: int) -> st
     lines += ["", f"| run | {' | '.join(REMEDIES)} | first bottleneck |"]
     lines += ["| --- |" + " --- |" * (len(REMEDIES) + 1), *map(_shares, results), ""]
     found = {bottleneck(result): None for result in results}
+    if any(result.used_up[PRINCIPAL] for result in results):
+        found[PRINCIPAL] = None
     values = {"pod": (measured.POD_BEGINS + measured.POD_ENDS) * 1000, "cores": measured.API_CORES}
     for resource in filter(None, found):
         text = REMEDIES[resource].format(**values)
@@ -197,9 +202,9 @@ def _faults(results: Collection[Result]) -> str:
 
 
 def bottleneck(result: Result) -> str:
-    """The resource that was used up the most, if one was at all: one that all share, before a principal's own bound."""
-    used_up = [name for name in result.peaks if result.peaks[name] >= FULL]
-    return max(used_up, key=lambda name: (name != PRINCIPAL, result.peaks[name]), default="")
+    """The resource that was used up for the longest time: one that all share, before a principal's own bound."""
+    used_up = [name for name, seconds in result.used_up.items() if seconds]
+    return max(used_up, key=lambda name: (name != PRINCIPAL, result.used_up[name]), default="")
 
 
 def _row(result: Result) -> str:
@@ -213,7 +218,10 @@ def _row(result: Result) -> str:
 
 
 def _shares(result: Result) -> str:
-    shares = " | ".join(f"{result.peaks[name]:.0%}" for name in REMEDIES)
+    shares = " | ".join(
+        f"{result.peaks[name]:.0%}" + (f", {result.used_up[name]:,.0f} s" if result.used_up[name] else "")
+        for name in REMEDIES
+    )
     return f"| {result.name} | {shares} | {bottleneck(result) or 'none'} |"
 
 

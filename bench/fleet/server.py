@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -12,6 +11,7 @@ from fleet.cell import Cell, Granted
 from fleet.clock import Station, nothing
 from fleet.cluster import Pod, PodState
 from fleet.member import Member
+from fleet.wanted import Wanted
 from fleet.work import Call
 from taskcell.config.policy_tables import PolicySettings
 from taskcell.config.settings import Settings
@@ -46,8 +46,7 @@ class Server:
         #: Tasks whose Lease this server holds, and when they were used last; and pods of which that is to be written.
         self.own: dict[TaskKey, float] = {}
         self.busy: dict[Pod, None] = {}
-        #: Places that were wanted at once, and by one principal: no more of these count than it may have.
-        self.most_wanted = self.most_of_one = 0
+        self.wanted = Wanted(self.slots.bounds, TICK)
         self._pods: dict[Slot, Pod] = {}
         self._waiting: dict[Slot, list[Callable[[], None]]] = {}
         fleet.clock.after(TICK, self._tick)
@@ -276,7 +275,7 @@ class Server:
         if not self.lives:
             return
         now = self.fleet.clock.now
-        self._count_wanted()
+        self.wanted.note(self.slots, self.calls)
         self._delete(self.slots.take_idle(now, SETTINGS.idle_ttl))
         self._carry_out(self.slots.next_warm(now))
         here = {slot.task for slot in self.slots}
@@ -285,12 +284,6 @@ class Server:
             self.cluster.release(task, self.name)
         if len(self.slots) or self.fleet.is_working:
             self.fleet.clock.after(TICK, self._tick)
-
-    def _count_wanted(self) -> None:
-        tasks = {slot.task for slot in self.slots if slot.is_busy} | {call.task.key for call in self.calls}
-        wanted = Counter(task.principal for task in tasks)
-        shared = sum(min(count, self.slots.bounds.max_per_principal) for count in wanted.values())
-        self.most_wanted, self.most_of_one = max(self.most_wanted, shared), max(self.most_of_one, *wanted.values(), 0)
 
     def end(self) -> None:
         """Close what is left, as a server does that is stopped."""
