@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +13,8 @@ from typing import Any
 import anyio
 import pytest
 
-from cluster import CLUSTER_TIMEOUT, config, namespace
+import admission
+from cluster import CLUSTER_TIMEOUT, config, namespace, pods
 from gateways import GatewayFactory
 from taskcell.engine.kubernetes.api import JSON_PATCH
 from taskcell.gateway.gateway import Gateway
@@ -34,6 +37,13 @@ size = '8m'
 #: Pods of a node before another one comes back, and pods that are made then: fewer, so that an even number of all on
 #: each node would lead every one to the empty one.
 FULL, MORE = 10, 8
+
+#: Tasks of one principal, tasks of another one that come after them, and sandboxes that there may be at once; a run by
+#: hand may have more.
+TASKS, FEW = int(os.environ.get("TASKCELL_TEST_TASKS", "24")), 4
+PLACES = int(os.environ.get("TASKCELL_TEST_PLACES", "8"))
+#: Seconds for that on a busy machine; and bytes by which the server grows: 47 KiB a sandbox, and 500 calls that wait.
+LIMIT, GROWTH = 1800.0, 64 << 20
 
 
 async def open_tasks(gw: Gateway, *names: str) -> None:
@@ -81,3 +91,47 @@ async def test_a_node_that_comes_back_empty_does_not_get_every_new_pod(gateway: 
             added = await nodes_of(admin) - before
             # Of each ten seconds' pods both nodes get half, or one more.
             assert min(added["n1"], added["n2"]) >= 2, added
+
+
+async def test_many_tasks_share_few_places_with_one_sandbox_each_and_nobody_starves(
+    gateway: GatewayFactory, tmp_path: Path
+) -> None:
+    made: list[str] = []
+    answered: list[str] = []
+
+    def review(request: dict[str, Any]) -> str:
+        made.append(str(request["object"]["metadata"]["name"]))
+        return ""
+
+    toml = f"{TOML}[pool]\nmax_sandboxes = {PLACES}\nmax_per_principal = {PLACES}\nacquire_timeout = '1h'\n"
+    toml = toml.replace("[pool]\nmax_per_principal = 64\n", "", 1)
+    async with namespace("tc-places") as admin, admission.reviewed(admin, tmp_path, review, ["pods"], ["CREATE"]):
+        host = config(tmp_path / "kubeconfig", "tc-places")
+        async with gateway(toml, engine="kubernetes", host=host) as gw:
+
+            async def call(principal: str, number: int) -> None:
+                arguments = {"command": f"echo {number}", "task_id": f"t{number}"}
+                done = await gw.call(ToolCall(principal, "terminal", arguments))
+                assert done.stdout == f"{number}\n"
+                answered.append(principal)
+
+            with anyio.fail_after(LIMIT):
+                before = resident()
+                async with anyio.create_task_group() as calls:
+                    for number in range(TASKS):
+                        calls.start_soon(call, "many", number)
+                    await anyio.wait_all_tasks_blocked()
+                    for number in range(FEW):
+                        calls.start_soon(call, "few", number)
+                grown = resident() - before
+            assert len(await pods(admin)) <= PLACES
+    print(f"{len(answered)} answers, {len(made)} sandboxes, {grown >> 20} MiB more")
+    assert len(answered) == len(set(made)) == len(made) == TASKS + FEW
+    # Whoever comes after all of the others' tasks does not wait for them.
+    assert max(place for place, name in enumerate(answered) if name == "few") < TASKS // 2 + FEW
+    assert grown < GROWTH
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

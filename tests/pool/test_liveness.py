@@ -13,9 +13,13 @@ import pytest
 from agent_task import Task
 from gateways import GatewayFactory
 from observe import HOST_TIMEOUT
+from taskcell.engine.base import Container, Standing
+from taskcell.engine.local import LocalEngine
+from taskcell.errors import EngineUnavailable
 from taskcell.gateway.gateway import Gateway
 from taskcell.pool.slot import Slot, SlotState
 from taskcell.sandbox.sandbox import Sandbox
+from taskcell.supervisor import link
 
 pytestmark = pytest.mark.anyio
 
@@ -120,6 +124,33 @@ async def test_a_call_waits_for_a_sandbox_that_is_away_and_has_another_one_when_
         assert results[0] == "kept\n"
         assert "still there" in results[1]
         assert current(gw) is not old
+
+
+async def test_while_the_engine_is_away_for_long_a_call_says_so_and_the_sandbox_is_what_it_was_afterwards(
+    gateway: GatewayFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "PATIENCE", 0.5)
+    monkeypatch.setattr(link, "LONGEST_PAUSE", 0.1)
+
+    async def does_not_answer(self: LocalEngine, container: Container) -> Standing:
+        raise EngineUnavailable("It is away.")
+
+    async with gateway(engine="local") as gw:
+        task = Task(gw)
+        await task.terminal("echo kept > file; export SEEN=yes; sleep 1000 &")
+        old, channel = current(gw), sandbox(gw).channel
+        path = gw.engine._folder / sandbox(gw).container.id / "s"  # type: ignore[attr-defined]
+        with monkeypatch.context() as away:
+            away.setattr(LocalEngine, "standing", does_not_answer)
+            path.rename(path.with_name("away"))
+            await break_stream(sandbox(gw))
+            await until(lambda: channel.is_away)
+            with pytest.raises(EngineUnavailable, match="stays there"):
+                await task.terminal("echo never >> file")
+            path.with_name("away").rename(path)
+        await until(lambda: not channel.is_away)
+        assert (await task.terminal("cat file; echo $SEEN; jobs -r | wc -l")).stdout == "kept\nyes\n0\n"
+        assert (current(gw) is old, len(channel.living)) == (True, 1)
 
 
 async def test_a_sandbox_that_cannot_be_reached_any_more_is_replaced_with_its_files_before_the_next_call(

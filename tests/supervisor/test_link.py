@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from cut_streams import Connect, Cutter, DeafStream, Piecewise
 from supervisor_driver import PATH, TOKEN, Supervisor
-from taskcell.errors import SandboxLost
+from taskcell.errors import EngineUnavailable, SandboxLost
 from taskcell.process.process import Process
-from taskcell.supervisor import protocol, requests
+from taskcell.supervisor import link, protocol, requests
 from taskcell.supervisor.channel import Channel
 from taskcell.supervisor.link import FIRST_STREAMS
 from taskcell.supervisor.protocol import SpawnFlag, Stream
@@ -249,6 +249,72 @@ async def test_a_stream_that_loses_what_is_sent_is_replaced_though_output_still_
             assert process.exit.exit_code == 0
             assert process.stdout.held.endswith(b"goes on\nheard\n")
     assert opened > 1
+
+
+class Away:
+    """An engine that stops to answer, and answers again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.is_away = False
+        self.stream: anyio.abc.ByteStream | None = None
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[anyio.abc.ByteStream]:
+        if self.is_away:
+            raise EngineUnavailable("The engine does not answer.")
+        async with connected(self._path) as self.stream:
+            yield self.stream
+
+    async def is_gone(self) -> bool | None:
+        return None if self.is_away else False
+
+    async def go(self) -> None:
+        assert self.stream is not None
+        self.is_away = True
+        await self.stream.aclose()
+
+
+async def test_where_the_engine_is_away_a_session_waits_for_it_as_long_as_the_supervisor_lives(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "PATIENCE", 0.5)
+    monkeypatch.setattr(link, "LONGEST_PAUSE", 0.1)
+    engine, channel, go_on = Away(supervisor.path), Channel(TOKEN, 300), tmp_path / "go-on"
+    with anyio.fail_after(LIMIT):
+        async with anyio.create_task_group() as group:
+            await group.start(channel.run, engine, engine.is_gone)
+            process = Process(channel, OUTPUT_CHARS)
+            await process.start(lambda number: shell(f"until [ -e {go_on} ]; do sleep 0.05; done; echo done"))
+            await process.running()
+            await engine.go()
+            await channel.back(or_lost=False)  # nobody is to wait any more, and nothing is given up
+            assert (channel.is_away, channel.alive) == (True, True)
+            engine.is_away = False
+            go_on.touch()
+            await process.finished()
+            assert process.stdout.held == b"done\n"
+            await engine.go()
+            lost = anyio.Event()
+            channel.when_lost(lost.set)
+            await channel.back(or_lost=True)  # a call that must be answered gives it up
+            assert lost.is_set()
+
+
+@pytest.mark.parametrize(("is_blind", "ttl"), [(False, 300), (True, 1)])
+async def test_a_session_is_over_where_the_engine_answers_or_the_supervisor_has_ended(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, is_blind: bool, ttl: float
+) -> None:
+    monkeypatch.setattr(link, "PATIENCE", 0.5)
+    monkeypatch.setattr(link, "LONGEST_PAUSE", 0.1)
+    engine, channel, lost = Away(supervisor.path), Channel(TOKEN, ttl), anyio.Event()
+    channel.when_lost(lost.set)
+    with anyio.fail_after(LIMIT):
+        async with anyio.create_task_group() as group:
+            await group.start(channel.run, engine, engine.is_gone if is_blind else never)
+            await engine.go()
+            await lost.wait()
+            assert "could not be reached" in str(channel.lost_reason)
 
 
 async def test_streams_that_break_before_the_first_welcome_are_tried_again(supervisor: Supervisor) -> None:

@@ -202,11 +202,11 @@ class Launcher:
                 started = True
                 task_status.started()
 
-        async def is_gone() -> bool:
+        async def is_gone() -> bool | None:
             try:
                 return await self._engine.standing(container) is Standing.ENDED
-            except TaskcellError:  # an engine that is away does not say
-                return False
+            except TaskcellError:  # an engine that is away, or refuses, does not say
+                return None
 
         try:
             await channel.run(lambda: self._engine.connect(container), is_gone, task_status=Started())

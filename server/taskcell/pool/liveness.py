@@ -10,7 +10,7 @@ import anyio.abc
 import structlog
 
 from taskcell.engine.base import Engine, Standing
-from taskcell.errors import SandboxLost, TaskcellError
+from taskcell.errors import EngineUnavailable, SandboxLost, TaskcellError
 from taskcell.pool.executor import Executor
 from taskcell.pool.slot import Slot, SlotState
 from taskcell.pool.state import Slots
@@ -32,7 +32,26 @@ PING_TIMEOUT = 5.0
 #: Seconds from the end of a channel to the look whether its container has ended too: the engine needs a moment to tell.
 END_DELAY = 0.5
 
+_AWAY = (
+    "The engine does not answer, so the task's sandbox cannot be reached now. Nothing was run; what is in the sandbox "
+    "stays there. Call again when the engine answers."
+)
 _STOPPED = "its supervisor, or its channel's process, was stopped by a signal"
+
+
+async def is_reachable(slot: Slot) -> bool:
+    """Wait until a sandbox has its channel again, or False: it has been lost, before anything was asked of it.
+
+    Raises EngineUnavailable: it is away, and may be back.
+    """
+    assert slot.sandbox is not None
+    channel = slot.sandbox.channel
+    if not channel.is_away:
+        return True
+    await channel.back(or_lost=False)
+    if channel.is_away:
+        raise EngineUnavailable(_AWAY)
+    return channel.alive
 
 
 class Liveness:

@@ -23,6 +23,7 @@ from taskcell.policy.policy import AuthorizedProfile
 from taskcell.pool.bounds import who_holds
 from taskcell.pool.host_folder import doom_moved
 from taskcell.pool.leaving import CLOSES, Leaving
+from taskcell.pool.liveness import is_reachable
 from taskcell.pool.parts import Parts
 from taskcell.pool.slot import Lease, Leased, Slot
 from taskcell.sandbox.sandbox import Sandbox, SandboxState
@@ -96,7 +97,7 @@ class Pool:
         lease = self.slots.lease((task, profile.name), profile, changes=changes)
         try:
             slot = await self._ready(lease)
-            while not await self._is_reachable(slot):
+            while not await is_reachable(slot):
                 self._executor.begin(self.slots.withdraw(lease, time.monotonic()))
                 lease = self.slots.lease((task, profile.name), profile, changes=changes)
                 slot = await self._ready(lease)
@@ -119,15 +120,6 @@ class Pool:
         if slot.error is not None:
             raise slot.error
         return slot
-
-    async def _is_reachable(self, slot: Slot) -> bool:
-        """Wait until the sandbox has its channel again, or False: it has been lost, before anything was asked of it."""
-        assert slot.sandbox is not None
-        channel = slot.sandbox.channel
-        if not channel.is_away:
-            return True
-        await channel.back()
-        return channel.alive
 
     async def _acquire(self, lease: Lease) -> Slot:
         """Wait for a place. Raises NoRoom."""

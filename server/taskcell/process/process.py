@@ -98,7 +98,7 @@ class Process(Listener):
 
     async def back(self) -> None:
         """Wait until its sandbox is connected, or is lost."""
-        await self._channel.back()
+        await self._channel.back(or_lost=True)
 
     # --- its life ----------------------------------------------------------------------------------------------
 

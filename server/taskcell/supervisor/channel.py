@@ -24,8 +24,7 @@ from taskcell.text import MESSAGE_SHOWN, shown
 
 #: Seconds for an answer that the supervisor has at hand: a piece of a spool, the list of processes.
 ANSWER_TIMEOUT = 15.0
-#: Seconds without an answer to a ping after which another stream is opened, whatever else comes; less where the
-#: supervisor would end meanwhile. On a busy machine an answer can take this long; then nothing is lost by it.
+#: Seconds without an answer to a ping, at most, after which another stream is opened: a busy machine may take as long.
 PONG_WITHIN = 15.0
 #: Seconds between two pings at most: what carries a stream may cut one that is idle for minutes.
 PING_EVERY = 30.0
@@ -68,7 +67,7 @@ class Channel:
         self._token = token
         self._orphan_ttl = orphan_ttl
         self._decoder = Decoder()
-        self._link = LastingStream(self._hello, self._take)
+        self._link = LastingStream(self._hello, self._take, orphan_ttl or math.inf)
         self.highest = 0
         self._listeners: dict[int, ProcessListener] = {}
         self._on_lost: list[Callable[[], None]] = []
@@ -103,9 +102,11 @@ class Channel:
         """When (monotonic) the last bytes came from the supervisor."""
         return self._link.heard
 
-    async def back(self) -> None:
-        """Wait until it is not away: there is another stream, or the sandbox is lost."""
+    async def back(self, *, or_lost: bool) -> None:
+        """Wait for another stream, or for its loss; one that stays away is lost to a call that must be answered."""
         await self._link.back()
+        if or_lost and self.is_away:
+            self.give_up("its engine does not answer")
 
     def renew(self) -> None:
         """Open another stream: the present one says nothing."""
@@ -246,7 +247,7 @@ class Channel:
                 await answered.wait()
             if answered.is_set() or not self.is_away:
                 return answered.is_set()
-            await self._link.back()
+            await self.back(or_lost=True)
 
     async def ping(self) -> None:
         """Wait until the supervisor answers; the caller bounds the wait. Raises SandboxLost."""
@@ -283,7 +284,6 @@ class Channel:
         self._to_forget.append(number)
 
     def _check(self) -> None:
-        """Raises SandboxLost."""
         if not self.alive:
             raise SandboxLost(f"The sandbox is gone: {self.lost_reason or 'it was not connected'}.")
 

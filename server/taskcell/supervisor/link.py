@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 
 import anyio
 import anyio.abc
@@ -16,10 +16,9 @@ import structlog
 
 from taskcell.errors import EngineUnavailable, ProtocolError, TaskcellError
 from taskcell.raw_stream import SendsNow
-from taskcell.supervisor import events, protocol, requests
-from taskcell.supervisor.decoder import Decoder
+from taskcell.supervisor import events, requests
+from taskcell.supervisor.greeting import STREAM_ENDS, first_answer
 from taskcell.supervisor.outbox import Outbox
-from taskcell.text import MESSAGE_SHOWN, shown
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +27,8 @@ SEND_TIMEOUT = 10.0
 #: Seconds from the stream's opening to WELCOME; a fresh exec on a busy machine takes up to some seconds.
 WELCOME_TIMEOUT = 20.0
 #: Seconds for a new stream when one has broken: engines and API servers are back from a restart within that, and a
-#: call that has waited for it still answers within the minute after which clients give up.
+#: call that has waited for it still answers within the minute after which clients give up. Where the engine itself does
+#: not answer, a session that no call waits for lives on as long as its supervisor does.
 PATIENCE = 30.0
 #: Streams to try before the first WELCOME: nothing has begun that could be lost, and one that broke says nothing about
 #: the sandbox. The seconds after which none is tried any more: an engine that hangs is not to be waited for thrice.
@@ -42,15 +42,12 @@ RECEIVE_SIZE = 1 << 18
 ACK_STEP, ACK_ALONG = 1 << 18, 1 << 12
 #: Bytes that may wait for the supervisor; a frame larger than SMALL_FRAME then waits for room.
 ROOM, SMALL_FRAME = 4 << 20, 1 << 12
-#: Of an engine's own words in the stream, why an exec failed: bytes that are taken, and seconds for all of them.
-WORDS_MAX, WORDS_WITHIN = 4096, 1.0
-#: What the end of a stream looks like.
-STREAM_ENDS = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
 #: Opens a stream to the supervisor. Raises TaskcellError.
 Connect = Callable[[], AbstractAsyncContextManager[anyio.abc.ByteStream]]
-#: Whether the container has ended for certain; it bounds its own wait, or is cancelled.
-IsGone = Callable[[], Awaitable[bool]]
+#: Whether the container has ended for certain; None where the engine does not answer. It bounds its own wait, or is
+#: cancelled.
+IsGone = Callable[[], Awaitable[bool | None]]
 
 
 class LastingStream:
@@ -60,11 +57,13 @@ class LastingStream:
         hello: makes the first frame of a stream, from the number of the session to go on with and the bytes of it that
             were received.
         take: called with each piece that comes, in order; it must not block. It may raise ProtocolError.
+        lives: seconds that the supervisor lives on without hearing from this end.
     """
 
-    def __init__(self, hello: Callable[[int, int], bytes], take: Callable[[bytes], None]) -> None:
+    def __init__(self, hello: Callable[[int, int], bytes], take: Callable[[bytes], None], lives: float) -> None:
         self._hello = hello
         self._take = take
+        self._lives = lives
         self._outbox = Outbox()
         self._sending = anyio.Lock(fast_acquire=True)
         self._stream: anyio.abc.ByteStream | None = None
@@ -77,8 +76,9 @@ class LastingStream:
         self.welcome: events.Welcome | None = None
         #: The supervisor has been asked to end: the end of the stream is the end of the session.
         self.is_ending = False
-        #: When (monotonic) the last bytes came from the supervisor, and when the present stream was opened.
-        self.heard = self.opened = time.monotonic()
+        #: When (monotonic) the last bytes came from the supervisor, when the present stream was opened, and when the
+        #: last one broke.
+        self.heard = self.opened = self._broke = time.monotonic()
 
     @property
     def is_away(self) -> bool:
@@ -90,7 +90,8 @@ class LastingStream:
     async def run(self, connect: Connect, is_gone: IsGone, on_welcome: Callable[[], None]) -> str:
         """Serve the session until it is over, and return why it is.
 
-        Raises TaskcellError when a stream cannot be opened before the first WELCOME. Later ones are tried for PATIENCE.
+        Raises TaskcellError when a stream cannot be opened before the first WELCOME. Later ones are tried for PATIENCE
+        after the engine has answered last.
 
         Arguments:
             on_welcome: called at the first WELCOME.
@@ -132,28 +133,43 @@ class LastingStream:
 
     async def _reconnect(self, connect: Connect, is_gone: IsGone) -> str | None:
         """Serve on another stream until that breaks, too; returns why the session is over if it is."""
-        began, pause, is_back = time.monotonic(), FIRST_PAUSE, False
+        while True:
+            asked: list[bool | None] = []
+
+            async def ask() -> bool | None:
+                asked.append(gone := await is_gone())  # noqa: B023 - called in this round alone
+                return gone
+
+            with anyio.move_on_after(PATIENCE) as bound:
+                return await self._try_again(connect, ask, bound)
+            if await ask():
+                return "its container has ended"
+            away = time.monotonic() - self._broke
+            if None not in asked or away > self._lives:
+                return f"its supervisor does not answer, and could not be reached for {away:.0f} s"
+
+    async def _try_again(self, connect: Connect, is_gone: IsGone, bound: anyio.CancelScope) -> str | None:
+        """As `_reconnect`; `bound` cancels it when a stream does not come in time."""
+        pause, is_back = FIRST_PAUSE, False
 
         def back() -> None:
             nonlocal is_back
             is_back = True
             bound.deadline = float("inf")
-            log.info("a sandbox was connected to again", after=round(time.monotonic() - began, 3))
+            log.info("a sandbox was connected to again", after=round(time.monotonic() - self._broke, 3))
 
-        with anyio.move_on_after(PATIENCE) as bound:
-            while True:
-                try:
-                    reason = await self._serve(connect, back)
-                except TaskcellError as error:
-                    log.debug("a sandbox could not be connected to again yet", reason=str(error))
-                    reason = None
-                if reason is not None or is_back:
-                    return reason
-                if await is_gone():
-                    return "its container has ended"
-                await anyio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
-        return f"its supervisor does not answer, and could not be reached for {PATIENCE:g} s"
+        while True:
+            try:
+                reason = await self._serve(connect, back)
+            except TaskcellError as error:
+                log.debug("a sandbox could not be connected to again yet", reason=str(error))
+                reason = None
+            if reason is not None or is_back:
+                return reason
+            if await is_gone():
+                return "its container has ended"
+            await anyio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _serve(self, connect: Connect, on_welcome: Callable[[], None]) -> str | None:
         """Serve on one stream until it breaks; returns why the session is over if it is. Raises TaskcellError."""
@@ -170,14 +186,15 @@ class LastingStream:
             except STREAM_ENDS:
                 return None
             finally:
-                self._stream = None
+                if self._stream is not None:
+                    self._stream, self._broke = None, time.monotonic()
         return None
 
     async def _greet(self, stream: anyio.abc.ByteStream, on_welcome: Callable[[], None]) -> None:
         """Exchange HELLO and WELCOME, and send again what the supervisor lacks. Raises ProtocolError, STREAM_ENDS."""
         with anyio.fail_after(WELCOME_TIMEOUT):
             await stream.send(self._hello(self.welcome.session if self.welcome else 0, self._received))
-            welcome, rest = await self._first_answer(stream)
+            welcome, rest = await first_answer(stream, is_first=self.welcome is None)
         async with self._sending:
             self._outbox.rewind(welcome.place)
             self.welcome, self._stream = welcome, stream
@@ -188,23 +205,6 @@ class LastingStream:
         self._wake()
         self._accept(rest)
         await self._flush()
-
-    async def _first_answer(self, stream: anyio.abc.ByteStream) -> tuple[events.Welcome, bytes]:
-        """Return the WELCOME, which is not a part of the session, and the bytes after it."""
-        data = b""
-        while len(data) < protocol.COUNT.size or len(data) < (size := protocol.COUNT.unpack_from(data)[0] + 4):
-            data += await stream.receive(RECEIVE_SIZE)
-            if len(data) >= protocol.COUNT.size and protocol.COUNT.unpack_from(data)[0] > protocol.MAX_FROM_SUPERVISOR:
-                if self.welcome is not None:
-                    raise anyio.EndOfStream  # whether the sandbox has ended is asked by other ways
-                said = shown(_one_line(await _words(stream, data)), MESSAGE_SHOWN)
-                raise ProtocolError(f"the engine could not start it: {said}")
-        event = next(iter(Decoder().feed(data[:size])), None)
-        if isinstance(event, events.Error):
-            raise ProtocolError(f"the supervisor refused the connection: {shown(event.message, MESSAGE_SHOWN)}")
-        if not isinstance(event, events.Welcome) or event.version != protocol.VERSION:
-            raise ProtocolError("the supervisor did not greet as this version does")
-        return event, data[size:]
 
     # --- receiving -----------------------------------------------------------------------------------------------
 
@@ -283,18 +283,11 @@ class LastingStream:
         changed.set()
 
     async def back(self) -> None:
-        """Wait until there is a stream, or the session is over: at most about PATIENCE."""
-        while self.is_away:
-            await self._changed.wait()
+        """Wait until there is a stream, or the session is over; after PATIENCE it may still be away.
 
-
-async def _words(stream: anyio.abc.ByteStream, data: bytes) -> bytes:
-    """An engine's words that begin with `data`: no frame is as long as their first letters would say."""
-    with anyio.move_on_after(WORDS_WITHIN), suppress(*STREAM_ENDS):
-        while len(data) < WORDS_MAX:
-            data += await stream.receive(RECEIVE_SIZE)
-    return data
-
-
-def _one_line(data: bytes) -> str:
-    return " ".join(data.decode("utf-8", "replace").split())
+        Some seconds in any case: an engine that is back is asked within the longest pause.
+        """
+        left = self._broke + PATIENCE - time.monotonic()
+        with anyio.move_on_after(max(left, LONGEST_PAUSE) + LONGEST_PAUSE):
+            while self.is_away:
+                await self._changed.wait()
