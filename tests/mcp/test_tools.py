@@ -46,7 +46,7 @@ class Broken(Gateway):
             whole._policy,
             whole.pool,
             whole.engine,
-            background=whole._background,
+            background=whole.background,
             environments=whole.environments,
             copies=whole.copies,
         )
