@@ -15,9 +15,10 @@ from cluster import Program
 from gateways import GatewayFactory
 from taskcell.engine.kubernetes.engine import KubernetesEngine
 from taskcell.engine.kubernetes.rights import RIGHTS
-from taskcell.errors import EngineError, ImageMissing, NoRoom
+from taskcell.errors import EngineError, EngineUnavailable, ImageMissing, NoRoom
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ProcessResult, ToolCall
+from taskcell.supervisor.link import PATIENCE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kubernetes]
 
@@ -25,6 +26,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.kubernetes]
 TOML = "manifests = []\n[policy]\nallow_unenforced = ['pids']\n"
 #: Seconds that something is away, and that a call may take with that.
 AWAY, LIMIT = 4.0, 120.0
+#: Seconds beyond those that calls wait, and within those that a sandbox lives without its server.
+LONGER = 20.0
 SMALL = TOML + "[terminal]\nmemory = '256m'\n[workspace]\nsize = '16m'\n"
 RBAC = "rbac.authorization.k8s.io/v1"
 
@@ -58,6 +61,29 @@ def kubelet_killed() -> Iterator[None]:
 
 def node_cut_off() -> AbstractContextManager[None]:
     return cluster.cut_off(1)
+
+
+@pytest.mark.parametrize("fault", [api_server_killed, api_server_slow])
+async def test_an_api_that_is_away_for_longer_than_calls_wait_costs_no_files_and_ends_no_command(
+    gateway: GatewayFactory, fault: Callable[[], AbstractContextManager[None]]
+) -> None:
+    async with gateway(TOML, engine="kubernetes") as gw:
+        with anyio.fail_after(3 * LIMIT):
+            await terminal(gw, "echo kept > file; export A=1")
+            begun = await terminal(gw, "until [ -e over ]; do sleep 0.1; done; echo ended", background=True)
+            with fault():
+                await anyio.sleep(PATIENCE + LONGER)
+            while True:
+                try:
+                    after = await terminal(gw, "cat file; echo $A; touch over")
+                except EngineUnavailable:
+                    await anyio.sleep(1)
+                else:
+                    break
+            assert (after.stdout, after.notes) == ("kept\n1\n", ())
+            wait = {"action": "wait", "process_id": begun.process_id, "task_id": "a"}
+            ended = await gw.call(ToolCall("local", "process", wait))
+            assert (ended.status.value, ended.stdout) == ("exited", "ended\n")
 
 
 @pytest.mark.parametrize("fault", [api_server_killed, api_server_slow, kubelet_killed, node_cut_off])

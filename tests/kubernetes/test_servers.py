@@ -59,7 +59,11 @@ async def killed(fleet: ServerPods, server: ServerPod, until: AsyncExitStack) ->
 
 
 async def deleted(fleet: ServerPods, server: ServerPod, until: AsyncExitStack) -> None:
+    process = Path(f"/proc/{server.pid()}")
     await fleet.delete(server.name)
+    with anyio.fail_after(cluster.CLUSTER_TIMEOUT):
+        while process.exists():  # a call that it takes before it is killed is lost with it
+            await anyio.sleep(0.05)
 
 
 async def cut_off(fleet: ServerPods, server: ServerPod, until: AsyncExitStack) -> None:

@@ -131,13 +131,17 @@ class ServerPod:
 
     def signal(self, number: int) -> None:
         """Send a signal to the server's process."""
+        os.kill(self.pid(), number)
+
+    def pid(self) -> int:
+        """The server's process."""
         (status,) = self.pod["status"]["containerStatuses"]
         at = cluster.folder() / self.pod["spec"]["nodeName"] / "run/containerd.sock"
         command = ["ctr", "-a", at, "-n", "k8s.io", "tasks"]
         listed = subprocess.run([*command, "ls"], check=True, capture_output=True, text=True, timeout=CLUSTER_TIMEOUT)
         digest = status["containerID"].partition("//")[2]
         (pid,) = [int(line.split()[1]) for line in listed.stdout.splitlines() if line.startswith(digest)]
-        os.kill(pid, number)
+        return pid
 
 
 class ServerPods:
