@@ -80,9 +80,9 @@ async def test_an_api_that_is_away_for_longer_than_calls_wait_costs_no_files_and
                     await anyio.sleep(1)
                 else:
                     break
-            assert (after.stdout, after.notes) == ("kept\n1\n", ())
-            wait = {"action": "wait", "process_id": begun.process_id, "task_id": "a"}
-            ended = await gw.call(ToolCall("local", "process", wait))
+            assert after.stdout == "kept\n1\n", after.notes
+            wait = {"action": "wait", "process_id": begun.process_id, "task_id": "a", "wait": 60}
+            ended = (await gw.call(ToolCall("local", "process", wait))).result
             assert (ended.status.value, ended.stdout) == ("exited", "ended\n")
 
 
