@@ -522,7 +522,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_a_paused_sandbox_loses_its_command_and_the_next_one_has_the_files",
         "test_a_container_removed_from_outside_loses_its_command_and_the_next_one_works",
         "test_an_engine_restarted_under_a_command_loses_it_and_what_is_on_disk_stays",
-        "test_an_engine_that_hangs_loses_the_command_and_when_it_goes_on_the_files_are_there",
+        "test_an_engine_that_hangs_costs_a_command_nothing_and_when_it_goes_on_all_is_there",
     ),
     "A skill may have a fresh container for each call, and keep the stopped one when its task closes": (
         "test_each_call_has_a_fresh_container_and_the_same_workspace",

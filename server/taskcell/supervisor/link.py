@@ -33,6 +33,8 @@ PATIENCE = 30.0
 #: Streams to try before the first WELCOME: nothing has begun that could be lost, and one that broke says nothing about
 #: the sandbox. The seconds after which none is tried any more: an engine that hangs is not to be waited for thrice.
 FIRST_STREAMS, FIRST_WITHIN = 3, 10.0
+#: Seconds after which an engine that says nothing of a sandbox hangs, and counts as away.
+GONE_TIMEOUT = 10.0
 #: Seconds between two attempts: the first, and the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 #: Bytes to receive at once: what an engine's socket holds. Files that pass by wake the server less often.
@@ -137,7 +139,10 @@ class LastingStream:
             asked: list[bool | None] = []
 
             async def ask() -> bool | None:
-                asked.append(gone := await is_gone())  # noqa: B023 - called in this round alone
+                gone: bool | None = None
+                with anyio.move_on_after(GONE_TIMEOUT):
+                    gone = await is_gone()
+                asked.append(gone)  # noqa: B023 - called in this round alone
                 return gone
 
             with anyio.move_on_after(PATIENCE) as bound:
