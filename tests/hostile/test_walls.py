@@ -12,7 +12,7 @@ import anyio
 import docker
 import pytest
 
-from deployment_servers import Servers, run
+from deployment_servers import ORPHAN_TTL, Servers, run
 from figures import Figure
 from gateways import GatewayFactory
 from observe import HOST_TIMEOUT, eventually, marker
@@ -100,7 +100,7 @@ async def test_a_warm_sandbox_that_nobody_claims_ends_after_orphan_ttl(
     tmp_path: Path, docker_api: docker.APIClient, figure: Figure
 ) -> None:
     servers = Servers(tmp_path, f"warm-{marker()[:9]}")
-    servers.toml = servers.toml.replace("warm = 0", "warm = 1").replace('orphan_ttl = "15s"', 'orphan_ttl = "10s"')
+    servers.toml = servers.toml.replace("warm = 0", "warm = 1").replace(f'"{ORPHAN_TTL}s"', '"10s"')
     with suppress(BaseExceptionGroup):  # the client's connection ends under it
         async with servers.serve() as (client, pid):
             await run(client, "true")
