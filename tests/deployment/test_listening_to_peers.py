@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import anyio
 import httpx2
@@ -13,18 +12,10 @@ import pytest
 
 from http_serving import PATIENCE
 from peer_requests import ACCEPT, META, raw
-from peers import Peers, PeerServer, peers
+from peers import Peers, PeerServer
 from taskcell.mcp.subscriptions import MAX_FOLLOWED
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Peers]:
-    async with peers(tmp_path) as made:
-        for name in ("one", "two", "three"):
-            await made.start(name)
-        yield made
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("three_servers")]
 
 
 def uri_of(task: str) -> str:

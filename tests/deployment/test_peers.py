@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,7 +16,7 @@ import pytest
 from asking import fields, text_of
 from http_serving import PATIENCE
 from observe import alive, eventually, marker
-from peers import Peers, PeerServer, peers
+from peers import Peers, PeerServer
 from taskcell.caller import Caller
 from taskcell.deployment.cluster.members import TERM
 from taskcell.deployment.key import caller_of_peer, peer_token
@@ -25,12 +24,6 @@ from taskcell.errors import SandboxLost
 from taskcell.model import TaskKey
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Peers]:
-    async with peers(tmp_path) as made:
-        yield made
 
 
 async def three(fleet: Peers) -> list[PeerServer]:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import httpx2
 import pytest
 
 from http_serving import PATIENCE
-from peers import Peers, PeerServer, peers
+from peers import Peers, PeerServer
 from taskcell.caller import USUAL_SCOPES, Caller
 from taskcell.deployment.key import peer_token
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Peers]:
-    async with peers(tmp_path) as made:
-        yield made
 
 
 async def removed(server: PeerServer, task: str) -> httpx2.Response:

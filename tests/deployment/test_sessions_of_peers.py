@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import anyio
 import httpx2
 import pytest
 
 from http_serving import PATIENCE
 from peer_requests import ACCEPT, raw
-from peers import Peers, PeerServer, peers
+from peers import Peers, PeerServer
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Peers]:
-    async with peers(tmp_path) as made:
-        for name in ("one", "two", "three"):
-            await made.start(name)
-        yield made
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("three_servers")]
 
 
 def servers_of(fleet: Peers) -> list[PeerServer]:

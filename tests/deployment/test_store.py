@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from asking import fields, text_of
 from deployments import OnCluster
 from http_serving import PATIENCE
-from peers import Peers, PeerServer, peers
+from peers import Peers, PeerServer
 from taskcell.cli.in_task import door_of, run_in_task
 from taskcell.cli.rm import ask_to_remove
 from taskcell.deployment.archives import ArchiveHead
@@ -26,12 +26,6 @@ from taskcell.model import LOCAL_PRINCIPAL, MIB, TaskKey, ToolCall
 pytestmark = pytest.mark.anyio
 
 TASK = TaskKey("ann", "t")
-
-
-@pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Peers]:
-    async with peers(tmp_path) as made:
-        yield made
 
 
 async def join(cluster: OnCluster, name: str, store: Path) -> ClusterDeployment:

@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import anyio
 import anyio.abc
@@ -15,23 +14,15 @@ import pytest
 
 from http_serving import PATIENCE
 from observe import alive, eventually, marker
-from peers import Peers, PeerServer, peers
+from peers import Peers, PeerServer
 from taskcell.client.failures import LostError
 from taskcell.client.process import Done, RunningCommand
 from taskcell.client.task import Task
 from taskcell.client.wire import ServerClient, frames
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("three_servers")]
 #: Writes numbers, waits for a file, and writes many more than any buffer on the way holds.
 LINES = "seq 1 5000; echo err >&2; until [ -e go ]; do sleep 0.05; done; seq 5001 1500000; exit 7"
-
-
-@pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Peers]:
-    async with peers(tmp_path) as made:
-        for name in ("one", "two", "three"):
-            await made.start(name)
-        yield made
 
 
 class Behind(ServerClient):

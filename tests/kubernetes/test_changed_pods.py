@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 import cluster
+from admission import changed_by
 from gateways import GatewayFactory
-from mutating_webhook import changed_by
 from taskcell.errors import EngineError
 from taskcell.gateway.gateway import Gateway
 from taskcell.model import ProcessResult, ToolCall

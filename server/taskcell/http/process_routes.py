@@ -111,7 +111,7 @@ class ProcessRoutes:
         sandbox, process = await self._found(task, process_id)
         if not process.has_ended:
             await sandbox.kill(process, Reason.CANCEL)
-        return _json({})
+        return json_answer({})
 
     async def _stdin(self, task: TaskKey, process_id: str, scope: Scope, receive: Receive) -> Response:
         """Pass the body on to a process as it comes; with `?end=1` nothing comes after it."""
@@ -130,7 +130,7 @@ class ProcessRoutes:
             size += given
         while at_end and not process.has_ended and not await process.input.close(INPUT_TURN, is_terminal=False):
             pass
-        return _json({"size": size})
+        return json_answer({"size": size})
 
     async def _found(self, task: TaskKey, process_id: str) -> tuple[Sandbox, HeldProcess]:
         """Raises UnknownProcess."""
@@ -173,5 +173,6 @@ def allow(method: str, allowed: str) -> None:
         raise BadArgument(f"Only {allowed} is served at this path.")
 
 
-def _json(fields: dict[str, Any]) -> Response:
+def json_answer(fields: dict[str, Any]) -> Response:
+    """Answer a request with an object."""
     return Response(json.dumps(fields, separators=(",", ":")), media_type="application/json")

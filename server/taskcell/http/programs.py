@@ -23,7 +23,7 @@ from taskcell.gateway.admission import Admission
 from taskcell.gateway.gateway import Gateway
 from taskcell.http.handing_on import HANDED_ON
 from taskcell.http.mcp_endpoint import TooLarge, TooSlow, read_body
-from taskcell.http.process_routes import NO_ROUTE, ProcessRoutes, allow
+from taskcell.http.process_routes import NO_ROUTE, ProcessRoutes, allow, json_answer
 from taskcell.http.refuse import error_answer, refused
 from taskcell.http.shell_routes import ShellRoutes
 from taskcell.http.sign_in import SignIn
@@ -119,13 +119,13 @@ class Programs:
             opening = opened.get(TaskKey(caller.principal, task), UNOPENED)
             if opening.labels.items() >= wanted.items():
                 tasks[task] = {"task_id": task, "sandboxes": sandboxes, **opening_fields(opening)}
-        return _json({"tasks": [tasks[task] for task in sorted(tasks)]})
+        return json_answer({"tasks": [tasks[task] for task in sorted(tasks)]})
 
     async def _note(self, task: TaskKey, scope: Scope, receive: Receive) -> Response:
         """Give a task labels, and a lifetime from now on."""
         labels, lifetime = terms_of(await read_body(scope, receive, MAX_JSON))
         await self._gateway.check_here(task)
-        return _json(opening_fields(await self._gateway.lifetimes.note(task, labels, lifetime)))
+        return json_answer(opening_fields(await self._gateway.lifetimes.note(task, labels, lifetime)))
 
     async def _tool(self, caller: Caller, name: str, scope: Scope, receive: Receive) -> Response:
         """Call a tool with the body's arguments, wait until it has ended, and answer its fields."""
@@ -146,7 +146,7 @@ class Programs:
             await self._gateway.check_here(TaskKey(caller.principal, task))
         with self._admission.admitted(caller.principal):
             report = await self._gateway.call(ToolCall(caller.principal, name, arguments, hand_off=False))
-        return _json({"is_error": report.is_error, "result": report.structured(), "said": report.said()})
+        return json_answer({"is_error": report.is_error, "result": report.structured(), "said": report.said()})
 
 
 def _key(caller: Caller, task: str) -> TaskKey:
@@ -155,7 +155,3 @@ def _key(caller: Caller, task: str) -> TaskKey:
         raise BadArgument(f"The name of a task has 1 to {MAX_TASK_ID} characters.")
     check_visible("task", task)
     return TaskKey(caller.principal, task)
-
-
-def _json(fields: dict[str, Any]) -> Response:
-    return Response(json.dumps(fields, separators=(",", ":")), media_type="application/json")

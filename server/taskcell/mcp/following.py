@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import structlog
+from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
 
 from taskcell import __version__
 from taskcell.deployment.base import Claimed, Peer
@@ -33,9 +34,9 @@ OVER = "taskcell/over"
 _MODERN = "2026-07-28"
 _LISTEN = "subscriptions/listen"
 _META = {
-    "io.modelcontextprotocol/clientInfo": {"name": "taskcell", "version": __version__},
-    "io.modelcontextprotocol/protocolVersion": _MODERN,
-    "io.modelcontextprotocol/clientCapabilities": {},
+    CLIENT_INFO_META_KEY: {"name": "taskcell", "version": __version__},
+    PROTOCOL_VERSION_META_KEY: _MODERN,
+    CLIENT_CAPABILITIES_META_KEY: {},
 }
 _HEADERS = {"accept": "application/json, text/event-stream", "mcp-protocol-version": _MODERN, "mcp-method": _LISTEN}
 

@@ -69,7 +69,7 @@ class Slots:
     def _place_next(self, stuck: set[SlotKey], now: float) -> Step | None:
         """Place the first call that can be; the keys of those before it are added to `stuck`."""
         held, full = {slot.task for slot in self}, set[object]()
-        for turn in self._waiting.in_turn(list(self), self.bounds):
+        for turn in self._waiting.in_turn(self._slots.values(), self.bounds):
             # A principal's tasks without a sandbox are alike: where one finds no room, none does.
             alike = turn.key if turn.key[0] in held else (turn.key[0].principal, id(turn.profile))
             if turn.key not in stuck and alike not in full:
