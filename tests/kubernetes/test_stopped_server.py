@@ -36,9 +36,11 @@ class Held:
             self._may_go.wait(CLUSTER_TIMEOUT)
         return ""
 
-    def hold(self) -> None:
+    def hold(self) -> threading.Event:
+        """Hold the next one; the event is set once it is there."""
         self._begun, self._may_go = threading.Event(), threading.Event()
         self._is_wanted = True
+        return self._begun
 
     async def begun(self) -> None:
         assert await anyio.to_thread.run_sync(self._begun.wait, CLUSTER_TIMEOUT)
@@ -64,15 +66,15 @@ async def test_a_server_that_was_stopped_before_its_pod_was_made_leaves_the_task
     one, two = servers.servers["one"], servers.servers["two"]
     held, answers, task = Held(), list[dict[str, Any]](), ""
 
-    async def call(task: str) -> None:
+    async def call(task: str, begun: threading.Event) -> None:
         answers.append(await one.run("echo mine >> ran; cat ran", task))
+        begun.set()  # the other server has taken it, and asked for nothing: it has its ConfigMap already
 
     with anyio.fail_after(LIMIT):
         async with admission.reviewed(servers.admin, tmp_path, held.review, [kind]), anyio.create_task_group() as calls:
             for number in range(20):  # until it is one that this server takes itself
                 task = f"t{number}"
-                held.hold()
-                calls.start_soon(call, task)
+                calls.start_soon(call, task, held.hold())
                 await held.begun()
                 if await servers.holder(task) is one:
                     break
